@@ -1,0 +1,145 @@
+"""The agent of a config: its network, what it is fed, and the policy that acts.
+
+Shared by learner, actors and evaluation, so that all three see the same inputs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from meta_impala.algorithm.losses import action_log_probs
+from meta_impala.algorithm.meta_parameters import Eta, embedding_input
+from meta_impala.config import Config
+from meta_impala.environments import Description
+from meta_impala.networks.actor_critic import ActorCritic, NetworkInputs, NetworkSettings
+
+
+class Snapshot(NamedTuple):
+    """An immutable, numbered copy of what acts.
+
+    Attributes:
+      version: learner updates behind it.
+      parameters: θ, in the order of the network's `trainable_variables`.
+      eta: `[2]` γ and λ that the network is fed.
+    """
+
+    version: int
+    parameters: tuple[tf.Tensor, ...]
+    eta: tf.Tensor
+
+
+def make_network(
+    config: Config, description: Description, dtype: tf.DType = tf.float32
+) -> ActorCritic:
+    """The network of a resolved config, with its variables created (seeded by `config.seed`)."""
+    settings = NetworkSettings(
+        torso=config.network,
+        num_actions=description.num_actions,
+        core=config.core,
+        core_size=config.core_size,
+        mlp_sizes=config.mlp_widths,
+        eta_embedding_size=config.eta_embedding_size or 0,
+        last_action_and_reward=config.last_action_and_reward,
+    )
+    tf.random.set_seed(config.seed)
+    network = ActorCritic(settings, dtype)
+    network.build(description.observation_shape, description.observation_dtype)
+    return network
+
+
+def clip_rewards(rewards: tf.Tensor, limit: float) -> tf.Tensor:
+    """Rewards cut to ±limit; as they are if the limit is 0."""
+    return tf.clip_by_value(rewards, -limit, limit) if limit > 0 else rewards
+
+
+class Policy:
+    """Batched stochastic action selection by one fixed-signature `tf.function`.
+
+    Thread-safe once built: the weights come in as arguments, and the random numbers from a seed
+    that the caller counts up.
+    """
+
+    def __init__(
+        self, network: ActorCritic, config: Config, description: Description, num_envs: int
+    ) -> None:
+        """Args:
+        network: whose variables are *not* used: a `Snapshot` takes their place.
+        config: resolved.
+        description: of the environment.
+        num_envs: N, fixed.
+        """
+        self._network = network
+        self._reward_clip = config.reward_clip
+        self._embedding_kind = config.eta_embedding_input
+        state_size = network.settings.core_state_size
+        signature = (
+            [tf.TensorSpec(v.shape, v.dtype) for v in network.trainable_variables],
+            tf.TensorSpec([2], tf.float32),
+            tf.TensorSpec(
+                [num_envs, *description.observation_shape],
+                tf.as_dtype(description.observation_dtype),
+            ),
+            tf.TensorSpec([num_envs], tf.int32),
+            tf.TensorSpec([num_envs], tf.float32),
+            tf.TensorSpec([num_envs], tf.bool),
+            tf.TensorSpec([num_envs, state_size], tf.float32),
+            tf.TensorSpec([2], tf.int32),
+        )
+        self.function = tf.function(self._act, input_signature=signature)
+        self._concrete = self.function.get_concrete_function()
+
+    def _act(
+        self, parameters, eta, observations, last_actions, rewards, resets, core_state, seed
+    ):
+        with tf.device("CPU:0"):
+            inputs = NetworkInputs(
+                observations[tf.newaxis],
+                last_actions[tf.newaxis],
+                clip_rewards(rewards, self._reward_clip)[tf.newaxis],
+                resets[tf.newaxis],
+            )
+            eta_input = embedding_input(Eta(eta[0], eta[1]), self._embedding_kind)
+            output = self._network.at_parameters(parameters, inputs, core_state, eta_input)
+            logits = output.policy_logits[0]
+            actions = tf.random.stateless_categorical(logits, 1, seed, dtype=tf.int32)[:, 0]
+            return actions, action_log_probs(logits, actions), output.core_state
+
+    def __call__(
+        self,
+        snapshot: Snapshot,
+        observations: np.ndarray,
+        last_actions: np.ndarray,
+        rewards: np.ndarray,
+        resets: np.ndarray,
+        core_state: np.ndarray,
+        seed: tuple[int, int],
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One action per environment.
+
+        Args:
+          snapshot: what acts.
+          observations: `[N, ...]`.
+          last_actions: `[N]` int32.
+          rewards: `[N]` float32, raw, received on arriving here.
+          resets: `[N]` bool, whether an episode ended on arriving here.
+          core_state: `[N, S]` float32.
+          seed: two int32; a new pair for every call.
+
+        Returns:
+          Actions `[N]` int32, their log-probabilities `[N]` float32, core state `[N, S]`.
+        """
+        results = self._concrete(
+            list(snapshot.parameters),
+            snapshot.eta,
+            tf.constant(observations),
+            tf.constant(last_actions),
+            tf.constant(rewards),
+            tf.constant(resets),
+            tf.constant(core_state),
+            tf.constant(seed, tf.int32),
+        )
+        actions, log_probs, core_state = (tensor.numpy() for tensor in results)
+        return actions, log_probs, core_state

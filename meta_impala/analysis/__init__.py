@@ -1,0 +1,1 @@
+"""From scores to statements: human-normalised scores, statistics and plots."""

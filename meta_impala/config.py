@@ -1,0 +1,563 @@
+"""Every hyper-parameter once, with unit, default, source and allowed values.
+
+The commands make their flags from this dataclass, a run folder saves it as `config.json`, and
+everything below the commands takes it, or plain arguments. Nothing here imports TensorFlow, so
+that a mistake is answered at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import os
+import typing
+from typing import Any
+
+from meta_impala.errors import UserError
+
+IMPALA = "IMPALA, arXiv 1802.01561"
+XU = "Xu et al. 2018, arXiv 1805.09801"
+OURS = "our choice"
+
+# What a resumed run may do with a setting: never change it, change it freely, or (the default)
+# change it only with --override.
+NEVER, FREELY, WITH_OVERRIDE = "never", "freely", "with --override"
+
+
+def _setting(
+    default: Any,
+    help_text: str,
+    *,
+    source: str = "",
+    unit: str = "",
+    flag: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    low_open: bool = False,
+    high_open: bool = False,
+    choices: tuple[str, ...] = (),
+    on_resume: str = WITH_OVERRIDE,
+) -> Any:
+    metadata = {
+        "help": help_text,
+        "source": source,
+        "unit": unit,
+        "flag": flag,
+        "low": low,
+        "high": high,
+        "low_open": low_open,
+        "high_open": high_open,
+        "choices": choices,
+        "on_resume": on_resume,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All settings of a run. `None` means "derived from the others" until `resolve` is called."""
+
+    # The run.
+    environment: str = _setting(
+        "Pong",
+        "Atari game (Pong or ALE/Pong-v5), Catch, or any Gymnasium id with discrete actions and "
+        "a Box observation.",
+        on_resume=NEVER,
+    )
+    protocol: str = _setting(
+        "impala",
+        "Atari protocol. impala: minimal action set, no sticky actions, 0 to 30 no-ops, life loss "
+        "ends an episode for the learner. machado: sticky actions 0.25, 18 actions, no no-ops, no "
+        "life-loss signal.",
+        source="IMPALA; Machado et al. 2018",
+        choices=("impala", "machado"),
+        on_resume=NEVER,
+    )
+    total_frames: int = _setting(
+        200_000_000,
+        "Length of training; the learning rate reaches 0 here.",
+        unit="environment frames (agent steps × action repeat)",
+        source=IMPALA,
+        low=1,
+        on_resume=FREELY,
+    )
+    seed: int = _setting(1, "Seed of everything random.", low=0, high=2**31 - 1)
+    deterministic: bool = _setting(
+        False,
+        "Bit-identical weights and metrics for the same seed: actors and learner take turns in one "
+        "fixed schedule (slower).",
+    )
+
+    # What is learned of η, and how.
+    meta_parameters: str = _setting(
+        "gamma,lambda",
+        "What is learned: gamma,lambda, gamma, lambda, or none (plain IMPALA).",
+        source=XU,
+        choices=("gamma,lambda", "gamma", "lambda", "none"),
+        on_resume=NEVER,
+    )
+    gamma: float = _setting(
+        0.99,
+        "Discount γ if fixed, its start if learned (a start must lie strictly between 0 and 1).",
+        source="IMPALA; the start is " + OURS,
+        low=0.0,
+        high=1.0,
+    )
+    lambda_: float | None = _setting(
+        None,
+        "Bootstrapping parameter λ if fixed, its start if learned (a start must lie strictly "
+        "between 0 and 1). Default: 1 if fixed, 0.99 if learned.",
+        source="IMPALA; the start is " + OURS,
+        flag="lambda",
+        low=0.0,
+        high=1.0,
+    )
+    reference_gamma: float = _setting(
+        0.995, "γ', the fixed discount of the meta objective.", source=XU, low=0.0, high=1.0
+    )
+    reference_lambda: float = _setting(
+        1.0,
+        "λ', the fixed bootstrapping parameter of the meta objective.",
+        source=XU,
+        low=0.0,
+        high=1.0,
+    )
+    meta_batch_size: int = _setting(
+        8,
+        "B', trajectories of the next batch that judge an update; at most --batch_size.",
+        unit="unrolls",
+        source=XU + " (from memory)",
+        low=0,
+    )
+    meta_learning_rate: float = _setting(
+        1e-3,
+        "β, step size of Adam on the logits of η.",
+        source=XU + " (from memory)",
+        low=0.0,
+        low_open=True,
+    )
+    eta_embedding_size: int | None = _setting(
+        None,
+        "Width of e_η, the learned embedding of η that the network sees; 0 for none. Default: 16 "
+        "if something is learned, else 0.",
+        source=XU + " (from memory)",
+        low=0,
+        high=4096,
+        on_resume=NEVER,
+    )
+    eta_embedding_input: str = _setting(
+        "logits",
+        "What is embedded: the logits of γ and λ (cut to ±7 and divided by 7) or their values.",
+        source="the paper is silent; logits is how its reviewer reads it",
+        choices=("logits", "values"),
+        on_resume=NEVER,
+    )
+    meta_network_eta: str = _setting(
+        "reference",
+        "Which η the network is fed when J' is evaluated: the reference η', or the current η.",
+        source="the paper is silent; reference is how its reviewer reads it",
+        choices=("reference", "current"),
+    )
+    meta_gradient_mode: str = _setting(
+        "nested_tapes",
+        "How the meta-gradient is computed; both give the same number.",
+        source=OURS,
+        choices=("nested_tapes", "reverse_over_forward"),
+    )
+
+    # The inner objective and its optimiser.
+    unroll_length: int = _setting(
+        20, "T, length of a trajectory.", unit="agent steps", source=IMPALA, low=1, high=10_000
+    )
+    batch_size: int = _setting(
+        32, "B, trajectories per update.", unit="unrolls", source=IMPALA, low=1, high=65_536
+    )
+    learning_rate: float = _setting(
+        6e-4, "Step size of RMSProp at the start.", source=IMPALA, low=0.0, low_open=True
+    )
+    learning_rate_schedule: str = _setting(
+        "linear",
+        "linear: to 0 at --total_frames; constant.",
+        source=IMPALA,
+        choices=("linear", "constant"),
+    )
+    rmsprop_decay: float = _setting(
+        0.99,
+        "Decay of RMSProp's mean square, which starts at one.",
+        source=IMPALA + " (released code)",
+        low=0.0,
+        high=1.0,
+        high_open=True,
+    )
+    rmsprop_epsilon: float = _setting(
+        0.01,
+        "ε of RMSProp, inside the root.",
+        source=IMPALA + ", Atari table; its released code has 0.1",
+        low=0.0,
+        low_open=True,
+    )
+    max_gradient_norm: float = _setting(
+        40.0, "Clip of the gradient's global norm; 0 for none.", source=IMPALA, low=0.0
+    )
+    baseline_cost: float = _setting(
+        0.5, "b, weight of the value loss ½(vs−V)².", source=IMPALA, low=0.0
+    )
+    entropy_cost: float = _setting(
+        0.01, "c, weight of the entropy.", unit="per nat", source=IMPALA, low=0.0
+    )
+    reward_clip: float = _setting(
+        1.0, "Rewards are cut to ± this for the learner; 0 for no clip.", source=IMPALA, low=0.0
+    )
+    rho_clip: float = _setting(
+        1.0, "ρ̄, clip of V-trace's temporal difference.", source=IMPALA, low=0.0, low_open=True
+    )
+    c_clip: float = _setting(
+        1.0, "c̄, clip of V-trace's trace.", source=IMPALA, low=0.0, low_open=True
+    )
+    pg_rho_clip: float = _setting(
+        1.0,
+        "Clip of the importance weight of the policy gradient.",
+        source=IMPALA,
+        low=0.0,
+        low_open=True,
+    )
+
+    # The network.
+    network: str = _setting(
+        "auto",
+        "Torso: shallow (2 convolutions), nature (3), deep (residual), mlp; auto takes shallow for "
+        "84×84 images and mlp otherwise.",
+        source=IMPALA + "; Mnih et al. 2015",
+        choices=("auto", "shallow", "nature", "deep", "mlp"),
+        on_resume=NEVER,
+    )
+    mlp_sizes: str = _setting(
+        "64,64",
+        "Widths of the hidden layers of the mlp torso.",
+        unit="units, comma-separated",
+        source=OURS,
+        on_resume=NEVER,
+    )
+    core: str = _setting(
+        "none", "Recurrent core.", source=IMPALA, choices=("none", "lstm"), on_resume=NEVER
+    )
+    core_size: int = _setting(
+        256, "Width of the LSTM.", unit="units", source=IMPALA, low=1, high=8192, on_resume=NEVER
+    )
+    last_action_and_reward: bool = _setting(
+        False,
+        "Whether the network also sees the last action and the last clipped reward.",
+        source=IMPALA + " (DMLab agents)",
+        on_resume=NEVER,
+    )
+
+    # Actors and queue.
+    num_actors: int = _setting(
+        2, "Actor threads.", source=OURS, low=1, high=1024, on_resume=FREELY
+    )
+    envs_per_actor: int = _setting(
+        16,
+        "Environments of one actor, stepped and inferred as a batch. It must divide --batch_size "
+        "or be a multiple of it.",
+        source=OURS,
+        low=1,
+        high=4096,
+        on_resume=FREELY,
+    )
+    env_threads: int = _setting(
+        1, "Emulator threads of one actor (Atari).", source=OURS, low=1, high=256, on_resume=FREELY
+    )
+    queue_capacity: int = _setting(
+        2,
+        "Blocks of unrolls (one per actor and unroll) that wait for the learner at most.",
+        unit="blocks",
+        source=OURS,
+        low=1,
+        high=4096,
+        on_resume=FREELY,
+    )
+    stall_timeout: float = _setting(
+        300.0,
+        "A run whose learner gets no data for so long is stopped with an error.",
+        unit="seconds",
+        source=OURS,
+        low=1.0,
+        on_resume=FREELY,
+    )
+    learner_device: str = _setting(
+        "auto",
+        "Where the learner computes: auto (a GPU when there is one), cpu, gpu, or a TensorFlow "
+        "device such as gpu:1. Actors compute on the CPU.",
+        source=OURS,
+        on_resume=FREELY,
+    )
+
+    # Records.
+    checkpoint_minutes: float = _setting(
+        10.0,
+        "A checkpoint is saved after so many minutes; 0 for never.",
+        unit="minutes",
+        source=OURS,
+        low=0.0,
+        on_resume=FREELY,
+    )
+    checkpoint_frames: int = _setting(
+        0,
+        "A checkpoint is saved after so many frames; 0 for never.",
+        unit="environment frames",
+        source=OURS,
+        low=0,
+        on_resume=FREELY,
+    )
+    keep_checkpoints: int = _setting(
+        3, "How many checkpoints are kept.", source=OURS, low=1, high=10_000, on_resume=FREELY
+    )
+    log_frames: int = _setting(
+        50_000,
+        "A row of metrics is written after so many frames.",
+        unit="environment frames",
+        source=OURS,
+        low=1,
+        on_resume=FREELY,
+    )
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """The meta-parameters that are learned, in the order of the entries of x."""
+        if self.meta_parameters == "none":
+            return ()
+        return tuple(self.meta_parameters.split(","))
+
+    @property
+    def mlp_widths(self) -> tuple[int, ...]:
+        """`mlp_sizes` as numbers."""
+        return tuple(int(width) for width in self.mlp_sizes.split(","))
+
+    @property
+    def block_size(self) -> int:
+        """Unrolls in one block of the trajectory queue."""
+        return min(self.envs_per_actor, self.batch_size)
+
+
+def flag_name(field: dataclasses.Field) -> str:
+    """The name of a setting on the command line and in `config.json` (`lambda`, not `lambda_`)."""
+    return field.metadata["flag"] or field.name
+
+
+FIELDS: dict[str, dataclasses.Field] = {
+    flag_name(field): field for field in dataclasses.fields(Config)
+}
+_TYPES = typing.get_type_hints(Config)
+
+
+def field_type(field: dataclasses.Field) -> tuple[type, bool]:
+    """The plain type of a setting, and whether it may be None ("derived from the others")."""
+    declared = _TYPES[field.name]
+    arguments = [kind for kind in typing.get_args(declared) if kind is not type(None)]
+    return (arguments[0], True) if arguments else (declared, False)
+
+
+def nearest(value: str, allowed: typing.Iterable[str]) -> str:
+    """" (did you mean X?)" or nothing."""
+    matches = difflib.get_close_matches(value, list(allowed), n=1)
+    return f" (did you mean {matches[0]}?)" if matches else ""
+
+
+def _allowed_range(metadata: typing.Mapping[str, Any]) -> str:
+    low, high = metadata["low"], metadata["high"]
+    if low is not None and high is not None:
+        left = "(" if metadata["low_open"] else "["
+        right = ")" if metadata["high_open"] else "]"
+        return f"in {left}{low}, {high}{right}"
+    if low is not None:
+        return f"{'above' if metadata['low_open'] else 'at least'} {low}"
+    return f"at most {high}"
+
+
+def _check_field(field: dataclasses.Field, value: Any) -> None:
+    name, metadata = flag_name(field), field.metadata
+    kind, optional = field_type(field)
+    if value is None and optional:
+        return
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (isinstance(value, kind) if kind is not float else is_number) or (
+        kind is int and isinstance(value, bool)
+    ):
+        raise UserError(f"--{name}={value!r}: must be of type {kind.__name__}")
+    if metadata["choices"] and value not in metadata["choices"]:
+        choices = " | ".join(metadata["choices"])
+        raise UserError(
+            f"--{name}={value}: must be one of {choices}{nearest(value, metadata['choices'])}"
+        )
+    if kind in (int, float):
+        low, high = metadata["low"], metadata["high"]
+        too_low = low is not None and (value <= low if metadata["low_open"] else value < low)
+        too_high = high is not None and (value >= high if metadata["high_open"] else value > high)
+        if not math.isfinite(value) or too_low or too_high:
+            raise UserError(f"--{name}={value}: must be finite and {_allowed_range(metadata)}")
+
+
+def resolve(config: Config) -> Config:
+    """Checks every setting and derives those left open; needs no TensorFlow.
+
+    `network=auto` stays: it needs the environment's observation (`resolve_network`).
+
+    Raises:
+      UserError: one line with the flag, its value and what is allowed.
+    """
+    for field in dataclasses.fields(config):
+        _check_field(field, getattr(config, field.name))
+    learned = config.learned
+    if config.lambda_ is None:
+        config = dataclasses.replace(config, lambda_=0.99 if "lambda" in learned else 1.0)
+    if config.eta_embedding_size is None:
+        config = dataclasses.replace(config, eta_embedding_size=16 if learned else 0)
+    for name, start in (("gamma", config.gamma), ("lambda", config.lambda_)):
+        if name in learned and start in (0.0, 1.0):
+            raise UserError(
+                f"--{name}={start}: {name} is learned, so its start must lie in the open range "
+                "(0, 1): at exactly 0 or 1 its logit is infinite"
+            )
+    if learned and not 1 <= config.meta_batch_size <= config.batch_size:
+        raise UserError(
+            f"--meta_batch_size={config.meta_batch_size}: must be in [1, {config.batch_size}] "
+            f"(--batch_size) while --meta_parameters={config.meta_parameters} is learned"
+        )
+    larger = max(config.envs_per_actor, config.batch_size)
+    if larger % min(config.envs_per_actor, config.batch_size):
+        raise UserError(
+            f"--envs_per_actor={config.envs_per_actor}: must divide --batch_size="
+            f"{config.batch_size} or be a multiple of it"
+        )
+    try:
+        widths = config.mlp_widths
+    except ValueError:
+        widths = (0,)
+    if not all(1 <= width <= 65_536 for width in widths):
+        raise UserError(
+            f"--mlp_sizes={config.mlp_sizes}: must be widths from 1 to 65536, comma-separated, "
+            "for example 64,64"
+        )
+    device = config.learner_device.lower()
+    kind, _, index = device.partition(":")
+    if kind not in ("auto", "cpu", "gpu") or (index and (kind == "auto" or not index.isdigit())):
+        raise UserError(
+            f"--learner_device={config.learner_device}: must be auto, cpu, gpu or gpu:N"
+        )
+    return config
+
+
+def resolve_frames(config: Config, action_repeat: int) -> None:
+    """Checks that the run is at least one batch long.
+
+    Raises:
+      UserError: if it is not.
+    """
+    batch_frames = config.batch_size * config.unroll_length * action_repeat
+    if config.total_frames < batch_frames:
+        raise UserError(
+            f"--total_frames={config.total_frames}: must be at least one batch, {batch_frames} "
+            f"frames (batch {config.batch_size} × unroll {config.unroll_length} × action repeat "
+            f"{action_repeat})"
+        )
+
+
+# The smallest image side that the valid convolutions of a torso leave anything of.
+_MINIMUM_SIDE = {"shallow": 20, "nature": 36, "deep": 8}
+
+
+def resolve_network(config: Config, observation_shape: tuple[int, ...]) -> Config:
+    """Chooses the torso for `network=auto`, or checks that the one asked for fits.
+
+    Raises:
+      UserError: for an image torso on something that is no image or too small for it.
+    """
+    sides: tuple[int, ...] = ()
+    if len(observation_shape) == 2:
+        sides = observation_shape
+    elif len(observation_shape) == 3:
+        first = observation_shape[0] < observation_shape[-1]
+        sides = observation_shape[1:] if first else observation_shape[:2]
+    if config.network == "auto":
+        return dataclasses.replace(config, network="shallow" if sides == (84, 84) else "mlp")
+    if config.network != "mlp":
+        minimum = _MINIMUM_SIDE[config.network]
+        if not sides or min(sides) < minimum:
+            raise UserError(
+                f"--network={config.network}: needs images of at least {minimum}×{minimum}, the "
+                f"observations of {config.environment} are {list(observation_shape)}; use mlp"
+            )
+    return config
+
+
+def to_json(config: Config) -> str:
+    """`config.json`: flag names and values, in the order of the dataclass."""
+    values = {name: getattr(config, field.name) for name, field in FIELDS.items()}
+    return json.dumps(values, indent=2) + "\n"
+
+
+def from_json(text: str, path: str | os.PathLike[str]) -> Config:
+    """The config of a run folder.
+
+    Raises:
+      UserError: if the text is not JSON, or a key is missing, unknown or has a bad value.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must hold one JSON object")
+    missing = [name for name in FIELDS if name not in values]
+    unknown = [name for name in values if name not in FIELDS]
+    if missing:
+        raise UserError(f"{path}: missing keys: {', '.join(missing)}")
+    if unknown:
+        raise UserError(
+            f"{path}: unknown keys: {', '.join(name + nearest(name, FIELDS) for name in unknown)}"
+        )
+    try:
+        return resolve(Config(**{FIELDS[name].name: value for name, value in values.items()}))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def merge_for_resume(saved: Config, changes: dict[str, Any], *, override: bool) -> Config:
+    """The config of a continued run: the saved one with the flags given this time.
+
+    Args:
+      saved: the run's config.
+      changes: flag name -> value, of the flags the user gave.
+      override: whether --override was given.
+
+    Raises:
+      UserError: naming every difference that is not allowed.
+    """
+    wanted = dataclasses.replace(
+        saved, **{FIELDS[name].name: value for name, value in changes.items()}
+    )
+    wanted = resolve(wanted)
+    never, guarded = [], []
+    for name, field in FIELDS.items():
+        before, after = getattr(saved, field.name), getattr(wanted, field.name)
+        if before == after or field.metadata["on_resume"] == FREELY:
+            continue
+        # A network left to "auto" was chosen when the run began.
+        if name == "network" and after == "auto":
+            wanted = dataclasses.replace(wanted, network=saved.network)
+            continue
+        difference = f"--{name}={after} (the run has {before})"
+        (never if field.metadata["on_resume"] == NEVER else guarded).append(difference)
+    if never:
+        raise UserError(
+            f"cannot continue this run with {', '.join(never)}: this never changes in a run; use "
+            "another --logdir"
+        )
+    if guarded and not override:
+        raise UserError(
+            f"cannot continue this run with {', '.join(guarded)}; give --override to change it, "
+            "or use another --logdir"
+        )
+    return wanted

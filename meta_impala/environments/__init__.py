@@ -1,0 +1,38 @@
+"""Atari, Catch and any Gymnasium id behind one batched interface.
+
+Importing this package is quick (NumPy only): Gymnasium and the emulator are imported when an
+environment is made, so that a command can check its flags first.
+"""
+
+from meta_impala.environments.atari import PROTOCOLS, AtariProtocol
+from meta_impala.environments.base import (
+    BatchedEnvironment,
+    Step,
+    UnknownEnvironmentError,
+    UnsupportedEnvironmentError,
+)
+from meta_impala.environments.registry import (
+    ATARI_57,
+    Description,
+    EnvironmentSpec,
+    describe,
+    make,
+    make_render,
+    resolve,
+)
+
+__all__ = [
+    "ATARI_57",
+    "PROTOCOLS",
+    "AtariProtocol",
+    "BatchedEnvironment",
+    "Description",
+    "EnvironmentSpec",
+    "Step",
+    "UnknownEnvironmentError",
+    "UnsupportedEnvironmentError",
+    "describe",
+    "make",
+    "make_render",
+    "resolve",
+]

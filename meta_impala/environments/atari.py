@@ -1,0 +1,255 @@
+"""Atari 2600 games through ale-py's vectorised emulator, under one of two published protocols.
+
+"impala" is the protocol of Espeholt et al. 2018, which Xu et al. 2018 follow (84×84 grey, action
+repeat 4, maximum over the last 2 frames, stack of 4, no-op starts, life loss terminal for the
+learner, minimal action set); "machado" is that of Machado et al. 2018 (sticky actions, all 18
+actions, no life-loss signal). ale-py's defaults differ from both in several places, so every option
+that matters is set here explicitly.
+"""
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from meta_impala.environments.base import (
+    BatchedEnvironment,
+    Transition,
+    UnsupportedEnvironmentError,
+    check_num_envs,
+)
+
+if TYPE_CHECKING:
+    import gymnasium
+
+ACTION_REPEAT = 4
+STACK_SIZE = 4
+SCREEN_SIZE = 84
+MAX_EPISODE_FRAMES = 108_000  # 30 minutes at 60 frames a second.
+
+
+@dataclasses.dataclass(frozen=True)
+class AtariProtocol:
+    """What differs between the published ways to train on Atari.
+
+    Attributes:
+      repeat_action_probability: chance, per frame, that the emulator repeats the previous action.
+      full_action_set: all 18 actions, or only those that the game uses.
+      max_noops: a game starts with 0 to `max_noops` frames of no-op, drawn uniformly. They do not
+        count towards the episode's length.
+      terminal_on_life_loss: a lost life is terminal for the learner; the game goes on.
+    """
+
+    repeat_action_probability: float
+    full_action_set: bool
+    max_noops: int
+    terminal_on_life_loss: bool
+
+
+PROTOCOLS = {
+    # The paper draws 1 to 30 no-ops; the emulator can only draw from 0, so this is 0 to 30.
+    "impala": AtariProtocol(
+        repeat_action_probability=0.0,
+        full_action_set=False,
+        max_noops=30,
+        terminal_on_life_loss=True,
+    ),
+    "machado": AtariProtocol(
+        repeat_action_probability=0.25,
+        full_action_set=True,
+        max_noops=0,
+        terminal_on_life_loss=False,
+    ),
+}
+
+
+def get_protocol(name: str) -> AtariProtocol:
+    """Returns the protocol of this name, or raises ValueError that lists the names."""
+    if name not in PROTOCOLS:
+        raise ValueError(f"unknown Atari protocol {name!r}; choose one of {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
+
+
+class AtariEnvironment(BatchedEnvironment):
+    """N copies of one game; observations [N, 4, 84, 84] uint8, the newest frame last.
+
+    The stack after a game's start is padded with zeros. Where the time limit cuts a game, the
+    newest frame of `final_observations` is one agent step old, because the emulator stops before it
+    draws the last frame.
+    """
+
+    def __init__(
+        self,
+        game: str,
+        num_envs: int,
+        protocol: str | AtariProtocol,
+        num_threads: int = 1,
+        max_episode_frames: int = MAX_EPISODE_FRAMES,
+    ) -> None:
+        """Loads the game.
+
+        Args:
+          game: name in CamelCase, as in "MsPacman".
+          num_envs: N. Each copy takes about 0.1 s to make, and as long again to seed.
+          protocol: "impala", "machado", or one of your own.
+          num_threads: the emulator's own threads. Rollouts do not depend on it.
+          max_episode_frames: frames, no-ops at the start not counted, after which a game is
+            truncated.
+
+        Raises:
+          ValueError: an argument is out of range.
+        """
+        check_num_envs(num_envs)
+        if num_threads < 1:
+            raise ValueError(f"num_threads is {num_threads}; the emulator needs at least 1")
+        _check_max_episode_frames(max_episode_frames)
+        if isinstance(protocol, str):
+            protocol = get_protocol(protocol)
+
+        from ale_py import AtariVectorEnv
+        from gymnasium.vector import AutoresetMode
+
+        self._protocol = protocol
+        emulators: Any = AtariVectorEnv(
+            _rom_id(game),
+            num_envs,
+            num_threads=num_threads,
+            autoreset_mode=AutoresetMode.SAME_STEP,
+            # Counted in frames, not agent steps, and without the no-ops.
+            max_num_frames_per_episode=max_episode_frames,
+            repeat_action_probability=protocol.repeat_action_probability,
+            full_action_space=protocol.full_action_set,
+            img_height=SCREEN_SIZE,
+            img_width=SCREEN_SIZE,
+            grayscale=True,
+            stack_num=STACK_SIZE,
+            frameskip=ACTION_REPEAT,
+            maxpool=True,
+            # The emulator draws from 0 to noop_max − 1.
+            noop_max=protocol.max_noops + 1 if protocol.max_noops else 0,
+            # Would press FIRE in every game that has it, and count that as one of the no-ops.
+            use_fire_reset=False,
+            # Would restart the whole game at each lost life.
+            episodic_life=False,
+            # Would say "terminated" for a lost life and for a game over alike.
+            life_loss_info=False,
+            reward_clipping=False,
+        )
+        super().__init__(
+            num_envs=num_envs,
+            num_actions=int(emulators.single_action_space.n),
+            observation_shape=emulators.single_observation_space.shape,
+            observation_dtype=np.dtype(np.uint8),
+            action_repeat=ACTION_REPEAT,
+        )
+        self._emulators: Any = emulators
+        self._lives = np.zeros(num_envs, np.int32)
+
+    def close(self) -> None:
+        super().close()
+        # The threads and the memory go with the last reference.
+        self._emulators = None
+
+    def _restart(self, seed: int) -> np.ndarray:
+        if self._emulators is None:
+            raise RuntimeError("this environment was closed; make a new one")
+        observations, info = self._emulators.reset(seed=seed)
+        self._lives = np.array(info["lives"])
+        return observations
+
+    def _advance(self, actions: np.ndarray) -> Transition:
+        observations, rewards, game_overs, truncations, info = self._emulators.step(actions)
+        ends = game_overs | truncations
+        terminations = game_overs
+        lives = np.array(info["lives"])
+        if self._protocol.terminal_on_life_loss:
+            # Where a game ended, `lives` are already those of the next one, and may be fewer (a
+            # bonus life gone) or more: they say nothing about this step. So a life lost on the very
+            # frame of the time limit stays unseen and the step is a truncation: the learner skips
+            # it, and learns nothing false.
+            terminations = game_overs | ((lives < self._lives) & ~ends)
+        self._lives = lives
+        return Transition(
+            observations=observations,
+            rewards=rewards,
+            terminations=terminations,
+            truncations=truncations,
+            final_observations=info.get("final_obs"),
+            episode_ends=ends,
+        )
+
+
+def make_render(
+    game: str,
+    protocol: str | AtariProtocol,
+    seed: int,
+    max_episode_frames: int = MAX_EPISODE_FRAMES,
+) -> "gymnasium.Env":
+    """Makes one game that can be rendered; the vectorised emulator cannot. For recording videos.
+
+    Observations equal those of `AtariEnvironment` bit for bit, given the same no-ops and actions
+    and no sticky actions. It differs in what seeds mean (the two draw no-ops and sticky actions
+    differently), in drawing 1 to `max_noops` no-ops, in counting them towards `max_episode_frames`,
+    and in that a lost life shows only in `info["lives"]`.
+
+    Args:
+      game, protocol, max_episode_frames: as for `AtariEnvironment`.
+      seed: the environment comes seeded: call `reset()` without one.
+
+    Returns:
+      A Gymnasium environment; observations [4, 84, 84] uint8, `render()` gives [210, 160, 3] uint8
+      in most games.
+
+    Raises:
+      UnsupportedEnvironmentError: OpenCV, which shrinks the frames, is not installed.
+    """
+    if isinstance(protocol, str):
+        protocol = get_protocol(protocol)
+    _check_max_episode_frames(max_episode_frames)
+
+    import ale_py
+    import gymnasium
+    from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
+
+    gymnasium.register_envs(ale_py)
+    raw = gymnasium.make(
+        f"ALE/{game}-v5",
+        render_mode="rgb_array",
+        disable_env_checker=True,
+        frameskip=1,  # AtariPreprocessing repeats the action instead.
+        repeat_action_probability=protocol.repeat_action_probability,
+        full_action_space=protocol.full_action_set,
+        max_num_frames_per_episode=max_episode_frames,
+    )
+    try:
+        preprocessed = AtariPreprocessing(
+            raw, noop_max=protocol.max_noops, frame_skip=ACTION_REPEAT, screen_size=SCREEN_SIZE
+        )
+    except gymnasium.error.DependencyNotInstalled as error:
+        raw.close()
+        raise UnsupportedEnvironmentError(
+            "rendering an Atari game needs OpenCV: pip install opencv-python-headless"
+        ) from error
+    env = FrameStackObservation(preprocessed, STACK_SIZE, padding_type="zero")
+    env.reset(seed=seed)
+    return env
+
+
+def _check_max_episode_frames(max_episode_frames: int) -> None:
+    # A limit within an action's repeat would make the last agent step shorter, and the frame counts
+    # inexact.
+    if max_episode_frames < ACTION_REPEAT or max_episode_frames % ACTION_REPEAT:
+        raise ValueError(
+            f"max_episode_frames is {max_episode_frames}; it must be a positive multiple of the "
+            f"action repeat, {ACTION_REPEAT}"
+        )
+
+
+def _rom_id(game: str) -> str:
+    """Returns ale-py's snake_case name of a game: "ms_pacman" for "MsPacman"."""
+    from ale_py import roms
+
+    for rom_id in roms.get_all_rom_ids():
+        if rom_id.replace("_", "") == game.lower():
+            return rom_id
+    raise ValueError(f"ale-py has no game {game!r}; names are in CamelCase, as in MsPacman")

@@ -1,0 +1,195 @@
+"""The actor-critic: torso, embedding of η, optional LSTM core, policy and value heads.
+
+π([S; e_η]) and v([S; e_η]), with e_η a learned embedding of the current η concatenated to the
+features (Xu et al. 2018, section 1.4). The module is an ordinary Sonnet module; `at_parameters`
+runs it with tensors in place of its variables, which is how the learner evaluates θ'.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import sonnet as snt
+import tensorflow as tf
+
+from meta_impala.networks.torsos import TORSOS
+
+
+class NetworkInputs(NamedTuple):
+    """A stretch of time seen by B environments; every row is a state *arrived in*.
+
+    Attributes:
+      observations: `[T, B, ...]`.
+      last_actions: `[T, B]` int32, the action that led here.
+      last_rewards: `[T, B]`, the clipped reward received on arriving here.
+      resets: `[T, B]` bool, whether an episode (for the learner) ended on the way here: the core
+        starts anew *before* it sees this state.
+    """
+
+    observations: tf.Tensor
+    last_actions: tf.Tensor
+    last_rewards: tf.Tensor
+    resets: tf.Tensor
+
+
+class NetworkOutput(NamedTuple):
+    """Attributes:
+    policy_logits: `[T, B, A]`.
+    values: `[T, B]`.
+    core_state: `[B, S]` after the last row; S = 0 without a core.
+    """
+
+    policy_logits: tf.Tensor
+    values: tf.Tensor
+    core_state: tf.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSettings:
+    """What defines the network; a checkpoint fits only a network of equal settings.
+
+    Attributes:
+      torso: a key of `torsos.TORSOS`.
+      num_actions: A.
+      core: "none" or "lstm".
+      core_size: width of the LSTM.
+      mlp_sizes: hidden widths of the "mlp" torso.
+      eta_embedding_size: width of e_η; 0 for none.
+      last_action_and_reward: whether the last action (one-hot) and the last clipped reward are
+        inputs.
+    """
+
+    torso: str
+    num_actions: int
+    core: str = "none"
+    core_size: int = 256
+    mlp_sizes: tuple[int, ...] = (64, 64)
+    eta_embedding_size: int = 0
+    last_action_and_reward: bool = False
+
+    @property
+    def core_state_size(self) -> int:
+        """S: hidden and cell state of the LSTM side by side, or 0."""
+        return 2 * self.core_size if self.core == "lstm" else 0
+
+
+class ActorCritic(snt.Module):
+    """π and v on a shared torso."""
+
+    def __init__(
+        self,
+        settings: NetworkSettings,
+        dtype: tf.DType = tf.float32,
+        name: str = "actor_critic",
+    ) -> None:
+        """Args:
+        settings: sizes and kinds.
+        dtype: of weights and computation (float64 for gradient checks).
+        name: of the module.
+        """
+        super().__init__(name=name)
+        self.settings = settings
+        self.dtype = dtype
+        self._torso = TORSOS[settings.torso](dtype, settings.mlp_sizes)
+        self._eta_embedding = (
+            snt.Linear(settings.eta_embedding_size, name="eta_embedding")
+            if settings.eta_embedding_size
+            else None
+        )
+        self._core = snt.LSTM(settings.core_size, dtype=dtype) if settings.core == "lstm" else None
+        self._policy_head = snt.Linear(settings.num_actions, name="policy_head")
+        self._value_head = snt.Linear(1, name="value_head")
+
+    def initial_core_state(self, batch_size: int) -> tf.Tensor:
+        """`[B, S]` zeros."""
+        return tf.zeros([batch_size, self.settings.core_state_size], self.dtype)
+
+    def __call__(
+        self, inputs: NetworkInputs, core_state: tf.Tensor, eta_input: tf.Tensor
+    ) -> NetworkOutput:
+        """Runs the network over T rows.
+
+        Args:
+          inputs: T rows of B environments.
+          core_state: `[B, S]` before the first row.
+          eta_input: `[2]`, what of η is embedded (`meta_parameters.embedding_input`).
+
+        Returns:
+          `NetworkOutput`.
+        """
+        time, batch = inputs.observations.shape[:2]
+        features = self._torso(snt.merge_leading_dims(inputs.observations, 2))
+        extras = []
+        if self.settings.last_action_and_reward:
+            last_actions = tf.one_hot(
+                tf.reshape(inputs.last_actions, [-1]), self.settings.num_actions, dtype=self.dtype
+            )
+            last_rewards = tf.reshape(tf.cast(inputs.last_rewards, self.dtype), [-1, 1])
+            extras += [last_actions, last_rewards]
+        if self._eta_embedding is not None:
+            embedded = self._eta_embedding(tf.cast(eta_input, self.dtype)[tf.newaxis])
+            extras.append(tf.repeat(embedded, time * batch, axis=0))
+        if extras:
+            features = tf.concat([features, *extras], axis=-1)
+        if self._core is not None:
+            features, core_state = self._run_core(features, inputs.resets, core_state)
+        policy_logits = self._policy_head(features)
+        values = tf.squeeze(self._value_head(features), axis=-1)
+        return NetworkOutput(
+            tf.reshape(policy_logits, [time, batch, self.settings.num_actions]),
+            tf.reshape(values, [time, batch]),
+            core_state,
+        )
+
+    def _run_core(
+        self, features: tf.Tensor, resets: tf.Tensor, core_state: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The LSTM over `[T·B, F]`, its state zeroed wherever `resets` says so.
+
+        A Python loop: T is static, and forward-mode differentiation fails through a TensorArray.
+        """
+        time, batch = resets.shape
+        keep = 1.0 - tf.cast(resets, self.dtype)[..., tf.newaxis]
+        rows = tf.unstack(tf.reshape(features, [time, batch, features.shape[-1]]))
+        outputs = []
+        for row, kept in zip(rows, tf.unstack(keep), strict=True):
+            hidden, cell = tf.split(core_state * kept, 2, axis=-1)
+            output, state = self._core(row, snt.LSTMState(hidden, cell))
+            core_state = tf.concat([state.hidden, state.cell], axis=-1)
+            outputs.append(output)
+        return tf.concat(outputs, axis=0), core_state
+
+    def at_parameters(
+        self,
+        parameters: Sequence[tf.Tensor],
+        inputs: NetworkInputs,
+        core_state: tf.Tensor,
+        eta_input: tf.Tensor,
+    ) -> NetworkOutput:
+        """`__call__` with tensors in place of the variables, in `trainable_variables` order.
+
+        Sonnet's getter patches every Sonnet module of the process while it is open, so this is
+        called only while a `tf.function` is traced, before the first thread starts.
+        """
+        tensors = {
+            variable.ref(): tensor
+            for variable, tensor in zip(self.trainable_variables, parameters, strict=True)
+        }
+        with snt.custom_variable_getter(lambda variable: tensors[variable.ref()]):
+            return self(inputs, core_state, eta_input)
+
+    def build(self, observation_shape: Sequence[int], observation_dtype: np.dtype | type) -> None:
+        """Creates the variables, by one call on zeros."""
+        self(
+            NetworkInputs(
+                tf.zeros([1, 1, *observation_shape], tf.as_dtype(observation_dtype)),
+                tf.zeros([1, 1], tf.int32),
+                tf.zeros([1, 1]),
+                tf.zeros([1, 1], tf.bool),
+            ),
+            self.initial_core_state(1),
+            tf.zeros([2]),
+        )

@@ -1,0 +1,154 @@
+"""Torsos: observations in, a feature vector out.
+
+Shapes as in IMPALA (Espeholt et al. 2018, figure 3) and in *Nature* DQN (Mnih et al. 2015).
+Images are uint8 and become numbers in [0, 1] here; the dtype of the weights follows from the
+dtype asked for, so that gradient checks can run on the real modules in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import sonnet as snt
+import tensorflow as tf
+
+
+def is_channels_first(shape: Sequence[int]) -> bool:
+    """Whether an image `[C, H, W]` (as the Atari emulator stacks frames) and not `[H, W, C]`."""
+    return len(shape) == 3 and shape[0] < shape[-1]
+
+
+def prepare_images(observations: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """`[N, C, H, W]`, `[N, H, W, C]` or `[N, H, W]` to `[N, H, W, C]`, uint8 scaled by 1/255."""
+    images = tf.cast(observations, dtype)
+    if observations.dtype == tf.uint8:
+        images *= tf.cast(1.0 / 255.0, dtype)
+    if images.shape.rank == 3:
+        images = images[..., tf.newaxis]
+    if is_channels_first(images.shape[1:]):
+        images = tf.transpose(images, [0, 2, 3, 1])
+    return images
+
+
+class ConvolutionalTorso(snt.Module):
+    """Convolutions (valid padding, ReLU), then a fully connected layer with ReLU."""
+
+    def __init__(
+        self,
+        convolutions: Sequence[tuple[int, int, int]],
+        output_size: int,
+        dtype: tf.DType = tf.float32,
+        name: str = "convolutional_torso",
+    ) -> None:
+        """Args:
+        convolutions: (channels, kernel, stride) of each.
+        output_size: width of the feature vector.
+        dtype: of weights and computation.
+        name: of the module.
+        """
+        super().__init__(name=name)
+        self._dtype = dtype
+        self._convolutions = [
+            snt.Conv2D(channels, kernel, stride, padding="VALID", name=f"conv_{index}")
+            for index, (channels, kernel, stride) in enumerate(convolutions)
+        ]
+        self._linear = snt.Linear(output_size, name="fc")
+
+    def __call__(self, observations: tf.Tensor) -> tf.Tensor:
+        features = prepare_images(observations, self._dtype)
+        for convolution in self._convolutions:
+            features = tf.nn.relu(convolution(features))
+        return tf.nn.relu(self._linear(snt.flatten(features)))
+
+
+class ResidualBlock(snt.Module):
+    """ReLU, 3×3, ReLU, 3×3, and the input added."""
+
+    def __init__(self, channels: int, name: str = "residual_block") -> None:
+        super().__init__(name=name)
+        self._first = snt.Conv2D(channels, 3, padding="SAME", name="conv_0")
+        self._second = snt.Conv2D(channels, 3, padding="SAME", name="conv_1")
+
+    def __call__(self, features: tf.Tensor) -> tf.Tensor:
+        return features + self._second(tf.nn.relu(self._first(tf.nn.relu(features))))
+
+
+class DeepTorso(snt.Module):
+    """IMPALA's deep network: three sections of convolution, max-pool and two residual blocks."""
+
+    def __init__(
+        self,
+        channels: Sequence[int] = (16, 32, 32),
+        output_size: int = 256,
+        dtype: tf.DType = tf.float32,
+        name: str = "deep_torso",
+    ) -> None:
+        super().__init__(name=name)
+        self._dtype = dtype
+        self._sections = [
+            (
+                snt.Conv2D(width, 3, padding="SAME", name=f"section_{index}_conv"),
+                ResidualBlock(width, name=f"section_{index}_block_0"),
+                ResidualBlock(width, name=f"section_{index}_block_1"),
+            )
+            for index, width in enumerate(channels)
+        ]
+        self._linear = snt.Linear(output_size, name="fc")
+
+    def __call__(self, observations: tf.Tensor) -> tf.Tensor:
+        features = prepare_images(observations, self._dtype)
+        for convolution, first_block, second_block in self._sections:
+            features = convolution(features)
+            features = tf.nn.max_pool2d(features, ksize=3, strides=2, padding="SAME")
+            features = second_block(first_block(features))
+        features = snt.flatten(tf.nn.relu(features))
+        return tf.nn.relu(self._linear(features))
+
+
+class MLPTorso(snt.Module):
+    """Flattened observation, then fully connected layers with ReLU."""
+
+    def __init__(
+        self,
+        output_sizes: Sequence[int] = (64, 64),
+        dtype: tf.DType = tf.float32,
+        name: str = "mlp_torso",
+    ) -> None:
+        super().__init__(name=name)
+        self._dtype = dtype
+        self._mlp = snt.nets.MLP(output_sizes, activate_final=True, name="mlp")
+
+    def __call__(self, observations: tf.Tensor) -> tf.Tensor:
+        features = tf.cast(observations, self._dtype)
+        if observations.dtype == tf.uint8:
+            features *= tf.cast(1.0 / 255.0, self._dtype)
+        return self._mlp(tf.reshape(features, [-1, math.prod(observations.shape[1:])]))
+
+
+def _shallow(dtype: tf.DType, _: Sequence[int]) -> snt.Module:
+    # IMPALA, figure 3, left (two convolutions).
+    return ConvolutionalTorso([(16, 8, 4), (32, 4, 2)], 256, dtype, name="shallow_torso")
+
+
+def _nature(dtype: tf.DType, _: Sequence[int]) -> snt.Module:
+    # Mnih et al. 2015 (three convolutions); IMPALA's "shallow" Atari experts had three as well.
+    return ConvolutionalTorso(
+        [(32, 8, 4), (64, 4, 2), (64, 3, 1)], 512, dtype, name="nature_torso"
+    )
+
+
+def _deep(dtype: tf.DType, _: Sequence[int]) -> snt.Module:
+    return DeepTorso(dtype=dtype)
+
+
+def _mlp(dtype: tf.DType, mlp_sizes: Sequence[int]) -> snt.Module:
+    return MLPTorso(mlp_sizes, dtype)
+
+
+TORSOS: dict[str, Callable[[tf.DType, Sequence[int]], snt.Module]] = {
+    "shallow": _shallow,
+    "nature": _nature,
+    "deep": _deep,
+    "mlp": _mlp,
+}

@@ -1,0 +1,1 @@
+"""What moves: actor threads, the trajectory queue, the learner, and the supervisor of a run."""

@@ -1,0 +1,102 @@
+"""Trains a meta-gradient IMPALA agent, or continues the run of a folder.
+
+    python -m meta_impala.train --environment=Pong --logdir=runs/pong
+
+The folder holds everything: config, status, metrics, checkpoints. Starting again with the same
+folder continues the run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from absl import flags
+
+from meta_impala import command
+from meta_impala import config as config_lib
+from meta_impala.config import Config
+from meta_impala.environments import registry
+from meta_impala.errors import UserError
+from meta_impala.runtime import run_folder as run_folder_lib
+from meta_impala.runtime.run_folder import RunFolder
+from meta_impala.runtime.signals import StopRequest
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """The flags of this command."""
+    command.define_config_flags()
+    flags.DEFINE_string(
+        "logdir", None, "Folder of the run: made if it is not there, continued if it holds a run."
+    )
+    flags.DEFINE_bool(
+        "override",
+        False,
+        "Continue a run with changed settings, except those that never change in a run "
+        "(environment, protocol, network, what is learned).",
+    )
+
+
+def _config_for(folder: RunFolder) -> Config:
+    """The config of the run to start or to continue; checks everything that needs no TensorFlow."""
+    given = command.given_config_flags()
+    if folder.has_run():
+        saved = folder.load_config()
+        if "environment" in given:
+            given["environment"] = registry.resolve(given["environment"]).id
+        return config_lib.merge_for_resume(saved, given, override=FLAGS.override)
+    config = Config(**{config_lib.FIELDS[name].name: value for name, value in given.items()})
+    config = config_lib.resolve(config)
+    # One name for one environment, so that Pong and ALE/Pong-v5 are the same run.
+    spec = registry.resolve(config.environment)
+    return dataclasses.replace(config, environment=spec.id)
+
+
+def main() -> int:
+    """Runs the command; returns its exit code."""
+    stop = StopRequest()
+    stop.install()
+    if not FLAGS.logdir:
+        raise UserError("--logdir: must be given, the folder of the run")
+    folder = RunFolder(FLAGS.logdir)
+    config = _config_for(folder)
+    description = registry.describe(config.environment, config.protocol)
+    config_lib.resolve_frames(config, description.action_repeat)
+    config = config_lib.resolve_network(config, description.observation_shape)
+    folder.prepare()
+    status = folder.read_status()
+    if folder.has_run() and status.get("state") == run_folder_lib.FINISHED:
+        if status.get("frames", 0) >= config.total_frames:
+            print(
+                f"{folder.path}: this run is finished ({status['frames']:,} frames); give a larger "
+                "--total_frames to train on, or another --logdir"
+            )
+            return 0
+    folder.save_config(config)
+
+    from meta_impala.runtime.supervisor import Supervisor
+
+    supervisor = Supervisor(config, description, folder, stop)
+    if supervisor.restored_from:
+        print(f"continuing {folder.path} from {supervisor.frames:,} frames")
+    else:
+        learned = config.meta_parameters.replace(",", " and ")
+        print(
+            f"training on {config.environment} for {config.total_frames:,} frames in "
+            f"{folder.path}; learned of η: {learned}"
+        )
+    state = supervisor.run()
+    if state == run_folder_lib.FINISHED:
+        print(f"finished after {supervisor.frames:,} frames; results are in {folder.path}")
+    else:
+        print(
+            f"stopped by {stop.signal_name} after {supervisor.frames:,} frames; the same command "
+            "continues the run"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)

@@ -1,0 +1,189 @@
+"""Names of environments: what they resolve to, what is refused, and that this is quick."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+
+import meta_impala
+from meta_impala.environments import (
+    ATARI_57,
+    EnvironmentSpec,
+    UnknownEnvironmentError,
+    UnsupportedEnvironmentError,
+    describe,
+    make,
+    make_render,
+    resolve,
+)
+from meta_impala.environments.catch import CATCH_ID
+
+
+def run_python(code):
+    root = Path(meta_impala.__file__).parent.parent
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=root,
+        capture_output=True,
+        check=False,  # The tests show stderr instead.
+        text=True,
+        timeout=60,
+    )
+
+
+def test_the_57_games_are_57_and_ale_py_has_them_all():
+    import ale_py
+
+    gymnasium.register_envs(ale_py)
+    assert len(set(ATARI_57)) == 57
+    for game in ATARI_57:
+        assert f"ALE/{game}-v5" in gymnasium.registry
+
+
+@pytest.mark.parametrize("game", ATARI_57)
+def test_a_game_resolves_by_name_by_id_and_in_any_case(game):
+    spec = EnvironmentSpec("atari", f"ALE/{game}-v5", game)
+    for name in (game, game.lower(), f"ALE/{game}-v5", f"ale/{game.upper()}-V5", f" {game} "):
+        assert resolve(name) == spec
+
+
+def test_games_beyond_the_57_resolve_too():
+    assert resolve("adventure") == EnvironmentSpec("atari", "ALE/Adventure-v5", "Adventure")
+
+
+def test_catch_and_gymnasium_ids_resolve():
+    catch = EnvironmentSpec("gymnasium", CATCH_ID)
+    assert resolve("Catch") == resolve("catch") == resolve(CATCH_ID) == catch
+    assert resolve("CartPole-v1") == EnvironmentSpec("gymnasium", "CartPole-v1")
+    assert resolve("cartpole-v1") == EnvironmentSpec("gymnasium", "CartPole-v1")
+
+
+def test_an_id_may_name_the_module_that_registers_it(tmp_path, monkeypatch):
+    (tmp_path / "my_module.py").write_text(
+        "import gymnasium\n"
+        "gymnasium.register('Mine-v0', 'gymnasium.envs.classic_control:CartPoleEnv')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UnknownEnvironmentError):
+        resolve("Mine-v0")
+    try:
+        spec = resolve("my_module:Mine-v0")
+        assert spec == EnvironmentSpec("gymnasium", "my_module:Mine-v0")
+        assert describe(spec.id, "impala").observation_shape == (4,)
+    finally:
+        gymnasium.registry.pop("Mine-v0", None)
+    with pytest.raises(UnknownEnvironmentError, match="no_such_module"):
+        resolve("no_such_module:Mine-v0")
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("Pnog", "Pong"),
+        ("Breakot", "Breakout"),
+        ("PongNoFrameskip-v4", "Pong"),
+        ("ALE/Pong-v4", "Pong"),
+        ("Pong-v5", "Pong"),
+        ("CartPole", "CartPole-v1"),
+        ("Ctch", "Catch"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest_one(name, nearest):
+    with pytest.raises(UnknownEnvironmentError) as refusal:
+        resolve(name)
+    assert isinstance(refusal.value, ValueError)
+    assert repr(name) in str(refusal.value)
+    assert f"did you mean {nearest}" in str(refusal.value)
+
+
+def test_a_name_near_to_nothing_is_refused_with_what_is_possible():
+    with pytest.raises(UnknownEnvironmentError, match=r"Pong or ALE/Pong-v5.*Catch.*Gymnasium"):
+        resolve("xyzzyx")
+
+
+def test_names_are_checked_without_importing_anything_heavy():
+    result = run_python(
+        "import sys\n"
+        "from meta_impala.environments import ATARI_57, resolve\n"
+        "for name in (*ATARI_57, 'Catch', 'ALE/Pong-v5'):\n"
+        "    resolve(name)\n"
+        "print([m for m in ('gymnasium', 'ale_py', 'tensorflow') if m in sys.modules])\n"
+    )
+    assert result.stdout == "[]\n", result.stderr
+
+
+def test_no_environment_imports_tensorflow():
+    result = run_python(
+        "import sys\n"
+        "from meta_impala.environments import describe\n"
+        "for name in ('Catch', 'CartPole-v1', 'Pong'):\n"
+        "    describe(name, 'impala')\n"
+        "print([m for m in ('gymnasium', 'ale_py', 'tensorflow') if m in sys.modules])\n"
+    )
+    assert result.stdout == "['gymnasium', 'ale_py']\n", result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol", "num_actions"),
+    [
+        ("Pong", "impala", 6),
+        ("MsPacman", "impala", 9),
+        ("Surround", "impala", 5),
+        ("UpNDown", "impala", 6),
+        ("Defender", "machado", 18),
+    ],
+)
+def test_describe_atari(name, protocol, num_actions):
+    description = describe(name, protocol)
+    assert description.observation_shape == (4, 84, 84)
+    assert description.observation_dtype == np.uint8
+    assert description.num_actions == num_actions
+    assert description.action_repeat == 4
+
+
+def test_describe_catch():
+    description = describe("Catch", "impala")
+    assert description.observation_shape == (10, 5)
+    assert description.observation_dtype == np.float32
+    assert description.num_actions == 3
+    assert description.action_repeat == 1
+
+
+def test_describe_refuses_what_cannot_be_used():
+    with pytest.raises(UnsupportedEnvironmentError, match=r"Pendulum-v1.*continuous"):
+        describe("Pendulum-v1", "impala")
+
+
+def test_make_passes_everything_on_to_the_game():
+    environment = make("pong", 2, "machado", num_threads=2, max_episode_frames=8)
+    assert environment.num_envs == 2
+    assert environment.num_actions == 18
+    environment.reset(seed=0)
+    environment.step(np.array([0, 0]))
+    assert environment.step(np.array([0, 0])).truncations.all()
+
+
+def test_best_play_of_catch_through_the_batch_earns_one_each_time():
+    environment = make("Catch", 4, "impala")
+    boards = environment.reset(seed=0)
+    returns = []
+    for _ in range(45):
+        balls = boards[:, :-1].sum(axis=1).argmax(axis=1)
+        paddles = boards[:, -1].argmax(axis=1)
+        step = environment.step(1 + np.sign(balls - paddles))
+        boards = step.observations
+        returns += step.episode_returns[step.episode_ends].tolist()
+        assert not step.truncations.any()
+        assert (step.episode_frames[step.episode_ends] == 9).all()
+    assert returns == [1.0] * (4 * 5)
+
+
+@pytest.mark.parametrize("name", ["Pong", "Catch"])
+def test_an_unknown_protocol_is_refused_for_every_environment(name):
+    with pytest.raises(ValueError, match="impala, machado"):
+        make(name, 1, "dqn")
+    with pytest.raises(ValueError, match="impala, machado"):
+        make_render(name, "dqn", seed=0)
