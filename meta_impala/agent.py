@@ -91,9 +91,7 @@ class Policy:
         self.function = tf.function(self._act, input_signature=signature)
         self._concrete = self.function.get_concrete_function()
 
-    def _act(
-        self, parameters, eta, observations, last_actions, rewards, resets, core_state, seed
-    ):
+    def _act(self, parameters, eta, observations, last_actions, rewards, resets, core_state, seed):
         with tf.device("CPU:0"):
             inputs = NetworkInputs(
                 observations[tf.newaxis],

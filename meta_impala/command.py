@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+import tempfile
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
-from absl import app, flags
+from absl import app, flags, logging
 
-from meta_impala.config import FIELDS, field_type
+from meta_impala.config import FIELDS, allowed_range, field_type
 from meta_impala.errors import UserError
 
 EXIT_CODE_USER_ERROR = 2
+EXIT_CODE_INTERRUPTED = 130
 
 
 def define_config_flags() -> None:
@@ -26,13 +29,7 @@ def define_config_flags() -> None:
         if metadata["choices"]:
             details.append(f"Allowed: {' | '.join(metadata['choices'])}.")
         elif metadata["low"] is not None or metadata["high"] is not None:
-            low = "" if metadata["low"] is None else f"{metadata['low']} "
-            high = "" if metadata["high"] is None else f" {metadata['high']}"
-            left = "<" if metadata["low_open"] else "≤"
-            right = "<" if metadata["high_open"] else "≤"
-            details.append(
-                f"Allowed: {low + left + ' ' if low else ''}{name}{' ' + right + high if high else ''}."
-            )
+            details.append(f"Allowed: {allowed_range(metadata)}.")
         if metadata["source"]:
             details.append(f"Source: {metadata['source']}.")
         define = {
@@ -59,6 +56,40 @@ def quiet_tensorflow() -> None:
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 
+# What TensorFlow and its libraries say at every start, whatever TF_CPP_MIN_LOG_LEVEL is.
+_START_UP_NOISE = re.compile(
+    rb"absl::InitializeLog|cudart_stub|cuda|TF-TRT|port\.cc|cpu_feature_guard|"
+    rb"computation_placer|rebuild TensorFlow|Sets are not currently considered sequences"
+)
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow without its start-up noise; anything else it says is passed on.
+
+    The noise is written by C++ code to file descriptor 2, before any logging can be configured.
+    """
+    with tempfile.TemporaryFile() as captured:
+        sys.stderr.flush()
+        screen = os.dup(2)
+        os.dup2(captured.fileno(), 2)
+        try:
+            import tensorflow as tf
+            import tree
+
+            tf.config.list_physical_devices()
+            tree.flatten(set())  # says once per process that sets are leaves
+        finally:
+            sys.stderr.flush()
+            os.dup2(screen, 2)
+            os.close(screen)
+            captured.seek(0)
+            for line in captured.read().splitlines(keepends=True):
+                if not _START_UP_NOISE.search(line):
+                    os.write(2, line)
+    # "Sharding callback duration" at every checkpoint, for example.
+    logging.set_verbosity(logging.WARNING)
+
+
 def run(main: Callable[[], int]) -> None:
     """Parses the flags and runs a command; a user's mistake is one line and exit code 2."""
 
@@ -77,6 +108,9 @@ def run(main: Callable[[], int]) -> None:
             return main()
         except UserError as error:
             fail(str(error))
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return EXIT_CODE_INTERRUPTED
 
     app.run(guarded, flags_parser=_with_help(parse))
 
@@ -89,7 +123,7 @@ def _with_help(parse: Callable[[list[str]], list[str]]) -> Callable[[list[str]],
     return parse_or_help
 
 
-def fail(message: str) -> Any:
+def fail(message: str) -> NoReturn:
     """Prints one line and exits with code 2."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(EXIT_CODE_USER_ERROR)

@@ -254,9 +254,7 @@ class Config:
     )
 
     # Actors and queue.
-    num_actors: int = _setting(
-        2, "Actor threads.", source=OURS, low=1, high=1024, on_resume=FREELY
-    )
+    num_actors: int = _setting(2, "Actor threads.", source=OURS, low=1, high=1024, on_resume=FREELY)
     envs_per_actor: int = _setting(
         16,
         "Environments of one actor, stepped and inferred as a batch. It must divide --batch_size "
@@ -360,12 +358,13 @@ def field_type(field: dataclasses.Field) -> tuple[type, bool]:
 
 
 def nearest(value: str, allowed: typing.Iterable[str]) -> str:
-    """" (did you mean X?)" or nothing."""
+    """ " (did you mean X?)" or nothing."""
     matches = difflib.get_close_matches(value, list(allowed), n=1)
     return f" (did you mean {matches[0]}?)" if matches else ""
 
 
-def _allowed_range(metadata: typing.Mapping[str, Any]) -> str:
+def allowed_range(metadata: typing.Mapping[str, Any]) -> str:
+    """The values a number may have, in words."""
     low, high = metadata["low"], metadata["high"]
     if low is not None and high is not None:
         left = "(" if metadata["low_open"] else "["
@@ -396,7 +395,7 @@ def _check_field(field: dataclasses.Field, value: Any) -> None:
         too_low = low is not None and (value <= low if metadata["low_open"] else value < low)
         too_high = high is not None and (value >= high if metadata["high_open"] else value > high)
         if not math.isfinite(value) or too_low or too_high:
-            raise UserError(f"--{name}={value}: must be finite and {_allowed_range(metadata)}")
+            raise UserError(f"--{name}={value}: must be finite and {allowed_range(metadata)}")
 
 
 def resolve(config: Config) -> Config:
@@ -539,7 +538,8 @@ def merge_for_resume(saved: Config, changes: dict[str, Any], *, override: bool) 
         saved, **{FIELDS[name].name: value for name, value in changes.items()}
     )
     wanted = resolve(wanted)
-    never, guarded = [], []
+    never: list[str] = []
+    guarded: list[str] = []
     for name, field in FIELDS.items():
         before, after = getattr(saved, field.name), getattr(wanted, field.name)
         if before == after or field.metadata["on_resume"] == FREELY:

@@ -15,7 +15,12 @@ from absl import flags
 from meta_impala import command
 from meta_impala import config as config_lib
 from meta_impala.config import Config
-from meta_impala.environments import registry
+from meta_impala.environments import (
+    Description,
+    UnknownEnvironmentError,
+    UnsupportedEnvironmentError,
+    registry,
+)
 from meta_impala.errors import UserError
 from meta_impala.runtime import run_folder as run_folder_lib
 from meta_impala.runtime.run_folder import RunFolder
@@ -41,16 +46,38 @@ def define_flags() -> None:
 def _config_for(folder: RunFolder) -> Config:
     """The config of the run to start or to continue; checks everything that needs no TensorFlow."""
     given = command.given_config_flags()
+    # One name for one environment, so that Pong and ALE/Pong-v5 are the same run.
     if folder.has_run():
-        saved = folder.load_config()
         if "environment" in given:
-            given["environment"] = registry.resolve(given["environment"]).id
-        return config_lib.merge_for_resume(saved, given, override=FLAGS.override)
+            given["environment"] = _environment_id(given["environment"])
+        return config_lib.merge_for_resume(folder.load_config(), given, override=FLAGS.override)
     config = Config(**{config_lib.FIELDS[name].name: value for name, value in given.items()})
     config = config_lib.resolve(config)
-    # One name for one environment, so that Pong and ALE/Pong-v5 are the same run.
-    spec = registry.resolve(config.environment)
-    return dataclasses.replace(config, environment=spec.id)
+    return dataclasses.replace(config, environment=_environment_id(config.environment))
+
+
+def _environment_id(name: str) -> str:
+    try:
+        return registry.resolve(name).id
+    except UnknownEnvironmentError as error:
+        raise UserError(f"--environment={name}: {error}") from None
+
+
+def _describe(config: Config) -> Description:
+    try:
+        return registry.describe(config.environment, config.protocol)
+    except UnsupportedEnvironmentError as error:
+        raise UserError(f"--environment={config.environment}: {error}") from None
+
+
+def _is_finished(folder: RunFolder, config: Config) -> bool:
+    status = folder.read_status()
+    frames = status.get("frames")
+    return (
+        status.get("state") == run_folder_lib.FINISHED
+        and isinstance(frames, int)
+        and frames >= config.total_frames
+    )
 
 
 def main() -> int:
@@ -60,21 +87,20 @@ def main() -> int:
     if not FLAGS.logdir:
         raise UserError("--logdir: must be given, the folder of the run")
     folder = RunFolder(FLAGS.logdir)
-    config = _config_for(folder)
-    description = registry.describe(config.environment, config.protocol)
-    config_lib.resolve_frames(config, description.action_repeat)
-    config = config_lib.resolve_network(config, description.observation_shape)
     folder.prepare()
-    status = folder.read_status()
-    if folder.has_run() and status.get("state") == run_folder_lib.FINISHED:
-        if status.get("frames", 0) >= config.total_frames:
-            print(
-                f"{folder.path}: this run is finished ({status['frames']:,} frames); give a larger "
-                "--total_frames to train on, or another --logdir"
-            )
-            return 0
+    config = _config_for(folder)
+    config_lib.resolve_frames(config, registry.resolve(config.environment).action_repeat)
+    if folder.has_run() and _is_finished(folder, config):
+        print(
+            f"{folder.path}: this run is finished ({config.total_frames:,} frames); give a larger "
+            "--total_frames to train on, or another --logdir"
+        )
+        return 0
+    description = _describe(config)
+    config = config_lib.resolve_network(config, description.observation_shape)
     folder.save_config(config)
 
+    command.import_tensorflow()
     from meta_impala.runtime.supervisor import Supervisor
 
     supervisor = Supervisor(config, description, folder, stop)

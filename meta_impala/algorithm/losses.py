@@ -120,9 +120,7 @@ def inner_objective(
     policy_loss = -tf.reduce_sum(targets.pg_advantages * log_probs)
     value_loss = 0.5 * tf.reduce_sum(tf.square(targets.vs - values[:-1]))
     entropy = tf.reduce_sum(entropies(logits))
-    loss = (
-        policy_loss + settings.baseline_cost * value_loss - settings.entropy_cost * entropy
-    )
+    loss = policy_loss + settings.baseline_cost * value_loss - settings.entropy_cost * entropy
     at_clip = tf.cast(targets.clipped_rhos >= settings.rho_clip, loss.dtype)
     parts = InnerLossParts(policy_loss, value_loss, entropy, tf.reduce_mean(at_clip))
     return loss, parts

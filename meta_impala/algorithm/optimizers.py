@@ -60,7 +60,7 @@ def clip_by_global_norm(gradients: Tensors, max_norm: float) -> ClippedGradients
     norm = global_norm(gradients)
     if max_norm <= 0:
         return ClippedGradients(list(gradients), norm, tf.ones_like(norm))
-    limit = tf.cast(max_norm, norm.dtype)
+    limit = tf.constant(max_norm, norm.dtype)
     coefficient = limit / tf.maximum(norm, limit)
     return ClippedGradients([gradient * coefficient for gradient in gradients], norm, coefficient)
 
@@ -131,7 +131,7 @@ def adam(
     steps = tf.cast(count, gradient.dtype)
     first = beta1 * state.first_moment + (1.0 - beta1) * gradient
     second = beta2 * state.second_moment + (1.0 - beta2) * tf.square(gradient)
-    corrected_first = first / (1.0 - tf.pow(tf.cast(beta1, gradient.dtype), steps))
-    corrected_second = second / (1.0 - tf.pow(tf.cast(beta2, gradient.dtype), steps))
+    corrected_first = first / (1.0 - tf.pow(tf.constant(beta1, gradient.dtype), steps))
+    corrected_second = second / (1.0 - tf.pow(tf.constant(beta2, gradient.dtype), steps))
     update = learning_rate * corrected_first / (tf.sqrt(corrected_second) + epsilon)
     return update, AdamState(first, second, count)

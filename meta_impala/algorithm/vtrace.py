@@ -59,7 +59,7 @@ def vtrace(
         advantage_t = min(ρ̄_pg, π/μ) (q_t − V_t)
 
     Row t of `rewards`, `discounts` and `lambdas` belongs to the transition that leaves state t and
-    arrives in state t+1, so row t of `discounts` is γ_{t+1}: the discount of the state *arrived in*.
+    arrives in state t+1, so row t of `discounts` is γ_{t+1}: that of the state *arrived in*.
 
     Args:
       log_rhos: `[T, B]` log π(a_t|s_t) − log μ(a_t|s_t).
@@ -95,9 +95,9 @@ def vtrace(
     rhos = importance_weights(log_rhos)
     if step_mask is not None:
         rhos *= step_mask
-    clipped_rhos = tf.minimum(rhos, tf.cast(rho_clip, rhos.dtype))
-    cs = lambdas * tf.minimum(rhos, tf.cast(c_clip, rhos.dtype))
-    pg_rhos = tf.minimum(rhos, tf.cast(pg_rho_clip, rhos.dtype))
+    clipped_rhos = tf.minimum(rhos, tf.constant(rho_clip, rhos.dtype))
+    cs = lambdas * tf.minimum(rhos, tf.constant(c_clip, rhos.dtype))
+    pg_rhos = tf.minimum(rhos, tf.constant(pg_rho_clip, rhos.dtype))
 
     deltas = clipped_rhos * (rewards + discounts * values[1:] - values[:-1])
     decays = discounts * cs

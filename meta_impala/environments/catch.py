@@ -55,7 +55,7 @@ class Catch(gymnasium.Env[np.ndarray, np.int64]):
         reward = (1.0 if caught else -1.0) if landed else 0.0
         return self._board(), reward, landed, False, {}
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:
         """Returns the board as [160, 80, 3] uint8, or None if made without a render mode."""
         if self.render_mode is None:
             return None

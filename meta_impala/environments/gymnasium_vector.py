@@ -47,7 +47,7 @@ class GymnasiumEnvironment(BatchedEnvironment):
         self._closed = False
         super().__init__(
             num_envs=num_envs,
-            num_actions=int(self._envs.single_action_space.n),  # type: ignore[attr-defined]
+            num_actions=int(self._envs.single_action_space.n),
             observation_shape=tuple(self._envs.single_observation_space.shape or ()),
             observation_dtype=np.dtype(self._envs.single_observation_space.dtype),
             action_repeat=1,

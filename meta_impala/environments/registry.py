@@ -43,6 +43,11 @@ class EnvironmentSpec:
     id: str
     game: str | None = None
 
+    @property
+    def action_repeat(self) -> int:
+        """Environment frames per agent step."""
+        return atari.ACTION_REPEAT if self.kind == "atari" else 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Description:

@@ -151,6 +151,7 @@ class ActorCritic(snt.Module):
 
         A Python loop: T is static, and forward-mode differentiation fails through a TensorArray.
         """
+        assert self._core is not None
         time, batch = resets.shape
         keep = 1.0 - tf.cast(resets, self.dtype)[..., tf.newaxis]
         rows = tf.unstack(tf.reshape(features, [time, batch, features.shape[-1]]))

@@ -23,7 +23,7 @@ def prepare_images(observations: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     """`[N, C, H, W]`, `[N, H, W, C]` or `[N, H, W]` to `[N, H, W, C]`, uint8 scaled by 1/255."""
     images = tf.cast(observations, dtype)
     if observations.dtype == tf.uint8:
-        images *= tf.cast(1.0 / 255.0, dtype)
+        images *= tf.constant(1.0 / 255.0, dtype)
     if images.shape.rank == 3:
         images = images[..., tf.newaxis]
     if is_channels_first(images.shape[1:]):
@@ -122,7 +122,7 @@ class MLPTorso(snt.Module):
     def __call__(self, observations: tf.Tensor) -> tf.Tensor:
         features = tf.cast(observations, self._dtype)
         if observations.dtype == tf.uint8:
-            features *= tf.cast(1.0 / 255.0, self._dtype)
+            features *= tf.constant(1.0 / 255.0, self._dtype)
         return self._mlp(tf.reshape(features, [-1, math.prod(observations.shape[1:])]))
 
 
@@ -133,9 +133,7 @@ def _shallow(dtype: tf.DType, _: Sequence[int]) -> snt.Module:
 
 def _nature(dtype: tf.DType, _: Sequence[int]) -> snt.Module:
     # Mnih et al. 2015 (three convolutions); IMPALA's "shallow" Atari experts had three as well.
-    return ConvolutionalTorso(
-        [(32, 8, 4), (64, 4, 2), (64, 3, 1)], 512, dtype, name="nature_torso"
-    )
+    return ConvolutionalTorso([(32, 8, 4), (64, 4, 2), (64, 3, 1)], 512, dtype, name="nature_torso")
 
 
 def _deep(dtype: tf.DType, _: Sequence[int]) -> snt.Module:

@@ -133,7 +133,7 @@ def transitions_of(batch: Unroll, reward_clip: float, dtype: tf.DType) -> losses
 def select_columns(batch: Unroll, columns: tf.Tensor) -> Unroll:
     """The trajectories with these indices."""
     arrays = [tf.gather(array, columns, axis=1) for array in batch[:-1]]
-    return Unroll(*arrays, core_state=tf.gather(batch.core_state, columns))
+    return Unroll._make([*arrays, tf.gather(batch.core_state, columns)])
 
 
 class Learner:
@@ -250,9 +250,7 @@ class Learner:
         """Assigns θ', slots and x; returns statistics, θ' and η for the next snapshot."""
         state, config = self.state, self.config
         new_mean_squares, norm, coefficient = step.update_auxiliary
-        for variable, value in zip(
-            state.network.trainable_variables, step.parameters, strict=True
-        ):
+        for variable, value in zip(state.network.trainable_variables, step.parameters, strict=True):
             variable.assign(value)
         for variable, value in zip(state.mean_squares, new_mean_squares, strict=True):
             variable.assign(value)
@@ -260,8 +258,9 @@ class Learner:
         x = state.x.read_value()
         eta_before = self._meta_parameters.values(x)
         nan = tf.constant(float("nan"), self._dtype)
-        by_name = {f"{what}_{name}": nan for what in ("gradient", "step") for name in
-                   ("gamma", "lambda")}
+        by_name = {
+            f"{what}_{name}": nan for what in ("gradient", "step") for name in ("gamma", "lambda")
+        }
         meta_loss, meta_norm = nan, nan
         if meta_step is not None:
             adam_state = optimizers.AdamState(

@@ -154,7 +154,7 @@ class MetricsWindow:
         now = time.monotonic()
         elapsed = max(now - self._window_start, 1e-9)
         count = len(self._statistics)
-        means = Statistics(*(sum(values) / count for values in zip(*self._statistics)))
+        means = Statistics(*(sum(values) / count for values in zip(*self._statistics, strict=True)))
         row: dict[str, float] = means._asdict()
         row["lambda"] = row.pop("lambda_")
         row.update(
@@ -164,9 +164,7 @@ class MetricsWindow:
             frames_per_second=(frames - self._window_frames) / elapsed,
             episodes=self._episodes,
             episode_return=self.episode_return,
-            episode_frames=(
-                sum(self._lengths) / len(self._lengths) if self._lengths else math.nan
-            ),
+            episode_frames=(sum(self._lengths) / len(self._lengths) if self._lengths else math.nan),
             policy_lag=sum(self._lags) / count,
             queue_fill=sum(self._fills) / count,
             learning_rate=learning_rate,

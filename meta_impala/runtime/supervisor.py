@@ -1,11 +1,12 @@
 """A run from its folder to its end: builds the parts, turns the wheel, stops it in every case.
 
-    environments -> actors -> trajectory queue -> learner -> snapshot -> actors
-                                                     |-> metrics, checkpoints
+environments -> actors -> trajectory queue -> learner -> snapshot -> actors
+                                                 |-> metrics, checkpoints
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 
@@ -15,6 +16,7 @@ import tensorflow as tf
 from meta_impala.agent import Policy, make_network
 from meta_impala.config import Config
 from meta_impala.environments import Description, registry
+from meta_impala.errors import UserError
 from meta_impala.runtime import run_folder as run_folder_lib
 from meta_impala.runtime.actor import Actor, actor_seed
 from meta_impala.runtime.block_source import (
@@ -47,7 +49,7 @@ def learner_device(config: Config) -> str:
     """The TensorFlow device of the learner.
 
     Raises:
-      ValueError: if a GPU is asked for and there is none.
+      UserError: if a GPU is asked for that TensorFlow does not see.
     """
     name = config.learner_device.lower()
     gpus = tf.config.list_logical_devices("GPU")
@@ -56,7 +58,10 @@ def learner_device(config: Config) -> str:
     kind, _, index = name.partition(":")
     number = int(index or 0)
     if kind == "gpu" and number >= len(gpus):
-        raise ValueError(f"TensorFlow sees {len(gpus)} GPUs")
+        raise UserError(
+            f"--learner_device={config.learner_device}: TensorFlow sees {len(gpus)} GPUs; must be "
+            "auto, cpu, or the number of one of them"
+        )
     return f"{kind.upper()}:{number}"
 
 
@@ -110,14 +115,16 @@ class Supervisor:
             state = self._train()
         except BaseException as error:
             reason = f"{type(error).__name__}: {error}"
-            self.folder.write_status(run_folder_lib.FAILED, self.frames, reason=reason)
+            with contextlib.suppress(OSError):  # the first error is the one to show
+                self.folder.write_status(run_folder_lib.FAILED, self.frames, reason=reason)
             raise
         self.folder.write_status(state, self.frames)
         return state
 
     def _train(self) -> str:
-        source = self._make_source()  # traces the policy
-        self.learner.trace()  # every function is traced before the first thread starts
+        # Every function is traced before the first thread starts.
+        self.learner.trace()
+        source = self._make_source()
         writer = MetricsWriter(self.folder.metrics_path, self.folder.tensorboard, self.frames)
         window = MetricsWindow(self.frames, writer.seconds_before, writer.episodes_before)
         progress = Progress(self.config.total_frames, self.frames)
@@ -140,6 +147,8 @@ class Supervisor:
         )
         actors = []
         for index in range(config.num_actors):
+            if self._stop.is_set():
+                break  # an emulator takes 0.2 s to start: do not make the user wait for many
             environment = registry.make(
                 config.environment,
                 config.envs_per_actor,

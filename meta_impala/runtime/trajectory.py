@@ -60,7 +60,7 @@ class Block(NamedTuple):
 
 def _columns(unroll: Unroll, start: int, stop: int) -> Unroll:
     arrays = [array[:, start:stop] for array in unroll[:-1]]
-    return Unroll(*arrays, core_state=unroll.core_state[start:stop])
+    return Unroll._make([*arrays, unroll.core_state[start:stop]])
 
 
 def split(block: Block, size: int) -> list[Block]:
@@ -84,5 +84,6 @@ def concatenate(blocks: list[Block]) -> Unroll:
     if len(blocks) == 1:
         return blocks[0].unroll
     unrolls = [block.unroll for block in blocks]
-    arrays = [np.concatenate(field, axis=1) for field in zip(*(u[:-1] for u in unrolls))]
-    return Unroll(*arrays, core_state=np.concatenate([u.core_state for u in unrolls]))
+    fields = zip(*(unroll[:-1] for unroll in unrolls), strict=True)
+    arrays = [np.concatenate(field, axis=1) for field in fields]
+    return Unroll._make([*arrays, np.concatenate([unroll.core_state for unroll in unrolls])])

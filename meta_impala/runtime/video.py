@@ -1,0 +1,221 @@
+"""An mp4 of one full game.
+
+The batched emulator cannot render, so the game is played in an environment that can, behind the
+same interface: what the agent is shown, and when its LSTM is reset, is what it knows from training.
+The file is encoded by the ffmpeg that the package `imageio-ffmpeg` brings along (extra `video`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pathlib
+import subprocess
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from meta_impala.environments import PROTOCOLS, UnsupportedEnvironmentError, registry
+from meta_impala.environments.base import BatchedEnvironment, Transition
+from meta_impala.errors import UserError
+
+_INSTALL = "pip install 'meta_impala[video]'"
+_ATARI_FRAMES_PER_SECOND = 60
+_DEFAULT_FRAMES_PER_SECOND = 30
+# Smaller pictures are enlarged by a whole factor to about this height.
+_HEIGHT = 420
+
+
+def check_packages(environment: str) -> None:
+    """Checks that what recording needs is installed.
+
+    Raises:
+      UserError: naming the package that is missing.
+    """
+    needed = {"imageio_ffmpeg": "imageio-ffmpeg"}
+    if registry.resolve(environment).game:
+        needed["cv2"] = "opencv-python-headless"
+    for module, package in needed.items():
+        if importlib.util.find_spec(module) is None:
+            raise UserError(f"--record_video: needs {package}, which is missing: {_INSTALL}")
+
+
+def check_path(path: pathlib.Path) -> None:
+    """Checks that a video can be written there.
+
+    Raises:
+      UserError: if not.
+    """
+    if path.suffix.lower() != ".mp4":
+        raise UserError(f"--record_video={path}: must be the path of a file that ends in .mp4")
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(f"--record_video={path}: must be a file in a folder that exists")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"--record_video={path}: its folder cannot be written")
+
+
+class RecordedEnvironment(BatchedEnvironment):
+    """One environment that hands every picture of a game to `on_picture`.
+
+    Attributes:
+      frames_per_second: at which the pictures, one per agent step, show the game at its own speed.
+      on_picture: called with `[H, W, 3]` uint8.
+    """
+
+    def __init__(self, name: str, protocol: str, seed: int) -> None:
+        """Makes the environment, and tries whether it can be rendered.
+
+        Args:
+          name, protocol: as for `registry.make`.
+          seed: fixes the game; the seed given to `reset` is of no effect.
+
+        Raises:
+          UnsupportedEnvironmentError: it cannot be rendered; the message is one line.
+        """
+        import gymnasium
+
+        spec = registry.resolve(name)
+        self._env: Any = registry.make_render(name, protocol, seed)
+        self._life_loss_is_terminal = bool(
+            spec.game and PROTOCOLS[protocol].terminal_on_life_loss
+        )
+        self._lives = 0
+        try:
+            picture = self._env.render()
+        except (gymnasium.error.Error, ImportError) as error:
+            self._env.close()
+            reason = " ".join(str(error).split())
+            raise UnsupportedEnvironmentError(f"{spec.id} cannot be rendered: {reason}") from error
+        if np.ndim(picture) != 3 or np.shape(picture)[2] != 3:
+            self._env.close()
+            raise UnsupportedEnvironmentError(
+                f"{spec.id} cannot be recorded: its pictures are no RGB arrays"
+            )
+        per_second = (
+            _ATARI_FRAMES_PER_SECOND
+            if spec.game
+            else self._env.metadata.get("render_fps") or _DEFAULT_FRAMES_PER_SECOND
+        )
+        self.frames_per_second = per_second / spec.action_repeat
+        self.on_picture: Callable[[np.ndarray], None] = lambda picture: None
+        super().__init__(
+            num_envs=1,
+            num_actions=int(self._env.action_space.n),
+            observation_shape=tuple(self._env.observation_space.shape),
+            observation_dtype=np.dtype(self._env.observation_space.dtype),
+            action_repeat=spec.action_repeat,
+        )
+
+    def close(self) -> None:
+        super().close()
+        self._env.close()
+
+    def _restart(self, seed: int) -> np.ndarray:
+        observation = self._begin_game()
+        self.on_picture(self._env.render())
+        return observation
+
+    def _begin_game(self) -> np.ndarray:
+        observation, info = self._env.reset()
+        self._lives = info.get("lives", 0)
+        return np.asarray(observation)[np.newaxis]
+
+    def _advance(self, actions: np.ndarray) -> Transition:
+        observation, reward, game_over, truncated, info = self._env.step(int(actions[0]))
+        self.on_picture(self._env.render())
+        observation = np.asarray(observation)[np.newaxis]
+        ends = bool(game_over or truncated)
+        terminated, final_observations = bool(game_over), None
+        if ends:
+            final_observations, observation = observation, self._begin_game()
+        else:
+            # As in `environments.atari`.
+            lives = info.get("lives", 0)
+            terminated = self._life_loss_is_terminal and lives < self._lives
+            self._lives = lives
+        return Transition(
+            observations=observation,
+            rewards=np.array([reward], np.float64),
+            terminations=np.array([terminated]),
+            truncations=np.array([bool(truncated)]),
+            final_observations=final_observations,
+            episode_ends=np.array([ends]),
+        )
+
+
+class VideoFile:
+    """An mp4 (H.264) that is there as a whole, once the `with` block ends well, or not at all."""
+
+    def __init__(self, path: pathlib.Path, frames_per_second: float) -> None:
+        self._path = path
+        self._frames_per_second = frames_per_second
+        self._aside = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
+        self._ffmpeg: subprocess.Popen[bytes] | None = None
+
+    def add(self, picture: np.ndarray) -> None:
+        """Appends one picture, `[H, W, 3]` uint8; all of one size.
+
+        Raises:
+          UserError: if ffmpeg fails.
+        """
+        factor = max(1, _HEIGHT // picture.shape[0])
+        picture = picture.repeat(factor, axis=0).repeat(factor, axis=1)
+        # H.264 with its colours at half the resolution has even sides.
+        odd = [(0, side % 2) for side in picture.shape[:2]]
+        picture = np.ascontiguousarray(np.pad(picture, [*odd, (0, 0)], mode="edge"))
+        if self._ffmpeg is None:
+            self._ffmpeg = self._start(picture.shape[1], picture.shape[0])
+        assert self._ffmpeg.stdin is not None
+        try:
+            self._ffmpeg.stdin.write(picture.data)
+        except OSError:
+            self._finish()
+            raise
+
+    def _start(self, width: int, height: int) -> subprocess.Popen[bytes]:
+        import imageio_ffmpeg
+
+        source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
+        source += ["-r", f"{self._frames_per_second:g}", "-i", "-"]
+        target = ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"]
+        target += ["-movflags", "+faststart", str(self._aside)]
+        return subprocess.Popen(
+            [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", *source, *target],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            process_group=0,  # Ctrl-C is for this process to handle
+        )
+
+    def _finish(self) -> None:
+        """Waits for ffmpeg.
+
+        Raises:
+          UserError: if it failed.
+        """
+        assert self._ffmpeg is not None
+        _, message = self._ffmpeg.communicate()
+        if self._ffmpeg.returncode:
+            lines = message.decode(errors="replace").strip().splitlines() or ["ffmpeg failed"]
+            raise UserError(f"{self._path}: cannot be written ({lines[-1]})")
+
+    def __enter__(self) -> VideoFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None and self._ffmpeg is not None:
+                self._finish()
+                os.replace(self._aside, self._path)
+        finally:
+            if self._ffmpeg is not None and self._ffmpeg.poll() is None:
+                self._ffmpeg.kill()
+                self._ffmpeg.wait()
+            self._aside.unlink(missing_ok=True)

@@ -1,0 +1,55 @@
+"""Installation of meta_impala. Tried on Python 3.11 (see BUILD_NOTES.md for other versions)."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.*)"$', (ROOT / "meta_impala/__init__.py").read_text("utf-8"), re.MULTILINE
+).group(1)
+
+setup(
+    name="meta_impala",
+    version=VERSION,
+    description="Meta-gradient IMPALA: an actor-critic that learns its own discount and "
+    "bootstrapping",
+    long_description=(ROOT / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["meta_impala", "meta_impala.*"]),
+    package_data={
+        "meta_impala": ["presets/*.flags", "py.typed"],
+        "meta_impala.analysis": ["*.csv"],
+    },
+    python_requires=">=3.11",
+    install_requires=[
+        "tensorflow>=2.21,<2.22",
+        "tf-keras>=2.21,<2.22",  # Keras 2, which TensorFlow Probability and TRFL import
+        "tensorflow-probability>=0.25,<0.26",
+        "tensorboard>=2.20,<2.22",
+        "dm-sonnet>=2.0.2,<2.1",
+        "trfl>=1.2,<1.3",
+        "gymnasium>=1.2,<1.5",
+        "ale-py>=0.12,<0.13",
+        "absl-py>=2.1,<3",
+        "numpy>=2.0,<3",
+        "psutil>=5.9,<8",
+        "tqdm>=4.66,<5",
+    ],
+    extras_require={
+        "tests": [
+            "pytest>=8,<10",
+            "pytest-timeout>=2.3,<3",
+            "hypothesis>=6.100,<7",
+            "ruff>=0.12,<1",
+            "mypy>=1.15,<3",
+            "opencv-python-headless>=4.10,<6",
+            "matplotlib>=3.9,<4",
+        ],
+        "analysis": ["matplotlib>=3.9,<4"],
+        "video": ["imageio[ffmpeg]>=2.35,<3", "opencv-python-headless>=4.10,<6"],
+        "distributed": [],
+    },
+)
