@@ -10,6 +10,9 @@ VERSION = re.search(
     r'^__version__ = "(.*)"$', (ROOT / "meta_impala/__init__.py").read_text("utf-8"), re.MULTILINE
 ).group(1)
 
+ANALYSIS = ["matplotlib>=3.9,<4"]
+VIDEO = ["imageio-ffmpeg>=0.5,<1", "opencv-python-headless>=4.10,<6"]
+
 setup(
     name="meta_impala",
     version=VERSION,
@@ -45,11 +48,11 @@ setup(
             "hypothesis>=6.100,<7",
             "ruff>=0.12,<1",
             "mypy>=1.15,<3",
-            "opencv-python-headless>=4.10,<6",
-            "matplotlib>=3.9,<4",
+            *ANALYSIS,
+            *VIDEO,
         ],
-        "analysis": ["matplotlib>=3.9,<4"],
-        "video": ["imageio[ffmpeg]>=2.35,<3", "opencv-python-headless>=4.10,<6"],
+        "analysis": ANALYSIS,
+        "video": VIDEO,
         "distributed": [],
     },
 )

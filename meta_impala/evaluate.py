@@ -7,13 +7,16 @@ Training may go on meanwhile. The result is printed, and written to `evaluation.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import pathlib
 import signal
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import tqdm
 from absl import flags
 
 from meta_impala import __version__, command
@@ -26,9 +29,13 @@ from meta_impala.environments import (
     UnsupportedEnvironmentError,
     registry,
 )
+from meta_impala.environments.base import BatchedEnvironment
 from meta_impala.errors import UserError
 from meta_impala.runtime import video
 from meta_impala.runtime.run_folder import RunFolder, write_atomically
+
+if TYPE_CHECKING:
+    from meta_impala.runtime.evaluation import Game, TrainedAgent
 
 FLAGS = flags.FLAGS
 
@@ -50,6 +57,7 @@ _PRINTED = (
     "human_normalised",
     "mean_episode_frames",
 )
+_FOUR_DECIMALS = ("gamma", "lambda", "human_normalised")
 
 
 class _PathOrBool(flags.ArgumentParser):
@@ -246,35 +254,28 @@ def _write(folder: RunFolder, result: dict[str, Any]) -> None:
     print(f"written to {folder.evaluation_path}")
 
 
-def main() -> int:
-    """Runs the command; returns its exit code."""
-    # An interrupt while libraries are imported could come out as any exception, or be swallowed.
-    signal.signal(signal.SIGINT, lambda *_: os._exit(command.EXIT_CODE_INTERRUPTED))
-    inputs = _inputs()
-    command.import_tensorflow()
+def _play(
+    inputs: Inputs,
+    agent: TrainedAgent,
+    environment: BatchedEnvironment,
+    episodes: int,
+    on_game: Callable[[Game], None] | None = None,
+) -> list[Game]:
     from meta_impala.agent import Policy
     from meta_impala.runtime import evaluation
 
-    evaluation.configure_tensorflow()
-    agent = evaluation.load_agent(inputs.folder.checkpoints, inputs.config, inputs.description)
-    if inputs.eta is not None:
-        agent = agent._replace(snapshot=evaluation.with_eta(agent.snapshot, *inputs.eta))
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return evaluation.play_games(
+        Policy(agent.network, inputs.config, inputs.description, environment.num_envs),
+        agent.snapshot,
+        environment,
+        episodes,
+        FLAGS.seed,
+        core_state_size=agent.network.settings.core_state_size,
+        on_game=on_game,
+    )
 
-    def play(
-        environment: BatchedEnvironment, episodes: int, on_game: Callable[[Game], None]
-    ) -> list[Game]:
-        policy = Policy(agent.network, inputs.config, inputs.description, environment.num_envs)
-        return evaluation.play_games(
-            policy,
-            agent.snapshot,
-            environment,
-            episodes,
-            FLAGS.seed,
-            core_state_size=agent.network.settings.core_state_size,
-            on_game=on_game,
-        )
 
+def _evaluate(inputs: Inputs, agent: TrainedAgent) -> None:
     environment = registry.make(
         inputs.config.environment,
         inputs.num_envs,
@@ -282,27 +283,54 @@ def main() -> int:
         num_threads=min(inputs.num_envs, os.cpu_count() or 1),
     )
     print(
-        f"playing {FLAGS.episodes} games of {inputs.config.environment} with {agent.checkpoint}",
+        f"playing {FLAGS.episodes} game{'s' * (FLAGS.episodes > 1)} of "
+        f"{inputs.config.environment} with {agent.checkpoint}",
         flush=True,
     )
-    # On a terminal only, as `disable=None` means.
-    with tqdm.tqdm(total=FLAGS.episodes, unit="game", disable=None, leave=False) as bar:
-        games = play(environment, FLAGS.episodes, lambda game: bar.update() and None)
-    environment.close()
+    # `disable=None`: shown on a terminal only.
+    with (
+        contextlib.closing(environment),
+        tqdm.tqdm(total=FLAGS.episodes, unit="game", disable=None, leave=False) as bar,
+    ):
+        games = _play(inputs, agent, environment, FLAGS.episodes, lambda _: bar.update())
     result = _result(inputs, agent, games)
     _print(result)
     _write(inputs.folder, result)
 
+
+def _record(
+    inputs: Inputs,
+    agent: TrainedAgent,
+    environment: video.RecordedEnvironment,
+    path: pathlib.Path,
+) -> None:
+    print("recording one more game", flush=True)
+    with (
+        contextlib.closing(environment),
+        video.VideoFile(path, environment.frames_per_second) as file,
+    ):
+        environment.on_picture = file.add
+        (game,) = _play(inputs, agent, environment, 1)
+    print(f"recorded a return of {game.episode_return:,g} in {game.frames:,} frames: {path}")
+
+
+def main() -> int:
+    """Runs the command; returns its exit code."""
+    # An interrupt while libraries are imported could come out as any exception, or be swallowed:
+    # nothing is open yet, so just leave.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(command.EXIT_CODE_INTERRUPTED))
+    inputs = _inputs()
+    command.import_tensorflow()
+    from meta_impala.runtime import evaluation
+
+    evaluation.configure_tensorflow()
+    agent = evaluation.load_agent(inputs.folder.checkpoints, inputs.config, inputs.description)
+    if inputs.eta is not None:
+        agent = agent._replace(snapshot=evaluation.with_eta(agent.snapshot, *inputs.eta))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _evaluate(inputs, agent)
     if inputs.recorded is not None and inputs.video_path is not None:
-        recorded = inputs.recorded
-        with video.VideoFile(inputs.video_path, recorded.frames_per_second) as file:
-            recorded.on_picture = file.add
-            (game,) = play(recorded, 1, lambda game: None)
-        recorded.close()
-        print(
-            f"recorded a game of return {game.episode_return:,g}, {game.frames:,} frames, to "
-            f"{inputs.video_path}"
-        )
+        _record(inputs, agent, inputs.recorded, inputs.video_path)
     return 0
 
 

@@ -101,8 +101,9 @@ def main() -> int:
     folder.save_config(config)
 
     command.import_tensorflow()
-    from meta_impala.runtime.supervisor import Supervisor
+    from meta_impala.runtime.supervisor import Supervisor, configure_tensorflow
 
+    configure_tensorflow(config)
     supervisor = Supervisor(config, description, folder, stop)
     if supervisor.restored_from:
         print(f"continuing {folder.path} from {supervisor.frames:,} frames")

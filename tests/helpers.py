@@ -153,8 +153,10 @@ def vtrace_ground_truth(
         for s in range(unroll_length):
             vs[s, b] = values[s, b]
             for t in range(s, unroll_length):
-                cs = [lambdas[i, b] * min(c_clip, ratios[i, b]) for i in range(s, t)]
-                product = np.prod([discounts[i, b] * c for i, c in zip(range(s, t), cs)])
+                product = np.prod(
+                    [discounts[i, b] * lambdas[i, b] * min(c_clip, ratios[i, b])
+                     for i in range(s, t)]
+                )  # fmt: skip
                 rho = min(rho_clip, ratios[t, b])
                 error = rewards[t, b] + discounts[t, b] * values[t + 1, b] - values[t, b]
                 vs[s, b] += product * rho * error

@@ -7,11 +7,11 @@ TensorFlow, so that a mistake is answered at once.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import typing
 from typing import Any
 
+from meta_impala.config import allowed_range, nearest
 from meta_impala.errors import UserError
 
 DISCOUNT, BOOTSTRAP = "discount", "bootstrap"
@@ -38,6 +38,7 @@ def _switch(
         "low": low,
         "high": high,
         "low_open": low_open,
+        "high_open": False,
         "choices": choices,
     }
     return dataclasses.field(default=default, metadata=metadata)
@@ -89,7 +90,8 @@ class Settings:
     # The prediction, equations (8) and (9).
     inner_optimizer: str = _switch("sgd", "Optimiser of θ.", choices=("sgd", "rmsprop"))
     inner_step_size: float = _switch(
-        0.5, "α of v ← v + α (g − v). J is ½ (g − v)²: with the paper's (g − v)² it is half this.",
+        0.5,
+        "α of v ← v + α (g − v). J is ½ (g − v)²; the paper's J has no ½, so its α is half this one.",
         low=0.0,
         low_open=True,
         high=100.0,
@@ -170,22 +172,18 @@ def field_type(field: dataclasses.Field) -> type:
 def allowed(field: dataclasses.Field) -> str:
     """The allowed values of a switch, as a phrase; empty if any number will do."""
     metadata = field.metadata
-    low, high = metadata["low"], metadata["high"]
     if metadata["choices"]:
         return "one of " + " | ".join(metadata["choices"])
-    if low is not None and high is not None:
-        return f"in {'(' if metadata['low_open'] else '['}{low}, {high}]"
-    if low is not None:
-        return f"{'above' if metadata['low_open'] else 'at least'} {low}"
-    return ""
+    if metadata["low"] is None and metadata["high"] is None:
+        return ""
+    return allowed_range(metadata)
 
 
 def _check(field: dataclasses.Field, value: Any) -> None:
     name, metadata, kind = flag_name(field), field.metadata, field_type(field)
     if kind is str:
         if value not in metadata["choices"]:
-            near = difflib.get_close_matches(str(value), metadata["choices"], n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            hint = nearest(str(value), metadata["choices"])
             raise UserError(f"--{name}={value}: must be {allowed(field)}{hint}")
         return
     if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):

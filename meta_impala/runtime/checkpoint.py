@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 
 import tensorflow as tf
 
@@ -14,10 +15,14 @@ class Checkpoints:
     """The checkpoints of one folder, numbered by frames."""
 
     def __init__(self, folder: pathlib.Path, state: LearnerState, keep: int) -> None:
+        """Raises UserError if the folder's list of checkpoints cannot be read."""
         self._checkpoint = tf.train.Checkpoint(learner=state)
-        self._manager = tf.train.CheckpointManager(
-            self._checkpoint, str(folder), max_to_keep=keep, checkpoint_name="frames"
-        )
+        try:
+            self._manager = tf.train.CheckpointManager(
+                self._checkpoint, str(folder), max_to_keep=keep, checkpoint_name="frames"
+            )
+        except ValueError as error:  # also UnicodeDecodeError
+            raise _unreadable_list(folder, error) from error
         self._state = state
 
     def restore_latest(self) -> str | None:
@@ -48,7 +53,10 @@ def restore_for_evaluation(folder: pathlib.Path, state: LearnerState) -> str:
     Raises:
       UserError: if there is none, or it does not fit, or cannot be read.
     """
-    path = tf.train.latest_checkpoint(str(folder))
+    try:
+        path = tf.train.latest_checkpoint(str(folder))
+    except ValueError as error:  # also UnicodeDecodeError
+        raise _unreadable_list(folder, error) from error
     if path is None:
         raise UserError(
             f"{folder}: no checkpoint yet; train first, or wait until the first one is saved"
@@ -57,11 +65,19 @@ def restore_for_evaluation(folder: pathlib.Path, state: LearnerState) -> str:
     return path
 
 
+def _unreadable_list(folder: pathlib.Path, error: Exception) -> UserError:
+    return UserError(f"{folder / 'checkpoint'}: cannot be read ({error})")
+
+
 def _restore(checkpoint: tf.train.Checkpoint, path: str) -> None:
     try:
         checkpoint.restore(path).assert_consumed()
-    except (AssertionError, ValueError, tf.errors.OpError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (AssertionError, LookupError, ValueError, tf.errors.OpError) as error:
+        # Or this line is followed by a page of "unrestored values" when the interpreter exits.
+        tf.get_logger().setLevel("ERROR")
+        # Without the name of the operation: "{{function_node ...}} what is wrong [Op:RestoreV2]".
+        text = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]", "", str(error)).strip()
+        reason = text.splitlines()[0] if text else type(error).__name__
         raise UserError(
             f"{path}: cannot be restored; it is damaged or of another network ({reason})"
         ) from error

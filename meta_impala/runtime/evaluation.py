@@ -125,6 +125,9 @@ def configure_tensorflow() -> None:
     # Policies act on the CPU; a GPU is left to the training that may be using it.
     tf.config.set_visible_devices([], "GPU")
     tf.config.threading.set_intra_op_parallelism_threads(1)
+    # What is wrong with a checkpoint is said in one line, or mended by reading the next: without
+    # this a page on "unrestored values" follows.
+    tf.get_logger().setLevel("CRITICAL")
 
 
 def load_agent(checkpoints: pathlib.Path, config: Config, description: Description) -> TrainedAgent:
@@ -151,13 +154,21 @@ def load_agent(checkpoints: pathlib.Path, config: Config, description: Descripti
 def _restore_newest(checkpoints: pathlib.Path, state: LearnerState) -> str:
     """Restores; tries again if training replaced the newest checkpoint while it was read."""
     for _ in range(_RESTORE_ATTEMPTS - 1):
-        newest = tf.train.latest_checkpoint(str(checkpoints))
+        listed = _listed(checkpoints)
         try:
             return restore_for_evaluation(checkpoints, state)
         except UserError:
-            if tf.train.latest_checkpoint(str(checkpoints)) == newest:
+            if _listed(checkpoints) == listed:
                 raise
     return restore_for_evaluation(checkpoints, state)
+
+
+def _listed(checkpoints: pathlib.Path) -> bytes:
+    """TensorFlow's list of the checkpoints that there are, as it stands in their folder."""
+    try:
+        return (checkpoints / "checkpoint").read_bytes()
+    except OSError:
+        return b""
 
 
 def with_eta(snapshot: Snapshot, gamma: float, lambda_: float) -> Snapshot:

@@ -16,7 +16,7 @@ import tensorflow as tf
 import tqdm
 
 from meta_impala.runtime.learner import Statistics
-from meta_impala.runtime.run_folder import write_atomically
+from meta_impala.runtime.run_folder import read_metrics, write_atomically
 from meta_impala.runtime.trajectory import Episode
 
 COLUMNS = (
@@ -54,19 +54,6 @@ EPISODES_AVERAGED = 100
 Row = Mapping[str, float]
 
 
-def read_rows(path: pathlib.Path) -> list[dict[str, str]]:
-    """The complete rows of a `metrics.csv`, as text; a torn last line is left out."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    complete = text[: text.rfind("\n") + 1]
-    rows = csv.DictReader(io.StringIO(complete))
-    return [
-        row for row in rows if None not in row and all(value is not None for value in row.values())
-    ]
-
-
 class MetricsWriter:
     """Appends rows to `metrics.csv` and the TensorBoard log; continues what it finds."""
 
@@ -76,7 +63,7 @@ class MetricsWriter:
         tensorboard: folder of the event files.
         frames: that the run continues from, 0 for a new one.
         """
-        kept = [row for row in read_rows(csv_path) if int(row["frames"]) <= frames]
+        kept = [row for row in read_metrics(csv_path) if int(row["frames"]) <= frames]
         self.seconds_before = float(kept[-1]["seconds"]) if kept else 0.0
         self.episodes_before = int(kept[-1]["episodes"]) if kept else 0
         buffer = io.StringIO()

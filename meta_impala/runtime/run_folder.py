@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import pathlib
@@ -23,6 +25,19 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(aside, path)
+
+
+def read_metrics(path: pathlib.Path) -> list[dict[str, str]]:
+    """The complete rows of a `metrics.csv`, as text; a torn last line is left out."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    complete = text[: text.rfind("\n") + 1]
+    rows = csv.DictReader(io.StringIO(complete))
+    return [
+        row for row in rows if None not in row and all(value is not None for value in row.values())
+    ]
 
 
 class RunFolder:

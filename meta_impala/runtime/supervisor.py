@@ -90,7 +90,6 @@ class Supervisor:
         self.folder = folder
         self._stop = stop
         self._description = description
-        configure_tensorflow(config)
         with tf.device(learner_device(config)):
             network = make_network(config, description)
             self.learner = Learner(config, description, network)

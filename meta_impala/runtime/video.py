@@ -32,7 +32,7 @@ def check_packages(environment: str) -> None:
     """Checks that what recording needs is installed.
 
     Raises:
-      UserError: naming the package that is missing.
+      UserError: naming what is missing.
     """
     needed = {"imageio_ffmpeg": "imageio-ffmpeg"}
     if registry.resolve(environment).game:
@@ -40,6 +40,12 @@ def check_packages(environment: str) -> None:
     for module, package in needed.items():
         if importlib.util.find_spec(module) is None:
             raise UserError(f"--record_video: needs {package}, which is missing: {_INSTALL}")
+    import imageio_ffmpeg
+
+    try:
+        imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError:  # a platform for which the package brings no binary
+        raise UserError("--record_video: needs ffmpeg, which is missing: install it") from None
 
 
 def check_path(path: pathlib.Path) -> None:
@@ -78,9 +84,7 @@ class RecordedEnvironment(BatchedEnvironment):
 
         spec = registry.resolve(name)
         self._env: Any = registry.make_render(name, protocol, seed)
-        self._life_loss_is_terminal = bool(
-            spec.game and PROTOCOLS[protocol].terminal_on_life_loss
-        )
+        self._life_loss_is_terminal = bool(spec.game and PROTOCOLS[protocol].terminal_on_life_loss)
         self._lives = 0
         try:
             picture = self._env.render()

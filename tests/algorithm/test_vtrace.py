@@ -185,9 +185,7 @@ def test_a_truncation_is_unbiased(cut):
     if cut < 5:
         after = piece(cut + 1, 6)
         np.testing.assert_allclose(joined.vs[cut + 1 :], after.vs, rtol=1e-12)
-        np.testing.assert_allclose(
-            joined.pg_advantages[cut + 1 :], after.pg_advantages, rtol=1e-12
-        )
+        np.testing.assert_allclose(joined.pg_advantages[cut + 1 :], after.pg_advantages, rtol=1e-12)
     # The cut step itself teaches nothing.
     np.testing.assert_array_equal(joined.vs[cut], inputs["values"][cut])
     np.testing.assert_array_equal(joined.pg_advantages[cut], np.zeros(4))

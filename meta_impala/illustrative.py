@@ -1,0 +1,102 @@
+"""The two illustrative examples of Xu et al. 2018, section 2: what a γ or a λ per state learns.
+
+    python -m meta_impala.illustrative --example=discount --outdir=runs/discount
+    python -m meta_impala.illustrative --example=bootstrap --outdir=runs/bootstrap --explain
+
+Prints a table and writes final_values.csv, curves.csv, settings.json and figure.png to the folder;
+with --explain also explained.md, explained.png and the numbers behind them. Needs no more than a
+minute or two on two cores.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import sys
+import time
+from types import FrameType
+
+from absl import flags
+
+from meta_impala import command
+from meta_impala.errors import UserError
+from meta_impala.illustrations import settings as settings_lib
+from meta_impala.illustrations.settings import Settings
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """The flags of this command: one per switch of `Settings`, and what to write where."""
+    definers = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
+    for name, field in settings_lib.FIELDS.items():
+        phrase = settings_lib.allowed(field)
+        help_text = field.metadata["help"] + (f" Allowed: {phrase}." if phrase else "")
+        definers[settings_lib.field_type(field)](name, field.default, help_text)
+    flags.DEFINE_string("outdir", None, "Folder of the results; made if it is not there.")
+    flags.DEFINE_bool("figure", True, "Whether to draw; --nofigure needs no matplotlib.")
+    flags.DEFINE_bool(
+        "explain", False, "Also run the experiments that explain the result (see explained.md)."
+    )
+
+
+def _settings() -> Settings:
+    values = {field.name: FLAGS[name].value for name, field in settings_lib.FIELDS.items()}
+    return settings_lib.resolve(Settings(**values))
+
+
+def _interrupted(_number: int, _frame: FrameType | None) -> None:
+    # At once and without a traceback, wherever it falls: files are written as a whole or not.
+    os.write(sys.stderr.fileno(), b"\ninterrupted\n")
+    os._exit(command.EXIT_CODE_INTERRUPTED)
+
+
+def main() -> int:
+    """Runs the command; returns its exit code."""
+    from meta_impala.illustrations import results
+
+    settings = _settings()
+    if FLAGS.figure and importlib.util.find_spec("matplotlib") is None:
+        raise UserError(
+            "matplotlib is not installed: pip install 'meta_impala[analysis]', or give --nofigure "
+            "for the table and the CSV files alone"
+        )
+    outdir = results.make_outdir(FLAGS.outdir)
+    began = time.monotonic()
+
+    command.import_tensorflow()
+    from meta_impala.illustrations import simulation
+
+    history = simulation.simulate(settings)
+    results.write_settings(outdir / "settings.json", settings)
+    results.write_final_values(outdir / "final_values.csv", settings, history.eta[-1])
+    results.write_curves(
+        outdir / "curves.csv", settings, history.episodes, history.eta, history.values
+    )
+    print(results.summary(settings, history.eta[-1], history.values[-1]))
+    if FLAGS.figure:
+        from meta_impala.illustrations import figure
+
+        figure.draw_example(outdir / "figure.png", settings, history.episodes, history.eta)
+    if FLAGS.explain:
+        from meta_impala.illustrations import explained_tables, explanations
+
+        evidence = explanations.gather(settings, history)
+        text = explanations.sentences(settings, evidence)
+        results.write_text(outdir / "explained.md", text)
+        explained_tables.write(outdir, settings, evidence)
+        print("\n" + text, end="")
+        if FLAGS.figure:
+            from meta_impala.illustrations import explained_figure
+
+            explained_figure.draw(outdir / "explained.png", settings, evidence)
+    seconds = time.monotonic() - began
+    print(f"\n{settings.seeds} seeds, {seconds:.0f} s; results are in {outdir}")
+    return 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, _interrupted)
+    define_flags()
+    command.run(main)

@@ -1,0 +1,213 @@
+"""The torsos. Ground truth (shapes and parameter counts written by hand; the deep and the
+convolutional torso in NumPy loops), equivalence (layouts and scales of images)."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from meta_impala.networks.torsos import (
+    TORSOS,
+    ConvolutionalTorso,
+    DeepTorso,
+    is_channels_first,
+    prepare_images,
+)
+
+# Kernels [height, width, in, out], linear layers [in, out], in order of the forward pass.
+SHALLOW = [(8, 8, 4, 16), (4, 4, 16, 32), (2592, 256)]  # 84 → 20 → 9; 9·9·32
+NATURE = [(8, 8, 4, 32), (4, 4, 32, 64), (3, 3, 64, 64), (3136, 512)]  # → 20 → 9 → 7; 7·7·64
+DEEP = [
+    *[(3, 3, 4, 16)] + 4 * [(3, 3, 16, 16)],  # 84 → 42
+    *[(3, 3, 16, 32)] + 4 * [(3, 3, 32, 32)],  # → 21
+    *[(3, 3, 32, 32)] + 4 * [(3, 3, 32, 32)],  # → 11
+    (3872, 256),  # 11·11·32
+]
+
+
+def images(seed=0, shape=(2, 84, 84, 4)):
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def make(name, dtype=tf.float32, mlp_sizes=(7, 5)):
+    return TORSOS[name](dtype, mlp_sizes)
+
+
+def shake(torso, seed=1):
+    random = np.random.default_rng(seed)
+    for variable in torso.trainable_variables:
+        variable.assign_add(0.3 * random.normal(size=variable.shape))
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "size", "count"),
+    [
+        ("shallow", SHALLOW, 256, 4_112 + 8_224 + 663_808),
+        ("nature", NATURE, 512, 8_224 + 32_832 + 36_928 + 1_606_144),
+        (
+            "deep",
+            DEEP,
+            256,
+            (592 + 4 * 2_320) + (4_640 + 4 * 9_248) + (9_248 + 4 * 9_248) + 991_488,
+        ),
+    ],
+)
+def test_shapes_and_parameters_of_the_published_networks(name, shapes, size, count):
+    torso = make(name)
+    features = torso(tf.constant(images()))
+    assert features.shape == (2, size) and features.dtype == tf.float32
+    weights = [tuple(v.shape) for v in torso.trainable_variables if v.name.endswith("w:0")]
+    biases = [tuple(v.shape) for v in torso.trainable_variables if v.name.endswith("b:0")]
+    assert sorted(weights) == sorted(shapes)
+    assert sorted(biases) == sorted((shape[-1],) for shape in shapes)
+    assert sum(int(np.prod(v.shape)) for v in torso.trainable_variables) == count
+
+
+def test_the_mlp():
+    torso = make("mlp")
+    assert torso(tf.zeros([3, 4, 2])).shape == (3, 5)
+    shapes = {tuple(v.shape) for v in torso.trainable_variables}
+    assert shapes == {(8, 7), (7,), (7, 5), (5,)}
+
+
+def test_the_mlp_is_dense_layers_with_relu():
+    torso = make("mlp", tf.float64)
+    observations = np.random.default_rng(0).normal(size=(3, 4, 2)).astype(np.float32)
+    torso(tf.constant(observations))
+    shake(torso)
+    values = {tuple(v.shape): v.numpy() for v in torso.trainable_variables}
+    hidden = np.maximum(observations.reshape(3, 8) @ values[8, 7] + values[7,], 0.0)
+    expected = np.maximum(hidden @ values[7, 5] + values[5,], 0.0)
+    np.testing.assert_allclose(torso(tf.constant(observations)), expected, rtol=1e-12)
+
+
+# The convolutional torsos in loops.
+
+
+def convolve(image, kernel, bias, stride, same):
+    """A convolution of `[H, W, C]`: zeros around it if `same` (stride 1 only)."""
+    size = kernel.shape[0]
+    if same:
+        image = np.pad(image, [(size // 2, size // 2)] * 2 + [(0, 0)])
+    rows = (image.shape[0] - size) // stride + 1
+    columns = (image.shape[1] - size) // stride + 1
+    result = np.zeros((rows, columns, kernel.shape[-1]))
+    for i in range(rows):
+        for j in range(columns):
+            patch = image[i * stride : i * stride + size, j * stride : j * stride + size]
+            result[i, j] = np.tensordot(patch, kernel, 3) + bias
+    return result
+
+
+def pool(image):
+    """3×3 maximum with stride 2, half as large rounded up; what is padded is never the maximum."""
+    rows, columns = (side + 1 >> 1 for side in image.shape[:2])
+    # With SAME padding an even side gets its one padded row at the end, an odd side one at each.
+    starts = [0 if side % 2 == 0 else -1 for side in image.shape[:2]]
+    result = np.zeros((rows, columns, image.shape[-1]))
+    for i in range(rows):
+        for j in range(columns):
+            top, left = 2 * i + starts[0], 2 * j + starts[1]
+            patch = image[max(top, 0) : top + 3, max(left, 0) : left + 3]
+            result[i, j] = patch.max(axis=(0, 1))
+    return result
+
+
+def relu(array):
+    return np.maximum(array, 0.0)
+
+
+def parameters_by_layer(torso):
+    return {v.name.removesuffix(":0"): v.numpy() for v in torso.trainable_variables}
+
+
+def layer(parameters, ending):
+    (weight,) = [value for name, value in parameters.items() if name.endswith(f"{ending}/w")]
+    (bias,) = [value for name, value in parameters.items() if name.endswith(f"{ending}/b")]
+    return weight, bias
+
+
+def test_the_convolutional_torso_in_loops():
+    torso = ConvolutionalTorso([(3, 4, 2), (2, 3, 1)], 5, tf.float64)
+    observations = images(shape=(2, 11, 12, 2))
+    torso(tf.constant(observations))
+    shake(torso)
+    parameters = parameters_by_layer(torso)
+    for image, actual in zip(observations / 255.0, torso(tf.constant(observations)), strict=True):
+        features = relu(convolve(image, *layer(parameters, "conv_0"), 2, same=False))
+        features = relu(convolve(features, *layer(parameters, "conv_1"), 1, same=False))
+        weight, bias = layer(parameters, "fc")
+        np.testing.assert_allclose(actual, relu(features.ravel() @ weight + bias), rtol=1e-10)
+
+
+def test_the_deep_torso_in_loops():
+    torso = DeepTorso(channels=(2, 3), output_size=5, dtype=tf.float64)
+    observations = images(shape=(2, 9, 10, 2))  # an odd side and an even one
+    torso(tf.constant(observations))
+    shake(torso)
+    parameters = parameters_by_layer(torso)
+
+    def block(features, name):
+        inner = convolve(relu(features), *layer(parameters, f"{name}/conv_0"), 1, same=True)
+        return features + convolve(relu(inner), *layer(parameters, f"{name}/conv_1"), 1, same=True)
+
+    for image, actual in zip(observations / 255.0, torso(tf.constant(observations)), strict=True):
+        features = image
+        for section in ("section_0", "section_1"):
+            features = convolve(features, *layer(parameters, f"{section}_conv"), 1, same=True)
+            features = pool(features)
+            features = block(features, f"{section}_block_0")
+            features = block(features, f"{section}_block_1")
+        weight, bias = layer(parameters, "fc")
+        expected = relu(relu(features).ravel() @ weight + bias)
+        assert np.any(features < 0)  # so that the last ReLU matters
+        np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-12)
+
+
+# Layouts and scales.
+
+
+def test_channels_first_is_recognised():
+    assert is_channels_first((4, 84, 84))
+    assert not is_channels_first((84, 84, 4))
+    assert not is_channels_first((84, 84, 1))
+    assert not is_channels_first((84, 84))
+
+
+@pytest.mark.parametrize("name", ["shallow", "nature", "deep"])
+def test_channels_first_and_last_are_the_same_image(name):
+    torso = make(name)
+    last = images()
+    first = np.moveaxis(last, -1, 1)
+    expected = torso(tf.constant(last)).numpy()
+    assert np.any(expected != 0)
+    np.testing.assert_array_equal(torso(tf.constant(first)), expected)
+
+
+def test_images_are_scaled_to_one():
+    raw = images()
+    scaled = prepare_images(tf.constant(raw), tf.float64)
+    np.testing.assert_allclose(scaled, raw / 255.0, rtol=1e-14)
+    # Numbers that are no bytes are left alone.
+    fractions = (raw / 255.0).astype(np.float32)
+    np.testing.assert_array_equal(prepare_images(tf.constant(fractions), tf.float32), fractions)
+
+
+def test_a_grey_image_without_a_channel_axis():
+    raw = images(shape=(2, 30, 20))
+    prepared = prepare_images(tf.constant(raw), tf.float64)
+    np.testing.assert_allclose(prepared, raw[..., np.newaxis] / 255.0, rtol=1e-14)
+
+
+def test_the_mlp_scales_bytes():
+    torso = make("mlp")
+    raw = images(shape=(3, 4, 2))
+    np.testing.assert_allclose(
+        torso(tf.constant(raw)), torso(tf.constant(raw / 255.0)), rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", TORSOS)
+def test_float64(name):
+    torso = make(name, tf.float64)
+    assert torso(tf.constant(images(shape=(1, 84, 84, 4)))).dtype == tf.float64
+    assert {v.dtype for v in torso.trainable_variables} == {tf.float64}

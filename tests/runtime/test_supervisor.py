@@ -1,0 +1,290 @@
+"""Fault and determinism: whole runs on Catch, in process; every way a run can end."""
+
+import csv
+import dataclasses
+import json
+import threading
+import time
+import traceback
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from meta_impala.algorithm.meta_parameters import logit
+from meta_impala.config import Config, resolve, resolve_network
+from meta_impala.environments import registry
+from meta_impala.environments.catch import CATCH_ID
+from meta_impala.errors import UserError
+from meta_impala.runtime import supervisor as supervisor_lib
+from meta_impala.runtime.metrics import COLUMNS, NOT_REPRODUCIBLE
+from meta_impala.runtime.run_folder import RunFolder
+from meta_impala.runtime.signals import StopRequest
+from meta_impala.runtime.supervisor import Supervisor
+
+BATCH_FRAMES = 4 * 5
+
+
+def make_config(**settings) -> Config:
+    defaults = {
+        "environment": CATCH_ID,
+        "total_frames": 10 * BATCH_FRAMES,
+        "batch_size": 4,
+        "envs_per_actor": 2,
+        "meta_batch_size": 3,
+        "unroll_length": 5,
+        "mlp_sizes": "8",
+        "learning_rate": 0.01,
+        "log_frames": 2 * BATCH_FRAMES,
+    }
+    return resolve(Config(**(defaults | settings)))
+
+
+def make_supervisor(path, config: Config, stop: StopRequest | None = None) -> Supervisor:
+    folder = RunFolder(path)
+    folder.prepare()
+    description = registry.describe(config.environment, config.protocol)
+    config = resolve_network(config, description.observation_shape)
+    folder.save_config(config)
+    return Supervisor(config, description, folder, stop or StopRequest())
+
+
+def read_metrics(path) -> list[dict[str, str]]:
+    with open(path / "metrics.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def read_status(path) -> dict:
+    return json.loads((path / "status.json").read_text("utf-8"))
+
+
+def numbers(state) -> list[np.ndarray]:
+    """Every variable of a learner's state, in a fixed order."""
+    return [variable.numpy() for variable in state.variables]
+
+
+class StopAfter(StopRequest):
+    """Asks to stop after it was looked at so many times."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self._looks = looks
+
+    def is_set(self) -> bool:
+        self._looks -= 1
+        return self._looks < 0
+
+
+@pytest.mark.parametrize("learned", ["gamma,lambda", "gamma", "lambda", "none"])
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_run_finishes_and_writes_its_folder(tmp_path, learned, deterministic):
+    config = make_config(meta_parameters=learned, deterministic=deterministic)
+    supervisor = make_supervisor(tmp_path, config)
+    assert supervisor.run() == "finished"
+    status = read_status(tmp_path)
+    assert (status["state"], status["frames"]) == ("finished", 10 * BATCH_FRAMES)
+    rows = read_metrics(tmp_path)
+    assert tuple(rows[0]) == COLUMNS
+    assert [int(row["frames"]) for row in rows] == [
+        2 * BATCH_FRAMES * index for index in range(1, 6)
+    ]
+    assert [int(row["updates"]) for row in rows] == [2, 4, 6, 8, 10]
+    last = rows[-1]
+    assert (last["meta_gradient_norm"] == "") == (learned == "none")
+    assert (last["meta_gradient_gamma"] == "") == ("gamma" not in learned)
+    assert (abs(float(last["gamma"]) - 0.99) > 1e-6) == ("gamma" in learned)
+    assert float(last["policy_lag"]) >= 1.0  # the one-batch lookahead
+    assert (tmp_path / "checkpoints" / "checkpoint").exists()
+    assert list((tmp_path / "tensorboard").iterdir())
+    assert supervisor.learner.function.experimental_get_tracing_count() == 1
+
+
+def test_environment_blocks_larger_than_a_batch_are_cut(tmp_path):
+    config = make_config(envs_per_actor=8, num_actors=1, batch_size=4)
+    assert make_supervisor(tmp_path, config).run() == "finished"
+    assert read_status(tmp_path)["frames"] == 10 * BATCH_FRAMES
+
+
+@pytest.mark.parametrize("core", ["none", "lstm"])
+def test_deterministic_runs_are_bit_identical(tmp_path, core):
+    states, metrics = [], []
+    for name in ("first", "second"):
+        config = make_config(deterministic=True, core=core, core_size=8)
+        supervisor = make_supervisor(tmp_path / name, config)
+        supervisor.run()
+        states.append(numbers(supervisor.learner.state))
+        metrics.append(
+            [
+                {key: value for key, value in row.items() if key not in NOT_REPRODUCIBLE}
+                for row in read_metrics(tmp_path / name)
+            ]
+        )
+    for first, second in zip(*states, strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert metrics[0] == metrics[1]
+    other = make_supervisor(tmp_path / "third", make_config(deterministic=True, core=core, seed=2))
+    other.run()
+    assert read_metrics(tmp_path / "third")[-1]["inner_loss"] != metrics[0][-1]["inner_loss"]
+
+
+def test_data_lag_and_weights_are_equal_with_and_without_the_meta_gradient(tmp_path):
+    """With an η that cannot move, the meta-gradient changes nothing at all."""
+    start = float(tf.sigmoid(np.float32(logit(0.99))).numpy())
+    shared = {"deterministic": True, "eta_embedding_size": 16}
+    configs = {
+        "meta": make_config(**shared, meta_learning_rate=1e-30),
+        "plain": make_config(**shared, meta_parameters="none", gamma=start, lambda_=start),
+    }
+    states, rows = {}, {}
+    for name, config in configs.items():
+        supervisor = make_supervisor(tmp_path / name, config)
+        supervisor.run()
+        network = supervisor.learner.state.network
+        states[name] = [
+            *(variable.numpy() for variable in network.trainable_variables),
+            *(variable.numpy() for variable in supervisor.learner.state.mean_squares),
+        ]
+        rows[name] = read_metrics(tmp_path / name)
+    for meta, plain in zip(states["meta"], states["plain"], strict=True):
+        np.testing.assert_array_equal(meta, plain)
+    equal = ("frames", "episodes", "episode_return", "policy_lag", "entropy", "gradient_norm")
+    for meta, plain in zip(rows["meta"], rows["plain"], strict=True):
+        assert [meta[name] for name in equal] == [plain[name] for name in equal]
+        assert float(meta["meta_gradient_norm"]) > 0
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_stopped_run_is_saved_and_continues_where_it_was(tmp_path, deterministic):
+    config = make_config(total_frames=40 * BATCH_FRAMES, deterministic=deterministic)
+    looks = 30 if deterministic else 40
+    first = make_supervisor(tmp_path, config, StopAfter(looks))
+    assert first.run() == "stopped"
+    assert read_status(tmp_path)["state"] == "stopped"
+    assert 0 < first.frames < config.total_frames
+    assert read_status(tmp_path)["frames"] == first.frames
+
+    second = make_supervisor(tmp_path, config)
+    assert (second.frames, second.updates) == (first.frames, first.updates)
+    for before, after in zip(
+        numbers(first.learner.state), numbers(second.learner.state), strict=True
+    ):
+        np.testing.assert_array_equal(before, after)
+    assert second.learner.learning_rate(second.frames) < config.learning_rate
+    assert second.run() == "finished"
+    frames = [int(row["frames"]) for row in read_metrics(tmp_path)]
+    assert frames == sorted(set(frames))
+    assert frames[-1] == 40 * BATCH_FRAMES
+    seconds = [float(row["seconds"]) for row in read_metrics(tmp_path)]
+    assert seconds == sorted(seconds)
+
+
+def test_rows_after_the_restored_frame_and_torn_rows_are_cut(tmp_path):
+    config = make_config(total_frames=4 * BATCH_FRAMES)
+    make_supervisor(tmp_path, config).run()
+    path = tmp_path / "metrics.csv"
+    lines = path.read_text("utf-8").splitlines()
+    later = lines[-1].replace(str(4 * BATCH_FRAMES), str(9 * BATCH_FRAMES), 1)
+    path.write_text("\n".join([*lines, later, later[:20]]), "utf-8")
+    longer = dataclasses.replace(config, total_frames=6 * BATCH_FRAMES)
+    make_supervisor(tmp_path, longer).run()
+    frames = [int(row["frames"]) for row in read_metrics(tmp_path)]
+    assert frames == [2 * BATCH_FRAMES, 4 * BATCH_FRAMES, 6 * BATCH_FRAMES]
+
+
+def _sabotage(monkeypatch, sabotage) -> None:
+    """Lets the 20th step of any environment call `sabotage`."""
+    make = registry.make
+
+    def make_bad(*arguments, **named):
+        environment = make(*arguments, **named)
+        step, count = environment.step, iter(range(10**9))
+
+        def bad_step(actions):
+            if next(count) == 20:
+                sabotage()
+            return step(actions)
+
+        environment.step = bad_step
+        return environment
+
+    monkeypatch.setattr(registry, "make", make_bad)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_an_exception_in_an_environment_ends_the_run_with_its_own_traceback(
+    tmp_path, monkeypatch, deterministic
+):
+    def explode_in_the_emulator():
+        raise RuntimeError("the emulator caught fire")
+
+    _sabotage(monkeypatch, explode_in_the_emulator)
+    threads = threading.active_count()
+    supervisor = make_supervisor(tmp_path, make_config(deterministic=deterministic))
+    with pytest.raises(RuntimeError, match="caught fire") as caught:
+        supervisor.run()
+    functions = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert "explode_in_the_emulator" in functions
+    status = read_status(tmp_path)
+    assert status["state"] == "failed"
+    assert "caught fire" in status["reason"]
+    assert threading.active_count() == threads
+
+
+def test_an_environment_that_hangs_ends_the_run_and_the_threads_are_named(tmp_path, monkeypatch):
+    release = threading.Event()
+    _sabotage(monkeypatch, lambda: release.wait(60))
+    supervisor = make_supervisor(tmp_path, make_config(stall_timeout=1.0))
+    monkeypatch.setattr("meta_impala.runtime.block_source._JOIN_SECONDS", 0.1)
+    started = time.monotonic()
+    with pytest.raises(TimeoutError, match=r"--stall_timeout.*actor-0, actor-1"):
+        supervisor.run()
+    assert time.monotonic() - started < 30
+    assert read_status(tmp_path)["state"] == "failed"
+    release.set()
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_before_a_checkpoint(tmp_path, monkeypatch):
+    config = make_config(checkpoint_frames=BATCH_FRAMES)
+    supervisor = make_supervisor(tmp_path, config)
+    update = supervisor.learner.update
+
+    def poisoned(batch, next_batch, updates, frames):
+        if updates == 5:
+            batch = batch._replace(rewards=batch.rewards * float("nan"))
+        return update(batch, next_batch, updates, frames)
+
+    monkeypatch.setattr(supervisor.learner, "update", poisoned)
+    with pytest.raises(FloatingPointError, match="update 5"):
+        supervisor.run()
+    again = make_supervisor(tmp_path, config)
+    assert again.frames == 5 * BATCH_FRAMES
+    assert all(np.isfinite(array).all() for array in numbers(again.learner.state))
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    make_supervisor(tmp_path, make_config()).run()
+    with pytest.raises(UserError, match="another network"):
+        make_supervisor(tmp_path, make_config(mlp_sizes="9"))
+
+
+def test_checkpoints_by_frames_and_how_many_are_kept(tmp_path):
+    config = make_config(checkpoint_frames=2 * BATCH_FRAMES, keep_checkpoints=2)
+    make_supervisor(tmp_path, config).run()
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").glob("*.index"))
+    assert kept == [f"frames-{10 * BATCH_FRAMES}.index", f"frames-{8 * BATCH_FRAMES}.index"]
+
+
+def test_plain_and_meta_runs_count_frames_when_a_batch_is_used(tmp_path):
+    """The lookahead batch is not counted: as many frames as updates times batch frames."""
+    for learned in ("none", "gamma"):
+        supervisor = make_supervisor(tmp_path / learned, make_config(meta_parameters=learned))
+        supervisor.run()
+        state = supervisor.learner.state
+        assert int(state.frames.numpy()) == int(state.updates.numpy()) * BATCH_FRAMES
+
+
+def test_a_gpu_that_is_not_there_is_refused():
+    if tf.config.list_logical_devices("GPU"):
+        pytest.skip("there is one")
+    with pytest.raises(UserError, match="--learner_device=gpu:3"):
+        supervisor_lib.learner_device(Config(learner_device="gpu:3"))

@@ -1,0 +1,179 @@
+"""Command: every mistake in the settings is one line that names flag, value and what is allowed."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from meta_impala import config as config_lib
+from meta_impala.config import Config, merge_for_resume, resolve, resolve_frames, resolve_network
+from meta_impala.errors import UserError
+
+
+def _refusal(**settings) -> str:
+    with pytest.raises(UserError) as caught:
+        resolve(Config(**settings))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_defaults_are_those_of_the_papers():
+    config = resolve(Config())
+    assert (config.unroll_length, config.batch_size, config.meta_batch_size) == (20, 32, 8)
+    assert (config.learning_rate, config.learning_rate_schedule) == (6e-4, "linear")
+    assert (config.rmsprop_decay, config.rmsprop_epsilon) == (0.99, 0.01)
+    assert (config.baseline_cost, config.entropy_cost, config.max_gradient_norm) == (0.5, 0.01, 40)
+    assert (config.reference_gamma, config.reference_lambda) == (0.995, 1.0)
+    assert config.total_frames == 200_000_000
+
+
+@pytest.mark.parametrize(
+    ("learned", "start", "width"),
+    [("none", 1.0, 0), ("gamma", 1.0, 16), ("lambda", 0.99, 16), ("gamma,lambda", 0.99, 16)],
+)
+def test_lambda_and_embedding_follow_from_what_is_learned(learned, start, width):
+    config = resolve(Config(meta_parameters=learned))
+    assert config.lambda_ == start
+    assert config.eta_embedding_size == width
+    assert config.gamma == 0.99
+
+
+@pytest.mark.parametrize(
+    ("settings", "flag", "allowed"),
+    [
+        ({"gamma": float("nan")}, "--gamma=nan", "[0.0, 1.0]"),
+        ({"gamma": 1.5}, "--gamma=1.5", "[0.0, 1.0]"),
+        ({"reference_lambda": -0.1}, "--reference_lambda=-0.1", "[0.0, 1.0]"),
+        ({"gamma": 1.0}, "--gamma=1.0", "open range (0, 1)"),
+        ({"gamma": 0.0}, "--gamma=0.0", "open range (0, 1)"),
+        ({"lambda_": 1.0}, "--lambda=1.0", "open range (0, 1)"),
+        ({"unroll_length": 0}, "--unroll_length=0", "[1, 10000]"),
+        ({"learning_rate": 0.0}, "--learning_rate=0.0", "above 0.0"),
+        ({"learning_rate": float("inf")}, "--learning_rate=inf", "finite"),
+        ({"meta_batch_size": 0}, "--meta_batch_size=0", "[1, 32]"),
+        ({"meta_batch_size": 33}, "--meta_batch_size=33", "[1, 32]"),
+        ({"envs_per_actor": 12}, "--envs_per_actor=12", "divide --batch_size=32"),
+        ({"network": "depe"}, "--network=depe", "did you mean deep?"),
+        ({"protocol": "machdo"}, "--protocol=machdo", "did you mean machado?"),
+        ({"meta_parameters": "lambda,gamma"}, "--meta_parameters=lambda,gamma", "gamma,lambda"),
+        ({"mlp_sizes": "64,x"}, "--mlp_sizes=64,x", "comma-separated"),
+        ({"learner_device": "tpu"}, "--learner_device=tpu", "auto, cpu, gpu"),
+        ({"num_actors": 0}, "--num_actors=0", "[1, 1024]"),
+        ({"seed": 2**31}, f"--seed={2**31}", str(2**31 - 1)),
+        ({"total_frames": True}, "--total_frames=True", "int"),
+        ({"batch_size": "8"}, "--batch_size='8'", "int"),
+    ],
+)
+def test_refusals_name_flag_value_and_what_is_allowed(settings, flag, allowed):
+    message = _refusal(**settings)
+    assert flag in message
+    assert allowed in message
+
+
+def test_fixed_values_may_be_exactly_zero_or_one():
+    config = resolve(Config(meta_parameters="lambda", gamma=1.0, meta_batch_size=8))
+    assert config.gamma == 1.0
+    assert resolve(Config(meta_parameters="none", gamma=1.0, lambda_=0.0)).lambda_ == 0.0
+
+
+def test_meta_batch_size_does_not_matter_when_nothing_is_learned():
+    assert resolve(Config(meta_parameters="none", meta_batch_size=0)).meta_batch_size == 0
+
+
+def test_a_run_is_at_least_one_batch():
+    with pytest.raises(UserError, match="at least one batch, 2560 frames"):
+        resolve_frames(Config(total_frames=2559), action_repeat=4)
+    resolve_frames(Config(total_frames=2560), action_repeat=4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "network"),
+    [((4, 84, 84), "shallow"), ((84, 84, 3), "shallow"), ((10, 5), "mlp"), ((4,), "mlp")],
+)
+def test_auto_takes_shallow_for_84_by_84_images(shape, network):
+    assert resolve_network(Config(), shape).network == network
+
+
+@pytest.mark.parametrize("network", ["shallow", "nature", "deep"])
+@pytest.mark.parametrize("shape", [(4,), (7, 7), (3, 7, 7)])
+def test_image_torsos_refuse_what_is_no_image_or_too_small(network, shape):
+    with pytest.raises(UserError, match=f"--network={network}"):
+        resolve_network(Config(network=network), shape)
+
+
+def test_json_round_trip_uses_flag_names():
+    config = resolve(Config(seed=5))
+    text = config_lib.to_json(config)
+    assert json.loads(text)["lambda"] == 0.99
+    assert config_lib.from_json(text, "config.json") == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values.pop("gamma"), "missing keys: gamma"),
+        (lambda values: values.update(gama=1), "unknown keys: gama (did you mean gamma?)"),
+        (lambda values: values.update(gamma="x"), "--gamma='x'"),
+        (lambda values: values.update(gamma=None), "--gamma=None"),
+    ],
+)
+def test_a_damaged_config_names_file_and_key(change, message):
+    values = json.loads(config_lib.to_json(resolve(Config())))
+    change(values)
+    with pytest.raises(UserError) as caught:
+        config_lib.from_json(json.dumps(values), "somewhere/config.json")
+    assert message in str(caught.value)
+    assert "somewhere/config.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "[" * 100_000])
+def test_what_is_not_a_json_object_is_refused(text):
+    with pytest.raises(UserError, match="config.json"):
+        config_lib.from_json(text, "config.json")
+
+
+def test_resume_allows_freely_what_does_not_change_the_run():
+    saved = resolve(Config())
+    changes = {"total_frames": 10**9, "num_actors": 4, "log_frames": 7, "queue_capacity": 9}
+    merged = merge_for_resume(saved, changes, override=False)
+    assert merged == dataclasses.replace(saved, **changes)
+
+
+def test_resume_needs_override_for_hyper_parameters():
+    saved = resolve(Config())
+    with pytest.raises(UserError, match=r"--learning_rate=0.1 \(the run has 0.0006\).*--override"):
+        merge_for_resume(saved, {"learning_rate": 0.1}, override=False)
+    assert merge_for_resume(saved, {"learning_rate": 0.1}, override=True).learning_rate == 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("environment", "ALE/Breakout-v5"),
+        ("protocol", "machado"),
+        ("network", "deep"),
+        ("core", "lstm"),
+        ("eta_embedding_size", 8),
+        ("meta_parameters", "none"),
+    ],
+)
+def test_resume_never_changes_what_the_weights_depend_on(name, value):
+    saved = dataclasses.replace(resolve(Config()), network="shallow")
+    with pytest.raises(UserError, match=f"--{name}={value}.*never changes"):
+        merge_for_resume(saved, {name: value}, override=True)
+
+
+def test_resume_with_network_auto_keeps_the_network_chosen_then():
+    saved = dataclasses.replace(resolve(Config()), network="shallow")
+    assert merge_for_resume(saved, {"network": "auto"}, override=False) == saved
+
+
+def test_importing_the_package_and_the_config_does_not_import_tensorflow():
+    code = (
+        "import sys, meta_impala, meta_impala.config, meta_impala.train, meta_impala.evaluate;"
+        "sys.exit('tensorflow' in sys.modules or 'gymnasium' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

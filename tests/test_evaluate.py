@@ -1,0 +1,234 @@
+"""The evaluation command as a user runs it (command)."""
+
+import json
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from meta_impala import __version__, evaluate
+from meta_impala.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[1]
+EPISODES = 21
+CATCH_FRAMES = 9  # from the top row to the bottom one
+
+
+def _command(module, *arguments):
+    return [sys.executable, "-m", f"meta_impala.{module}", *arguments]
+
+
+def _run(module, *arguments):
+    return subprocess.run(
+        _command(module, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+
+
+def _files(folder):
+    return {
+        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "catch"
+    result = _run(
+        "train",
+        "--environment=Catch",
+        f"--logdir={folder}",
+        "--total_frames=2000",
+        "--batch_size=8",
+        "--envs_per_actor=8",
+        "--log_frames=500",
+    )
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained):
+    before = _files(trained)
+    result = _run(
+        "evaluate", f"--logdir={trained}", f"--episodes={EPISODES}", "--num_envs=4", "--seed=3"
+    )
+    assert result.returncode == 0, result.stderr
+    after = _files(trained)
+    written = after.pop(pathlib.Path("evaluation.json"))
+    assert after == before, "evaluation touches nothing of training's"
+    return result, written
+
+
+def test_what_is_written(trained, evaluated):
+    written = json.loads(evaluated[1])
+    config = json.loads((trained / "config.json").read_text())
+    frames = json.loads((trained / "status.json").read_text())["frames"]
+    returns = written.pop("returns")
+    assert len(returns) == EPISODES and set(returns) == {-1.0, 1.0}
+    mean = sum(returns) / EPISODES
+    variance = sum((value - mean) ** 2 for value in returns) / (EPISODES - 1)
+    assert written.pop("mean") == pytest.approx(mean)
+    assert written.pop("standard_error") == pytest.approx((variance / EPISODES) ** 0.5)
+    assert written.pop("median") == sorted(returns)[EPISODES // 2]
+    # Learned, so no longer where it started, and not far from there after 12 updates.
+    for name in ("gamma", "lambda"):
+        value = written.pop(name)
+        assert value != pytest.approx(config[name], abs=1e-9)
+        assert value == pytest.approx(config[name], abs=0.01)
+    assert written == {
+        "environment": "meta_impala/Catch-v0",
+        "protocol": "impala",
+        "frames_trained": frames,
+        "checkpoint": f"frames-{frames}",
+        "eta_is_from": "checkpoint",
+        "seed": 3,
+        "num_envs": 4,
+        "episodes": EPISODES,
+        "min": -1.0,
+        "max": 1.0,
+        "human_normalised": None,
+        "mean_episode_frames": CATCH_FRAMES,
+        "meta_impala_version": __version__,
+    }
+
+
+def test_what_is_printed(trained, evaluated):
+    result, written = evaluated[0], json.loads(evaluated[1])
+    assert result.stderr == "", "no noise, and no progress bar where nobody looks"
+    first, *table, last = result.stdout.splitlines()
+    assert first.startswith(f"playing {EPISODES} games of meta_impala/Catch-v0")
+    assert last == f"written to {trained / 'evaluation.json'}"
+    printed = {name: value.strip() for name, _, value in (line.partition(":") for line in table)}
+    assert printed["environment"] == "meta_impala/Catch-v0"
+    assert printed["episodes"] == str(EPISODES)
+    assert printed["human_normalised"] == "none"
+    assert printed["frames_trained"] == f"{written['frames_trained']:,}"
+    for name in ("mean", "standard_error", "median", "min", "max"):
+        assert float(printed[name]) == pytest.approx(written[name], abs=0.005)
+
+
+def test_the_same_seed_writes_the_same_bytes_and_a_video(trained, evaluated):
+    pytest.importorskip("imageio_ffmpeg")
+    result = _run(
+        "evaluate",
+        f"--logdir={trained}",
+        f"--episodes={EPISODES}",
+        "--num_envs=4",
+        "--seed=3",
+        "--record_video",
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert (trained / "evaluation.json").read_bytes() == evaluated[1]
+    assert f" in {CATCH_FRAMES} frames: {trained / 'video.mp4'}" in result.stdout
+    assert (trained / "video.mp4").read_bytes()[4:8] == b"ftyp"
+
+
+def test_another_eta_and_seed_and_a_single_game(trained, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder)
+    result = _run(
+        "evaluate", f"--logdir={folder}", "--episodes=1", "--seed=7", "--evaluation_eta=0.5,1"
+    )
+    assert result.returncode == 0, result.stderr
+    written = json.loads((folder / "evaluation.json").read_text())
+    assert (written["gamma"], written["lambda"]) == (0.5, 1.0)
+    assert written["eta_is_from"] == "--evaluation_eta"
+    assert (written["episodes"], written["num_envs"], written["standard_error"]) == (1, 1, None)
+
+
+def test_an_interrupt_writes_nothing(trained, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder)
+    before = _files(folder)
+    arguments = [f"--logdir={folder}", "--episodes=100000000"]
+    with subprocess.Popen(
+        _command("evaluate", *arguments),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout.readline().startswith("playing 100000000 games")
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert errors == "interrupted\n"
+    assert _files(folder) == before
+
+
+# Mistakes, answered in one line, without TensorFlow.
+
+
+def _refused(*arguments):
+    result = subprocess.run(
+        # Importing TensorFlow would fail.
+        [sys.executable, "-c", _WITHOUT_TENSORFLOW, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 2, result.stderr
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    return result.stderr
+
+
+_WITHOUT_TENSORFLOW = """
+import runpy, sys
+sys.modules["tensorflow"] = None
+runpy.run_module("meta_impala.evaluate", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--episodes=0", "--episodes=0: must be at least 1"),
+        ("--episodes=many", "many"),
+        ("--num_envs=0", "--num_envs=0: must be from 1 to 100"),
+        ("--num_envs=101", "--num_envs=101: must be from 1 to 100"),
+        ("--seed=-1", "--seed=-1: must be from 0"),
+        ("--evaluation_eta=0.9,1.1", "two numbers in [0, 1]"),
+        ("--record_video=here.gif", "ends in .mp4"),
+    ],
+)
+def test_a_bad_flag(trained, argument, message):
+    assert message in _refused(f"--logdir={trained}", argument)
+
+
+def test_a_folder_without_a_run_a_checkpoint_or_a_sound_config(trained, tmp_path):
+    assert "--logdir: must be given" in _refused()
+    assert "must be the folder of a run" in _refused(f"--logdir={tmp_path}")
+    config = (trained / "config.json").read_text()
+    (tmp_path / "config.json").write_text(config)
+    assert "no checkpoint yet" in _refused(f"--logdir={tmp_path}")
+    (tmp_path / "config.json").write_text(config.replace('"gamma"', '"gama"'))
+    assert "missing keys: gamma" in _refused(f"--logdir={tmp_path}")
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_another_eta_for_a_network_that_is_fed_none(trained, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"eta_embedding_size": 0}))
+    assert "would change nothing" in _refused(f"--logdir={folder}", "--evaluation_eta=0.9,1")
+
+
+@pytest.mark.parametrize("text", ["", "1", "0.9,1,1", "a,b", "nan,1", "0.9,inf", "-0.1,1", "0.9,"])
+def test_eta_must_be_two_numbers_in_the_unit_interval(text):
+    with pytest.raises(UserError, match=r"--evaluation_eta=.*\[0, 1\]"):
+        evaluate.parse_eta(text)
+
+
+def test_eta():
+    assert evaluate.parse_eta("0.995,1") == (0.995, 1.0)
+    assert evaluate.parse_eta(" 0, 0.5 ") == (0.0, 0.5)
