@@ -39,7 +39,11 @@ class Chain(NamedTuple):
 
     def at_states(self, table: tf.Tensor) -> tf.Tensor:
         """`[K, B]` per observation -> `[T, B]` per time step."""
-        return tf.gather(table, list(self.observations))
+        if list(self.observations) == list(range(table.shape[0])):
+            return table
+        # Not `tf.gather`, whose gradient is no tensor (IndexedSlices).
+        rows = tf.unstack(table)
+        return tf.stack([rows[row] for row in self.observations])
 
 
 class PredictionStep(NamedTuple):
@@ -267,7 +271,7 @@ def traced_prediction_step(
         by_theta = tf.stack([pair[0] for pair in by_theta_and_x])  # ∂θ'/∂θ = I + ∂f/∂θ
         carried = tf.einsum("ijb,jkb->ikb", by_theta, trace)
     by_x = tf.stack([pair[1] for pair in by_theta_and_x])  # ∂f/∂x
-    new_trace = tf.cast(decay, trace.dtype) * carried + by_x
+    new_trace = decay * carried + by_x
 
     (new_parameters,) = step.parameters
     with tf.GradientTape(watch_accessed_variables=False) as meta_tape:

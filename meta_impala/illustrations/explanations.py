@@ -185,8 +185,8 @@ def _on_errors(settings: Settings, evidence: Evidence) -> str:
         gain = evidence.sweep.error("ones") - evidence.sweep.error("learned")  # [R], α rising
         if gain[-1] > 0 > gain[0]:
             text += (
-                " The learned γ pays at a large α and not at a small one, where averaging over "
-                "episodes takes the noise out anyway and the bias of a low γ stays."
+                " The learned γ pays at a large α and, within these episodes, not at a small one, "
+                "where averaging over episodes takes most of the noise out anyway."
             )
         return text
     other = with_other_last_reward(settings)
@@ -211,9 +211,9 @@ def _error_sentence(settings: Settings, sweep: Sweep) -> str:
     return (
         f"At α = {settings.inner_step_size:g} it is {every['learned']} with the learned values, "
         f"{every['ones']} with γ = λ = 1, {every['best_single']} with the best single value of the "
-        f"learned kind (γ = {single[0]:g}, λ = {single[1]:g}) and {every['best']} with the best single pair (γ = {gamma:g}, "
-        f"λ = {lambda_:g}); over the {kind} states alone {odd}. At α = "
-        f"{sweep.step_sizes[small]:g}, over all states: {at_small}."
+        f"learned kind (γ = {single[0]:g}, λ = {single[1]:g}) and {every['best']} with the "
+        f"best single pair (γ = {gamma:g}, λ = {lambda_:g}); over the {kind} states alone {odd}. "
+        f"At α = {sweep.step_sizes[small]:g}, over all states: {at_small}."
     )
 
 

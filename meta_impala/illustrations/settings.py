@@ -91,7 +91,7 @@ class Settings:
     inner_optimizer: str = _switch("sgd", "Optimiser of θ.", choices=("sgd", "rmsprop"))
     inner_step_size: float = _switch(
         0.5,
-        "α of v ← v + α (g − v). J is ½ (g − v)²; the paper's J has no ½, so its α is half this one.",
+        "α of v ← v + α (g − v). The paper's J has no ½, ours has, so its α is half ours.",
         low=0.0,
         low_open=True,
         high=100.0,

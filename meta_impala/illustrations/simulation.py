@@ -23,6 +23,8 @@ from meta_impala.illustrations.settings import ARRIVED, Settings
 DTYPE = tf.float64
 # RMSProp as the agent has it (Espeholt et al. 2018); only with --inner_optimizer=rmsprop.
 RMSPROP_DECAY, RMSPROP_EPSILON = 0.99, 0.01
+# Few enough for a Ctrl-C to be answered and for the rewards to be small; many enough to be fast.
+_EPISODES_PER_CALL = 250
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,8 +238,7 @@ class Simulation:
         def body(index: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
             return index + 1, self._one_episode(state, rewards[index])
 
-        cleared = state._replace(squared_errors=tf.zeros_like(state.squared_errors))
-        _, state = tf.while_loop(lambda index, _: index < count, body, (tf.constant(0), cleared))
+        _, state = tf.while_loop(lambda index, _: index < count, body, (tf.constant(0), state))
         return state
 
     def _draw(self, episodes: int) -> tf.Tensor:
@@ -261,7 +262,9 @@ class Simulation:
         signature = tf.TensorSpec([None, 2, self._process.num_states, len(self._generators)], DTYPE)
         advance = self._advance.get_concrete_function(state, signature)
         for begin, end in zip(ends[:-1], ends[1:], strict=True):
-            state = advance(state, self._draw(int(end - begin)))
+            state = state._replace(squared_errors=tf.zeros_like(state.squared_errors))
+            for done in range(begin, end, _EPISODES_PER_CALL):
+                state = advance(state, self._draw(min(_EPISODES_PER_CALL, end - done)))
             point = self._point(state, state.squared_errors.numpy() / (end - begin))
             if not all(np.isfinite(array).all() for array in point):
                 raise UserError(
