@@ -1,6 +1,6 @@
 """Draws the learning curves of run folders: return, γ and λ against frames.
 
-    python tools/plot_runs.py --out=curves.png runs/pong runs/breakout
+python tools/plot_runs.py --out=curves.png runs/pong runs/breakout
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Settings:
         "States that are left with a reward; the terminal state comes after the last. Default: 10 "
         "in discount, 9 in bootstrap (there it must be odd: a bottleneck at either end).",
         low=2,
-        high=100,
+        high=50,
     )
     branches: int = _switch(
         4, "bootstrap: n, aliased states of one step, equally likely.", low=2, high=1000

@@ -126,7 +126,7 @@ class Simulation:
         )
         seeds, self._column_of_seed = np.unique(columns.seeds, return_inverse=True)
         self._generators = [np.random.default_rng(int(seed)) for seed in seeds]
-        self._advance = tf.function(self._episodes)
+        self._advance = tf.function(self._episodes, autograph=False)
 
     def _per_observation(self, value: np.ndarray) -> tf.Tensor:
         return tf.constant(np.broadcast_to(value, self._shape), DTYPE)
@@ -269,8 +269,8 @@ class Simulation:
             if not all(np.isfinite(array).all() for array in point):
                 raise UserError(
                     f"the values stopped being finite before episode {end:,}; use a smaller "
-                    f"--inner_step_size (it is {settings.inner_step_size}) or --meta_step_size "
-                    f"(it is {settings.meta_step_size})"
+                    f"--inner_step_size (it is {settings.inner_step_size:g}) or --meta_step_size "
+                    f"(it is {settings.meta_step_size:g}), or smaller rewards and initial values"
                 )
             points.append(point)
         eta, values, squared_errors = (np.stack(arrays) for arrays in zip(*points, strict=True))

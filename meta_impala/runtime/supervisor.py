@@ -49,8 +49,8 @@ def configure_tensorflow(config: Config) -> None:
 def set_graph_rewrites() -> None:
     """Keeps TensorFlow from reordering sums and products, here and in every later graph.
 
-    It reorders them otherwise in a larger graph, by constant folding and arithmetic rewriting, which
-    moves the last bit of a weight. Without, an update is equal to the bit with and without a
+    Constant folding and arithmetic rewriting order them otherwise in a larger graph, which moves
+    the last bit of a weight. Without, an update is equal to the bit with and without a
     meta-gradient. It costs nothing that could be measured.
     """
     tf.config.optimizer.set_experimental_options(

@@ -157,6 +157,35 @@ def test_every_eta_can_be_fed(kind):
 # The core.
 
 
+def test_the_lstm_in_loops():
+    network = make(tf.float64, core="lstm")
+    inputs, start = random_inputs(), random_core_state(network)
+    values = {v.name.removesuffix(":0"): v.numpy() for v in network.trainable_variables}
+
+    def find(ending):
+        (value,) = [value for name, value in values.items() if name.endswith(ending)]
+        return value
+
+    def sigmoid(array):
+        return 1.0 / (1.0 + np.exp(-array))
+
+    hidden, cell = np.split(start.numpy(), 2, axis=-1)  # the hidden state comes first
+    for t in range(T):
+        observations = inputs.observations.numpy()[t].reshape(B, -1)
+        features = np.maximum(observations @ find("linear_0/w") + find("linear_0/b"), 0.0)
+        gates = features @ find("lstm/w_i") + hidden @ find("lstm/w_h") + find("lstm/b")
+        update, forget, candidate, output = np.split(gates, 4, axis=-1)
+        cell = sigmoid(forget) * cell + sigmoid(update) * np.tanh(candidate)
+        hidden = sigmoid(output) * np.tanh(cell)
+    actual = network(inputs, start, ETA)
+    np.testing.assert_allclose(actual.core_state, np.concatenate([hidden, cell], axis=-1))
+    logits = hidden @ find("policy_head/w") + find("policy_head/b")
+    np.testing.assert_allclose(actual.policy_logits[-1], logits)
+    np.testing.assert_allclose(
+        actual.values[-1], (hidden @ find("value_head/w") + find("value_head/b"))[:, 0]
+    )
+
+
 @pytest.mark.parametrize("split", [1, 3])
 def test_an_unroll_in_two_pieces_is_the_unroll(split):
     network = make(tf.float64, core="lstm", eta_embedding_size=2)
