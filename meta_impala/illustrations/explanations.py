@@ -169,13 +169,14 @@ def _on_targets(settings: Settings, evidence: Evidence) -> str:
         evidence.targets[name].variance[before_aliased].mean()
         for name in ("bootstrapped", "through", "learned")
     )
+    bottlenecks = _means(evidence.history.eta[-1, ::2])
     return (
         "**The two targets of a bottleneck.** Bootstrapping in the aliased state: r_i + "
         f"v(aliased), measured variance {bootstrapped:.3f} (that of ±r_i is "
         f"{settings.noise**2:.3f}). Going through it to the next bottleneck: r_i − r_i + v(next), "
         f"variance {through:.3f}. With the learned λ: {mixed:.4f}. (v held fixed.) An aliased λ "
         "near 1 takes the noise out; after that a bottleneck's λ only mixes two nearly noiseless "
-        "numbers, so it has almost no gradient and stays near its start."
+        f"numbers, so little is left to learn from and it stays near its start: {bottlenecks}."
     )
 
 

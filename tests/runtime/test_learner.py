@@ -12,6 +12,7 @@ from helpers import FEATURES, IMAGES, make_agent, random_batch, shake
 
 from meta_impala.environments import Description
 from meta_impala.runtime.learner import Statistics, network_inputs, select_columns, transitions_of
+from meta_impala.runtime.supervisor import set_graph_rewrites
 
 META = ("meta_loss", "meta_gradient_norm", "meta_gradient_gamma", "meta_gradient_lambda",
         "x_step_gamma", "x_step_lambda")  # fmt: skip
@@ -52,17 +53,12 @@ def differs(first, second):
 
 @pytest.fixture
 def graphs_as_written():
-    """TensorFlow's rewriting of graphs off, where it reorders sums and products.
-
-    It reorders those of a larger graph differently, which moves the last bit of a few weights.
-    """
-    rewrites = ("constant_folding", "arithmetic_optimization")
+    """The graph rewrites of a real run, and afterwards what was set before."""
     before = tf.config.optimizer.get_experimental_options()
-    tf.config.optimizer.set_experimental_options(dict.fromkeys(rewrites, False))
+    set_graph_rewrites()
     yield
-    tf.config.optimizer.set_experimental_options(
-        {name: before.get(name, True) for name in rewrites}
-    )
+    names = ("constant_folding", "arithmetic_optimization")
+    tf.config.optimizer.set_experimental_options({name: before.get(name, True) for name in names})
 
 
 NETWORKS = {
@@ -123,7 +119,7 @@ def test_so_are_many_updates_while_eta_cannot_move(graphs_as_written, mode):
     assert_bit_equal(slots_of(meta), slots_of(plain))
 
 
-def test_rewritten_graphs_are_as_good():
+def test_with_all_rewrites_only_the_last_bits_differ():
     meta, plain = pair()
     before = weights_of(meta)
     batches = [random_batch(meta, seed) for seed in (0, 1)]
