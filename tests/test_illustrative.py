@@ -11,7 +11,7 @@ import time
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-SMALL = ("--seeds=3", "--episodes=40", "--points=4")
+SMALL = ("--seeds=3", "--first_seed=7", "--episodes=40", "--points=4")
 # Run as the command is, with no matplotlib to be found.
 WITHOUT_MATPLOTLIB = """
 import importlib.util, runpy, sys
@@ -46,14 +46,14 @@ def assert_results(outdir, stdout, kinds, states):
     for row in final:
         assert row["kind"] == kinds[(int(row["state"]) - 1) % 2]
         assert 0 < float(row["value"]) < 1
-    assert {row["seed"] for row in final} == {"0", "1", "2"}
+    assert {row["seed"] for row in final} == {"7", "8", "9"}
     assert {row["value"] for row in final if row["state"] == "1"} == {"0.5"}
 
     curves = rows(outdir / "curves.csv")
     assert list(curves[0]) == ["episode", "state", "kind", "seed", "value", "v"]
     assert sorted({int(row["episode"]) for row in curves}) == [0, 10, 20, 30, 40]
-    last = [row["value"] for row in curves if row["episode"] == "40"]
-    assert last == [row["value"] for row in final]
+    last = [(row["seed"], row["value"]) for row in curves if row["episode"] == "40"]
+    assert last == [(row["seed"], row["value"]) for row in final]
 
     table = [line.split() for line in stdout.splitlines()]
     for state in range(1, states + 1):

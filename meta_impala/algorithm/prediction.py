@@ -83,8 +83,7 @@ def state_returns(rewards: tf.Tensor, eta: Eta, values: tf.Tensor, *, arrived: b
     Returns:
       `[T, B]`; no gradient is stopped.
     """
-    ended = tf.zeros_like(rewards[:1])
-    going_on = tf.concat([tf.ones_like(rewards[1:]), ended], axis=0)
+    ended = tf.zeros_like(rewards[:1])  # v(S_T); times this, the last γ and λ are of no account
 
     def of_transition(of_state: tf.Tensor) -> tf.Tensor:
         # Row t of V-trace is the transition from S_t to S_{t+1}.
@@ -93,7 +92,7 @@ def state_returns(rewards: tf.Tensor, eta: Eta, values: tf.Tensor, *, arrived: b
     return vtrace(
         log_rhos=tf.zeros_like(rewards),
         rewards=rewards,
-        discounts=of_transition(eta.gamma) * going_on,
+        discounts=of_transition(eta.gamma),
         lambdas=of_transition(eta.lambda_),
         values=tf.concat([values, ended], axis=0),
     ).vs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import csv
 import io
 import math
@@ -184,6 +185,10 @@ class Progress:
 
     def update(self, row: Row, total_frames: int, *, last: bool = False) -> None:
         """Shows a row: frames, speed, return, γ, λ and the time left."""
+        with contextlib.suppress(OSError):  # the terminal may be gone; the run goes on
+            self._show(row, total_frames, last)
+
+    def _show(self, row: Row, total_frames: int, last: bool) -> None:
         returned = row["episode_return"]
         text = "–" if math.isnan(returned) else f"{returned:.2f}"
         eta = f"γ {row['gamma']:.4f} λ {row['lambda']:.4f}"
@@ -207,4 +212,5 @@ class Progress:
 
     def close(self) -> None:
         """Ends the bar."""
-        self._bar.close()
+        with contextlib.suppress(OSError):
+            self._bar.close()

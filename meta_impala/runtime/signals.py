@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks the run to save and stop, a second Ctrl-C exits at once.
+"""Ctrl-C, SIGTERM or a closed terminal ask the run to save and stop; a second Ctrl-C exits at once.
 
 Installed before TensorFlow is imported, so that a Ctrl-C during start-up is not a traceback.
 """
@@ -26,9 +26,10 @@ class StopRequest:
         return self._event.is_set()
 
     def install(self) -> None:
-        """Takes over SIGINT and SIGTERM (main thread only)."""
-        signal.signal(signal.SIGINT, self._handle)
-        signal.signal(signal.SIGTERM, self._handle)
+        """Takes over SIGINT, SIGTERM and, where it exists, SIGHUP (main thread only)."""
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), self._handle)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         if number == signal.SIGINT and self._event.is_set():

@@ -167,6 +167,23 @@ def test_the_tables_hold_the_numbers(tmp_path, bootstrap):
     assert f"zero,0.5,learned,,,{learned:.6g}" in lines["explained_errors.csv"]
 
 
+@pytest.mark.parametrize("example", ["discount", "bootstrap"])
+def test_the_figure_has_six_panels(example, request, monkeypatch):
+    explained_figure = pytest.importorskip("meta_impala.illustrations.explained_figure")
+    figures = []
+    monkeypatch.setattr(explained_figure, "save", lambda drawn, path: figures.append(drawn))
+    settings, evidence = request.getfixturevalue(example)
+    explained_figure.draw(None, settings, evidence)
+    panels = figures[0].axes
+    assert len(panels) == 6
+    for panel in panels:
+        assert panel.get_xlabel() and panel.get_ylabel() and panel.get_title()
+    lines = {line.get_label(): line for line in panels[3].get_lines()}
+    np.testing.assert_allclose(lines["learned"].get_xdata(), [0.05, 0.5])
+    np.testing.assert_allclose(lines["learned"].get_ydata(), evidence.sweep.error("learned"))
+    np.testing.assert_allclose(lines["γ = λ = 1"].get_ydata(), evidence.sweep.error("ones"))
+
+
 @pytest.mark.parametrize(
     "switches",
     [

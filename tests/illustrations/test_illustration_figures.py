@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from meta_impala.illustrations import experiments, explained_figure, explanations, figure, results
+from meta_impala.illustrations import figure, results
 from meta_impala.illustrations.process_drawing import COLOURS
 from meta_impala.illustrations.settings import Settings, resolve
-from meta_impala.illustrations.simulation import simulate
 
 pytest.importorskip("matplotlib")
 
@@ -14,8 +13,7 @@ pytest.importorskip("matplotlib")
 @pytest.fixture
 def saved(monkeypatch):
     figures = []
-    for module in (figure, explained_figure):
-        monkeypatch.setattr(module, "save", lambda drawn, path: figures.append(drawn))
+    monkeypatch.setattr(figure, "save", lambda drawn, path: figures.append(drawn))
     return figures
 
 
@@ -82,20 +80,3 @@ def test_the_caption_fits_the_indexing():
         left = figure.caption(resolve(Settings(example=example, indexing="left")))
         assert "arrived in" in arrived and "state 1" in arrived
         assert "one state earlier" in left
-
-
-@pytest.mark.parametrize("example", ["discount", "bootstrap"])
-def test_the_explanations_are_six_panels(example, saved, monkeypatch):
-    monkeypatch.setattr(experiments, "STEP_SIZES", (0.1, 0.5))
-    monkeypatch.setattr(experiments, "GRID", np.array([0.0, 1.0]))
-    settings = resolve(Settings(example=example, episodes=20, seeds=3, num_states=3))
-    evidence = explanations.gather(settings, simulate(settings))
-    explained_figure.draw(None, settings, evidence)
-    panels = saved[0].axes
-    assert len(panels) == 6
-    for panel in panels:
-        assert panel.get_xlabel() and panel.get_ylabel() and panel.get_title()
-    lines = {line.get_label(): line for line in panels[3].get_lines()}
-    np.testing.assert_allclose(lines["learned"].get_xdata(), [0.1, 0.5])
-    np.testing.assert_allclose(lines["learned"].get_ydata(), evidence.sweep.error("learned"))
-    np.testing.assert_allclose(lines["γ = λ = 1"].get_ydata(), evidence.sweep.error("ones"))
