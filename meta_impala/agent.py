@@ -5,13 +5,15 @@ Shared by learner, actors and evaluation, so that all three see the same inputs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from meta_impala.algorithm.eta_schedule import EtaSchedule
 from meta_impala.algorithm.losses import action_log_probs
-from meta_impala.algorithm.meta_parameters import Eta, embedding_input
+from meta_impala.algorithm.meta_parameters import Eta, MetaParameters, embedding_input
 from meta_impala.config import Config
 from meta_impala.environments import Description
 from meta_impala.networks.actor_critic import ActorCritic, NetworkInputs, NetworkSettings
@@ -23,12 +25,42 @@ class Snapshot(NamedTuple):
     Attributes:
       version: learner updates behind it.
       parameters: θ, in the order of the network's `trainable_variables`.
-      eta: `[2]` γ and λ that the network is fed.
+      eta: `[2]`, the γ and λ that the network is fed; with an η per state the logits' weights
+        `[F+1, n]` (see `MetaParameters.at_states`).
     """
 
     version: int
     parameters: tuple[tf.Tensor, ...]
     eta: tf.Tensor
+
+
+def meta_parameters_of(config: Config) -> MetaParameters:
+    """η and η' of a resolved config."""
+    assert config.lambda_ is not None, "the config is not resolved"
+    return MetaParameters(
+        learned=config.learned,
+        gamma=config.gamma,
+        lambda_=config.lambda_,
+        reference_gamma=config.reference_gamma,
+        reference_lambda=config.reference_lambda,
+        gamma_range=(config.gamma_min, config.gamma_max),
+        lambda_range=(config.lambda_min, config.lambda_max),
+        tracking=config.tracked,
+    )
+
+
+def eta_is_per_state(config: Config) -> bool:
+    """Whether η is a function of the state."""
+    return bool(config.learned) and config.meta_parameter_scope == "state"
+
+
+def eta_schedule_of(config: Config) -> EtaSchedule:
+    """What η the unrolls of a resolved config are played with."""
+    return EtaSchedule(
+        pairs=config.eta_pairs if config.eta_schedule == "mixture" else (),
+        draws=config.eta_draws if config.eta_schedule == "random" else {},
+        per_state=eta_is_per_state(config),
+    )
 
 
 def make_network(
@@ -43,6 +75,7 @@ def make_network(
         mlp_sizes=config.mlp_widths,
         eta_embedding_size=config.eta_embedding_size or 0,
         last_action_and_reward=config.last_action_and_reward,
+        second_value_head=config.second_value_head,
     )
     tf.random.set_seed(config.seed)
     network = ActorCritic(settings, dtype)
@@ -73,11 +106,16 @@ class Policy:
         """
         self._network = network
         self._reward_clip = config.reward_clip
-        self._embedding_kind = config.eta_embedding_input
+        self._embedding = config.eta_embedding_input
+        self._meta_parameters = meta_parameters_of(config)
+        self._per_state = eta_is_per_state(config)
+        eta_shape = [num_envs, 2]
+        if self._per_state:
+            eta_shape = [network.num_features + 1, len(config.learned)]
         state_size = network.settings.core_state_size
         signature = (
             [tf.TensorSpec(v.shape, v.dtype) for v in network.trainable_variables],
-            tf.TensorSpec([2], tf.float32),
+            tf.TensorSpec(eta_shape, tf.float32),
             tf.TensorSpec(
                 [num_envs, *description.observation_shape],
                 tf.as_dtype(description.observation_dtype),
@@ -99,7 +137,13 @@ class Policy:
                 clip_rewards(rewards, self._reward_clip)[tf.newaxis],
                 resets[tf.newaxis],
             )
-            eta_input = embedding_input(Eta(eta[0], eta[1]), self._embedding_kind)
+
+            def eta_input(features):
+                of_state = Eta(eta[tf.newaxis, :, 0], eta[tf.newaxis, :, 1])
+                if self._per_state:
+                    of_state = self._meta_parameters.at_states(eta, features)
+                return embedding_input(of_state, self._embedding)
+
             output = self._network.at_parameters(parameters, inputs, core_state, eta_input)
             logits = output.policy_logits[0]
             actions = tf.random.stateless_categorical(logits, 1, seed, dtype=tf.int32)[:, 0]
@@ -107,7 +151,8 @@ class Policy:
 
     def __call__(
         self,
-        snapshot: Snapshot,
+        parameters: Sequence[tf.Tensor],
+        eta: np.ndarray,
         observations: np.ndarray,
         last_actions: np.ndarray,
         rewards: np.ndarray,
@@ -118,7 +163,8 @@ class Policy:
         """One action per environment.
 
         Args:
-          snapshot: what acts.
+          parameters: θ, of a `Snapshot`.
+          eta: `[N, 2]` γ and λ of each environment; with an η per state `Snapshot.eta`.
           observations: `[N, ...]`.
           last_actions: `[N]` int32.
           rewards: `[N]` float32, raw, received on arriving here.
@@ -130,8 +176,8 @@ class Policy:
           Actions `[N]` int32, their log-probabilities `[N]` float32, core state `[N, S]`.
         """
         results = self._concrete(
-            list(snapshot.parameters),
-            snapshot.eta,
+            list(parameters),
+            tf.constant(eta),
             tf.constant(observations),
             tf.constant(last_actions),
             tf.constant(rewards),

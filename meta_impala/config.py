@@ -18,6 +18,7 @@ from typing import Any
 from meta_impala.errors import UserError
 
 IMPALA = "IMPALA, arXiv 1802.01561"
+BONNET = "Bonnet et al. 2022"
 XU = "Xu et al. 2018, arXiv 1805.09801"
 OURS = "our choice"
 
@@ -114,6 +115,26 @@ class Config:
         low=0.0,
         high=1.0,
     )
+    gamma_min: float = _setting(
+        0.0, "Lower end of the range of a learned γ.", source=OURS, low=0.0, high=1.0
+    )
+    gamma_max: float = _setting(
+        1.0, "Upper end of the range of a learned γ.", source=OURS, low=0.0, high=1.0
+    )
+    lambda_min: float = _setting(
+        0.0, "Lower end of the range of a learned λ.", source=OURS, low=0.0, high=1.0
+    )
+    lambda_max: float = _setting(
+        1.0, "Upper end of the range of a learned λ.", source=OURS, low=0.0, high=1.0
+    )
+    meta_parameter_scope: str = _setting(
+        "global",
+        "global: one γ and λ for all states; state: γ(s) and λ(s) of the state arrived in, from "
+        "the torso's features (which they do not train).",
+        source=XU + " (state was tried and did not help)",
+        choices=("global", "state"),
+        on_resume=NEVER,
+    )
     reference_gamma: float = _setting(
         0.995, "γ', the fixed discount of the meta objective.", source=XU, low=0.0, high=1.0
     )
@@ -124,6 +145,32 @@ class Config:
         low=0.0,
         high=1.0,
     )
+    reference_tracking: str = _setting(
+        "none",
+        "Which parts of η' are not fixed but the current γ, λ (as constants).",
+        source="a question of the paper's reviewer",
+        choices=("none", "gamma", "lambda", "gamma,lambda"),
+    )
+    eta_schedule: str = _setting(
+        "learned",
+        "learned: by the meta-gradient. The others condition on η as ever but learn none of it: "
+        "fixed (at --gamma, --lambda), random (drawn for every unroll), mixture (one of "
+        "--eta_mixture for every unroll): the control for multi-task learning.",
+        source="a question of the paper's reviewer",
+        choices=("learned", "fixed", "random", "mixture"),
+        on_resume=NEVER,
+    )
+    eta_mixture: str = _setting(
+        "0.98,0.9;0.99,0.95;0.995,1",
+        "The set of --eta_schedule=mixture: γ,λ;γ,λ;…",
+        source=OURS,
+    )
+    eta_random_gamma: str = _setting(
+        "0.9,0.999",
+        "Ends of the draws of γ of --eta_schedule=random, inside (0, 1); the logits are uniform.",
+        source=OURS,
+    )
+    eta_random_lambda: str = _setting("0.9,0.999", "The same for λ.", source=OURS)
     meta_batch_size: int = _setting(
         8,
         "B', trajectories of the next batch that judge an update; at most --batch_size.",
@@ -131,12 +178,33 @@ class Config:
         source=XU + " (from memory)",
         low=0,
     )
+    meta_data: str = _setting(
+        "next_batch",
+        "Which data τ' judge an update. next_batch: B' trajectories of the batch that is learned "
+        "from next; held_out: B' trajectories of the same batch, which are not learned from; swap: "
+        "two batches take turns, each is learned from and then judges the update on the other.",
+        source=XU + " (next_batch: arXiv v1; swap: its appendix)",
+        choices=("next_batch", "held_out", "swap"),
+    )
+    meta_optimizer: str = _setting(
+        "adam",
+        "Optimiser of the logits of η.",
+        source=XU + " (from memory)",
+        choices=("adam", "rmsprop", "sgd"),
+        on_resume=NEVER,
+    )
     meta_learning_rate: float = _setting(
         1e-3,
-        "β, step size of Adam on the logits of η.",
+        "β, step size on the logits of η.",
         source=XU + " (from memory)",
         low=0.0,
         low_open=True,
+    )
+    meta_max_gradient_norm: float = _setting(
+        0.0,
+        "Clip of the meta-gradient's norm; 0 for none.",
+        source="the paper is silent; later work has 0.1 to 1",
+        low=0.0,
     )
     eta_embedding_size: int | None = _setting(
         None,
@@ -160,11 +228,85 @@ class Config:
         source="the paper is silent; reference is how its reviewer reads it",
         choices=("reference", "current"),
     )
+    meta_gradient_paths: str = _setting(
+        "returns",
+        "Along which paths η acts on the inner update. returns: γ and λ in the targets; embedding: "
+        "also through e_η to policy, value and entropy, and to the V of the targets; "
+        "importance_weights: also to ρ and c.",
+        source=XU + ", equation (13), has returns",
+        choices=("returns", "embedding", "importance_weights"),
+    )
     meta_gradient_mode: str = _setting(
-        "nested_tapes",
-        "How the meta-gradient is computed; both give the same number.",
+        "auto",
+        "How the meta-gradient is computed: nested_tapes and reverse_over_forward give the same "
+        "number; a trace needs accumulative_trace. auto takes that with a trace, else "
+        "nested_tapes.",
         source=OURS,
-        choices=("nested_tapes", "reverse_over_forward"),
+        choices=("auto", "nested_tapes", "reverse_over_forward", "accumulative_trace"),
+    )
+    trace_decay: float = _setting(
+        0.0,
+        "μ of the accumulative trace z' = μ z + ∂f/∂η (4); 0 for the exact gradient of one update.",
+        source=XU,
+        low=0.0,
+        high=1.0,
+        on_resume=NEVER,
+    )
+    trace_curvature: bool = _setting(
+        False,
+        "z' = μ (I + ∂f/∂θ) z + ∂f/∂η instead, ∂f/∂θ of the whole update. Needs --trace_decay.",
+        source=XU,
+    )
+    differentiate_second_moment: bool = _setting(
+        True,
+        "Whether the meta-gradient goes through the inner optimiser's second moment.",
+        source="the paper is silent",
+    )
+    differentiate_clip: bool = _setting(
+        True,
+        "Whether the meta-gradient goes through the coefficient of the gradient clip.",
+        source="the paper is silent",
+    )
+
+    # The meta objective.
+    meta_policy_cost: float = _setting(
+        1.0, "Weight of the policy gradient in J'.", source=XU, low=0.0
+    )
+    meta_baseline_cost: float = _setting(
+        0.0, "Weight of the value loss ½(vs'−V')² in J'.", source=XU, low=0.0
+    )
+    meta_entropy_cost: float = _setting(
+        0.0, "Weight of the entropy in J'.", unit="per nat", source=XU, low=0.0
+    )
+    meta_kl_cost: float = _setting(
+        0.0,
+        "Weight of KL(π_θ', π_θ) in J'.",
+        unit="per nat",
+        source=XU + " has none; STACX, arXiv 2002.12928",
+        low=0.0,
+    )
+    meta_value_head: str = _setting(
+        "shared",
+        "Whose values judge in J'. shared: those of the critic that η trains; reference: of a "
+        "second value head, trained at η'.",
+        source=XU + "; " + BONNET,
+        choices=("shared", "reference"),
+        on_resume=NEVER,
+    )
+    meta_advantage_normalization: str = _setting(
+        "none",
+        "Whether the advantages of J' are normalised by their moving mean and deviation.",
+        source=XU + "; later work has ema",
+        choices=("none", "ema"),
+        on_resume=NEVER,
+    )
+    meta_advantage_decay: float = _setting(
+        0.99,
+        "Decay per update of these moving moments.",
+        source=OURS,
+        low=0.0,
+        high=1.0,
+        high_open=True,
     )
 
     # The inner objective and its optimiser.
@@ -174,8 +316,15 @@ class Config:
     batch_size: int = _setting(
         32, "B, trajectories per update.", unit="unrolls", source=IMPALA, low=1, high=65_536
     )
+    inner_optimizer: str = _setting(
+        "rmsprop",
+        "Optimiser of the agent's parameters.",
+        source=IMPALA,
+        choices=("rmsprop", "sgd", "adam"),
+        on_resume=NEVER,
+    )
     learning_rate: float = _setting(
-        6e-4, "Step size of RMSProp at the start.", source=IMPALA, low=0.0, low_open=True
+        6e-4, "Its step size at the start.", source=IMPALA, low=0.0, low_open=True
     )
     learning_rate_schedule: str = _setting(
         "linear",
@@ -197,6 +346,25 @@ class Config:
         source=IMPALA + ", Atari table; its released code has 0.1",
         low=0.0,
         low_open=True,
+    )
+    adam_beta1: float = _setting(
+        0.9,
+        "Decay of Adam's first moment, if it is the inner optimiser.",
+        source="Kingma and Ba 2015",
+        low=0.0,
+        high=1.0,
+        high_open=True,
+    )
+    adam_beta2: float = _setting(
+        0.999,
+        "Decay of its second moment.",
+        source="Kingma and Ba 2015",
+        low=0.0,
+        high=1.0,
+        high_open=True,
+    )
+    adam_epsilon: float = _setting(
+        1e-8, "Its ε, outside the root.", source="Kingma and Ba 2015", low=0.0, low_open=True
     )
     max_gradient_norm: float = _setting(
         40.0, "Clip of the gradient's global norm; 0 for none.", source=IMPALA, low=0.0
@@ -222,6 +390,13 @@ class Config:
         source=IMPALA,
         low=0.0,
         low_open=True,
+    )
+    policy_return: str = _setting(
+        "mixed",
+        "The return of the policy's advantage. mixed: r + γ[λ vs + (1−λ)V] of the next state, on "
+        "policy the λ-return of equation (12); next_target: r + γ vs.",
+        source="the paper is silent; IMPALA has next_target, the same at λ = 1",
+        choices=("mixed", "next_target"),
     )
 
     # The network.
@@ -322,11 +497,44 @@ class Config:
     )
 
     @property
-    def learned(self) -> tuple[str, ...]:
-        """The meta-parameters that are learned, in the order of the entries of x."""
+    def varied(self) -> tuple[str, ...]:
+        """The meta-parameters that are learned, or drawn (`eta_schedule`)."""
         if self.meta_parameters == "none":
             return ()
         return tuple(self.meta_parameters.split(","))
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """The meta-parameters that are learned, in the order of the entries of x."""
+        return self.varied if self.eta_schedule == "learned" else ()
+
+    @property
+    def tracked(self) -> tuple[str, ...]:
+        """The parts of η' that are the current values."""
+        return (
+            () if self.reference_tracking == "none" else tuple(self.reference_tracking.split(","))
+        )
+
+    @property
+    def second_value_head(self) -> bool:
+        """Whether the network has a value head trained at η'."""
+        return bool(self.varied) and self.meta_value_head == "reference"
+
+    @property
+    def eta_pairs(self) -> tuple[tuple[float, float], ...]:
+        """`eta_mixture` as numbers."""
+        pairs = (pair.split(",") for pair in self.eta_mixture.split(";"))
+        return tuple((float(gamma), float(lambda_)) for gamma, lambda_ in pairs)
+
+    @property
+    def eta_draws(self) -> dict[str, tuple[float, float]]:
+        """`eta_random_gamma` and `eta_random_lambda` as numbers, of what is varied."""
+        texts = {"gamma": self.eta_random_gamma, "lambda": self.eta_random_lambda}
+        draws = {}
+        for name in self.varied:
+            low, high = texts[name].split(",")
+            draws[name] = (float(low), float(high))
+        return draws
 
     @property
     def mlp_widths(self) -> tuple[int, ...]:
@@ -412,18 +620,30 @@ def resolve(config: Config) -> Config:
     if config.lambda_ is None:
         config = dataclasses.replace(config, lambda_=0.99 if "lambda" in learned else 1.0)
     if config.eta_embedding_size is None:
-        config = dataclasses.replace(config, eta_embedding_size=16 if learned else 0)
-    for name, start in (("gamma", config.gamma), ("lambda", config.lambda_)):
-        if name in learned and start in (0.0, 1.0):
+        config = dataclasses.replace(config, eta_embedding_size=16 if config.varied else 0)
+    if config.meta_gradient_mode == "auto":
+        mode = "accumulative_trace" if config.trace_decay else "nested_tapes"
+        config = dataclasses.replace(config, meta_gradient_mode=mode)
+    for name, start, low, high in (
+        ("gamma", config.gamma, config.gamma_min, config.gamma_max),
+        ("lambda", config.lambda_, config.lambda_min, config.lambda_max),
+    ):
+        if low >= high:
+            raise UserError(f"--{name}_min={low}: must be below --{name}_max={high}")
+        if name in learned and not low < start < high:  # type: ignore[operator]
             raise UserError(
                 f"--{name}={start}: {name} is learned, so its start must lie in the open range "
-                "(0, 1): at exactly 0 or 1 its logit is infinite"
+                f"({low:g}, {high:g}): at its ends its logit is infinite"
             )
-    if learned and not 1 <= config.meta_batch_size <= config.batch_size:
+    most_judges = config.batch_size - (config.meta_data == "held_out")
+    if learned and not 1 <= config.meta_batch_size <= most_judges:
+        why = ", one less than --batch_size with --meta_data=held_out"
         raise UserError(
-            f"--meta_batch_size={config.meta_batch_size}: must be in [1, {config.batch_size}] "
-            f"(--batch_size) while --meta_parameters={config.meta_parameters} is learned"
+            f"--meta_batch_size={config.meta_batch_size}: must be in [1, {most_judges}] "
+            f"(--batch_size{why if most_judges < config.batch_size else ''}) while "
+            f"--meta_parameters={config.meta_parameters} is learned"
         )
+    _check_method(config)
     larger = max(config.envs_per_actor, config.batch_size)
     if larger % min(config.envs_per_actor, config.batch_size):
         raise UserError(
@@ -446,6 +666,77 @@ def resolve(config: Config) -> Config:
             f"--learner_device={config.learner_device}: must be auto, cpu, gpu or gpu:N"
         )
     return config
+
+
+def _check_method(config: Config) -> None:
+    """The switches of the meta-gradient that do not go together, and the sets of η."""
+    mode = config.meta_gradient_mode
+    if config.trace_decay and mode != "accumulative_trace":
+        raise UserError(
+            f"--meta_gradient_mode={mode}: has no trace; --trace_decay={config.trace_decay:g} "
+            "needs accumulative_trace (or auto)"
+        )
+    if config.trace_curvature and not config.trace_decay:
+        raise UserError("--trace_curvature=True: needs --trace_decay above 0; at 0 nothing is kept")
+    if config.meta_parameter_scope == "state":
+        if mode == "accumulative_trace":
+            raise UserError(
+                "--meta_parameter_scope=state: has no trace (it would keep a copy of the network "
+                "for every weight of γ(s) and λ(s)); use --trace_decay=0 and nested_tapes or "
+                "reverse_over_forward, or global"
+            )
+        if config.varied and not config.learned:
+            raise UserError(
+                f"--eta_schedule={config.eta_schedule}: must be learned with "
+                "--meta_parameter_scope=state; what is drawn is one η for an unroll"
+            )
+    if config.meta_gradient_paths != "returns" and config.learned and not config.eta_embedding_size:
+        raise UserError(
+            f"--meta_gradient_paths={config.meta_gradient_paths}: needs an embedding of η, "
+            "--eta_embedding_size is 0; must be returns"
+        )
+    if config.eta_schedule in ("random", "mixture") and not config.varied:
+        raise UserError(
+            f"--eta_schedule={config.eta_schedule}: needs --meta_parameters to say what is drawn; "
+            "they are none"
+        )
+    if config.eta_schedule == "mixture":
+        _check_mixture(config)
+    if config.eta_schedule == "random":
+        _check_draws(config)
+
+
+def _check_mixture(config: Config) -> None:
+    try:
+        pairs = config.eta_pairs
+    except ValueError:
+        pairs = ()
+    if not pairs or not all(0.0 <= value <= 1.0 for pair in pairs for value in pair):
+        raise UserError(
+            f"--eta_mixture={config.eta_mixture}: must be pairs γ,λ of numbers in [0, 1], "
+            "separated by semicolons, for example 0.99,1;0.995,1"
+        )
+    for index, name in enumerate(("gamma", "lambda")):
+        fixed = config.gamma if name == "gamma" else config.lambda_
+        if name not in config.varied and any(p[index] != fixed for p in pairs):
+            raise UserError(
+                f"--eta_mixture={config.eta_mixture}: {name} must be {fixed:g} (--{name}) "
+                f"throughout with --meta_parameters={config.meta_parameters}"
+            )
+
+
+def _check_draws(config: Config) -> None:
+    for name in config.varied:
+        text = config.eta_random_gamma if name == "gamma" else config.eta_random_lambda
+        try:
+            low, high = map(float, text.split(","))
+        except ValueError:
+            low = high = 0.0
+        if not 0.0 < low < high < 1.0:
+            raise UserError(
+                f"--eta_random_{name}={text}: must be two numbers LOW,HIGH with "
+                "0 < LOW < HIGH < 1, for example 0.9,0.999"
+            )
 
 
 def resolve_frames(config: Config, action_repeat: int) -> None:

@@ -90,16 +90,23 @@ def random_batch(
         truncations=tf.constant(truncations),
         behaviour_log_probs=tf.constant(log_probs, tf.float32),
         core_state=tf.constant(0.5 * random.normal(size=(columns, state_size)), tf.float32),
+        eta=tf.constant(random.uniform(0.5, 1.0, (columns, 2)), tf.float32),
     )
 
 
 def shake(agent: Agent, seed: int, scale: float = 0.1) -> None:
-    """Moves weights and mean squares off their special starts (zeros and ones)."""
+    """Moves weights and slots off their special starts (zeros and ones)."""
     random = np.random.default_rng(seed)
     for variable in agent.network.trainable_variables:
         variable.assign_add(scale * random.normal(size=variable.shape))
-    for variable in agent.learner.state.mean_squares:
-        variable.assign(random.uniform(0.05, 1.0, variable.shape))
+    for name, slots in agent.learner.state.slots.items():
+        for slot in slots:
+            if name == "count":
+                slot.assign(5)
+            elif name == "first_moments":
+                slot.assign(random.normal(size=slot.shape))
+            else:
+                slot.assign(random.uniform(0.05, 1.0, slot.shape))
 
 
 @contextlib.contextmanager
@@ -130,11 +137,14 @@ def vtrace_ground_truth(
     rho_clip: float = 1.0,
     c_clip: float = 1.0,
     pg_rho_clip: float = 1.0,
+    next_target: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """V-trace as IMPALA's equation (1) has it, one sum of products per state, O(T²):
 
         vs_s = V_s + Σ_{t=s}^{T−1} (Π_{i=s}^{t−1} γ_{i+1} c_i) ρ_t (r_{t+1} + γ_{t+1} V_{t+1} − V_t)
         c_i = λ_{i+1} min(c̄, π/μ),  ρ_t = min(ρ̄, π/μ)
+
+    With `next_target` the policy's return is r + γ vs of the next state, whatever λ is.
 
     Discounts and λ may be complex, for derivatives by the complex step.
 
@@ -162,6 +172,8 @@ def vtrace_ground_truth(
                 vs[s, b] += product * rho * error
         for t in range(unroll_length):
             mixed = lambdas[t, b] * vs[t + 1, b] + (1.0 - lambdas[t, b]) * values[t + 1, b]
+            if next_target:
+                mixed = vs[t + 1, b]
             q = rewards[t, b] + discounts[t, b] * mixed
             advantages[t, b] = min(pg_rho_clip, ratios[t, b]) * (q - values[t, b])
     return vs[:-1], advantages

@@ -1,14 +1,18 @@
-"""The meta-gradient dJ'/dx through one inner update, in two derivations.
+"""The meta-gradient dJ'/dx through one inner update, in three derivations.
 
     g = ∇_θ J(τ, θ, η(x)),    θ' = θ − U(g),    dJ'/dx = dJ'(τ', θ', η')/dθ' · dθ'/dx
 
-(Xu et al. 2018, equations 1 and 2, with μ = 0: the exact one-step gradient.) U holds clip,
-optimiser and learning rate, and is a function of η through g.
+(Xu et al. 2018, equations 1 and 2.) U holds clip, optimiser and learning rate, and is a function of
+η through g.
 
-`nested_tapes` is the definition, written down: an outer tape around everything.
+`nested_tapes` is the definition for μ = 0, written down: an outer tape around everything.
 `reverse_over_forward` never differentiates a backward pass: with u = Pᵀ dJ'/dθ' held constant,
 where P = ∂U/∂g, it is dJ'/dx = −∂/∂x ⟨u, ∇_θ J⟩, and ⟨u, ∇_θ J⟩ is the forward-mode derivative of
 J along u. Each is an oracle for the other.
+`accumulative_trace` is equation (4), z ≈ dθ/dx carried from update to update, for μ > 0.
+
+All three differentiate J by *copies* of θ. An objective that holds the tensors it was given as θ
+itself therefore holds constants; only the trace with curvature looks through them.
 """
 
 from __future__ import annotations
@@ -32,8 +36,10 @@ class InnerUpdate(NamedTuple):
 InnerObjective = Callable[[Tensors, tf.Tensor], tuple[tf.Tensor, Any]]
 # g -> U(g)
 UpdateRule = Callable[[Tensors], InnerUpdate]
-# θ' -> J'
-MetaObjective = Callable[[Tensors], tf.Tensor]
+# θ' -> (J', anything worth keeping)
+MetaObjective = Callable[[Tensors], tuple[tf.Tensor, Any]]
+# z: for every entry of x, a list like θ.
+Trace = Sequence[Tensors]
 
 
 class InnerStep(NamedTuple):
@@ -58,17 +64,39 @@ class MetaStep(NamedTuple):
     Attributes:
       inner: the inner update, bit-equal to the one without a meta-gradient.
       meta_loss: J', a scalar.
+      meta_auxiliary: what the meta objective returned beside J'.
       meta_gradient: dJ'/dx, of the shape of x.
+      trace: z' of `accumulative_trace`, else None.
     """
 
     inner: InnerStep
     meta_loss: tf.Tensor
+    meta_auxiliary: Any
     meta_gradient: tf.Tensor
+    trace: list[list[tf.Tensor]] | None = None
 
 
 def _gradients(tape: tf.GradientTape, loss: tf.Tensor, sources: Tensors) -> list[tf.Tensor]:
     # A parameter the loss does not reach (the embedding of an η of width 0, say) has gradient 0.
     return tape.gradient(loss, list(sources), unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+
+def _copies(tensors: Tensors) -> list[tf.Tensor]:
+    return [tf.identity(tensor) for tensor in tensors]
+
+
+def _updated(parameters: Tensors, updates: Tensors) -> list[tf.Tensor]:
+    return [parameter - update for parameter, update in zip(parameters, updates, strict=True)]
+
+
+def _judged(
+    meta_objective: MetaObjective, parameters: Tensors
+) -> tuple[tf.Tensor, Any, list[tf.Tensor]]:
+    """J', what came with it, and dJ'/dθ'."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(parameters)
+        meta_loss, auxiliary = meta_objective(parameters)
+    return meta_loss, auxiliary, _gradients(tape, meta_loss, parameters)
 
 
 def inner_step(
@@ -82,15 +110,12 @@ def inner_step(
       inner_objective: (θ, x) -> (J, auxiliary).
       update_rule: U.
     """
-    parameters = list(parameters)
+    live = _copies(parameters)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(parameters)
-        loss, loss_auxiliary = inner_objective(parameters, x)
-    updates, update_auxiliary = update_rule(_gradients(tape, loss, parameters))
-    new_parameters = [
-        parameter - update for parameter, update in zip(parameters, updates, strict=True)
-    ]
-    return InnerStep(new_parameters, loss, loss_auxiliary, update_auxiliary)
+        tape.watch(live)
+        loss, loss_auxiliary = inner_objective(live, x)
+    updates, update_auxiliary = update_rule(_gradients(tape, loss, live))
+    return InnerStep(_updated(parameters, updates), loss, loss_auxiliary, update_auxiliary)
 
 
 def nested_tapes(
@@ -104,17 +129,17 @@ def nested_tapes(
 
     Args:
       parameters: θ, tensors.
-      x: logits of η, a vector.
+      x: logits of η, of any shape.
       inner_objective: (θ, x) -> (J, auxiliary); the only place where x enters.
       update_rule: U, differentiable.
-      meta_objective: θ' -> J'.
+      meta_objective: θ' -> (J', auxiliary).
     """
     with tf.GradientTape(watch_accessed_variables=False) as outer_tape:
         outer_tape.watch(x)
         step = inner_step(parameters, x, inner_objective, update_rule)
-        meta_loss = meta_objective(step.parameters)
+        meta_loss, meta_auxiliary = meta_objective(step.parameters)
     (meta_gradient,) = _gradients(outer_tape, meta_loss, [x])
-    return MetaStep(step, meta_loss, meta_gradient)
+    return MetaStep(step, meta_loss, meta_auxiliary, meta_gradient)
 
 
 def reverse_over_forward(
@@ -129,23 +154,18 @@ def reverse_over_forward(
     No graph of the backward pass of J is kept. The product with Pᵀ (not P) matters: clip and
     RMSProp each have a symmetric Jacobian, their product has not.
     """
-    parameters = list(parameters)
+    live = _copies(parameters)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(parameters)
-        loss, loss_auxiliary = inner_objective(parameters, x)
-    gradients = _gradients(tape, loss, parameters)
+        tape.watch(live)
+        loss, loss_auxiliary = inner_objective(live, x)
+    gradients = _gradients(tape, loss, live)
 
     with tf.GradientTape(watch_accessed_variables=False) as update_tape:
         update_tape.watch(gradients)
         updates, update_auxiliary = update_rule(gradients)
-    new_parameters = [
-        parameter - update for parameter, update in zip(parameters, updates, strict=True)
-    ]
+    inner = InnerStep(_updated(parameters, updates), loss, loss_auxiliary, update_auxiliary)
 
-    with tf.GradientTape(watch_accessed_variables=False) as meta_tape:
-        meta_tape.watch(new_parameters)
-        meta_loss = meta_objective(new_parameters)
-    sensitivities = _gradients(meta_tape, meta_loss, new_parameters)  # dJ'/dθ'
+    meta_loss, meta_auxiliary, sensitivities = _judged(meta_objective, inner.parameters)
     direction = update_tape.gradient(
         list(updates),
         gradients,
@@ -153,17 +173,68 @@ def reverse_over_forward(
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )  # u = Pᵀ dJ'/dθ', a constant of what follows
 
+    live = _copies(parameters)
     with tf.GradientTape(watch_accessed_variables=False) as x_tape:
         x_tape.watch(x)
-        with tf.autodiff.ForwardAccumulator(parameters, direction) as accumulator:
-            again, _ = inner_objective(parameters, x)
+        with tf.autodiff.ForwardAccumulator(live, direction) as accumulator:
+            again, _ = inner_objective(live, x)
         directional = accumulator.jvp(again, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     (mixed,) = _gradients(x_tape, directional, [x])
-    inner = InnerStep(new_parameters, loss, loss_auxiliary, update_auxiliary)
-    return MetaStep(inner, meta_loss, -mixed)
+    return MetaStep(inner, meta_loss, meta_auxiliary, -mixed)
 
 
-MODES: dict[str, Callable[..., MetaStep]] = {
-    "nested_tapes": nested_tapes,
-    "reverse_over_forward": reverse_over_forward,
-}
+def accumulative_trace(
+    parameters: Tensors,
+    x: tf.Tensor,
+    inner_objective: InnerObjective,
+    update_rule: UpdateRule,
+    meta_objective: MetaObjective,
+    *,
+    trace: Trace,
+    decay: float,
+    curvature: bool = False,
+) -> MetaStep:
+    """The meta-gradient by the accumulative trace of equations (3) to (5).
+
+        z' = A z + ∂f/∂x,    A = μ I, or with curvature μ (I + ∂f/∂θ),    dJ'/dx ≈ dJ'/dθ' · z'
+
+    ∂f/∂θ is the derivative of the whole update f = −U(∇_θ J): also through the targets and ρ, which
+    J's own gradient holds constant (that the objective must allow: it computes them from the very
+    tensors given here as θ). The slots of the update rule count as constants. Every entry of x
+    costs one forward-mode pass over the update.
+
+    With μ = 1, curvature, plain gradient descent and x held fixed, z is dθ/dx over all updates so
+    far, exactly. With μ = 0 the result is that of `nested_tapes`.
+
+    Args:
+      trace: z before this update; for every entry of x a list like θ.
+      decay: μ.
+      curvature: whether A is μ (I + ∂f/∂θ).
+      others: as in `nested_tapes`; x is `[n]`.
+
+    Returns:
+      `MetaStep` with z' as its `trace`.
+    """
+    parameters = list(parameters)
+    steps, new_trace = [], []
+    for index, carried in enumerate(trace):
+        decayed = [decay * z for z in carried]
+        tangents = decayed if curvature else [tf.zeros_like(z) for z in decayed]
+        unit = tf.one_hot(index, x.shape[0], dtype=x.dtype)
+        with tf.autodiff.ForwardAccumulator([*parameters, x], [*tangents, unit]) as accumulator:
+            step = inner_step(parameters, x, inner_objective, update_rule)
+        # θ' = θ + f, so with curvature this is μ (I + ∂f/∂θ) z + ∂f/∂x at once.
+        moved = accumulator.jvp(step.parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        if not curvature:
+            moved = [z + new for z, new in zip(decayed, moved, strict=True)]
+        new_trace.append(moved)
+        steps.append(step)
+    inner = steps[0]
+    meta_loss, meta_auxiliary, sensitivities = _judged(meta_objective, inner.parameters)
+    meta_gradient = tf.stack(
+        [
+            tf.add_n([tf.reduce_sum(u * z) for u, z in zip(sensitivities, column, strict=True)])
+            for column in new_trace
+        ]
+    )
+    return MetaStep(inner, meta_loss, meta_auxiliary, meta_gradient, new_trace)

@@ -1,18 +1,23 @@
-"""Optimisers as differentiable functions: (gradients, state) -> (updates, new state).
+"""Optimisers as differentiable functions: (gradients, slots) -> (updates, new slots).
 
 An update is *subtracted* from the parameters. Everything here can be differentiated in the
 gradients, because the meta-gradient goes through the inner step (Xu et al. 2018, equation 2):
-the clip and the mean square are part of that step.
+the clip and the second moment are part of that step, unless the caller asks to hold them constant.
+
+`Sgd`, `RMSProp` and `Adam` are the same kind of object, and serve θ and the logits of η alike.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import tensorflow as tf
 
 Tensors = Sequence[tf.Tensor]
+# What an optimiser remembers, by name; every list is in the order of the parameters.
+Slots = dict[str, list[tf.Tensor]]
 
 
 class ClippedGradients(NamedTuple):
@@ -21,14 +26,6 @@ class ClippedGradients(NamedTuple):
     gradients: list[tf.Tensor]
     norm: tf.Tensor
     coefficient: tf.Tensor
-
-
-class AdamState(NamedTuple):
-    """First and second moment (shaped as the parameter) and the number of updates made."""
-
-    first_moment: tf.Tensor
-    second_moment: tf.Tensor
-    count: tf.Tensor
 
 
 def safe_sqrt(square: tf.Tensor) -> tf.Tensor:
@@ -46,92 +43,148 @@ def global_norm(tensors: Tensors) -> tf.Tensor:
     return safe_sqrt(tf.add_n([tf.reduce_sum(tf.square(tensor)) for tensor in tensors]))
 
 
-def clip_by_global_norm(gradients: Tensors, max_norm: float) -> ClippedGradients:
+def clip_by_global_norm(
+    gradients: Tensors, max_norm: float, *, differentiate_coefficient: bool = True
+) -> ClippedGradients:
     """Scales the gradients so that their global norm is at most `max_norm`.
 
     Args:
       gradients: any shapes.
       max_norm: the largest global norm left alone; 0 or below means no clip.
+      differentiate_coefficient: whether the coefficient is a function of the gradients for whoever
+        differentiates, or a constant.
 
     Returns:
-      `ClippedGradients`; the coefficient min(1, max_norm / norm) is a differentiable function of
-      the gradients.
+      `ClippedGradients`, with the coefficient min(1, max_norm / norm).
     """
     norm = global_norm(gradients)
     if max_norm <= 0:
         return ClippedGradients(list(gradients), norm, tf.ones_like(norm))
     limit = tf.constant(max_norm, norm.dtype)
     coefficient = limit / tf.maximum(norm, limit)
+    if not differentiate_coefficient:
+        coefficient = tf.stop_gradient(coefficient)
     return ClippedGradients([gradient * coefficient for gradient in gradients], norm, coefficient)
 
 
-def initial_mean_squares(parameters: Tensors) -> list[tf.Tensor]:
-    """RMSProp's state before the first update: *ones*, as TensorFlow 1 had it.
+class Optimizer(Protocol):
+    """What `Sgd`, `RMSProp` and `Adam` are."""
 
-    From zeros, as Sonnet, Keras and PyTorch have it, the first update would be 1/√(1 − decay)
-    = 3 to 10 times larger.
-    """
-    return [tf.ones_like(parameter) for parameter in parameters]
+    def initial_slots(self, parameters: Tensors) -> Slots:
+        """The slots before the first update."""
+
+    def step(
+        self, gradients: Tensors, slots: Slots, learning_rate: tf.Tensor | float
+    ) -> tuple[list[tf.Tensor], Slots]:
+        """Updates to subtract, of the shapes of the gradients, and the new slots."""
 
 
-def rmsprop(
-    gradients: Tensors,
-    mean_squares: Tensors,
-    learning_rate: tf.Tensor,
-    *,
-    decay: float,
-    epsilon: float,
-) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+@dataclasses.dataclass(frozen=True)
+class Sgd:
+    """update = learning_rate · g."""
+
+    def initial_slots(self, parameters: Tensors) -> Slots:
+        return {}
+
+    def step(
+        self, gradients: Tensors, slots: Slots, learning_rate: tf.Tensor | float
+    ) -> tuple[list[tf.Tensor], Slots]:
+        return [learning_rate * gradient for gradient in gradients], {}
+
+
+@dataclasses.dataclass(frozen=True)
+class RMSProp:
     """RMSProp without momentum in its TensorFlow 1 form: ε is *inside* the root.
 
         ms ← decay · ms + (1 − decay) g²,    update = learning_rate · g / √(ms + ε)
 
-    Args:
-      gradients: g, any shapes.
-      mean_squares: ms, of the same shapes (`initial_mean_squares`).
-      learning_rate: scalar.
+    The mean square starts at *ones*, as TensorFlow 1 had it. From zeros, as Sonnet, Keras and
+    PyTorch have it, the first update would be 1/√(1 − decay) = 3 to 10 times larger.
+
+    Attributes:
       decay: of the mean square; IMPALA's code has 0.99.
       epsilon: ε; IMPALA's Atari table has 0.01, its released code 0.1.
-
-    Returns:
-      The updates to subtract, and the new mean squares; both differentiable in the gradients.
+      differentiate_second_moment: whether the mean square in the denominator is a function of g
+        for whoever differentiates, or a constant. It changes no update.
     """
-    new_mean_squares = [
-        decay * mean_square + (1.0 - decay) * tf.square(gradient)
-        for gradient, mean_square in zip(gradients, mean_squares, strict=True)
-    ]
-    updates = [
-        learning_rate * gradient * tf.math.rsqrt(mean_square + epsilon)
-        for gradient, mean_square in zip(gradients, new_mean_squares, strict=True)
-    ]
-    return updates, new_mean_squares
+
+    decay: float
+    epsilon: float
+    differentiate_second_moment: bool = True
+
+    def initial_slots(self, parameters: Tensors) -> Slots:
+        return {"mean_squares": [tf.ones_like(parameter) for parameter in parameters]}
+
+    def step(
+        self, gradients: Tensors, slots: Slots, learning_rate: tf.Tensor | float
+    ) -> tuple[list[tf.Tensor], Slots]:
+        mean_squares = [
+            self.decay * mean_square + (1.0 - self.decay) * tf.square(gradient)
+            for gradient, mean_square in zip(gradients, slots["mean_squares"], strict=True)
+        ]
+        updates = [
+            learning_rate
+            * gradient
+            * tf.math.rsqrt(
+                _denominator(mean_square, self.differentiate_second_moment) + self.epsilon
+            )
+            for gradient, mean_square in zip(gradients, mean_squares, strict=True)
+        ]
+        return updates, {"mean_squares": mean_squares}
 
 
-def initial_adam_state(parameter: tf.Tensor) -> AdamState:
-    """Adam's state before the first update."""
-    zeros = tf.zeros_like(parameter)
-    return AdamState(zeros, zeros, tf.zeros([], tf.int64))
+@dataclasses.dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma and Ba 2015, Algorithm 1), ε outside the root of the corrected second moment.
 
-
-def adam(
-    gradient: tf.Tensor,
-    state: AdamState,
-    learning_rate: float | tf.Tensor,
-    *,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    epsilon: float = 1e-8,
-) -> tuple[tf.Tensor, AdamState]:
-    """Adam (Kingma and Ba 2015, Algorithm 1), with ε outside the root of the corrected moment.
-
-    Returns:
-      The update to subtract, and the new state.
+    Attributes:
+      beta1, beta2: decays of the first and the second moment.
+      epsilon: ε.
+      differentiate_second_moment: as in `RMSProp`.
     """
-    count = state.count + 1
-    steps = tf.cast(count, gradient.dtype)
-    first = beta1 * state.first_moment + (1.0 - beta1) * gradient
-    second = beta2 * state.second_moment + (1.0 - beta2) * tf.square(gradient)
-    corrected_first = first / (1.0 - tf.pow(tf.constant(beta1, gradient.dtype), steps))
-    corrected_second = second / (1.0 - tf.pow(tf.constant(beta2, gradient.dtype), steps))
-    update = learning_rate * corrected_first / (tf.sqrt(corrected_second) + epsilon)
-    return update, AdamState(first, second, count)
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    differentiate_second_moment: bool = True
+
+    def initial_slots(self, parameters: Tensors) -> Slots:
+        zeros = [tf.zeros_like(parameter) for parameter in parameters]
+        return {
+            "first_moments": zeros,
+            "second_moments": list(zeros),
+            "count": [tf.zeros([], tf.int64)],
+        }
+
+    def step(
+        self, gradients: Tensors, slots: Slots, learning_rate: tf.Tensor | float
+    ) -> tuple[list[tf.Tensor], Slots]:
+        count = slots["count"][0] + 1
+        first_moments = [
+            self.beta1 * moment + (1.0 - self.beta1) * gradient
+            for gradient, moment in zip(gradients, slots["first_moments"], strict=True)
+        ]
+        second_moments = [
+            self.beta2 * moment + (1.0 - self.beta2) * tf.square(gradient)
+            for gradient, moment in zip(gradients, slots["second_moments"], strict=True)
+        ]
+        updates = []
+        for first, second in zip(first_moments, second_moments, strict=True):
+            steps = tf.cast(count, first.dtype)
+            corrected_first = first / (1.0 - tf.pow(tf.constant(self.beta1, first.dtype), steps))
+            corrected_second = _denominator(second, self.differentiate_second_moment) / (
+                1.0 - tf.pow(tf.constant(self.beta2, first.dtype), steps)
+            )
+            updates.append(
+                learning_rate * corrected_first / (safe_sqrt(corrected_second) + self.epsilon)
+            )
+        new_slots = {
+            "first_moments": first_moments,
+            "second_moments": second_moments,
+            "count": [count],
+        }
+        return updates, new_slots
+
+
+def _denominator(second_moment: tf.Tensor, differentiate: bool) -> tf.Tensor:
+    return second_moment if differentiate else tf.stop_gradient(second_moment)

@@ -12,7 +12,7 @@ same code as the agent's. What is new here is only whose γ a transition takes, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -60,7 +60,7 @@ class PredictionStep(NamedTuple):
 
     parameters: tf.Tensor
     inner_loss: tf.Tensor
-    slots: Sequence[tf.Tensor]
+    slots: Any
     meta_loss: tf.Tensor
     meta_gradient: tf.Tensor
     trace: tf.Tensor | None
@@ -209,7 +209,7 @@ def prediction_step(
         x,
         _inner_objective(rewards, chain, eta_of, tf.stop_gradient(parameters)),
         update_rule,
-        lambda thetas: meta_loss(thetas[0], judging_rewards, chain, reference),
+        lambda thetas: (meta_loss(thetas[0], judging_rewards, chain, reference), None),
     )
     return PredictionStep(
         parameters=step.inner.parameters[0],

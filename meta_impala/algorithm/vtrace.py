@@ -23,13 +23,20 @@ class VTraceReturns(NamedTuple):
 
     Attributes:
       vs: `[T, B]` value targets, vs_t.
-      pg_advantages: `[T, B]` min(ρ̄_pg, ρ_t) (q_t − V_t), what multiplies ∇ log π.
-      clipped_rhos: `[T, B]` min(ρ̄, ρ_t), zero where the step is masked.
+      advantages: `[T, B]` q_t − V_t.
+      pg_rhos: `[T, B]` min(ρ̄_pg, ρ_t), zero where the step is masked.
+      clipped_rhos: `[T, B]` min(ρ̄, ρ_t), likewise.
     """
 
     vs: tf.Tensor
-    pg_advantages: tf.Tensor
+    advantages: tf.Tensor
+    pg_rhos: tf.Tensor
     clipped_rhos: tf.Tensor
+
+    @property
+    def pg_advantages(self) -> tf.Tensor:
+        """`[T, B]` min(ρ̄_pg, ρ_t) (q_t − V_t), what multiplies ∇ log π."""
+        return self.pg_rhos * self.advantages
 
 
 def importance_weights(log_rhos: tf.Tensor) -> tf.Tensor:
@@ -48,6 +55,7 @@ def vtrace(
     rho_clip: float = 1.0,
     c_clip: float = 1.0,
     pg_rho_clip: float = 1.0,
+    policy_return: str = "mixed",
 ) -> VTraceReturns:
     """λ-V-trace targets and policy-gradient advantages.
 
@@ -57,6 +65,10 @@ def vtrace(
         vs_t − V_t = δ_t + γ_{t+1} c_t (vs_{t+1} − V_{t+1}),          vs_T = V_T
         q_t       = r_{t+1} + γ_{t+1} [λ_{t+1} vs_{t+1} + (1 − λ_{t+1}) V_{t+1}]
         advantage_t = min(ρ̄_pg, π/μ) (q_t − V_t)
+
+    On-policy this advantage is exactly g_η − V of Xu et al.'s equation (12). With
+    `policy_return="next_target"` it is q_t = r_{t+1} + γ_{t+1} vs_{t+1} instead, as IMPALA's code
+    has it: the same for λ = 1, else the λ-return of the next state.
 
     Row t of `rewards`, `discounts` and `lambdas` belongs to the transition that leaves state t and
     arrives in state t+1, so row t of `discounts` is γ_{t+1}: that of the state *arrived in*.
@@ -73,13 +85,17 @@ def vtrace(
       rho_clip: ρ̄, clip of the temporal difference.
       c_clip: c̄, clip of the trace.
       pg_rho_clip: ρ̄_pg, clip of the weight of the policy gradient.
+      policy_return: "mixed" or "next_target", which q_t.
 
     Returns:
       `VTraceReturns`, all `[T, B]`.
 
     Raises:
-      ValueError: if the shapes do not fit together or T is not known statically.
+      ValueError: if the shapes do not fit together, T is not known statically, or there is no such
+        `policy_return`.
     """
+    if policy_return not in ("mixed", "next_target"):
+        raise ValueError(f'policy_return must be "mixed" or "next_target", is {policy_return!r}')
     unroll_length = log_rhos.shape[0]
     if unroll_length is None:
         raise ValueError("the unroll length (first dimension of log_rhos) must be static")
@@ -115,7 +131,8 @@ def vtrace(
 
     vs = values[:-1] + vs_minus_values[:-1]
     # λ vs + (1 − λ) V = V + λ (vs − V)
-    q = rewards + discounts * (values[1:] + lambdas * vs_minus_values[1:])
+    share = lambdas if policy_return == "mixed" else tf.ones_like(lambdas)
+    q = rewards + discounts * (values[1:] + share * vs_minus_values[1:])
     return VTraceReturns(
-        vs=vs, pg_advantages=pg_rhos * (q - values[:-1]), clipped_rhos=clipped_rhos
+        vs=vs, advantages=q - values[:-1], pg_rhos=pg_rhos, clipped_rhos=clipped_rhos
     )

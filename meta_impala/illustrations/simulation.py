@@ -8,7 +8,7 @@ update of `algorithm.prediction` and one of the meta-parameters (Algorithm 1 of 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -72,9 +72,9 @@ class State(NamedTuple):
     """What goes on from episode to episode; all of it per column."""
 
     theta: tf.Tensor  # [K, B]
-    mean_squares: tf.Tensor  # [K, B], RMSProp's
+    slots: optimizers.Slots  # of the optimiser of θ, [K, B] each
     x: tf.Tensor  # [K, B]
-    adam: optimizers.AdamState
+    meta_slots: optimizers.Slots  # of the optimiser of x
     trace: tf.Tensor  # [K, K, B], or [0, K, B] without a trace
     squared_errors: tf.Tensor  # [T, B], summed over episodes since the last point
 
@@ -126,6 +126,14 @@ class Simulation:
         )
         seeds, self._column_of_seed = np.unique(columns.seeds, return_inverse=True)
         self._generators = [np.random.default_rng(int(seed)) for seed in seeds]
+        self._optimizer: optimizers.Optimizer = (
+            optimizers.Sgd()
+            if settings.inner_optimizer == "sgd"
+            else optimizers.RMSProp(RMSPROP_DECAY, RMSPROP_EPSILON)
+        )
+        self._meta_optimizer: optimizers.Optimizer = (
+            optimizers.Adam() if settings.meta_optimizer == "adam" else optimizers.Sgd()
+        )
         self._advance = tf.function(self._episodes, autograph=False)
 
     def _per_observation(self, value: np.ndarray) -> tf.Tensor:
@@ -149,31 +157,16 @@ class Simulation:
         theta = tf.fill(self._shape, tf.constant(settings.initial_value, DTYPE))
         return State(
             theta=theta,
-            mean_squares=optimizers.initial_mean_squares([theta])[0],
+            slots=self._optimizer.initial_slots([theta]),
             x=x,
-            adam=optimizers.initial_adam_state(x),
+            meta_slots=self._meta_optimizer.initial_slots([x]),
             trace=tf.zeros([rows if settings.trace_decay else 0, rows, count], DTYPE),
             squared_errors=tf.zeros([self._process.num_states, count], DTYPE),
         )
 
-    def _update_rule(self, mean_squares: tf.Tensor) -> UpdateRule:
+    def _update_rule(self, slots: optimizers.Slots) -> UpdateRule:
         step_sizes = tf.constant(self._columns.inner_step_sizes, DTYPE)  # [B]
-
-        def sgd(gradients: Any) -> InnerUpdate:
-            return InnerUpdate([step_sizes * gradients[0]], [mean_squares])
-
-        def rmsprop(gradients: Any) -> InnerUpdate:
-            return InnerUpdate(
-                *optimizers.rmsprop(
-                    gradients,
-                    [mean_squares],
-                    step_sizes,
-                    decay=RMSPROP_DECAY,
-                    epsilon=RMSPROP_EPSILON,
-                )
-            )
-
-        return sgd if self._settings.inner_optimizer == "sgd" else rmsprop
+        return lambda gradients: InnerUpdate(*self._optimizer.step(gradients, slots, step_sizes))
 
     def _one_episode(self, state: State, rewards: tf.Tensor) -> State:
         """One update on episode τ, judged on episode τ'; rewards is `[2, T, S]`, of both."""
@@ -181,10 +174,8 @@ class Simulation:
         rewards = tf.gather(rewards, self._column_of_seed, axis=-1)  # [2, T, B]
         if settings.theta == "reset":
             start = self._initial_state()
-            state = state._replace(
-                theta=start.theta, mean_squares=start.mean_squares, trace=start.trace
-            )
-        rule = self._update_rule(state.mean_squares)
+            state = state._replace(theta=start.theta, slots=start.slots, trace=start.trace)
+        rule = self._update_rule(state.slots)
         if not self._learn:
             inner = prediction.inner_update(
                 state.theta,
@@ -195,7 +186,7 @@ class Simulation:
                 rule,
                 bootstrap_parameters=tf.stop_gradient(state.theta),
             )
-            return self._with_theta(state, inner.parameters[0], inner.update_auxiliary[0])
+            return self._with_theta(state, inner.parameters[0], inner.update_auxiliary)
 
         reference = Eta(
             tf.constant(settings.reference_gamma, DTYPE),
@@ -215,19 +206,17 @@ class Simulation:
         else:
             step = prediction.prediction_step(state.theta, state.x, *common)
         meta_step_size = tf.constant(settings.meta_step_size, DTYPE)
-        adam = state.adam
-        if settings.meta_optimizer == "adam":
-            update, adam = optimizers.adam(step.meta_gradient, adam, meta_step_size)
-        else:
-            update = meta_step_size * step.meta_gradient
-        state = state._replace(x=state.x - update, adam=adam)
-        return self._with_theta(state, step.parameters, step.slots[0])
+        (update,), meta_slots = self._meta_optimizer.step(
+            [step.meta_gradient], state.meta_slots, meta_step_size
+        )
+        state = state._replace(x=state.x - update, meta_slots=meta_slots)
+        return self._with_theta(state, step.parameters, step.slots)
 
-    def _with_theta(self, state: State, theta: tf.Tensor, mean_squares: tf.Tensor) -> State:
+    def _with_theta(self, state: State, theta: tf.Tensor, slots: optimizers.Slots) -> State:
         errors = self._chain.at_states(theta) - self._true_values
         return state._replace(
             theta=theta,
-            mean_squares=mean_squares,
+            slots=slots,
             squared_errors=state.squared_errors + tf.square(errors),
         )
 

@@ -8,8 +8,8 @@ runs it with tensors in place of its variables, which is how the learner evaluat
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import sonnet as snt
@@ -40,11 +40,20 @@ class NetworkOutput(NamedTuple):
     policy_logits: `[T, B, A]`.
     values: `[T, B]`.
     core_state: `[B, S]` after the last row; S = 0 without a core.
+    features: `[T, B, F]` of the torso alone, before e_η joins them.
+    reference_values: `[T, B]` of the second value head, or None without one.
     """
 
     policy_logits: tf.Tensor
     values: tf.Tensor
     core_state: tf.Tensor
+    features: tf.Tensor
+    reference_values: tf.Tensor | None = None
+
+
+# What of η is embedded: `[2]`, or `[T, B, 2]` for one η per state; or a function of the features
+# that gives it.
+EtaInput: TypeAlias = tf.Tensor | Callable[[tf.Tensor], tf.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +69,7 @@ class NetworkSettings:
       eta_embedding_size: width of e_η; 0 for none.
       last_action_and_reward: whether the last action (one-hot) and the last clipped reward are
         inputs.
+      second_value_head: whether there is a value head besides the one that η trains.
     """
 
     torso: str
@@ -69,6 +79,7 @@ class NetworkSettings:
     mlp_sizes: tuple[int, ...] = (64, 64)
     eta_embedding_size: int = 0
     last_action_and_reward: bool = False
+    second_value_head: bool = False
 
     @property
     def core_state_size(self) -> int:
@@ -102,26 +113,30 @@ class ActorCritic(snt.Module):
         self._core = snt.LSTM(settings.core_size, dtype=dtype) if settings.core == "lstm" else None
         self._policy_head = snt.Linear(settings.num_actions, name="policy_head")
         self._value_head = snt.Linear(1, name="value_head")
+        self._reference_value_head = (
+            snt.Linear(1, name="reference_value_head") if settings.second_value_head else None
+        )
 
     def initial_core_state(self, batch_size: int) -> tf.Tensor:
         """`[B, S]` zeros."""
         return tf.zeros([batch_size, self.settings.core_state_size], self.dtype)
 
     def __call__(
-        self, inputs: NetworkInputs, core_state: tf.Tensor, eta_input: tf.Tensor
+        self, inputs: NetworkInputs, core_state: tf.Tensor, eta_input: EtaInput
     ) -> NetworkOutput:
         """Runs the network over T rows.
 
         Args:
           inputs: T rows of B environments.
           core_state: `[B, S]` before the first row.
-          eta_input: `[2]`, what of η is embedded (`meta_parameters.embedding_input`).
+          eta_input: what of η is embedded (`meta_parameters.embedding_input`).
 
         Returns:
           `NetworkOutput`.
         """
         time, batch = inputs.observations.shape[:2]
         features = self._torso(snt.merge_leading_dims(inputs.observations, 2))
+        torso_features = tf.reshape(features, [time, batch, features.shape[-1]])
         extras = []
         if self.settings.last_action_and_reward:
             last_actions = tf.one_hot(
@@ -130,18 +145,27 @@ class ActorCritic(snt.Module):
             last_rewards = tf.reshape(tf.cast(inputs.last_rewards, self.dtype), [-1, 1])
             extras += [last_actions, last_rewards]
         if self._eta_embedding is not None:
-            embedded = self._eta_embedding(tf.cast(eta_input, self.dtype)[tf.newaxis])
-            extras.append(tf.repeat(embedded, time * batch, axis=0))
+            fed = eta_input(torso_features) if callable(eta_input) else eta_input
+            fed = tf.cast(fed, self.dtype)
+            if fed.shape.rank == 1:
+                embedded = tf.repeat(self._eta_embedding(fed[tf.newaxis]), time * batch, axis=0)
+            else:
+                embedded = self._eta_embedding(tf.reshape(fed, [time * batch, 2]))
+            extras.append(embedded)
         if extras:
             features = tf.concat([features, *extras], axis=-1)
         if self._core is not None:
             features, core_state = self._run_core(features, inputs.resets, core_state)
         policy_logits = self._policy_head(features)
-        values = tf.squeeze(self._value_head(features), axis=-1)
+        reference_values = None
+        if self._reference_value_head is not None:
+            reference_values = tf.reshape(self._reference_value_head(features), [time, batch])
         return NetworkOutput(
-            tf.reshape(policy_logits, [time, batch, self.settings.num_actions]),
-            tf.reshape(values, [time, batch]),
-            core_state,
+            policy_logits=tf.reshape(policy_logits, [time, batch, self.settings.num_actions]),
+            values=tf.reshape(self._value_head(features), [time, batch]),
+            core_state=core_state,
+            features=torso_features,
+            reference_values=reference_values,
         )
 
     def _run_core(
@@ -168,7 +192,7 @@ class ActorCritic(snt.Module):
         parameters: Sequence[tf.Tensor],
         inputs: NetworkInputs,
         core_state: tf.Tensor,
-        eta_input: tf.Tensor,
+        eta_input: EtaInput,
     ) -> NetworkOutput:
         """`__call__` with tensors in place of the variables, in `trainable_variables` order.
 
@@ -183,8 +207,8 @@ class ActorCritic(snt.Module):
             return self(inputs, core_state, eta_input)
 
     def build(self, observation_shape: Sequence[int], observation_dtype: np.dtype | type) -> None:
-        """Creates the variables, by one call on zeros."""
-        self(
+        """Creates the variables, by one call on zeros, and learns F (`num_features`)."""
+        output = self(
             NetworkInputs(
                 tf.zeros([1, 1, *observation_shape], tf.as_dtype(observation_dtype)),
                 tf.zeros([1, 1], tf.int32),
@@ -194,3 +218,4 @@ class ActorCritic(snt.Module):
             self.initial_core_state(1),
             tf.zeros([2]),
         )
+        self.num_features = int(output.features.shape[-1])

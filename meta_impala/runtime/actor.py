@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from meta_impala.agent import Policy, Snapshot
+from meta_impala.algorithm.eta_schedule import EtaSchedule
 from meta_impala.environments.base import BatchedEnvironment
 from meta_impala.runtime.trajectory import Block, Episode, Unroll, split
 from meta_impala.runtime.trajectory_queue import QueueClosed, TrajectoryQueue
@@ -26,11 +27,17 @@ class Actor:
     """N environments and where they stand. Stateful, used by one thread at a time."""
 
     def __init__(
-        self, index: int, environment: BatchedEnvironment, policy: Policy, unroll_length: int
+        self,
+        index: int,
+        environment: BatchedEnvironment,
+        policy: Policy,
+        unroll_length: int,
+        eta_schedule: EtaSchedule,
     ) -> None:
         self.index = index
         self._environment = environment
         self._policy = policy
+        self._eta_schedule = eta_schedule
         self._unroll_length = unroll_length
 
     def reset(self, seed: int, core_state_size: int) -> None:
@@ -52,6 +59,10 @@ class Actor:
           A block of all N environments.
         """
         length, num_envs = self._unroll_length, self._environment.num_envs
+        # One η per environment for the whole unroll; it travels with it.
+        fed, eta = self._eta_schedule.of_unroll(
+            snapshot.eta.numpy(), num_envs, (self._seed, self._calls)
+        )
         # Newly allocated every time: the learner owns what it was given.
         result = Unroll(
             observations=np.empty(
@@ -63,12 +74,14 @@ class Actor:
             truncations=np.empty([length + 1, num_envs], bool),
             behaviour_log_probs=np.empty([length, num_envs], np.float32),
             core_state=self._core_state,
+            eta=eta,
         )
         episodes: list[Episode] = []
         self._record_arrival(result, 0)
         for row in range(length):
             actions, log_probs, self._core_state = self._policy(
-                snapshot,
+                snapshot.parameters,
+                fed,
                 self._observations,
                 self._last_actions,
                 self._rewards,

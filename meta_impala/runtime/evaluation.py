@@ -8,7 +8,7 @@ that end, whoever played them, would over-represent short games, and so, in most
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -38,7 +38,8 @@ class Acts(Protocol):
 
     def __call__(
         self,
-        snapshot: Snapshot,
+        parameters: Sequence[tf.Tensor],
+        eta: np.ndarray,
         observations: np.ndarray,
         last_actions: np.ndarray,
         rewards: np.ndarray,
@@ -80,6 +81,9 @@ def play_games(
       The games, in the order in which they ended.
     """
     num_envs = environment.num_envs
+    eta = snapshot.eta.numpy()
+    if eta.ndim == 1:  # one for all states, hence for all environments
+        eta = np.tile(eta, (num_envs, 1))
     remaining = quotas(episodes, num_envs)
     observations = environment.reset(seed)
     last_actions = np.zeros([num_envs], np.int32)
@@ -90,7 +94,14 @@ def play_games(
     calls = 0
     while remaining.any():
         actions, _, core_state = policy(
-            snapshot, observations, last_actions, rewards, resets, core_state, (seed, calls)
+            snapshot.parameters,
+            eta,
+            observations,
+            last_actions,
+            rewards,
+            resets,
+            core_state,
+            (seed, calls),
         )
         calls += 1
         step = environment.step(actions)

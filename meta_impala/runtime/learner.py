@@ -4,35 +4,63 @@
 
 The differentiated update *is* the real update. With nothing to learn the same function is plain
 IMPALA: the outer derivative is left out and nothing else changes.
+
+Every switch of the method is a small object made here once, from the config: the meta-parameters,
+the two optimisers, the derivation, the settings of J and J'.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from meta_impala.agent import Snapshot, clip_rewards
-from meta_impala.algorithm import losses, optimizers
-from meta_impala.algorithm.meta_gradient import MODES, InnerStep, InnerUpdate, MetaStep, inner_step
-from meta_impala.algorithm.meta_parameters import Eta, MetaParameters, embedding_input
+from meta_impala.agent import (
+    Snapshot,
+    clip_rewards,
+    eta_is_per_state,
+    eta_schedule_of,
+    meta_parameters_of,
+)
+from meta_impala.algorithm import losses, meta_gradient, optimizers
+from meta_impala.algorithm.meta_gradient import InnerStep, InnerUpdate, MetaStep
+from meta_impala.algorithm.meta_parameters import Eta
+from meta_impala.algorithm.objectives import Forward, InnerObjective, MetaObjective
 from meta_impala.config import Config
 from meta_impala.environments import Description
 from meta_impala.networks.actor_critic import ActorCritic, NetworkInputs
 from meta_impala.runtime.trajectory import Unroll
 
 
-def meta_parameters_of(config: Config) -> MetaParameters:
-    """η and η' of a resolved config."""
-    assert config.lambda_ is not None, "the config is not resolved"
-    return MetaParameters(
-        learned=config.learned,
-        gamma=config.gamma,
-        lambda_=config.lambda_,
-        reference_gamma=config.reference_gamma,
-        reference_lambda=config.reference_lambda,
-    )
+def inner_optimizer_of(config: Config) -> optimizers.Optimizer:
+    """The optimiser of θ."""
+    through = config.differentiate_second_moment
+    if config.inner_optimizer == "sgd":
+        return optimizers.Sgd()
+    if config.inner_optimizer == "adam":
+        return optimizers.Adam(config.adam_beta1, config.adam_beta2, config.adam_epsilon, through)
+    return optimizers.RMSProp(config.rmsprop_decay, config.rmsprop_epsilon, through)
+
+
+def meta_optimizer_of(config: Config) -> optimizers.Optimizer:
+    """The optimiser of x."""
+    kinds: dict[str, optimizers.Optimizer] = {
+        "adam": optimizers.Adam(),
+        "rmsprop": optimizers.RMSProp(decay=0.99, epsilon=1e-8),
+        "sgd": optimizers.Sgd(),
+    }
+    return kinds[config.meta_optimizer]
+
+
+def _variables(tensors, name: str) -> list[tf.Variable]:
+    return [tf.Variable(tensor, trainable=False, name=name) for tensor in tensors]
+
+
+def _slot_variables(slots: optimizers.Slots) -> dict[str, list[tf.Variable]]:
+    return {name: _variables(tensors, name) for name, tensors in slots.items()}
 
 
 class LearnerState(tf.Module):
@@ -40,35 +68,48 @@ class LearnerState(tf.Module):
 
     Attributes:
       network: θ.
-      mean_squares: RMSProp's slots, from ones.
-      x: `[len(learned)]` logits of η.
-      first_moment, second_moment, adam_count: Adam's slots for x.
+      slots: of the inner optimiser, by name, each a list like θ.
+      x: `[n]` logits of η (n = what is learned), or `[F+1, n]` (see `MetaParameters`).
+      meta_slots: of the meta-optimiser, by name, each `[x's]`.
+      trace: z ≈ dθ/dx: for every entry of x a list like θ; empty without a trace.
+      moments: moving moments of the advantages of J' (`losses.MovingMoments`); empty without.
       updates: int64, learner updates made.
       frames: int64, environment frames learned from.
     """
 
-    def __init__(self, network: ActorCritic, initial_logits: np.ndarray) -> None:
+    def __init__(self, config: Config, network: ActorCritic) -> None:
         super().__init__(name="learner_state")
         self.network = network
         dtype = network.dtype
+        parameters = network.trainable_variables
+        num_features = network.num_features if eta_is_per_state(config) else None
+        initial_logits = meta_parameters_of(config).initial_logits(num_features)
         # Every slot exists before a checkpoint is read.
-        self.mean_squares = [
-            tf.Variable(ones, trainable=False, name="mean_square")
-            for ones in optimizers.initial_mean_squares(network.trainable_variables)
-        ]
+        self.slots = _slot_variables(inner_optimizer_of(config).initial_slots(parameters))
         self.x = tf.Variable(initial_logits, dtype=dtype, trainable=False, name="x")
-        adam = optimizers.initial_adam_state(self.x)
-        self.first_moment = tf.Variable(adam.first_moment, trainable=False)
-        self.second_moment = tf.Variable(adam.second_moment, trainable=False)
-        self.adam_count = tf.Variable(adam.count, trainable=False)
+        self.meta_slots = _slot_variables(meta_optimizer_of(config).initial_slots([self.x]))
+        traced = config.learned if config.meta_gradient_mode == "accumulative_trace" else ()
+        self.trace = [
+            _variables([tf.zeros_like(parameter) for parameter in parameters], f"trace_{name}")
+            for name in traced
+        ]
+        normalised = config.learned and config.meta_advantage_normalization == "ema"
+        self.moments = _variables(tf.zeros([3, 1], dtype)[:, 0] if normalised else [], "moments")
         self.updates = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.frames = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+
+def _read(variables):
+    """The values of variables, in the same lists and dicts."""
+    return tf.nest.map_structure(lambda variable: variable.read_value(), variables)
 
 
 class Statistics(NamedTuple):
     """Scalars of one update; losses and entropy are means per agent step (J and J' are sums).
 
-    The entries from `meta_loss` on are NaN where nothing (or that parameter) is not learned.
+    γ and λ are means over the batch where they differ within it; the meta-gradient and the step of
+    x are then those of the bias. The entries from `meta_loss` on are NaN where nothing (or that
+    parameter) is not learned.
     """
 
     inner_loss: float
@@ -102,6 +143,7 @@ def batch_signature(config: Config, description: Description, core_state_size: i
         truncations=tf.TensorSpec([rows, columns], tf.bool),
         behaviour_log_probs=tf.TensorSpec([rows - 1, columns], tf.float32),
         core_state=tf.TensorSpec([columns, core_state_size], tf.float32),
+        eta=tf.TensorSpec([columns, 2], tf.float32),
     )
 
 
@@ -132,8 +174,9 @@ def transitions_of(batch: Unroll, reward_clip: float, dtype: tf.DType) -> losses
 
 def select_columns(batch: Unroll, columns: tf.Tensor) -> Unroll:
     """The trajectories with these indices."""
-    arrays = [tf.gather(array, columns, axis=1) for array in batch[:-1]]
-    return Unroll._make([*arrays, tf.gather(batch.core_state, columns)])
+    return batch.map(
+        lambda array: tf.gather(array, columns, axis=1), lambda array: tf.gather(array, columns)
+    )
 
 
 class Learner:
@@ -148,22 +191,29 @@ class Learner:
         self.config = config
         self._dtype = network.dtype
         self._meta_parameters = meta_parameters_of(config)
-        self.state = LearnerState(network, self._meta_parameters.initial_logits())
+        self._eta_is_drawn = eta_schedule_of(config).is_drawn
+        self._optimizer = inner_optimizer_of(config)
+        self._meta_optimizer = meta_optimizer_of(config)
+        self.state = LearnerState(config, network)
         self._loss_settings = losses.LossSettings(
             baseline_cost=config.baseline_cost,
             entropy_cost=config.entropy_cost,
             rho_clip=config.rho_clip,
             c_clip=config.c_clip,
             pg_rho_clip=config.pg_rho_clip,
+            policy_return=config.policy_return,
+        )
+        self._meta_loss_settings = losses.MetaLossSettings(
+            policy_cost=config.meta_policy_cost,
+            baseline_cost=config.meta_baseline_cost,
+            entropy_cost=config.meta_entropy_cost,
+            kl_cost=config.meta_kl_cost,
         )
         batch = batch_signature(config, description, network.settings.core_state_size)
         signature = [batch, tf.TensorSpec([], tf.float32)]
         if config.learned:
-            columns = tf.TensorSpec([config.meta_batch_size], tf.int32)
-            signature += [batch, columns]
-            self.function = tf.function(self._meta_update, input_signature=signature)
-        else:
-            self.function = tf.function(self._plain_update, input_signature=signature)
+            signature += [batch, tf.TensorSpec([config.batch_size], tf.int32)]
+        self.function = tf.function(self._update, input_signature=signature)
         self._frames_per_update = (
             config.batch_size * config.unroll_length * description.action_repeat
         )
@@ -172,120 +222,168 @@ class Learner:
         """Builds the graph. Call it before the first thread starts (see `at_parameters`)."""
         self.function.get_concrete_function()
 
-    # The four parts of the update, as functions of θ and x.
+    # The parts of the update, as functions of θ, x and g.
 
-    def _forward(self, parameters, batch: Unroll, eta: Eta):
-        return self.state.network.at_parameters(
-            parameters,
-            network_inputs(batch, self.config.reward_clip, self._dtype),
-            tf.cast(batch.core_state, self._dtype),
-            embedding_input(eta, self.config.eta_embedding_input),
+    def _forward(self, batch: Unroll) -> Forward:
+        """The network on the states of a batch, as a function of θ and of what it is fed of η."""
+        inputs = network_inputs(batch, self.config.reward_clip, self._dtype)
+        core_state = tf.cast(batch.core_state, self._dtype)
+        return lambda parameters, eta_input: self.state.network.at_parameters(
+            parameters, inputs, core_state, eta_input
         )
 
-    def _inner_objective(self, batch: Unroll):
-        transitions = transitions_of(batch, self.config.reward_clip, self._dtype)
-
-        def objective(parameters, x):
-            eta = self._meta_parameters.values(x)
-            output = self._forward(parameters, batch, eta)
-            return losses.inner_objective(
-                output.policy_logits, output.values, transitions, eta, self._loss_settings
+    def _inner_objective(self, batch: Unroll, parameters) -> InnerObjective:
+        drawn = None
+        if self._eta_is_drawn:
+            drawn = Eta(
+                *(
+                    tf.broadcast_to(tf.cast(part, self._dtype), batch.rewards.shape)
+                    for part in tf.unstack(batch.eta, axis=-1)
+                )
             )
+        return InnerObjective(
+            forward=self._forward(batch),
+            transitions=transitions_of(batch, self.config.reward_clip, self._dtype),
+            target_parameters=parameters,
+            meta_parameters=self._meta_parameters,
+            settings=self._loss_settings,
+            paths=self.config.meta_gradient_paths,
+            embedding=self.config.eta_embedding_input,
+            second_value_head=self.config.second_value_head,
+            drawn=drawn,
+            follow_targets=self.config.trace_curvature,
+        )
 
-        return objective
+    def _update_rule(self, slots: optimizers.Slots, learning_rate: tf.Tensor):
+        """U: clip, optimiser, learning rate."""
 
-    def _update_rule(self, mean_squares, learning_rate: tf.Tensor):
         def rule(gradients) -> InnerUpdate:
-            clipped = optimizers.clip_by_global_norm(gradients, self.config.max_gradient_norm)
-            updates, new_mean_squares = optimizers.rmsprop(
-                clipped.gradients,
-                mean_squares,
-                learning_rate,
-                decay=self.config.rmsprop_decay,
-                epsilon=self.config.rmsprop_epsilon,
+            clipped = optimizers.clip_by_global_norm(
+                gradients,
+                self.config.max_gradient_norm,
+                differentiate_coefficient=self.config.differentiate_clip,
             )
-            return InnerUpdate(updates, (new_mean_squares, clipped.norm, clipped.coefficient))
+            updates, new_slots = self._optimizer.step(clipped.gradients, slots, learning_rate)
+            return InnerUpdate(updates, (new_slots, clipped.norm, clipped.coefficient))
 
         return rule
 
-    def _meta_objective(self, batch: Unroll, x: tf.Tensor):
-        transitions = transitions_of(batch, self.config.reward_clip, self._dtype)
-        reference = self._meta_parameters.reference(self._dtype)
-        fed = reference
-        if self.config.meta_network_eta == "current":
-            fed = Eta(*map(tf.stop_gradient, self._meta_parameters.values(x)))
+    def _meta_objective(self, batch: Unroll, parameters, x: tf.Tensor) -> MetaObjective:
+        moments = _read(self.state.moments)
+        return MetaObjective(
+            forward=self._forward(batch),
+            transitions=transitions_of(batch, self.config.reward_clip, self._dtype),
+            old_parameters=parameters,
+            x=x,
+            meta_parameters=self._meta_parameters,
+            settings=self._loss_settings,
+            meta_settings=self._meta_loss_settings,
+            network_eta=self.config.meta_network_eta,
+            embedding=self.config.eta_embedding_input,
+            second_value_head=self.config.second_value_head,
+            moments=losses.MovingMoments(*moments) if moments else None,
+            moments_decay=self.config.meta_advantage_decay,
+        )
 
-        def objective(parameters):
-            output = self._forward(parameters, batch, fed)
-            return losses.meta_objective(
-                output.policy_logits, output.values, transitions, reference, self._loss_settings
+    def _derivation(self) -> Callable[..., MetaStep]:
+        """(θ, x, J, U, J') -> `MetaStep`."""
+        if self.config.meta_gradient_mode == "accumulative_trace":
+            return functools.partial(
+                meta_gradient.accumulative_trace,
+                trace=_read(self.state.trace),
+                decay=self.config.trace_decay,
+                curvature=self.config.trace_curvature,
             )
+        modes = {
+            "nested_tapes": meta_gradient.nested_tapes,
+            "reverse_over_forward": meta_gradient.reverse_over_forward,
+        }
+        return modes[self.config.meta_gradient_mode]
 
-        return objective
+    def _split(self, batch: Unroll, other: Unroll, order: tf.Tensor) -> tuple[Unroll, Unroll]:
+        """τ and τ': what is learned from, and the B' trajectories that judge.
+
+        Args:
+          batch: of this update.
+          other: another one (the next, or with `meta_data=swap` every second time the last).
+          order: a permutation of the B columns.
+        """
+        count = self.config.meta_batch_size
+        if self.config.meta_data == "held_out":
+            return select_columns(batch, order[count:]), select_columns(batch, order[:count])
+        return batch, select_columns(other, order[:count])
 
     # The update itself, plain and with the meta-gradient.
 
-    def _plain_update(self, batch: Unroll, learning_rate: tf.Tensor):
-        step = inner_step(*self._inner_arguments(batch, learning_rate))
-        return self._finish(step, None)
-
-    def _meta_update(
-        self, batch: Unroll, learning_rate: tf.Tensor, next_batch: Unroll, columns: tf.Tensor
+    def _update(
+        self,
+        batch: Unroll,
+        learning_rate: tf.Tensor,
+        other: Unroll | None = None,
+        order: tf.Tensor | None = None,
     ):
-        judges = select_columns(next_batch, columns)
-        meta_step = MODES[self.config.meta_gradient_mode](
-            *self._inner_arguments(batch, learning_rate),
-            self._meta_objective(judges, self.state.x.read_value()),
+        parameters, x, slots = _read(
+            [list(self.state.network.trainable_variables), self.state.x, self.state.slots]
         )
-        return self._finish(meta_step.inner, meta_step)
+        rule = self._update_rule(slots, tf.cast(learning_rate, self._dtype))
+        if other is None:
+            inner = self._inner_objective(batch, parameters)
+            return self._finish(
+                meta_gradient.inner_step(parameters, x, inner, rule), None, self.config.batch_size
+            )
+        assert order is not None
+        batch, judges = self._split(batch, other, order)
+        meta_step = self._derivation()(
+            parameters,
+            x,
+            self._inner_objective(batch, parameters),
+            rule,
+            self._meta_objective(judges, parameters, x),
+        )
+        return self._finish(meta_step.inner, meta_step, batch.rewards.shape[1])
 
-    def _inner_arguments(self, batch: Unroll, learning_rate: tf.Tensor):
-        state = self.state
-        parameters = [variable.read_value() for variable in state.network.trainable_variables]
-        mean_squares = [variable.read_value() for variable in state.mean_squares]
-        rule = self._update_rule(mean_squares, tf.cast(learning_rate, self._dtype))
-        return parameters, state.x.read_value(), self._inner_objective(batch), rule
-
-    def _finish(self, step: InnerStep, meta_step: MetaStep | None):
+    def _finish(self, step: InnerStep, meta_step: MetaStep | None, columns: int):
         """Assigns θ', slots and x; returns statistics, θ' and η for the next snapshot."""
         state, config = self.state, self.config
-        new_mean_squares, norm, coefficient = step.update_auxiliary
-        for variable, value in zip(state.network.trainable_variables, step.parameters, strict=True):
-            variable.assign(value)
-        for variable, value in zip(state.mean_squares, new_mean_squares, strict=True):
-            variable.assign(value)
-
+        new_slots, norm, coefficient = step.update_auxiliary
+        new: list[tuple] = [
+            (list(state.network.trainable_variables), step.parameters),
+            (state.slots, new_slots),
+        ]
         x = state.x.read_value()
-        eta_before = self._meta_parameters.values(x)
         nan = tf.constant(float("nan"), self._dtype)
         by_name = {
             f"{what}_{name}": nan for what in ("gradient", "step") for name in ("gamma", "lambda")
         }
         meta_loss, meta_norm = nan, nan
         if meta_step is not None:
-            adam_state = optimizers.AdamState(
-                state.first_moment.read_value(),
-                state.second_moment.read_value(),
-                state.adam_count.read_value(),
+            clipped = optimizers.clip_by_global_norm(
+                [meta_step.meta_gradient], config.meta_max_gradient_norm
             )
-            x_update, adam_state = optimizers.adam(
-                meta_step.meta_gradient, adam_state, config.meta_learning_rate
+            (x_update,), new_meta_slots = self._meta_optimizer.step(
+                clipped.gradients, _read(state.meta_slots), config.meta_learning_rate
             )
             x = x - x_update
-            state.x.assign(x)
-            state.first_moment.assign(adam_state.first_moment)
-            state.second_moment.assign(adam_state.second_moment)
-            state.adam_count.assign(adam_state.count)
+            new += [(state.x, x), (state.meta_slots, new_meta_slots)]
+            if state.trace:
+                new.append((state.trace, meta_step.trace))
+            if state.moments:
+                new.append((state.moments, list(meta_step.meta_auxiliary)))
             meta_loss = meta_step.meta_loss / (config.unroll_length * config.meta_batch_size)
-            meta_norm = tf.norm(meta_step.meta_gradient)
+            meta_norm = clipped.norm
             for index, name in enumerate(config.learned):
-                by_name[f"gradient_{name}"] = meta_step.meta_gradient[index]
-                by_name[f"step_{name}"] = -x_update[index]
+                # Of the bias, the last row, where η belongs to the state.
+                by_name[f"gradient_{name}"] = tf.reshape(meta_step.meta_gradient[..., index], [-1])[
+                    -1
+                ]
+                by_name[f"step_{name}"] = -tf.reshape(x_update[..., index], [-1])[-1]
+        for variable, value in _pairs(new):
+            variable.assign(value)
         state.updates.assign_add(1)
         state.frames.assign_add(self._frames_per_update)
 
-        parts: losses.InnerLossParts = step.loss_auxiliary
-        steps = config.unroll_length * config.batch_size
+        parts, eta = step.loss_auxiliary
+        steps = config.unroll_length * columns
         statistics = Statistics(
             inner_loss=step.inner_loss / steps,
             policy_loss=parts.policy_loss / steps,
@@ -294,8 +392,8 @@ class Learner:
             gradient_norm=norm,
             clip_coefficient=coefficient,
             rho_clipped_share=parts.rho_clipped_share,
-            gamma=eta_before.gamma,
-            lambda_=eta_before.lambda_,
+            gamma=tf.reduce_mean(eta.gamma),
+            lambda_=tf.reduce_mean(eta.lambda_),
             meta_loss=meta_loss,
             meta_gradient_norm=meta_norm,
             meta_gradient_gamma=by_name["gradient_gamma"],
@@ -303,12 +401,17 @@ class Learner:
             x_step_gamma=by_name["step_gamma"],
             x_step_lambda=by_name["step_lambda"],
         )
-        eta = self._meta_parameters.values(x)
         return (
             tf.stack([tf.cast(value, tf.float32) for value in statistics]),
             step.parameters,
-            tf.cast(tf.stack([eta.gamma, eta.lambda_]), tf.float32),
+            self._eta_of_snapshot(x),
         )
+
+    def _eta_of_snapshot(self, x: tf.Tensor) -> tf.Tensor:
+        """What of η the actors get: γ and λ, or x itself where they depend on the state."""
+        if x.shape.rank > 1:
+            return tf.cast(x, tf.float32)
+        return tf.cast(tf.stack([*self._meta_parameters.values(x)]), tf.float32)
 
     # What the supervisor calls.
 
@@ -319,20 +422,22 @@ class Learner:
         remaining = 1.0 - frames / self.config.total_frames
         return self.config.learning_rate * max(0.0, remaining)
 
-    def judging_columns(self, updates: int) -> np.ndarray:
-        """Which B' trajectories of the next batch judge update number `updates`: `[B']` int32."""
+    def column_order(self, updates: int) -> np.ndarray:
+        """A permutation of the columns for update number `updates`, `[B]` int32.
+
+        The first B' trajectories in this order are those that judge.
+        """
         generator = np.random.default_rng([self.config.seed, updates])
-        order = generator.permutation(self.config.batch_size)
-        return order[: self.config.meta_batch_size].astype(np.int32)
+        return generator.permutation(self.config.batch_size).astype(np.int32)
 
     def update(
-        self, batch: Unroll, next_batch: Unroll, updates: int, frames: int
+        self, batch: Unroll, other: Unroll, updates: int, frames: int
     ) -> tuple[Statistics, Snapshot]:
         """One learner update.
 
         Args:
           batch: τ, tensors `[T+1, B, ...]`.
-          next_batch: τ', likewise; looked at only when something is learned.
+          other: the batch of τ', likewise; looked at only when something is learned.
           updates: updates made so far.
           frames: frames learned from so far.
 
@@ -341,20 +446,25 @@ class Learner:
         """
         arguments = [batch, tf.constant(self.learning_rate(frames), tf.float32)]
         if self.config.learned:
-            arguments += [next_batch, tf.constant(self.judging_columns(updates))]
+            arguments += [other, tf.constant(self.column_order(updates))]
         vector, parameters, eta = self.function(*arguments)
         statistics = Statistics(*vector.numpy().tolist())
         return statistics, self._to_snapshot(updates + 1, parameters, eta)
 
     def snapshot(self) -> Snapshot:
         """A snapshot of the state as it is (before the first update, after a restore)."""
-        eta = self._meta_parameters.values(self.state.x)
-        values = [variable.read_value() for variable in self.state.network.trainable_variables]
-        stacked = tf.cast(tf.stack([eta.gamma, eta.lambda_]), tf.float32)
-        return self._to_snapshot(int(self.state.updates.numpy()), values, stacked)
+        values = _read(list(self.state.network.trainable_variables))
+        eta = self._eta_of_snapshot(self.state.x.read_value())
+        return self._to_snapshot(int(self.state.updates.numpy()), values, eta)
 
     def _to_snapshot(self, version: int, parameters, eta: tf.Tensor) -> Snapshot:
         with tf.device("CPU:0"):  # from a GPU, one copy per update
             return Snapshot(
                 version, tuple(tf.identity(tensor) for tensor in parameters), tf.identity(eta)
             )
+
+
+def _pairs(new: list[tuple]) -> Iterator[tuple[tf.Variable, tf.Tensor]]:
+    """(variable, value) of pairs of equal structures."""
+    for variables, values in new:
+        yield from zip(tf.nest.flatten(variables), tf.nest.flatten(values), strict=True)

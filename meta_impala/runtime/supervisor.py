@@ -13,7 +13,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from meta_impala.agent import Policy, make_network
+from meta_impala.agent import Policy, eta_schedule_of, make_network
 from meta_impala.config import Config
 from meta_impala.environments import Description, registry
 from meta_impala.errors import UserError
@@ -167,7 +167,7 @@ class Supervisor:
                 config.protocol,
                 num_threads=config.env_threads,
             )
-            actor = Actor(index, environment, policy, config.unroll_length)
+            actor = Actor(index, environment, policy, config.unroll_length, eta_schedule_of(config))
             seed = actor_seed(config.seed, self.updates, index, config.envs_per_actor)
             actor.reset(seed, core_state_size)
             actors.append(actor)
@@ -193,7 +193,7 @@ class Supervisor:
         next_row = self.frames + config.log_frames
         checkpoint_clock, checkpoint_frames = time.monotonic(), self.frames
         try:
-            batch = self._next_batch(source)
+            batch, previous = self._next_batch(source), None
             while self.frames < config.total_frames:
                 if self._stop.is_set():
                     return False
@@ -201,9 +201,16 @@ class Supervisor:
                 # IMPALA waits for it too, so that runs with and without the meta-gradient have
                 # the same policy lag.
                 next_batch = self._next_batch(source)
+                judging = next_batch
+                if config.meta_data == "swap":
+                    # Pairs: the first batch is judged on the second, then the second on the first.
+                    if previous is None:
+                        previous = batch
+                    else:
+                        judging, previous = previous, None
                 learning_rate = self.learner.learning_rate(self.frames)
                 statistics, snapshot = self.learner.update(
-                    batch.unroll, next_batch.unroll, self.updates, self.frames
+                    batch.unroll, judging.unroll, self.updates, self.frames
                 )
                 if not np.isfinite(statistics.inner_loss + statistics.gradient_norm):
                     raise FloatingPointError(

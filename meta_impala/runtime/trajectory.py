@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,8 @@ class Unroll(NamedTuple):
       truncations: `[T+1, N]` bool, cut by a time limit.
       behaviour_log_probs: `[T, N]` float32, log μ of the action chosen on *leaving* state t.
       core_state: `[N, S]` float32 before row 0.
+      eta: `[N, 2]` float32, the γ and λ that the acting network was fed; zeros where η belongs to
+        the state.
 
     The same tuple serves for a learner's batch (N = B) and, in graphs, for its tensors.
     """
@@ -33,6 +36,12 @@ class Unroll(NamedTuple):
     truncations: Any
     behaviour_log_probs: Any
     core_state: Any
+    eta: Any
+
+    def map(self, in_time: Callable[[Any], Any], of_columns: Callable[[Any], Any]) -> Unroll:
+        """A function of every `[T+1, N, ...]` array, and one of every `[N, ...]` array."""
+        *rows, core_state, eta = self
+        return Unroll._make([*map(in_time, rows), of_columns(core_state), of_columns(eta)])
 
 
 class Episode(NamedTuple):
@@ -59,8 +68,7 @@ class Block(NamedTuple):
 
 
 def _columns(unroll: Unroll, start: int, stop: int) -> Unroll:
-    arrays = [array[:, start:stop] for array in unroll[:-1]]
-    return Unroll._make([*arrays, unroll.core_state[start:stop]])
+    return unroll.map(lambda array: array[:, start:stop], lambda array: array[start:stop])
 
 
 def split(block: Block, size: int) -> list[Block]:
@@ -83,7 +91,5 @@ def concatenate(blocks: list[Block]) -> Unroll:
     """One batch from the blocks, in their order: `[T+1, B, ...]` with B the sum of their widths."""
     if len(blocks) == 1:
         return blocks[0].unroll
-    unrolls = [block.unroll for block in blocks]
-    fields = zip(*(unroll[:-1] for unroll in unrolls), strict=True)
-    arrays = [np.concatenate(field, axis=1) for field in fields]
-    return Unroll._make([*arrays, np.concatenate([unroll.core_state for unroll in unrolls])])
+    fields = Unroll._make(zip(*(block.unroll for block in blocks), strict=True))
+    return fields.map(lambda arrays: np.concatenate(arrays, axis=1), np.concatenate)

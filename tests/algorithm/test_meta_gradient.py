@@ -2,8 +2,7 @@
 
 Gradient: equation (13) from independent Jacobians; the whole meta-gradient, through V-trace, clip
 and RMSProp, against finite differences of a plain NumPy update; what must be zero. Equivalence:
-nested tapes against reverse over forward. In the oracle η moves the targets of J alone: what the
-network is fed of η, and the advantages of J', are held at their values at x.
+nested tapes against reverse over forward. The other switches: `test_switches.py`, `test_trace.py`.
 """
 
 import dataclasses
@@ -11,196 +10,16 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import (
-    IMAGES,
-    Agent,
-    central_difference,
-    log_softmax,
-    make_agent,
-    random_batch,
-    shake,
-    vtrace_ground_truth,
-    weights,
-)
+from helpers import IMAGES, central_difference
+from update_oracle import Case, Places, embedded, make_case, norm_of
 
-from meta_impala.algorithm.losses import action_log_probs, entropies
+from meta_impala.algorithm.losses import action_log_probs
 from meta_impala.algorithm.meta_gradient import (
     InnerUpdate,
     inner_step,
     nested_tapes,
     reverse_over_forward,
 )
-from meta_impala.algorithm.meta_parameters import Eta, embedding_input
-from meta_impala.runtime.learner import network_inputs
-from meta_impala.runtime.trajectory import Unroll
-
-X = np.array([1.5, 0.8])  # γ = 0.82, λ = 0.69
-
-
-def sigmoid(x):
-    return 1.0 / (1.0 + np.exp(-x))
-
-
-def fed(gamma, lambda_, kind):
-    """What the network is fed of these numbers."""
-    return embedding_input(
-        Eta(tf.constant(gamma, tf.float64), tf.constant(lambda_, tf.float64)), kind
-    )
-
-
-@dataclasses.dataclass
-class Case:
-    """One inner update, judged on another batch: τ, τ', x, and who makes the update."""
-
-    agent: Agent
-    batch: Unroll
-    judges: Unroll
-    x: np.ndarray
-
-    def arguments(self):
-        """What the learner hands to either derivation, its variables and x as tensors."""
-        learner = self.agent.learner
-        learner.state.x.assign(self.x)
-        arguments = learner._inner_arguments(
-            self.batch, tf.constant(self.agent.config.learning_rate, tf.float64)
-        )
-        return *arguments, learner._meta_objective(self.judges, learner.state.x.read_value())
-
-    # The oracle: a second writing of the update, in NumPy but for the network and ∂log π, ∂v.
-
-    def eta(self, x):
-        values = {"gamma": self.agent.config.gamma, "lambda": self.agent.config.lambda_}
-        values |= {n: sigmoid(x[i]) for i, n in enumerate(self.agent.config.learned)}
-        return values["gamma"], values["lambda"]
-
-    def forward(self, batch, eta_input):
-        return self.agent.network(
-            network_inputs(batch, self.agent.config.reward_clip, tf.float64),
-            tf.cast(batch.core_state, tf.float64),
-            eta_input,
-        )
-
-    def targets(self, batch, output, gamma, lambda_):
-        """vs and advantages; γ and λ may be complex."""
-        config = self.agent.config
-        actions = batch.last_actions.numpy()[1:, :, None]
-        log_pi = np.take_along_axis(log_softmax(output.policy_logits.numpy()[:-1]), actions, -1)
-        rewards = batch.rewards.numpy()[1:].astype(np.float64)
-        if config.reward_clip:
-            rewards = np.clip(rewards, -config.reward_clip, config.reward_clip)
-        log_rhos = log_pi[..., 0] - batch.behaviour_log_probs.numpy()
-        assert np.abs(log_rhos).min() > 1e-2  # no kink near by
-        assert 0.1 < np.mean(log_rhos < 0) < 0.9
-        return vtrace_ground_truth(
-            log_rhos=log_rhos,
-            rewards=rewards,
-            discounts=gamma * ~batch.terminations.numpy()[1:],
-            lambdas=np.full(rewards.shape, lambda_),
-            values=output.values.numpy(),
-            step_mask=~batch.truncations.numpy()[1:],
-            rho_clip=config.rho_clip,
-            c_clip=config.c_clip,
-            pg_rho_clip=config.pg_rho_clip,
-        )
-
-    def inner_gradient(self, x, eta_input=None):
-        """∇_θ J with its targets as plain numbers (equation 12)."""
-        config = self.agent.config
-        gamma, lambda_ = self.eta(x)
-        if eta_input is None:
-            eta_input = fed(*self.eta(self.x), config.eta_embedding_input)
-        with tf.GradientTape() as tape:
-            output = self.forward(self.batch, eta_input)
-            vs, advantages = self.targets(self.batch, output, gamma, lambda_)
-            logits = output.policy_logits[:-1]
-            log_probs = action_log_probs(logits, self.batch.last_actions[1:])
-            loss = (
-                -tf.reduce_sum(advantages * log_probs)
-                + config.baseline_cost * 0.5 * tf.reduce_sum((vs - output.values[:-1]) ** 2)
-                - config.entropy_cost * tf.reduce_sum(entropies(logits))
-            )
-        variables = self.agent.network.trainable_variables
-        return [g.numpy() for g in tape.gradient(loss, variables, unconnected_gradients="zero")]
-
-    def updated(self, gradients):
-        """θ', by clip and RMSProp."""
-        config, state = self.agent.config, self.agent.learner.state
-        norm = np.sqrt(sum(np.sum(g**2) for g in gradients))
-        coefficient = min(1.0, config.max_gradient_norm / norm) if norm else 1.0
-        new = []
-        for variable, slot, gradient in zip(
-            self.agent.network.trainable_variables, state.mean_squares, gradients, strict=True
-        ):
-            gradient = coefficient * gradient
-            decay = config.rmsprop_decay
-            mean_square = decay * slot.numpy() + (1.0 - decay) * gradient**2
-            step = config.learning_rate * gradient / np.sqrt(mean_square + config.rmsprop_epsilon)
-            new.append(variable.numpy() - step)
-        return new
-
-    def judged(self):
-        """A function θ' -> J' whose advantages are those at θ'(x), for good."""
-        config = self.agent.config
-        reference = config.reference_gamma, config.reference_lambda
-        judging = reference if config.meta_network_eta == "reference" else self.eta(self.x)
-        eta_input = fed(*judging, config.eta_embedding_input)
-        actions = self.judges.last_actions.numpy()[1:, :, None]
-        with weights(self.agent.network, self.updated(self.inner_gradient(self.x))):
-            _, advantages = self.targets(
-                self.judges, self.forward(self.judges, eta_input), *reference
-            )
-
-        def judge(parameters):
-            with weights(self.agent.network, parameters):
-                logits = self.forward(self.judges, eta_input).policy_logits.numpy()
-            log_pi = np.take_along_axis(log_softmax(logits[:-1]), actions, -1)[..., 0]
-            return -np.sum(advantages * log_pi)
-
-        return judge
-
-    def finite_difference(self, step=1e-3, directions=None):
-        """dJ'/dx, or its products with the rows of `directions`."""
-        judge = self.judged()
-        basis = np.eye(len(self.x)) if directions is None else directions
-        return central_difference(
-            lambda distances: judge(self.updated(self.inner_gradient(self.x + distances @ basis))),
-            np.zeros(len(basis)),
-            step,
-        )
-
-
-def norm_of(gradients):
-    return np.sqrt(sum(np.sum(np.square(g)) for g in gradients))
-
-
-def make_case(norm=None, seed=0, scale=0.1, x=X, **settings):
-    """A case whose ‖∇_θ J‖ is `norm`: ∇_θ J is affine in the rewards, so their scale is a root."""
-    defaults = {
-        "rmsprop_epsilon": 1e-2,
-        "rmsprop_decay": 0.9,
-        "learning_rate": 1e-2,
-        "eta_embedding_size": 0,
-        "reward_clip": 0.0,
-    }
-    agent = make_agent(tf.float64, **(defaults | settings))
-    shake(agent, seed, scale)
-    batch = random_batch(agent, seed + 1)
-    judges = random_batch(agent, seed + 2, batch_size=agent.config.meta_batch_size)
-    case = Case(agent, batch, judges, x[: len(agent.config.learned)])
-    if norm is not None:
-        rewards = batch.rewards
-
-        def at(reward_scale):
-            case.batch = batch._replace(rewards=reward_scale * rewards)
-            return np.concatenate([g.ravel() for g in case.inner_gradient(case.x)])
-
-        constant = at(0.0)
-        slope = at(1.0) - constant
-        roots = np.roots([slope @ slope, 2.0 * slope @ constant, constant @ constant - norm**2])
-        at(max(roots.real))
-        assert abs(norm_of(case.inner_gradient(case.x)) - norm) < 1e-3
-    return case
-
 
 VARIANTS = {
     "mlp": {},
@@ -263,7 +82,12 @@ def test_the_inner_gradient_depends_on_eta_as_in_equation_13(name):
         eta = dict(zip(("gamma", "lambda"), map(complex, case.eta(case.x)), strict=True))
         slope = eta[name_] * (1.0 - eta[name_])  # dη/dx
         eta[name_] += 1e-30j * slope.real
-        vs, advantages = case.targets(case.batch, output, eta["gamma"], eta["lambda"])
+        vs, advantages, _ = case.targets(
+            case.batch,
+            case.log_pi(case.batch, output.policy_logits.numpy()),
+            output.values.numpy(),
+            (eta["gamma"], eta["lambda"]),
+        )
         expected = -(
             np.einsum("tb,tbp->p", advantages.imag / 1e-30, d_log_pi)
             + case.agent.config.baseline_cost * np.einsum("tb,tbp->p", vs.imag / 1e-30, d_v)
@@ -324,7 +148,8 @@ def test_the_embedding_of_eta_is_constant_in_eta(kind, judged_at):
     judge = case.judged()
 
     def through_embedding(x):
-        return judge(case.updated(case.inner_gradient(x, fed(*case.eta(x), kind))))
+        places = Places(x, x, case.x, case.x)
+        return judge(case.updated(case.inner_gradient(x, places)))
 
     other = central_difference(through_embedding, case.x, 1e-3)
     assert np.abs(other - expected).max() > 1e-2 * np.abs(expected).max()
@@ -397,31 +222,25 @@ def test_a_gradient_that_vanishes_at_this_eta_only(derivation):
 # Must be zero.
 
 
-def test_nothing_but_the_targets_of_j_depends_on_x():
-    for judged_at in ("reference", "current"):
-        case = make_case(eta_embedding_size=4, meta_network_eta=judged_at)
-        learner, x = case.agent.learner, tf.constant(case.x)
-        parameters = [v.read_value() for v in case.agent.network.trainable_variables]
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            meta_loss = learner._meta_objective(case.judges, x)(parameters)
-        assert tape.gradient(meta_loss, x) is None
-
-
 def test_the_meta_objective_pulls_on_the_policy_alone():
     """∇_θ' J' is the advantage-weighted ∇log π: the value head gets none, the rest no more."""
     case = make_case(eta_embedding_size=4)
     parameters, x, _, _, judge = case.arguments()
     with tf.GradientTape() as tape:
         tape.watch(parameters)
-        meta_loss = judge(parameters)
+        meta_loss, _ = judge(parameters)
     gradients = tape.gradient(meta_loss, parameters, unconnected_gradients="zero")
 
     config, variables = case.agent.config, case.agent.network.trainable_variables
     reference = config.reference_gamma, config.reference_lambda
     with tf.GradientTape() as tape:
-        output = case.forward(case.judges, fed(*reference, "logits"))
-        _, advantages = case.targets(case.judges, output, *reference)
+        output = case.forward(case.judges, embedded(*reference, "logits"))
+        _, advantages, _ = case.targets(
+            case.judges,
+            case.log_pi(case.judges, output.policy_logits.numpy()),
+            output.values.numpy(),
+            reference,
+        )
         log_probs = action_log_probs(output.policy_logits[:-1], case.judges.last_actions[1:])
         loss = -tf.reduce_sum(advantages * log_probs)
     expected = tape.gradient(loss, variables, unconnected_gradients="zero")
@@ -442,7 +261,7 @@ def test_the_data_of_the_inner_update_do_not_judge():
     for derivation in (nested_tapes, reverse_over_forward):
         step = derivation(parameters, x, objective, stand_still, judge)
         np.testing.assert_array_equal(step.meta_gradient, [0.0, 0.0])
-        np.testing.assert_allclose(step.meta_loss, judge(parameters))
+        np.testing.assert_allclose(step.meta_loss, judge(parameters)[0])
 
 
 # Equivalence on a problem with a known answer.
@@ -457,9 +276,10 @@ def test_a_quadratic_with_a_known_meta_gradient():
             tf.constant(x),
             lambda parameters, x: (0.5 * tf.reduce_sum((parameters[0] - x) ** 2), None),
             lambda gradients: InnerUpdate([alpha * g for g in gradients], None),
-            lambda parameters: 0.5 * tf.reduce_sum(parameters[0] ** 2),
+            lambda parameters: (0.5 * tf.reduce_sum(parameters[0] ** 2), "kept"),
         )
         expected = (1.0 - alpha) * theta + alpha * x
         np.testing.assert_allclose(step.inner.parameters[0], expected)
         np.testing.assert_allclose(step.meta_gradient, alpha * expected)
         np.testing.assert_allclose(step.meta_loss, 0.5 * np.sum(expected**2))
+        assert step.meta_auxiliary == "kept"

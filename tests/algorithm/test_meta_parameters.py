@@ -1,5 +1,5 @@
 """η = σ(x) and what the network is fed of it. Ground truth (closed forms), gradient (σ' on
-learned values, none on fixed ones nor through what is fed)."""
+learned values, none on fixed ones, finite through what is fed)."""
 
 import numpy as np
 import pytest
@@ -99,12 +99,100 @@ def test_nearby_discounts_are_told_apart():
 
 
 @pytest.mark.parametrize("kind", ["logits", "values"])
-def test_no_gradient_flows_through_what_is_fed(kind):
-    x = tf.constant([2.0, 1.0])
+def test_the_gradient_of_what_is_fed_is_finite_everywhere(kind):
+    for gamma in (0.0, 1e-12, 0.3, 0.99, 1.0 - 1e-12, 1.0):
+        gamma = tf.constant(gamma, tf.float64)
+        with tf.GradientTape() as outer:
+            outer.watch(gamma)
+            with tf.GradientTape() as inner:
+                inner.watch(gamma)
+                fed = embedding_input(Eta(gamma, 1.0 - gamma), kind)
+            first = inner.gradient(fed, gamma)
+        assert np.isfinite(first)
+        second = outer.gradient(first, gamma)
+        assert second is None or np.isfinite(second)
+        inside = 1.0 / (1.0 + np.exp(7.0)) < gamma < 1.0 / (1.0 + np.exp(-7.0))
+        if kind == "logits" and not inside:
+            assert first == 0.0  # beyond the cut nothing is fed of a change
+
+
+# Ranges.
+
+
+def test_a_range_bounds_what_is_learned():
+    meta_parameters = MetaParameters(
+        ("gamma", "lambda"), 0.95, 0.3, 0.99, 1.0, gamma_range=(0.9, 1.0), lambda_range=(0.0, 0.5)
+    )
+    eta = meta_parameters.values(tf.constant(meta_parameters.initial_logits()))
+    np.testing.assert_allclose([eta.gamma, eta.lambda_], [0.95, 0.3], rtol=1e-6)
+    for x, expected in (([-50.0, -50.0], [0.9, 0.0]), ([50.0, 50.0], [1.0, 0.5])):
+        np.testing.assert_allclose(meta_parameters.values(tf.constant(x)), expected, atol=1e-7)
+    x = tf.constant([0.3, -0.2], tf.float64)
     with tf.GradientTape() as tape:
         tape.watch(x)
-        fed = embedding_input(make(("gamma", "lambda")).values(x), kind)
-    assert tape.gradient(fed, x) is None
+        gamma = meta_parameters.values(x).gamma
+    sigma = 1.0 / (1.0 + np.exp(-0.3))
+    np.testing.assert_allclose(gamma, 0.9 + 0.1 * sigma)
+    np.testing.assert_allclose(tape.gradient(gamma, x), [0.1 * sigma * (1.0 - sigma), 0.0])
+
+
+# One η per state.
+
+
+@pytest.mark.parametrize("learned", CHOICES[1:])
+def test_eta_of_states_by_hand(learned):
+    meta_parameters = make(learned)
+    random = np.random.default_rng(0)
+    features = random.normal(size=(4, 3, 5))
+    x = random.normal(size=(6, len(learned)))
+    eta = meta_parameters.at_states(tf.constant(x), tf.constant(features))
+    fixed = {"gamma": 0.97, "lambda": 0.8}
+    for name, value in zip(NAMES, eta, strict=True):
+        assert value.shape == (4, 3)
+        for t in range(4):
+            for b in range(3):
+                expected = fixed[name]
+                if name in learned:
+                    phi = features[t, b]
+                    z = phi @ x[:-1, learned.index(name)] / np.sqrt(1.0 + phi @ phi)
+                    expected = 1.0 / (1.0 + np.exp(-z - x[-1, learned.index(name)]))
+                np.testing.assert_allclose(value[t, b], expected, rtol=1e-12)
+
+
+def test_all_states_begin_alike():
+    meta_parameters = make(("gamma", "lambda"))
+    x = meta_parameters.initial_logits(5)
+    assert x.shape == (6, 2) and x.dtype == np.float32
+    features = tf.constant(np.random.default_rng(0).normal(size=(7, 2, 5)), tf.float32)
+    eta = meta_parameters.at_states(tf.constant(x), features)
+    np.testing.assert_allclose(eta.gamma, np.full((7, 2), 0.97), rtol=1e-6)
+    np.testing.assert_allclose(eta.lambda_, np.full((7, 2), 0.8), rtol=1e-6)
+
+
+def test_features_do_not_matter_to_one_eta_for_all():
+    x = tf.constant([2.0, 1.0])
+    meta_parameters = make(("gamma", "lambda"))
+    assert meta_parameters.at_states(x, None) == meta_parameters.values(x)
+
+
+def test_arrivals():
+    of_states = Eta(tf.reshape(tf.range(6.0), [3, 2]), tf.constant(0.5))
+    gamma, lambda_ = of_states.of_arrivals()
+    np.testing.assert_array_equal(gamma, [[2.0, 3.0], [4.0, 5.0]])
+    assert lambda_ == 0.5
+
+
+# Tracking.
+
+
+def test_the_reference_may_track():
+    tracking = MetaParameters(("gamma",), 0.9, 1.0, 0.995, 1.0, tracking=("gamma",))
+    current = scalars(0.7, 0.6)
+    np.testing.assert_allclose(tracking.reference(tf.float64, current), [0.7, 1.0])
+    of_states = Eta(tf.fill([3, 2], tf.constant(0.7, tf.float64)), scalars(0.0, 0.6).lambda_)
+    gamma, lambda_ = tracking.reference(tf.float64, of_states)
+    np.testing.assert_array_equal(gamma, of_states.gamma)
+    np.testing.assert_array_equal(lambda_, np.ones((3, 2)))
 
 
 def test_an_unknown_kind_is_refused():

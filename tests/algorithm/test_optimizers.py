@@ -7,13 +7,11 @@ import sonnet as snt
 import tensorflow as tf
 
 from meta_impala.algorithm.optimizers import (
-    AdamState,
-    adam,
+    Adam,
+    RMSProp,
+    Sgd,
     clip_by_global_norm,
     global_norm,
-    initial_adam_state,
-    initial_mean_squares,
-    rmsprop,
     safe_sqrt,
 )
 
@@ -54,20 +52,21 @@ def test_rmsprop_is_that_of_tensorflow_1(dtype, tolerance, decay, epsilon):
             theirs.append(session.run(variable))
         their_mean_square = session.run(optimizer.get_slot(variable, "rms"))
 
+    optimizer = RMSProp(decay, epsilon)
+
     @tf.function
-    def update(parameter, mean_square, gradient, learning_rate):
-        (change,), (mean_square,) = rmsprop(
-            [gradient], [mean_square], learning_rate, decay=decay, epsilon=epsilon
-        )
-        return parameter - change, mean_square
+    def update(parameter, slots, gradient, learning_rate):
+        (change,), slots = optimizer.step([gradient], slots, learning_rate)
+        return parameter - change, slots
 
     parameter = tf.constant(start)
-    (mean_square,) = initial_mean_squares([parameter])
-    np.testing.assert_array_equal(mean_square, np.ones(7))
+    slots = optimizer.initial_slots([parameter])
+    np.testing.assert_array_equal(slots["mean_squares"], [np.ones(7)])
     ours = []
     for row, rate in zip(gradients, learning_rates, strict=True):
-        parameter, mean_square = update(parameter, mean_square, row, rate)
+        parameter, slots = update(parameter, slots, row, rate)
         ours.append(parameter.numpy())
+    (mean_square,) = slots["mean_squares"]
     np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
     np.testing.assert_allclose(mean_square, their_mean_square, rtol=tolerance)
     assert np.abs(ours[-1] - start).min() > 1e-4
@@ -75,39 +74,93 @@ def test_rmsprop_is_that_of_tensorflow_1(dtype, tolerance, decay, epsilon):
 
 def test_the_first_step_of_rmsprop_is_small():
     """From zeros, or with ε outside of the root, it would be another number."""
-    (update,), (mean_square,) = rmsprop(
-        [tf.constant([2.0])], [tf.ones([1])], tf.constant(0.1), decay=0.99, epsilon=0.01
-    )
-    np.testing.assert_allclose(mean_square, [0.99 + 0.01 * 4.0], rtol=1e-6)
+    optimizer = RMSProp(decay=0.99, epsilon=0.01)
+    slots = optimizer.initial_slots([tf.zeros([1])])
+    (update,), slots = optimizer.step([tf.constant([2.0])], slots, tf.constant(0.1))
+    np.testing.assert_allclose(slots["mean_squares"], [[0.99 + 0.01 * 4.0]], rtol=1e-6)
     np.testing.assert_allclose(update, [0.1 * 2.0 / np.sqrt(1.03 + 0.01)], rtol=1e-6)
 
 
 def test_adam_is_that_of_sonnet():
     random = np.random.default_rng(1)
     variable = tf.Variable(random.normal(size=3), dtype=tf.float64)
-    parameter, state = variable.read_value(), initial_adam_state(variable)
+    parameter, slots = variable.read_value(), Adam().initial_slots([variable])
     theirs = snt.optimizers.Adam(learning_rate=0.01, epsilon=1e-8)
-    step = tf.function(lambda gradient, state: adam(gradient, state, 0.01))
+    step = tf.function(lambda gradient, slots: Adam().step([gradient], slots, 0.01))
     for _ in range(300):
         gradient = tf.constant(random.normal(size=3) * 10.0 ** random.uniform(-6, 2))
         theirs.apply([gradient], [variable])
-        update, state = step(gradient, state)
+        (update,), slots = step(gradient, slots)
         parameter = parameter - update
         # Sonnet rounds its hyper-parameters to float32.
         np.testing.assert_allclose(parameter, variable, rtol=1e-5)
-    assert state.count == 300
+    assert slots["count"] == [300]
+
+
+def test_plain_gradient_descent():
+    gradients = random_tensors(10)
+    updates, slots = Sgd().step(gradients, Sgd().initial_slots(gradients), 0.25)
+    assert slots == {}
+    for update, gradient in zip(updates, gradients, strict=True):
+        np.testing.assert_array_equal(update, 0.25 * gradient)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda d: RMSProp(0.9, 0.01, d), lambda d: Adam(0.9, 0.99, 0.01, d)]
+)
+def test_a_constant_second_moment_changes_the_derivative_alone(make):
+    gradients = random_tensors(11)
+    results, derivatives = [], []
+    for through in (True, False):
+        optimizer = make(through)
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(gradients)
+            updates, slots = optimizer.step(gradients, optimizer.initial_slots(gradients), 0.1)
+            total = tf.add_n([tf.reduce_sum(update) for update in updates])
+        results.append(updates)
+        derivatives.append(tape.gradient(total, gradients))
+        if not through:  # then the update is linear in g (Adam's starts at a first moment of 0)
+            for update, gradient, d in zip(updates, gradients, derivatives[-1], strict=True):
+                np.testing.assert_allclose(d * gradient, update, rtol=1e-12)
+    for with_, without in zip(*results, strict=True):
+        np.testing.assert_array_equal(with_, without)
+    for with_, without in zip(*derivatives, strict=True):
+        assert np.all(np.abs(with_ - without) > 1e-6 * np.abs(without))
+
+
+def test_a_constant_clip_changes_the_derivative_alone():
+    gradients = random_tensors(12, scale=10.0)
+    derivatives = []
+    for through in (True, False):
+        with tf.GradientTape() as tape:
+            tape.watch(gradients)
+            clipped = clip_by_global_norm(gradients, 4.0, differentiate_coefficient=through)
+            total = tf.add_n([tf.reduce_sum(gradient) for gradient in clipped.gradients])
+        derivatives.append(tape.gradient(total, gradients))
+        assert clipped.coefficient < 1.0
+    for with_, without in zip(*derivatives, strict=True):
+        np.testing.assert_allclose(without, np.full(without.shape, clipped.coefficient))
+        assert np.all(np.abs(with_ - without) > 1e-6)
+
+
+def test_adam_has_finite_derivatives_at_zero():
+    zeros = [tf.zeros([3], tf.float64)]
+    with tf.GradientTape() as tape:
+        tape.watch(zeros)
+        (update,), _ = Adam().step(zeros, Adam().initial_slots(zeros), 0.1)
+    assert np.all(np.isfinite(tape.gradient(update, zeros)[0]))
 
 
 def test_adam_by_hand():
     gradients, first, second, parameter = [0.5, -2.0, 1e-9], 0.0, 0.0, 1.0
-    state = AdamState(tf.zeros([1], tf.float64), tf.zeros([1], tf.float64), tf.constant(0))
     ours = tf.constant([1.0], tf.float64)
+    slots = Adam().initial_slots([ours])
     for count, gradient in enumerate(gradients, start=1):
         first = 0.9 * first + 0.1 * gradient
         second = 0.999 * second + 0.001 * gradient**2
         corrected = first / (1 - 0.9**count), second / (1 - 0.999**count)
         parameter -= 0.1 * corrected[0] / (np.sqrt(corrected[1]) + 1e-8)
-        update, state = adam(tf.constant([gradient], tf.float64), state, 0.1)
+        (update,), slots = Adam().step([tf.constant([gradient], tf.float64)], slots, 0.1)
         ours = ours - update
         np.testing.assert_allclose(ours, [parameter], rtol=1e-12)
 
@@ -152,14 +205,14 @@ def test_the_step_is_differentiable_in_the_gradients(scale):
 
     def step(tensors):
         clipped = clip_by_global_norm(tensors, 3.0)
-        updates, new_mean_squares = rmsprop(
-            clipped.gradients, mean_squares, tf.constant(0.5, tf.float64), decay=0.6, epsilon=0.01
+        updates, slots = RMSProp(decay=0.6, epsilon=0.01).step(
+            clipped.gradients, {"mean_squares": mean_squares}, tf.constant(0.5, tf.float64)
         )
         return tf.add_n(
             [
                 tf.reduce_sum(weight * (update + mean_square))
                 for weight, update, mean_square in zip(
-                    weights, updates, new_mean_squares, strict=True
+                    weights, updates, slots["mean_squares"], strict=True
                 )
             ]
         )

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_impala.agent import Policy, make_network
+from meta_impala.agent import Policy, Snapshot, make_network
+from meta_impala.algorithm.eta_schedule import EtaSchedule
 from meta_impala.config import Config, resolve, resolve_network
 from meta_impala.environments import registry
 from meta_impala.environments.base import BatchedEnvironment, Transition
@@ -57,13 +58,18 @@ class Scripted(BatchedEnvironment):
         )
 
 
+ANYONE = Snapshot(0, (), tf.constant([0.99, 1.0]))
+
+
 class Recorder:
     """A policy that takes action 0 and notes what it was given."""
 
     def __init__(self):
         self.resets, self.seeds, self.rewards, self.last_actions = [], [], [], []
 
-    def __call__(self, snapshot, observations, last_actions, rewards, resets, core_state, seed):
+    def __call__(
+        self, parameters, eta, observations, last_actions, rewards, resets, core_state, seed
+    ):
         self.resets.append(resets.tolist())
         self.seeds.append(seed)
         self.rewards.append(rewards.tolist())
@@ -80,7 +86,7 @@ def test_quotas_differ_by_at_most_one(episodes, num_envs, expected):
 
 
 def test_short_games_are_not_over_represented():
-    games = evaluation.play_games(Recorder(), None, Scripted([1, 10, 100]), episodes=9, seed=0)
+    games = evaluation.play_games(Recorder(), ANYONE, Scripted([1, 10, 100]), episodes=9, seed=0)
     # The first nine games to end would have been those of environment 0, all of return 1.
     assert collections.Counter(game.environment for game in games) == {0: 3, 1: 3, 2: 3}
     assert np.mean([game.episode_return for game in games]) == (1 + 10 + 100) / 3
@@ -90,14 +96,14 @@ def test_short_games_are_not_over_represented():
 
 
 def test_a_quota_that_does_not_divide():
-    games = evaluation.play_games(Recorder(), None, Scripted([7, 2, 3]), episodes=5, seed=0)
+    games = evaluation.play_games(Recorder(), ANYONE, Scripted([7, 2, 3]), episodes=5, seed=0)
     assert collections.Counter(game.environment for game in games) == {0: 2, 1: 2, 2: 1}
 
 
 def test_games_come_in_the_order_of_their_ends_and_are_told_one_by_one():
     told = []
     games = evaluation.play_games(
-        Recorder(), None, Scripted([5, 2]), episodes=4, seed=0, on_game=told.append
+        Recorder(), ANYONE, Scripted([5, 2]), episodes=4, seed=0, on_game=told.append
     )
     assert [game.environment for game in games] == [1, 1, 0, 0]
     assert told == games
@@ -106,7 +112,7 @@ def test_games_come_in_the_order_of_their_ends_and_are_told_one_by_one():
 def test_a_lost_life_resets_the_core_and_ends_no_game():
     policy = Recorder()
     games = evaluation.play_games(
-        policy, None, Scripted([6], life_losses=[2, 4]), episodes=2, seed=0
+        policy, ANYONE, Scripted([6], life_losses=[2, 4]), episodes=2, seed=0
     )
     assert [(game.episode_return, game.frames) for game in games] == [(6.0, 24)] * 2
     # Before the first step nothing has ended; then at steps 2, 4 and 6, twice over. The last
@@ -118,14 +124,14 @@ def test_a_lost_life_resets_the_core_and_ends_no_game():
 def test_a_time_limit_ends_a_game_and_resets_the_core():
     policy = Recorder()
     environment = Scripted([3, 4], truncated=[0])
-    games = evaluation.play_games(policy, None, environment, episodes=2, seed=0)
+    games = evaluation.play_games(policy, ANYONE, environment, episodes=2, seed=0)
     assert [game.episode_return for game in games] == [3.0, 4.0]
     assert policy.resets == [[False, False]] * 3 + [[True, False]]
 
 
 def test_each_call_has_its_own_seed_and_sees_the_raw_reward_and_last_action():
     policy = Recorder()
-    evaluation.play_games(policy, None, Scripted([3]), episodes=1, seed=8)
+    evaluation.play_games(policy, ANYONE, Scripted([3]), episodes=1, seed=8)
     assert policy.seeds == [(8, 0), (8, 1), (8, 2)]
     assert policy.rewards == [[0.0], [1.0], [1.0]]
     assert policy.last_actions == [[0], [0], [0]]
@@ -189,7 +195,7 @@ def test_games_are_those_that_an_actor_plays(learner, snapshot, policy):
         return Scripted([6, 6, 6], life_losses=[2, 4], truncated=[1])
 
     size = _core_state_size(learner)
-    actor = Actor(0, environment(), policy, unroll_length=30)
+    actor = Actor(0, environment(), policy, unroll_length=30, eta_schedule=EtaSchedule())
     actor.reset(5, size)
     episodes = actor.unroll(snapshot).episodes
     games = evaluation.play_games(
@@ -218,7 +224,8 @@ def test_another_eta_is_fed_to_the_network(learner, snapshot, policy):
     def log_probs(fed):
         zeros = np.zeros(3, np.float32)
         return policy(
-            fed,
+            fed.parameters,
+            np.tile(fed.eta.numpy(), (3, 1)),
             np.ones([3, 2], np.float32),
             zeros.astype(np.int32),
             zeros,

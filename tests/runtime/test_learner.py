@@ -36,7 +36,13 @@ def weights_of(agent):
 
 
 def slots_of(agent):
-    return [variable.numpy() for variable in agent.learner.state.mean_squares]
+    return [variable.numpy() for variable in agent.learner.state.slots["mean_squares"]]
+
+
+def adam_of(agent):
+    """First and second moment, and the count, of the optimiser of x."""
+    slots = agent.learner.state.meta_slots
+    return [slots[name][0].numpy() for name in ("first_moments", "second_moments", "count")]
 
 
 def assert_bit_equal(first, second):
@@ -114,7 +120,8 @@ def test_so_are_many_updates_while_eta_cannot_move(graphs_as_written, mode):
     run(meta, batches)
     run(plain, batches)
     np.testing.assert_array_equal(meta.learner.state.x, x)
-    assert meta.learner.state.adam_count == 8 and np.all(meta.learner.state.first_moment != 0)
+    first, _, count = adam_of(meta)
+    assert count == 8 and np.all(first != 0)
     assert_bit_equal(weights_of(meta), weights_of(plain))
     assert_bit_equal(slots_of(meta), slots_of(plain))
 
@@ -188,13 +195,16 @@ def test_a_truncated_batch_is_its_two_pieces(core):
 
     def rows(start, stop):
         arrays = [array[start : stop + 1] for array in batch[:5]]
-        return batch.__class__(*arrays, batch.behaviour_log_probs[start:stop], batch.core_state)
+        return batch.__class__(
+            *arrays, batch.behaviour_log_probs[start:stop], batch.core_state, batch.eta
+        )
 
     def gradient(some):
         parameters = [v.read_value() for v in agent.network.trainable_variables]
         with tf.GradientTape() as tape:
             tape.watch(parameters)
-            loss, _ = agent.learner._inner_objective(some)(parameters, tf.zeros([0], tf.float64))
+            objective = agent.learner._inner_objective(some, parameters)
+            loss, _ = objective(parameters, tf.zeros([0], tf.float64))
         return tape.gradient(loss, parameters)
 
     # The core starts anew in state k + 1, whatever state comes with the second piece.
@@ -209,7 +219,8 @@ def test_selected_columns():
     chosen = select_columns(batch, tf.constant([3, 1]))
     for name in batch._fields:
         array = getattr(batch, name).numpy()
-        expected = array[[3, 1]] if name == "core_state" else array[:, [3, 1]]
+        of_columns = name in ("core_state", "eta")
+        expected = array[[3, 1]] if of_columns else array[:, [3, 1]]
         np.testing.assert_array_equal(getattr(chosen, name), expected)
 
 
@@ -220,9 +231,9 @@ def test_only_the_judging_trajectories_of_the_next_batch_are_looked_at():
         rewards = following.rewards.numpy()
         rewards[:, columns_to_change] *= -1.0
         (row,), _ = run(agent, [batch, following._replace(rewards=tf.constant(rewards))])
-        return weights_of(agent), agent.learner.state.first_moment.numpy(), row.meta_loss
+        return weights_of(agent), adam_of(agent)[0], row.meta_loss
 
-    judging = make_agent().learner.judging_columns(0)
+    judging = make_agent().learner.column_order(0)[:3]
     (spared,) = set(range(4)) - set(judging.tolist())
     nothing, other, one = after([]), after([spared]), after([int(judging[0])])
     # τ' never trains θ.
@@ -233,25 +244,18 @@ def test_only_the_judging_trajectories_of_the_next_batch_are_looked_at():
     assert np.all(nothing[1] != one[1])
 
 
-def test_judging_columns_are_a_seeded_sample():
+def test_the_columns_are_in_a_seeded_order():
     learner = make_agent(batch_size=16, meta_batch_size=5).learner
     seen = set()
     for updates in range(200):
-        columns = learner.judging_columns(updates)
-        assert columns.shape == (5,) and columns.dtype == np.int32
-        assert len(set(columns)) == 5 and set(columns) <= set(range(16))
-        np.testing.assert_array_equal(columns, learner.judging_columns(updates))
-        seen.add(tuple(columns))
+        columns = learner.column_order(updates)
+        assert columns.dtype == np.int32 and sorted(columns) == list(range(16))
+        np.testing.assert_array_equal(columns, learner.column_order(updates))
+        seen.add(tuple(columns[:5]))
     assert len(seen) > 190
     assert {column for columns in seen for column in columns} == set(range(16))
     other = make_agent(batch_size=16, meta_batch_size=5, seed=2).learner
-    assert any(tuple(other.judging_columns(u)) != tuple(learner.judging_columns(u))
-               for u in range(3))  # fmt: skip
-
-
-def test_all_trajectories_may_judge():
-    columns = make_agent(meta_batch_size=4).learner.judging_columns(7)
-    assert sorted(columns) == [0, 1, 2, 3]
+    assert any(tuple(other.column_order(u)) != tuple(learner.column_order(u)) for u in range(3))
 
 
 # The graph and the schedule.
@@ -304,9 +308,10 @@ def test_slots_at_the_start():
     for variable, slot in zip(agent.network.trainable_variables, slots_of(agent), strict=True):
         np.testing.assert_array_equal(slot, np.ones(variable.shape))
     np.testing.assert_allclose(state.x, [math.log(9.0), math.log(4.0)], rtol=1e-6)
-    for slot in (state.first_moment, state.second_moment):
+    *moments, count = adam_of(agent)
+    for slot in moments:
         np.testing.assert_array_equal(slot, [0.0, 0.0])
-    assert state.adam_count == state.updates == state.frames == 0
+    assert count == state.updates == state.frames == 0
 
 
 def test_a_snapshot_is_of_the_state():
@@ -340,7 +345,8 @@ def test_checkpoints_hold_everything(tmp_path):
     assert_bit_equal(weights_of(agent), weights_of(other))
     assert_bit_equal(slots_of(agent), slots_of(other))
     assert differs(slots_of(other), [np.ones_like(slot) for slot in slots_of(other)])
-    for name in ("x", "first_moment", "second_moment", "adam_count", "updates", "frames"):
+    assert_bit_equal(adam_of(agent), adam_of(other))
+    for name in ("x", "updates", "frames"):
         np.testing.assert_array_equal(
             getattr(agent.learner.state, name), getattr(other.learner.state, name), err_msg=name
         )
@@ -395,8 +401,9 @@ def test_a_plain_learner_has_no_eta_to_move():
     agent = make_agent(meta_parameters="none", gamma=0.97, lambda_=0.6)
     rows, snapshot = run(agent, [random_batch(agent, seed) for seed in range(3)])
     state = agent.learner.state
-    assert state.x.shape == state.first_moment.shape == (0,)
-    assert state.adam_count == 0 and state.updates == 2
+    first, _, count = adam_of(agent)
+    assert state.x.shape == first.shape == (0,)
+    assert count == 0 and state.updates == 2
     np.testing.assert_allclose(snapshot.eta, [0.97, 0.6], rtol=1e-6)
     for row in rows:
         for name in Statistics._fields:
@@ -414,9 +421,8 @@ def test_statistics():
     parameters = [tf.constant(value) for value in weights_of(agent)]
     with tf.GradientTape() as tape:
         tape.watch(parameters)
-        loss, parts = agent.learner._inner_objective(batches[0])(
-            parameters, agent.learner.state.x.read_value()
-        )
+        objective = agent.learner._inner_objective(batches[0], parameters)
+        loss, (parts, _) = objective(parameters, agent.learner.state.x.read_value())
     norm = tf.linalg.global_norm(tape.gradient(loss, parameters)).numpy()
     (row,), snapshot = run(agent, batches)
     steps = 4 * 5
@@ -439,10 +445,11 @@ def test_statistics():
     )
 
     # J' is of θ', per judging step.
-    judges = select_columns(batches[1], tf.constant(agent.learner.judging_columns(0)))
-    meta_loss = agent.learner._meta_objective(judges, agent.learner.state.x)(snapshot.parameters)
+    judges = select_columns(batches[1], tf.constant(agent.learner.column_order(0)[:3]))
+    judge = agent.learner._meta_objective(judges, parameters, agent.learner.state.x.read_value())
+    meta_loss, _ = judge(snapshot.parameters)
     np.testing.assert_allclose(row.meta_loss, meta_loss / (3 * 5), rtol=1e-4)
-    stale = agent.learner._meta_objective(judges, agent.learner.state.x)(parameters)
+    stale, _ = judge(parameters)
     assert abs(stale - meta_loss) > 1e-3 * abs(meta_loss)
 
 

@@ -143,7 +143,7 @@ def test_data_lag_and_weights_are_equal_with_and_without_the_meta_gradient(tmp_p
         network = supervisor.learner.state.network
         states[name] = [
             *(variable.numpy() for variable in network.trainable_variables),
-            *(variable.numpy() for variable in supervisor.learner.state.mean_squares),
+            *(variable.numpy() for variable in supervisor.learner.state.slots["mean_squares"]),
         ]
         rows[name] = read_metrics(tmp_path / name)
     for meta, plain in zip(states["meta"], states["plain"], strict=True):

@@ -16,6 +16,7 @@ def _block(num_envs: int, actor: int = 0) -> Block:
         truncations=rng.random((rows, num_envs)) < 0.5,
         behaviour_log_probs=rng.normal(size=(rows - 1, num_envs)).astype(np.float32),
         core_state=rng.normal(size=(num_envs, 5)).astype(np.float32),
+        eta=rng.random((num_envs, 2)).astype(np.float32),
     )
     return Block(unroll, version=7, episodes=(Episode(1.0, 12),), actor=actor)
 
@@ -40,3 +41,4 @@ def test_a_batch_holds_the_blocks_side_by_side():
     np.testing.assert_array_equal(batch.observations[:, :2], first.unroll.observations)
     np.testing.assert_array_equal(batch.observations[:, 2:], second.unroll.observations)
     np.testing.assert_array_equal(batch.core_state[2:], second.unroll.core_state)
+    np.testing.assert_array_equal(batch.eta[:2], first.unroll.eta)
