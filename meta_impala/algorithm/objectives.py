@@ -22,6 +22,16 @@ Tensors = Sequence[tf.Tensor]
 
 RETURNS, EMBEDDING, IMPORTANCE_WEIGHTS = PATHS = ("returns", "embedding", "importance_weights")
 
+# The places where η acts on ∇_θ J: γ and λ in the targets of the value and in the advantages of the
+# policy; e_η in the network that is differentiated, in the V of the targets, and in ρ and c.
+VALUE_TARGETS, POLICY_ADVANTAGES, NETWORK, TARGET_VALUES, RATIOS = PLACES = (
+    "value targets",
+    "policy advantages",
+    "network",
+    "values in the targets",
+    "importance weights",
+)
+
 
 class Outputs(Protocol):
     """What a network gives on the T+1 states of a trajectory (`networks.NetworkOutput` does).
@@ -75,6 +85,7 @@ class InnerObjective:
       drawn: η of each state `[T+1, B]` if it is not a function of x (`eta_schedule`).
       follow_targets: computes the targets from `target_parameters` also where a `stop_gradient`
         would do, so that whoever watches these sees the whole derivative by θ.
+      eta_at: another (x, features, place) -> η, to tell the `PLACES` where η acts from each other.
     """
 
     forward: Forward
@@ -87,13 +98,16 @@ class InnerObjective:
     second_value_head: bool = False
     drawn: Eta | None = None
     follow_targets: bool = False
+    eta_at: Callable[[tf.Tensor, tf.Tensor, str], Eta] | None = None
 
-    def _eta(self, x: tf.Tensor, features: tf.Tensor) -> Eta:
+    def _eta(self, x: tf.Tensor, features: tf.Tensor, place: str) -> Eta:
+        if self.eta_at is not None:
+            return self.eta_at(x, tf.stop_gradient(features), place)
         return _eta_at(self.meta_parameters, x, features, self.drawn)
 
-    def _run(self, parameters: Tensors, x: tf.Tensor, *, eta_is_live: bool) -> Outputs:
+    def _run(self, parameters: Tensors, x: tf.Tensor, place: str, *, eta_is_live: bool) -> Outputs:
         def eta_input(features: tf.Tensor) -> tf.Tensor:
-            eta = self._eta(x, features)
+            eta = self._eta(x, features, place)
             return embedding_input(eta if eta_is_live else eta.constant(), self.embedding)
 
         return self.forward(parameters, eta_input)
@@ -103,37 +117,32 @@ class InnerObjective:
 
     def _target_inputs(self, output: Outputs, x: tf.Tensor) -> losses.TargetInputs:
         """V and ρ of the targets: constant in θ, live in η as `paths` says."""
-        passes: dict[bool, tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]] = {}
+        of_values = self._at_constant_parameters(output, x, TARGET_VALUES, self.paths != RETURNS)
+        if (self.paths == IMPORTANCE_WEIGHTS) == (self.paths != RETURNS) and self.eta_at is None:
+            return of_values  # one pass serves both
+        of_ratios = self._at_constant_parameters(
+            output, x, RATIOS, self.paths == IMPORTANCE_WEIGHTS
+        )
+        return of_values._replace(log_probs=of_ratios.log_probs)
 
-        def at_constant_parameters(
-            eta_is_live: bool,
-        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
-            if eta_is_live not in passes:
-                if eta_is_live or self.follow_targets:
-                    other = self._run(self.target_parameters, x, eta_is_live=eta_is_live)
-                    made = (other.values, self._log_probs(other), other.reference_values)
-                else:  # constant in both, at no cost
-                    reference_values = output.reference_values
-                    if reference_values is not None:
-                        reference_values = tf.stop_gradient(reference_values)
-                    made = (
-                        tf.stop_gradient(output.values),
-                        tf.stop_gradient(self._log_probs(output)),
-                        reference_values,
-                    )
-                passes[eta_is_live] = made
-            return passes[eta_is_live]
-
-        values, _, reference_values = at_constant_parameters(self.paths != RETURNS)
-        _, log_probs, _ = at_constant_parameters(self.paths == IMPORTANCE_WEIGHTS)
-        return losses.TargetInputs(values, log_probs, reference_values)
+    def _at_constant_parameters(
+        self, output: Outputs, x: tf.Tensor, place: str, eta_is_live: bool
+    ) -> losses.TargetInputs:
+        if eta_is_live or self.follow_targets:
+            other = self._run(self.target_parameters, x, place, eta_is_live=eta_is_live)
+            return losses.TargetInputs(other.values, self._log_probs(other), other.reference_values)
+        # Constant in both, at no cost.
+        constants = (output.values, self._log_probs(output), output.reference_values)
+        return losses.TargetInputs(
+            *(None if tensor is None else tf.stop_gradient(tensor) for tensor in constants)
+        )
 
     def __call__(
         self, parameters: Tensors, x: tf.Tensor
     ) -> tuple[tf.Tensor, tuple[losses.InnerLossParts, Eta]]:
         """J, with its parts and η (scalars, or `[T+1, B]`)."""
-        output = self._run(parameters, x, eta_is_live=self.paths != RETURNS)
-        eta = self._eta(x, output.features)
+        output = self._run(parameters, x, NETWORK, eta_is_live=self.paths != RETURNS)
+        eta = self._eta(x, output.features, VALUE_TARGETS)
         critic = None
         if self.second_value_head:
             assert output.reference_values is not None, "the network has no second value head"
@@ -147,6 +156,7 @@ class InnerObjective:
             self.settings,
             target_inputs=self._target_inputs(output, x),
             reference_critic=critic,
+            policy_eta=(self._eta(x, output.features, POLICY_ADVANTAGES) if self.eta_at else None),
         )
         return loss, (parts, eta)
 

@@ -20,6 +20,7 @@ from meta_impala.algorithm.meta_gradient import (
     nested_tapes,
     reverse_over_forward,
 )
+from meta_impala.algorithm.objectives import NETWORK
 from meta_impala.errors import UserError
 
 FED = {"eta_embedding_size": 4}
@@ -135,7 +136,7 @@ def test_eta_acts_in_the_open_places_and_in_no_other(paths, place):
     is_open = dict(zip(Places._fields, OPEN[paths], strict=True))[place]
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([x, *live])
-        output = objective._run(live, x, eta_is_live=paths != "returns")
+        output = objective._run(live, x, NETWORK, eta_is_live=paths != "returns")
         inputs = objective._target_inputs(output, x)
     watched = {
         "embedding": output.policy_logits,
