@@ -21,7 +21,7 @@ from meta_impala.environments import (
     UnsupportedEnvironmentError,
     registry,
 )
-from meta_impala.errors import UserError
+from meta_impala.errors import RunFailed, UserError
 from meta_impala.runtime import run_folder as run_folder_lib
 from meta_impala.runtime.folder_lock import FolderLock
 from meta_impala.runtime.run_folder import RunFolder
@@ -114,6 +114,10 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
     command.import_tensorflow()
     from meta_impala.runtime.supervisor import Supervisor, configure_tensorflow
 
+    if stop.is_set():  # that took some seconds
+        frames = folder.write_stopped()
+        print(f"stopped by {stop.signal_name} after {frames:,} frames, before anything was trained")
+        return 0
     configure_tensorflow(config)
     try:
         supervisor = Supervisor(config, description, folder, stop)
@@ -129,7 +133,10 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
             f"training on {config.environment} for {config.total_frames:,} frames in "
             f"{folder.path}; learned of η: {learned}"
         )
-    state = supervisor.run()
+    try:
+        state = supervisor.run()
+    except RunFailed as error:
+        raise RunFailed(f"{error}; {supervisor.what_is_safe()}") from error
     if state == run_folder_lib.FINISHED:
         print(f"finished after {supervisor.frames:,} frames; results are in {folder.path}")
     else:

@@ -30,7 +30,7 @@ import tensorflow as tf
 from meta_impala import __version__
 from meta_impala.config import Config
 from meta_impala.environments import Description
-from meta_impala.errors import RunFailed, UserError
+from meta_impala.errors import RunFailed, UserError, one_line
 from meta_impala.runtime import arrays as arrays_lib
 from meta_impala.runtime.learner import LearnerState
 from meta_impala.runtime.run_folder import flush_folder, read_bounded
@@ -157,7 +157,7 @@ class Checkpoints:
             flush_folder(self._folder)
         except (OSError, tf.errors.OpError, FloatingPointError) as error:
             shutil.rmtree(aside, ignore_errors=True)
-            raise RunFailed(f"{path}: cannot be saved ({_reason(error)})") from error
+            raise RunFailed(f"{path}: cannot be saved ({one_line(error)})") from error
         self._newest = path
         for old in list_checkpoints(self._folder)[self._keep :]:
             _remove(old)
@@ -303,7 +303,7 @@ def _restore(path: pathlib.Path, state: LearnerState, identity: Mapping[str, Any
             variable.assign(value)
         # Or a page of "unrestored values" follows when the interpreter exits.
         tf.get_logger().setLevel("ERROR")
-        raise Damaged(_reason(error)) from error
+        raise Damaged(one_line(error)) from error
     return Saved(path, manifest["progress"], source)
 
 
@@ -328,15 +328,6 @@ def _check_finite(state: LearnerState) -> None:
     for variable in state.variables:
         if variable.dtype.is_floating and not np.isfinite(variable.numpy()).all():
             raise FloatingPointError(f"{variable.name} is not finite")
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what went wrong."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    # Without the name of the operation: "{{function_node ...}} what is wrong [Op:RestoreV2]".
-    text = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]", "", str(error)).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 def _manifest_digest(content: bytes) -> bytes:

@@ -19,6 +19,7 @@ import psutil
 import tensorflow as tf
 import tqdm
 
+from meta_impala.errors import one_line
 from meta_impala.runtime.learner import Statistics
 from meta_impala.runtime.run_folder import read_metrics, write_atomically, writing
 from meta_impala.runtime.trajectory import Episode
@@ -73,6 +74,7 @@ class MetricsWriter:
           RunFailed: here and in every method, if a file cannot be written.
         """
         self._path = csv_path
+        _set_aside_what_is_no_table(csv_path)
         kept = [row for row in read_metrics(csv_path) if int(row["frames"]) <= frames]
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n", restval="")
@@ -126,13 +128,24 @@ class MetricsWriter:
             self._tensorboard.close()
 
 
+def _set_aside_what_is_no_table(path: pathlib.Path) -> None:
+    """A file without a header we know is kept under another name, not cut to nothing."""
+    with writing(path), contextlib.suppress(FileNotFoundError):
+        with open(path, "rb") as file:
+            header = file.readline(2**16)
+        if header and b"frames" not in header.rstrip(b"\n").split(b","):
+            aside = path.with_name(f"{path.name}.damaged")
+            os.replace(path, aside)
+            print(f"warning: {path}: is no table of metrics; kept as {aside.name}", file=sys.stderr)
+
+
 @contextlib.contextmanager
 def _tensorflow_errors() -> Iterator[None]:
     """Errors of TensorFlow in writing a file, as the OSError that they are."""
     try:
         yield
     except tf.errors.OpError as error:
-        raise OSError(error.message) from error
+        raise OSError(one_line(error)) from error
 
 
 class MetricsWindow:

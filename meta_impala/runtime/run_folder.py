@@ -15,7 +15,7 @@ from typing import Any
 
 from meta_impala import config as config_lib
 from meta_impala.config import Config
-from meta_impala.errors import RunFailed, UserError
+from meta_impala.errors import RunFailed, UserError, one_line
 
 RUNNING, STOPPED, FINISHED, FAILED = "running", "stopped", "finished", "failed"
 
@@ -69,7 +69,7 @@ def writing(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunFailed(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise RunFailed(f"{path}: cannot be written ({one_line(error)})") from error
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, str]]:
@@ -208,17 +208,29 @@ class RunFolder:
         return status if isinstance(status, dict) else {}
 
     def write_failure(self, error: BaseException, **more: Any) -> None:
-        """Says `failed`, why, and at the frames that the status had; never raises an OSError."""
+        """Says `failed` and why; never raises an OSError. What is not given stays as it was."""
         reason = str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
+        with contextlib.suppress(RunFailed):  # the first error is the one to show
+            self.write_status(FAILED, **(self._progress() | more), reason=reason)
+
+    def write_stopped(self) -> int:
+        """Says `stopped`, where the run was before; returns its frames."""
+        progress = self._progress()
+        self.write_status(STOPPED, **progress)
+        return progress["frames"]
+
+    def _progress(self) -> dict[str, Any]:
         status = self.read_status()
-        more.setdefault("frames", status.get("frames", 0))
-        if "checkpoint" in status:
-            more.setdefault("checkpoint", status["checkpoint"])
-        with contextlib.suppress(OSError, RunFailed):  # the first error is the one to show
-            self.write_status(FAILED, reason=reason, **more)
+        frames = status.get("frames")
+        progress: dict[str, Any] = {"frames": frames if isinstance(frames, int) else 0}
+        return progress | {name: status[name] for name in ["checkpoint"] if name in status}
 
     def write_status(self, state: str, frames: int, **more: Any) -> None:
-        """Says what the run is doing: `running`, `stopped` (on request), `finished` or `failed`."""
+        """Says what the run is doing: `running`, `stopped` (on request), `finished` or `failed`.
+
+        Raises:
+          RunFailed: if it cannot be written (and this is not what it says anyway).
+        """
         status = {
             "state": state,
             "frames": frames,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import tensorflow as tf
 from meta_impala.agent import Policy, make_network
 from meta_impala.config import Config
 from meta_impala.environments import BatchedEnvironment, Description, registry
-from meta_impala.errors import RunFailed, UserError
+from meta_impala.errors import RunFailed, UserError, one_line
 from meta_impala.runtime import block_source as block_source_lib
 from meta_impala.runtime import run_folder as run_folder_lib
 from meta_impala.runtime.actor import Actor, Restarts, actor_seed
@@ -84,6 +85,18 @@ def learner_device(config: Config) -> str:
     return f"{kind.upper()}:{number}"
 
 
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """Too little memory is said in one line."""
+    try:
+        yield
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        raise RunFailed(
+            f"not enough memory ({one_line(error)}); "
+            "a smaller --batch_size, --unroll_length, --envs_per_actor or network needs less"
+        ) from error
+
+
 class _Batch:
     """A batch on its way: its tensors, and the blocks that it was made of."""
 
@@ -116,7 +129,7 @@ class Supervisor:
         self.folder = folder
         self._stop = stop
         self._description = description
-        with tf.device(learner_device(config)):
+        with memory_errors(), tf.device(learner_device(config)):
             network = make_network(config, description)
             self.learner = Learner(config, description, network)
         self._checkpoints = Checkpoints(
@@ -173,12 +186,20 @@ class Supervisor:
         """
         try:
             self.folder.write_status(run_folder_lib.RUNNING, **self._status())
-            state = self._train()
+            with memory_errors():
+                state = self._train()
             self.folder.write_status(state, **self._status())
         except BaseException as error:
             self.folder.write_failure(error, **self._status())
             raise
         return state
+
+    def what_is_safe(self) -> str:
+        """Where the next start will continue, for the user."""
+        newest = self._checkpoints.newest
+        if newest is None:
+            return "no checkpoint was saved yet"
+        return f"{newest.name} is safe, and the same command continues from there"
 
     def _status(self) -> dict[str, Any]:
         newest = self._checkpoints.newest
