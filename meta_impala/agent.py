@@ -147,6 +147,8 @@ class Policy:
             output = self._network.at_parameters(parameters, inputs, core_state, eta_input)
             logits = output.policy_logits[0]
             actions = tf.random.stateless_categorical(logits, 1, seed, dtype=tf.int32)[:, 0]
+            # From logits that are not numbers it draws the action after the last.
+            actions = tf.minimum(actions, logits.shape[1] - 1)
             return actions, action_log_probs(logits, actions), output.core_state
 
     def __call__(

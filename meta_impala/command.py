@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 
 from meta_impala.config import FIELDS, allowed_range, field_type
-from meta_impala.errors import UserError
+from meta_impala.errors import RunFailed, UserError
 
+EXIT_CODE_FAILED = 1
 EXIT_CODE_USER_ERROR = 2
 EXIT_CODE_INTERRUPTED = 130
 
@@ -108,6 +109,9 @@ def run(main: Callable[[], int]) -> None:
             return main()
         except UserError as error:
             fail(str(error))
+        except RunFailed as error:
+            print(f"error: {error}", file=sys.stderr)
+            return EXIT_CODE_FAILED
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return EXIT_CODE_INTERRUPTED

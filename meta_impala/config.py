@@ -453,10 +453,27 @@ class Config:
     )
     stall_timeout: float = _setting(
         300.0,
-        "A run whose learner gets no data for so long is stopped with an error.",
+        "A run in which an actor makes no step for so long is stopped with an error that names it.",
         unit="seconds",
         source=OURS,
         low=1.0,
+        on_resume=FREELY,
+    )
+    max_actor_restarts: int = _setting(
+        10,
+        "How often, in one start of the program, actors whose environments raise an exception go "
+        "on with new environments; then the run fails.",
+        source=OURS,
+        low=0,
+        high=1_000_000,
+        on_resume=FREELY,
+    )
+    max_bad_updates: int = _setting(
+        10,
+        "So many updates in a row that are not finite, and so were not applied, end the run.",
+        source=OURS,
+        low=1,
+        high=1_000_000,
         on_resume=FREELY,
     )
     learner_device: str = _setting(
@@ -478,7 +495,8 @@ class Config:
     )
     checkpoint_frames: int = _setting(
         0,
-        "A checkpoint is saved after so many frames; 0 for never.",
+        "A checkpoint is saved after so many frames; 0 for never. With --deterministic the "
+        "environments start anew there.",
         unit="environment frames",
         source=OURS,
         low=0,

@@ -168,7 +168,7 @@ def _open_folder() -> tuple[RunFolder, Config]:
         raise UserError("--logdir: must be given, the folder of a run")
     folder = RunFolder(FLAGS.logdir)
     config = folder.load_config()
-    if not (folder.checkpoints / "checkpoint").exists():
+    if not folder.has_checkpoint():
         raise UserError(
             f"{folder.checkpoints}: no checkpoint yet; train first, or wait until the first one is "
             "saved"

@@ -21,8 +21,9 @@ from meta_impala.environments import (
     UnsupportedEnvironmentError,
     registry,
 )
-from meta_impala.errors import UserError
+from meta_impala.errors import RunFailed, UserError
 from meta_impala.runtime import run_folder as run_folder_lib
+from meta_impala.runtime.folder_lock import FolderLock
 from meta_impala.runtime.run_folder import RunFolder
 from meta_impala.runtime.signals import StopRequest
 
@@ -88,6 +89,16 @@ def main() -> int:
         raise UserError("--logdir: must be given, the folder of the run")
     folder = RunFolder(FLAGS.logdir)
     folder.prepare()
+    # Held to the end of the process. Nothing was read or written before.
+    lock = FolderLock(folder.path)
+    folder.clean()
+    try:
+        return _train(folder, stop)
+    finally:
+        lock.release()
+
+
+def _train(folder: RunFolder, stop: StopRequest) -> int:
     config = _config_for(folder)
     config_lib.resolve_frames(config, registry.resolve(config.environment).action_repeat)
     if folder.has_run() and _is_finished(folder, config):
@@ -103,8 +114,17 @@ def main() -> int:
     command.import_tensorflow()
     from meta_impala.runtime.supervisor import Supervisor, configure_tensorflow
 
+    if stop.is_set():  # that took some seconds
+        frames = folder.write_stopped()
+        print(f"stopped by {stop.signal_name} after {frames:,} frames, before anything was trained")
+        return 0
     configure_tensorflow(config)
-    supervisor = Supervisor(config, description, folder, stop)
+    try:
+        supervisor = Supervisor(config, description, folder, stop)
+    except Exception as error:
+        if not isinstance(error, UserError):  # a run that is refused has not failed
+            folder.write_failure(error)
+        raise
     if supervisor.restored_from:
         print(f"continuing {folder.path} from {supervisor.frames:,} frames")
     else:
@@ -113,7 +133,10 @@ def main() -> int:
             f"training on {config.environment} for {config.total_frames:,} frames in "
             f"{folder.path}; learned of η: {learned}"
         )
-    state = supervisor.run()
+    try:
+        state = supervisor.run()
+    except RunFailed as error:
+        raise RunFailed(f"{error}; {supervisor.what_is_safe()}") from error
     if state == run_folder_lib.FINISHED:
         print(f"finished after {supervisor.frames:,} frames; results are in {folder.path}")
     else:

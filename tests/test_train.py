@@ -64,6 +64,7 @@ def test_a_run_from_the_command_line_and_again(tmp_path):
         "metrics.csv",
         "tensorboard",
         "checkpoints",
+        "lock",
     }
     assert status(logdir)["state"] == "finished"
 
@@ -95,7 +96,7 @@ def test_a_signal_saves_and_exits_zero_within_ten_seconds(tmp_path, number):
     assert "Traceback" not in err
     saved = status(tmp_path)
     assert saved["state"] == "stopped"
-    assert (tmp_path / "checkpoints" / f"frames-{saved['frames']}.index").exists()
+    assert (tmp_path / "checkpoints" / f"frames-{saved['frames']}" / "state.index").exists()
 
 
 def test_a_second_interrupt_exits_at_once_with_130():
@@ -124,7 +125,7 @@ def test_a_killed_run_continues_from_its_checkpoint(tmp_path):
     finally:
         process.kill()
         process.communicate(timeout=60)
-    saved = max(int(path.stem.split("-")[1]) for path in tmp_path.glob("checkpoints/*.index"))
+    saved = max(int(path.name.split("-")[1]) for path in tmp_path.glob("checkpoints/frames-*"))
     code, out, err = run(*flags, f"--total_frames={saved + 2000}")
     assert code == 0, err
     assert f"from {saved:,} frames" in out

@@ -63,3 +63,6 @@ class EtaSchedule:
                 low, high = map(logit, self.draws[name])
                 eta[:, index] = 1.0 / (1.0 + np.exp(-generator.uniform(low, high, num_envs)))
         return eta, eta
+
+
+EVERY_UNROLL_ALIKE = EtaSchedule()

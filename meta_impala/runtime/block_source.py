@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import collections
-import itertools
+import time
+from collections.abc import Mapping, Sequence
 from typing import Protocol
+
+import numpy as np
 
 from meta_impala.agent import Snapshot
 from meta_impala.config import Config
-from meta_impala.runtime.actor import Actor, ActorThread
+from meta_impala.runtime.actor import Actor, ActorThread, Restarts
 from meta_impala.runtime.signals import StopRequest
-from meta_impala.runtime.trajectory import Block, split
+from meta_impala.runtime.trajectory import Block, Episode, Unroll, split
 from meta_impala.runtime.trajectory_queue import QueueClosed, TrajectoryQueue
+from meta_impala.runtime.watchdog import Watched
 
 # How often a wait looks up to see whether the user asked to stop.
 _POLL_SECONDS = 0.2
@@ -28,23 +32,40 @@ class StopRequested(Exception):
 class BlockSource(Protocol):
     """Where the learner's blocks come from."""
 
+    @property
+    def looks(self) -> int:
+        """A count that grows while the learner waits for a block, or is given one."""
+        ...
+
     def start(self, snapshot: Snapshot) -> None: ...
     def publish(self, snapshot: Snapshot) -> None: ...
     def next_block(self) -> Block: ...
     def fill(self) -> float: ...
+    def watched(self) -> Sequence[Watched]: ...
+    def fail(self, error: BaseException) -> None: ...
     def close(self) -> None: ...
 
 
 class ThreadedSource:
     """Actor threads that feed a bounded queue."""
 
-    def __init__(self, actors: list[Actor], config: Config, stop: StopRequest) -> None:
+    def __init__(
+        self, actors: list[Actor], config: Config, stop: StopRequest, restarts: Restarts
+    ) -> None:
+        self.looks = 0
         self._stop = stop
         self._stall_timeout = config.stall_timeout
         self._queue: TrajectoryQueue[Block] = TrajectoryQueue(config.queue_capacity)
         self._actors = actors
         self._threads = [
-            ActorThread(actor, self._latest, self._queue, config.block_size, _PUT_TIMEOUT_SECONDS)
+            ActorThread(
+                actor,
+                restarts.unroll,
+                self._latest,
+                self._queue,
+                config.block_size,
+                _PUT_TIMEOUT_SECONDS,
+            )
             for actor in actors
         ]
 
@@ -61,39 +82,50 @@ class ThreadedSource:
         self._snapshot = snapshot
 
     def next_block(self) -> Block:
-        """The oldest block.
+        """The oldest block. A wait without end is for the watchdog to end, through `fail`.
 
         Raises:
           StopRequested: if the user asked to stop while none came.
-          TimeoutError: naming the threads, if none came for `stall_timeout` seconds.
-          BaseException: the first exception of an actor, with its own traceback.
+          BaseException: the first exception of an actor, with its own traceback, or that of `fail`.
         """
-        for waited in itertools.count():
+        while True:
+            self.looks += 1
             if self._stop.is_set():
                 raise StopRequested
             try:
                 return self._queue.get(_POLL_SECONDS)
             except TimeoutError:
-                if waited * _POLL_SECONDS >= self._stall_timeout:
-                    names = ", ".join(thread.name for thread in self._threads)
-                    raise TimeoutError(
-                        f"no unroll for {self._stall_timeout:g} s (--stall_timeout) from {names}"
-                    ) from None
+                continue
             except QueueClosed:
                 error = self._queue.error
                 assert error is not None, "the queue is closed by its source or by an error"
                 raise error from None
-        raise AssertionError("unreachable")
 
     def fill(self) -> float:
         """Share of the queue that is full."""
         return len(self._queue) / self._queue.capacity
 
+    def watched(self) -> Sequence[Watched]:
+        return [
+            Watched(
+                thread.name,
+                lambda thread=thread: thread.steps,  # type: ignore[misc]
+                lambda thread=thread: thread.is_waiting,  # type: ignore[misc]
+                self._stall_timeout,
+            )
+            for thread in self._threads
+        ]
+
+    def fail(self, error: BaseException) -> None:
+        """Wakes the learner with this error."""
+        self._queue.close(error)
+
     def close(self) -> None:
         self._queue.close()
+        deadline = time.monotonic() + _JOIN_SECONDS
         for thread in self._threads:
             if thread.ident is not None:
-                thread.join(_JOIN_SECONDS)
+                thread.join(max(0.0, deadline - time.monotonic()))
         for thread, actor in zip(self._threads, self._actors, strict=True):
             # An emulator must not be closed under a thread that is still inside it.
             if not thread.is_alive():
@@ -106,12 +138,19 @@ class TurnTakingSource:
     The schedule is fixed: an actor's unroll always uses the snapshot of the newest update.
     """
 
-    def __init__(self, actors: list[Actor], config: Config, stop: StopRequest) -> None:
+    def __init__(
+        self, actors: list[Actor], config: Config, stop: StopRequest, restarts: Restarts
+    ) -> None:
         self._actors = actors
-        self._turn = itertools.cycle(actors)
+        self._restarts = restarts
+        self._turn = 0
         self._block_size = config.block_size
         self._stop = stop
         self._pending: collections.deque[Block] = collections.deque()
+
+    @property
+    def looks(self) -> int:
+        return sum(actor.steps for actor in self._actors)
 
     def start(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
@@ -123,13 +162,75 @@ class TurnTakingSource:
         if self._stop.is_set():
             raise StopRequested
         if not self._pending:
-            block = next(self._turn).unroll(self._snapshot)
+            actor = self._actors[self._turn % len(self._actors)]
+            self._turn += 1
+            block = self._restarts.unroll(actor, self._snapshot)
             self._pending.extend(split(block, self._block_size))
         return self._pending.popleft()
 
     def fill(self) -> float:
         return 0.0
 
+    def watched(self) -> Sequence[Watched]:
+        return []  # the learner's own thread steps the environments
+
+    def fail(self, error: BaseException) -> None:
+        pass  # there is nobody to wake
+
     def close(self) -> None:
         for actor in self._actors:
             actor.close()
+
+    def state(self, unused: Sequence[Block]) -> dict[str, np.ndarray]:
+        """Everything to go on from, as arrays.
+
+        Args:
+          unused: the last blocks that `next_block` gave out; `restore` takes them back.
+        """
+        arrays = {"turn": np.array(self._turn)}
+        for index, block in enumerate([*unused, *self._pending]):
+            fields = {
+                **block.unroll._asdict(),
+                "version": np.array(block.version),
+                "actor": np.array(block.actor),
+                "episodes": np.array(block.episodes, np.float64).reshape([-1, 2]),
+            }
+            arrays |= {f"block {index} {name}": array for name, array in fields.items()}
+        for actor in self._actors:
+            arrays |= {f"actor {actor.index} {name}": a for name, a in actor.state().items()}
+        return arrays
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Goes where `state` was taken.
+
+        Raises:
+          StopRequested: if the user asked to stop on the way.
+          RunFailed: if an environment does not do the same again.
+        """
+        self._turn = int(arrays["turn"])
+        index = 0
+        while f"block {index} version" in arrays:
+            named = _under(arrays, f"block {index} ")
+            episodes = tuple(Episode(float(r), int(frames)) for r, frames in named["episodes"])
+            unroll = Unroll._make(named[name] for name in Unroll._fields)
+            block = Block(unroll, int(named["version"]), episodes, int(named["actor"]))
+            self._pending.append(block)
+            index += 1
+        for actor in self._actors:
+            if not actor.replay(_under(arrays, f"actor {actor.index} "), self._stop.is_set):
+                raise StopRequested
+
+
+def fits(arrays: Mapping[str, np.ndarray], config: Config) -> bool:
+    """Whether a saved state is of as many actors and environments as the config has."""
+    actors = {name.split()[1] for name in arrays if name.startswith("actor ")}
+    widths = {a.shape[1] for name, a in arrays.items() if name.endswith(" actions")}
+    return len(actors) == config.num_actors and widths == {config.envs_per_actor}
+
+
+def _under(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }

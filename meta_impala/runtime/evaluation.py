@@ -17,12 +17,9 @@ import tensorflow as tf
 from meta_impala.agent import Snapshot, make_network
 from meta_impala.config import Config
 from meta_impala.environments import BatchedEnvironment, Description
-from meta_impala.errors import UserError
 from meta_impala.networks.actor_critic import ActorCritic
-from meta_impala.runtime.checkpoint import restore_for_evaluation
-from meta_impala.runtime.learner import Learner, LearnerState
-
-_RESTORE_ATTEMPTS = 5
+from meta_impala.runtime.checkpoint import identity_of, restore_for_evaluation
+from meta_impala.runtime.learner import Learner
 
 
 class Game(NamedTuple):
@@ -142,7 +139,7 @@ def configure_tensorflow() -> None:
 
 
 def load_agent(checkpoints: pathlib.Path, config: Config, description: Description) -> TrainedAgent:
-    """The agent of the newest checkpoint, while training may be writing the next.
+    """The agent of the newest checkpoint that is whole; training may be writing the next.
 
     Args:
       checkpoints: folder of the checkpoints; nothing in it is touched.
@@ -150,36 +147,17 @@ def load_agent(checkpoints: pathlib.Path, config: Config, description: Descripti
       description: of its environment.
 
     Raises:
-      UserError: if there is no checkpoint, or it does not fit, or cannot be read.
+      UserError: if there is no checkpoint, or it is of another run, or none is whole.
     """
     learner = Learner(config, description, make_network(config, description))
-    path = _restore_newest(checkpoints, learner.state)
+    identity = identity_of(config, description, learner.state)
+    path = restore_for_evaluation(checkpoints, learner.state, identity)
     return TrainedAgent(
         network=learner.state.network,
         snapshot=learner.snapshot(),
         frames=int(learner.state.frames.numpy()),
-        checkpoint=pathlib.Path(path).name,
+        checkpoint=path.name,
     )
-
-
-def _restore_newest(checkpoints: pathlib.Path, state: LearnerState) -> str:
-    """Restores; tries again if training replaced the newest checkpoint while it was read."""
-    for _ in range(_RESTORE_ATTEMPTS - 1):
-        listed = _listed(checkpoints)
-        try:
-            return restore_for_evaluation(checkpoints, state)
-        except UserError:
-            if _listed(checkpoints) == listed:
-                raise
-    return restore_for_evaluation(checkpoints, state)
-
-
-def _listed(checkpoints: pathlib.Path) -> bytes:
-    """TensorFlow's list of the checkpoints that there are, as it stands in their folder."""
-    try:
-        return (checkpoints / "checkpoint").read_bytes()
-    except OSError:
-        return b""
 
 
 def with_eta(snapshot: Snapshot, gamma: float, lambda_: float) -> Snapshot:

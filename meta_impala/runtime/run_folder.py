@@ -2,41 +2,90 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import os
 import pathlib
+import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from meta_impala import config as config_lib
 from meta_impala.config import Config
-from meta_impala.errors import UserError
+from meta_impala.errors import RunFailed, UserError, one_line
 
 RUNNING, STOPPED, FINISHED, FAILED = "running", "stopped", "finished", "failed"
+
+
+# No config, status or manifest comes near; what a hostile file may make us read.
+_MAX_JSON_BYTES = 2**20
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
     """Replaces a file as a whole: a reader sees the old text or the new, never a part."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(aside, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+    try:
+        with open(aside, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise
+    flush_folder(path.parent)
+
+
+def flush_folder(folder: pathlib.Path) -> None:
+    """Makes new names in a folder outlive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_bounded(path: pathlib.Path, max_bytes: int) -> bytes:
+    """A file's content.
+
+    Raises:
+      OSError: if it cannot be read.
+      ValueError: if it has more bytes.
+    """
+    with open(path, "rb") as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ValueError(f"it has more than {max_bytes} bytes")
+    return content
+
+
+@contextlib.contextmanager
+def writing(path: pathlib.Path) -> Iterator[None]:
+    """What goes wrong inside is that this file cannot be written: RunFailed, in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFailed(f"{path}: cannot be written ({one_line(error)})") from error
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, str]]:
     """The complete rows of a `metrics.csv`, as text; a torn last line is left out."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return []
     complete = text[: text.rfind("\n") + 1]
     rows = csv.DictReader(io.StringIO(complete))
     return [
-        row for row in rows if None not in row and all(value is not None for value in row.values())
+        row
+        for row in rows
+        if None not in row
+        and all(value is not None for value in row.values())
+        and row.get("frames", "").isdecimal()
     ]
 
 
@@ -74,6 +123,18 @@ class RunFolder:
         """Whether a run was begun here."""
         return self.config_path.exists()
 
+    def has_checkpoint(self) -> bool:
+        """Whether there is anything that may be a checkpoint."""
+        return any(self.checkpoints.glob("frames-*"))
+
+    @property
+    def bad_updates(self) -> pathlib.Path:
+        return self.path / "bad_updates"
+
+    @property
+    def stacks_path(self) -> pathlib.Path:
+        return self.path / "stacks.txt"
+
     def prepare(self) -> None:
         """Makes the folder and checks that it can be written.
 
@@ -84,7 +145,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / f".writable.{os.getpid()}"
             probe.touch()
-            probe.unlink()
+            probe.unlink(missing_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise UserError(
                 f"--logdir={self.path}: is a file, or lies below one; must be a folder"
@@ -94,21 +155,45 @@ class RunFolder:
                 f"--logdir={self.path}: must be a folder that can be written ({error.strerror})"
             ) from None
 
+    def clean(self) -> None:
+        """Removes what a killed trainer left half-written; for the holder of the lock only."""
+        for path in (self.config_path, self.status_path, self.metrics_path):
+            for leftover in self.path.glob(f".{path.name}.*"):
+                leftover.unlink(missing_ok=True)
+        for leftover in self.path.glob(".writable.*"):
+            leftover.unlink(missing_ok=True)
+
     def load_config(self) -> Config:
         """The run's config.
 
         Raises:
-          UserError: if there is none or it is damaged.
+          UserError: if there is none, it is damaged, or its environment is code in this folder.
         """
         try:
-            text = self.config_path.read_text(encoding="utf-8")
+            text = read_bounded(self.config_path, _MAX_JSON_BYTES).decode("utf-8")
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(
                 f"--logdir={self.path}: must be the folder of a run (there is no config.json)"
             ) from None
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:  # also UnicodeDecodeError
             raise UserError(f"{self.config_path}: cannot be read ({error})") from None
-        return config_lib.from_json(text, self.config_path)
+        config = config_lib.from_json(text, self.config_path)
+        self._refuse_own_code(config.environment)
+        return config
+
+    def _refuse_own_code(self, environment: str) -> None:
+        """`module:Name` imports a module. A run folder from elsewhere may have brought its own."""
+        module = environment.rpartition(":")[0]
+        if not module:
+            return
+        inside = self.path.resolve()
+        for entry in sys.path:
+            place = pathlib.Path(entry or ".").resolve().joinpath(*module.split("."))
+            if place.is_relative_to(inside) and any(place.parent.glob(f"{place.name}*")):
+                raise UserError(
+                    f"{self.config_path}: --environment={environment}: names code that lies in "
+                    "the run folder; must be a module elsewhere"
+                )
 
     def save_config(self, config: Config) -> None:
         """Writes `config.json`."""
@@ -117,13 +202,35 @@ class RunFolder:
     def read_status(self) -> dict[str, Any]:
         """`status.json`, or an empty dict if there is none that can be read."""
         try:
-            status = json.loads(self.status_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            status = json.loads(read_bounded(self.status_path, _MAX_JSON_BYTES))
+        except (OSError, ValueError, RecursionError):
             return {}
         return status if isinstance(status, dict) else {}
 
+    def write_failure(self, error: BaseException, **more: Any) -> None:
+        """Says `failed` and why; never raises an OSError. What is not given stays as it was."""
+        reason = str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
+        with contextlib.suppress(RunFailed):  # the first error is the one to show
+            self.write_status(FAILED, **(self._progress() | more), reason=reason)
+
+    def write_stopped(self) -> int:
+        """Says `stopped`, where the run was before; returns its frames."""
+        progress = self._progress()
+        self.write_status(STOPPED, **progress)
+        return progress["frames"]
+
+    def _progress(self) -> dict[str, Any]:
+        status = self.read_status()
+        frames = status.get("frames")
+        progress: dict[str, Any] = {"frames": frames if isinstance(frames, int) else 0}
+        return progress | {name: status[name] for name in ["checkpoint"] if name in status}
+
     def write_status(self, state: str, frames: int, **more: Any) -> None:
-        """Says what the run is doing: `running`, `stopped` (on request), `finished` or `failed`."""
+        """Says what the run is doing: `running`, `stopped` (on request), `finished` or `failed`.
+
+        Raises:
+          RunFailed: if it cannot be written (and this is not what it says anyway).
+        """
         status = {
             "state": state,
             "frames": frames,
@@ -131,4 +238,16 @@ class RunFolder:
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             **more,
         }
-        write_atomically(self.status_path, json.dumps(status, indent=2) + "\n")
+        text = json.dumps(status, indent=2) + "\n"
+        try:
+            with writing(self.status_path):
+                write_atomically(self.status_path, text)
+        except RunFailed:
+            if state != FAILED:
+                raise
+            # The disk is full, perhaps, which must not keep the status from saying "failed":
+            # written over the old text, it needs no room.
+            with contextlib.suppress(OSError), open(self.status_path, "r+b", buffering=0) as file:
+                content = text.encode()
+                file.write(content)
+                file.truncate(len(content))

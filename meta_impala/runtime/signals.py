@@ -19,6 +19,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._exits = threading.Lock()
         self.signal_name = ""
 
     def is_set(self) -> bool:
@@ -28,12 +29,33 @@ class StopRequest:
     def install(self) -> None:
         """Takes over SIGINT, SIGTERM and, where it exists, SIGHUP (main thread only)."""
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), self._handle)
+            number = getattr(signal, name, None)
+            # `nohup` ignores SIGHUP so that the run outlives its terminal.
+            if number is None or (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
+                continue
+            signal.signal(number, self._handle)
+        # Handlers run when the main thread is back from a library's code, and it may be stuck
+        # there. The second interrupt is heard by a thread.
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        threading.Thread(target=self._listen, args=[reader], name="signals", daemon=True).start()
+
+    def _listen(self, reader: int) -> None:
+        asked = False
+        while True:
+            for number in os.read(reader, 1):
+                if number == signal.SIGINT and asked:
+                    self._exit()
+                asked = asked or number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         if number == signal.SIGINT and self._event.is_set():
-            os.write(sys.stderr.fileno(), b"\nsecond interrupt: exiting without saving\n")
-            os._exit(EXIT_CODE_SECOND_INTERRUPT)
+            self._exit()
         self.signal_name = signal.Signals(number).name
         self._event.set()
+
+    def _exit(self) -> None:
+        with self._exits:  # once: handler and thread both come here
+            os.write(sys.stderr.fileno(), b"\nsecond interrupt: exiting without saving\n")
+            os._exit(EXIT_CODE_SECOND_INTERRUPT)

@@ -9,28 +9,35 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from meta_impala.agent import Policy, eta_schedule_of, make_network
 from meta_impala.config import Config
-from meta_impala.environments import Description, registry
-from meta_impala.errors import UserError
+from meta_impala.environments import BatchedEnvironment, Description, registry
+from meta_impala.errors import RunFailed, UserError, one_line
+from meta_impala.runtime import block_source as block_source_lib
 from meta_impala.runtime import run_folder as run_folder_lib
-from meta_impala.runtime.actor import Actor, actor_seed
+from meta_impala.runtime.actor import Actor, Restarts, actor_seed
 from meta_impala.runtime.block_source import (
     BlockSource,
     StopRequested,
     ThreadedSource,
     TurnTakingSource,
 )
-from meta_impala.runtime.checkpoint import Checkpoints
+from meta_impala.runtime.checkpoint import Checkpoints, identity_of
 from meta_impala.runtime.learner import Learner
 from meta_impala.runtime.metrics import MetricsWindow, MetricsWriter, Progress
 from meta_impala.runtime.run_folder import RunFolder
 from meta_impala.runtime.signals import StopRequest
 from meta_impala.runtime.trajectory import Block, Unroll, concatenate
+from meta_impala.runtime.watchdog import Watchdog, Watched
+
+# The learner's thread also updates and saves; a slow disk may take its time.
+_LEARNER_EXTRA_SECONDS = 60.0
 
 
 def configure_tensorflow(config: Config) -> None:
@@ -78,17 +85,36 @@ def learner_device(config: Config) -> str:
     return f"{kind.upper()}:{number}"
 
 
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """Too little memory is said in one line."""
+    try:
+        yield
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        raise RunFailed(
+            f"not enough memory ({one_line(error)}); "
+            "a smaller --batch_size, --unroll_length, --envs_per_actor or network needs less"
+        ) from error
+
+
 class _Batch:
-    """A batch on its way: its tensors, and what its blocks say of themselves."""
+    """A batch on its way: its tensors, and the blocks that it was made of."""
 
     def __init__(self, blocks: list[Block]) -> None:
         self.unroll = Unroll(*(tf.constant(array) for array in concatenate(blocks)))
+        self.blocks = blocks
         self.versions = [block.version for block in blocks]
         self.episodes = [episode for block in blocks for episode in block.episodes]
 
 
 class Supervisor:
-    """One run, from start or from its newest checkpoint."""
+    """One run, from start or from its newest checkpoint.
+
+    With `--deterministic` a stopped run continues to the bit as if it had not been stopped. A
+    checkpoint holds where the actors stood: their seeds and actions since then, and the blocks that
+    were not learned from yet. So that this does not grow for ever, the environments start anew at
+    each checkpoint by --checkpoint_frames, in a run that is stopped there and one that is not.
+    """
 
     def __init__(
         self, config: Config, description: Description, folder: RunFolder, stop: StopRequest
@@ -103,15 +129,53 @@ class Supervisor:
         self.folder = folder
         self._stop = stop
         self._description = description
-        with tf.device(learner_device(config)):
+        with memory_errors(), tf.device(learner_device(config)):
             network = make_network(config, description)
             self.learner = Learner(config, description, network)
         self._checkpoints = Checkpoints(
-            folder.checkpoints, self.learner.state, config.keep_checkpoints
+            folder.checkpoints,
+            self.learner.state,
+            config.keep_checkpoints,
+            identity_of(config, description, self.learner.state),
         )
-        self.restored_from = self._checkpoints.restore_latest()
+        saved = self._checkpoints.restore_latest()
+        self.restored_from = str(saved.path) if saved else None
         self.frames = int(self.learner.state.frames.numpy())
         self.updates = int(self.learner.state.updates.numpy())
+        if saved is None:
+            self._refuse_vanished_checkpoints()
+        progress = saved.progress if saved else {}
+        self._frames_per_update = (
+            config.batch_size * config.unroll_length * description.action_repeat
+        )
+        self._next_row = min(
+            progress.get("next_row", self.frames + config.log_frames),
+            self.frames + config.log_frames,
+        )
+        self._window = MetricsWindow(self.frames, progress.get("window"))
+        self._saved_source = saved.source if saved and config.deterministic else None
+        self._restarts = Restarts(
+            self._make_environment,
+            config.seed,
+            config.max_actor_restarts,
+            progress.get("actor_restarts", 0),
+        )
+        # Blocks that the source has given out and that were not learned from yet.
+        self._unused: list[Block] = []
+        # With `meta_data=swap`: blocks of a batch that was learned from and has yet to judge.
+        self._pair: list[Block] = []
+        self._awaits_pair = self._saved_source is not None and progress.get("pair", False)
+        # While True the state may be half-way between two updates.
+        self._is_updating = False
+
+    def _refuse_vanished_checkpoints(self) -> None:
+        """Starting anew would cut the metrics of a run that was saved."""
+        name = self.folder.read_status().get("checkpoint")
+        if name:
+            raise UserError(
+                f"{self.folder.checkpoints}: holds no checkpoint, but {name} was saved there; put "
+                "it back, or use another --logdir"
+            )
 
     def run(self) -> str:
         """Trains until `total_frames` or a request to stop.
@@ -120,125 +184,228 @@ class Supervisor:
           `finished` or `stopped`, as in `status.json`.
 
         Raises:
+          RunFailed: if the run cannot go on for a reason that needs no traceback.
           Exception: whatever went wrong first, in whichever thread; the status is then `failed`.
         """
-        self.folder.write_status(run_folder_lib.RUNNING, self.frames)
         try:
-            state = self._train()
+            self.folder.write_status(run_folder_lib.RUNNING, **self._status())
+            with memory_errors():
+                state = self._train()
+            self.folder.write_status(state, **self._status())
         except BaseException as error:
-            reason = f"{type(error).__name__}: {error}"
-            with contextlib.suppress(OSError):  # the first error is the one to show
-                self.folder.write_status(run_folder_lib.FAILED, self.frames, reason=reason)
+            self.folder.write_failure(error, **self._status())
             raise
-        self.folder.write_status(state, self.frames)
         return state
+
+    def what_is_safe(self) -> str:
+        """Where the next start will continue, for the user."""
+        newest = self._checkpoints.newest
+        if newest is None:
+            return "no checkpoint was saved yet"
+        return f"{newest.name} is safe, and the same command continues from there"
+
+    def _status(self) -> dict[str, Any]:
+        newest = self._checkpoints.newest
+        return {"frames": self.frames} | ({"checkpoint": newest.name} if newest else {})
 
     def _train(self) -> str:
         # Every function is traced before the first thread starts.
         self.learner.trace()
-        source = self._make_source()
-        writer = MetricsWriter(self.folder.metrics_path, self.folder.tensorboard, self.frames)
-        window = MetricsWindow(self.frames, writer.seconds_before, writer.episodes_before)
-        progress = Progress(self.config.total_frames, self.frames)
-        try:
-            source.start(self.learner.snapshot())
-            finished = self._loop(source, writer, window, progress)
-        finally:
-            # Threads first: nothing below may run beside an actor that still computes.
-            source.close()
-            writer.close()
-            progress.close()
-        self._checkpoints.save()
+        self._policy = Policy(
+            self.learner.state.network, self.config, self._description, self.config.envs_per_actor
+        )
+        with contextlib.ExitStack() as stack:
+            writer = MetricsWriter(self.folder.metrics_path, self.folder.tensorboard, self.frames)
+            stack.callback(writer.close)
+            progress = Progress(self.config.total_frames, self.frames)
+            stack.callback(progress.close)
+            watchdog = Watchdog(
+                self._watched,
+                self.folder.stacks_path,
+                on_stall=lambda error: self._source.fail(error),
+                on_exit=lambda error: self.folder.write_failure(error, **self._status()),
+            )
+            stack.callback(watchdog.stop)
+            self._source = self._make_source()
+            # Threads first: nothing else is closed beside an actor that still computes.
+            stack.callback(lambda: self._source.close())
+            watchdog.start()
+            try:
+                finished = self._loop(writer, progress)
+            except Exception:
+                self._save_after_failure(writer)
+                raise
+            self._source.close()
+            self._save(writer)
         return run_folder_lib.FINISHED if finished else run_folder_lib.STOPPED
 
+    def _watched(self) -> list[Watched]:
+        learner = Watched(
+            "the learner",
+            lambda: self.updates + self._source.looks,
+            lambda: False,
+            self.config.stall_timeout + _LEARNER_EXTRA_SECONDS,
+        )
+        return [learner, *self._source.watched()]
+
+    def _make_environment(self) -> BatchedEnvironment:
+        config = self.config
+        return registry.make(
+            config.environment,
+            config.envs_per_actor,
+            config.protocol,
+            num_threads=config.env_threads,
+        )
+
     def _make_source(self) -> BlockSource:
+        """New actors, in new environments with seeds made of (seed, updates)."""
         config = self.config
         core_state_size = self.learner.state.network.settings.core_state_size
-        policy = Policy(
-            self.learner.state.network, config, self._description, config.envs_per_actor
-        )
         actors = []
         for index in range(config.num_actors):
             if self._stop.is_set():
                 break  # an emulator takes 0.2 s to start: do not make the user wait for many
-            environment = registry.make(
-                config.environment,
-                config.envs_per_actor,
-                config.protocol,
-                num_threads=config.env_threads,
+            actor = Actor(
+                index,
+                self._make_environment(),
+                self._policy,
+                config.unroll_length,
+                eta_schedule=eta_schedule_of(config),
+                keep_actions=config.deterministic,
             )
-            actor = Actor(index, environment, policy, config.unroll_length, eta_schedule_of(config))
             seed = actor_seed(config.seed, self.updates, index, config.envs_per_actor)
             actor.reset(seed, core_state_size)
             actors.append(actor)
-        kind = TurnTakingSource if config.deterministic else ThreadedSource
-        return kind(actors, config, self._stop)
+        if config.deterministic:
+            return TurnTakingSource(actors, config, self._stop, self._restarts)
+        return ThreadedSource(actors, config, self._stop, self._restarts)
 
-    def _next_batch(self, source: BlockSource) -> _Batch:
+    def _start_source(self) -> None:
+        """Lets the actors begin, or continue where they stood."""
+        restored = False
+        if self._saved_source is not None and isinstance(self._source, TurnTakingSource):
+            restored = block_source_lib.fits(self._saved_source, self.config)
+            if restored:
+                self._source.restore(self._saved_source)
+            self._saved_source = None
+        self._source.start(self.learner.snapshot())
+        if restored and self._awaits_pair:
+            self._fetch(self._pair)
+        self._awaits_pair = False
+
+    def _fetch(self, blocks: list[Block]) -> _Batch:
+        """The next batch; its blocks join `blocks` one by one, so that none is lost by a stop."""
         count = self.config.batch_size // self.config.block_size
-        return _Batch([source.next_block() for _ in range(count)])
+        first = len(blocks)
+        while len(blocks) < first + count:
+            blocks.append(self._source.next_block())
+        return _Batch(blocks[first:])
 
-    def _loop(
-        self,
-        source: BlockSource,
-        writer: MetricsWriter,
-        window: MetricsWindow,
-        progress: Progress,
-    ) -> bool:
+    def _next_batch(self) -> _Batch:
+        return self._fetch(self._unused)
+
+    def _judge(self, batch: _Batch, next_batch: _Batch) -> _Batch:
+        """The batch of τ': the next, or with `meta_data=swap` every second time the one before."""
+        if self.config.meta_data != "swap":
+            return next_batch
+        if not self._pair:
+            self._pair = list(batch.blocks)
+            return next_batch
+        first = _Batch(self._pair)
+        self._pair = []
+        return first
+
+    def _loop(self, writer: MetricsWriter, progress: Progress) -> bool:
         """The wheel. Returns whether `total_frames` was reached (else: a request to stop)."""
         config = self.config
-        frames_per_update = (
-            config.batch_size * config.unroll_length * self._description.action_repeat
-        )
-        next_row = self.frames + config.log_frames
-        checkpoint_clock, checkpoint_frames = time.monotonic(), self.frames
+        checkpoint_clock = time.monotonic()
         try:
-            batch, previous = self._next_batch(source), None
+            self._start_source()
+            batch = self._next_batch()
             while self.frames < config.total_frames:
                 if self._stop.is_set():
                     return False
                 # τ' is the next batch, and becomes τ of the next update: no extra frames. Plain
                 # IMPALA waits for it too, so that runs with and without the meta-gradient have
                 # the same policy lag.
-                next_batch = self._next_batch(source)
-                judging = next_batch
-                if config.meta_data == "swap":
-                    # Pairs: the first batch is judged on the second, then the second on the first.
-                    if previous is None:
-                        previous = batch
-                    else:
-                        judging, previous = previous, None
+                next_batch = self._next_batch()
                 learning_rate = self.learner.learning_rate(self.frames)
-                statistics, snapshot = self.learner.update(
-                    batch.unroll, judging.unroll, self.updates, self.frames
-                )
-                if not np.isfinite(statistics.inner_loss + statistics.gradient_norm):
-                    raise FloatingPointError(
-                        f"the loss or its gradient is not finite at update {self.updates}"
-                    )
-                source.publish(snapshot)
-                lag = float(np.mean([self.updates - version for version in batch.versions]))
-                self.updates += 1
-                self.frames += frames_per_update
-                window.add(statistics, batch.episodes, lag, source.fill())
+                self._update(batch, self._judge(batch, next_batch))
                 batch = next_batch
                 last = self.frames >= config.total_frames
-                if self.frames >= next_row or last:
-                    row = window.row(self.frames, self.updates, learning_rate)
-                    writer.write(row)
-                    progress.update(row, config.total_frames, last=last)
-                    self.folder.write_status(run_folder_lib.RUNNING, self.frames)
-                    next_row = self.frames + config.log_frames
-                if not last and self._checkpoint_is_due(checkpoint_clock, checkpoint_frames):
-                    self._checkpoints.save()
-                    checkpoint_clock, checkpoint_frames = time.monotonic(), self.frames
+                if self.frames >= self._next_row or last:
+                    self._write_row(writer, progress, learning_rate, last=last)
+                minutes = (time.monotonic() - checkpoint_clock) / 60.0
+                by_time = 0 < config.checkpoint_minutes <= minutes
+                if not last and (by_time or self._at_checkpoint_frames()):
+                    self._save(writer)
+                    checkpoint_clock = time.monotonic()
+                    if config.deterministic and self._at_checkpoint_frames():
+                        self._restart_source()
+                        batch = self._next_batch()
         except StopRequested:
             return False
         return True
 
-    def _checkpoint_is_due(self, since: float, since_frames: int) -> bool:
-        config = self.config
-        minutes = (time.monotonic() - since) / 60.0
-        return (0 < config.checkpoint_minutes <= minutes) or (
-            0 < config.checkpoint_frames <= self.frames - since_frames
+    def _update(self, batch: _Batch, judge: _Batch) -> None:
+        """One update, and the word of it to actors and metrics."""
+        self._is_updating = True
+        statistics, snapshot = self.learner.update(
+            batch.unroll, judge.unroll, self.updates, self.frames
         )
+        if not np.isfinite(statistics.inner_loss + statistics.gradient_norm):
+            raise FloatingPointError(
+                f"the loss or its gradient is not finite at update {self.updates}"
+            )
+        self._is_updating = False
+        self._source.publish(snapshot)
+        lag = float(np.mean([self.updates - version for version in batch.versions]))
+        self.updates += 1
+        self.frames += self._frames_per_update
+        del self._unused[: len(batch.versions)]
+        self._window.add(statistics, batch.episodes, lag, self._source.fill())
+
+    def _write_row(
+        self, writer: MetricsWriter, progress: Progress, learning_rate: float, *, last: bool
+    ) -> None:
+        row = self._window.row(self.frames, self.updates, learning_rate, self._restarts.count)
+        writer.write(row)
+        progress.update(row, self.config.total_frames, last=last)
+        self.folder.write_status(run_folder_lib.RUNNING, **self._status())
+        self._next_row = self.frames + self.config.log_frames
+
+    def _at_checkpoint_frames(self) -> bool:
+        """Whether the last update passed a multiple of --checkpoint_frames."""
+        interval = self.config.checkpoint_frames
+        if not interval:
+            return False
+        return self.frames // interval > (self.frames - self._frames_per_update) // interval
+
+    def _restart_source(self) -> None:
+        """What a run that is stopped here would do when it continues."""
+        self._source.close()
+        self._unused.clear()
+        self._pair.clear()
+        self._source = self._make_source()
+        self._source.start(self.learner.snapshot())
+
+    def _save(self, writer: MetricsWriter) -> None:
+        writer.sync()  # or a power cut could leave a checkpoint that is ahead of its metrics
+        source = None
+        if isinstance(self._source, TurnTakingSource) and not self._at_checkpoint_frames():
+            source = self._source.state([*self._pair, *self._unused])
+        progress = {
+            "window": self._window.state(),
+            "next_row": self._next_row,
+            "actor_restarts": self._restarts.count,
+            "pair": bool(self._pair) or self._awaits_pair,
+        }
+        self._checkpoints.save(progress, source)
+
+    def _save_after_failure(self, writer: MetricsWriter) -> None:
+        """What was learned is sound, unless it was the learner that failed."""
+        self._source.close()
+        if self._is_updating or self.config.deterministic:
+            return
+        with contextlib.suppress(RunFailed):  # the first error is the one to show
+            self._save(writer)

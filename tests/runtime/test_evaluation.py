@@ -253,52 +253,70 @@ def _save(folder, config, description, frames, keep=3):
     learner.state.x.assign([frames / 1000.0] * 2)
     learner.state.frames.assign(frames)
     learner.state.updates.assign(frames // 10)
-    Checkpoints(folder, learner.state, keep).save()
+    identity = checkpoint_lib.identity_of(config, description, learner.state)
+    Checkpoints(folder, learner.state, keep, identity).save({})
 
 
 def test_the_newest_checkpoint_is_read_and_nothing_touched(tmp_path, config, description):
     _save(tmp_path, config, description, 100)
     _save(tmp_path, config, description, 200)
-    before = {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.iterdir()]}
+    before = {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]}
     agent = evaluation.load_agent(tmp_path, config, description)
-    assert {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.iterdir()]} == before
+    assert {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]} == before
     assert (agent.checkpoint, agent.frames, agent.snapshot.version) == ("frames-200", 200, 20)
     assert all(np.all(tensor.numpy() == 200) for tensor in agent.snapshot.parameters)
     np.testing.assert_allclose(agent.snapshot.eta, 1 / (1 + np.exp(-0.2)), rtol=1e-6)
 
 
 def test_a_checkpoint_that_training_replaces_is_read_anew(
-    tmp_path, config, description, monkeypatch
+    tmp_path, config, description, monkeypatch, capsys
 ):
     _save(tmp_path, config, description, 100)
     restore, tried = checkpoint_lib._restore, []
 
-    def restore_too_late(checkpoint, path):
-        tried.append(path)
+    def restore_too_late(path, *arguments):
+        tried.append(path.name)
         if len(tried) == 1:
-            for old in tmp_path.iterdir():
-                old.unlink()
-            _save(tmp_path, config, description, 200)
-        restore(checkpoint, path)
+            _save(tmp_path, config, description, 200, keep=1)
+            assert not path.exists()
+        return restore(path, *arguments)
 
     monkeypatch.setattr(checkpoint_lib, "_restore", restore_too_late)
     agent = evaluation.load_agent(tmp_path, config, description)
     assert (agent.checkpoint, agent.frames) == ("frames-200", 200)
-    assert len(tried) == 2
+    assert tried == ["frames-100", "frames-200"]
+    assert capsys.readouterr().err == ""  # nothing was damaged
 
 
-def test_a_damaged_checkpoint_is_refused_at_once(tmp_path, config, description, monkeypatch):
+def test_a_damaged_checkpoint_is_passed_over_and_left_as_it_is(
+    tmp_path, config, description, capsys
+):
     _save(tmp_path, config, description, 100)
-    (data,) = tmp_path.glob("*.data-*")
+    _save(tmp_path, config, description, 200)
+    data = tmp_path / "frames-200" / "state.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:50])
-    restore, tried = checkpoint_lib._restore, []
-    monkeypatch.setattr(
-        checkpoint_lib, "_restore", lambda *args: (tried.append(args), restore(*args))
-    )
-    with pytest.raises(UserError, match="cannot be restored") as error:
+    before = {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]}
+    agent = evaluation.load_agent(tmp_path, config, description)
+    assert (agent.checkpoint, agent.frames) == ("frames-100", 100)
+    assert all(np.all(tensor.numpy() == 100) for tensor in agent.snapshot.parameters)
+    warning = capsys.readouterr().err
+    assert "frames-200 is damaged" in warning and "taking frames-100" in warning
+    assert {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]} == before
+
+
+def test_when_all_checkpoints_are_damaged_the_refusal_says_of_each_why(
+    tmp_path, config, description
+):
+    _save(tmp_path, config, description, 100)
+    _save(tmp_path, config, description, 200)
+    (tmp_path / "frames-100" / "state.index").unlink()
+    (tmp_path / "frames-200" / "manifest.json").write_text("{}")
+    with pytest.raises(UserError) as error:
         evaluation.load_agent(tmp_path, config, description)
-    assert "\n" not in str(error.value)
-    assert len(tried) == 1
+    message = str(error.value)
+    assert "\n" not in message
+    assert "frames-100: state.index is missing" in message
+    assert "frames-200: manifest.json does not match its digest" in message
 
 
 def test_without_a_checkpoint_the_refusal_says_what_to_do(tmp_path, config, description):

@@ -56,7 +56,8 @@ def test_an_actor_acts_by_the_learners_network(name):
         learner.state.x.assign_add(random.normal(size=learner.state.x.shape).astype(np.float32))
     policy = Policy(learner.state.network, config, description, 4)
     environment = registry.make(config.environment, 4, config.protocol)
-    actor = Actor(0, environment, policy, config.unroll_length, eta_schedule_of(config))
+    schedule = eta_schedule_of(config)
+    actor = Actor(0, environment, policy, config.unroll_length, eta_schedule=schedule)
     actor.reset(3, 0)
     unrolls = [actor.unroll(learner.snapshot()).unroll for _ in range(3)]
     actor.close()

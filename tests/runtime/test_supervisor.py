@@ -1,8 +1,7 @@
 """Fault and determinism: whole runs on Catch, in process; every way a run can end."""
 
-import csv
 import dataclasses
-import json
+import itertools
 import threading
 import time
 import traceback
@@ -10,69 +9,25 @@ import traceback
 import numpy as np
 import pytest
 import tensorflow as tf
+from run_helpers import (
+    BATCH_FRAMES,
+    StopAfter,
+    files_of,
+    make_config,
+    make_supervisor,
+    numbers,
+    read_metrics,
+    read_status,
+)
 
 from meta_impala.algorithm.meta_parameters import logit
-from meta_impala.config import Config, resolve, resolve_network
+from meta_impala.config import Config
 from meta_impala.environments import registry
-from meta_impala.environments.catch import CATCH_ID
+from meta_impala.environments.gymnasium_vector import GymnasiumEnvironment
 from meta_impala.errors import UserError
+from meta_impala.runtime import checkpoint as checkpoint_lib
 from meta_impala.runtime import supervisor as supervisor_lib
 from meta_impala.runtime.metrics import COLUMNS, NOT_REPRODUCIBLE
-from meta_impala.runtime.run_folder import RunFolder
-from meta_impala.runtime.signals import StopRequest
-from meta_impala.runtime.supervisor import Supervisor
-
-BATCH_FRAMES = 4 * 5
-
-
-def make_config(**settings) -> Config:
-    defaults = {
-        "environment": CATCH_ID,
-        "total_frames": 10 * BATCH_FRAMES,
-        "batch_size": 4,
-        "envs_per_actor": 2,
-        "meta_batch_size": 3,
-        "unroll_length": 5,
-        "mlp_sizes": "8",
-        "learning_rate": 0.01,
-        "log_frames": 2 * BATCH_FRAMES,
-    }
-    return resolve(Config(**(defaults | settings)))
-
-
-def make_supervisor(path, config: Config, stop: StopRequest | None = None) -> Supervisor:
-    folder = RunFolder(path)
-    folder.prepare()
-    description = registry.describe(config.environment, config.protocol)
-    config = resolve_network(config, description.observation_shape)
-    folder.save_config(config)
-    return Supervisor(config, description, folder, stop or StopRequest())
-
-
-def read_metrics(path) -> list[dict[str, str]]:
-    with open(path / "metrics.csv", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def read_status(path) -> dict:
-    return json.loads((path / "status.json").read_text("utf-8"))
-
-
-def numbers(state) -> list[np.ndarray]:
-    """Every variable of a learner's state, in a fixed order."""
-    return [variable.numpy() for variable in state.variables]
-
-
-class StopAfter(StopRequest):
-    """Asks to stop after it was looked at so many times."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self._looks = looks
-
-    def is_set(self) -> bool:
-        self._looks -= 1
-        return self._looks < 0
 
 
 @pytest.mark.parametrize("learned", ["gamma,lambda", "gamma", "lambda", "none"])
@@ -94,7 +49,9 @@ def test_a_run_finishes_and_writes_its_folder(tmp_path, learned, deterministic):
     assert (last["meta_gradient_gamma"] == "") == ("gamma" not in learned)
     assert (abs(float(last["gamma"]) - 0.99) > 1e-6) == ("gamma" in learned)
     assert float(last["policy_lag"]) >= 1.0  # the one-batch lookahead
-    assert (tmp_path / "checkpoints" / "checkpoint").exists()
+    names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    assert names == [f"frames-{10 * BATCH_FRAMES}"]
+    assert status["checkpoint"] == names[0]
     assert list((tmp_path / "tensorboard").iterdir())
     assert supervisor.learner.function.experimental_get_tracing_count() == 1
 
@@ -220,7 +177,8 @@ def test_an_exception_in_an_environment_ends_the_run_with_its_own_traceback(
 
     _sabotage(monkeypatch, explode_in_the_emulator)
     threads = threading.active_count()
-    supervisor = make_supervisor(tmp_path, make_config(deterministic=deterministic))
+    config = make_config(deterministic=deterministic, max_actor_restarts=0)
+    supervisor = make_supervisor(tmp_path, config)
     with pytest.raises(RuntimeError, match="caught fire") as caught:
         supervisor.run()
     functions = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
@@ -234,14 +192,85 @@ def test_an_exception_in_an_environment_ends_the_run_with_its_own_traceback(
 def test_an_environment_that_hangs_ends_the_run_and_the_threads_are_named(tmp_path, monkeypatch):
     release = threading.Event()
     _sabotage(monkeypatch, lambda: release.wait(60))
-    supervisor = make_supervisor(tmp_path, make_config(stall_timeout=1.0))
+    # With room for all their blocks, both hang at once.
+    config = make_config(stall_timeout=3.0, queue_capacity=100, total_frames=10**9)
+    supervisor = make_supervisor(tmp_path, config)
     monkeypatch.setattr("meta_impala.runtime.block_source._JOIN_SECONDS", 0.1)
     started = time.monotonic()
     with pytest.raises(TimeoutError, match=r"--stall_timeout.*actor-0, actor-1"):
         supervisor.run()
     assert time.monotonic() - started < 30
-    assert read_status(tmp_path)["state"] == "failed"
     release.set()
+    assert read_status(tmp_path)["state"] == "failed"
+    stacks = (tmp_path / "stacks.txt").read_text("utf-8")
+    assert "thread actor-1:" in stacks and "bad_step" in stacks
+    # What was learned until then is not lost.
+    assert read_status(tmp_path)["checkpoint"] == f"frames-{supervisor.frames}"
+
+
+def test_one_actor_that_hangs_is_found_though_the_other_goes_on(tmp_path, monkeypatch):
+    release = threading.Event()
+    hung = threading.Lock()
+
+    def hang_once():
+        if hung.acquire(blocking=False):
+            release.wait(60)
+
+    _sabotage(monkeypatch, hang_once)
+    monkeypatch.setattr("meta_impala.runtime.block_source._JOIN_SECONDS", 0.1)
+    config = make_config(stall_timeout=1.0, total_frames=10**9)
+    with pytest.raises(TimeoutError, match="from actor-[01];") as caught:
+        make_supervisor(tmp_path, config).run()
+    release.set()
+    assert "from actor-0" in str(caught.value) or "from actor-1" in str(caught.value)
+    assert read_status(tmp_path)["reason"] == str(caught.value)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_an_environment_that_raises_is_made_anew_and_counted(tmp_path, monkeypatch, deterministic):
+    def explode():
+        raise RuntimeError("the emulator caught fire")
+
+    _sabotage(monkeypatch, explode)
+    config = make_config(deterministic=deterministic, max_actor_restarts=3, total_frames=10**9)
+    supervisor = make_supervisor(tmp_path, config)
+    with pytest.raises(RuntimeError, match="caught fire"):
+        supervisor.run()
+    counts = [int(row["actor_restarts"]) for row in read_metrics(tmp_path)]
+    assert counts == sorted(counts) and 0 < counts[-1] <= 3
+    status = read_status(tmp_path)
+    assert status["state"] == "failed"
+    if deterministic:
+        assert counts[0] == 0
+        return
+    # What was learned is saved, though the run failed, and the count goes on from there.
+    newest = tmp_path / "checkpoints" / f"frames-{supervisor.frames}"
+    assert status["checkpoint"] == newest.name
+    assert checkpoint_lib.verify(newest)["progress"]["actor_restarts"] == 3
+    again = make_supervisor(tmp_path, config)
+    assert again.frames == supervisor.frames
+    with pytest.raises(RuntimeError, match="caught fire"):
+        again.run()
+    newest = tmp_path / "checkpoints" / f"frames-{again.frames}"
+    assert checkpoint_lib.verify(newest)["progress"]["actor_restarts"] == 6
+
+
+def test_restarted_environments_have_seeds_of_their_own(monkeypatch, tmp_path):
+    seeds = []
+    reset = GymnasiumEnvironment.reset
+    monkeypatch.setattr(
+        GymnasiumEnvironment, "reset", lambda self, seed: (seeds.append(seed), reset(self, seed))[1]
+    )
+
+    def explode():
+        raise SystemExit  # an environment may even do this
+
+    _sabotage(monkeypatch, explode)
+    with pytest.raises(SystemExit):
+        make_supervisor(tmp_path, make_config(max_actor_restarts=4, total_frames=10**9)).run()
+    assert len(seeds) == 2 + 4
+    # Environment i of an actor has seed + i.
+    assert min(abs(a - b) for a, b in itertools.combinations(seeds, 2)) >= 2
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run_before_a_checkpoint(tmp_path, monkeypatch):
@@ -264,15 +293,17 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_a_checkpoint(tmp_path
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     make_supervisor(tmp_path, make_config()).run()
-    with pytest.raises(UserError, match="another network"):
+    before = files_of(tmp_path / "checkpoints")
+    with pytest.raises(UserError, match=r"network's mlp_sizes \[8\] \(here \[9\]\)"):
         make_supervisor(tmp_path, make_config(mlp_sizes="9"))
+    assert files_of(tmp_path / "checkpoints") == before
 
 
 def test_checkpoints_by_frames_and_how_many_are_kept(tmp_path):
     config = make_config(checkpoint_frames=2 * BATCH_FRAMES, keep_checkpoints=2)
     make_supervisor(tmp_path, config).run()
-    kept = sorted(path.name for path in (tmp_path / "checkpoints").glob("*.index"))
-    assert kept == [f"frames-{8 * BATCH_FRAMES}.index", f"frames-{10 * BATCH_FRAMES}.index"]
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == [f"frames-{8 * BATCH_FRAMES}", f"frames-{10 * BATCH_FRAMES}"]
 
 
 def test_plain_and_meta_runs_count_frames_when_a_batch_is_used(tmp_path):

@@ -1,0 +1,124 @@
+"""Notices that a thread makes no step any more, says which, and ends the run.
+
+Time is counted in waits that were really waited, not by a clock: a process that was stopped
+(SIGSTOP, a suspended machine) and goes on finds nobody late.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from meta_impala.errors import RunFailed
+
+_MAX_SLICE_SECONDS = 1.0
+# How long the rest of the program has to end in order after a thread was found to hang.
+GRACE_SECONDS = 60.0
+EXIT_CODE = 1
+
+
+class Stalled(RunFailed, TimeoutError):
+    """A thread made no step for too long; the message names it."""
+
+
+class Watched(NamedTuple):
+    """A thread under watch.
+
+    Attributes:
+      name: of the thread.
+      steps: a count that grows while all is well.
+      is_waiting: whether the thread has nothing to do.
+      timeout: seconds without a step after which it is stalled.
+    """
+
+    name: str
+    steps: Callable[[], int]
+    is_waiting: Callable[[], bool]
+    timeout: float
+
+
+class Watchdog(threading.Thread):
+    """Watches from `start` to `stop`."""
+
+    def __init__(
+        self,
+        watched: Callable[[], Sequence[Watched]],
+        stacks_path: pathlib.Path,
+        on_stall: Callable[[Stalled], None],
+        on_exit: Callable[[Stalled], None],
+    ) -> None:
+        """Args:
+        watched: who is to be watched now; looked at again and again.
+        stacks_path: gets the stacks of all threads.
+        on_stall: is to make the run end in order.
+        on_exit: last words before the process is ended, if it has not done so by itself.
+        """
+        super().__init__(name="watchdog", daemon=True)
+        self._watched = watched
+        self._stacks_path = stacks_path
+        self._on_stall = on_stall
+        self._on_exit = on_exit
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Ends the watch."""
+        self._stopped.set()
+
+    def run(self) -> None:
+        # Per name: the steps when last looked at, and seconds waited since they last changed.
+        steps: dict[str, int] = {}
+        idle: dict[str, float] = {}
+        while True:
+            watched = self._watched()
+            shortest = min((one.timeout for one in watched), default=_MAX_SLICE_SECONDS)
+            slice_seconds = min(_MAX_SLICE_SECONDS, shortest / 10.0)
+            if self._stopped.wait(slice_seconds):
+                return
+            for one in watched:
+                now = one.steps()
+                if one.is_waiting() or steps.get(one.name) != now:
+                    steps[one.name], idle[one.name] = now, 0.0
+                else:
+                    idle[one.name] += slice_seconds
+            if any(idle[one.name] >= one.timeout for one in watched):
+                # Whoever hangs too, but was found a moment later, is named too.
+                late = [one for one in watched if idle[one.name] >= one.timeout / 2.0]
+                self._end(late)
+                return
+
+    def _end(self, late: Sequence[Watched]) -> None:
+        names = ", ".join(one.name for one in late)
+        message = (
+            f"no step for {max(one.timeout for one in late):g} s (--stall_timeout) from {names}"
+        )
+        stacks = _stacks()
+        print(f"{message}\n{stacks}", file=sys.stderr, flush=True)
+        try:
+            stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+            self._stacks_path.write_text(f"{stamp} {message}\n\n{stacks}", encoding="utf-8")
+            message += f"; the stacks of all threads are in {self._stacks_path}"
+        except OSError:
+            pass  # they were printed
+        error = Stalled(message)
+        self._on_stall(error)
+        if not self._stopped.wait(GRACE_SECONDS):
+            self._on_exit(error)
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            os._exit(EXIT_CODE)
+
+
+def _stacks() -> str:
+    """Where every thread stands."""
+    frames = sys._current_frames()
+    parts = []
+    for thread in threading.enumerate():
+        if thread.ident in frames and thread is not threading.current_thread():
+            stack = "".join(traceback.format_stack(frames[thread.ident]))
+            parts.append(f"thread {thread.name}:\n{stack}")
+    return "\n".join(parts)

@@ -1,0 +1,352 @@
+"""Does damage to real runs and checks what they promise: nothing is ever lost.
+
+    python tools/torture.py kills --count=100   # kill -9 at random moments, also while saving
+    python tools/torture.py games               # 57 Atari games: train, resume, evaluate
+    python tools/torture.py soak --minutes=60   # full speed: memory, threads, files, traces, lag
+
+Prints what it found; the exit code is 0 if every promise held, 1 if one was broken.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import pathlib
+import platform
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import psutil
+from absl import app, flags
+
+from meta_impala import command
+from meta_impala import config as config_lib
+from meta_impala.config import Config
+from meta_impala.environments import registry
+from meta_impala.runtime.folder_lock import is_locked
+from meta_impala.runtime.run_folder import RunFolder, read_metrics
+
+_COUNT = flags.DEFINE_integer("count", 100, "kills: how many.")
+_SEED = flags.DEFINE_integer("seed", 1, "kills: of their moments.")
+_GAMES = flags.DEFINE_list("games", list(registry.ATARI_57), "games: which.")
+_MINUTES = flags.DEFINE_float("minutes", 60.0, "soak: how long.")
+_WARM_UP = flags.DEFINE_float("warm_up_minutes", 10.0, "soak: before memory has to be flat.")
+_FOLDER = flags.DEFINE_string("folder", None, "Where the runs are made; default: a temporary one.")
+
+_TIMEOUT_SECONDS = 600.0
+
+
+class Broken(Exception):
+    """A promise that did not hold."""
+
+
+def check(condition: bool, message: str) -> None:
+    """Raises Broken unless the condition holds."""
+    if not condition:
+        raise Broken(message)
+
+
+def flags_of(config: Config) -> list[str]:
+    """The flags of what differs from the defaults."""
+    return [
+        f"--{name}={getattr(config, field.name)}"
+        for name, field in config_lib.FIELDS.items()
+        if getattr(config, field.name) != field.default
+    ]
+
+
+def start(module: str, *arguments: str) -> subprocess.Popen:
+    """Starts a command."""
+    return subprocess.Popen(
+        [sys.executable, "-m", f"meta_impala.{module}", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    """Waits for a command, which must end with exit code 0; returns what it printed."""
+    try:
+        out, errors = process.communicate(timeout=_TIMEOUT_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise Broken(f"no end after {_TIMEOUT_SECONDS:g} s: {process.args}") from None
+    check(process.returncode == 0, f"exit code {process.returncode}: {errors}")
+    check("Traceback" not in errors, errors)
+    return out
+
+
+# Kills. Catch, with a checkpoint every 10 updates, so that many kills strike one that is written.
+
+_CATCH = Config(
+    environment="Catch",
+    total_frames=20_000_000,
+    batch_size=8,
+    envs_per_actor=8,
+    unroll_length=5,
+    mlp_sizes="64",
+    learning_rate=0.003,
+    log_frames=400,
+    checkpoint_frames=400,
+)
+_CATCH_UPDATE_FRAMES = 8 * 5
+
+
+def newest_frames(folder: RunFolder) -> int:
+    """Frames of the newest checkpoint; -1 if there is none."""
+    names = [path.name for path in folder.checkpoints.glob("frames-*")]
+    return max((int(n.split("-")[1]) for n in names if n.split("-")[1].isdecimal()), default=-1)
+
+
+def wait(process: subprocess.Popen, ready: Callable[[], bool]) -> None:
+    """Waits until a running command has got somewhere."""
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
+    while not ready():
+        if process.poll() is not None:
+            raise Broken(f"it ended by itself: {process.communicate()}")
+        check(time.monotonic() < deadline, "it did not get going")
+        time.sleep(0.001)
+
+
+def kill(folder: RunFolder, moment: random.Random) -> str:
+    """Starts the trainer and kills it while it starts, trains or saves; returns which of these."""
+    kind = moment.choice(["starting", "training", "training", "saving", "saving", "saving"])
+    before = newest_frames(folder)
+    process = start("train", f"--logdir={folder.path}", *flags_of(_CATCH))
+    try:
+        if kind == "starting":
+            time.sleep(moment.uniform(0.0, 8.0))
+        else:
+            wait(process, lambda: newest_frames(folder) > before)
+            time.sleep(moment.uniform(0.0, 1.0))
+        if kind == "saving":
+            wait(process, lambda: any(folder.checkpoints.glob(".saving-*")))
+            time.sleep(moment.uniform(0.0, 0.01))
+    finally:
+        process.kill()
+        process.communicate()
+    return kind
+
+
+def check_folder(folder: RunFolder, before: int) -> int:
+    """Checks what a kill has left; returns the frames that the run will continue from."""
+    from meta_impala.runtime.checkpoint import list_checkpoints, verify
+
+    check(not is_locked(folder.path), "the lock outlived its holder")
+    if folder.config_path.exists():
+        folder.load_config()
+    if folder.status_path.exists():
+        json.loads(folder.status_path.read_text("utf-8"))
+    for path in list_checkpoints(folder.checkpoints):
+        verify(path)
+    newest = newest_frames(folder)
+    check(newest >= before, f"from {before} frames back to {newest}")
+    rows = read_metrics(folder.metrics_path)
+    if folder.metrics_path.exists():
+        lines = folder.metrics_path.read_bytes().split(b"\n")
+        check(len(lines) - 2 == len(rows), "a torn row in the middle of metrics.csv")
+    frames = [int(row["frames"]) for row in rows]
+    check(frames == list(range(400, 400 * len(rows) + 1, 400)), "rows are missing or twice there")
+    for row in rows[-200:]:
+        updates = int(row["updates"])
+        check(int(row["frames"]) == updates * _CATCH_UPDATE_FRAMES, "frames and updates disagree")
+        done = (updates - 1) * _CATCH_UPDATE_FRAMES
+        rate = _CATCH.learning_rate * (1 - done / _CATCH.total_frames)
+        check(abs(float(row["learning_rate"]) / rate - 1) < 1e-6, f"learning rate of {row}")
+    for name in ("gamma", "lambda"):
+        values = np.array([float(row[name]) for row in rows[-200:]])
+        steps = np.abs(np.diff(np.log(values / (1 - values))))
+        # Adam moves a logit by little more than its step size, in each of the 10 updates of a row.
+        check(bool((steps < 5 * 10 * _CATCH.meta_learning_rate).all()), f"{name} jumps")
+    lost = (frames[-1] if frames else 0) - max(newest, 0)
+    check(lost <= _CATCH.checkpoint_frames, f"{lost} frames lost")
+    return newest
+
+
+def kills(work: pathlib.Path) -> str:
+    """Kills one run again and again; it must always go on from its newest checkpoint."""
+    command.quiet_tensorflow()
+    command.import_tensorflow()
+    folder, moment = RunFolder(work / "kills"), random.Random(_SEED.value)
+    kinds: collections.Counter[str] = collections.Counter()
+    frames, in_saving = -1, 0
+    for number in range(_COUNT.value):
+        kinds[kill(folder, moment)] += 1
+        in_saving += any(folder.checkpoints.glob(".saving-*"))
+        frames = check_folder(folder, frames)
+        print(f"kill {number + 1}: {frames:,} frames are safe", flush=True)
+    process = start("train", f"--logdir={folder.path}", *flags_of(_CATCH))
+    wait(process, lambda: newest_frames(folder) > frames)
+    process.send_signal(signal.SIGTERM)
+    out = finish(process)
+    check(frames < 0 or f"from {frames:,} frames" in out, f"it did not go on from there: {out}")
+    check(folder.read_status()["state"] == "stopped", str(folder.read_status()))
+    damaged = list(folder.checkpoints.glob("*.damaged*"))
+    check(not damaged, f"checkpoints were damaged: {damaged}")
+    check_folder(folder, frames)
+    return (
+        f"{sum(kinds.values())} kills ({', '.join(f'{n} {kind}' for kind, n in kinds.items())}; "
+        f"{in_saving} left a half-written checkpoint), {newest_frames(folder):,} frames"
+    )
+
+
+# Games.
+
+_GAME = Config(
+    network="shallow",
+    num_actors=1,
+    envs_per_actor=2,
+    batch_size=2,
+    meta_batch_size=1,
+    unroll_length=10,
+    log_frames=400,
+    checkpoint_frames=800,
+)
+_GAME_UPDATE_FRAMES = 2 * 10 * 4
+
+
+def play(work: pathlib.Path, game: str) -> str:
+    """20 updates of one game, 5 more after a resume, one game of evaluation."""
+    folder = RunFolder(work / game)
+    settings = [f"--logdir={folder.path}", f"--environment={game}", *flags_of(_GAME)]
+    finish(start("train", *settings, f"--total_frames={20 * _GAME_UPDATE_FRAMES}"))
+    check(folder.read_status()["state"] == "finished", str(folder.read_status()))
+    out = finish(start("train", *settings, f"--total_frames={25 * _GAME_UPDATE_FRAMES}"))
+    check(f"from {20 * _GAME_UPDATE_FRAMES:,} frames" in out, out)
+    rows = read_metrics(folder.metrics_path)
+    check([int(row["updates"]) for row in rows] == [5, 10, 15, 20, 25], str(rows))
+    check(not any(int(row["bad_updates"]) for row in rows), "an update was not finite")
+    finish(start("evaluate", f"--logdir={folder.path}", "--episodes=1"))
+    result = json.loads(folder.evaluation_path.read_text("utf-8"))
+    check(result["frames_trained"] == 25 * _GAME_UPDATE_FRAMES, str(result))
+    return f"a game of {result['mean_episode_frames']:,.0f} frames scored {result['mean']:g}"
+
+
+def games(work: pathlib.Path) -> str:
+    """Plays all games, also after one has failed."""
+    failed = []
+    for game in _GAMES.value:
+        begun = time.monotonic()
+        try:
+            said = play(work, game)
+            shutil.rmtree(work / game)
+        except Broken as error:
+            failed.append(game)
+            said = f"BROKEN: {error}"
+        print(f"{game}: {said} ({time.monotonic() - begun:.0f} s)", flush=True)
+    check(not failed, f"{len(failed)} of {len(_GAMES.value)} games: {', '.join(failed)}")
+    return f"{len(_GAMES.value)} games: each trained, continued and was evaluated"
+
+
+# Soak.
+
+_SOAK = Config(network="shallow", batch_size=8, envs_per_actor=8, log_frames=20_000)
+_MAX_SLOPE = 1.0  # MiB per 10 minutes
+_SAMPLE_SECONDS = 10.0
+
+
+class _Samples(threading.Thread):
+    """Notes minutes, MiB, threads and open files of this process, again and again."""
+
+    def __init__(self, minutes: float) -> None:
+        super().__init__(daemon=True)
+        self.rows = np.full([int(minutes * 60 / _SAMPLE_SECONDS) + 100, 4], np.nan)
+        self.count = 0
+
+    def run(self) -> None:
+        process, begun = psutil.Process(), time.monotonic()
+        while self.count < len(self.rows):
+            self.rows[self.count] = (
+                (time.monotonic() - begun) / 60,
+                process.memory_info().rss / 2**20,
+                process.num_threads(),
+                process.num_fds(),
+            )
+            self.count += 1
+            time.sleep(_SAMPLE_SECONDS)
+
+
+def soak(work: pathlib.Path) -> str:
+    """Trains Pong at full speed in this process and looks at what grows."""
+    command.quiet_tensorflow()
+    command.import_tensorflow()
+    from meta_impala.runtime.signals import StopRequest
+    from meta_impala.runtime.supervisor import Supervisor, configure_tensorflow
+
+    class StopLater(StopRequest):
+        def is_set(self) -> bool:
+            return time.monotonic() > deadline
+
+    deadline = time.monotonic() + 60 * _MINUTES.value
+    config = config_lib.resolve(_SOAK)
+    description = registry.describe(config.environment, config.protocol)
+    config = config_lib.resolve_network(config, description.observation_shape)
+    configure_tensorflow(config)
+    folder = RunFolder(work / "soak")
+    folder.prepare()
+    folder.save_config(config)
+    supervisor = Supervisor(config, description, folder, StopLater())
+    samples = _Samples(_MINUTES.value)
+    samples.start()
+    check(supervisor.run() == "stopped", "it did not run to the end")
+
+    rows = samples.rows[: samples.count]
+    rows = rows[(rows[:, 0] > _WARM_UP.value) & (rows[:, 0] < _MINUTES.value - 0.5)]
+    slope = 10 * float(np.polyfit(rows[:, 0], rows[:, 1], 1)[0])
+    metrics = read_metrics(folder.metrics_path)
+    lags = [float(row["policy_lag"]) for row in metrics]
+    traces = supervisor.learner.function.experimental_get_tracing_count()
+    found = (
+        f"{_MINUTES.value:g} minutes, {supervisor.frames:,} frames; after {_WARM_UP.value:g} "
+        f"minutes: memory {rows[0, 1]:.1f} to {rows[-1, 1]:.1f} MiB, slope {slope:+.2f} MiB per 10 "
+        f"minutes, threads {rows[:, 2].min():.0f} to {rows[:, 2].max():.0f}, open files "
+        f"{rows[:, 3].min():.0f} to {rows[:, 3].max():.0f}; policy lag at most {max(lags):.2f}; "
+        f"traces {traces}; restarts {metrics[-1]['actor_restarts']}, bad updates "
+        f"{metrics[-1]['bad_updates']}"
+    )
+    print(found, flush=True)
+    check(slope < _MAX_SLOPE, f"memory grows by {slope:.2f} MiB in 10 minutes")
+    check(traces == 1, f"{traces} traces")
+    for column, name in ((2, "threads"), (3, "open files")):
+        half = len(rows) // 2
+        check(rows[half:, column].max() <= rows[:half, column].max(), f"{name} grow")
+    # A block waits in the queue, behind the batch that is used and the one that judges.
+    bound = 3 + (config.queue_capacity + config.num_actors) * config.block_size / config.batch_size
+    check(max(lags) <= bound, f"a policy lag of {max(lags):.2f} is above {bound:g}")
+    return found
+
+
+_TORTURES = {"kills": kills, "games": games, "soak": soak}
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    if len(arguments) != 2 or arguments[1] not in _TORTURES:
+        print(f"error: give one of {', '.join(_TORTURES)}", file=sys.stderr)
+        return 2
+    work = pathlib.Path(_FOLDER.value or tempfile.mkdtemp(prefix="torture-"))
+    begun = time.monotonic()
+    print(f"{time.strftime('%Y-%m-%d %H:%M')} {platform.platform()}: {' '.join(sys.argv)}")
+    try:
+        found = _TORTURES[arguments[1]](work)
+    except Broken as error:
+        print(f"BROKEN: {error}\nthe runs are in {work}")
+        return 1
+    print(f"HELD: {found}; {(time.monotonic() - begun) / 60:.1f} minutes")
+    if _FOLDER.value is None:
+        shutil.rmtree(work)
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)
