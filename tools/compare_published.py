@@ -1,0 +1,82 @@
+"""Compares evaluated runs with the published scores: tables, statistics, pictures.
+
+python tools/compare_published.py --out=comparison runs/pong runs/breakout
+
+A run is evaluated with `python -m meta_impala.evaluate --logdir=RUN`. Runs that differ in more than
+game and seed are told apart as variants.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+
+from absl import app, flags, logging
+
+from meta_impala.analysis import comparison, figures, published, report, results
+from meta_impala.errors import UserError
+from meta_impala.runtime.run_folder import RunFolder
+
+PUBLISHED = pathlib.Path(__file__).resolve().parents[1] / "testdata/published"
+_OUT = flags.DEFINE_string("out", "comparison", "Folder for report.md, CSV files and pictures.")
+_BASELINE = flags.DEFINE_string(
+    "baseline",
+    "impala_deep_noop_200m",
+    "Of the relative improvement per game: a published column, or the label of a variant.",
+)
+_PUBLISHED = flags.DEFINE_string("published", str(PUBLISHED), "Folder of the published tables.")
+_PICTURES = flags.DEFINE_bool("pictures", True, "Draw PNG files (needs matplotlib).")
+
+
+def compare(
+    found: results.Results,
+    out: pathlib.Path,
+    baseline: str,
+    title: str,
+    *,
+    tables: pathlib.Path = PUBLISHED,
+    pictures: bool = True,
+) -> str:
+    """Writes the report to a folder, which is made; returns what the terminal shows.
+
+    Raises:
+      UserError: if there is nothing to compare, or the folder cannot be written.
+    """
+    compared = comparison.compare(
+        found, published.read_columns(tables), published.read_medians(tables), baseline
+    )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        drawn = figures.draw_all(compared, out) if pictures else []
+        report.write(compared, out, title, drawn)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror})") from None
+    return report.terminal(compared)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    logging.set_verbosity(logging.WARNING)  # rliable reports each estimate
+    out = pathlib.Path(_OUT.value).expanduser()
+    try:
+        if len(arguments) < 2:
+            raise UserError("give at least one run folder")
+        found = results.read(RunFolder(path) for path in arguments[1:])
+        text = compare(
+            found,
+            out,
+            _BASELINE.value,
+            "Comparison with published scores",
+            tables=pathlib.Path(_PUBLISHED.value),
+            pictures=_PICTURES.value,
+        )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(text)
+    print(f"written to {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)
