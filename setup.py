@@ -60,6 +60,7 @@ setup(
         "analysis": ANALYSIS,
         "comparison": COMPARISON,
         "video": VIDEO,
+        "play": ["pygame>=2.5,<3"],
         "distributed": [],
     },
 )
