@@ -13,45 +13,20 @@ import sys
 
 from absl import app, flags, logging
 
-from meta_impala.analysis import comparison, figures, published, report, results
+from meta_impala.analysis import published, report, results
 from meta_impala.errors import UserError
 from meta_impala.runtime.run_folder import RunFolder
 
-PUBLISHED = pathlib.Path(__file__).resolve().parents[1] / "testdata/published"
 _OUT = flags.DEFINE_string("out", "comparison", "Folder for report.md, CSV files and pictures.")
 _BASELINE = flags.DEFINE_string(
     "baseline",
     "impala_deep_noop_200m",
     "Of the relative improvement per game: a published column, or the label of a variant.",
 )
-_PUBLISHED = flags.DEFINE_string("published", str(PUBLISHED), "Folder of the published tables.")
+_PUBLISHED = flags.DEFINE_string(
+    "published", str(published.FOLDER), "Folder of the published tables."
+)
 _PICTURES = flags.DEFINE_bool("pictures", True, "Draw PNG files (needs matplotlib).")
-
-
-def compare(
-    found: results.Results,
-    out: pathlib.Path,
-    baseline: str,
-    title: str,
-    *,
-    tables: pathlib.Path = PUBLISHED,
-    pictures: bool = True,
-) -> str:
-    """Writes the report to a folder, which is made; returns what the terminal shows.
-
-    Raises:
-      UserError: if there is nothing to compare, or the folder cannot be written.
-    """
-    compared = comparison.compare(
-        found, published.read_columns(tables), published.read_medians(tables), baseline
-    )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        drawn = figures.draw_all(compared, out) if pictures else []
-        report.write(compared, out, title, drawn)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror})") from None
-    return report.terminal(compared)
 
 
 def main(arguments: list[str]) -> int:
@@ -62,7 +37,7 @@ def main(arguments: list[str]) -> int:
         if len(arguments) < 2:
             raise UserError("give at least one run folder")
         found = results.read(RunFolder(path) for path in arguments[1:])
-        text = compare(
+        text = report.make(
             found,
             out,
             _BASELINE.value,

@@ -16,6 +16,8 @@ import numpy as np
 from meta_impala.analysis import scores
 from meta_impala.errors import UserError
 
+# Of the source tree; an installation elsewhere has no tables of its own.
+FOLDER = pathlib.Path(__file__).parents[2] / "testdata/published"
 SCORE_TABLES = ("impala.csv", "others.csv", "reimpl.csv")
 # How evaluation games begin, as in `sources.csv`.
 NO_OP, HUMAN_STARTS, STICKY = "no-op", "human starts", "sticky actions"

@@ -8,9 +8,11 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from meta_impala.analysis import comparison as comparison_lib
-from meta_impala.analysis import published, statistics
+from meta_impala.analysis import figures, published, statistics
 from meta_impala.analysis.comparison import Comparison, Difference, GameRow
+from meta_impala.analysis.results import Results
 from meta_impala.analysis.statistics import Aggregate
+from meta_impala.errors import UserError
 from meta_impala.runtime.run_folder import write_atomically
 
 # Published columns of the tables that people read; the CSV files and the long table have all.
@@ -411,3 +413,32 @@ def write(
     for name, text in texts.items():
         write_atomically(folder / name, text)
     return [folder / name for name in texts]
+
+
+def make(
+    found: Results,
+    out: pathlib.Path,
+    baseline: str,
+    title: str,
+    *,
+    tables: pathlib.Path = published.FOLDER,
+    pictures: bool = True,
+) -> str:
+    """Compares results and writes the report to a folder, which is made.
+
+    Returns:
+      What the terminal shows.
+
+    Raises:
+      UserError: if there is nothing to compare, or the folder cannot be written.
+    """
+    compared = comparison_lib.compare(
+        found, published.read_columns(tables), published.read_medians(tables), baseline
+    )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        drawn = figures.draw_all(compared, out) if pictures else []
+        write(compared, out, title, drawn)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror})") from None
+    return terminal(compared)

@@ -128,6 +128,9 @@ def base_label(config: Mapping[str, Any]) -> str:
         fixed = f"IMPALA, γ {config['gamma']:g}"
         return fixed if config["lambda"] == 1.0 else f"{fixed}, λ {config['lambda']:g}"
     learned = ", ".join(_LETTERS.get(name, name) for name in config["meta_parameters"].split(","))
+    schedule = config.get("eta_schedule", "learned")
+    if schedule != "learned":
+        return f"{schedule} {{{learned}}}, nothing learned"
     reference = config.get("reference_gamma")
     return f"meta {{{learned}}}" + (f", γ' {reference:g}" if reference is not None else "")
 
