@@ -11,6 +11,12 @@ VERSION = re.search(
 ).group(1)
 
 ANALYSIS = ["matplotlib>=3.9,<4"]
+COMPARISON = [
+    *ANALYSIS,
+    "rliable>=1.2,<2",
+    "scipy>=1.13,<2",
+    "pandas>=2.2,<3",  # arch, which rliable imports, does not import with pandas 3
+]
 VIDEO = ["imageio-ffmpeg>=0.5,<1", "opencv-python-headless>=4.10,<6"]
 
 setup(
@@ -48,11 +54,13 @@ setup(
             "hypothesis>=6.100,<7",
             "ruff>=0.12,<1",
             "mypy>=1.15,<3",
-            *ANALYSIS,
+            *COMPARISON,
             *VIDEO,
         ],
         "analysis": ANALYSIS,
+        "comparison": COMPARISON,
         "video": VIDEO,
+        "play": ["pygame>=2.5,<3"],
         "distributed": [],
     },
 )

@@ -124,7 +124,7 @@ class Policy:
             tf.TensorSpec([num_envs], tf.float32),
             tf.TensorSpec([num_envs], tf.bool),
             tf.TensorSpec([num_envs, state_size], tf.float32),
-            tf.TensorSpec([2], tf.int32),
+            tf.TensorSpec(self._seed_shape(num_envs), tf.int32),
         )
         self.function = tf.function(self._act, input_signature=signature)
         self._concrete = self.function.get_concrete_function()
@@ -146,10 +146,17 @@ class Policy:
 
             output = self._network.at_parameters(parameters, inputs, core_state, eta_input)
             logits = output.policy_logits[0]
-            actions = tf.random.stateless_categorical(logits, 1, seed, dtype=tf.int32)[:, 0]
             # From logits that are not numbers it draws the action after the last.
-            actions = tf.minimum(actions, logits.shape[1] - 1)
+            actions = tf.minimum(self._choose(logits, seed), logits.shape[1] - 1)
             return actions, action_log_probs(logits, actions), output.core_state
+
+    # How the random numbers of a batch hang on its seed.
+
+    def _seed_shape(self, num_envs: int) -> list[int]:
+        return [2]
+
+    def _choose(self, logits: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        return tf.random.stateless_categorical(logits, 1, seed, dtype=tf.int32)[:, 0]
 
     def __call__(
         self,
@@ -160,7 +167,7 @@ class Policy:
         rewards: np.ndarray,
         resets: np.ndarray,
         core_state: np.ndarray,
-        seed: tuple[int, int],
+        seed: tuple[int, int] | np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One action per environment.
 
@@ -172,7 +179,8 @@ class Policy:
           rewards: `[N]` float32, raw, received on arriving here.
           resets: `[N]` bool, whether an episode ended on arriving here.
           core_state: `[N, S]` float32.
-          seed: two int32; a new pair for every call.
+          seed: two int32 (`[N, 2]` for a policy with a seed per environment); new ones for every
+            call.
 
         Returns:
           Actions `[N]` int32, their log-probabilities `[N]` float32, core state `[N, S]`.

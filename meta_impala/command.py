@@ -19,8 +19,12 @@ EXIT_CODE_USER_ERROR = 2
 EXIT_CODE_INTERRUPTED = 130
 
 
-def define_config_flags() -> None:
-    """One absl flag per field of `Config`; its help gives unit, source and allowed values."""
+def define_config_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+    """One absl flag per field of `Config`; its help gives unit, source and allowed values.
+
+    Args:
+      flag_values: where; the flags of the command, if not given.
+    """
     for name, field in FIELDS.items():
         metadata = field.metadata
         kind, _ = field_type(field)
@@ -39,7 +43,7 @@ def define_config_flags() -> None:
             float: flags.DEFINE_float,
             str: flags.DEFINE_string,
         }[kind]
-        define(name, field.default, " ".join(details))
+        define(name, field.default, " ".join(details), flag_values=flag_values)
 
 
 def given_config_flags() -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """Evaluates the newest checkpoint of a run: full games, raw returns, stochastic policy.
 
-    python -m meta_impala.evaluate --logdir=runs/pong --episodes=100
+    python -m meta_impala.evaluate --logdir=runs/pong
+    python -m meta_impala.evaluate --agent=pong.npz --episodes=10
 
 Training may go on meanwhile. The result is printed, and written to `evaluation.json` of the folder.
+An evaluation that was interrupted is continued by the same command.
 """
 
 from __future__ import annotations
@@ -13,38 +15,45 @@ import math
 import os
 import pathlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tqdm
 from absl import flags
 
-from meta_impala import __version__, command
+from meta_impala import command
 from meta_impala import config as config_lib
 from meta_impala.analysis import scores
 from meta_impala.config import Config
 from meta_impala.environments import (
+    PROTOCOLS,
     Description,
     UnknownEnvironmentError,
     UnsupportedEnvironmentError,
     registry,
 )
+from meta_impala.environments.atari import MAX_EPISODE_FRAMES
 from meta_impala.environments.base import BatchedEnvironment
 from meta_impala.errors import UserError
-from meta_impala.runtime import video
+from meta_impala.runtime import agent_file, evaluation_record, game_starts, video
+from meta_impala.runtime.evaluation_record import Game, PartialGames
+from meta_impala.runtime.game_starts import Start
 from meta_impala.runtime.run_folder import RunFolder, write_atomically
+from meta_impala.runtime.signals import StopRequest
 
 if TYPE_CHECKING:
-    from meta_impala.runtime.evaluation import Game, TrainedAgent
+    from meta_impala.runtime.evaluation import TrainedAgent
 
 FLAGS = flags.FLAGS
 
+_STOP = StopRequest()
 _DEFAULT_NUM_ENVS = 16
 _MAX_SEED = 2**31 - 1
 # The lines of the printed table; evaluation.json has them too, and more.
 _PRINTED = (
     "environment",
     "protocol",
+    "starts",
     "frames_trained",
     "gamma",
     "lambda",
@@ -76,18 +85,37 @@ class _PathOrBool(flags.ArgumentParser):
 def define_flags() -> None:
     """The flags of this command."""
     flags.DEFINE_string("logdir", None, "Folder of the run; a running training is not disturbed.")
-    flags.DEFINE_integer("episodes", 100, "Full games to play. Allowed: at least 1.")
+    flags.DEFINE_string(
+        "agent", None, "In place of --logdir: a file that meta_impala.export has written."
+    )
+    flags.DEFINE_integer("episodes", 200, "Full games to play. Allowed: at least 1.")
     flags.DEFINE_integer(
         "num_envs",
         None,
-        "Environments that play side by side; each plays the same number of games, within one. "
-        f"Default: the smaller of --episodes and {_DEFAULT_NUM_ENVS}. Allowed: 1 to --episodes.",
+        f"Games that are played side by side. Default: the smaller of --episodes and "
+        f"{_DEFAULT_NUM_ENVS}. Allowed: 1 to --episodes.",
     )
     flags.DEFINE_integer(
         "seed",
         1,
-        "Seed of environments and actions: the same seed, --num_envs and checkpoint give the same "
-        "games.",
+        "Seed of games and actions: game number n of a seed and agent is always the same, up to "
+        "rounding if --num_envs differs.",
+    )
+    flags.DEFINE_enum(
+        "starts",
+        "noop",
+        ["noop", "human"],
+        "Where games begin: after 1 to 30 no-ops (--protocol=impala), or at the points within a "
+        "person's games that --starts_file holds, taken in turn.",
+    )
+    flags.DEFINE_string(
+        "starts_file", None, "File of starts for --starts=human; made by tools/record_starts.py."
+    )
+    flags.DEFINE_string(
+        "out",
+        None,
+        "Where the result is written. Default: evaluation.json of the run's folder "
+        "(evaluation_human_starts.json with --starts=human); nowhere with --agent.",
     )
     flags.DEFINE_string(
         "evaluation_eta",
@@ -135,9 +163,8 @@ def _num_envs() -> int:
         num_envs = min(FLAGS.episodes, _DEFAULT_NUM_ENVS)
     if not 1 <= num_envs <= FLAGS.episodes:
         raise UserError(f"--num_envs={num_envs}: must be from 1 to {FLAGS.episodes} (--episodes)")
-    # Environment i is seeded with seed + i.
-    if not 0 <= FLAGS.seed <= _MAX_SEED - num_envs:
-        raise UserError(f"--seed={FLAGS.seed}: must be from 0 to {_MAX_SEED - num_envs}")
+    if not 0 <= FLAGS.seed <= _MAX_SEED:
+        raise UserError(f"--seed={FLAGS.seed}: must be from 0 to {_MAX_SEED}")
     return num_envs
 
 
@@ -146,6 +173,11 @@ def _eta(config: Config) -> tuple[float, float] | None:
     if FLAGS.evaluation_eta is None:
         return None
     eta = parse_eta(FLAGS.evaluation_eta)
+    if config.learned and config.meta_parameter_scope == "state":
+        raise UserError(
+            f"--evaluation_eta={FLAGS.evaluation_eta}: the network of this run makes an η of its "
+            "own for every state (its meta_parameter_scope is state)"
+        )
     if not config.eta_embedding_size:
         raise UserError(
             f"--evaluation_eta={FLAGS.evaluation_eta}: would change nothing: the network of this "
@@ -154,18 +186,16 @@ def _eta(config: Config) -> tuple[float, float] | None:
     return eta
 
 
-def _video_path(folder: RunFolder) -> pathlib.Path | None:
+def _video_path(folder: RunFolder | None) -> pathlib.Path | None:
     if not FLAGS.record_video:
         return None
     if FLAGS.record_video == "true":
-        return folder.path / "video.mp4"
+        return folder.path / "video.mp4" if folder else pathlib.Path("video.mp4")
     return pathlib.Path(FLAGS.record_video).expanduser()
 
 
 def _open_folder() -> tuple[RunFolder, Config]:
     """The run's folder, which must hold a checkpoint and be writable, and its config."""
-    if not FLAGS.logdir:
-        raise UserError("--logdir: must be given, the folder of a run")
     folder = RunFolder(FLAGS.logdir)
     config = folder.load_config()
     if not folder.has_checkpoint():
@@ -177,13 +207,34 @@ def _open_folder() -> tuple[RunFolder, Config]:
     return folder, config
 
 
-class Inputs(NamedTuple):
-    """Everything that was asked for, checked as far as it can be without TensorFlow."""
+def _out(folder: RunFolder | None) -> pathlib.Path | None:
+    """Where the result goes."""
+    if FLAGS.out:
+        path = pathlib.Path(FLAGS.out).expanduser()
+        if path.is_dir() or not path.parent.is_dir():
+            raise UserError(f"--out={path}: must be a file in a folder that exists")
+        return path
+    if folder is None:
+        return None
+    if FLAGS.starts == "human":
+        return folder.evaluation_path.with_name("evaluation_human_starts.json")
+    return folder.evaluation_path
 
-    folder: RunFolder
+
+class Inputs(NamedTuple):
+    """Everything that was asked for, checked as far as it can be without TensorFlow.
+
+    `folder` or `agent_path` is where the agent is; `starts` is empty for no-op starts.
+    """
+
+    folder: RunFolder | None
+    agent_path: pathlib.Path | None
     config: Config
     description: Description
     num_envs: int
+    starts: list[Start]
+    starts_path: pathlib.Path | None
+    out: pathlib.Path | None
     eta: tuple[float, float] | None
     video_path: pathlib.Path | None
     recorded: video.RecordedEnvironment | None
@@ -193,7 +244,17 @@ def _inputs() -> Inputs:
     num_envs = _num_envs()
     if FLAGS.evaluation_eta is not None:
         parse_eta(FLAGS.evaluation_eta)
-    folder, config = _open_folder()
+    if bool(FLAGS.logdir) == bool(FLAGS.agent):
+        raise UserError("--logdir or --agent: one of them must be given, a run's folder or a file")
+    folder, agent_path, named = None, None, None
+    if FLAGS.logdir:
+        folder, config = _open_folder()
+        source = folder.config_path
+    else:
+        agent_path = source = pathlib.Path(FLAGS.agent).expanduser()
+        named = agent_file.read(agent_path)
+        config = named.config
+    out = _out(folder)
     eta = _eta(config)
     video_path, recorded = _video_path(folder), None
     try:
@@ -203,33 +264,99 @@ def _inputs() -> Inputs:
             video.check_packages(config.environment)
             recorded = video.RecordedEnvironment(config.environment, config.protocol, FLAGS.seed)
     except (UnknownEnvironmentError, UnsupportedEnvironmentError) as error:
-        raise UserError(f"{folder.config_path}: {error}") from None
+        raise UserError(f"{source}: {error}") from None
+    if named is not None:
+        expected = (named.observation_shape, named.num_actions)
+        if expected != (description.observation_shape, description.num_actions):
+            raise UserError(
+                f"{source}: was made for observations {list(named.observation_shape)} and "
+                f"{named.num_actions} actions, but {config.environment} has "
+                f"{list(description.observation_shape)} and {description.num_actions} here"
+            )
     config = config_lib.resolve_network(config, description.observation_shape)
-    return Inputs(folder, config, description, num_envs, eta, video_path, recorded)
+    starts, starts_path = _starts(config, description)
+    return Inputs(
+        folder=folder,
+        agent_path=agent_path,
+        config=config,
+        description=description,
+        num_envs=num_envs,
+        starts=starts,
+        starts_path=starts_path,
+        out=out,
+        eta=eta,
+        video_path=video_path,
+        recorded=recorded,
+    )
 
 
-def _result(inputs: Inputs, agent: TrainedAgent, games: list[Game]) -> dict[str, Any]:
-    """What is printed and written: the scores, and all that defines them."""
+def _starts(config: Config, description: Description) -> tuple[list[Start], pathlib.Path | None]:
+    """The starts that were recorded; none for no-op starts."""
+    if FLAGS.starts == "noop":
+        if FLAGS.starts_file:
+            raise UserError(f"--starts_file={FLAGS.starts_file}: needs --starts=human")
+        return [], None
+    if not FLAGS.starts_file:
+        raise UserError("--starts_file: must be given with --starts=human, a file of starts")
+    path = pathlib.Path(FLAGS.starts_file).expanduser()
+    starts = game_starts.read_starts(
+        path,
+        environment=registry.resolve(config.environment).id,
+        protocol=config.protocol,
+        num_actions=description.num_actions,
+    )
+    return starts, path
+
+
+def _definition(inputs: Inputs, agent: TrainedAgent) -> dict[str, Any]:
+    """All that a game hangs on."""
     config = inputs.config
     spec = registry.resolve(config.environment)
-    returns = [game.episode_return for game in games]
-    summary = scores.summarize(returns)
-    gamma, lambda_ = (float(value) for value in agent.snapshot.eta.numpy())
+    eta = agent.snapshot.eta.numpy()
+    # With an η per state the snapshot holds the weights of its logits instead.
+    gamma, lambda_ = map(float, eta) if eta.ndim == 1 else (None, None)
     return {
         "environment": spec.id,
+        "rom": evaluation_record.rom(spec),
         "protocol": config.protocol,
+        "starts": FLAGS.starts,
+        "starts_sha256": (
+            evaluation_record.file_digest(inputs.starts_path) if inputs.starts_path else None
+        ),
+        "noops": [_min_noops(config), PROTOCOLS[config.protocol].max_noops] if spec.game else None,
+        "max_episode_frames": MAX_EPISODE_FRAMES if spec.game else None,
+        "policy": "stochastic",
         "frames_trained": agent.frames,
+        "updates": agent.snapshot.version,
         "checkpoint": agent.checkpoint,
+        "agent_digest": agent.digest(),
         "gamma": gamma,
         "lambda": lambda_,
         "eta_is_from": "checkpoint" if inputs.eta is None else "--evaluation_eta",
         "seed": FLAGS.seed,
-        "num_envs": inputs.num_envs,
+        "versions": evaluation_record.versions(),
+    }
+
+
+def _min_noops(config: Config) -> int:
+    return min(1, PROTOCOLS[config.protocol].max_noops)
+
+
+def _result(inputs: Inputs, definition: dict[str, Any], games: list[Game]) -> dict[str, Any]:
+    """What is printed and written: the scores, and all that defines them."""
+    games = sorted(games)
+    returns = [game.episode_return for game in games]
+    summary = scores.summarize(returns)
+    constants = "human_start" if FLAGS.starts == "human" else "noop"
+    game_name = registry.resolve(inputs.config.environment).game
+    return {
+        **definition,
         **summary._asdict(),
-        "human_normalised": scores.human_normalised(spec.game, summary.mean),
+        "human_normalised": scores.human_normalised(game_name, summary.mean, constants),
         "mean_episode_frames": sum(game.frames for game in games) / len(games),
-        "meta_impala_version": __version__,
+        "num_envs": inputs.num_envs,
         "returns": returns,
+        "episode_frames": [game.frames for game in games],
     }
 
 
@@ -246,56 +373,88 @@ def _print(result: dict[str, Any]) -> None:
         print(f"{name + ':':<{width}} {text}")
 
 
-def _write(folder: RunFolder, result: dict[str, Any]) -> None:
+def _write(path: pathlib.Path, result: dict[str, Any]) -> None:
     try:
-        write_atomically(folder.evaluation_path, json.dumps(result, indent=2) + "\n")
+        write_atomically(path, json.dumps(result, indent=2) + "\n")
     except OSError as error:
-        raise UserError(f"{folder.evaluation_path}: cannot be written ({error.strerror})") from None
-    print(f"written to {folder.evaluation_path}")
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    print(f"written to {path}")
 
 
 def _play(
     inputs: Inputs,
     agent: TrainedAgent,
-    environment: BatchedEnvironment,
-    episodes: int,
+    environments: Sequence[BatchedEnvironment],
+    games: Iterable[tuple[int, Start]],
     on_game: Callable[[Game], None] | None = None,
 ) -> list[Game]:
-    from meta_impala.agent import Policy
     from meta_impala.runtime import evaluation
 
     return evaluation.play_games(
-        Policy(agent.network, inputs.config, inputs.description, environment.num_envs),
+        evaluation.GamePolicy(agent.network, inputs.config, inputs.description, len(environments)),
         agent.snapshot,
-        environment,
-        episodes,
+        environments,
+        games,
         FLAGS.seed,
         core_state_size=agent.network.settings.core_state_size,
         on_game=on_game,
+        should_stop=_STOP.is_set,
     )
+
+
+def _start(inputs: Inputs, number: int) -> Start:
+    """Where a game of the evaluation begins."""
+    if inputs.starts:
+        return inputs.starts[number % len(inputs.starts)]
+    return Start(game_starts.game_seeds(FLAGS.seed, number)[0])
 
 
 def _evaluate(inputs: Inputs, agent: TrainedAgent) -> None:
-    environment = registry.make(
-        inputs.config.environment,
-        inputs.num_envs,
-        inputs.config.protocol,
-        num_threads=min(inputs.num_envs, os.cpu_count() or 1),
-    )
+    definition = _definition(inputs, agent)
+    # Beside the result, so that every result has its own.
+    path = inputs.out.with_suffix(".partial.json") if inputs.out else None
+    partial = PartialGames(path, definition)
+    known = {game.number for game in partial.games if game.number < FLAGS.episodes}
+    games = ((n, _start(inputs, n)) for n in range(FLAGS.episodes) if n not in known)
+    before = len(known)
     print(
         f"playing {FLAGS.episodes} game{'s' * (FLAGS.episodes > 1)} of "
-        f"{inputs.config.environment} with {agent.checkpoint}",
+        f"{inputs.config.environment} with {agent.checkpoint}"
+        + (f"; {before} were played before the interruption" if before else ""),
         flush=True,
     )
-    # `disable=None`: shown on a terminal only.
-    with (
-        contextlib.closing(environment),
-        tqdm.tqdm(total=FLAGS.episodes, unit="game", disable=None, leave=False) as bar,
-    ):
-        games = _play(inputs, agent, environment, FLAGS.episodes, lambda _: bar.update())
-    result = _result(inputs, agent, games)
+    with contextlib.ExitStack() as stack:
+        environments = []
+        for _ in range(min(inputs.num_envs, FLAGS.episodes - before)):
+            environment = registry.make(
+                inputs.config.environment,
+                1,
+                inputs.config.protocol,
+                min_noops=_min_noops(inputs.config),
+            )
+            environments.append(stack.enter_context(contextlib.closing(environment)))
+        # `disable=None`: shown on a terminal only.
+        bar = stack.enter_context(
+            tqdm.tqdm(total=FLAGS.episodes, initial=before, unit="game", disable=None, leave=False)
+        )
+
+        def on_game(game: Game) -> None:
+            partial.add(game)
+            bar.update()
+
+        try:
+            if environments:
+                _play(inputs, agent, environments, games, on_game)
+        except BaseException:
+            partial.save()
+            raise
+    result = _result(
+        inputs, definition, [game for game in partial.games if game.number < FLAGS.episodes]
+    )
     _print(result)
-    _write(inputs.folder, result)
+    if inputs.out is not None:
+        _write(inputs.out, result)
+    partial.remove()
 
 
 def _record(
@@ -310,7 +469,7 @@ def _record(
         video.VideoFile(path, environment.frames_per_second) as file,
     ):
         environment.on_picture = file.add
-        (game,) = _play(inputs, agent, environment, 1)
+        (game,) = _play(inputs, agent, [environment], [(0, Start(FLAGS.seed))])
     print(f"recorded a return of {game.episode_return:,g} in {game.frames:,} frames: {path}")
 
 
@@ -324,10 +483,16 @@ def main() -> int:
     from meta_impala.runtime import evaluation
 
     evaluation.configure_tensorflow()
-    agent = evaluation.load_agent(inputs.folder.checkpoints, inputs.config, inputs.description)
+    if inputs.folder is not None:
+        agent = evaluation.load_agent(inputs.folder.checkpoints, inputs.config, inputs.description)
+    else:
+        from meta_impala.runtime import export
+
+        assert inputs.agent_path is not None
+        agent = export.load(inputs.agent_path, inputs.config, inputs.description)
     if inputs.eta is not None:
         agent = agent._replace(snapshot=evaluation.with_eta(agent.snapshot, *inputs.eta))
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _STOP.install()  # from here on an interrupt waits for the step that is being played
     _evaluate(inputs, agent)
     if inputs.recorded is not None and inputs.video_path is not None:
         _record(inputs, agent, inputs.recorded, inputs.video_path)

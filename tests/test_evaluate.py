@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -78,10 +79,19 @@ def test_what_is_written(trained, evaluated):
         value = written.pop(name)
         assert value != pytest.approx(config[name], abs=1e-9)
         assert value == pytest.approx(config[name], abs=0.01)
+    assert written.pop("versions")["meta_impala"] == __version__
+    assert len(written.pop("agent_digest")) == 16
     assert written == {
         "environment": "meta_impala/Catch-v0",
+        "rom": None,
         "protocol": "impala",
+        "starts": "noop",
+        "starts_sha256": None,
+        "noops": None,
+        "max_episode_frames": None,
+        "policy": "stochastic",
         "frames_trained": frames,
+        "updates": frames // 160,
         "checkpoint": f"frames-{frames}",
         "eta_is_from": "checkpoint",
         "seed": 3,
@@ -91,7 +101,7 @@ def test_what_is_written(trained, evaluated):
         "max": 1.0,
         "human_normalised": None,
         "mean_episode_frames": CATCH_FRAMES,
-        "meta_impala_version": __version__,
+        "episode_frames": [CATCH_FRAMES] * EPISODES,
     }
 
 
@@ -140,13 +150,16 @@ def test_another_eta_and_seed_and_a_single_game(trained, tmp_path):
     assert (written["episodes"], written["num_envs"], written["standard_error"]) == (1, 1, None)
 
 
-def test_an_interrupt_writes_nothing(trained, tmp_path):
+def test_an_interrupted_evaluation_is_continued_and_ends_in_the_same_bytes(
+    trained, evaluated, tmp_path
+):
     folder = tmp_path / "copy"
     shutil.copytree(trained, folder)
-    before = _files(folder)
-    arguments = [f"--logdir={folder}", "--episodes=100000000"]
+    (folder / "evaluation.json").unlink(missing_ok=True)
+    before, partial = _files(folder), folder / "evaluation.partial.json"
+    arguments = [f"--logdir={folder}", "--num_envs=4", "--seed=3"]
     with subprocess.Popen(
-        _command("evaluate", *arguments),
+        _command("evaluate", *arguments, "--episodes=100000000"),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -154,13 +167,84 @@ def test_an_interrupt_writes_nothing(trained, tmp_path):
     ) as process:
         try:
             assert process.stdout.readline().startswith("playing 100000000 games")
+            deadline = time.monotonic() + 60
+            while not partial.exists() and time.monotonic() < deadline:
+                time.sleep(0.1)
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=60)
         finally:
             process.kill()
     assert process.returncode == 130
     assert errors == "interrupted\n"
-    assert _files(folder) == before
+    content = json.loads(partial.read_text())
+    after = _files(folder)
+    del after[pathlib.Path("evaluation.partial.json")]
+    assert after == before
+
+    # As if it had been interrupted earlier, with some games done and some not.
+    done = [game for game in content["games"] if game[0] in (0, 1, 2, 5, 9)]
+    assert len(done) == 5
+    partial.write_text(json.dumps(content | {"games": done}))
+    result = _run("evaluate", *arguments, f"--episodes={EPISODES}")
+    assert result.returncode == 0, result.stderr
+    assert "; 5 were played before the interruption" in result.stdout
+    assert (folder / "evaluation.json").read_bytes() == evaluated[1]
+    assert not partial.exists()
+
+
+def test_an_exported_agent_plays_the_same_games(trained, evaluated, tmp_path):
+    file = tmp_path / "agent.npz"
+    before = _files(trained)
+    result = _run("export", f"--logdir={trained}", f"--out={file}")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith(f" written to {file} ({file.stat().st_size:,} bytes)\n")
+    assert _files(trained) == before
+    out = tmp_path / "scores.json"
+    result = _run(
+        "evaluate",
+        f"--agent={file}",
+        f"--episodes={EPISODES}",
+        "--num_envs=4",
+        "--seed=3",
+        f"--out={out}",
+    )
+    assert result.returncode == 0, result.stderr
+    assert out.read_bytes() == evaluated[1]
+    assert {path.name for path in tmp_path.iterdir()} == {"agent.npz", "scores.json"}
+
+
+def test_human_starts_are_recorded_and_replayed(trained, tmp_path):
+    folder, file = tmp_path / "copy", tmp_path / "starts.json"
+    shutil.copytree(trained, folder)
+    (folder / "evaluation.json").unlink(missing_ok=True)
+    recorded = subprocess.run(
+        [
+            sys.executable,
+            "tools/record_starts.py",
+            f"--logdir={folder}",
+            f"--out={file}",
+            "--games=4",
+            "--starts=5",
+            "--max_steps=6",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert recorded.returncode == 0, recorded.stderr
+    assert f"5 starts from 4 games written to {file}" in recorded.stdout
+    starts = json.loads(file.read_text())
+    lengths = [len(start["actions"]) for start in starts["starts"]]
+    assert all(1 <= length <= 6 for length in lengths)
+    human = [f"--logdir={folder}", "--starts=human", "--episodes=7", f"--starts_file={file}"]
+    result = _run("evaluate", *human)
+    assert result.returncode == 0, result.stderr
+    written = json.loads((folder / "evaluation_human_starts.json").read_text())
+    assert written["starts"] == "human" and len(written["starts_sha256"]) == 64
+    # The starts are taken in turn, and what was played to reach them does not count.
+    assert written["episode_frames"] == [CATCH_FRAMES - lengths[number % 5] for number in range(7)]
+    assert not (folder / "evaluation.json").exists()
 
 
 # Mistakes, answered in one line, without TensorFlow.
@@ -193,11 +277,16 @@ runpy.run_module("meta_impala.evaluate", run_name="__main__", alter_sys=True)
     [
         ("--episodes=0", "--episodes=0: must be at least 1"),
         ("--episodes=many", "many"),
-        ("--num_envs=0", "--num_envs=0: must be from 1 to 100"),
-        ("--num_envs=101", "--num_envs=101: must be from 1 to 100"),
+        ("--num_envs=0", "--num_envs=0: must be from 1 to 200"),
+        ("--num_envs=201", "--num_envs=201: must be from 1 to 200"),
         ("--seed=-1", "--seed=-1: must be from 0"),
         ("--evaluation_eta=0.9,1.1", "two numbers in [0, 1]"),
         ("--record_video=here.gif", "ends in .mp4"),
+        ("--agent=agent.npz", "--logdir or --agent: one of them"),
+        ("--out=/no/such/folder/x", "must be a file in a folder that exists"),
+        ("--starts=person", "noop|human"),
+        ("--starts=human", "--starts_file: must be given"),
+        ("--starts_file=starts.json", "needs --starts=human"),
     ],
 )
 def test_a_bad_flag(trained, argument, message):
@@ -205,7 +294,8 @@ def test_a_bad_flag(trained, argument, message):
 
 
 def test_a_folder_without_a_run_a_checkpoint_or_a_sound_config(trained, tmp_path):
-    assert "--logdir: must be given" in _refused()
+    assert "--logdir or --agent: one of them must be given" in _refused()
+    assert "there is no such file" in _refused("--agent=none.npz")
     assert "must be the folder of a run" in _refused(f"--logdir={tmp_path}")
     config = (trained / "config.json").read_text()
     (tmp_path / "config.json").write_text(config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pathlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from meta_impala.errors import UserError
 from meta_impala.runtime.run_folder import RunFolder, read_metrics
@@ -44,8 +44,8 @@ def first_passing(curve: Curve, level: float) -> int | None:
     return None
 
 
-def plot(folders: Sequence[RunFolder], labels: Sequence[str], out: pathlib.Path) -> None:
-    """Draws return, γ and λ of the runs against frames, one above the other, as a PNG.
+def pyplot() -> Any:
+    """matplotlib's, drawing to files only.
 
     Raises:
       UserError: if matplotlib is not installed.
@@ -59,7 +59,17 @@ def plot(folders: Sequence[RunFolder], labels: Sequence[str], out: pathlib.Path)
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(
+    return pyplot
+
+
+def plot(folders: Sequence[RunFolder], labels: Sequence[str], out: pathlib.Path) -> None:
+    """Draws return, γ and λ of the runs against frames, one above the other, as a PNG.
+
+    Raises:
+      UserError: if matplotlib is not installed.
+    """
+    plots = pyplot()
+    figure, axes = plots.subplots(
         3, 1, figsize=(8, 8), sharex=True, gridspec_kw={"height_ratios": (2, 1, 1)}
     )
     panels = (
@@ -83,4 +93,4 @@ def plot(folders: Sequence[RunFolder], labels: Sequence[str], out: pathlib.Path)
     figure.align_ylabels(axes)
     figure.tight_layout()
     figure.savefig(out, dpi=120)
-    pyplot.close(figure)
+    plots.close(figure)

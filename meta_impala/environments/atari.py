@@ -8,11 +8,13 @@ that matters is set here explicitly.
 """
 
 import dataclasses
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from meta_impala.environments.base import (
+    SEED_LIMIT,
     BatchedEnvironment,
     Transition,
     UnsupportedEnvironmentError,
@@ -26,6 +28,7 @@ ACTION_REPEAT = 4
 STACK_SIZE = 4
 SCREEN_SIZE = 84
 MAX_EPISODE_FRAMES = 108_000  # 30 minutes at 60 frames a second.
+_SEED_STEP = 1_000_003  # from a seed whose draw is refused to the next; a prime
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +88,7 @@ class AtariEnvironment(BatchedEnvironment):
         protocol: str | AtariProtocol,
         num_threads: int = 1,
         max_episode_frames: int = MAX_EPISODE_FRAMES,
+        min_noops: int = 0,
     ) -> None:
         """Loads the game.
 
@@ -95,6 +99,8 @@ class AtariEnvironment(BatchedEnvironment):
           num_threads: the emulator's own threads. Rollouts do not depend on it.
           max_episode_frames: frames, no-ops at the start not counted, after which a game is
             truncated.
+          min_noops: `reset` draws anew until a game has so many no-ops. The games that start by
+            themselves after another's end have as few as the emulator draws.
 
         Raises:
           ValueError: an argument is out of range.
@@ -105,6 +111,8 @@ class AtariEnvironment(BatchedEnvironment):
         _check_max_episode_frames(max_episode_frames)
         if isinstance(protocol, str):
             protocol = get_protocol(protocol)
+        if not 0 <= min_noops <= protocol.max_noops:
+            raise ValueError(f"min_noops is {min_noops}; must be from 0 to {protocol.max_noops}")
 
         from ale_py import AtariVectorEnv
         from gymnasium.vector import AutoresetMode
@@ -143,6 +151,7 @@ class AtariEnvironment(BatchedEnvironment):
             action_repeat=ACTION_REPEAT,
         )
         self._emulators: Any = emulators
+        self._min_noops = min_noops
         self._lives = np.zeros(num_envs, np.int32)
 
     def close(self) -> None:
@@ -153,7 +162,14 @@ class AtariEnvironment(BatchedEnvironment):
     def _restart(self, seed: int) -> np.ndarray:
         if self._emulators is None:
             raise RuntimeError("this environment was closed; make a new one")
-        observations, info = self._emulators.reset(seed=seed)
+        seeds = seed + np.arange(self.num_envs)
+        observations, info = self._emulators.reset(seed=seeds)
+        # No action was taken yet, so the frames of a game are its no-ops.
+        while (too_few := info["episode_frame_number"] < self._min_noops).any():
+            seeds = (seeds + _SEED_STEP) % SEED_LIMIT
+            observations, info = self._emulators.reset(
+                seed=seeds[too_few], options={"reset_mask": too_few}
+            )
         self._lives = np.array(info["lives"])
         return observations
 
@@ -243,6 +259,13 @@ def _check_max_episode_frames(max_episode_frames: int) -> None:
             f"max_episode_frames is {max_episode_frames}; it must be a positive multiple of the "
             f"action repeat, {ACTION_REPEAT}"
         )
+
+
+def rom_path(game: str) -> pathlib.Path:
+    """The file of a game's ROM, which comes with ale-py."""
+    from ale_py import roms
+
+    return pathlib.Path(str(roms.get_rom_path(_rom_id(game))))
 
 
 def _rom_id(game: str) -> str:

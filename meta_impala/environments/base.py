@@ -14,7 +14,7 @@ import numpy as np
 from meta_impala.errors import UserError
 
 # The emulator keeps its seed in a signed 32-bit integer, so no environment is given a larger one.
-_SEED_LIMIT = 2**31
+SEED_LIMIT = 2**31
 
 
 class UnknownEnvironmentError(UserError, ValueError):
@@ -114,10 +114,10 @@ class BatchedEnvironment(abc.ABC):
           ValueError: the seed is out of range.
           RuntimeError: the environment was closed.
         """
-        if not 0 <= seed <= _SEED_LIMIT - self.num_envs:
+        if not 0 <= seed <= SEED_LIMIT - self.num_envs:
             raise ValueError(
                 f"seed is {seed}, but {self.num_envs} environments seeded with seed + i need one "
-                f"from 0 to {_SEED_LIMIT - self.num_envs}"
+                f"from 0 to {SEED_LIMIT - self.num_envs}"
             )
         observations = self._restart(int(seed))
         self._returns[:] = 0

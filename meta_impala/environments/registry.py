@@ -111,6 +111,7 @@ def make(
     protocol: str,
     num_threads: int = 1,
     max_episode_frames: int = atari.MAX_EPISODE_FRAMES,
+    min_noops: int = 0,
 ) -> BatchedEnvironment:
     """Makes a batch of environments.
 
@@ -122,6 +123,7 @@ def make(
       num_threads: the emulator's threads; Atari only.
       max_episode_frames: the time limit in frames; Atari only, a Gymnasium environment brings its
         own.
+      min_noops: no-ops that a game begins with at least; Atari only.
 
     Raises:
       UnknownEnvironmentError: nothing has this name.
@@ -132,7 +134,7 @@ def make(
     spec = resolve(name)
     if spec.game:
         return atari.AtariEnvironment(
-            spec.game, num_envs, protocol, num_threads, max_episode_frames
+            spec.game, num_envs, protocol, num_threads, max_episode_frames, min_noops
         )
     from meta_impala.environments import gymnasium_vector
 

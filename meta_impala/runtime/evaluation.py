@@ -1,37 +1,38 @@
 """Plays full games with the agent of a checkpoint: raw returns, stochastic policy.
 
 "Full" is until the game is over or its time limit: a life loss resets the LSTM, as in training, but
-ends no game. Every environment plays a number of games fixed beforehand. Taking the first N games
-that end, whoever played them, would over-represent short games, and so, in most games, low scores.
+ends no game. Every game is defined by the evaluation's seed and its number, whichever environment
+plays it and whatever else is played beside it: an interrupted evaluation is continued with the
+games that are not played yet, and all that were asked for count, so that short games are not
+over-represented.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
+import hashlib
+import itertools
+import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from meta_impala.agent import Snapshot, make_network
+from meta_impala.agent import Policy, Snapshot, make_network
 from meta_impala.config import Config
 from meta_impala.environments import BatchedEnvironment, Description
 from meta_impala.networks.actor_critic import ActorCritic
+from meta_impala.runtime import game_starts
 from meta_impala.runtime.checkpoint import identity_of, restore_for_evaluation
+from meta_impala.runtime.evaluation_record import Game
+from meta_impala.runtime.game_starts import Start
 from meta_impala.runtime.learner import Learner
 
 
-class Game(NamedTuple):
-    """A full game: raw return, length in environment frames, and who played it (0 to N − 1)."""
-
-    episode_return: float
-    frames: int
-    environment: int
-
-
 class Acts(Protocol):
-    """What `agent.Policy` does."""
+    """What `GamePolicy` does."""
 
     def __call__(
         self,
@@ -42,74 +43,138 @@ class Acts(Protocol):
         rewards: np.ndarray,
         resets: np.ndarray,
         core_state: np.ndarray,
-        seed: tuple[int, int],
+        seed: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
 
 
-def quotas(episodes: int, num_envs: int) -> np.ndarray:
-    """How many games each environment plays, `[num_envs]`: `episodes` in all, equal within one."""
-    return episodes // num_envs + (np.arange(num_envs) < episodes % num_envs)
+class GamePolicy(Policy):
+    """The policy with a seed of its own for every environment: `seed` is `[N, 2]` int32.
+
+    A game's random numbers then do not hang on the games beside it.
+    """
+
+    def _seed_shape(self, num_envs: int) -> list[int]:
+        return [num_envs, 2]
+
+    def _choose(self, logits: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        def one(row):
+            return tf.random.stateless_categorical(row[0][tf.newaxis], 1, row[1], dtype=tf.int32)
+
+        return tf.map_fn(one, (logits, seed), fn_output_signature=tf.int32)[:, 0, 0]
+
+
+class _Table:
+    """One environment, the game that is played there, and what the agent is shown next.
+
+    The inputs are those of `runtime.actor.Actor`.
+    """
+
+    def __init__(self, environment: BatchedEnvironment, core_state_size: int) -> None:
+        self._environment = environment
+        self._size = core_state_size
+        self.is_busy = False
+        self.observation = np.zeros(environment.observation_shape, environment.observation_dtype)
+        self._clear()
+
+    def _clear(self) -> None:
+        self.last_action, self.reward, self.reset = 0, 0.0, False
+        self.core_state = np.zeros([self._size], np.float32)
+        self.seed = (0, 0)
+
+    def begin(self, number: int, start: Start, action_seed: int) -> None:
+        """Raises UserError if the start cannot be reached."""
+        self._clear()
+        self._number, self._action_seed = number, action_seed
+        begun = game_starts.begin(self._environment, start)
+        self.observation = begun.observation
+        self._return_before, self._frames_before = begun.episode_return, begun.frames
+        self.seed = (action_seed, 0)
+        self.is_busy = True
+
+    def play(self, action: int, core_state: np.ndarray) -> Game | None:
+        """Takes an action; returns the game if that ended it."""
+        step = self._environment.step(np.array([action]))
+        self.observation, self.core_state = step.observations[0], core_state
+        self.last_action, self.reward = action, float(step.rewards[0])
+        self.reset = bool(step.terminations[0] | step.truncations[0])
+        self.seed = (self._action_seed, self.seed[1] + 1)
+        if not step.episode_ends[0]:
+            return None
+        self.is_busy = False
+        return Game(
+            self._number,
+            float(step.episode_returns[0]) - self._return_before,
+            int(step.episode_frames[0]) - self._frames_before,
+        )
 
 
 def play_games(
     policy: Acts,
     snapshot: Snapshot,
-    environment: BatchedEnvironment,
-    episodes: int,
+    environments: Sequence[BatchedEnvironment],
+    games: Iterable[tuple[int, Start]],
     seed: int,
     *,
     core_state_size: int = 0,
     on_game: Callable[[Game], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Game]:
-    """Plays full games, each environment its quota; the inputs are those of `runtime.actor.Actor`.
-
-    An environment that has played its quota goes on being stepped, and counts no more.
+    """Plays full games, each environment the next one when it is free.
 
     Args:
-      policy: for `environment.num_envs` environments.
+      policy: for a batch of `len(environments)`.
       snapshot: what acts, from the first step to the last.
-      environment: is reset here; left open.
-      episodes: how many games, at least 1.
-      seed: of environments and actions; the same seed gives the same games.
+      environments: of one game each; left open.
+      games: number and start of each.
+      seed: of the evaluation; with a game's number it seeds the actions.
       core_state_size: S of the network's recurrent state.
-      on_game: called after each game that counts.
+      on_game: called after each game.
+      should_stop: asked before each step.
 
     Returns:
       The games, in the order in which they ended.
+
+    Raises:
+      UserError: if a start cannot be reached.
+      KeyboardInterrupt: if it should stop.
     """
-    num_envs = environment.num_envs
+    tables = [_Table(environment, core_state_size) for environment in environments]
     eta = snapshot.eta.numpy()
     if eta.ndim == 1:  # one for all states, hence for all environments
-        eta = np.tile(eta, (num_envs, 1))
-    remaining = quotas(episodes, num_envs)
-    observations = environment.reset(seed)
-    last_actions = np.zeros([num_envs], np.int32)
-    rewards = np.zeros([num_envs], np.float32)
-    resets = np.zeros([num_envs], bool)
-    core_state = np.zeros([num_envs, core_state_size], np.float32)
-    games: list[Game] = []
-    calls = 0
-    while remaining.any():
-        actions, _, core_state = policy(
-            snapshot.parameters,
-            eta,
-            observations,
-            last_actions,
-            rewards,
-            resets,
-            core_state,
-            (seed, calls),
-        )
-        calls += 1
-        step = environment.step(actions)
-        observations, last_actions, rewards = step.observations, actions, step.rewards
-        resets = step.terminations | step.truncations
-        for i in np.flatnonzero(step.episode_ends & (remaining > 0)):
-            remaining[i] -= 1
-            games.append(Game(float(step.episode_returns[i]), int(step.episode_frames[i]), int(i)))
-            if on_game is not None:
-                on_game(games[-1])
-    return games
+        eta = np.tile(eta, (len(tables), 1))
+    waiting = iter(games)
+    finished: list[Game] = []
+
+    def begin(table: _Table, game: tuple[int, Start]) -> None:
+        number, start = game
+        table.begin(number, start, game_starts.game_seeds(seed, number)[1])
+
+    workers = min(len(tables), os.cpu_count() or 1)
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        list(pool.map(begin, tables, itertools.islice(waiting, len(tables))))
+        while any(table.is_busy for table in tables):
+            if should_stop():
+                raise KeyboardInterrupt
+            actions, _, core_states = policy(
+                snapshot.parameters,
+                eta,
+                np.stack([table.observation for table in tables]),
+                np.array([table.last_action for table in tables], np.int32),
+                np.array([table.reward for table in tables], np.float32),
+                np.array([table.reset for table in tables]),
+                np.stack([table.core_state for table in tables]),
+                np.array([table.seed for table in tables], np.int32),
+            )
+            busy = [i for i, table in enumerate(tables) if table.is_busy]
+            played = pool.map(lambda i: tables[i].play(int(actions[i]), core_states[i]), busy)  # noqa: B023
+            for index, game in zip(busy, list(played), strict=True):
+                if game is not None:
+                    finished.append(game)
+                    if on_game is not None:
+                        on_game(game)
+                    for following in itertools.islice(waiting, 1):
+                        begin(tables[index], following)
+    return finished
 
 
 class TrainedAgent(NamedTuple):
@@ -119,13 +184,20 @@ class TrainedAgent(NamedTuple):
       network: its variables hold θ too.
       snapshot: θ and the η that the network is fed.
       frames: environment frames learned from.
-      checkpoint: name of the checkpoint.
+      checkpoint: name of the checkpoint, or of the file.
     """
 
     network: ActorCritic
     snapshot: Snapshot
     frames: int
     checkpoint: str
+
+    def digest(self) -> str:
+        """A short digest of θ and η: the same for the same agent, wherever it was read from."""
+        hashed = hashlib.sha256()
+        for tensor in (*self.snapshot.parameters, self.snapshot.eta):
+            hashed.update(tensor.numpy().tobytes())
+        return hashed.hexdigest()[:16]
 
 
 def configure_tensorflow() -> None:

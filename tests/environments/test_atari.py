@@ -4,6 +4,7 @@ Breakout serves for most: pressing FIRE for ever launches each ball and loses it
 steps later, so a game of five lives is over within some 125 steps.
 """
 
+import contextlib
 import dataclasses
 import itertools
 
@@ -255,6 +256,27 @@ def drawn_noops(protocol):
 
 def test_impala_starts_with_0_to_30_noops():
     assert drawn_noops("impala") == set(range(31))
+
+
+def test_a_game_without_noops_is_drawn_anew_and_the_others_are_left_alone():
+    with contextlib.closing(make("Pong", 3)) as plain:
+        drawn = plain._emulators.reset(seed=8)[1]["episode_frame_number"]
+    assert drawn[1] == 0 and (drawn[[0, 2]] > 0).all(), "else nothing is tested"
+    with contextlib.closing(make("Pong", 3, min_noops=1)) as environment:
+        observations = environment.reset(8)
+        frames = environment._emulators.step(np.zeros(3, np.int64))[4]["episode_frame_number"]
+        noops = frames - ACTION_REPEAT
+        assert 1 <= noops[1] <= 30
+        np.testing.assert_array_equal(noops[[0, 2]], drawn[[0, 2]])
+        np.testing.assert_array_equal(environment.reset(8), observations)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "min_noops"), [("machado", 1), ("impala", 31), ("impala", -1)]
+)
+def test_noops_that_the_protocol_has_not(protocol, min_noops):
+    with pytest.raises(ValueError, match="min_noops"):
+        AtariEnvironment("Pong", 1, protocol, min_noops=min_noops)
 
 
 def test_machado_starts_without_noops():

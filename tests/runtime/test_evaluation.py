@@ -3,7 +3,6 @@
 Ground truth on scripted environments; equivalence with the actor; fault (a checkpoint vanishes).
 """
 
-import collections
 import shutil
 
 import numpy as np
@@ -17,44 +16,52 @@ from meta_impala.environments import registry
 from meta_impala.environments.base import BatchedEnvironment, Transition
 from meta_impala.errors import UserError
 from meta_impala.runtime import checkpoint as checkpoint_lib
-from meta_impala.runtime import evaluation
+from meta_impala.runtime import evaluation, game_starts
 from meta_impala.runtime.actor import Actor
 from meta_impala.runtime.checkpoint import Checkpoints
+from meta_impala.runtime.game_starts import Start
 from meta_impala.runtime.learner import Learner
 
 ACTION_REPEAT = 4
 
 
 class Scripted(BatchedEnvironment):
-    """Environment i plays games of `lengths[i]` steps; every step earns 1 and the action taken.
+    """One environment; a game seeded with s is `lengths[s % len(lengths)]` steps long, and every
+    step earns 1 and the action taken.
 
-    A life is lost on arriving at the steps `life_losses` of a game. The games of the environments
-    in `truncated` end by a time limit.
+    A life is lost on arriving at the steps `life_losses` of a game. The games whose length is in
+    `truncated` end by a time limit.
     """
 
     def __init__(self, lengths, life_losses=(), truncated=()):
-        self._lengths = np.array(lengths)
-        self._life_losses = list(life_losses)
-        self._is_truncated = np.isin(np.arange(len(lengths)), list(truncated))
-        super().__init__(len(lengths), 3, (2,), np.dtype(np.float32), ACTION_REPEAT)
+        self._lengths, self._life_losses = list(lengths), list(life_losses)
+        self._truncated = list(truncated)
+        super().__init__(1, 3, (2,), np.dtype(np.float32), ACTION_REPEAT)
 
     def _restart(self, seed):
-        self._at = np.zeros_like(self._lengths)
+        self._seed, self._at = seed, 0
+        self._length = self._lengths[seed % len(self._lengths)]
         return self._observe()
 
     def _observe(self):
-        phase = self._at[:, None] + np.arange(self.num_envs)[:, None]
-        return np.concatenate([np.sin(phase), np.cos(phase)], axis=1).astype(np.float32)
+        phase = self._at + self._seed % len(self._lengths)
+        return np.array([[np.sin(phase), np.cos(phase)]], np.float32)
 
     def _advance(self, actions):
-        self._at = self._at + 1
-        ends = self._at == self._lengths
-        truncations = ends & self._is_truncated
-        terminations = (ends & ~truncations) | (np.isin(self._at, self._life_losses) & ~ends)
+        self._at += 1
+        end = self._at == self._length
+        truncated = end and self._length in self._truncated
+        terminated = (end and not truncated) or (self._at in self._life_losses and not end)
         final_observations = self._observe()
-        self._at[ends] = 0
+        if end:
+            self._at = 0
         return Transition(
-            self._observe(), 1.0 + actions, terminations, truncations, final_observations, ends
+            self._observe(),
+            1.0 + actions,
+            np.array([terminated]),
+            np.array([truncated]),
+            final_observations,
+            np.array([end]),
         )
 
 
@@ -71,70 +78,103 @@ class Recorder:
         self, parameters, eta, observations, last_actions, rewards, resets, core_state, seed
     ):
         self.resets.append(resets.tolist())
-        self.seeds.append(seed)
+        self.seeds.append(seed.tolist())
         self.rewards.append(rewards.tolist())
         self.last_actions.append(last_actions.tolist())
         return np.zeros(len(resets), np.int32), np.zeros(len(resets), np.float32), core_state
 
 
-@pytest.mark.parametrize(
-    ("episodes", "num_envs", "expected"),
-    [(10, 4, [3, 3, 2, 2]), (3, 3, [1, 1, 1]), (1, 1, [1]), (2, 3, [1, 1, 0])],
-)
-def test_quotas_differ_by_at_most_one(episodes, num_envs, expected):
-    assert evaluation.quotas(episodes, num_envs).tolist() == expected
+def _games(numbers):
+    return [(number, Start(number)) for number in numbers]
 
 
-def test_short_games_are_not_over_represented():
-    games = evaluation.play_games(Recorder(), ANYONE, Scripted([1, 10, 100]), episodes=9, seed=0)
-    # The first nine games to end would have been those of environment 0, all of return 1.
-    assert collections.Counter(game.environment for game in games) == {0: 3, 1: 3, 2: 3}
+def _play(policy, lengths, num_envs, games, seed=0, on_game=None, **kwargs):
+    environments = [Scripted(lengths, **kwargs) for _ in range(num_envs)]
+    return evaluation.play_games(policy, ANYONE, environments, games, seed, on_game=on_game)
+
+
+def test_every_game_is_played_once_however_short_the_others_are():
+    games = _play(Recorder(), [1, 10, 100], 2, _games(range(9)))
+    assert sorted(game.number for game in games) == list(range(9))
+    # The first nine games to end of two environments left alone would nearly all be short.
     assert np.mean([game.episode_return for game in games]) == (1 + 10 + 100) / 3
-    assert sorted(game.frames for game in games) == [
-        ACTION_REPEAT * length for length in [1, 1, 1, 10, 10, 10, 100, 100, 100]
-    ]
-
-
-def test_a_quota_that_does_not_divide():
-    games = evaluation.play_games(Recorder(), ANYONE, Scripted([7, 2, 3]), episodes=5, seed=0)
-    assert collections.Counter(game.environment for game in games) == {0: 2, 1: 2, 2: 1}
+    assert {game.number: game.frames for game in games} == {
+        number: ACTION_REPEAT * [1, 10, 100][number % 3] for number in range(9)
+    }
 
 
 def test_games_come_in_the_order_of_their_ends_and_are_told_one_by_one():
     told = []
-    games = evaluation.play_games(
-        Recorder(), ANYONE, Scripted([5, 2]), episodes=4, seed=0, on_game=told.append
-    )
-    assert [game.environment for game in games] == [1, 1, 0, 0]
+    games = _play(Recorder(), [5, 2], 2, _games([0, 1, 3, 5]), on_game=told.append)
+    assert [game.number for game in games] == [1, 3, 0, 5]
     assert told == games
+
+
+def test_a_request_to_stop_is_heard_between_two_steps():
+    told = []
+    with pytest.raises(KeyboardInterrupt):
+        evaluation.play_games(
+            Recorder(),
+            ANYONE,
+            [Scripted([3])],
+            _games(range(9)),
+            0,
+            on_game=told.append,
+            should_stop=lambda: len(told) == 2,
+        )
+    assert [game.number for game in told] == [0, 1]
+
+
+def test_there_may_be_more_environments_than_games():
+    assert [game.number for game in _play(Recorder(), [3], 4, _games([7]))] == [7]
 
 
 def test_a_lost_life_resets_the_core_and_ends_no_game():
     policy = Recorder()
-    games = evaluation.play_games(
-        policy, ANYONE, Scripted([6], life_losses=[2, 4]), episodes=2, seed=0
-    )
-    assert [(game.episode_return, game.frames) for game in games] == [(6.0, 24)] * 2
-    # Before the first step nothing has ended; then at steps 2, 4 and 6, twice over. The last
-    # arrival is not acted upon.
-    once = [False, True, False, True, False, True]
-    assert [resets[0] for resets in policy.resets] == ([False] + once + once)[:12]
+    (game,) = _play(policy, [6], 1, _games([0]), life_losses=[2, 4])
+    assert (game.episode_return, game.frames) == (6.0, 24)
+    # Before the first step nothing has ended; the last arrival is not acted upon.
+    assert policy.resets == [[False], [False], [True], [False], [True], [False]]
 
 
-def test_a_time_limit_ends_a_game_and_resets_the_core():
+def test_a_time_limit_ends_a_game_and_the_next_one_begins_afresh():
     policy = Recorder()
-    environment = Scripted([3, 4], truncated=[0])
-    games = evaluation.play_games(policy, ANYONE, environment, episodes=2, seed=0)
-    assert [game.episode_return for game in games] == [3.0, 4.0]
-    assert policy.resets == [[False, False]] * 3 + [[True, False]]
+    games = _play(policy, [3, 2], 1, _games([0, 1]), truncated=[3])
+    assert [game.episode_return for game in games] == [3.0, 2.0]
+    assert policy.resets == [[False]] * 5
+    assert policy.rewards == [[0.0], [1.0], [1.0], [0.0], [1.0]]
+    assert policy.last_actions == [[0]] * 5
 
 
-def test_each_call_has_its_own_seed_and_sees_the_raw_reward_and_last_action():
+def test_the_random_numbers_of_a_game_hang_on_seed_number_and_step_alone():
     policy = Recorder()
-    evaluation.play_games(policy, ANYONE, Scripted([3]), episodes=1, seed=8)
-    assert policy.seeds == [(8, 0), (8, 1), (8, 2)]
-    assert policy.rewards == [[0.0], [1.0], [1.0]]
-    assert policy.last_actions == [[0], [0], [0]]
+    _play(policy, [3, 2], 1, _games([4, 9]), seed=8)
+    of_4, of_9 = game_starts.game_seeds(8, 4)[1], game_starts.game_seeds(8, 9)[1]
+    assert policy.seeds == [[[of_4, 0]], [[of_4, 1]], [[of_4, 2]], [[of_9, 0]], [[of_9, 1]]]
+    seeds = {game_starts.game_seeds(seed, game) for seed in range(20) for game in range(20)}
+    assert len({env for env, _ in seeds} | {actions for _, actions in seeds}) == 800
+
+
+def test_a_start_is_replayed_and_counts_in_no_score():
+    policy = Recorder()
+    start = Start(0, actions=(2, 2, 1))
+    (game,) = _play(policy, [10], 1, [(0, start)])
+    assert (game.episode_return, game.frames) == (7.0, 28)
+    assert len(policy.seeds) == 7 and policy.rewards[0] == [0.0], "the agent begins afresh"
+    environment = Scripted([10])
+    begun = game_starts.begin(environment, start)
+    assert (begun.episode_return, begun.frames) == (3 + 5.0, 12)
+    np.testing.assert_allclose(begun.observation, [np.sin(3), np.cos(3)], rtol=1e-6)
+
+
+def test_a_start_that_leads_elsewhere_or_nowhere_is_refused():
+    reached = game_starts.begin(Scripted([10]), Start(0, (1, 1))).observation
+    digest = game_starts.digest(reached)
+    _play(Recorder(), [10], 1, [(0, Start(0, (1, 1), digest))])
+    with pytest.raises(UserError, match="leads somewhere else than recorded"):
+        _play(Recorder(), [10], 1, [(0, Start(0, (1,), digest))])
+    with pytest.raises(UserError, match="ends before it is reached"):
+        _play(Recorder(), [2], 1, [(0, Start(0, (1, 1)))])
 
 
 # The agent of a tiny recurrent network, sharpened so that its state decides its actions.
@@ -181,46 +221,50 @@ def snapshot(learner):
     return learner.snapshot()._replace(parameters=parameters)
 
 
-@pytest.fixture(scope="module")
-def policy(learner, config, description):
-    return Policy(learner.state.network, config, description, num_envs=3)
-
-
 def _core_state_size(learner):
     return learner.state.network.settings.core_state_size
 
 
-def test_games_are_those_that_an_actor_plays(learner, snapshot, policy):
-    def environment():
-        return Scripted([6, 6, 6], life_losses=[2, 4], truncated=[1])
-
-    size = _core_state_size(learner)
-    actor = Actor(0, environment(), policy, unroll_length=30, eta_schedule=EtaSchedule())
-    actor.reset(5, size)
-    episodes = actor.unroll(snapshot).episodes
-    games = evaluation.play_games(
-        policy, snapshot, environment(), episodes=15, seed=5, core_state_size=size
-    )
-    assert [(game.episode_return, game.frames) for game in games] == list(episodes)
-    assert len({game.episode_return for game in games}) > 1
-
-
-def test_the_same_seed_plays_the_same_games(learner, snapshot, policy):
-    def games(seed):
-        return evaluation.play_games(
+def _play_with(learner, snapshot, config, description, num_envs, numbers, seed=5, **kwargs):
+    policy = evaluation.GamePolicy(learner.state.network, config, description, num_envs)
+    lengths = kwargs.pop("lengths", [20, 30, 40])
+    return sorted(
+        evaluation.play_games(
             policy,
             snapshot,
-            Scripted([20, 30, 40]),
-            episodes=6,
-            seed=seed,
+            [Scripted(lengths, **kwargs) for _ in range(num_envs)],
+            _games(numbers),
+            seed,
             core_state_size=_core_state_size(learner),
         )
-
-    assert games(1) == games(1)
-    assert games(1) != games(2)
+    )
 
 
-def test_another_eta_is_fed_to_the_network(learner, snapshot, policy):
+def test_a_game_is_what_an_actor_plays(learner, snapshot, config, description):
+    scripted = {"lengths": [12], "life_losses": [2, 4], "truncated": [12]}
+    (game,) = _play_with(learner, snapshot, config, description, 1, [3], **scripted)
+    policy = Policy(learner.state.network, config, description, num_envs=1)
+    actor = Actor(0, Scripted(**scripted), policy, unroll_length=12, eta_schedule=EtaSchedule())
+    actor.reset(game_starts.game_seeds(5, 3)[1], _core_state_size(learner))
+    (episode,) = actor.unroll(snapshot).episodes
+    assert (game.episode_return, game.frames) == (episode.episode_return, episode.frames)
+    assert game.episode_return not in (12.0, 24.0, 36.0), "not always the same action"
+
+
+def test_games_do_not_hang_on_what_is_played_beside_them(learner, snapshot, config, description):
+    def play(num_envs, numbers, seed=5):
+        return _play_with(learner, snapshot, config, description, num_envs, numbers, seed)
+
+    games = play(3, range(6))
+    assert play(3, range(6)) == games
+    assert sorted(play(2, [5, 0, 3]) + play(1, [1, 2, 4])) == games
+    assert play(3, range(6), seed=6) != games
+    assert len({game.episode_return for game in games}) > 3
+
+
+def test_another_eta_is_fed_to_the_network(learner, snapshot, config, description):
+    policy = Policy(learner.state.network, config, description, num_envs=3)
+
     def log_probs(fed):
         zeros = np.zeros(3, np.float32)
         return policy(

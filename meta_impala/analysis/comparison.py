@@ -1,0 +1,301 @@
+"""Our results beside the published ones: every number of the report, before it is drawn or written.
+
+Whatever is unlike in how two numbers came about is a mark on the number, never left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from meta_impala.analysis import scores, statistics
+from meta_impala.analysis.published import Column, PublishedMedian, constants_for
+from meta_impala.analysis.results import Result, Results
+from meta_impala.errors import UserError
+
+PUBLISHED_GAMES = 57
+_SAME_FRAMES = 0.01  # relative
+# What a mark on a published number means.
+MARKS = {
+    "s": "other starts or sticky actions, or the source does not say",
+    "f": "trained for another number of frames, or the source does not say",
+    "e": "no final evaluation: a training return or the best score in training",
+}
+
+
+class GameRow(NamedTuple):
+    """One variant in one game.
+
+    Attributes:
+      mean: raw score, mean over seeds of the mean over games.
+      interval: 95 %, see `statistics.mean_interval`.
+      random, human: raw scores; None for what is no Atari game. So is `human_normalised`.
+      frames: fewest and most environment frames trained.
+    """
+
+    variant: str
+    name: str
+    game: str | None
+    seeds: list[int]
+    frames: tuple[int, int]
+    mean: float
+    interval: statistics.Interval | None
+    random: float | None
+    human: float | None
+    human_normalised: float | None
+
+
+class Difference(NamedTuple):
+    """One variant in one game against one published column: ours minus theirs."""
+
+    variant: str
+    game: str
+    column: Column
+    published: float
+    difference: float
+    human_normalised_difference: float
+    marks: str
+
+
+class AggregateRow(NamedTuple):
+    """Aggregates over games; `what` is `ours`, `published, same games` or `published, all games`.
+
+    Attributes:
+      games: how many games.
+      seeds: per game: "2" or "1 to 3"; "?" if not published.
+      marks: letters of `MARKS`.
+      column: name of the published column, else empty.
+    """
+
+    what: str
+    agent: str
+    starts: str
+    games: int
+    seeds: str
+    aggregates: Mapping[str, statistics.Aggregate]
+    marks: str = ""
+    column: str = ""
+
+
+class Improvement(NamedTuple):
+    """Relative improvement of a variant over a baseline in one game (Wang et al. 2016)."""
+
+    variant: str
+    game: str
+    value: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Everything the report says.
+
+    Attributes:
+      baseline: label of a variant, or a published agent's name.
+      missing: what is not there, one line each.
+    """
+
+    results: Results
+    starts: str
+    games: list[GameRow]
+    differences: list[Difference]
+    aggregates: list[AggregateRow]
+    medians: list[PublishedMedian]
+    baseline: str
+    improvements: list[Improvement]
+    against_fixed: list[statistics.AgainstFixed]
+    missing: list[str]
+
+
+def marks(column: Column, starts: str, frames: int) -> str:
+    """The letters of `MARKS` that a published number deserves beside ours."""
+    letters = ""
+    if column.starts != starts:
+        letters += "s"
+    if column.frames is None or abs(column.frames - frames) > _SAME_FRAMES * column.frames:
+        letters += "f"
+    if column.evaluation in ("training return", "best in training"):
+        letters += "e"
+    return letters
+
+
+def _game_row(results: Sequence[Result]) -> GameRow:
+    first = results[0]
+    means = [result.mean for result in results]
+    mean = float(np.mean(means))
+    starts = constants_for(first.starts)
+    constants = scores.human_random(starts).get(first.game or "")
+    return GameRow(
+        variant=first.variant,
+        name=first.name,
+        game=first.game,
+        seeds=[result.seed for result in results],
+        frames=(min(r.frames for r in results), max(r.frames for r in results)),
+        mean=mean,
+        interval=statistics.mean_interval(means, first.standard_error),
+        random=constants.random if constants else None,
+        human=constants.human if constants else None,
+        human_normalised=scores.human_normalised(first.game, mean, starts),
+    )
+
+
+def _differences(rows: Sequence[GameRow], columns: Sequence[Column], starts: str):
+    for row in rows:
+        for column in columns:
+            if row.game is None or row.game not in column.by_game or row.human_normalised is None:
+                continue
+            published = column.by_game[row.game]
+            theirs = column.human_normalised([row.game])[row.game]
+            yield Difference(
+                row.variant,
+                row.game,
+                column,
+                published,
+                row.mean - published,
+                row.human_normalised - theirs,
+                marks(column, starts, row.frames[1]),
+            )
+
+
+def normalised_scores(results: Results) -> dict[str, dict[str, list[float]]]:
+    """Variant -> game -> human-normalised score per seed; games without human scores left out."""
+    by_variant: dict[str, dict[str, list[float]]] = {}
+    for variant in results.variants:
+        by_game = by_variant.setdefault(variant, {})
+        for result in results.of(variant):
+            score = result.human_normalised
+            if score is not None:
+                by_game.setdefault(result.name, []).append(score)
+    return by_variant
+
+
+def _span(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _aggregate_rows(results: Results, columns: Sequence[Column], starts: str):
+    games: set[str] = set()
+    for variant, by_game in normalised_scores(results).items():
+        if by_game:
+            games |= set(by_game)
+            seeds = _span([len(of_game) for of_game in by_game.values()])
+            found = statistics.aggregates(by_game)
+            yield AggregateRow("ours", variant, starts, len(by_game), seeds, found)
+    frames = max(result.frames for result in results.found)
+    for what, chosen in (("published, same games", sorted(games)), ("published, all games", None)):
+        for column in columns:
+            normalised = column.human_normalised(chosen)
+            if games and normalised:
+                found = statistics.aggregates({game: [one] for game, one in normalised.items()})
+                yield AggregateRow(
+                    what,
+                    column.agent,
+                    column.starts,
+                    len(normalised),
+                    "?",
+                    found,
+                    marks(column, starts, frames),
+                    column.name,
+                )
+
+
+def _improvements(rows: Sequence[GameRow], baseline: str, columns: Mapping[str, Column]):
+    theirs: Mapping[str, float]
+    if baseline in columns:
+        theirs = columns[baseline].by_game
+    else:
+        theirs = {row.game: row.mean for row in rows if row.variant == baseline and row.game}
+    for row in rows:
+        if row.variant == baseline or row.game not in theirs:
+            continue
+        if row.game is None or row.human is None or row.random is None:
+            continue
+        value = statistics.relative_improvement(row.mean, theirs[row.game], row.human, row.random)
+        yield Improvement(row.variant, row.game, value)
+
+
+def _adaptive_and_fixed(results: Results) -> tuple[list[str], list[str]]:
+    """Variants that learn γ, and those that learn nothing and condition on nothing."""
+    adaptive, fixed = [], []
+    for variant in results.variants:
+        config = results.of(variant)[0].config
+        if "gamma" in config["meta_parameters"].split(","):
+            if config.get("eta_schedule", "learned") == "learned":
+                adaptive.append(variant)
+        elif config["meta_parameters"] == "none":
+            fixed.append(variant)
+    return adaptive, fixed
+
+
+def _missing(results: Results, rows: Sequence[GameRow], frames_published: int) -> list[str]:
+    lines = []
+    for variant in results.variants:
+        of_variant = [row for row in rows if row.variant == variant]
+        games = [row for row in of_variant if row.game]
+        if games:
+            lines.append(
+                f"{variant}: {len(games)} of {PUBLISHED_GAMES} games; seeds per game: "
+                f"{_span([len(row.seeds) for row in games])}; frames trained: "
+                f"{_span([frames for row in games for frames in row.frames])} (published: mostly "
+                f"{frames_published:,})"
+            )
+        caveats = dict.fromkeys(c for result in results.of(variant) for c in result.caveats)
+        lines += [f"{variant}: {caveat}" for caveat in caveats]
+        absent = sorted(set(results.names) - {row.name for row in of_variant})
+        if absent:
+            lines.append(f"{variant}: no run of {', '.join(absent)}")
+    return lines + results.missing
+
+
+def compare(
+    results: Results,
+    columns: Mapping[str, Column],
+    medians: Sequence[PublishedMedian],
+    baseline: str,
+) -> Comparison:
+    """Compares.
+
+    Args:
+      results: at least one.
+      columns: the published scores, by name of the column.
+      medians: the published medians.
+      baseline: of the relative improvement: a column's name or a variant's label.
+
+    Raises:
+      UserError: if there is no result, or no such baseline.
+    """
+    if not results.found:
+        raise UserError("; ".join(["none of the runs was evaluated", *results.missing]))
+    if baseline not in columns and baseline not in results.variants:
+        allowed = ", ".join([*results.variants, *columns])
+        raise UserError(f"--baseline={baseline}: must be one of {allowed}")
+    starts = next((r.starts for r in results.found if r.game), results.found[0].starts)
+    rows = [
+        _game_row(seeds)
+        for variant in results.variants
+        for name in results.names
+        if (seeds := results.of(variant, name))
+    ]
+    every = list(columns.values())
+    by_variant = normalised_scores(results)
+    adaptive, fixed = _adaptive_and_fixed(results)
+    against = [
+        comparison
+        for variant in adaptive
+        if fixed and (comparison := statistics.against_fixed(variant, fixed, by_variant))
+    ]
+    return Comparison(
+        results=results,
+        starts=starts,
+        games=rows,
+        differences=list(_differences(rows, every, starts)),
+        aggregates=list(_aggregate_rows(results, every, starts)),
+        medians=list(medians),
+        baseline=columns[baseline].agent if baseline in columns else baseline,
+        improvements=list(_improvements(rows, baseline, columns)),
+        against_fixed=against,
+        missing=_missing(results, rows, 200_000_000),
+    )

@@ -1,0 +1,197 @@
+"""The pictures of a comparison: improvement per game, learning curves, γ and λ against frames.
+
+Drawn for the width of a README: 9 to 10 inches at 110 dots, text of 9 points and more.
+"""
+
+from __future__ import annotations
+
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from meta_impala.analysis.comparison import Comparison, Improvement
+from meta_impala.analysis.curves import COLOURS, Curve, pyplot, read_curve
+from meta_impala.analysis.results import Results
+from meta_impala.errors import UserError
+from meta_impala.runtime.run_folder import RunFolder
+
+_WIDTH = 9.5
+_DOTS_PER_INCH = 110
+_POINTS = 200  # of a band
+_MARGIN = 0.08  # inches
+_LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (1.5, 1)))
+# Beyond this (a fraction), bars are drawn on a scale that is logarithmic outside ±100 %.
+_LINEAR_UP_TO = 5.0
+
+
+def _style(index: int) -> dict[str, Any]:
+    """Colour and dashes of a variant; both tell it from the others."""
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": _LINES[index % len(_LINES)]}
+
+
+def band(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
+    """Frames, mean, lowest and highest of several seeds, where all of them have a value.
+
+    Returns:
+      Four arrays `[points]`, or None if the curves share no range of frames.
+    """
+    curves = [curve for curve in curves if curve.frames]
+    if not curves:
+        return None
+    first = max(curve.frames[0] for curve in curves)
+    last = min(curve.frames[-1] for curve in curves)
+    if first > last:
+        return None
+    frames = np.linspace(first, last, _POINTS)
+    values = np.array([np.interp(frames, curve.frames, curve.values) for curve in curves])
+    return frames, values.mean(axis=0), values.min(axis=0), values.max(axis=0)
+
+
+def _draw(axis: Any, results: Results, variant: str, name: str, column: str, index: int) -> None:
+    curves = []
+    for result in results.of(variant, name):
+        try:
+            curves.append(read_curve(result.folder, column))
+        except UserError:  # evaluated, but its metrics are gone
+            continue
+    drawn = band(curves)
+    if drawn is None:
+        return
+    frames, mean, low, high = drawn
+    style = _style(index)
+    axis.plot(frames / 1e6, mean, label=variant, linewidth=1.8, **style)
+    if len(curves) > 1:
+        axis.fill_between(frames / 1e6, low, high, color=style["color"], alpha=0.2, linewidth=0)
+
+
+def _legend(figure: Any, axes: Sequence[Any], title: str) -> None:
+    by_label: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            by_label.setdefault(label, handle)
+    figure.legend(
+        by_label.values(),
+        by_label.keys(),
+        loc="outside upper center",
+        ncols=min(2, max(1, len(by_label))),
+        frameon=False,
+        title=title,
+        title_fontsize=11,
+    )
+    figure.get_layout_engine().set(w_pad=_MARGIN, h_pad=_MARGIN)
+
+
+def _several_seeds(results: Results) -> str:
+    counts = {len(results.of(v, n)) for v in results.variants for n in results.names} - {0}
+    return " (line: mean of seeds, band: lowest to highest)" if max(counts) > 1 else ""
+
+
+def draw_learning_curves(results: Results, out: pathlib.Path) -> None:
+    """Mean return against frames, one panel per game, a line and a band per variant."""
+    plot = pyplot()
+    columns = min(2, len(results.names))
+    rows = math.ceil(len(results.names) / columns)
+    figure, grid = plot.subplots(
+        rows, columns, figsize=(_WIDTH, 1.0 + 2.9 * rows), squeeze=False, layout="constrained"
+    )
+    axes = list(grid.flat)
+    for axis, name in zip(axes, results.names, strict=False):
+        for index, variant in enumerate(results.variants):
+            _draw(axis, results, variant, name, "episode_return", index)
+        axis.set_title(name, fontsize=11)
+        axis.grid(alpha=0.3)
+        axis.set_xlabel("environment frames (millions)")
+        axis.set_ylabel("return per game (points,\nmean of last 100 games)")
+    for axis in axes[len(results.names) :]:
+        axis.remove()
+    _legend(figure, axes[: len(results.names)], f"Return in training{_several_seeds(results)}")
+    figure.savefig(out, dpi=_DOTS_PER_INCH)
+    plot.close(figure)
+
+
+def draw_meta_parameters(results: Results, out: pathlib.Path) -> None:
+    """γ and λ against frames, a row of two panels per game."""
+    plot = pyplot()
+    figure, grid = plot.subplots(
+        len(results.names),
+        2,
+        figsize=(_WIDTH, 1.0 + 2.6 * len(results.names)),
+        squeeze=False,
+        layout="constrained",
+    )
+    for row, name in zip(grid, results.names, strict=True):
+        panels = (("gamma", "discount γ (per agent step)"), ("lambda", "bootstrapping λ"))
+        for axis, (column, label) in zip(row, panels, strict=True):
+            for index, variant in enumerate(results.variants):
+                _draw(axis, results, variant, name, column, index)
+            axis.set_title(name, fontsize=11)
+            axis.set_ylabel(label)
+            axis.set_xlabel("environment frames (millions)")
+            axis.grid(alpha=0.3)
+            axis.ticklabel_format(useOffset=False)
+    _legend(figure, list(grid.flat), f"γ and λ in training{_several_seeds(results)}")
+    figure.savefig(out, dpi=_DOTS_PER_INCH)
+    plot.close(figure)
+
+
+def draw_improvements(comparison: Comparison, out: pathlib.Path) -> None:
+    """Relative improvement over the baseline per game, a panel per variant, best game first."""
+    plot = pyplot()
+    by_variant: dict[str, list[Improvement]] = {}
+    for improvement in comparison.improvements:
+        by_variant.setdefault(improvement.variant, []).append(improvement)
+    heights = [max(2, len(bars)) for bars in by_variant.values()]
+    figure, grid = plot.subplots(
+        len(by_variant),
+        1,
+        figsize=(_WIDTH, 1.1 * len(by_variant) + 0.28 * sum(heights) + 0.4),
+        squeeze=False,
+        layout="constrained",
+        gridspec_kw={"height_ratios": heights},
+        sharex=True,
+    )
+    for axis, (variant, bars) in zip(grid[:, 0], by_variant.items(), strict=True):
+        bars = sorted(bars, key=lambda bar: bar.value)
+        values = [100 * bar.value for bar in bars]
+        # Better and worse differ in colour and in direction.
+        colours = [COLOURS[0] if value >= 0 else COLOURS[1] for value in values]
+        axis.barh([bar.game for bar in bars], values, color=colours, height=0.7)
+        axis.bar_label(axis.containers[0], [f"{value:,.0f} %" for value in values], padding=3)
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.margins(x=0.15)
+        axis.set_title(variant, fontsize=11)
+        axis.grid(axis="x", alpha=0.3)
+    if max(abs(i.value) for i in comparison.improvements) > _LINEAR_UP_TO:
+        grid[-1, 0].set_xscale("symlog", linthresh=100)
+    grid[-1, 0].set_xlabel(
+        f"improvement relative to {comparison.baseline} (%; 100 is the distance from\n"
+        "a random player to the better of human and baseline)"
+    )
+    figure.get_layout_engine().set(w_pad=_MARGIN, h_pad=_MARGIN)
+    figure.savefig(out, dpi=_DOTS_PER_INCH)
+    plot.close(figure)
+
+
+def draw_all(comparison: Comparison, folder: pathlib.Path) -> list[str]:
+    """Draws every picture for which there is data; returns the names of the files.
+
+    Raises:
+      UserError: if matplotlib is not installed.
+    """
+    pictures = []
+    if comparison.improvements:
+        draw_improvements(comparison, folder / "improvement.png")
+        pictures.append("improvement.png")
+    results = comparison.results
+    if any(_has_metrics(result.folder) for result in results.found):
+        draw_learning_curves(results, folder / "curves.png")
+        draw_meta_parameters(results, folder / "meta_parameters.png")
+        pictures += ["curves.png", "meta_parameters.png"]
+    return pictures
+
+
+def _has_metrics(folder: RunFolder) -> bool:
+    return folder.metrics_path.exists()

@@ -1,0 +1,268 @@
+"""What evaluated runs say: one `Result` per run folder, gathered by variant and game.
+
+A variant is every setting but game, seed and what a resumed run may freely change. Config files
+are read as plain JSON, so that runs of older versions can still be compared.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from meta_impala import config as config_lib
+from meta_impala.analysis import scores
+from meta_impala.analysis.published import HUMAN_STARTS, NO_OP, STICKY, constants_for
+from meta_impala.environments import UnknownEnvironmentError, registry
+from meta_impala.errors import UserError
+from meta_impala.runtime.run_folder import RunFolder
+
+_LETTERS = {"gamma": "γ", "lambda": "λ"}
+# Settings that a label speaks of anyway.
+_IN_LABEL = frozenset(
+    {"meta_parameters", "gamma", "lambda", "reference_gamma", "eta_embedding_size"}
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """An evaluated run.
+
+    Attributes:
+      folder: of the run.
+      variant: label of what it shares with the other seeds and games.
+      environment: id; `game` is its name in CamelCase, or None if it is no Atari game.
+      starts: how games begin, in the words of the published tables.
+      frames: environment frames trained.
+      episodes: full games evaluated; `mean` and `standard_error` are of their raw returns.
+      caveats: what is unlike the published protocol in this evaluation.
+      config: as saved.
+    """
+
+    folder: RunFolder
+    variant: str
+    environment: str
+    game: str | None
+    seed: int
+    protocol: str
+    starts: str
+    frames: int
+    episodes: int
+    mean: float
+    standard_error: float | None
+    caveats: tuple[str, ...]
+    config: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The game, or the id of what is no Atari game."""
+        return self.game or self.environment
+
+    @property
+    def human_normalised(self) -> float | None:
+        """Human-normalised score of the mean, by the constants that go with the starts."""
+        return scores.human_normalised(self.game, self.mean, constants_for(self.starts))
+
+
+class Results(NamedTuple):
+    """What was found: results, and one line for each run that could not be used."""
+
+    found: list[Result]
+    missing: list[str]
+
+    @property
+    def variants(self) -> list[str]:
+        """Labels, in the order in which they came."""
+        return list(dict.fromkeys(result.variant for result in self.found))
+
+    @property
+    def names(self) -> list[str]:
+        """Games, sorted."""
+        return sorted({result.name for result in self.found})
+
+    def of(self, variant: str, name: str | None = None) -> list[Result]:
+        """The results of a variant (and game), by seed."""
+        chosen = [
+            result
+            for result in self.found
+            if result.variant == variant and (name is None or result.name == name)
+        ]
+        return sorted(chosen, key=lambda result: (result.name, result.seed))
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Raises UserError if it is not a JSON object."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must hold one JSON object")
+    return values
+
+
+def read_config(folder: RunFolder) -> dict[str, Any]:
+    """`config.json`, whatever version wrote it.
+
+    Raises:
+      UserError: if there is none, or it is not JSON, or lacks what every version has.
+    """
+    if not folder.has_run():
+        raise UserError(f"{folder.path}: must be the folder of a run (there is no config.json)")
+    config = _read_json(folder.config_path)
+    needed = ("environment", "protocol", "seed", "meta_parameters", "gamma", "lambda")
+    absent = [name for name in needed if name not in config]
+    if absent:
+        raise UserError(f"{folder.config_path}: missing keys: {', '.join(absent)}")
+    return config
+
+
+def base_label(config: Mapping[str, Any]) -> str:
+    """What is learned, or the fixed γ and λ: `meta {γ, λ}, γ' 0.995` or `IMPALA, γ 0.99`."""
+    if config["meta_parameters"] == "none":
+        fixed = f"IMPALA, γ {config['gamma']:g}"
+        return fixed if config["lambda"] == 1.0 else f"{fixed}, λ {config['lambda']:g}"
+    learned = ", ".join(_LETTERS.get(name, name) for name in config["meta_parameters"].split(","))
+    schedule = config.get("eta_schedule", "learned")
+    if schedule != "learned":
+        return f"{schedule} {{{learned}}}, nothing learned"
+    reference = config.get("reference_gamma")
+    return f"meta {{{learned}}}" + (f", γ' {reference:g}" if reference is not None else "")
+
+
+def _what_defines(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that make a variant."""
+    free = {
+        name
+        for name, field in config_lib.FIELDS.items()
+        if field.metadata["on_resume"] == config_lib.FREELY
+    }
+    return {
+        name: value
+        for name, value in config.items()
+        if name not in free | {"environment", "seed", "protocol"}
+    }
+
+
+def variant_labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A label for each config: equal for one variant, different for two.
+
+    Variants that `base_label` cannot tell apart get the settings in which they differ appended.
+    """
+    defining = [_what_defines(config) for config in configs]
+    keys = [json.dumps(settings, sort_keys=True) for settings in defining]
+    alike: dict[str, list[int]] = collections.defaultdict(list)
+    for index, config in enumerate(configs):
+        alike[base_label(config)].append(index)
+    labels = [""] * len(configs)
+    for label, indices in alike.items():
+        names = sorted({name for index in indices for name in defining[index]})
+        differing = [
+            name
+            for name in names
+            if len({json.dumps(defining[index].get(name)) for index in indices}) > 1
+        ]
+        for index in indices:
+            values = [f"{name}={defining[index].get(name)}" for name in differing]
+            labels[index] = ", ".join([label, *values])
+    # Equal labels if and only if equal settings.
+    assert len(set(labels)) == len(set(keys))
+    return labels
+
+
+def _starts(protocol: str, starts: str) -> str:
+    if starts == "human":
+        return HUMAN_STARTS
+    return STICKY if protocol == "machado" else NO_OP
+
+
+def _caveats(evaluation: Mapping[str, Any]) -> tuple[str, ...]:
+    caveats = []
+    if evaluation["episodes"] < 200:
+        caveats.append(f"{evaluation['episodes']} games evaluated (published: 200)")
+    if evaluation.get("eta_is_from", "checkpoint") != "checkpoint":
+        caveats.append("the network was fed another η than it had learned")
+    if evaluation.get("starts", "noop") == "human":
+        caveats.append("human starts of our own (the published ones were never released)")
+    return tuple(caveats)
+
+
+def _result(folder: RunFolder, config: Mapping[str, Any], variant: str) -> Result:
+    """Raises UserError if there is no sound evaluation."""
+    if not folder.evaluation_path.exists():
+        raise UserError(f"{folder.path}: not evaluated (python -m meta_impala.evaluate)")
+    evaluation = _read_json(folder.evaluation_path)
+    try:
+        try:
+            spec = registry.resolve(config["environment"])
+            environment, game = spec.id, spec.game
+        except UnknownEnvironmentError:  # of a module that is not installed here
+            environment, game = config["environment"], None
+        return Result(
+            folder=folder,
+            variant=variant,
+            environment=environment,
+            game=game,
+            seed=int(config["seed"]),
+            protocol=evaluation["protocol"],
+            starts=_starts(evaluation["protocol"], evaluation.get("starts", "noop")),
+            frames=int(evaluation["frames_trained"]),
+            episodes=int(evaluation["episodes"]),
+            mean=float(evaluation["mean"]),
+            standard_error=evaluation["standard_error"],
+            caveats=_caveats(evaluation),
+            config=config,
+        )
+    except KeyError as error:
+        raise UserError(f"{folder.evaluation_path}: has no {error}") from None
+
+
+def read(folders: Iterable[RunFolder], labels: Sequence[str] | None = None) -> Results:
+    """The results of run folders.
+
+    Args:
+      folders: of runs; those without an evaluation are reported as missing.
+      labels: the variant of each, or None to name them by their settings.
+
+    Raises:
+      UserError: if a folder is no run, two runs are the same seed of the same game and variant, or
+        the runs were evaluated under unlike protocols.
+    """
+    folders = list(folders)
+    configs = [read_config(folder) for folder in folders]
+    labels = labels or variant_labels(configs)
+    found, missing = [], []
+    for folder, config, label in zip(folders, configs, labels, strict=True):
+        try:
+            found.append(_result(folder, config, label))
+        except UserError as error:
+            missing.append(str(error))
+    _refuse_doubles(found)
+    _refuse_unlike(found)
+    return Results(found, missing)
+
+
+def _refuse_doubles(found: Sequence[Result]) -> None:
+    seen: dict[tuple[str, str, int], Result] = {}
+    for result in found:
+        other = seen.setdefault((result.variant, result.name, result.seed), result)
+        if other is not result:
+            raise UserError(
+                f"{result.folder.path}: is seed {result.seed} of {result.name}, "
+                f"{result.variant}, and so is {other.folder.path}; give only one of them"
+            )
+
+
+def _refuse_unlike(found: Sequence[Result]) -> None:
+    by_starts = {result.starts: result for result in found if result.game}
+    if len(by_starts) > 1:
+        examples = "; ".join(f"{r.folder.path}: {starts}" for starts, r in by_starts.items())
+        raise UserError(
+            f"the runs were evaluated under unlike protocols ({examples}); compare those of each "
+            "protocol on their own"
+        )

@@ -1,0 +1,104 @@
+"""What defines an evaluation, and the games that an interrupted one has already played.
+
+The definition holds all that a score hangs on: agent, environment, ROM, protocol, starts, seed and
+versions. Games are continued only under an equal definition. No TensorFlow here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import pathlib
+import platform
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from meta_impala import __version__
+from meta_impala.environments import EnvironmentSpec, atari
+from meta_impala.errors import UserError
+from meta_impala.runtime.run_folder import write_atomically
+
+_PACKAGES = ("tensorflow", "numpy", "gymnasium", "ale-py")
+_SECONDS_BETWEEN_SAVES = 2.0
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that takes part."""
+    found = {"meta_impala": __version__, "python": platform.python_version()}
+    return found | {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def rom(spec: EnvironmentSpec) -> dict[str, str] | None:
+    """Name and SHA-256 of the game's ROM; None if it is no Atari game."""
+    if spec.game is None:
+        return None
+    path = atari.rom_path(spec.game)
+    return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def file_digest(path: pathlib.Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class Game(NamedTuple):
+    """A full game: its number in the evaluation, raw return, and length in environment frames.
+
+    What was played to reach its start counts in neither.
+    """
+
+    number: int
+    episode_return: float
+    frames: int
+
+
+class PartialGames:
+    """The file of an evaluation that is going on; it is gone once the result is written."""
+
+    def __init__(self, path: pathlib.Path | None, definition: Mapping[str, Any]) -> None:
+        """Reads the games of an interrupted evaluation of the same definition; any other file is
+        written over with the first game.
+
+        Args:
+          path: of the file; None to keep nothing.
+          definition: of the evaluation.
+        """
+        self._path = path
+        self._definition = json.loads(json.dumps(definition))
+        self.games: list[Game] = []
+        self._saved_at = time.monotonic()
+        if path is None:
+            return
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["definition"] == self._definition:
+                self.games = [Game(int(n), float(r), int(f)) for n, r, f in content["games"]]
+
+    def add(self, game: Game) -> None:
+        """Adds a game; saves now and then."""
+        self.games.append(game)
+        if time.monotonic() - self._saved_at >= _SECONDS_BETWEEN_SAVES:
+            self.save()
+
+    def save(self) -> None:
+        """Writes the file.
+
+        Raises:
+          UserError: if it cannot be written.
+        """
+        if self._path is None or not self.games:
+            return
+        content = {"definition": self._definition, "games": sorted(self.games)}
+        try:
+            write_atomically(self._path, json.dumps(content) + "\n")
+        except OSError as error:
+            raise UserError(f"{self._path}: cannot be written ({error.strerror})") from None
+        self._saved_at = time.monotonic()
+
+    def remove(self) -> None:
+        """Removes the file."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)

@@ -1,0 +1,276 @@
+"""From run folders to a report: ground truth on invented runs, refusals, and the command."""
+
+import csv
+import io
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from meta_impala.analysis import comparison, published, report, results, statistics
+from meta_impala.errors import UserError
+from meta_impala.runtime.run_folder import RunFolder
+
+ROOT = pathlib.Path(__file__).parents[2]
+COLUMNS = published.read_columns(ROOT / "testdata/published")
+MEDIANS = published.read_medians(ROOT / "testdata/published")
+FIXED = {"meta_parameters": "none", "lambda": 1.0}
+METRICS = ("frames", "episode_return", "gamma", "lambda")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(statistics, "REPETITIONS", 500)
+
+
+def make_run(path, game, seed, mean, *, evaluation=None, metrics=True, **settings):
+    """A run folder with what a comparison reads; config keys that it need not know are absent."""
+    path.mkdir(parents=True)
+    config = {
+        "environment": f"ALE/{game}-v5" if game[0].isupper() else game,
+        "protocol": "impala",
+        "seed": seed,
+        "meta_parameters": "gamma,lambda",
+        "gamma": 0.99,
+        "lambda": 0.99,
+        "reference_gamma": 0.995,
+        "total_frames": 200_000_000,
+        "num_actors": seed,
+    } | settings
+    (path / "config.json").write_text(json.dumps(config))
+    found = {
+        "protocol": "impala",
+        "frames_trained": 200_000_000,
+        "episodes": 200,
+        "mean": mean,
+        "standard_error": 1.0,
+        "eta_is_from": "checkpoint",
+    } | (evaluation or {})
+    if mean is not None:
+        (path / "evaluation.json").write_text(json.dumps(found))
+    if metrics:
+        rows = [(100 * i, seed + i, 0.99 + i / 1e4, 0.9) for i in range(1, 20)]
+        text = "\n".join(",".join(map(str, row)) for row in [METRICS, *rows])
+        (path / "metrics.csv").write_text(text + "\n")
+    return RunFolder(path)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two games, two seeds, one adaptive and two fixed agents; Pong's second seed of one is
+    missing."""
+    folders = []
+    for game, scores in {
+        "Pong": {"meta": (10.0, 14.0), "0.99": (5.0, 7.0), "0.999": (-21.0, None)},
+        "Breakout": {"meta": (30.0, 40.0), "0.99": (100.0, 90.0), "0.999": (20.0, 25.0)},
+    }.items():
+        for variant, means in scores.items():
+            settings = {} if variant == "meta" else FIXED | {"gamma": float(variant)}
+            for seed, mean in enumerate(means, start=1):
+                path = tmp_path / "runs" / variant / game / str(seed)
+                folders.append(make_run(path, game, seed, mean, **settings))
+    return folders
+
+
+META, LOW, HIGH = "meta {γ, λ}, γ' 0.995", "IMPALA, γ 0.99", "IMPALA, γ 0.999"
+
+
+def test_variants_are_what_is_left_beside_game_seed_and_free_settings(runs):
+    found = results.read(runs)
+    assert found.variants == [META, LOW, HIGH]
+    assert found.names == ["Breakout", "Pong"]
+    assert [r.seed for r in found.of(META, "Pong")] == [1, 2]
+    assert len(found.missing) == 1 and "not evaluated" in found.missing[0]
+
+
+def test_settings_that_differ_tell_variants_apart(tmp_path):
+    folders = [
+        make_run(tmp_path / "a", "Pong", 1, 1.0, entropy_cost=0.01),
+        make_run(tmp_path / "b", "Pong", 1, 1.0, entropy_cost=0.02),
+        make_run(tmp_path / "c", "Pong", 2, 1.0, entropy_cost=0.01),
+        make_run(tmp_path / "d", "Pong", 1, 1.0, **FIXED),
+    ]
+    assert results.variant_labels([results.read_config(f) for f in folders]) == [
+        f"{META}, entropy_cost=0.01",
+        f"{META}, entropy_cost=0.02",
+        f"{META}, entropy_cost=0.01",
+        LOW,
+    ]
+
+
+def test_per_game_numbers(runs):
+    compared = comparison.compare(results.read(runs), COLUMNS, MEDIANS, LOW)
+    row = next(r for r in compared.games if (r.variant, r.name) == (META, "Pong"))
+    assert (row.mean, row.seeds, row.random, row.human) == (12.0, [1, 2], -20.7, 14.6)
+    assert row.human_normalised == pytest.approx((12.0 + 20.7) / 35.3)
+    difference = next(
+        d
+        for d in compared.differences
+        if (d.variant, d.game, d.column.name) == (META, "Pong", "impala_deep_noop_200m")
+    )
+    assert difference.published == 20.98
+    assert difference.difference == pytest.approx(12.0 - 20.98)
+    assert difference.human_normalised_difference == pytest.approx((12.0 - 20.98) / 35.3)
+    assert difference.marks == "", "same starts, same frames, same evaluation"
+    marked = {d.column.name: d.marks for d in compared.differences}
+    assert marked["apex_noop"] == "fe"
+    assert marked["a3c_lstm_human_start"] == "sf"
+    assert marked["cleanba_impala_1A100_10cpu_mean"] == "se"
+    assert marked["rllib_impala_40m_frames"] == "sf", "its source does not say how games begin"
+    # (12 − 6) / (14.6 + 20.7) and (35 − 95) / (95 − 1.7): the baseline is above human there.
+    assert [(i.game, i.value) for i in compared.improvements if i.variant == META] == [
+        ("Breakout", pytest.approx(-60 / 93.3)),
+        ("Pong", pytest.approx(6 / 35.3)),
+    ]
+
+
+def test_aggregates_beside_published_agents_on_the_same_games(runs):
+    compared = comparison.compare(results.read(runs), COLUMNS, MEDIANS, "impala_deep_noop_200m")
+    ours = {row.agent: row for row in compared.aggregates if row.what == "ours"}
+    assert (ours[HIGH].games, ours[HIGH].seeds) == (2, "1 to 2")
+    theirs = {row.column: row for row in compared.aggregates if row.what.endswith("same games")}
+    deep = theirs["impala_deep_noop_200m"]
+    expected = ((20.98 + 20.7) / 35.3 + (787.34 - 1.7) / 28.8) / 2
+    assert deep.games == 2 and deep.aggregates["mean"].value == pytest.approx(expected)
+    everywhere = {row.column: row for row in compared.aggregates if row.what.endswith("all games")}
+    assert everywhere["impala_deep_noop_200m"].games == 57
+    median = everywhere["impala_deep_noop_200m"].aggregates["median"].value
+    assert round(100 * median, 1) == 191.8
+
+
+def test_the_adaptive_agent_meets_the_best_fixed_gamma(runs):
+    compared = comparison.compare(results.read(runs), COLUMNS, MEDIANS, LOW)
+    (against,) = compared.against_fixed
+    assert against.adaptive == META
+    assert [(row.game, row.best_fixed) for row in against.games] == [
+        ("Breakout", LOW),
+        ("Pong", LOW),
+    ]
+    assert "better in 1 of 2 games" in report.against_fixed_text(against)
+
+
+def test_what_is_missing_is_said(runs, tmp_path):
+    few = make_run(
+        tmp_path / "few", "Qbert", 1, 9.0, evaluation={"episodes": 20, "frames_trained": 10_000_000}
+    )
+    compared = comparison.compare(results.read([*runs, few]), COLUMNS, MEDIANS, LOW)
+    text = "\n".join(compared.missing)
+    assert f"{META}: 3 of 57 games; seeds per game: 1 to 2" in text
+    assert "frames trained: 10,000,000 to 200,000,000" in text
+    assert f"{META}: 20 games evaluated (published: 200)" in text
+    assert f"{HIGH}: no run of Qbert" in text
+    assert "not evaluated" in text
+    whole = report.markdown(compared, "Title", ["curves.png"])
+    assert "3 of 57 games: no aggregate below" in whole
+    assert "![curves](curves.png)" in whole
+    assert "287.6 %" in whole, "the published medians stand beside ours"
+    for variant in (META, LOW, HIGH):
+        assert variant in report.terminal(compared)
+
+
+def test_the_csv_files_say_the_same(runs):
+    compared = comparison.compare(results.read(runs), COLUMNS, MEDIANS, LOW)
+    tables = {
+        name: list(csv.DictReader(io.StringIO(text)))
+        for name, text in report.csv_files(compared).items()
+    }
+    row = next(r for r in tables["games.csv"] if (r["variant"], r["game"]) == (META, "Pong"))
+    assert (float(row["mean"]), row["seeds"], row["interval_over"]) == (12.0, "2", "seeds")
+    shown = {r["column"] for r in tables["published.csv"]}
+    assert shown == {n for n, c in COLUMNS.items() if {"Pong", "Breakout"} & set(c.by_game)}
+    assert {r["aggregate"] for r in tables["aggregates.csv"]} == set(statistics.AGGREGATES)
+    assert {r["baseline"] for r in tables["improvements.csv"]} == {LOW}
+
+
+def test_one_seed_is_starred_and_without_rliable_one_line_says_what_is_missing(runs, monkeypatch):
+    pytest.importorskip("rliable")
+    found = results.read(runs[:1])
+    text = report.terminal(comparison.compare(found, COLUMNS, MEDIANS, "impala_deep_noop_200m"))
+    assert "[8.04, 11.96] *" in text and "* one seed" in text
+    monkeypatch.setattr(statistics, "rliable_is_installed", lambda: False)
+    text = report.terminal(comparison.compare(found, COLUMNS, MEDIANS, "impala_deep_noop_200m"))
+    assert text.count(statistics.INSTALL) == 1
+    assert "8.04" not in text
+
+
+def test_runs_that_are_no_atari_have_scores_of_their_own(tmp_path):
+    folder = make_run(tmp_path / "catch", "meta_impala/Catch-v0", 1, 0.5)
+    compared = comparison.compare(results.read([folder]), COLUMNS, MEDIANS, "impala_deep_noop_200m")
+    assert compared.games[0].human_normalised is None
+    assert compared.aggregates == [] and compared.differences == []
+    assert "meta_impala/Catch-v0" in report.terminal(compared)
+
+
+def test_unlike_protocols_are_refused(tmp_path):
+    sticky = make_run(tmp_path / "m", "Pong", 2, 1.0, evaluation={"protocol": "machado"})
+    human = make_run(tmp_path / "h", "Pong", 3, 1.0, evaluation={"starts": "human"})
+    noop = make_run(tmp_path / "n", "Pong", 1, 1.0)
+    with pytest.raises(UserError, match="unlike protocols") as error:
+        results.read([noop, sticky])
+    assert "sticky actions" in str(error.value) and "no-op" in str(error.value)
+    with pytest.raises(UserError, match="unlike protocols"):
+        results.read([noop, human])
+    (result,) = results.read([human]).found
+    assert result.starts == "human starts"
+    assert result.human_normalised == pytest.approx(19.0 / 33.5)
+    compared = comparison.compare(results.read([human]), COLUMNS, MEDIANS, "apex_human_start")
+    assert "never released" in "\n".join(compared.missing)
+
+
+def test_the_same_seed_twice_and_damaged_folders_are_refused(tmp_path):
+    first = make_run(tmp_path / "a", "Pong", 1, 1.0)
+    twin = make_run(tmp_path / "b", "Pong", 1, 1.0)
+    with pytest.raises(UserError, match="seed 1 of Pong.*give only one"):
+        results.read([first, twin])
+    with pytest.raises(UserError, match="no config.json"):
+        results.read([RunFolder(tmp_path)])
+    first.evaluation_path.write_text("{")
+    twin.evaluation_path.write_text("{}")
+    found = results.read([first, twin])
+    assert found.found == [] and len(found.missing) == 2
+    with pytest.raises(UserError, match="none of the runs was evaluated"):
+        comparison.compare(found, COLUMNS, MEDIANS, "impala_deep_noop_200m")
+    first.config_path.write_text('{"environment": "Pong"}')
+    with pytest.raises(UserError, match="missing keys: protocol"):
+        results.read([first])
+
+
+# The command.
+
+
+def _tool(*arguments):
+    return subprocess.run(
+        [sys.executable, "tools/compare_published.py", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_the_command_writes_report_tables_and_pictures(runs, tmp_path):
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "report"
+    done = _tool(f"--out={out}", f"--baseline={LOW}", *(str(run.path) for run in runs))
+    assert done.returncode == 0, done.stderr
+    assert META in done.stdout and f"written to {out}" in done.stdout
+    names = {path.name for path in out.iterdir()}
+    pictures = {"improvement.png", "curves.png", "meta_parameters.png"}
+    tables = {"games.csv", "published.csv", "aggregates.csv", "improvements.csv"}
+    assert names == {"report.md"} | pictures | tables
+    for picture in pictures:
+        assert (out / picture).read_bytes()[:4] == b"\x89PNG"
+        assert f"]({picture})" in (out / "report.md").read_text()
+
+
+def test_the_commands_mistakes_are_one_line(runs, tmp_path):
+    for arguments, message in [
+        ([], "give at least one run folder"),
+        ([str(tmp_path)], "no config.json"),
+        ([f"--out={tmp_path}", "--baseline=nobody", str(runs[0].path)], "--baseline=nobody"),
+    ]:
+        done = _tool(*arguments)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1
+        assert message in done.stderr

@@ -1,0 +1,148 @@
+"""Runs a suite, games × seeds × variants, and ends in the comparison with published scores.
+
+python tools/atari_suite.py --out=runs/gamma_grid tools/suites/gamma_grid.toml
+
+What is finished is skipped, what is not is resumed: stop it, kill it, and give the same command
+again. `--dry_run` prints what it would cost. The suites of tools/suites are for a large machine;
+`--games`, `--seeds`, `--preset` and `--set` cut them to size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+import sys
+
+from absl import app, flags, logging
+
+from meta_impala.analysis import report, results
+from meta_impala.errors import UserError
+from meta_impala.runtime import suite_file, suite_runner
+from meta_impala.runtime.signals import StopRequest
+from meta_impala.runtime.suite_file import Run, Stage, Suite
+
+# A dry run lists the runs that are not begun only if the suite has no more runs than this.
+_LISTED = 50
+_OUT = flags.DEFINE_string("out", None, "Folder of the suite: runs, logs and report.")
+_PARALLEL = flags.DEFINE_integer("parallel", 1, "Runs at a time.", lower_bound=1)
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what there is to do, and do nothing.")
+_REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Make the report of what there is.")
+_GAMES = flags.DEFINE_list("games", None, "In place of the games of the file.")
+_SEEDS = flags.DEFINE_list("seeds", None, "In place of the seeds of the file.")
+_PRESET = flags.DEFINE_string("preset", None, "In place of the preset of the file.")
+_SET = flags.DEFINE_multi_string("set", [], "name=value: a setting of every run; may be repeated.")
+_EPISODES = flags.DEFINE_integer("episodes", None, "In place of the file's evaluation episodes.")
+_SPEED = flags.DEFINE_float(
+    "frames_per_second", 4500.0, "Of one run, for --dry_run where no run has been measured."
+)
+
+
+def _changed(suite: Suite) -> Suite:
+    """The suite with what the command line says otherwise."""
+    if _GAMES.value:
+        suite = dataclasses.replace(suite, games=tuple(_GAMES.value))
+    if _SEEDS.value:
+        if not all(seed.isdigit() for seed in _SEEDS.value):
+            raise UserError(f"--seeds={','.join(_SEEDS.value)}: must be whole numbers from 0")
+        suite = dataclasses.replace(suite, seeds=tuple(map(int, _SEEDS.value)))
+    if _PRESET.value:
+        suite = dataclasses.replace(suite, preset=_PRESET.value)
+    settings = dict(suite.settings)
+    for text in _SET.value:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--set={text}: must be name=value")
+        settings[name] = value
+    evaluation = dict(suite.evaluation)
+    if _EPISODES.value is not None:
+        if _EPISODES.value < 1:
+            raise UserError(f"--episodes={_EPISODES.value}: must be at least 1")
+        evaluation["episodes"] = _EPISODES.value
+    evaluation["num_envs"] = min(evaluation["num_envs"], evaluation["episodes"])
+    return dataclasses.replace(suite, settings=settings, evaluation=evaluation)
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:,.1f} hours" if hours >= 1 else f"{math.ceil(60 * hours)} minutes"
+
+
+def _print_cost(suite: Suite, runs: list[Run]) -> None:
+    cost = suite_runner.cost(runs, suite.evaluation, _PARALLEL.value, _SPEED.value)
+    print(f"{suite.title}: {suite.question}")
+    for run in runs:
+        stage = suite_file.stage_of(run, suite.evaluation)
+        if stage is not Stage.NEW or len(runs) <= _LISTED:
+            frames = suite_file.frames_of(run)
+            print(f"  {run.name}: {stage.value}, {frames:,} of {run.config.total_frames:,} frames")
+    counts = ", ".join(f"{count} {stage}" for stage, count in cost["runs"].items() if count)
+    source = "measured" if cost["is_measured"] else "assumed (--frames_per_second)"
+    print(
+        f"{len(runs)} runs ({len(suite.games)} games × {len(suite.seeds)} seeds × "
+        f"{len(suite.variants)} variants): {counts}\n"
+        f"{cost['frames_left']:,} of {cost['frames']:,} frames to train, about "
+        f"{_duration(cost['hours_left'])} at {cost['frames_per_second']:,.0f} frames/s, "
+        f"{source}, {_PARALLEL.value} at a time; then {cost['evaluation_games_left']:,} games of "
+        "evaluation"
+    )
+
+
+def _report(suite: Suite, runs: list[Run], out: pathlib.Path) -> None:
+    """Makes the report of the runs that were begun; says so if there is nothing to report."""
+    begun = [run for run in runs if run.folder.has_run()]
+    found = results.read([run.folder for run in begun], labels=[run.variant.label for run in begun])
+    absent = len(runs) - len(begun)
+    if absent:
+        found.missing.append(f"{absent} of {len(runs)} runs of the suite are not begun")
+    if not found.found:
+        print("nothing to report yet: no run was evaluated")
+        return
+    title = f"{suite.title}\n\n{suite.question}".strip()
+    print(report.make(found, out / "report", suite.baseline_label, title))
+    print(f"report written to {out / 'report'}")
+
+
+def _run(suite: Suite, runs: list[Run], out: pathlib.Path) -> int:
+    stop = StopRequest()
+    stop.install()
+    with suite_runner.locked(out):
+        runner = suite_runner.SuiteRunner(runs, suite.evaluation, out, _PARALLEL.value, stop)
+        is_done = runner.run()
+        if stop.is_set():
+            print(f"stopped by {stop.signal_name}; the same command continues the suite")
+            return 130
+        _report(suite, runs, out)
+    if not is_done:
+        print(
+            f"{len(runner.failed)} of {len(runs)} runs failed; the same command tries again:\n"
+            + "\n".join(f"  {name}: {reason}" for name, reason in runner.failed.items())
+        )
+        return 1
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    logging.set_verbosity(logging.WARNING)
+    try:
+        if len(arguments) != 2:
+            raise UserError("give one suite file, for example tools/suites/catch.toml")
+        if not _OUT.value:
+            raise UserError("--out: must be given, the folder of the suite")
+        path, out = pathlib.Path(arguments[1]), pathlib.Path(_OUT.value).expanduser().resolve()
+        suite = _changed(suite_file.read(path))
+        runs = suite_file.expand(suite, path, out)
+        if _DRY_RUN.value:
+            _print_cost(suite, runs)
+            return 0
+        if _REPORT_ONLY.value:
+            _report(suite, runs, out)
+            return 0
+        return _run(suite, runs, out)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    app.run(main)
