@@ -50,8 +50,10 @@ def weight_shapes(network, ending):
 
 
 def assert_equal_outputs(first, second, **tolerances):
+    assert (first.reference_values is None) == (second.reference_values is None)
     for one, other in zip(first, second, strict=True):
-        np.testing.assert_allclose(one, other, **tolerances)
+        if one is not None:
+            np.testing.assert_allclose(one, other, **tolerances)
 
 
 # Ground truth.
@@ -69,8 +71,49 @@ def test_shapes_and_dtypes(core, dtype):
     assert output.policy_logits.shape == (T, B, A)
     assert output.values.shape == (T, B)
     assert output.core_state.shape == (B, state_size)
-    assert {tensor.dtype for tensor in output} == {dtype}
+    assert output.features.shape == (T, B, network.num_features)
+    assert output.reference_values is None
+    assert {tensor.dtype for tensor in output if tensor is not None} == {dtype}
     assert {v.dtype for v in network.trainable_variables} == {dtype}
+
+
+def test_a_second_value_head_has_weights_of_its_own():
+    network = make(second_value_head=True)
+    before = network(random_inputs(), network.initial_core_state(B), ETA)
+    assert before.reference_values.shape == (T, B)
+    assert np.all(before.reference_values != before.values)
+    network._value_head.b.assign(network._value_head.b + 1.0)
+    after = network(random_inputs(), network.initial_core_state(B), ETA)
+    np.testing.assert_array_equal(after.reference_values, before.reference_values)
+    assert np.all(after.values != before.values)
+
+
+def test_every_state_may_be_fed_its_own_eta():
+    network = make(tf.float64, eta_embedding_size=3)
+    inputs, state = random_inputs(), network.initial_core_state(B)
+    etas = tf.constant(np.random.default_rng(3).normal(size=(T, B, 2)))
+    output = network(inputs, state, etas)
+    for t in range(T):
+        for b in range(B):
+            alone = network(inputs, state, etas[t, b])
+            np.testing.assert_allclose(output.values[t, b], alone.values[t, b], rtol=1e-12)
+            np.testing.assert_allclose(
+                output.policy_logits[t, b], alone.policy_logits[t, b], rtol=1e-12
+            )
+
+
+def test_what_is_fed_may_be_a_function_of_the_features():
+    network = make(eta_embedding_size=3)
+    inputs, state = random_inputs(), network.initial_core_state(B)
+    seen = []
+
+    def eta_input(features):
+        seen.append(features)
+        return tf.stack([features[..., 0], features[..., 1]], axis=-1)
+
+    output = network(inputs, state, eta_input)
+    np.testing.assert_array_equal(seen[0], output.features)
+    assert_equal_outputs(output, network(inputs, state, output.features[..., :2]))
 
 
 @pytest.mark.parametrize("embedding", [0, 16])
