@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 
 from meta_impala.config import FIELDS, allowed_range, field_type
-from meta_impala.errors import RunFailed, UserError
+from meta_impala.errors import RunFailed, UserError, warn
 
 EXIT_CODE_FAILED = 1
 EXIT_CODE_USER_ERROR = 2
@@ -114,7 +114,9 @@ def run(main: Callable[[], int]) -> None:
         except UserError as error:
             fail(str(error))
         except RunFailed as error:
-            print(f"error: {error}", file=sys.stderr)
+            warn(f"error: {error}")
+            if error.leaves_threads:
+                os._exit(EXIT_CODE_FAILED)
             return EXIT_CODE_FAILED
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
@@ -129,6 +131,15 @@ def _with_help(parse: Callable[[list[str]], list[str]]) -> Callable[[list[str]],
         return parse(arguments)
 
     return parse_or_help
+
+
+def say(message: str) -> None:
+    """Prints a line, if there is still somebody to read it: a run outlives its terminal."""
+    try:
+        print(message, flush=True)
+    except OSError:
+        # Or the interpreter fails in flushing it when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def fail(message: str) -> NoReturn:

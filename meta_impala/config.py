@@ -26,6 +26,8 @@ OURS = "our choice"
 # change it only with --override.
 NEVER, FREELY, WITH_OVERRIDE = "never", "freely", "with --override"
 
+_MAX_FRAMES = 10**15
+
 
 def _setting(
     default: Any,
@@ -82,6 +84,7 @@ class Config:
         unit="environment frames (agent steps × action repeat)",
         source=IMPALA,
         low=1,
+        high=_MAX_FRAMES,
         on_resume=FREELY,
     )
     seed: int = _setting(1, "Seed of everything random.", low=0, high=2**31 - 1)
@@ -500,6 +503,7 @@ class Config:
         unit="environment frames",
         source=OURS,
         low=0,
+        high=_MAX_FRAMES,
         on_resume=FREELY,
     )
     keep_checkpoints: int = _setting(
@@ -511,6 +515,7 @@ class Config:
         unit="environment frames",
         source=OURS,
         low=1,
+        high=_MAX_FRAMES,
         on_resume=FREELY,
     )
 
@@ -601,6 +606,13 @@ def allowed_range(metadata: typing.Mapping[str, Any]) -> str:
     return f"at most {high}"
 
 
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int beyond every float
+        return False
+
+
 def _check_field(field: dataclasses.Field, value: Any) -> None:
     name, metadata = flag_name(field), field.metadata
     kind, optional = field_type(field)
@@ -620,7 +632,7 @@ def _check_field(field: dataclasses.Field, value: Any) -> None:
         low, high = metadata["low"], metadata["high"]
         too_low = low is not None and (value <= low if metadata["low_open"] else value < low)
         too_high = high is not None and (value >= high if metadata["high_open"] else value > high)
-        if not math.isfinite(value) or too_low or too_high:
+        if not _is_finite(value) or too_low or too_high:
             raise UserError(f"--{name}={value}: must be finite and {allowed_range(metadata)}")
 
 

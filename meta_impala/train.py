@@ -102,7 +102,7 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
     config = _config_for(folder)
     config_lib.resolve_frames(config, registry.resolve(config.environment).action_repeat)
     if folder.has_run() and _is_finished(folder, config):
-        print(
+        command.say(
             f"{folder.path}: this run is finished ({config.total_frames:,} frames); give a larger "
             "--total_frames to train on, or another --logdir"
         )
@@ -116,7 +116,9 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
 
     if stop.is_set():  # that took some seconds
         frames = folder.write_stopped()
-        print(f"stopped by {stop.signal_name} after {frames:,} frames, before anything was trained")
+        command.say(
+            f"stopped by {stop.signal_name} after {frames:,} frames, before anything was trained"
+        )
         return 0
     configure_tensorflow(config)
     try:
@@ -126,21 +128,22 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
             folder.write_failure(error)
         raise
     if supervisor.restored_from:
-        print(f"continuing {folder.path} from {supervisor.frames:,} frames")
+        command.say(f"continuing {folder.path} from {supervisor.frames:,} frames")
     else:
         learned = config.meta_parameters.replace(",", " and ")
-        print(
+        command.say(
             f"training on {config.environment} for {config.total_frames:,} frames in "
             f"{folder.path}; learned of η: {learned}"
         )
     try:
         state = supervisor.run()
     except RunFailed as error:
-        raise RunFailed(f"{error}; {supervisor.what_is_safe()}") from error
+        error.args = (f"{error}; {supervisor.what_is_safe()}",)
+        raise
     if state == run_folder_lib.FINISHED:
-        print(f"finished after {supervisor.frames:,} frames; results are in {folder.path}")
+        command.say(f"finished after {supervisor.frames:,} frames; results are in {folder.path}")
     else:
-        print(
+        command.say(
             f"stopped by {stop.signal_name} after {supervisor.frames:,} frames; the same command "
             "continues the run"
         )

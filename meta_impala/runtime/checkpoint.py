@@ -20,7 +20,6 @@ import os
 import pathlib
 import re
 import shutil
-import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -30,7 +29,7 @@ import tensorflow as tf
 from meta_impala import __version__
 from meta_impala.config import Config
 from meta_impala.environments import Description
-from meta_impala.errors import RunFailed, UserError, one_line
+from meta_impala.errors import RunFailed, UserError, one_line, warn
 from meta_impala.runtime import arrays as arrays_lib
 from meta_impala.runtime.learner import LearnerState
 from meta_impala.runtime.run_folder import flush_folder, read_bounded
@@ -367,11 +366,9 @@ def _set_aside(path: pathlib.Path) -> None:
 
 def _warn(taken: pathlib.Path, damaged: Mapping[pathlib.Path, str]) -> None:
     for path, why in damaged.items():
-        print(
+        warn(
             f"warning: checkpoint {path.name} is damaged ({why}); taking {taken.name}, the one "
-            "before",
-            file=sys.stderr,
-            flush=True,
+            "before"
         )
 
 

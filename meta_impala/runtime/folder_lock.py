@@ -6,9 +6,8 @@ import errno
 import fcntl
 import os
 import pathlib
-import sys
 
-from meta_impala.errors import UserError
+from meta_impala.errors import UserError, warn
 
 FILE_NAME = "lock"
 
@@ -35,7 +34,7 @@ class FolderLock:
                     "work in this folder; must be a folder of its own, or wait until it has ended"
                 ) from None
             # Some network file systems have no locks; that is no reason not to train.
-            print(f"warning: {path}: cannot be locked ({error.strerror})", file=sys.stderr)
+            warn(f"warning: {path}: cannot be locked ({error.strerror})")
             return
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)

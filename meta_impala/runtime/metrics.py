@@ -19,7 +19,7 @@ import psutil
 import tensorflow as tf
 import tqdm
 
-from meta_impala.errors import one_line
+from meta_impala.errors import one_line, warn
 from meta_impala.runtime.learner import Statistics
 from meta_impala.runtime.run_folder import read_metrics, write_atomically, writing
 from meta_impala.runtime.trajectory import Episode
@@ -136,7 +136,7 @@ def _set_aside_what_is_no_table(path: pathlib.Path) -> None:
         if header and b"frames" not in header.rstrip(b"\n").split(b","):
             aside = path.with_name(f"{path.name}.damaged")
             os.replace(path, aside)
-            print(f"warning: {path}: is no table of metrics; kept as {aside.name}", file=sys.stderr)
+            warn(f"warning: {path}: is no table of metrics; kept as {aside.name}")
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from meta_impala.errors import RunFailed
+from meta_impala.errors import RunFailed, warn
 
 _MAX_SLICE_SECONDS = 1.0
 # How long the rest of the program has to end in order after a thread was found to hang.
@@ -25,6 +25,8 @@ EXIT_CODE = 1
 
 class Stalled(RunFailed, TimeoutError):
     """A thread made no step for too long; the message names it."""
+
+    leaves_threads = True
 
 
 class Watched(NamedTuple):
@@ -98,7 +100,7 @@ class Watchdog(threading.Thread):
             f"no step for {max(one.timeout for one in late):g} s (--stall_timeout) from {names}"
         )
         stacks = _stacks()
-        print(f"{message}\n{stacks}", file=sys.stderr, flush=True)
+        warn(f"{message}\n{stacks}")
         try:
             stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             self._stacks_path.write_text(f"{stamp} {message}\n\n{stacks}", encoding="utf-8")
@@ -109,7 +111,7 @@ class Watchdog(threading.Thread):
         self._on_stall(error)
         if not self._stopped.wait(GRACE_SECONDS):
             self._on_exit(error)
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            warn(f"error: {error}")
             os._exit(EXIT_CODE)
 
 
