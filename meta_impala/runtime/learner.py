@@ -121,6 +121,7 @@ class Statistics(NamedTuple):
     rho_clipped_share: float
     gamma: float
     lambda_: float
+    applied: float
     meta_loss: float
     meta_gradient_norm: float
     meta_gradient_gamma: float
@@ -377,8 +378,16 @@ class Learner:
                     -1
                 ]
                 by_name[f"step_{name}"] = -tf.reshape(x_update[..., index], [-1])[-1]
-        for variable, value in _pairs(new):
-            variable.assign(value)
+        scalars = [step.inner_loss, norm] + ([] if meta_step is None else [meta_loss, meta_norm])
+        applied = _are_finite([*scalars, *(value for _, value in _pairs(new))])
+
+        def apply():
+            for variable, value in _pairs(new):
+                variable.assign(value)
+            return tf.constant(True)
+
+        # An update that is not finite changes nothing; its frames count as learned from.
+        tf.cond(applied, apply, lambda: tf.constant(False))
         state.updates.assign_add(1)
         state.frames.assign_add(self._frames_per_update)
 
@@ -394,6 +403,7 @@ class Learner:
             rho_clipped_share=parts.rho_clipped_share,
             gamma=tf.reduce_mean(eta.gamma),
             lambda_=tf.reduce_mean(eta.lambda_),
+            applied=applied,
             meta_loss=meta_loss,
             meta_gradient_norm=meta_norm,
             meta_gradient_gamma=by_name["gradient_gamma"],
@@ -403,8 +413,8 @@ class Learner:
         )
         return (
             tf.stack([tf.cast(value, tf.float32) for value in statistics]),
-            step.parameters,
-            self._eta_of_snapshot(x),
+            _read(list(state.network.trainable_variables)),
+            self._eta_of_snapshot(state.x.read_value()),
         )
 
     def _eta_of_snapshot(self, x: tf.Tensor) -> tf.Tensor:
@@ -462,6 +472,12 @@ class Learner:
             return Snapshot(
                 version, tuple(tf.identity(tensor) for tensor in parameters), tf.identity(eta)
             )
+
+
+def _are_finite(tensors: list[tf.Tensor]) -> tf.Tensor:
+    """Whether all numbers of all tensors are finite; a sum says so in one pass."""
+    sums = [tf.cast(tf.reduce_sum(tensor), tf.float64) for tensor in tensors]
+    return tf.reduce_all(tf.math.is_finite(tf.stack(sums)))
 
 
 def _pairs(new: list[tuple]) -> Iterator[tuple[tf.Variable, tf.Tensor]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ import tensorflow as tf
 from meta_impala.agent import Policy, eta_schedule_of, make_network
 from meta_impala.config import Config
 from meta_impala.environments import BatchedEnvironment, Description, registry
-from meta_impala.errors import RunFailed, UserError, one_line
+from meta_impala.errors import RunFailed, UserError, one_line, warn
+from meta_impala.runtime import bad_updates
 from meta_impala.runtime import block_source as block_source_lib
 from meta_impala.runtime import run_folder as run_folder_lib
 from meta_impala.runtime.actor import Actor, Restarts, actor_seed
@@ -29,7 +30,7 @@ from meta_impala.runtime.block_source import (
     TurnTakingSource,
 )
 from meta_impala.runtime.checkpoint import Checkpoints, identity_of
-from meta_impala.runtime.learner import Learner
+from meta_impala.runtime.learner import Learner, Statistics
 from meta_impala.runtime.metrics import MetricsWindow, MetricsWriter, Progress
 from meta_impala.runtime.run_folder import RunFolder
 from meta_impala.runtime.signals import StopRequest
@@ -165,6 +166,7 @@ class Supervisor:
         # With `meta_data=swap`: blocks of a batch that was learned from and has yet to judge.
         self._pair: list[Block] = []
         self._awaits_pair = self._saved_source is not None and progress.get("pair", False)
+        self._bad_in_a_row = int(progress.get("bad_in_a_row", 0))
         # While True the state may be half-way between two updates.
         self._is_updating = False
 
@@ -353,17 +355,34 @@ class Supervisor:
         statistics, snapshot = self.learner.update(
             batch.unroll, judge.unroll, self.updates, self.frames
         )
-        if not np.isfinite(statistics.inner_loss + statistics.gradient_norm):
-            raise FloatingPointError(
-                f"the loss or its gradient is not finite at update {self.updates}"
-            )
         self._is_updating = False
         self._source.publish(snapshot)
         lag = float(np.mean([self.updates - version for version in batch.versions]))
         self.updates += 1
         self.frames += self._frames_per_update
         del self._unused[: len(batch.versions)]
-        self._window.add(statistics, batch.episodes, lag, self._source.fill())
+        applied = bool(statistics.applied)
+        self._window.add(statistics, batch.episodes, lag, self._source.fill(), applied=applied)
+        if applied:
+            self._bad_in_a_row = 0
+        else:
+            self._after_bad_update(statistics, {"batch": batch.unroll, "judging": judge.unroll})
+
+    def _after_bad_update(self, statistics: Statistics, batches: Mapping[str, Unroll]) -> None:
+        self._bad_in_a_row += 1
+        message = (
+            f"update {self.updates} was not applied, since something of it is not finite: "
+            f"{bad_updates.describe(statistics, batches)}"
+        )
+        kept = bad_updates.keep(self.folder.bad_updates, self.updates, statistics, batches)
+        if kept is not None:
+            message += f"; it is kept in {kept}"
+        warn(f"warning: {message}")
+        if self._bad_in_a_row >= self.config.max_bad_updates:
+            raise RunFailed(
+                f"{self._bad_in_a_row} updates in a row (--max_bad_updates) were not applied; the "
+                f"last: {message}"
+            )
 
     def _write_row(
         self, writer: MetricsWriter, progress: Progress, learning_rate: float, *, last: bool
@@ -399,6 +418,7 @@ class Supervisor:
             "next_row": self._next_row,
             "actor_restarts": self._restarts.count,
             "pair": bool(self._pair) or self._awaits_pair,
+            "bad_in_a_row": self._bad_in_a_row,
         }
         self._checkpoints.save(progress, source)
 

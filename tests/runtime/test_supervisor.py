@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import shutil
 import threading
 import time
 import traceback
@@ -23,8 +24,10 @@ from run_helpers import (
 from meta_impala.algorithm.meta_parameters import logit
 from meta_impala.config import Config
 from meta_impala.environments import registry
+from meta_impala.environments.catch import Catch
 from meta_impala.environments.gymnasium_vector import GymnasiumEnvironment
-from meta_impala.errors import UserError
+from meta_impala.errors import RunFailed, UserError
+from meta_impala.runtime import arrays as arrays_lib
 from meta_impala.runtime import checkpoint as checkpoint_lib
 from meta_impala.runtime import supervisor as supervisor_lib
 from meta_impala.runtime.metrics import COLUMNS, NOT_REPRODUCIBLE
@@ -273,22 +276,103 @@ def test_restarted_environments_have_seeds_of_their_own(monkeypatch, tmp_path):
     assert min(abs(a - b) for a, b in itertools.combinations(seeds, 2)) >= 2
 
 
-def test_a_gradient_that_is_not_finite_ends_the_run_before_a_checkpoint(tmp_path, monkeypatch):
-    config = make_config(checkpoint_frames=BATCH_FRAMES)
+def _poison(monkeypatch, supervisor, poison) -> None:
+    """Lets `poison(number, unroll)` change the batches, which are numbered from 0."""
+    next_batch, count = supervisor._next_batch, itertools.count()
+
+    def poisoned():
+        batch = next_batch()
+        batch.unroll = poison(next(count), batch.unroll)
+        return batch
+
+    monkeypatch.setattr(supervisor, "_next_batch", poisoned)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("rewards", np.nan), ("observations", np.inf), ("behaviour_log_probs", -np.nan)],
+)
+def test_an_update_that_is_not_finite_is_not_applied_and_kept(
+    tmp_path, monkeypatch, field, value, capsys
+):
+    config = make_config(checkpoint_frames=BATCH_FRAMES, reward_clip=0.0, keep_checkpoints=20)
     supervisor = make_supervisor(tmp_path, config)
-    update = supervisor.learner.update
 
-    def poisoned(batch, next_batch, updates, frames):
-        if updates == 5:
-            batch = batch._replace(rewards=batch.rewards * float("nan"))
-        return update(batch, next_batch, updates, frames)
+    def poison(number, batch):
+        if number != 5:
+            return batch
+        return batch._replace(**{field: getattr(batch, field) + value})
 
-    monkeypatch.setattr(supervisor.learner, "update", poisoned)
-    with pytest.raises(FloatingPointError, match="update 5"):
+    _poison(monkeypatch, supervisor, poison)
+    assert supervisor.run() == "finished"
+    # The batch judged the fifth update, and was learned from in the sixth.
+    rows = read_metrics(tmp_path)
+    assert [int(row["bad_updates"]) for row in rows] == [0, 0, 2, 2, 2]
+    assert all(row["inner_loss"] for row in rows if row["updates"] != "6")
+    assert not rows[2]["inner_loss"] and rows[2]["gamma"]
+    states = [
+        make_supervisor_at(tmp_path, frames * BATCH_FRAMES, config) for frames in (4, 5, 6, 7)
+    ]
+    assert all(np.isfinite(array).all() for state in states for array in state)
+    same = [
+        sum(np.array_equal(one, two) for one, two in zip(before, after, strict=True))
+        for before, after in itertools.pairwise(states)
+    ]
+    # Only the two counters moved, and then everything did.
+    assert same[:2] == [len(states[0]) - 2] * 2 and same[2] < len(states[0]) / 2
+    kept = tmp_path / "bad_updates" / "update-6.npz"
+    arrays = arrays_lib.read_arrays(kept)
+    assert not np.isfinite(arrays[f"batch {field}"]).any()
+    assert arrays["statistics applied"] == 0
+    assert f"{field} of the batch; it is kept in {kept}" in capsys.readouterr().err
+
+
+def make_supervisor_at(path, frames: int, config) -> list[np.ndarray]:
+    """The state of one checkpoint of a run."""
+    copy = path / f"only-{frames}"
+    (copy / "checkpoints").mkdir(parents=True)
+    name = f"frames-{frames}"
+    shutil.copytree(path / "checkpoints" / name, copy / "checkpoints" / name)
+    return numbers(make_supervisor(copy, config).learner.state)
+
+
+def test_many_updates_in_a_row_that_are_not_finite_end_the_run(tmp_path, monkeypatch):
+    config = make_config(total_frames=10**9, max_bad_updates=7)
+    supervisor = make_supervisor(tmp_path, config)
+    _poison(
+        monkeypatch,
+        supervisor,
+        lambda number, batch: (
+            batch._replace(rewards=batch.rewards * np.nan) if number >= 4 else batch
+        ),
+    )
+    with pytest.raises(RunFailed, match=r"7 updates in a row \(--max_bad_updates\)") as caught:
         supervisor.run()
+    assert "rewards of the batch" in str(caught.value)
+    assert supervisor.updates == 3 + 7
+    assert read_status(tmp_path)["state"] == "failed"
+    assert len(list((tmp_path / "bad_updates").iterdir())) == 5
     again = make_supervisor(tmp_path, config)
-    assert again.frames == 5 * BATCH_FRAMES
+    assert again.updates == supervisor.updates
     assert all(np.isfinite(array).all() for array in numbers(again.learner.state))
+
+
+@pytest.mark.parametrize("core", ["none", "lstm"])
+def test_an_environment_whose_observations_are_not_finite_now_and_then(tmp_path, monkeypatch, core):
+    """Through the policy and the emulator's check of actions, and on to the learner."""
+    board, calls = Catch._board, iter(range(10**9))
+
+    def broken_board(self):
+        return board(self) * (np.nan if next(calls) % 97 == 50 else 1.0)
+
+    monkeypatch.setattr(Catch, "_board", broken_board)
+    config = make_config(deterministic=True, total_frames=60 * BATCH_FRAMES, core=core, core_size=4)
+    supervisor = make_supervisor(tmp_path, config)
+    assert supervisor.run() == "finished"
+    last = read_metrics(tmp_path)[-1]
+    assert 5 <= int(last["bad_updates"]) < 60
+    assert int(last["actor_restarts"]) == 0
+    assert all(np.isfinite(array).all() for array in numbers(supervisor.learner.state))
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
