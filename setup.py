@@ -60,6 +60,7 @@ setup(
         "analysis": ANALYSIS,
         "comparison": COMPARISON,
         "video": VIDEO,
+        "wandb": ["wandb>=0.19,<1"],
         "play": ["pygame>=2.5,<3"],
         "distributed": [],
     },

@@ -518,6 +518,13 @@ class Config:
         high=_MAX_FRAMES,
         on_resume=FREELY,
     )
+    wandb_project: str = _setting(
+        "",
+        "Project at Weights & Biases to which the metrics go too (pip install "
+        "'meta_impala[wandb]'); empty for none.",
+        source=OURS,
+        on_resume=FREELY,
+    )
 
     @property
     def varied(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from meta_impala.environments import (
 )
 from meta_impala.errors import RunFailed, UserError
 from meta_impala.runtime import run_folder as run_folder_lib
+from meta_impala.runtime import weights_and_biases
 from meta_impala.runtime.folder_lock import FolderLock
 from meta_impala.runtime.run_folder import RunFolder
 from meta_impala.runtime.signals import StopRequest
@@ -100,6 +101,7 @@ def main() -> int:
 
 def _train(folder: RunFolder, stop: StopRequest) -> int:
     config = _config_for(folder)
+    weights_and_biases.check(config)
     config_lib.resolve_frames(config, registry.resolve(config.environment).action_repeat)
     if folder.has_run() and _is_finished(folder, config):
         command.say(

@@ -12,7 +12,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import psutil
@@ -62,7 +62,11 @@ Row = Mapping[str, float]
 
 
 class MetricsWriter:
-    """Appends rows to `metrics.csv` and the TensorBoard log; continues what it finds."""
+    """Appends rows to `metrics.csv` and the TensorBoard log; continues what it finds.
+
+    Attributes:
+      also: is given every row too.
+    """
 
     def __init__(self, csv_path: pathlib.Path, tensorboard: pathlib.Path, frames: int) -> None:
         """Args:
@@ -73,6 +77,7 @@ class MetricsWriter:
         Raises:
           RunFailed: here and in every method, if a file cannot be written.
         """
+        self.also: Callable[[Row], None] = lambda row: None
         self._path = csv_path
         _set_aside_what_is_no_table(csv_path)
         kept = [row for row in read_metrics(csv_path) if int(row["frames"]) <= frames]
@@ -107,6 +112,7 @@ class MetricsWriter:
                 if name != "frames" and not math.isnan(row[name]):
                     tf.summary.scalar(name, float(row[name]))
             self._tensorboard.flush()
+        self.also(row)
 
     def _append(self, line: bytes) -> None:
         """Appends a whole line, or nothing: a disk that fills up takes a part of it."""

@@ -36,6 +36,7 @@ from meta_impala.runtime.run_folder import RunFolder
 from meta_impala.runtime.signals import StopRequest
 from meta_impala.runtime.trajectory import Block, Unroll, concatenate
 from meta_impala.runtime.watchdog import Watchdog, Watched
+from meta_impala.runtime.weights_and_biases import WeightsAndBiases
 
 # The learner's thread also updates and saves; a slow disk may take its time.
 _LEARNER_EXTRA_SECONDS = 60.0
@@ -219,6 +220,10 @@ class Supervisor:
         with contextlib.ExitStack() as stack:
             writer = MetricsWriter(self.folder.metrics_path, self.folder.tensorboard, self.frames)
             stack.callback(writer.close)
+            if self.config.wandb_project:
+                record = WeightsAndBiases(self.config, self.folder)
+                stack.callback(record.close)
+                writer.also = record.log
             progress = Progress(self.config.total_frames, self.frames)
             stack.callback(progress.close)
             watchdog = Watchdog(
