@@ -165,7 +165,7 @@ class AtariEnvironment(BatchedEnvironment):
         seeds = seed + np.arange(self.num_envs)
         observations, info = self._emulators.reset(seed=seeds)
         # No action was taken yet, so the frames of a game are its no-ops.
-        while (too_few := info["episode_frame_number"] < self._min_noops).any():
+        while self._min_noops and (too_few := info["episode_frame_number"] < self._min_noops).any():
             seeds = (seeds + _SEED_STEP) % SEED_LIMIT
             observations, info = self._emulators.reset(
                 seed=seeds[too_few], options={"reset_mask": too_few}
