@@ -40,6 +40,7 @@ from meta_impala.runtime.evaluation_record import Game, PartialGames
 from meta_impala.runtime.game_starts import Start
 from meta_impala.runtime.run_folder import RunFolder, write_atomically
 from meta_impala.runtime.signals import StopRequest
+from meta_impala.trained_run import open_folder
 
 if TYPE_CHECKING:
     from meta_impala.runtime.evaluation import TrainedAgent
@@ -194,19 +195,6 @@ def _video_path(folder: RunFolder | None) -> pathlib.Path | None:
     return pathlib.Path(FLAGS.record_video).expanduser()
 
 
-def _open_folder() -> tuple[RunFolder, Config]:
-    """The run's folder, which must hold a checkpoint and be writable, and its config."""
-    folder = RunFolder(FLAGS.logdir)
-    config = folder.load_config()
-    if not folder.has_checkpoint():
-        raise UserError(
-            f"{folder.checkpoints}: no checkpoint yet; train first, or wait until the first one is "
-            "saved"
-        )
-    folder.prepare()
-    return folder, config
-
-
 def _out(folder: RunFolder | None) -> pathlib.Path | None:
     """Where the result goes."""
     if FLAGS.out:
@@ -248,7 +236,8 @@ def _inputs() -> Inputs:
         raise UserError("--logdir or --agent: one of them must be given, a run's folder or a file")
     folder, agent_path, named = None, None, None
     if FLAGS.logdir:
-        folder, config = _open_folder()
+        folder, config = open_folder(FLAGS.logdir)
+        folder.prepare()
         source = folder.config_path
     else:
         agent_path = source = pathlib.Path(FLAGS.agent).expanduser()

@@ -15,14 +15,8 @@ import signal
 from absl import flags
 
 from meta_impala import command
-from meta_impala import config as config_lib
-from meta_impala.environments import (
-    UnknownEnvironmentError,
-    UnsupportedEnvironmentError,
-    registry,
-)
 from meta_impala.errors import UserError
-from meta_impala.runtime.run_folder import RunFolder
+from meta_impala.trained_run import open_trained_run
 
 FLAGS = flags.FLAGS
 
@@ -36,18 +30,10 @@ def define_flags() -> None:
 def main() -> int:
     """Runs the command; returns its exit code."""
     signal.signal(signal.SIGINT, lambda *_: os._exit(command.EXIT_CODE_INTERRUPTED))
-    if not FLAGS.logdir:
-        raise UserError("--logdir: must be given, the folder of a run")
     out = pathlib.Path(FLAGS.out or "").expanduser()
     if out.suffix != ".npz" or not out.parent.is_dir():
         raise UserError(f"--out={FLAGS.out or ''}: must be a file .npz in a folder that exists")
-    folder = RunFolder(FLAGS.logdir)
-    config = folder.load_config()
-    try:
-        description = registry.describe(config.environment, config.protocol)
-    except (UnknownEnvironmentError, UnsupportedEnvironmentError) as error:
-        raise UserError(f"{folder.config_path}: {error}") from None
-    config = config_lib.resolve_network(config, description.observation_shape)
+    folder, config, description = open_trained_run(FLAGS.logdir)
     command.import_tensorflow()
     from meta_impala.runtime import evaluation, export
 

@@ -19,7 +19,7 @@ from types import FrameType
 
 from absl import flags
 
-from meta_impala import command
+from meta_impala import command, results_folder
 from meta_impala.errors import UserError
 from meta_impala.illustrations import settings as settings_lib
 from meta_impala.illustrations.settings import Settings
@@ -62,7 +62,7 @@ def main() -> int:
             "matplotlib is not installed: pip install 'meta_impala[analysis]', or give --nofigure "
             "for the table and the CSV files alone"
         )
-    outdir = results.make_outdir(FLAGS.outdir)
+    outdir = results_folder.make_outdir(FLAGS.outdir)
     began = time.monotonic()
 
     command.import_tensorflow()
@@ -84,7 +84,7 @@ def main() -> int:
 
         evidence = explanations.gather(settings, history)
         text = explanations.sentences(settings, evidence)
-        results.write_text(outdir / "explained.md", text)
+        results_folder.write_text(outdir / "explained.md", text)
         explained_tables.write(outdir, settings, evidence)
         print("\n" + text, end="")
         if FLAGS.figure:

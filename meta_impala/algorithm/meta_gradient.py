@@ -89,10 +89,10 @@ def _updated(parameters: Tensors, updates: Tensors) -> list[tf.Tensor]:
     return [parameter - update for parameter, update in zip(parameters, updates, strict=True)]
 
 
-def _judged(
+def judged(
     meta_objective: MetaObjective, parameters: Tensors
 ) -> tuple[tf.Tensor, Any, list[tf.Tensor]]:
-    """J', what came with it, and dJ'/dθ'."""
+    """J' at these θ', what came with it, and dJ'/dθ'."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(parameters)
         meta_loss, auxiliary = meta_objective(parameters)
@@ -165,7 +165,7 @@ def reverse_over_forward(
         updates, update_auxiliary = update_rule(gradients)
     inner = InnerStep(_updated(parameters, updates), loss, loss_auxiliary, update_auxiliary)
 
-    meta_loss, meta_auxiliary, sensitivities = _judged(meta_objective, inner.parameters)
+    meta_loss, meta_auxiliary, sensitivities = judged(meta_objective, inner.parameters)
     direction = update_tape.gradient(
         list(updates),
         gradients,
@@ -230,7 +230,7 @@ def accumulative_trace(
         new_trace.append(moved)
         steps.append(step)
     inner = steps[0]
-    meta_loss, meta_auxiliary, sensitivities = _judged(meta_objective, inner.parameters)
+    meta_loss, meta_auxiliary, sensitivities = judged(meta_objective, inner.parameters)
     meta_gradient = tf.stack(
         [
             tf.add_n([tf.reduce_sum(u * z) for u, z in zip(sensitivities, column, strict=True)])

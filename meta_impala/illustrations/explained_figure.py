@@ -11,10 +11,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from meta_impala.illustrations.experiments import GRID, SPEED_OFFSET, Sweep, root_mean_square
 from meta_impala.illustrations.explanations import Evidence
-from meta_impala.illustrations.figure import STYLES, save, symbol_of, tidy, write_caption
+from meta_impala.illustrations.figure import STYLES, symbol_of, tidy, write_caption
 from meta_impala.illustrations.process_drawing import BLACK, BLUE, COLOURS, GREEN, GREY, VERMILION
 from meta_impala.illustrations.processes import ALIASED, make
 from meta_impala.illustrations.settings import DISCOUNT, Settings
+from meta_impala.results_folder import save_figure
 
 # η -> colour, line style, label: the same in every panel that compares them.
 _LINES = {
@@ -56,7 +57,7 @@ def draw(path: pathlib.Path, settings: Settings, evidence: Evidence) -> None:
     for panel in axes.flat:
         tidy(panel)
     write_caption(figure, _caption(settings), 190)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _caption(settings: Settings) -> str:

@@ -7,7 +7,6 @@ colours, line style and place tell the two kinds of state apart.
 
 from __future__ import annotations
 
-import os
 import pathlib
 import textwrap
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from meta_impala.errors import UserError
 from meta_impala.illustrations.process_drawing import (
     BLACK,
     COLOURS,
@@ -25,6 +23,7 @@ from meta_impala.illustrations.process_drawing import (
 from meta_impala.illustrations.processes import ALIASED, BOTTLENECK, NOISE, SIGNAL, Process, make
 from meta_impala.illustrations.results import BAND
 from meta_impala.illustrations.settings import ARRIVED, DISCOUNT, Settings
+from meta_impala.results_folder import save_figure
 
 STYLES = {SIGNAL: "-", BOTTLENECK: "-", NOISE: "--", ALIASED: "--"}
 
@@ -32,20 +31,6 @@ STYLES = {SIGNAL: "-", BOTTLENECK: "-", NOISE: "--", ALIASED: "--"}
 def symbol_of(settings: Settings) -> str:
     """ "γ" or "λ", of what is learned."""
     return "γ" if settings.learned == "gamma" else "λ"
-
-
-def save(figure: Any, path: pathlib.Path) -> None:
-    """Writes a PNG as a whole.
-
-    Raises:
-      UserError: if it cannot be written.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.png")
-    try:
-        figure.savefig(aside, dpi=150)
-        os.replace(aside, path)
-    except OSError as error:
-        raise UserError(f"--outdir: cannot write {path} ({error.strerror})") from None
 
 
 def tidy(axes: Any) -> None:
@@ -83,7 +68,7 @@ def draw_example(
     _draw_curves(figure.add_subplot(grid[1, 0]), settings, process, episodes, eta)
     _draw_violins(figure.add_subplot(grid[1, 1]), settings, process, eta[-1])
     write_caption(figure, caption(settings), 156)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def write_caption(figure: Any, text: str, width: int) -> None:

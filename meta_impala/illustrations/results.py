@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from meta_impala.errors import UserError
 from meta_impala.illustrations import settings as settings_lib
 from meta_impala.illustrations.processes import ALIASED, BOTTLENECK, NOISE, SIGNAL, make
 from meta_impala.illustrations.settings import DISCOUNT, Settings
-from meta_impala.runtime.run_folder import write_atomically
+from meta_impala.results_folder import write_text
 
 # A "clear" result, as printed and as tested.
 CLEAR_GAP = {"discount": 0.3, "bootstrap": 0.2}
@@ -120,18 +119,6 @@ def write_csv(path: pathlib.Path, header: Sequence[str], rows: Iterable[Sequence
     write_text(path, text.getvalue())
 
 
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file as a whole.
-
-    Raises:
-      UserError: if it cannot be written.
-    """
-    try:
-        write_atomically(path, text)
-    except OSError as error:
-        raise UserError(f"--outdir: cannot write {path} ({error.strerror})") from None
-
-
 def write_final_values(path: pathlib.Path, settings: Settings, final: np.ndarray) -> None:
     """`final_values.csv`: state, kind, seed, value; final is `[T, seeds]`."""
     kinds = make(settings).kinds
@@ -180,24 +167,3 @@ def write_settings(path: pathlib.Path, settings: Settings) -> None:
     """`settings.json`: every switch, by its flag's name."""
     values = {name: getattr(settings, field.name) for name, field in settings_lib.FIELDS.items()}
     write_text(path, json.dumps(values, indent=2) + "\n")
-
-
-def make_outdir(outdir: str | None) -> pathlib.Path:
-    """The folder of the results, made if it is not there.
-
-    Raises:
-      UserError: if none was given, or it cannot be made or written to.
-    """
-    if not outdir:
-        raise UserError("--outdir: must be given, the folder of the results")
-    path = pathlib.Path(outdir).expanduser()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"--outdir={outdir}: cannot be made or written to ({error.strerror})"
-        ) from None
-    return path

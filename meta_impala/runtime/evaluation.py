@@ -211,12 +211,28 @@ def configure_tensorflow() -> None:
 
 
 def load_agent(checkpoints: pathlib.Path, config: Config, description: Description) -> TrainedAgent:
-    """The agent of the newest checkpoint that is whole; training may be writing the next.
+    """The agent of the newest checkpoint; arguments and errors as `load_learner`."""
+    learner, checkpoint = load_learner(checkpoints, config, description)
+    return TrainedAgent(
+        network=learner.state.network,
+        snapshot=learner.snapshot(),
+        frames=int(learner.state.frames.numpy()),
+        checkpoint=checkpoint,
+    )
+
+
+def load_learner(
+    checkpoints: pathlib.Path, config: Config, description: Description
+) -> tuple[Learner, str]:
+    """A learner with all of the newest checkpoint that is whole; training may be writing the next.
 
     Args:
       checkpoints: folder of the checkpoints; nothing in it is touched.
       config: of the run, resolved, network included.
       description: of its environment.
+
+    Returns:
+      The learner, and the name of the checkpoint.
 
     Raises:
       UserError: if there is no checkpoint, or it is of another run, or none is whole.
@@ -224,12 +240,7 @@ def load_agent(checkpoints: pathlib.Path, config: Config, description: Descripti
     learner = Learner(config, description, make_network(config, description))
     identity = identity_of(config, description, learner.state)
     path = restore_for_evaluation(checkpoints, learner.state, identity)
-    return TrainedAgent(
-        network=learner.state.network,
-        snapshot=learner.snapshot(),
-        frames=int(learner.state.frames.numpy()),
-        checkpoint=path.name,
-    )
+    return learner, path.name
 
 
 def with_eta(snapshot: Snapshot, gamma: float, lambda_: float) -> Snapshot:

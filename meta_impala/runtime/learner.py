@@ -180,6 +180,16 @@ def select_columns(batch: Unroll, columns: tf.Tensor) -> Unroll:
     )
 
 
+class UpdateParts(NamedTuple):
+    """What a derivation of `meta_gradient` takes, in its order."""
+
+    parameters: list[tf.Tensor]
+    x: tf.Tensor
+    inner_objective: InnerObjective
+    update_rule: meta_gradient.UpdateRule
+    meta_objective: MetaObjective
+
+
 class Learner:
     """Updates a `LearnerState` from batches."""
 
@@ -314,6 +324,26 @@ class Learner:
             return select_columns(batch, order[count:]), select_columns(batch, order[:count])
         return batch, select_columns(other, order[:count])
 
+    def _inner_parts(self, batch: Unroll, learning_rate: tf.Tensor):
+        """θ, x, J and U, at the state as it is."""
+        parameters, x, slots = _read(
+            [list(self.state.network.trainable_variables), self.state.x, self.state.slots]
+        )
+        rule = self._update_rule(slots, tf.cast(learning_rate, self._dtype))
+        return parameters, x, self._inner_objective(batch, parameters), rule
+
+    def parts(self, batch: Unroll, judges: Unroll, learning_rate: tf.Tensor) -> UpdateParts:
+        """An update on τ judged by τ', at the state as it is, in the parts it is made of.
+
+        Args:
+          batch: τ, tensors `[T+1, B, ...]`.
+          judges: τ', tensors `[T+1, B', ...]`.
+          learning_rate: of U, a scalar.
+        """
+        parameters, x, objective, rule = self._inner_parts(batch, learning_rate)
+        judge = self._meta_objective(judges, parameters, x)
+        return UpdateParts(parameters, x, objective, rule, judge)
+
     # The update itself, plain and with the meta-gradient.
 
     def _update(
@@ -323,24 +353,12 @@ class Learner:
         other: Unroll | None = None,
         order: tf.Tensor | None = None,
     ):
-        parameters, x, slots = _read(
-            [list(self.state.network.trainable_variables), self.state.x, self.state.slots]
-        )
-        rule = self._update_rule(slots, tf.cast(learning_rate, self._dtype))
         if other is None:
-            inner = self._inner_objective(batch, parameters)
-            return self._finish(
-                meta_gradient.inner_step(parameters, x, inner, rule), None, self.config.batch_size
-            )
+            step = meta_gradient.inner_step(*self._inner_parts(batch, learning_rate))
+            return self._finish(step, None, self.config.batch_size)
         assert order is not None
         batch, judges = self._split(batch, other, order)
-        meta_step = self._derivation()(
-            parameters,
-            x,
-            self._inner_objective(batch, parameters),
-            rule,
-            self._meta_objective(judges, parameters, x),
-        )
+        meta_step = self._derivation()(*self.parts(batch, judges, learning_rate))
         return self._finish(meta_step.inner, meta_step, batch.rewards.shape[1])
 
     def _finish(self, step: InnerStep, meta_step: MetaStep | None, columns: int):

@@ -171,7 +171,7 @@ def test_the_tables_hold_the_numbers(tmp_path, bootstrap):
 def test_the_figure_has_six_panels(example, request, monkeypatch):
     explained_figure = pytest.importorskip("meta_impala.illustrations.explained_figure")
     figures = []
-    monkeypatch.setattr(explained_figure, "save", lambda drawn, path: figures.append(drawn))
+    monkeypatch.setattr(explained_figure, "save_figure", lambda drawn, path: figures.append(drawn))
     settings, evidence = request.getfixturevalue(example)
     explained_figure.draw(None, settings, evidence)
     panels = figures[0].axes

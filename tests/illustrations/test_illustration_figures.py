@@ -13,7 +13,7 @@ pytest.importorskip("matplotlib")
 @pytest.fixture
 def saved(monkeypatch):
     figures = []
-    monkeypatch.setattr(figure, "save", lambda drawn, path: figures.append(drawn))
+    monkeypatch.setattr(figure, "save_figure", lambda drawn, path: figures.append(drawn))
     return figures
 
 

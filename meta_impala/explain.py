@@ -1,0 +1,171 @@
+"""Explains where the meta-gradient of a run pushes γ and λ, and why.
+
+    python -m meta_impala.explain --logdir=runs/pong --batches=20
+
+Plays real batches with the newest checkpoint, whose parameters it leaves as they are, and takes the
+meta-gradient of every update apart: by term, by path and by time step, and by who judges. Training
+may go on meanwhile. The result is printed, and written to `explain.md`, `explain.json` and
+`explain.png`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import pathlib
+import signal
+
+import tqdm
+from absl import flags
+
+from meta_impala import __version__, command, results_folder
+from meta_impala.environments import registry
+from meta_impala.errors import UserError
+from meta_impala.trained_run import TrainedRun, open_trained_run
+
+FLAGS = flags.FLAGS
+
+_MAX_SEED = 2**31 - 1
+
+
+def define_flags() -> None:
+    """The flags of this command."""
+    flags.DEFINE_string("logdir", None, "Folder of the run; a running training is not disturbed.")
+    flags.DEFINE_integer("batches", 20, "Batches to explain. Allowed: at least 2.")
+    flags.DEFINE_integer(
+        "warmup",
+        20,
+        "Unrolls played before the first batch, and not looked at: games begin anew. "
+        "Allowed: at least 0.",
+    )
+    flags.DEFINE_integer(
+        "seed", 1, "Seed of games and actions: the same seed and checkpoint give the same numbers."
+    )
+    flags.DEFINE_string(
+        "outdir", None, "Folder of the results. Default: the folder explain in that of the run."
+    )
+    flags.DEFINE_bool("figure", True, "Whether to draw; --nofigure needs no matplotlib.")
+
+
+def _check_flags() -> None:
+    if FLAGS.batches < 2:
+        raise UserError(
+            f"--batches={FLAGS.batches}: must be at least 2 (a standard error needs two)"
+        )
+    if FLAGS.warmup < 0:
+        raise UserError(f"--warmup={FLAGS.warmup}: must be at least 0")
+    if not 0 <= FLAGS.seed <= _MAX_SEED:
+        raise UserError(f"--seed={FLAGS.seed}: must be from 0 to {_MAX_SEED}")
+    if FLAGS.figure and importlib.util.find_spec("matplotlib") is None:
+        raise UserError(
+            "matplotlib is not installed: pip install 'meta_impala[analysis]', or give --nofigure "
+            "for the text and the numbers alone"
+        )
+
+
+def _check_run(run: TrainedRun) -> None:
+    """The run must have a meta-gradient."""
+    path, config = run.folder.config_path, run.config
+    if config.meta_parameters == "none":
+        raise UserError(
+            f"{path}: nothing is learned (meta_parameters is none), so there is no meta-gradient "
+            "to explain; must be a run with --meta_parameters=gamma,lambda, gamma or lambda"
+        )
+    if not config.learned:
+        raise UserError(
+            f"{path}: η is not learned (eta_schedule is {config.eta_schedule}), so there is no "
+            "meta-gradient to explain; must be a run with --eta_schedule=learned"
+        )
+
+
+def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
+    from meta_impala.analysis import meta_gradient_report
+    from meta_impala.runtime import evaluation, meta_gradient_samples
+
+    config, description = run.config, run.description
+    learner, checkpoint = evaluation.load_learner(run.folder.checkpoints, config, description)
+    frames = int(learner.state.frames.numpy())
+    # That of the last update made: at the end of a run the schedule itself stands at 0.
+    frames_per_update = config.batch_size * config.unroll_length * description.action_repeat
+    learning_rate = learner.learning_rate(max(0, frames - frames_per_update))
+    if not learning_rate:
+        raise UserError(
+            f"{run.folder.config_path}: the learning rate is 0 after {frames:,} frames "
+            f"(total_frames is {config.total_frames:,}): an update changes nothing, and there is "
+            "no meta-gradient"
+        )
+    environment = registry.resolve(config.environment).id
+    games = f"{config.batch_size} games × {config.unroll_length} steps"
+    print(f"playing {FLAGS.batches} batches of {environment} with {checkpoint}", flush=True)
+    samples = meta_gradient_samples.samples(
+        learner,
+        description,
+        learning_rate,
+        batches=FLAGS.batches,
+        warmup=FLAGS.warmup,
+        seed=FLAGS.seed,
+    )
+    # `disable=None`: shown on a terminal only.
+    with (
+        contextlib.closing(samples),
+        tqdm.tqdm(
+            samples, total=FLAGS.batches, unit="batch", disable=None, leave=False
+        ) as followed,
+    ):
+        collected = list(followed)
+    result = meta_gradient_report.report(config, collected)
+    text = meta_gradient_report.text(
+        config,
+        f"{environment}, {frames:,} frames trained ({checkpoint}); {FLAGS.batches} batches of "
+        f"{games}, warm-up {FLAGS.warmup}, seed {FLAGS.seed}.",
+        learning_rate,
+        result,
+    )
+    numbers = {
+        "environment": environment,
+        "protocol": config.protocol,
+        "frames_trained": frames,
+        "checkpoint": checkpoint,
+        "batches": FLAGS.batches,
+        "warmup": FLAGS.warmup,
+        "seed": FLAGS.seed,
+        "learning_rate": learning_rate,
+        "judged_by": meta_gradient_samples.judge_of_training(config),
+        "share_of_same_games": meta_gradient_samples.share_of_same_games(config),
+        **meta_gradient_report.to_json(result),
+        "meta_impala_version": __version__,
+    }
+    print("\n" + text)
+    results_folder.write_text(outdir / "explain.md", text)
+    results_folder.write_text(outdir / "explain.json", json.dumps(numbers, indent=2) + "\n")
+    if FLAGS.figure:
+        from meta_impala.analysis import meta_gradient_figure
+
+        meta_gradient_figure.draw(
+            outdir / "explain.png", f"{environment}, {frames:,} frames", result
+        )
+    print(f"written to {outdir}")
+
+
+def main() -> int:
+    """Runs the command; returns its exit code."""
+    # As in `evaluate`: until something is open, an interrupt just leaves.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(command.EXIT_CODE_INTERRUPTED))
+    _check_flags()
+    run = open_trained_run(FLAGS.logdir)
+    _check_run(run)
+    outdir = results_folder.make_outdir(FLAGS.outdir or str(run.folder.path / "explain"))
+    command.import_tensorflow()
+    from meta_impala.runtime import evaluation
+
+    evaluation.configure_tensorflow()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _explain(run, outdir)
+    return 0
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)
