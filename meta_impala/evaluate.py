@@ -23,16 +23,13 @@ from absl import flags
 
 from meta_impala import command
 from meta_impala import config as config_lib
-from meta_impala.analysis import scores
 from meta_impala.config import Config
 from meta_impala.environments import (
-    PROTOCOLS,
     Description,
     UnknownEnvironmentError,
     UnsupportedEnvironmentError,
     registry,
 )
-from meta_impala.environments.atari import MAX_EPISODE_FRAMES
 from meta_impala.environments.base import BatchedEnvironment
 from meta_impala.errors import UserError
 from meta_impala.runtime import agent_file, evaluation_record, game_starts, video
@@ -50,24 +47,6 @@ FLAGS = flags.FLAGS
 _STOP = StopRequest()
 _DEFAULT_NUM_ENVS = 16
 _MAX_SEED = 2**31 - 1
-# The lines of the printed table; evaluation.json has them too, and more.
-_PRINTED = (
-    "environment",
-    "protocol",
-    "starts",
-    "frames_trained",
-    "gamma",
-    "lambda",
-    "episodes",
-    "mean",
-    "standard_error",
-    "median",
-    "min",
-    "max",
-    "human_normalised",
-    "mean_episode_frames",
-)
-_FOUR_DECIMALS = ("gamma", "lambda", "human_normalised")
 
 
 class _PathOrBool(flags.ArgumentParser):
@@ -201,12 +180,14 @@ def _out(folder: RunFolder | None) -> pathlib.Path | None:
         path = pathlib.Path(FLAGS.out).expanduser()
         if path.is_dir() or not path.parent.is_dir():
             raise UserError(f"--out={path}: must be a file in a folder that exists")
+        in_run = RunFolder(path.parent).has_run()
+        if path.suffix != ".json" or (in_run and not path.name.startswith("evaluation")):
+            raise UserError(
+                f"--out={path}: must end in .json, and begin with evaluation in a run's folder, "
+                "where the other names are the training's"
+            )
         return path
-    if folder is None:
-        return None
-    if FLAGS.starts == "human":
-        return folder.evaluation_path.with_name("evaluation_human_starts.json")
-    return folder.evaluation_path
+    return evaluation_record.result_path(folder, FLAGS.starts) if folder else None
 
 
 class Inputs(NamedTuple):
@@ -300,20 +281,12 @@ def _starts(config: Config, description: Description) -> tuple[list[Start], path
 def _definition(inputs: Inputs, agent: TrainedAgent) -> dict[str, Any]:
     """All that a game hangs on."""
     config = inputs.config
-    spec = registry.resolve(config.environment)
     eta = agent.snapshot.eta.numpy()
     # With an η per state the snapshot holds the weights of its logits instead.
     gamma, lambda_ = map(float, eta) if eta.ndim == 1 else (None, None)
-    return {
-        "environment": spec.id,
-        "rom": evaluation_record.rom(spec),
-        "protocol": config.protocol,
-        "starts": FLAGS.starts,
-        "starts_sha256": (
-            evaluation_record.file_digest(inputs.starts_path) if inputs.starts_path else None
-        ),
-        "noops": [_min_noops(config), PROTOCOLS[config.protocol].max_noops] if spec.game else None,
-        "max_episode_frames": MAX_EPISODE_FRAMES if spec.game else None,
+    return evaluation_record.where_games_are_played(
+        config.environment, config.protocol, inputs.starts_path
+    ) | {
         "policy": "stochastic",
         "frames_trained": agent.frames,
         "updates": agent.snapshot.version,
@@ -325,41 +298,6 @@ def _definition(inputs: Inputs, agent: TrainedAgent) -> dict[str, Any]:
         "seed": FLAGS.seed,
         "versions": evaluation_record.versions(),
     }
-
-
-def _min_noops(config: Config) -> int:
-    return min(1, PROTOCOLS[config.protocol].max_noops)
-
-
-def _result(inputs: Inputs, definition: dict[str, Any], games: list[Game]) -> dict[str, Any]:
-    """What is printed and written: the scores, and all that defines them."""
-    games = sorted(games)
-    returns = [game.episode_return for game in games]
-    summary = scores.summarize(returns)
-    constants = "human_start" if FLAGS.starts == "human" else "noop"
-    game_name = registry.resolve(inputs.config.environment).game
-    return {
-        **definition,
-        **summary._asdict(),
-        "human_normalised": scores.human_normalised(game_name, summary.mean, constants),
-        "mean_episode_frames": sum(game.frames for game in games) / len(games),
-        "num_envs": inputs.num_envs,
-        "returns": returns,
-        "episode_frames": [game.frames for game in games],
-    }
-
-
-def _print(result: dict[str, Any]) -> None:
-    width = max(map(len, _PRINTED)) + 1
-    for name in _PRINTED:
-        value = result[name]
-        if value is None:
-            text = "none"
-        elif isinstance(value, float):
-            text = f"{value:,.{4 if name in _FOUR_DECIMALS else 2}f}"
-        else:
-            text = f"{value:,}" if isinstance(value, int) else str(value)
-        print(f"{name + ':':<{width}} {text}")
 
 
 def _write(path: pathlib.Path, result: dict[str, Any]) -> None:
@@ -419,7 +357,7 @@ def _evaluate(inputs: Inputs, agent: TrainedAgent) -> None:
                 inputs.config.environment,
                 1,
                 inputs.config.protocol,
-                min_noops=_min_noops(inputs.config),
+                min_noops=evaluation_record.noops(inputs.config.protocol)[0],
             )
             environments.append(stack.enter_context(contextlib.closing(environment)))
         # `disable=None`: shown on a terminal only.
@@ -437,10 +375,9 @@ def _evaluate(inputs: Inputs, agent: TrainedAgent) -> None:
         except BaseException:
             partial.save()
             raise
-    result = _result(
-        inputs, definition, [game for game in partial.games if game.number < FLAGS.episodes]
-    )
-    _print(result)
+    played = [game for game in partial.games if game.number < FLAGS.episodes]
+    result = evaluation_record.result(definition, played) | {"num_envs": inputs.num_envs}
+    print(evaluation_record.table(result))
     if inputs.out is not None:
         _write(inputs.out, result)
     partial.remove()

@@ -284,6 +284,7 @@ runpy.run_module("meta_impala.evaluate", run_name="__main__", alter_sys=True)
         ("--record_video=here.gif", "ends in .mp4"),
         ("--agent=agent.npz", "--logdir or --agent: one of them"),
         ("--out=/no/such/folder/x", "must be a file in a folder that exists"),
+        ("--out=/tmp/scores.txt", "must end in .json"),
         ("--starts=person", "noop|human"),
         ("--starts=human", "--starts_file: must be given"),
         ("--starts_file=starts.json", "needs --starts=human"),
@@ -291,6 +292,14 @@ runpy.run_module("meta_impala.evaluate", run_name="__main__", alter_sys=True)
 )
 def test_a_bad_flag(trained, argument, message):
     assert message in _refused(f"--logdir={trained}", argument)
+
+
+def test_a_result_never_takes_the_name_of_what_training_owns(trained):
+    before = _files(trained)
+    for name in ("config.json", "status.json", "new.json"):
+        refusal = _refused(f"--logdir={trained}", f"--out={trained / name}")
+        assert "begin with evaluation in a run's folder" in refusal
+    assert _files(trained) == before
 
 
 def test_a_folder_without_a_run_a_checkpoint_or_a_sound_config(trained, tmp_path):

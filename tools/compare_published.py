@@ -20,8 +20,12 @@ from meta_impala.runtime.run_folder import RunFolder
 _OUT = flags.DEFINE_string("out", "comparison", "Folder for report.md, CSV files and pictures.")
 _BASELINE = flags.DEFINE_string(
     "baseline",
-    "impala_deep_noop_200m",
-    "Of the relative improvement per game: a published column, or the label of a variant.",
+    None,
+    "Of the relative improvement per game: a published column, or the label of a variant. Default: "
+    "IMPALA's deep experts, or what comes nearest with the same starts.",
+)
+_STARTS = flags.DEFINE_enum(
+    "starts", "noop", ["noop", "human"], "Which evaluations of the runs are compared."
 )
 _PUBLISHED = flags.DEFINE_string(
     "published", str(published.FOLDER), "Folder of the published tables."
@@ -36,7 +40,7 @@ def main(arguments: list[str]) -> int:
     try:
         if len(arguments) < 2:
             raise UserError("give at least one run folder")
-        found = results.read(RunFolder(path) for path in arguments[1:])
+        found = results.read(map(RunFolder, arguments[1:]), starts=_STARTS.value)
         text = report.make(
             found,
             out,

@@ -38,7 +38,7 @@ _SPEED = flags.DEFINE_float("frames_per_second", 15.0, "Agent steps a second for
 
 
 def _make(environment: str, protocol: str) -> BatchedEnvironment:
-    noops = min(1, PROTOCOLS[protocol].max_noops)
+    noops, _ = evaluation_record.noops(protocol)
     return registry.make(environment, 1, protocol, min_noops=noops)
 
 
@@ -101,6 +101,8 @@ def main(arguments: list[str]) -> int:
         out = pathlib.Path(_OUT.value).expanduser()
         if out.is_dir() or not out.parent.is_dir():
             raise UserError(f"--out={out}: must be a file in a folder that exists")
+        if RunFolder(out.parent).has_run():
+            raise UserError(f"--out={out}: lies in the folder of a run; must be elsewhere")
         if _LOGDIR.value:
             config, recordings, source = _by_agent(RunFolder(_LOGDIR.value))
             environment, protocol = config.environment, config.protocol

@@ -12,12 +12,25 @@ from typing import NamedTuple
 import numpy as np
 
 from meta_impala.analysis import scores, statistics
-from meta_impala.analysis.published import Column, PublishedMedian, constants_for
+from meta_impala.analysis.published import (
+    HUMAN_STARTS,
+    NO_OP,
+    STICKY,
+    Column,
+    PublishedMedian,
+    constants_for,
+)
 from meta_impala.analysis.results import Result, Results
 from meta_impala.errors import UserError
 
 PUBLISHED_GAMES = 57
 _SAME_FRAMES = 0.01  # relative
+# Of the relative improvement, unless another is named; by starts.
+BASELINES = {
+    NO_OP: "impala_deep_noop_200m",
+    HUMAN_STARTS: "rainbow_human_start",
+    STICKY: "cleanba_impala_1A100_10cpu_mean",
+}
 # What a mark on a published number means.
 MARKS = {
     "s": "other starts or sticky actions, or the source does not say",
@@ -254,7 +267,7 @@ def compare(
     results: Results,
     columns: Mapping[str, Column],
     medians: Sequence[PublishedMedian],
-    baseline: str,
+    baseline: str | None = None,
 ) -> Comparison:
     """Compares.
 
@@ -262,17 +275,23 @@ def compare(
       results: at least one.
       columns: the published scores, by name of the column.
       medians: the published medians.
-      baseline: of the relative improvement: a column's name or a variant's label.
+      baseline: of the relative improvement: a column's name or a variant's label; None for
+        IMPALA, or what comes nearest, with the same starts.
 
     Raises:
-      UserError: if there is no result, or no such baseline.
+      UserError: if there is no result, no such baseline, or one with other starts.
     """
     if not results.found:
         raise UserError("; ".join(["none of the runs was evaluated", *results.missing]))
-    if baseline not in columns and baseline not in results.variants:
-        allowed = ", ".join([*results.variants, *columns])
-        raise UserError(f"--baseline={baseline}: must be one of {allowed}")
     starts = next((r.starts for r in results.found if r.game), results.found[0].starts)
+    alike = [name for name, column in columns.items() if column.starts == starts]
+    if baseline is None:
+        baseline = BASELINES[starts]
+    if baseline not in alike and baseline not in results.variants:
+        allowed = ", ".join([*results.variants, *alike])
+        raise UserError(
+            f"--baseline={baseline}: must be one of {allowed} (these runs have {starts})"
+        )
     rows = [
         _game_row(seeds)
         for variant in results.variants

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -50,6 +50,19 @@ def band(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
     return frames, values.mean(axis=0), values.min(axis=0), values.max(axis=0)
 
 
+class _FrameScale(NamedTuple):
+    """In what frames are counted along an axis."""
+
+    size: float
+    label: str
+
+
+def _frame_scale(results: Results) -> _FrameScale:
+    if max(result.frames for result in results.found) < 1_000_000:
+        return _FrameScale(1e3, "environment frames (thousands)")
+    return _FrameScale(1e6, "environment frames (millions)")
+
+
 def _draw(axis: Any, results: Results, variant: str, name: str, column: str, index: int) -> None:
     curves = []
     for result in results.of(variant, name):
@@ -62,9 +75,12 @@ def _draw(axis: Any, results: Results, variant: str, name: str, column: str, ind
         return
     frames, mean, low, high = drawn
     style = _style(index)
-    axis.plot(frames / 1e6, mean, label=variant, linewidth=1.8, **style)
+    scale = _frame_scale(results)
+    frames = frames / scale.size
+    axis.set_xlabel(scale.label)
+    axis.plot(frames, mean, label=variant, linewidth=1.8, **style)
     if len(curves) > 1:
-        axis.fill_between(frames / 1e6, low, high, color=style["color"], alpha=0.2, linewidth=0)
+        axis.fill_between(frames, low, high, color=style["color"], alpha=0.2, linewidth=0)
 
 
 def _legend(figure: Any, axes: Sequence[Any], title: str) -> None:
@@ -103,7 +119,6 @@ def draw_learning_curves(results: Results, out: pathlib.Path) -> None:
             _draw(axis, results, variant, name, "episode_return", index)
         axis.set_title(name, fontsize=11)
         axis.grid(alpha=0.3)
-        axis.set_xlabel("environment frames (millions)")
         axis.set_ylabel("return per game (points,\nmean of last 100 games)")
     for axis in axes[len(results.names) :]:
         axis.remove()
@@ -129,7 +144,6 @@ def draw_meta_parameters(results: Results, out: pathlib.Path) -> None:
                 _draw(axis, results, variant, name, column, index)
             axis.set_title(name, fontsize=11)
             axis.set_ylabel(label)
-            axis.set_xlabel("environment frames (millions)")
             axis.grid(alpha=0.3)
             axis.ticklabel_format(useOffset=False)
     _legend(figure, list(grid.flat), f"γ and λ in training{_several_seeds(results)}")

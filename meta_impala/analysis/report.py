@@ -242,7 +242,8 @@ def terminal(comparison: Comparison) -> str:
     if comparison.improvements:
         parts.append(f"improvement relative to {comparison.baseline}")
         parts.append(improvements_table(comparison))
-    parts.append("\n".join(["what is missing:", *(f"  {line}" for line in comparison.missing)]))
+    if comparison.missing:
+        parts.append("\n".join(["what is missing:", *(f"  {line}" for line in comparison.missing)]))
     if not statistics.rliable_is_installed():
         parts.append(statistics.INSTALL)
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -257,7 +258,9 @@ def markdown(comparison: Comparison, title: str, pictures: Sequence[str] = ()) -
       pictures: names of PNG files beside it.
     """
     count = len({row.game for row in comparison.games if row.game})
-    parts = [f"# {title}", "## What is missing"]
+    parts = [f"# {title}"]
+    if comparison.missing:
+        parts.append("## What is missing")
     if 0 < count < comparison_lib.PUBLISHED_GAMES:
         parts.append(
             f"**These are {count} of {comparison_lib.PUBLISHED_GAMES} games: no aggregate below "
@@ -418,7 +421,7 @@ def write(
 def make(
     found: Results,
     out: pathlib.Path,
-    baseline: str,
+    baseline: str | None,
     title: str,
     *,
     tables: pathlib.Path = published.FOLDER,

@@ -18,6 +18,7 @@ from meta_impala.analysis import scores
 from meta_impala.analysis.published import HUMAN_STARTS, NO_OP, STICKY, constants_for
 from meta_impala.environments import UnknownEnvironmentError, registry
 from meta_impala.errors import UserError
+from meta_impala.runtime import evaluation_record
 from meta_impala.runtime.run_folder import RunFolder
 
 _LETTERS = {"gamma": "γ", "lambda": "λ"}
@@ -181,9 +182,9 @@ def _starts(protocol: str, starts: str) -> str:
     return STICKY if protocol == "machado" else NO_OP
 
 
-def _caveats(evaluation: Mapping[str, Any]) -> tuple[str, ...]:
+def _caveats(evaluation: Mapping[str, Any], game: str | None) -> tuple[str, ...]:
     caveats = []
-    if evaluation["episodes"] < 200:
+    if game and evaluation["episodes"] < 200:
         caveats.append(f"{evaluation['episodes']} games evaluated (published: 200)")
     if evaluation.get("eta_is_from", "checkpoint") != "checkpoint":
         caveats.append("the network was fed another η than it had learned")
@@ -192,11 +193,13 @@ def _caveats(evaluation: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(caveats)
 
 
-def _result(folder: RunFolder, config: Mapping[str, Any], variant: str) -> Result:
+def _result(folder: RunFolder, config: Mapping[str, Any], variant: str, starts: str) -> Result:
     """Raises UserError if there is no sound evaluation."""
-    if not folder.evaluation_path.exists():
-        raise UserError(f"{folder.path}: not evaluated (python -m meta_impala.evaluate)")
-    evaluation = _read_json(folder.evaluation_path)
+    path = evaluation_record.result_path(folder, starts)
+    if not path.exists():
+        how = " --starts=human" if starts == "human" else ""
+        raise UserError(f"{folder.path}: not evaluated (python -m meta_impala.evaluate{how})")
+    evaluation = _read_json(path)
     try:
         try:
             spec = registry.resolve(config["environment"])
@@ -215,19 +218,22 @@ def _result(folder: RunFolder, config: Mapping[str, Any], variant: str) -> Resul
             episodes=int(evaluation["episodes"]),
             mean=float(evaluation["mean"]),
             standard_error=evaluation["standard_error"],
-            caveats=_caveats(evaluation),
+            caveats=_caveats(evaluation, game),
             config=config,
         )
     except KeyError as error:
-        raise UserError(f"{folder.evaluation_path}: has no {error}") from None
+        raise UserError(f"{path}: has no {error}") from None
 
 
-def read(folders: Iterable[RunFolder], labels: Sequence[str] | None = None) -> Results:
+def read(
+    folders: Iterable[RunFolder], labels: Sequence[str] | None = None, starts: str = "noop"
+) -> Results:
     """The results of run folders.
 
     Args:
       folders: of runs; those without an evaluation are reported as missing.
       labels: the variant of each, or None to name them by their settings.
+      starts: whether the evaluations with `noop` or with `human` starts are read.
 
     Raises:
       UserError: if a folder is no run, two runs are the same seed of the same game and variant, or
@@ -239,7 +245,7 @@ def read(folders: Iterable[RunFolder], labels: Sequence[str] | None = None) -> R
     found, missing = [], []
     for folder, config, label in zip(folders, configs, labels, strict=True):
         try:
-            found.append(_result(folder, config, label))
+            found.append(_result(folder, config, label, starts))
         except UserError as error:
             missing.append(str(error))
     _refuse_doubles(found)

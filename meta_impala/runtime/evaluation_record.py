@@ -13,13 +13,14 @@ import json
 import pathlib
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from meta_impala import __version__
-from meta_impala.environments import EnvironmentSpec, atari
+from meta_impala.analysis import scores
+from meta_impala.environments import PROTOCOLS, EnvironmentSpec, atari, registry
 from meta_impala.errors import UserError
-from meta_impala.runtime.run_folder import write_atomically
+from meta_impala.runtime.run_folder import RunFolder, write_atomically
 
 _PACKAGES = ("tensorflow", "numpy", "gymnasium", "ale-py")
 _SECONDS_BETWEEN_SAVES = 2.0
@@ -44,6 +45,39 @@ def file_digest(path: pathlib.Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def result_path(folder: RunFolder, starts: str) -> pathlib.Path:
+    """Where the result of an evaluation lies in a run's folder; `starts` is `noop` or `human`."""
+    path = folder.evaluation_path
+    return path.with_name("evaluation_human_starts.json") if starts == "human" else path
+
+
+def noops(protocol: str) -> tuple[int, int]:
+    """Fewest and most no-ops that an evaluated game of Atari begins with."""
+    most = PROTOCOLS[protocol].max_noops
+    return min(1, most), most
+
+
+def where_games_are_played(
+    environment: str, protocol: str, starts_path: pathlib.Path | None
+) -> dict[str, Any]:
+    """The part of a definition that is not the agent's.
+
+    Args:
+      environment, protocol: of the run.
+      starts_path: file of human starts; None for no-op starts.
+    """
+    spec = registry.resolve(environment)
+    return {
+        "environment": spec.id,
+        "rom": rom(spec),
+        "protocol": protocol,
+        "starts": "human" if starts_path else "noop",
+        "starts_sha256": file_digest(starts_path) if starts_path else None,
+        "noops": list(noops(protocol)) if spec.game else None,
+        "max_episode_frames": atari.MAX_EPISODE_FRAMES if spec.game else None,
+    }
+
+
 class Game(NamedTuple):
     """A full game: its number in the evaluation, raw return, and length in environment frames.
 
@@ -53,6 +87,59 @@ class Game(NamedTuple):
     number: int
     episode_return: float
     frames: int
+
+
+def result(definition: Mapping[str, Any], games: Sequence[Game]) -> dict[str, Any]:
+    """What is written: the scores, and all that defines them."""
+    games = sorted(games)
+    returns = [game.episode_return for game in games]
+    summary = scores.summarize(returns)
+    constants = "human_start" if definition["starts"] == "human" else "noop"
+    game_name = registry.resolve(definition["environment"]).game
+    return {
+        **definition,
+        **summary._asdict(),
+        "human_normalised": scores.human_normalised(game_name, summary.mean, constants),
+        "mean_episode_frames": sum(game.frames for game in games) / len(games),
+        "returns": returns,
+        "episode_frames": [game.frames for game in games],
+    }
+
+
+# The lines of the printed table; the file has them too, and more.
+_PRINTED = (
+    "environment",
+    "protocol",
+    "starts",
+    "frames_trained",
+    "gamma",
+    "lambda",
+    "episodes",
+    "mean",
+    "standard_error",
+    "median",
+    "min",
+    "max",
+    "human_normalised",
+    "mean_episode_frames",
+)
+_FOUR_DECIMALS = ("gamma", "lambda", "human_normalised")
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """What is printed of a result."""
+    width = max(map(len, _PRINTED)) + 1
+    lines = []
+    for name in _PRINTED:
+        value = found[name]
+        if value is None:
+            text = "none"
+        elif isinstance(value, float):
+            text = f"{value:,.{4 if name in _FOUR_DECIMALS else 2}f}"
+        else:
+            text = f"{value:,}" if isinstance(value, int) else str(value)
+        lines.append(f"{name + ':':<{width}} {text}")
+    return "\n".join(lines)
 
 
 class PartialGames:

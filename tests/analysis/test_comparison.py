@@ -205,18 +205,28 @@ def test_runs_that_are_no_atari_have_scores_of_their_own(tmp_path):
 
 def test_unlike_protocols_are_refused(tmp_path):
     sticky = make_run(tmp_path / "m", "Pong", 2, 1.0, evaluation={"protocol": "machado"})
-    human = make_run(tmp_path / "h", "Pong", 3, 1.0, evaluation={"starts": "human"})
     noop = make_run(tmp_path / "n", "Pong", 1, 1.0)
     with pytest.raises(UserError, match="unlike protocols") as error:
         results.read([noop, sticky])
     assert "sticky actions" in str(error.value) and "no-op" in str(error.value)
-    with pytest.raises(UserError, match="unlike protocols"):
-        results.read([noop, human])
-    (result,) = results.read([human]).found
+    compared = comparison.compare(results.read([sticky]), COLUMNS, MEDIANS)
+    assert compared.baseline == "Cleanba IMPALA, 1 A100, 10 CPUs"
+    with pytest.raises(UserError, match="--baseline=impala_deep_noop_200m: .*sticky actions"):
+        comparison.compare(results.read([sticky]), COLUMNS, MEDIANS, "impala_deep_noop_200m")
+
+
+def test_human_starts_have_files_constants_and_published_scores_of_their_own(tmp_path):
+    folder = make_run(tmp_path / "run", "Pong", 1, 1.0, evaluation={"starts": "human"})
+    folder.evaluation_path.rename(folder.path / "evaluation_human_starts.json")
+    assert "not evaluated" in results.read([folder]).missing[0]
+    (result,) = results.read([folder], starts="human").found
     assert result.starts == "human starts"
     assert result.human_normalised == pytest.approx(19.0 / 33.5)
-    compared = comparison.compare(results.read([human]), COLUMNS, MEDIANS, "apex_human_start")
+    compared = comparison.compare(results.read([folder], starts="human"), COLUMNS, MEDIANS)
+    assert compared.baseline == "Rainbow"
     assert "never released" in "\n".join(compared.missing)
+    text = report.terminal(compared)
+    assert "292.9 %" in text and "287.6 %" not in text, "the medians of the same starts"
 
 
 def test_the_same_seed_twice_and_damaged_folders_are_refused(tmp_path):
