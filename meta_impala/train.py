@@ -12,7 +12,7 @@ import dataclasses
 
 from absl import flags
 
-from meta_impala import command
+from meta_impala import command, memory
 from meta_impala import config as config_lib
 from meta_impala.config import Config
 from meta_impala.environments import (
@@ -111,6 +111,7 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
         return 0
     description = _describe(config)
     config = config_lib.resolve_network(config, description.observation_shape)
+    memory.check(config, description)
     folder.save_config(config)
 
     command.import_tensorflow()

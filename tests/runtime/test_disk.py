@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import time
 
 import pytest
 from run_helpers import (
@@ -139,6 +140,17 @@ def test_a_folder_that_may_not_be_written_any_more(tmp_path, what):
     assert "Operation not permitted" in message
     assert read_status(path)["state"] == "failed"
     continues(path)
+
+
+def test_a_slow_disk_is_no_hang(tmp_path, monkeypatch):
+    """Saving takes longer than actors may stand still; they wait for room meanwhile."""
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (time.sleep(0.3), fsync(descriptor)))
+    config = make_config(stall_timeout=1.0, checkpoint_frames=5 * BATCH_FRAMES)
+    started = time.monotonic()
+    assert make_supervisor(tmp_path, config).run() == "finished"
+    assert time.monotonic() - started > 3.0
+    assert not (tmp_path / "stacks.txt").exists()
 
 
 def test_a_file_of_metrics_that_is_no_table_is_kept(tmp_path, capsys):
