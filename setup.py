@@ -51,6 +51,7 @@ setup(
         "tests": [
             "pytest>=8,<10",
             "pytest-timeout>=2.3,<3",
+            "pytest-xdist>=3.6,<4",
             "hypothesis>=6.100,<7",
             "ruff>=0.12,<1",
             "mypy>=1.15,<3",
