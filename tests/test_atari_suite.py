@@ -132,6 +132,14 @@ def test_the_command_line_cuts_a_suite_to_size(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_baseline_that_nobody_knows_is_refused_before_the_training(tmp_path):
+    path = tmp_path / "suite.toml"
+    path.write_text('baseline = "impala_deep_noop_20m"\n' + SUITE)
+    done = _run(str(path), f"--out={tmp_path / 'out'}")
+    assert done.returncode == 2
+    assert "did you mean impala_deep_noop_200m?" in done.stderr
+
+
 def test_nothing_to_report_yet(suite, tmp_path):
     done = _run(*suite, "--report_only")
     assert (done.returncode, done.stdout) == (0, "nothing to report yet: no run was evaluated\n")

@@ -16,7 +16,8 @@ import sys
 
 from absl import app, flags, logging
 
-from meta_impala.analysis import report, results
+from meta_impala import config as config_lib
+from meta_impala.analysis import published, report, results
 from meta_impala.errors import UserError
 from meta_impala.runtime import suite_file, suite_runner
 from meta_impala.runtime.signals import StopRequest
@@ -67,6 +68,18 @@ def _duration(hours: float) -> str:
     return f"{hours:,.1f} hours" if hours >= 1 else f"{math.ceil(60 * hours)} minutes"
 
 
+def _check_baseline(suite: Suite, path: pathlib.Path) -> None:
+    """Before hours of training, not after them."""
+    names = [variant.name for variant in suite.variants]
+    columns = published.read_columns(published.FOLDER)
+    if suite.baseline not in names and suite.baseline not in columns:
+        near = config_lib.nearest(suite.baseline, [*names, *columns])
+        raise UserError(
+            f"{path}: baseline = {suite.baseline}: must be a variant's name or a published "
+            f"column{near}"
+        )
+
+
 def _print_cost(suite: Suite, runs: list[Run]) -> None:
     cost = suite_runner.cost(runs, suite.evaluation, _PARALLEL.value, _SPEED.value)
     print(f"{suite.title}: {suite.question}")
@@ -91,6 +104,10 @@ def _report(suite: Suite, runs: list[Run], out: pathlib.Path) -> None:
     """Makes the report of the runs that were begun; says so if there is nothing to report."""
     begun = [run for run in runs if run.folder.has_run()]
     found = results.read([run.folder for run in begun], labels=[run.variant.label for run in begun])
+    baseline: str | None = suite.baseline_label
+    if baseline not in found.variants and baseline not in published.read_columns(published.FOLDER):
+        found.missing.append(f"the baseline, {baseline}, has no result: a published one serves")
+        baseline = None
     absent = len(runs) - len(begun)
     if absent:
         found.missing.append(f"{absent} of {len(runs)} runs of the suite are not begun")
@@ -98,7 +115,7 @@ def _report(suite: Suite, runs: list[Run], out: pathlib.Path) -> None:
         print("nothing to report yet: no run was evaluated")
         return
     title = f"{suite.title}\n\n{suite.question}".strip()
-    print(report.make(found, out / "report", suite.baseline_label, title))
+    print(report.make(found, out / "report", baseline, title))
     print(f"report written to {out / 'report'}")
 
 
@@ -131,6 +148,7 @@ def main(arguments: list[str]) -> int:
             raise UserError("--out: must be given, the folder of the suite")
         path, out = pathlib.Path(arguments[1]), pathlib.Path(_OUT.value).expanduser().resolve()
         suite = _changed(suite_file.read(path))
+        _check_baseline(suite, path)
         runs = suite_file.expand(suite, path, out)
         if _DRY_RUN.value:
             _print_cost(suite, runs)

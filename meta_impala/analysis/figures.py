@@ -176,6 +176,7 @@ def draw_improvements(comparison: Comparison, out: pathlib.Path) -> None:
         axis.bar_label(axis.containers[0], [f"{value:,.0f} %" for value in values], padding=3)
         axis.axvline(0, color="black", linewidth=0.8)
         axis.margins(x=0.15)
+        axis.set_ylim(-0.7, len(bars) - 0.3)
         axis.set_title(variant, fontsize=11)
         axis.grid(axis="x", alpha=0.3)
     if max(abs(i.value) for i in comparison.improvements) > _LINEAR_UP_TO:

@@ -24,6 +24,7 @@ SHOWN_STICKY = (
     "moolib_impala_1A100_10cpu_mean",
 )
 _ABSENT = "–"
+_MOST_ROWS = 500  # of the long table in the Markdown; the CSV file has them all
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -299,7 +300,9 @@ def markdown(comparison: Comparison, title: str, pictures: Sequence[str] = ()) -
             "## Published medians over all games",
             medians_table(comparison),
             "## Every published score of these games",
-            every_difference_table(comparison),
+            every_difference_table(comparison)
+            if len(comparison.differences) <= _MOST_ROWS
+            else f"{len(comparison.differences):,} rows: see published.csv.",
         ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import sys
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
 from meta_impala import config as config_lib
 from meta_impala.config import Config
-from meta_impala.errors import UserError
+from meta_impala.errors import UserError, warn
 from meta_impala.runtime.run_folder import RunFolder, write_atomically
 
 
@@ -78,7 +77,7 @@ class WeightsAndBiases:
     def _give_up(self, error: Exception) -> None:
         self._run = None
         reason = " ".join(str(error).split())
-        print(f"warning: Weights & Biases: {reason}; the run goes on without it", file=sys.stderr)
+        warn(f"warning: Weights & Biases: {reason}; the run goes on without it")
 
 
 def _record_id(folder: RunFolder) -> str:

@@ -170,6 +170,14 @@ def test_what_is_missing_is_said(runs, tmp_path):
         assert variant in report.terminal(compared)
 
 
+def test_a_table_too_long_to_read_is_left_to_the_csv_file(runs, monkeypatch):
+    compared = comparison.compare(results.read(runs), COLUMNS, MEDIANS, LOW)
+    count = len(compared.differences)
+    assert "| A3C, LSTM" in report.markdown(compared, "Title")
+    monkeypatch.setattr(report, "_MOST_ROWS", count - 1)
+    assert f"{count} rows: see published.csv" in report.markdown(compared, "Title")
+
+
 def test_the_csv_files_say_the_same(runs):
     compared = comparison.compare(results.read(runs), COLUMNS, MEDIANS, LOW)
     tables = {
