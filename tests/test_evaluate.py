@@ -150,6 +150,10 @@ def test_another_eta_and_seed_and_a_single_game(trained, tmp_path):
     assert (written["episodes"], written["num_envs"], written["standard_error"]) == (1, 1, None)
 
 
+def _games_in(partial):
+    return len(json.loads(partial.read_text())["games"]) if partial.exists() else 0
+
+
 def test_an_interrupted_evaluation_is_continued_and_ends_in_the_same_bytes(
     trained, evaluated, tmp_path
 ):
@@ -168,7 +172,7 @@ def test_an_interrupted_evaluation_is_continued_and_ends_in_the_same_bytes(
         try:
             assert process.stdout.readline().startswith("playing 100000000 games")
             deadline = time.monotonic() + 60
-            while not partial.exists() and time.monotonic() < deadline:
+            while _games_in(partial) < 20 and time.monotonic() < deadline:
                 time.sleep(0.1)
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=60)
