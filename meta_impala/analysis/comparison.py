@@ -301,11 +301,13 @@ def compare(
     every = list(columns.values())
     by_variant = normalised_scores(results)
     adaptive, fixed = _adaptive_and_fixed(results)
-    against = [
-        comparison
-        for variant in adaptive
-        if fixed and (comparison := statistics.against_fixed(variant, fixed, by_variant))
-    ]
+    against, apart = [], []
+    for variant in adaptive if fixed else []:
+        found = statistics.against_fixed(variant, fixed, by_variant)
+        if found is not None:
+            against.append(found)
+        elif by_variant[variant]:
+            apart.append(f"{variant}: no game has it and every fixed agent, so nothing to compare")
     return Comparison(
         results=results,
         starts=starts,
@@ -316,5 +318,5 @@ def compare(
         baseline=columns[baseline].agent if baseline in columns else baseline,
         improvements=list(_improvements(rows, baseline, columns)),
         against_fixed=against,
-        missing=_missing(results, rows, 200_000_000),
+        missing=_missing(results, rows, 200_000_000) + apart,
     )

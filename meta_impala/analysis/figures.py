@@ -151,6 +151,10 @@ def draw_meta_parameters(results: Results, out: pathlib.Path) -> None:
     plot.close(figure)
 
 
+def _bar_label(percent: float) -> str:
+    return f"{percent:,.0f} %" if abs(percent) >= 10 else f"{percent:.1f} %"
+
+
 def draw_improvements(comparison: Comparison, out: pathlib.Path) -> None:
     """Relative improvement over the baseline per game, a panel per variant, best game first."""
     plot = pyplot()
@@ -173,7 +177,7 @@ def draw_improvements(comparison: Comparison, out: pathlib.Path) -> None:
         # Better and worse differ in colour and in direction.
         colours = [COLOURS[0] if value >= 0 else COLOURS[1] for value in values]
         axis.barh([bar.game for bar in bars], values, color=colours, height=0.7)
-        axis.bar_label(axis.containers[0], [f"{value:,.0f} %" for value in values], padding=3)
+        axis.bar_label(axis.containers[0], [_bar_label(value) for value in values], padding=3)
         axis.axvline(0, color="black", linewidth=0.8)
         axis.margins(x=0.15)
         axis.set_ylim(-0.7, len(bars) - 0.3)

@@ -151,6 +151,16 @@ def test_the_adaptive_agent_meets_the_best_fixed_gamma(runs):
     assert "better in 1 of 2 games" in report.against_fixed_text(against)
 
 
+def test_agents_without_a_game_in_common_are_not_compared_and_that_is_said(tmp_path):
+    folders = [
+        make_run(tmp_path / "a", "Pong", 1, 1.0),
+        make_run(tmp_path / "b", "Qbert", 1, 1.0, **FIXED),
+    ]
+    compared = comparison.compare(results.read(folders), COLUMNS, MEDIANS)
+    assert compared.against_fixed == []
+    assert f"{META}: no game has it and every fixed agent" in "\n".join(compared.missing)
+
+
 def test_what_is_missing_is_said(runs, tmp_path):
     few = make_run(
         tmp_path / "few", "Qbert", 1, 9.0, evaluation={"episodes": 20, "frames_trained": 10_000_000}
