@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import tensorflow as tf
 import tqdm
+from tensorboard.compat.proto import event_pb2
 
 from meta_impala.errors import one_line, warn
 from meta_impala.runtime.learner import Statistics
@@ -90,6 +91,7 @@ class MetricsWriter:
             # Unbuffered: a row is one call to the kernel.
             self._file = open(csv_path, "ab", buffering=0)  # noqa: SIM115
         with writing(tensorboard), _tensorflow_errors():
+            _mark_start(tensorboard, frames)
             self._tensorboard = tf.summary.create_file_writer(str(tensorboard))
 
     def write(self, row: Row) -> None:
@@ -132,6 +134,24 @@ class MetricsWriter:
             self._file.close()
         with contextlib.suppress(OSError), _tensorflow_errors():
             self._tensorboard.close()
+
+
+def _mark_start(folder: pathlib.Path, frames: int) -> None:
+    """Tells TensorBoard that what earlier event files have after `frames` was lost.
+
+    It takes that from the second mark on: the first is the run's own start.
+    """
+    log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    events = [
+        event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"),
+        event_pb2.Event(wall_time=time.time(), step=frames + 1, session_log=log),
+    ]
+    # Files are read in the order of their names: after the older ones, before that of this start.
+    folder.mkdir(exist_ok=True)
+    path = folder / f"events.out.tfevents.{int(time.time())}.-start.{os.getpid()}"
+    with tf.io.TFRecordWriter(str(path)) as file:
+        for event in events:
+            file.write(event.SerializeToString())
 
 
 def _set_aside_what_is_no_table(path: pathlib.Path) -> None:

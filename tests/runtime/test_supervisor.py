@@ -20,6 +20,7 @@ from run_helpers import (
     read_metrics,
     read_status,
 )
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 from meta_impala.algorithm.meta_parameters import logit
 from meta_impala.config import Config
@@ -150,6 +151,19 @@ def test_rows_after_the_restored_frame_and_torn_rows_are_cut(tmp_path):
     make_supervisor(tmp_path, longer).run()
     frames = [int(row["frames"]) for row in read_metrics(tmp_path)]
     assert frames == [2 * BATCH_FRAMES, 4 * BATCH_FRAMES, 6 * BATCH_FRAMES]
+
+
+def test_tensorboard_too_forgets_what_was_lost(tmp_path):
+    config = make_config(total_frames=8 * BATCH_FRAMES, checkpoint_frames=4 * BATCH_FRAMES)
+    make_supervisor(tmp_path, config).run()
+    # As after a kill: everything but the checkpoint was further.
+    shutil.rmtree(tmp_path / "checkpoints" / f"frames-{8 * BATCH_FRAMES}")
+    make_supervisor(tmp_path, config).run()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    for name in ("episodes", "updates"):
+        steps = [tensor.step for tensor in events.Tensors(name)]
+        assert steps == [BATCH_FRAMES * updates for updates in (2, 4, 6, 8)]
 
 
 def _sabotage(monkeypatch, sabotage) -> None:
