@@ -289,6 +289,12 @@ class MetricsWindow:
         return row
 
 
+def hours(seconds: float) -> str:
+    """Hours, minutes and seconds; also more than a day's."""
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"
+
+
 class Progress:
     """What the user watches: a bar on a terminal, a plain line now and then elsewhere."""
 
@@ -324,9 +330,7 @@ class Progress:
             return
         self._last_line = now
         speed = row["frames_per_second"]
-        left = time.strftime(
-            "%H:%M:%S", time.gmtime(max(0.0, total_frames - row["frames"]) / max(speed, 1e-9))
-        )
+        left = hours(max(0.0, total_frames - row["frames"]) / max(speed, 1e-9))
         print(
             f"{row['frames']:>11,} frames  {speed:>7,.0f} frames/s  return {text}  {eta}  "
             f"{left} left",

@@ -17,7 +17,7 @@ from run_helpers import (
 
 from meta_impala.errors import RunFailed
 from meta_impala.runtime.checkpoint import list_checkpoints, verify
-from meta_impala.runtime.metrics import MetricsWriter
+from meta_impala.runtime.metrics import MetricsWriter, hours
 from meta_impala.runtime.run_folder import RunFolder, write_atomically
 from meta_impala.runtime.signals import StopRequest
 
@@ -160,6 +160,15 @@ def test_a_file_of_metrics_that_is_no_table_is_kept(tmp_path, capsys):
     assert path.read_text("utf-8").startswith("frames,updates,")
     assert (tmp_path / "metrics.csv.damaged").read_bytes() == b"\x00\xffsomething else\n1,2,3\n"
     assert "kept as metrics.csv.damaged" in capsys.readouterr().err
+
+
+def test_the_time_left_may_be_days():
+    assert [hours(seconds) for seconds in (0, 59.9, 3661, 90_000 * 4)] == [
+        "00:00:00",
+        "00:00:59",
+        "01:01:01",
+        "100:00:00",
+    ]
 
 
 def test_a_row_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
