@@ -55,7 +55,7 @@ def train(*flags: str) -> list[str]:
 def test_doubled_suspended_and_left_by_its_terminal(tmp_path):
     """One run: a second trainer is refused, SIGSTOP for longer than the watchdog waits changes
     nothing, and when the terminal is closed it saves and ends as on request."""
-    flags = (*TINY, f"--logdir={tmp_path}", "--total_frames=1000000000", "--stall_timeout=1")
+    flags = (*TINY, f"--logdir={tmp_path}", "--total_frames=1000000000", "--stall_timeout=4")
     child, terminal = pty.fork()  # the child's controlling terminal
     if child == 0:
         os.chdir(ROOT)
@@ -74,7 +74,7 @@ def test_doubled_suspended_and_left_by_its_terminal(tmp_path):
         assert is_locked(tmp_path)
 
         os.kill(child, signal.SIGSTOP)
-        time.sleep(3.0)
+        time.sleep(6.0)
         count = len(rows(tmp_path))
         os.kill(child, signal.SIGCONT)
         wait_for(lambda: len(rows(tmp_path)) > count + 2)

@@ -210,7 +210,7 @@ def test_an_environment_that_hangs_ends_the_run_and_the_threads_are_named(tmp_pa
     release = threading.Event()
     _sabotage(monkeypatch, lambda: release.wait(60))
     # With room for all their blocks, both hang at once.
-    config = make_config(stall_timeout=3.0, queue_capacity=100, total_frames=10**9)
+    config = make_config(stall_timeout=4.0, queue_capacity=100, total_frames=10**9)
     supervisor = make_supervisor(tmp_path, config)
     monkeypatch.setattr("meta_impala.runtime.block_source._JOIN_SECONDS", 0.1)
     started = time.monotonic()
@@ -235,7 +235,7 @@ def test_one_actor_that_hangs_is_found_though_the_other_goes_on(tmp_path, monkey
 
     _sabotage(monkeypatch, hang_once)
     monkeypatch.setattr("meta_impala.runtime.block_source._JOIN_SECONDS", 0.1)
-    config = make_config(stall_timeout=1.0, total_frames=10**9)
+    config = make_config(stall_timeout=4.0, total_frames=10**9)
     with pytest.raises(TimeoutError, match="from actor-[01];") as caught:
         make_supervisor(tmp_path, config).run()
     release.set()
