@@ -10,11 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
 import pytest
 
 from meta_impala import config as config_lib
 from meta_impala.errors import UserError
+from meta_impala.runtime import agent_file, game_starts
 from meta_impala.runtime.folder_lock import is_locked
 from meta_impala.runtime.run_folder import RunFolder
 
@@ -53,7 +55,7 @@ def train(*flags: str) -> list[str]:
 def test_doubled_suspended_and_left_by_its_terminal(tmp_path):
     """One run: a second trainer is refused, SIGSTOP for longer than the watchdog waits changes
     nothing, and when the terminal is closed it saves and ends as on request."""
-    flags = (*TINY, f"--logdir={tmp_path}", "--total_frames=1000000000", "--stall_timeout=1")
+    flags = (*TINY, f"--logdir={tmp_path}", "--total_frames=1000000000", "--stall_timeout=4")
     child, terminal = pty.fork()  # the child's controlling terminal
     if child == 0:
         os.chdir(ROOT)
@@ -72,7 +74,7 @@ def test_doubled_suspended_and_left_by_its_terminal(tmp_path):
         assert is_locked(tmp_path)
 
         os.kill(child, signal.SIGSTOP)
-        time.sleep(3.0)
+        time.sleep(6.0)
         count = len(rows(tmp_path))
         os.kill(child, signal.SIGCONT)
         wait_for(lambda: len(rows(tmp_path)) > count + 2)
@@ -223,6 +225,44 @@ def test_files_of_unbounded_size_are_not_read(tmp_path):
         RunFolder(tmp_path).load_config()
     os.replace(tmp_path / "config.json", tmp_path / "status.json")
     assert RunFolder(tmp_path).read_status() == {}
+
+
+def test_hostile_starts_and_agents(tmp_path):
+    path = tmp_path / "file"
+
+    def refusal(read) -> str:
+        with pytest.raises(UserError) as caught:
+            read()
+        assert str(path) in str(caught.value)
+        return str(caught.value)
+
+    def starts() -> str:
+        return refusal(
+            lambda: game_starts.read_starts(
+                path, environment="ALE/Pong-v5", protocol="impala", num_actions=6
+            )
+        )
+
+    head = {"format": game_starts.FORMAT, "environment": "ALE/Pong-v5", "protocol": "impala"}
+    for start, message in (
+        ({"seed": float("inf"), "actions": [], "observation": ""}, "damaged start"),
+        ({"seed": -1, "actions": [], "observation": ""}, "has the seed -1"),
+        ({"seed": 10**30, "actions": [], "observation": ""}, "has the seed 1000"),
+        ({"seed": 1, "actions": [10**9], "observation": ""}, "has an action outside 0 to 5"),
+        ({"seed": 1, "actions": 3, "observation": ""}, "damaged start"),
+        ([], "damaged start"),
+    ):
+        path.write_text(json.dumps({**head, "starts": [start]}))
+        assert message in starts()
+    with open(path, "wb") as file:
+        file.truncate(10**12)  # sparse
+    assert "bytes" in starts()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("about.npy", b"small")
+        archive.infolist()[0].file_size = 2**31 + 1  # says the file's directory
+    assert "would unpack to" in refusal(lambda: agent_file.read(path))
+    path.write_bytes(b"\x80\x04\x95cposix\nsystem")
+    assert "no exported agent" in refusal(lambda: agent_file.read(path))
 
 
 def test_torture_in_short():

@@ -286,3 +286,5 @@ class ActorThread(threading.Thread):
             pass
         except BaseException as error:  # noqa: BLE001 - whatever it is, the run must hear of it
             self._queue.close(error)
+        finally:
+            self.is_waiting = True  # for nothing any more

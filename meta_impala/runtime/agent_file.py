@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import pathlib
-import zipfile
 from typing import NamedTuple
-
-import numpy as np
 
 from meta_impala import config as config_lib
 from meta_impala.config import Config
 from meta_impala.errors import UserError
+from meta_impala.runtime.arrays import read_arrays
 
 FORMAT = "meta_impala agent, version 1"
 PARAMETERS = "parameters/"
@@ -35,15 +33,15 @@ def read(path: pathlib.Path) -> AgentFile:
       UserError: if it is no such file, or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            about = json.loads(str(file["about"]))
-            saved = json.loads(str(file["config"]))
+        file = read_arrays(path)
+        about = json.loads(str(file["about"]))
+        saved = json.loads(str(file["config"]))
         if about["format"] != FORMAT:
             raise UserError(f'{path}: has the format "{about["format"]}"; must be "{FORMAT}"')
         shape, num_actions = tuple(about["observation_shape"]), int(about["num_actions"])
     except FileNotFoundError:
         raise UserError(f"--agent={path}: there is no such file") from None
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--agent={path}: is no exported agent, or damaged ({reason})") from None
     known = {

@@ -20,10 +20,11 @@ from meta_impala import __version__
 from meta_impala.analysis import scores
 from meta_impala.environments import PROTOCOLS, EnvironmentSpec, atari, registry
 from meta_impala.errors import UserError
-from meta_impala.runtime.run_folder import RunFolder, write_atomically
+from meta_impala.runtime.run_folder import RunFolder, read_bounded, write_atomically
 
 _PACKAGES = ("tensorflow", "numpy", "gymnasium", "ale-py")
 _SECONDS_BETWEEN_SAVES = 2.0
+_MAX_BYTES = 2**28
 
 
 def versions() -> dict[str, str]:
@@ -160,7 +161,7 @@ class PartialGames:
         if path is None:
             return
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(read_bounded(path, _MAX_BYTES))
             if content["definition"] == self._definition:
                 self.games = [Game(int(n), float(r), int(f)) for n, r, f in content["games"]]
 

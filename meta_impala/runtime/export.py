@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import zipfile
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from meta_impala.config import Config
 from meta_impala.environments import Description
 from meta_impala.errors import UserError
 from meta_impala.runtime.agent_file import FORMAT, PARAMETERS
+from meta_impala.runtime.arrays import read_arrays
 from meta_impala.runtime.evaluation import TrainedAgent
 
 
@@ -79,14 +79,13 @@ def load(path: pathlib.Path, config: Config, description: Description) -> Traine
       UserError: if its weights do not fit the network of its config.
     """
     network = make_network(config, description)
-    with np.load(path, allow_pickle=False) as file:
-        about = json.loads(str(file["about"]))
-        names = sorted(name for name in file.files if name.startswith(PARAMETERS))
-        try:
-            arrays = [file[name] for name in names]
-            eta = file["eta"]
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path}: is damaged ({error})") from None
+    try:
+        file = read_arrays(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: is damaged ({error})") from None
+    about = json.loads(str(file["about"]))
+    arrays = [file[name] for name in sorted(file) if name.startswith(PARAMETERS)]
+    eta = file["eta"]
     variables = network.trainable_variables
     shapes = [(tuple(variable.shape), variable.dtype.as_numpy_dtype) for variable in variables]
     found = [(array.shape, array.dtype.type) for array in arrays]

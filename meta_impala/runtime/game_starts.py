@@ -18,10 +18,12 @@ import numpy as np
 
 from meta_impala.environments import BatchedEnvironment
 from meta_impala.errors import UserError
-from meta_impala.runtime.run_folder import write_atomically
+from meta_impala.runtime.run_folder import read_bounded, write_atomically
 
 FORMAT = "meta_impala starts, version 1"
 _DIGITS = 16
+# Some hundred starts in the middle of long games are a hundredth of it.
+_MAX_BYTES = 2**28
 
 
 class Start(NamedTuple):
@@ -111,7 +113,7 @@ def read_starts(
       UserError: if it is no such file, or one of another environment or protocol.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_bounded(path, _MAX_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as a file of starts ({error})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -124,11 +126,13 @@ def read_starts(
             Start(int(row["seed"]), tuple(int(a) for a in row["actions"]), str(row["observation"]))
             for row in content["starts"]
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: has a damaged start ({type(error).__name__}: {error})") from None
     if not starts:
         raise UserError(f"{path}: has no starts")
     for start in starts:
+        if not 0 <= start.seed < 2**31:
+            raise UserError(f"{path}: has the seed {start.seed}; must be from 0 to {2**31 - 1}")
         if not all(0 <= action < num_actions for action in start.actions):
             raise UserError(
                 f"{path}: the start with seed {start.seed} has an action outside 0 to "

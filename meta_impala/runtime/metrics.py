@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import tensorflow as tf
 import tqdm
+from tensorboard.compat.proto import event_pb2
 
 from meta_impala.errors import one_line, warn
 from meta_impala.runtime.learner import Statistics
@@ -90,6 +91,7 @@ class MetricsWriter:
             # Unbuffered: a row is one call to the kernel.
             self._file = open(csv_path, "ab", buffering=0)  # noqa: SIM115
         with writing(tensorboard), _tensorflow_errors():
+            _mark_start(tensorboard, frames)
             self._tensorboard = tf.summary.create_file_writer(str(tensorboard))
 
     def write(self, row: Row) -> None:
@@ -132,6 +134,24 @@ class MetricsWriter:
             self._file.close()
         with contextlib.suppress(OSError), _tensorflow_errors():
             self._tensorboard.close()
+
+
+def _mark_start(folder: pathlib.Path, frames: int) -> None:
+    """Tells TensorBoard that what earlier event files have after `frames` was lost.
+
+    It takes that from the second mark on: the first is the run's own start.
+    """
+    log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    events = [
+        event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"),
+        event_pb2.Event(wall_time=time.time(), step=frames + 1, session_log=log),
+    ]
+    # Files are read in the order of their names: after the older ones, before that of this start.
+    folder.mkdir(exist_ok=True)
+    path = folder / f"events.out.tfevents.{int(time.time())}.-start.{os.getpid()}"
+    with tf.io.TFRecordWriter(str(path)) as file:
+        for event in events:
+            file.write(event.SerializeToString())
 
 
 def _set_aside_what_is_no_table(path: pathlib.Path) -> None:
@@ -269,6 +289,12 @@ class MetricsWindow:
         return row
 
 
+def hours(seconds: float) -> str:
+    """Hours, minutes and seconds; also more than a day's."""
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"
+
+
 class Progress:
     """What the user watches: a bar on a terminal, a plain line now and then elsewhere."""
 
@@ -304,9 +330,7 @@ class Progress:
             return
         self._last_line = now
         speed = row["frames_per_second"]
-        left = time.strftime(
-            "%H:%M:%S", time.gmtime(max(0.0, total_frames - row["frames"]) / max(speed, 1e-9))
-        )
+        left = hours(max(0.0, total_frames - row["frames"]) / max(speed, 1e-9))
         print(
             f"{row['frames']:>11,} frames  {speed:>7,.0f} frames/s  return {text}  {eta}  "
             f"{left} left",

@@ -16,8 +16,9 @@ from run_helpers import (
 )
 
 from meta_impala.errors import RunFailed
+from meta_impala.runtime import checkpoint as checkpoint_lib
 from meta_impala.runtime.checkpoint import list_checkpoints, verify
-from meta_impala.runtime.metrics import MetricsWriter
+from meta_impala.runtime.metrics import MetricsWriter, hours
 from meta_impala.runtime.run_folder import RunFolder, write_atomically
 from meta_impala.runtime.signals import StopRequest
 
@@ -144,12 +145,12 @@ def test_a_folder_that_may_not_be_written_any_more(tmp_path, what):
 
 def test_a_slow_disk_is_no_hang(tmp_path, monkeypatch):
     """Saving takes longer than actors may stand still; they wait for room meanwhile."""
-    fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (time.sleep(0.3), fsync(descriptor)))
-    config = make_config(stall_timeout=1.0, checkpoint_frames=5 * BATCH_FRAMES)
+    flush = checkpoint_lib._flush_file
+    monkeypatch.setattr(checkpoint_lib, "_flush_file", lambda path: (time.sleep(1.5), flush(path)))
+    config = make_config(stall_timeout=4.0, checkpoint_frames=5 * BATCH_FRAMES)
     started = time.monotonic()
     assert make_supervisor(tmp_path, config).run() == "finished"
-    assert time.monotonic() - started > 3.0
+    assert time.monotonic() - started > 12.0
     assert not (tmp_path / "stacks.txt").exists()
 
 
@@ -160,6 +161,15 @@ def test_a_file_of_metrics_that_is_no_table_is_kept(tmp_path, capsys):
     assert path.read_text("utf-8").startswith("frames,updates,")
     assert (tmp_path / "metrics.csv.damaged").read_bytes() == b"\x00\xffsomething else\n1,2,3\n"
     assert "kept as metrics.csv.damaged" in capsys.readouterr().err
+
+
+def test_the_time_left_may_be_days():
+    assert [hours(seconds) for seconds in (0, 59.9, 3661, 90_000 * 4)] == [
+        "00:00:00",
+        "00:00:59",
+        "01:01:01",
+        "100:00:00",
+    ]
 
 
 def test_a_row_is_written_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from run_helpers import (
     read_metrics,
     read_status,
 )
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 from meta_impala.algorithm.meta_parameters import logit
 from meta_impala.config import Config
@@ -152,6 +153,19 @@ def test_rows_after_the_restored_frame_and_torn_rows_are_cut(tmp_path):
     assert frames == [2 * BATCH_FRAMES, 4 * BATCH_FRAMES, 6 * BATCH_FRAMES]
 
 
+def test_tensorboard_too_forgets_what_was_lost(tmp_path):
+    config = make_config(total_frames=8 * BATCH_FRAMES, checkpoint_frames=4 * BATCH_FRAMES)
+    make_supervisor(tmp_path, config).run()
+    # As after a kill: everything but the checkpoint was further.
+    shutil.rmtree(tmp_path / "checkpoints" / f"frames-{8 * BATCH_FRAMES}")
+    make_supervisor(tmp_path, config).run()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    for name in ("episodes", "updates"):
+        steps = [tensor.step for tensor in events.Tensors(name)]
+        assert steps == [BATCH_FRAMES * updates for updates in (2, 4, 6, 8)]
+
+
 def _sabotage(monkeypatch, sabotage) -> None:
     """Lets the 20th step of any environment call `sabotage`."""
     make = registry.make
@@ -196,7 +210,7 @@ def test_an_environment_that_hangs_ends_the_run_and_the_threads_are_named(tmp_pa
     release = threading.Event()
     _sabotage(monkeypatch, lambda: release.wait(60))
     # With room for all their blocks, both hang at once.
-    config = make_config(stall_timeout=3.0, queue_capacity=100, total_frames=10**9)
+    config = make_config(stall_timeout=4.0, queue_capacity=100, total_frames=10**9)
     supervisor = make_supervisor(tmp_path, config)
     monkeypatch.setattr("meta_impala.runtime.block_source._JOIN_SECONDS", 0.1)
     started = time.monotonic()
@@ -221,7 +235,7 @@ def test_one_actor_that_hangs_is_found_though_the_other_goes_on(tmp_path, monkey
 
     _sabotage(monkeypatch, hang_once)
     monkeypatch.setattr("meta_impala.runtime.block_source._JOIN_SECONDS", 0.1)
-    config = make_config(stall_timeout=1.0, total_frames=10**9)
+    config = make_config(stall_timeout=4.0, total_frames=10**9)
     with pytest.raises(TimeoutError, match="from actor-[01];") as caught:
         make_supervisor(tmp_path, config).run()
     release.set()
