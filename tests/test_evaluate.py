@@ -24,7 +24,7 @@ def _command(module, *arguments):
 
 def _run(module, *arguments):
     return subprocess.run(
-        _command(module, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=120
+        _command(module, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=300
     )
 
 
@@ -179,7 +179,7 @@ def test_an_interrupted_evaluation_is_continued_and_ends_in_the_same_bytes(
             while not kept <= _games_of(partial) and time.monotonic() < deadline:
                 time.sleep(0.1)
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=300)
         finally:
             process.kill()
     assert process.returncode == 130
@@ -238,7 +238,7 @@ def test_human_starts_are_recorded_and_replayed(trained, tmp_path):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert recorded.returncode == 0, recorded.stderr
     assert f"5 starts from 4 games written to {file}" in recorded.stdout
@@ -265,7 +265,7 @@ def _refused(*arguments):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert result.returncode == 2, result.stderr
     assert result.stdout == ""

@@ -234,7 +234,7 @@ def _refused(*arguments):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert result.returncode == 2, result.stderr
     assert result.stdout == ""

@@ -30,7 +30,7 @@ def command(*arguments):
 def run(*arguments, python=None):
     start = [sys.executable, "-c", python] if python else command()
     return subprocess.run(
-        [*start, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [*start, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
 
 
@@ -127,7 +127,7 @@ def test_a_mistake_is_one_line_and_quick(arguments, said, tmp_path):
         env={"PYTHONPATH": str(ROOT), "PATH": ""},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert result.returncode == 2, result.stderr
     assert result.stderr.startswith("error: ")
@@ -152,7 +152,7 @@ def test_ctrl_c_leaves_no_traceback_and_no_half_files(after_start, tmp_path):
     if after_start:
         time.sleep(6.0)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "Traceback" not in stderr
     assert list((tmp_path / "out").iterdir()) == []

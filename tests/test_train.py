@@ -87,7 +87,7 @@ def test_a_signal_saves_and_exits_zero_within_ten_seconds(tmp_path, number):
         wait_for_rows(tmp_path, 2)
         started = time.monotonic()
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 0, err
@@ -124,7 +124,7 @@ def test_a_killed_run_continues_from_its_checkpoint(tmp_path):
         wait_for_rows(tmp_path, 5)
     finally:
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
     saved = max(int(path.name.split("-")[1]) for path in tmp_path.glob("checkpoints/frames-*"))
     code, out, err = run(*flags, f"--total_frames={saved + 2000}")
     assert code == 0, err

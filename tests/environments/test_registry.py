@@ -30,7 +30,7 @@ def run_python(code):
         capture_output=True,
         check=False,  # The tests show stderr instead.
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
 
