@@ -19,10 +19,13 @@ class FolderLock:
         """Takes the lock.
 
         Raises:
-          UserError: if another process holds it.
+          UserError: if another process holds it, or it cannot be opened.
         """
         path = folder / FILE_NAME
-        self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be opened ({error.strerror})") from None
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

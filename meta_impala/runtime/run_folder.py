@@ -157,11 +157,10 @@ class RunFolder:
 
     def clean(self) -> None:
         """Removes what a killed trainer left half-written; for the holder of the lock only."""
-        for path in (self.config_path, self.status_path, self.metrics_path):
-            for leftover in self.path.glob(f".{path.name}.*"):
-                leftover.unlink(missing_ok=True)
-        for leftover in self.path.glob(".writable.*"):
-            leftover.unlink(missing_ok=True)
+        for name in ("config.json", "status.json", "metrics.csv", "writable"):
+            for leftover in self.path.glob(f".{name}.*"):
+                with contextlib.suppress(OSError):
+                    leftover.unlink()
 
     def load_config(self) -> Config:
         """The run's config.
@@ -196,8 +195,9 @@ class RunFolder:
                 )
 
     def save_config(self, config: Config) -> None:
-        """Writes `config.json`."""
-        write_atomically(self.config_path, config_lib.to_json(config))
+        """Writes `config.json`. Raises RunFailed if it cannot be written."""
+        with writing(self.config_path):
+            write_atomically(self.config_path, config_lib.to_json(config))
 
     def read_status(self) -> dict[str, Any]:
         """`status.json`, or an empty dict if there is none that can be read."""

@@ -35,3 +35,9 @@ def test_the_second_is_refused_until_the_first_is_killed(tmp_path):
     assert is_locked(tmp_path)
     lock.release()
     assert not is_locked(tmp_path)
+
+
+def test_a_lock_that_cannot_be_opened_is_one_line(tmp_path):
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(UserError, match=r"lock: cannot be opened \(Is a directory\)"):
+        FolderLock(tmp_path)
