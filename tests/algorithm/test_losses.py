@@ -106,19 +106,29 @@ def test_the_inner_objective_is_a_sum_over_time_and_batch():
 
 def test_the_meta_objective_is_the_policy_gradient_term_at_the_reference():
     logits, values, transitions = random_data()
-    loss = meta_objective(logits, values, transitions, constants(), SETTINGS)
+    loss, _ = meta_objective(logits, values, transitions, constants(), SETTINGS)
     _, advantages, _, log_probs = ground_truth(logits, values, transitions, GAMMA, LAMBDA)
     np.testing.assert_allclose(loss, -np.sum(advantages * log_probs))
-    other = meta_objective(logits, values, transitions, constants(0.99, 1.0), SETTINGS)
+    other, _ = meta_objective(logits, values, transitions, constants(0.99, 1.0), SETTINGS)
     assert abs(loss - other) > 1e-2
 
 
-def test_gamma_and_lambda_may_be_given_per_step():
+def test_gamma_and_lambda_may_be_given_per_state():
+    """Those of the first state are of no account: nothing arrives there."""
     logits, values, transitions = random_data()
     scalar, _ = inner_objective(logits, values, transitions, constants(), SETTINGS)
-    full = Eta(*(tf.fill([T, B], value) for value in constants()))
-    per_step, _ = inner_objective(logits, values, transitions, full, SETTINGS)
-    np.testing.assert_allclose(per_step, scalar)
+    for first in (0.0, 1.0):
+        full = Eta(
+            *(
+                tf.concat([tf.fill([1, B], tf.cast(first, value.dtype)), tf.fill([T, B], value)], 0)
+                for value in constants()
+            )
+        )
+        per_state, _ = inner_objective(logits, values, transitions, full, SETTINGS)
+        np.testing.assert_allclose(per_state, scalar)
+    last = Eta(*(tf.concat([part[:-1], 0.5 * part[-1:]], 0) for part in full))
+    other, _ = inner_objective(logits, values, transitions, last, SETTINGS)
+    assert abs(other - scalar) > 1e-3
 
 
 # Gradient: θ acts on J and J' through logits and values only.
@@ -189,7 +199,7 @@ def test_the_meta_gradient_on_the_network_is_equation_14():
     logits, values, transitions = random_data()
     with tf.GradientTape() as tape:
         tape.watch([logits, values])
-        loss = meta_objective(logits, values, transitions, constants(), SETTINGS)
+        loss, _ = meta_objective(logits, values, transitions, constants(), SETTINGS)
     by_logits, by_values = tape.gradient(loss, [logits, values])
     _, advantages, log_probs, _ = ground_truth(logits, values, transitions, GAMMA, LAMBDA)
     d_log_prob = one_hot(transitions.actions) - np.exp(log_probs)
@@ -206,7 +216,7 @@ def test_nothing_reaches_the_reference():
     data = [transitions.rewards, transitions.continues, transitions.behaviour_log_probs]
     with tf.GradientTape() as tape:
         tape.watch([*reference, *data, logits])
-        loss = meta_objective(logits, values, transitions, reference, SETTINGS)
+        loss, _ = meta_objective(logits, values, transitions, reference, SETTINGS)
     *none, by_logits = tape.gradient(loss, [*reference, *data, logits])
     assert none == [None] * 5
     assert by_logits is not None
@@ -214,7 +224,7 @@ def test_nothing_reaches_the_reference():
 
 def test_the_meta_objective_has_no_costs():
     logits, values, transitions = random_data()
-    first = meta_objective(logits, values, transitions, constants(), SETTINGS)
+    first, _ = meta_objective(logits, values, transitions, constants(), SETTINGS)
     other_costs = SETTINGS._replace(baseline_cost=7.0, entropy_cost=5.0)
-    second = meta_objective(logits, values, transitions, constants(), other_costs)
+    second, _ = meta_objective(logits, values, transitions, constants(), other_costs)
     np.testing.assert_array_equal(first, second)

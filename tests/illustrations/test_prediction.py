@@ -31,10 +31,8 @@ def sgd(gradients):
 
 def rmsprop(gradients):
     mean_square = tf.constant(0.3, tf.float64)
-    updates, slots = optimizers.rmsprop(
-        gradients, [mean_square], tf.constant(ALPHA), decay=0.9, epsilon=0.01
-    )
-    return InnerUpdate(updates, slots)
+    rule = optimizers.RMSProp(decay=0.9, epsilon=0.01)
+    return InnerUpdate(*rule.step(gradients, {"mean_squares": [mean_square]}, tf.constant(ALPHA)))
 
 
 RULES = {"sgd": sgd, "rmsprop": rmsprop}
