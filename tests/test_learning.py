@@ -1,7 +1,7 @@
 """Learning: the program reaches a score, as a user would train and evaluate it.
 
-The default suite trains one short Catch run each way; `-m slow` runs what the presets promise (3
-seeds each, some 20 minutes on 2 cores).
+The default suite trains one short Catch run with the meta-gradient; `-m slow` runs what the presets
+promise (3 seeds each, some 20 minutes on 2 cores).
 """
 
 import json
@@ -32,7 +32,7 @@ def evaluation_mean(logdir: pathlib.Path, preset: str, *flags: str) -> float:
     return json.loads((logdir / "evaluation.json").read_text("utf-8"))["mean"]
 
 
-@pytest.mark.parametrize("learned", ["gamma,lambda", "none"])
+@pytest.mark.parametrize("learned", ["gamma,lambda", pytest.param("none", marks=pytest.mark.slow)])
 def test_catch_is_learned_quickly(tmp_path, learned):
     flags = (f"--meta_parameters={learned}", "--total_frames=150000")
     assert evaluation_mean(tmp_path, "catch", *flags) >= 0.9

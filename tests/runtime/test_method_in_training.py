@@ -280,7 +280,7 @@ RUNS = {
     "state": {"meta_parameter_scope": "state", "meta_gradient_paths": "importance_weights"},
     "random": {"eta_schedule": "random"},
     "held out": {"meta_data": "held_out"},
-    "trace": {"trace_decay": 0.9, "trace_curvature": True},
+    "trace": {"trace_decay": 0.9},
     "terms": {
         "meta_baseline_cost": 0.5, "meta_entropy_cost": 0.01, "meta_kl_cost": 1.0,
         "meta_value_head": "reference", "meta_advantage_normalization": "ema",
