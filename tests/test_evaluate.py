@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from command_helpers import refused
 
 from meta_impala import __version__, evaluate
 from meta_impala.errors import UserError
@@ -259,25 +260,7 @@ def test_human_starts_are_recorded_and_replayed(trained, tmp_path):
 
 
 def _refused(*arguments):
-    result = subprocess.run(
-        # Importing TensorFlow would fail.
-        [sys.executable, "-c", _WITHOUT_TENSORFLOW, *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 2, result.stderr
-    assert result.stdout == ""
-    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
-    return result.stderr
-
-
-_WITHOUT_TENSORFLOW = """
-import runpy, sys
-sys.modules["tensorflow"] = None
-runpy.run_module("meta_impala.evaluate", run_name="__main__", alter_sys=True)
-"""
+    return refused("meta_impala.evaluate", *arguments)
 
 
 @pytest.mark.parametrize(

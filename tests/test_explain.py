@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from command_helpers import refused
 from run_helpers import BATCH_FRAMES, files_of, make_config, make_supervisor
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -219,27 +220,9 @@ def test_what_is_written(explained):
 
 # Mistakes, answered in one line, without TensorFlow.
 
-_WITHOUT_TENSORFLOW = """
-import runpy, sys
-sys.modules["tensorflow"] = None
-if sys.argv[-1] == "no matplotlib":
-    sys.modules[sys.argv.pop().removeprefix("no ")] = None
-runpy.run_module("meta_impala.explain", run_name="__main__", alter_sys=True)
-"""
-
 
 def _refused(*arguments):
-    result = subprocess.run(
-        [sys.executable, "-c", _WITHOUT_TENSORFLOW, *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 2, result.stderr
-    assert result.stdout == ""
-    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
-    return result.stderr
+    return refused("meta_impala.explain", *arguments)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import time
 import zipfile
 
 import pytest
+from command_helpers import TINY
 
 from meta_impala import config as config_lib
 from meta_impala.errors import UserError
@@ -21,14 +22,6 @@ from meta_impala.runtime.folder_lock import is_locked
 from meta_impala.runtime.run_folder import RunFolder
 
 ROOT = pathlib.Path(__file__).parents[1]
-TINY = (
-    "--environment=Catch",
-    "--batch_size=8",
-    "--envs_per_actor=8",
-    "--unroll_length=5",
-    "--log_frames=400",
-    "--mlp_sizes=8",
-)
 TIMEOUT = 300.0
 
 

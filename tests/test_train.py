@@ -10,15 +10,8 @@ import sys
 import time
 
 import pytest
+from command_helpers import TINY
 
-TINY = (
-    "--environment=Catch",
-    "--batch_size=8",
-    "--envs_per_actor=8",
-    "--unroll_length=5",
-    "--log_frames=400",
-    "--mlp_sizes=8",
-)
 START_SECONDS = 120.0
 
 

@@ -49,10 +49,9 @@ def _config(row: str) -> Config:
     """The config of a row: the user's, with what the row is about."""
     given = {name: FLAGS[name].value for name in _DEFAULTS} | command.given_config_flags()
     if row.endswith("plain"):
-        given |= {"meta_parameters": "none", "lambda": given.get("lambda")}
+        given["meta_parameters"] = "none"
     if row.startswith("learner_") and row != "learner_plain":
         given["meta_gradient_mode"] = row.removeprefix("learner_")
-    given["log_frames"] = given.get("log_frames", 50_000)
     config = Config(**{config_lib.FIELDS[name].name: value for name, value in given.items()})
     return config_lib.resolve(config)
 

@@ -16,13 +16,14 @@ import sys
 from absl import app, flags
 
 from meta_impala import command
-from meta_impala import config as config_lib
+from meta_impala.config import Config
 from meta_impala.environments import PROTOCOLS, registry
 from meta_impala.environments.base import BatchedEnvironment
 from meta_impala.errors import UserError
 from meta_impala.runtime import evaluation_record, game_starts, start_recorder
 from meta_impala.runtime.game_starts import Start
 from meta_impala.runtime.run_folder import RunFolder
+from meta_impala.trained_run import open_trained_run
 
 _OUT = flags.DEFINE_string("out", "starts.json", "File to write.")
 _ENVIRONMENT = flags.DEFINE_string("environment", "Pong", "What a person plays.")
@@ -58,10 +59,8 @@ def _by_person(environment: str, protocol: str) -> list[start_recorder.Recording
         )
 
 
-def _by_agent(folder: RunFolder) -> tuple[config_lib.Config, list[start_recorder.Recording], str]:
-    config = folder.load_config()
-    description = registry.describe(config.environment, config.protocol)
-    config = config_lib.resolve_network(config, description.observation_shape)
+def _by_agent(logdir: str) -> tuple[Config, list[start_recorder.Recording], str]:
+    folder, config, description = open_trained_run(logdir)
     command.quiet_tensorflow()
     command.import_tensorflow()
     from meta_impala.runtime import evaluation
@@ -104,7 +103,7 @@ def main(arguments: list[str]) -> int:
         if RunFolder(out.parent).has_run():
             raise UserError(f"--out={out}: lies in the folder of a run; must be elsewhere")
         if _LOGDIR.value:
-            config, recordings, source = _by_agent(RunFolder(_LOGDIR.value))
+            config, recordings, source = _by_agent(_LOGDIR.value)
             environment, protocol = config.environment, config.protocol
         else:
             environment, protocol = registry.resolve(_ENVIRONMENT.value).id, _PROTOCOL.value

@@ -301,6 +301,8 @@ def soak(work: pathlib.Path) -> str:
     check(supervisor.run() == "stopped", "it did not run to the end")
 
     rows = samples.rows[: samples.count]
+    table = pathlib.Path(work, "soak.csv")
+    np.savetxt(table, rows, "%.3f", ",", header="minutes,rss_mib,threads,open_files", comments="")
     rows = rows[(rows[:, 0] > _WARM_UP.value) & (rows[:, 0] < _MINUTES.value - 0.5)]
     slope = 10 * float(np.polyfit(rows[:, 0], rows[:, 1], 1)[0])
     metrics = read_metrics(folder.metrics_path)

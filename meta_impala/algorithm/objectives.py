@@ -118,7 +118,7 @@ class InnerObjective:
     def _target_inputs(self, output: Outputs, x: tf.Tensor) -> losses.TargetInputs:
         """V and ρ of the targets: constant in θ, live in η as `paths` says."""
         of_values = self._at_constant_parameters(output, x, TARGET_VALUES, self.paths != RETURNS)
-        if (self.paths == IMPORTANCE_WEIGHTS) == (self.paths != RETURNS) and self.eta_at is None:
+        if self.paths != EMBEDDING and self.eta_at is None:
             return of_values  # one pass serves both
         of_ratios = self._at_constant_parameters(
             output, x, RATIOS, self.paths == IMPORTANCE_WEIGHTS

@@ -32,7 +32,7 @@ from meta_impala.environments import Description
 from meta_impala.errors import RunFailed, UserError, one_line, warn
 from meta_impala.runtime import arrays as arrays_lib
 from meta_impala.runtime.learner import LearnerState
-from meta_impala.runtime.run_folder import flush_folder, read_bounded
+from meta_impala.runtime.run_folder import flush, read_bounded
 
 FORMAT = 2  # 1 had no manifest
 _NAME = re.compile(r"frames-(\d+)")
@@ -153,7 +153,7 @@ class Checkpoints:
             if path.exists():
                 _set_aside(path)
             os.rename(aside, path)
-            flush_folder(self._folder)
+            flush(self._folder)
         except (OSError, tf.errors.OpError, FloatingPointError) as error:
             shutil.rmtree(aside, ignore_errors=True)
             raise RunFailed(f"{path}: cannot be saved ({one_line(error)})") from error
@@ -182,8 +182,8 @@ class Checkpoints:
         (folder / _MANIFEST).write_bytes(content)
         (folder / _MANIFEST_DIGEST).write_bytes(_manifest_digest(content))
         for path in folder.iterdir():
-            _flush_file(path)
-        flush_folder(folder)
+            flush(path)
+        flush(folder)
 
 
 def restore_for_evaluation(
@@ -336,14 +336,6 @@ def _manifest_digest(content: bytes) -> bytes:
 def _digest(path: pathlib.Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush_file(path: pathlib.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: pathlib.Path) -> None:

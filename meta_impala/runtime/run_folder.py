@@ -37,12 +37,12 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
         with contextlib.suppress(OSError):
             aside.unlink()
         raise
-    flush_folder(path.parent)
+    flush(path.parent)
 
 
-def flush_folder(folder: pathlib.Path) -> None:
-    """Makes new names in a folder outlive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def flush(path: pathlib.Path) -> None:
+    """Makes what is in a file, or the names in a folder, outlive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -145,8 +145,10 @@ def test_a_folder_that_may_not_be_written_any_more(tmp_path, what):
 
 def test_a_slow_disk_is_no_hang(tmp_path, monkeypatch):
     """Saving takes longer than actors may stand still; they wait for room meanwhile."""
-    flush = checkpoint_lib._flush_file
-    monkeypatch.setattr(checkpoint_lib, "_flush_file", lambda path: (time.sleep(1.5), flush(path)))
+    flush = checkpoint_lib.flush
+    monkeypatch.setattr(
+        checkpoint_lib, "flush", lambda path: (time.sleep(1.5 * path.is_file()), flush(path))
+    )
     config = make_config(stall_timeout=4.0, checkpoint_frames=5 * BATCH_FRAMES)
     started = time.monotonic()
     assert make_supervisor(tmp_path, config).run() == "finished"
