@@ -31,6 +31,44 @@ def prepare_images(observations: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     return images
 
 
+_FOLD = 4  # stride of the first convolution on Atari's frames
+
+
+def can_fold(observations: tf.Tensor, kernel: int, stride: int) -> bool:
+    """Whether `fold_images` and `fold_kernel` apply to a first convolution of this kind."""
+    shape = observations.shape
+    return (
+        observations.dtype == tf.uint8
+        and is_channels_first(shape[1:])
+        and stride == _FOLD
+        and all(size % _FOLD == 0 for size in (*shape[2:], kernel))
+    )
+
+
+def fold_images(observations: tf.Tensor) -> tf.Tensor:
+    """Space to depth: `[N, C, H, W]` to `[N, H/4, W/4, 16 C]`, both uint8.
+
+    A convolution with stride 4 becomes one with stride 1 on more channels, which is a quarter
+    cheaper on a CPU, and so is the transposition, which moves four bytes at a time.
+    """
+    _, channels, height, width = observations.shape
+    tiles = [-1, channels, height // _FOLD, _FOLD, width // _FOLD, _FOLD]
+    # Four neighbours travel as one "number". Transposing computes nothing, so every bit pattern
+    # arrives as it was; for floats it is 3 times as fast as for integers.
+    quads = tf.bitcast(tf.reshape(observations, tiles), tf.float32)
+    quads = tf.transpose(quads, [0, 2, 4, 1, 3])
+    folded = [-1, height // _FOLD, width // _FOLD, channels * _FOLD * _FOLD]
+    return tf.reshape(tf.bitcast(quads, tf.uint8), folded)
+
+
+def fold_kernel(kernel: tf.Tensor) -> tf.Tensor:
+    """The same convolution on folded images: `[k, k, C, O]` to `[k/4, k/4, 16 C, O]`."""
+    size, _, channels, outputs = kernel.shape
+    tiles = tf.reshape(kernel, [size // _FOLD, _FOLD, size // _FOLD, _FOLD, channels, outputs])
+    tiles = tf.transpose(tiles, [0, 2, 4, 1, 3, 5])
+    return tf.reshape(tiles, [size // _FOLD, size // _FOLD, channels * _FOLD * _FOLD, outputs])
+
+
 class ConvolutionalTorso(snt.Module):
     """Convolutions (valid padding, ReLU), then a fully connected layer with ReLU."""
 
@@ -49,6 +87,7 @@ class ConvolutionalTorso(snt.Module):
         """
         super().__init__(name=name)
         self._dtype = dtype
+        self._first = convolutions[0]
         self._convolutions = [
             snt.Conv2D(channels, kernel, stride, padding="VALID", name=f"conv_{index}")
             for index, (channels, kernel, stride) in enumerate(convolutions)
@@ -56,10 +95,21 @@ class ConvolutionalTorso(snt.Module):
         self._linear = snt.Linear(output_size, name="fc")
 
     def __call__(self, observations: tf.Tensor) -> tf.Tensor:
-        features = prepare_images(observations, self._dtype)
-        for convolution in self._convolutions:
-            features = tf.nn.relu(convolution(features))
-        return tf.nn.relu(self._linear(snt.flatten(features)))
+        first, *others = self._convolutions
+        # The plain convolution makes the variables.
+        if self._folds(observations) and hasattr(first, "w"):
+            images = tf.cast(fold_images(observations), self._dtype)
+            kernel = fold_kernel(first.w) * tf.constant(1.0 / 255.0, self._dtype)
+            features = tf.nn.bias_add(tf.nn.conv2d(images, kernel, 1, "VALID"), first.b)
+        else:
+            features = first(prepare_images(observations, self._dtype))
+        for convolution in others:
+            features = convolution(tf.nn.relu(features))
+        return tf.nn.relu(self._linear(snt.flatten(tf.nn.relu(features))))
+
+    def _folds(self, observations: tf.Tensor) -> bool:
+        _, kernel, stride = self._first
+        return can_fold(observations, kernel, stride)
 
 
 class ResidualBlock(snt.Module):

@@ -9,6 +9,8 @@ from meta_impala.networks.torsos import (
     TORSOS,
     ConvolutionalTorso,
     DeepTorso,
+    can_fold,
+    fold_images,
     is_channels_first,
     prepare_images,
 )
@@ -175,12 +177,50 @@ def test_channels_first_is_recognised():
 
 @pytest.mark.parametrize("name", ["shallow", "nature", "deep"])
 def test_channels_first_and_last_are_the_same_image(name):
-    torso = make(name)
+    torso = make(name, tf.float64)
     last = images()
     first = np.moveaxis(last, -1, 1)
     expected = torso(tf.constant(last)).numpy()
     assert np.any(expected != 0)
-    np.testing.assert_array_equal(torso(tf.constant(first)), expected)
+    np.testing.assert_allclose(torso(tf.constant(first)), expected, rtol=1e-11)
+
+
+def fold(observations):
+    """Space to depth, in NumPy."""
+    count, channels, height, width = observations.shape
+    tiles = observations.reshape(count, channels, height // 4, 4, width // 4, 4)
+    return tiles.transpose(0, 2, 4, 1, 3, 5).reshape(count, height // 4, width // 4, channels * 16)
+
+
+@pytest.mark.parametrize("values", [range(256), (0, 0, 0, 1, 127, 128, 255), (0, 0, 0, 0, 0, 1)])
+def test_every_pattern_of_bytes_survives_folding(values):
+    """Among them those that, as floats, are denormal, infinite or no numbers."""
+    random = np.random.default_rng(0)
+    observations = random.choice(np.array(values, np.uint8), (16, 4, 84, 84))
+    folded = tf.function(fold_images)(tf.constant(observations))
+    np.testing.assert_array_equal(folded, fold(observations))
+
+
+def test_only_bytes_in_the_emulators_layout_are_folded():
+    frames = tf.zeros([1, 4, 84, 84], tf.uint8)
+    assert can_fold(frames, 8, 4)
+    assert not can_fold(frames, 8, 2)
+    assert not can_fold(frames, 6, 4)
+    assert not can_fold(tf.zeros([1, 4, 84, 86], tf.uint8), 8, 4)
+    assert not can_fold(tf.zeros([1, 84, 84, 4], tf.uint8), 8, 4)
+    assert not can_fold(tf.cast(frames, tf.float32), 8, 4)
+
+
+def test_a_folded_convolution_has_the_same_gradient():
+    torso = make("shallow", tf.float64)
+    last = images()
+    gradients = []
+    for observations in (last, np.moveaxis(last, -1, 1)):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(torso(tf.constant(observations)) ** 2)
+        gradients.append(tape.gradient(loss, torso.trainable_variables))
+    for plain, folded in zip(*gradients, strict=True):
+        np.testing.assert_allclose(folded, plain, rtol=1e-9, atol=1e-10)
 
 
 def test_images_are_scaled_to_one():
