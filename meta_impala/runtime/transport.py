@@ -1,4 +1,4 @@
-"""The form in which an unroll travels between processes: each frame once, compressed, losing nothing.
+"""The form in which an unroll travels between processes: each frame once, compressed, lossless.
 
 An Atari observation is a stack of the last four frames, so two that follow each other share three.
 Where that holds only the newest frame travels, as its difference from the frame before; where it
