@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 import time
 
 import psutil
@@ -10,6 +11,10 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # addresses stay those of the loopback device
 
 from ray.cluster_utils import Cluster  # noqa: E402 - Ray reads its variables when it is imported
+
+ROOT = pathlib.Path(__file__).parents[1]
+# The nodes' processes must find the package, and the environments of the tests, as installed.
+PYTHONPATH = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
 
 _NODE = {
     "node_ip_address": "127.0.0.1",
@@ -25,11 +30,16 @@ def make_cluster():
     """A head with room for one actor; nodes are added with `add_node`."""
     # Its shutdown at exit would take SIGTERM over, and be for the main thread only.
     cluster = Cluster(shutdown_at_exit=False)
-    cluster.add_node(num_cpus=1, **_NODE)
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = PYTHONPATH
     try:
+        cluster.add_node(num_cpus=1, **_NODE)
         yield cluster
     finally:
         cluster.shutdown()
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
 
 
 def add_node(cluster: Cluster, num_cpus: int = 1):

@@ -23,7 +23,7 @@ import ray
 from meta_impala.agent import Snapshot
 from meta_impala.config import Config
 from meta_impala.environments import Description
-from meta_impala.errors import RunFailed, one_line, warn
+from meta_impala.errors import RunFailed, UserError, one_line, warn
 from meta_impala.runtime.actor import Restarts, actor_seed
 from meta_impala.runtime.block_source import POLL_SECONDS, QueuedSource
 from meta_impala.runtime.ray_cluster import HeadWatch
@@ -181,6 +181,8 @@ class RaySource(QueuedSource):
         except ray.exceptions.RayTaskError as error:
             self._end_process(slot)
             cause = error.cause if isinstance(error.cause, Exception) else error
+            if isinstance(cause, UserError):  # it will not be otherwise the next time
+                raise RunFailed(f"actor-{slot.index} cannot run where it is: {cause}") from error
             self._restarts.use(slot.index, cause)
             return
         except ray.exceptions.RayError as error:

@@ -27,7 +27,7 @@ def _run(supervisor: Supervisor, stop: StopRequest, script) -> str:
     def beside():
         try:
             script()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again below
             errors.append(error)
         finally:
             stop._event.set()
@@ -104,6 +104,6 @@ def test_processes_and_nodes_come_and_go(tmp_path, cluster):
     ]
     # One more if an actor was sent to the lost node before the cluster knew that it was.
     assert rows[-1]["actor_restarts"] in ("2", "3")
-    # At most 2 actors × 2 unrolls and 2 blocks in the queue, 2 blocks to a batch, and the lookahead.
+    # 2 actors × 2 unrolls and 2 blocks in the queue, 2 blocks to a batch, and the lookahead.
     assert max(float(row["policy_lag"]) for row in rows[:5]) <= (2 * 2 + 2) / 2 + 2
     wait_for(lambda: actor_processes() <= before, "the actors end with the run")
