@@ -17,6 +17,7 @@ COMPARISON = [
     "scipy>=1.13,<2",
     "pandas>=2.2,<3",  # arch, which rliable imports, does not import with pandas 3
 ]
+DISTRIBUTED = ["ray>=2.40,<3"]
 VIDEO = ["imageio-ffmpeg>=0.5,<1", "opencv-python-headless>=4.10,<6"]
 
 setup(
@@ -56,6 +57,7 @@ setup(
             "ruff>=0.12,<1",
             "mypy>=1.15,<3",
             *COMPARISON,
+            *DISTRIBUTED,
             *VIDEO,
         ],
         "analysis": ANALYSIS,
@@ -63,6 +65,6 @@ setup(
         "video": VIDEO,
         "wandb": ["wandb>=0.19,<1"],
         "play": ["pygame>=2.5,<3"],
-        "distributed": [],
+        "distributed": DISTRIBUTED,
     },
 )

@@ -12,6 +12,7 @@ import difflib
 import json
 import math
 import os
+import re
 import typing
 from typing import Any
 
@@ -432,7 +433,39 @@ class Config:
     )
 
     # Actors and queue.
-    num_actors: int = _setting(2, "Actor threads.", source=OURS, low=1, high=1024, on_resume=FREELY)
+    actors: str = _setting(
+        "threads",
+        "Where the actors run: threads of the trainer, or processes on a Ray cluster (pip install "
+        "'meta_impala[distributed]').",
+        source=OURS,
+        choices=("threads", "ray"),
+        on_resume=FREELY,
+    )
+    ray_address: str = _setting(
+        "",
+        "Of --actors=ray. Empty or local: Ray is started on this machine, for this run alone; "
+        "auto: the cluster that this machine belongs to; HOST:PORT: the one with this head.",
+        source=OURS,
+        on_resume=FREELY,
+    )
+    num_actors: int = _setting(
+        2,
+        "Actors: threads (at most 1024) or Ray processes.",
+        source=OURS,
+        low=1,
+        high=65_536,
+        on_resume=FREELY,
+    )
+    unrolls_in_flight: int = _setting(
+        2,
+        "Unrolls that a Ray actor is asked for ahead of their being used; with 1 it waits while "
+        "its unroll travels, more make the policy lag larger.",
+        unit="unrolls",
+        source=OURS,
+        low=1,
+        high=64,
+        on_resume=FREELY,
+    )
     envs_per_actor: int = _setting(
         16,
         "Environments of one actor, stepped and inferred as a batch. It must divide --batch_size "
@@ -465,7 +498,9 @@ class Config:
     max_actor_restarts: int = _setting(
         10,
         "How often, in one start of the program, actors whose environments raise an exception go "
-        "on with new environments; then the run fails.",
+        "on with new environments; then the run fails. A Ray actor whose process or node is lost "
+        "is started again without limit, unless it is lost more often than this without an unroll "
+        "in between.",
         source=OURS,
         low=0,
         high=1_000_000,
@@ -681,6 +716,7 @@ def resolve(config: Config) -> Config:
             f"--meta_parameters={config.meta_parameters} is learned"
         )
     _check_method(config)
+    _check_actors(config)
     larger = max(config.envs_per_actor, config.batch_size)
     if larger % min(config.envs_per_actor, config.batch_size):
         raise UserError(
@@ -741,6 +777,40 @@ def _check_method(config: Config) -> None:
         _check_mixture(config)
     if config.eta_schedule == "random":
         _check_draws(config)
+
+
+_MAX_ACTOR_THREADS = 1024
+_HOST_AND_PORT = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
+
+
+def _check_actors(config: Config) -> None:
+    """Where the actors run."""
+    if config.actors == "threads":
+        if config.num_actors > _MAX_ACTOR_THREADS:
+            raise UserError(
+                f"--num_actors={config.num_actors}: must be at most {_MAX_ACTOR_THREADS} with "
+                "--actors=threads"
+            )
+        if config.ray_address:
+            raise UserError(f"--ray_address={config.ray_address}: must be empty, or --actors=ray")
+        return
+    if config.deterministic:
+        raise UserError(
+            "--deterministic=True: must be False with --actors=ray; processes on a cluster do not "
+            "take turns"
+        )
+    address = config.ray_address
+    if address.startswith("ray://"):
+        raise UserError(
+            f"--ray_address={address}: must be HOST:PORT of the cluster's head, from a machine of "
+            "the cluster; the Ray client is not for streams of data"
+        )
+    match = _HOST_AND_PORT.fullmatch(address)
+    if address not in ("", "local", "auto") and not (match and 0 < int(match[2]) < 65_536):
+        raise UserError(
+            f"--ray_address={address}: must be empty, local, auto or HOST:PORT of the cluster's "
+            "head, for example 10.0.0.1:6379"
+        )
 
 
 def _check_mixture(config: Config) -> None:

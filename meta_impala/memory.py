@@ -25,7 +25,9 @@ def needed_bytes(config: Config, description: Description) -> dict[str, int]:
     size = math.prod(description.observation_shape)
     row = size * description.observation_dtype.itemsize
     rows = config.unroll_length + 1
-    waiting = config.queue_capacity * config.block_size + config.num_actors * config.envs_per_actor
+    waiting = config.queue_capacity * config.block_size
+    if config.actors == "threads" or config.ray_address in ("", "local"):
+        waiting += config.num_actors * config.envs_per_actor
     widths = [size, *config.mlp_widths] if config.network == "mlp" else []
     parameters = sum(a * b for a, b in itertools.pairwise(widths))
     if config.core == "lstm":

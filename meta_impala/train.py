@@ -8,7 +8,9 @@ folder continues the run.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -22,11 +24,14 @@ from meta_impala.environments import (
     registry,
 )
 from meta_impala.errors import RunFailed, UserError
+from meta_impala.runtime import ray_cluster, weights_and_biases
 from meta_impala.runtime import run_folder as run_folder_lib
-from meta_impala.runtime import weights_and_biases
 from meta_impala.runtime.folder_lock import FolderLock
 from meta_impala.runtime.run_folder import RunFolder
 from meta_impala.runtime.signals import StopRequest
+
+if TYPE_CHECKING:
+    from meta_impala.runtime.supervisor import Supervisor
 
 FLAGS = flags.FLAGS
 
@@ -102,6 +107,7 @@ def main() -> int:
 def _train(folder: RunFolder, stop: StopRequest) -> int:
     config = _config_for(folder)
     weights_and_biases.check(config)
+    ray_cluster.check(config)
     config_lib.resolve_frames(config, registry.resolve(config.environment).action_repeat)
     if folder.has_run() and _is_finished(folder, config):
         command.say(
@@ -117,19 +123,27 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
     command.import_tensorflow()
     from meta_impala.runtime.supervisor import Supervisor, configure_tensorflow
 
-    if stop.is_set():  # that took some seconds
-        frames = folder.write_stopped()
-        command.say(
-            f"stopped by {stop.signal_name} after {frames:,} frames, before anything was trained"
-        )
-        return 0
     configure_tensorflow(config)
-    try:
-        supervisor = Supervisor(config, description, folder, stop)
-    except Exception as error:
-        if not isinstance(error, UserError):  # a run that is refused has not failed
-            folder.write_failure(error)
-        raise
+    with contextlib.ExitStack() as stack:
+        if not stop.is_set():  # all that takes some seconds
+            stack.enter_context(ray_cluster.connected(config))
+        if stop.is_set():
+            frames = folder.write_stopped()
+            command.say(
+                f"stopped by {stop.signal_name} after {frames:,} frames, before anything was "
+                "trained"
+            )
+            return 0
+        try:
+            supervisor = Supervisor(config, description, folder, stop)
+        except Exception as error:
+            if not isinstance(error, UserError):  # a run that is refused has not failed
+                folder.write_failure(error)
+            raise
+        return _run(supervisor, config, folder, stop)
+
+
+def _run(supervisor: Supervisor, config: Config, folder: RunFolder, stop: StopRequest) -> int:
     if supervisor.restored_from:
         command.say(f"continuing {folder.path} from {supervisor.frames:,} frames")
     else:

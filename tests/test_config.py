@@ -61,7 +61,16 @@ def test_lambda_and_embedding_follow_from_what_is_learned(learned, start, width)
         ({"meta_parameters": "lambda,gamma"}, "--meta_parameters=lambda,gamma", "gamma,lambda"),
         ({"mlp_sizes": "64,x"}, "--mlp_sizes=64,x", "comma-separated"),
         ({"learner_device": "tpu"}, "--learner_device=tpu", "auto, cpu, gpu"),
-        ({"num_actors": 0}, "--num_actors=0", "[1, 1024]"),
+        ({"num_actors": 0}, "--num_actors=0", "[1, 65536]"),
+        ({"num_actors": 1025}, "--num_actors=1025", "at most 1024 with --actors=threads"),
+        ({"actors": "rey"}, "--actors=rey", "did you mean ray?"),
+        ({"ray_address": "auto"}, "--ray_address=auto", "or --actors=ray"),
+        ({"actors": "ray", "deterministic": True}, "--deterministic=True", "with --actors=ray"),
+        ({"actors": "ray", "ray_address": "ray://h:1"}, "--ray_address=ray://h:1", "HOST:PORT"),
+        ({"actors": "ray", "ray_address": "10.0.0.1"}, "--ray_address=10.0.0.1", "HOST:PORT"),
+        ({"actors": "ray", "ray_address": "h:65536"}, "--ray_address=h:65536", "HOST:PORT"),
+        ({"actors": "ray", "ray_address": "h:0"}, "--ray_address=h:0", "HOST:PORT"),
+        ({"actors": "ray", "unrolls_in_flight": 0}, "--unrolls_in_flight=0", "[1, 64]"),
         ({"seed": 2**31}, f"--seed={2**31}", str(2**31 - 1)),
         ({"total_frames": True}, "--total_frames=True", "int"),
         ({"batch_size": "8"}, "--batch_size='8'", "int"),
@@ -71,6 +80,12 @@ def test_refusals_name_flag_value_and_what_is_allowed(settings, flag, allowed):
     message = _refusal(**settings)
     assert flag in message
     assert allowed in message
+
+
+@pytest.mark.parametrize("address", ["", "local", "auto", "10.0.0.1:6379", "[::1]:6379", "head:1"])
+def test_addresses_of_a_ray_cluster(address):
+    config = resolve(Config(actors="ray", ray_address=address, num_actors=10_000))
+    assert config.ray_address == address
 
 
 def test_fixed_values_may_be_exactly_zero_or_one():

@@ -215,6 +215,30 @@ class Restarts:
         self._lock = threading.Lock()
         self.count = count
 
+    def use(self, actor: int, error: BaseException) -> int:
+        """Counts a restart of an actor whose environment raised `error`.
+
+        Returns:
+          How many there were.
+
+        Raises:
+          BaseException: the error, if no restart is left.
+        """
+        with self._lock:
+            if not self._left:
+                raise error
+            self._left -= 1
+            self.count += 1
+            count = self.count
+        logging.warning(
+            "actor-%d is restarted (%d of --max_actor_restarts=%d): %s",
+            actor,
+            self._limit - self._left,
+            self._limit,
+            "".join(traceback.format_exception(error)).strip(),
+        )
+        return count
+
     def unroll(self, actor: Actor, snapshot: Snapshot) -> Block:
         """`actor.unroll`, by new environments if the old ones raise.
 
@@ -225,19 +249,7 @@ class Restarts:
             try:
                 return actor.unroll(snapshot)
             except (Exception, SystemExit) as error:  # noqa: BLE001 - an environment may raise anything
-                with self._lock:
-                    if not self._left:
-                        raise
-                    self._left -= 1
-                    self.count += 1
-                    count = self.count
-                logging.warning(
-                    "actor-%d is restarted (%d of --max_actor_restarts=%d): %s",
-                    actor.index,
-                    self._limit - self._left,
-                    self._limit,
-                    "".join(traceback.format_exception(error)).strip(),
-                )
+                count = self.use(actor.index, error)
                 num_envs = actor.num_envs
                 seed = actor_seed(self._seed, snapshot.version, actor.index, num_envs, count)
                 actor.replace_environment(self._make_environment, seed)

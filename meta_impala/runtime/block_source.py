@@ -1,4 +1,7 @@
-"""Where the learner's blocks come from: actor threads behind a queue, or actors taking turns."""
+"""Where the learner's blocks come from: actors behind a queue, or actors taking turns.
+
+The actors behind a queue are threads, or processes on a Ray cluster (`ray_actors.py`).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from meta_impala.runtime.trajectory_queue import QueueClosed, TrajectoryQueue
 from meta_impala.runtime.watchdog import Watched
 
 # How often a wait looks up to see whether the user asked to stop.
-_POLL_SECONDS = 0.2
+POLL_SECONDS = 0.2
 _JOIN_SECONDS = 5.0
 # An actor waits for room for as long as the learner takes; whether a run is stalled is for the
 # learner to say, and closing the queue ends the wait.
@@ -46,16 +49,55 @@ class BlockSource(Protocol):
     def close(self) -> None: ...
 
 
-class ThreadedSource:
-    """Actor threads that feed a bounded queue."""
+class QueuedSource:
+    """What sources have in common whose actors run beside the learner: a bounded queue."""
 
-    def __init__(
-        self, actors: list[Actor], config: Config, stop: StopRequest, restarts: Restarts
-    ) -> None:
+    def __init__(self, config: Config, stop: StopRequest) -> None:
         self.looks = 0
         self._stop = stop
         self._stall_timeout = config.stall_timeout
         self._queue: TrajectoryQueue[Block] = TrajectoryQueue(config.queue_capacity)
+
+    def publish(self, snapshot: Snapshot) -> None:
+        # One reference, replaced as a whole: actors see the old snapshot or the new one.
+        self._snapshot = snapshot
+
+    def next_block(self) -> Block:
+        """The oldest block. A wait without end is for the watchdog to end, through `fail`.
+
+        Raises:
+          StopRequested: if the user asked to stop while none came.
+          BaseException: the first exception of an actor, with its own traceback, or that of `fail`.
+        """
+        while True:
+            self.looks += 1
+            if self._stop.is_set():
+                raise StopRequested
+            try:
+                return self._queue.get(POLL_SECONDS)
+            except TimeoutError:
+                continue
+            except QueueClosed:
+                error = self._queue.error
+                assert error is not None, "the queue is closed by its source or by an error"
+                raise error from None
+
+    def fill(self) -> float:
+        """Share of the queue that is full."""
+        return len(self._queue) / self._queue.capacity
+
+    def fail(self, error: BaseException) -> None:
+        """Wakes the learner with this error."""
+        self._queue.close(error)
+
+
+class ThreadedSource(QueuedSource):
+    """Actor threads that feed the queue."""
+
+    def __init__(
+        self, actors: list[Actor], config: Config, stop: StopRequest, restarts: Restarts
+    ) -> None:
+        super().__init__(config, stop)
         self._actors = actors
         self._threads = [
             ActorThread(
@@ -77,34 +119,6 @@ class ThreadedSource:
         for thread in self._threads:
             thread.start()
 
-    def publish(self, snapshot: Snapshot) -> None:
-        # One reference, replaced as a whole: actors see the old snapshot or the new one.
-        self._snapshot = snapshot
-
-    def next_block(self) -> Block:
-        """The oldest block. A wait without end is for the watchdog to end, through `fail`.
-
-        Raises:
-          StopRequested: if the user asked to stop while none came.
-          BaseException: the first exception of an actor, with its own traceback, or that of `fail`.
-        """
-        while True:
-            self.looks += 1
-            if self._stop.is_set():
-                raise StopRequested
-            try:
-                return self._queue.get(_POLL_SECONDS)
-            except TimeoutError:
-                continue
-            except QueueClosed:
-                error = self._queue.error
-                assert error is not None, "the queue is closed by its source or by an error"
-                raise error from None
-
-    def fill(self) -> float:
-        """Share of the queue that is full."""
-        return len(self._queue) / self._queue.capacity
-
     def watched(self) -> Sequence[Watched]:
         return [
             Watched(
@@ -115,10 +129,6 @@ class ThreadedSource:
             )
             for thread in self._threads
         ]
-
-    def fail(self, error: BaseException) -> None:
-        """Wakes the learner with this error."""
-        self._queue.close(error)
 
     def close(self) -> None:
         self._queue.close()

@@ -42,14 +42,23 @@ from meta_impala.runtime.weights_and_biases import WeightsAndBiases
 _LEARNER_EXTRA_SECONDS = 60.0
 
 
-def configure_tensorflow(config: Config) -> None:
-    """Process-wide settings; to be made before the first operation."""
+def configure_tensorflow(config: Config, *, cores: int | None = None) -> None:
+    """Process-wide settings; to be made before the first operation.
+
+    Args:
+      config: of the run.
+      cores: that the process is to use, if that is not all of the machine.
+    """
     for gpu in tf.config.list_physical_devices("GPU"):
         # Leave room for others: by default TensorFlow takes all of a GPU's memory.
         tf.config.experimental.set_memory_growth(gpu, True)
     # Actors and learner already run side by side: threads inside one operation are for the cores
     # that are left over. On 2 cores one thread makes an actor's inference 20 % cheaper.
-    tf.config.threading.set_intra_op_parallelism_threads(max(1, (os.cpu_count() or 1) // 2))
+    tf.config.threading.set_intra_op_parallelism_threads(
+        cores or max(1, (os.cpu_count() or 1) // 2)
+    )
+    if cores:
+        tf.config.threading.set_inter_op_parallelism_threads(cores)
     set_graph_rewrites()
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -267,6 +276,10 @@ class Supervisor:
     def _make_source(self) -> BlockSource:
         """New actors, in new environments with seeds made of (seed, updates)."""
         config = self.config
+        if config.actors == "ray":
+            from meta_impala.runtime.ray_actors import RaySource
+
+            return RaySource(config, self._description, self._stop, self._restarts)
         core_state_size = self.learner.state.network.settings.core_state_size
         actors = []
         for index in range(config.num_actors):

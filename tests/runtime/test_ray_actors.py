@@ -1,0 +1,109 @@
+"""Fault: actors on a real Ray cluster of several nodes, whose processes and nodes are killed."""
+
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+from ray_helpers import actor_processes, add_node, make_cluster, wait_for
+from run_helpers import BATCH_FRAMES, make_config, make_supervisor, read_metrics, read_status
+
+from meta_impala.runtime import ray_cluster
+from meta_impala.runtime.signals import StopRequest
+from meta_impala.runtime.supervisor import Supervisor
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with make_cluster() as cluster:
+        yield cluster
+
+
+def _run(supervisor: Supervisor, stop: StopRequest, script) -> str:
+    """Runs to the end of `script`, which is called beside it."""
+    errors = []
+
+    def beside():
+        try:
+            script()
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            errors.append(error)
+        finally:
+            stop._event.set()
+
+    handler = signal.getsignal(signal.SIGTERM)
+    with ray_cluster.connected(supervisor.config):
+        assert signal.getsignal(signal.SIGTERM) is handler
+        thread = threading.Thread(target=beside)
+        thread.start()
+        try:
+            state = supervisor.run()
+        finally:
+            thread.join()
+    if errors:
+        raise errors[0]
+    return state
+
+
+def test_processes_and_nodes_come_and_go(tmp_path, cluster):
+    """Two actors: a node joins late, a process is killed, a node is killed, another joins."""
+    before = actor_processes()
+    config = make_config(
+        actors="ray", ray_address=cluster.address, total_frames=10**9, unrolls_in_flight=2
+    )
+    stop = StopRequest()
+    supervisor = make_supervisor(tmp_path, config, stop)
+    restarts = supervisor._restarts
+    delivered: list[int] = []
+    fetch = supervisor._fetch
+
+    def recording_fetch(blocks):
+        batch = fetch(blocks)
+        delivered.extend(block.actor for block in batch.blocks)
+        assert all(np.isfinite(block.unroll.observations).all() for block in batch.blocks)
+        return batch
+
+    supervisor._fetch = recording_fetch
+
+    def both_deliver() -> bool:
+        return {0, 1} <= set(delivered)
+
+    def script():
+        wait_for(lambda: delivered, "unrolls of the actor that has room on the head")
+        second = add_node(cluster)
+        wait_for(both_deliver, "unrolls of the other, after a node joined")
+
+        processes = actor_processes() - before
+        assert len(processes) == 2
+        os.kill(min(processes), signal.SIGKILL)
+        wait_for(lambda: restarts.count == 1, "the lost process is noticed")
+        delivered.clear()
+        wait_for(both_deliver, "unrolls of both actors after one was killed")
+        assert len(actor_processes() - before) == 2
+
+        cluster.remove_node(second, allow_graceful=False)
+        wait_for(lambda: restarts.count >= 2, "the lost node is noticed")
+        delivered.clear()
+        updates = supervisor.updates
+        wait_for(lambda: supervisor.updates > updates + 20, "learning with one actor")
+        assert len(set(delivered)) == 1
+
+        add_node(cluster)
+        wait_for(both_deliver, "unrolls of both actors after another node joined")
+
+    assert _run(supervisor, stop, script) == "stopped"
+    status = read_status(tmp_path)
+    assert status["state"] == "stopped"
+    assert status["checkpoint"] == f"frames-{supervisor.frames}"
+    # Frames are those learned from, whatever was lost on the way.
+    assert supervisor.frames == supervisor.updates * BATCH_FRAMES
+    rows = read_metrics(tmp_path)
+    assert [int(row["frames"]) for row in rows] == [
+        2 * BATCH_FRAMES * (index + 1) for index in range(len(rows))
+    ]
+    # One more if an actor was sent to the lost node before the cluster knew that it was.
+    assert rows[-1]["actor_restarts"] in ("2", "3")
+    # 2 actors × 2 unrolls and 2 blocks in the queue, 2 blocks to a batch, and the lookahead.
+    assert max(float(row["policy_lag"]) for row in rows[:5]) <= (2 * 2 + 2) / 2 + 2
+    wait_for(lambda: actor_processes() <= before, "the actors end with the run")
