@@ -243,8 +243,8 @@ class Config:
     meta_gradient_mode: str = _setting(
         "auto",
         "How the meta-gradient is computed: nested_tapes and reverse_over_forward give the same "
-        "number; a trace needs accumulative_trace. auto takes that with a trace, else "
-        "nested_tapes.",
+        "number; a trace needs accumulative_trace. auto takes that with a trace, "
+        "reverse_over_forward with several learners, else nested_tapes.",
         source=OURS,
         choices=("auto", "nested_tapes", "reverse_over_forward", "accumulative_trace"),
     )
@@ -521,6 +521,24 @@ class Config:
         source=OURS,
         on_resume=FREELY,
     )
+    learner_addresses: str = _setting(
+        "",
+        "Several learners share every update: where each of them listens for the others, first "
+        "the one that keeps the run folder. Each has --num_actors actors of its own, and learns "
+        "from its share of --batch_size and --meta_batch_size. Empty for one learner.",
+        unit="host:port, comma-separated",
+        source=OURS,
+        on_resume=FREELY,
+    )
+    learner_index: int = _setting(
+        0,
+        "Which of --learner_addresses this process is. 0 keeps the run folder; the others take "
+        "all settings from it.",
+        source=OURS,
+        low=0,
+        high=1023,
+        on_resume=FREELY,
+    )
 
     # Records.
     checkpoint_minutes: float = _setting(
@@ -560,6 +578,27 @@ class Config:
         source=OURS,
         on_resume=FREELY,
     )
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """`learner_addresses`, one by one; empty for one learner."""
+        return tuple(self.learner_addresses.split(",")) if self.learner_addresses else ()
+
+    @property
+    def num_learners(self) -> int:
+        """N, the learners that share every update."""
+        return max(1, len(self.addresses))
+
+    @property
+    def share(self) -> Config:
+        """The settings of one learner's part of a batch, as of one alone: B/N and B'/N columns."""
+        return dataclasses.replace(
+            self,
+            batch_size=self.batch_size // self.num_learners,
+            meta_batch_size=self.meta_batch_size // self.num_learners,
+            learner_addresses="",
+            learner_index=0,
+        )
 
     @property
     def varied(self) -> tuple[str, ...]:
@@ -609,7 +648,7 @@ class Config:
     @property
     def block_size(self) -> int:
         """Unrolls in one block of the trajectory queue."""
-        return min(self.envs_per_actor, self.batch_size)
+        return min(self.envs_per_actor, self.batch_size // self.num_learners)
 
 
 def flag_name(field: dataclasses.Field) -> str:
@@ -694,7 +733,9 @@ def resolve(config: Config) -> Config:
     if config.eta_embedding_size is None:
         config = dataclasses.replace(config, eta_embedding_size=16 if config.varied else 0)
     if config.meta_gradient_mode == "auto":
-        mode = "accumulative_trace" if config.trace_decay else "nested_tapes"
+        mode = "reverse_over_forward" if config.num_learners > 1 else "nested_tapes"
+        if config.trace_decay:
+            mode = "accumulative_trace"
         config = dataclasses.replace(config, meta_gradient_mode=mode)
     for name, start, low, high in (
         ("gamma", config.gamma, config.gamma_min, config.gamma_max),
@@ -717,11 +758,13 @@ def resolve(config: Config) -> Config:
         )
     _check_method(config)
     _check_actors(config)
-    larger = max(config.envs_per_actor, config.batch_size)
-    if larger % min(config.envs_per_actor, config.batch_size):
+    _check_learners(config)
+    columns = config.share.batch_size
+    if max(config.envs_per_actor, columns) % min(config.envs_per_actor, columns):
+        of_each = " / the number of learners" if config.num_learners > 1 else ""
         raise UserError(
             f"--envs_per_actor={config.envs_per_actor}: must divide --batch_size="
-            f"{config.batch_size} or be a multiple of it"
+            f"{config.batch_size}{of_each} or be a multiple of it"
         )
     try:
         widths = config.mlp_widths
@@ -739,6 +782,65 @@ def resolve(config: Config) -> Config:
             f"--learner_device={config.learner_device}: must be auto, cpu, gpu or gpu:N"
         )
     return config
+
+
+def check_addresses(config: Config) -> None:
+    """Checks where the learners are, and which one this is.
+
+    Raises:
+      UserError: one line with the flag, its value and what is allowed.
+    """
+    addresses, number = config.addresses, config.num_learners
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        if not host or not (port.isascii() and port.isdecimal() and 1 <= int(port[:6]) <= 65_535):
+            raise UserError(
+                f"--learner_addresses={config.learner_addresses}: must be host:port, "
+                "comma-separated, for example 10.0.0.1:2222,10.0.0.2:2222"
+            )
+    if len(set(addresses)) < len(addresses):
+        raise UserError(
+            f"--learner_addresses={config.learner_addresses}: every learner must have an address "
+            "of its own"
+        )
+    if config.learner_index >= number:
+        raise UserError(
+            f"--learner_index={config.learner_index}: must be below the number of "
+            f"--learner_addresses, {number}"
+        )
+
+
+def _check_learners(config: Config) -> None:
+    """Several learners: their shares, and what they cannot do."""
+    check_addresses(config)
+    number = config.num_learners
+    if number == 1:
+        return
+    if config.batch_size % number:
+        raise UserError(
+            f"--batch_size={config.batch_size}: must be a multiple of the number of "
+            f"--learner_addresses, {number}"
+        )
+    if config.learned and config.meta_batch_size % number:
+        raise UserError(
+            f"--meta_batch_size={config.meta_batch_size}: must be a multiple of the number of "
+            f"--learner_addresses, {number}"
+        )
+    if config.learned and config.meta_gradient_mode != "reverse_over_forward":
+        raise UserError(
+            f"--meta_gradient_mode={config.meta_gradient_mode}: must be reverse_over_forward (or "
+            "auto, without --trace_decay) with several --learner_addresses: only its parts add up"
+        )
+    if config.learned and config.meta_advantage_normalization != "none":
+        raise UserError(
+            f"--meta_advantage_normalization={config.meta_advantage_normalization}: must be none "
+            "with several --learner_addresses"
+        )
+    if config.deterministic:
+        raise UserError(
+            "--deterministic=True: needs one learner; must be false with several "
+            "--learner_addresses"
+        )
 
 
 def _check_method(config: Config) -> None:
@@ -887,6 +989,37 @@ def resolve_network(config: Config, observation_shape: tuple[int, ...]) -> Confi
                 f"observations of {config.environment} are {list(observation_shape)}; use mlp"
             )
     return config
+
+
+# What the learners of a run may differ in.
+_OF_A_LEARNER = ("learner_index", "num_actors", "env_threads", "queue_capacity", "learner_device")
+
+
+def join_learners(first: Config, given: dict[str, Any]) -> Config:
+    """The config of another learner than the first: the first one's, and what is its own.
+
+    Args:
+      first: the config of learner 0.
+      given: flag name -> value, of the flags the user gave this one.
+
+    Raises:
+      UserError: naming every other setting that differs.
+    """
+    wanted = resolve(
+        dataclasses.replace(first, **{FIELDS[name].name: value for name, value in given.items()})
+    )
+    names = [name for name in given if name not in _OF_A_LEARNER]
+    different = [
+        f"--{name}={getattr(wanted, FIELDS[name].name)} (it has {before})"
+        for name in names
+        if (before := getattr(first, FIELDS[name].name)) != getattr(wanted, FIELDS[name].name)
+    ]
+    if different:
+        raise UserError(
+            f"--learner_index={wanted.learner_index}: learner 0 has other settings: "
+            f"{', '.join(different)}; must be the same, or left out"
+        )
+    return wanted
 
 
 def to_json(config: Config) -> str:

@@ -4,12 +4,15 @@
 
 The folder holds everything: config, status, metrics, checkpoints. Starting again with the same
 folder continues the run.
+
+Several learners are one such process each: the first (`--learner_index=0`) keeps the folder.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import tempfile
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -91,6 +94,8 @@ def main() -> int:
     """Runs the command; returns its exit code."""
     stop = StopRequest()
     stop.install()
+    if FLAGS.learner_index:
+        return _join_run(stop)
     if not FLAGS.logdir:
         raise UserError("--logdir: must be given, the folder of the run")
     folder = RunFolder(FLAGS.logdir)
@@ -117,25 +122,27 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
         return 0
     description = _describe(config)
     config = config_lib.resolve_network(config, description.observation_shape)
-    memory.check(config, description)
+    memory.check(config.share, description)
     folder.save_config(config)
 
     command.import_tensorflow()
     from meta_impala.runtime.supervisor import Supervisor, configure_tensorflow
 
-    configure_tensorflow(config)
     with contextlib.ExitStack() as stack:
-        if not stop.is_set():  # all that takes some seconds
-            stack.enter_context(ray_cluster.connected(config))
-        if stop.is_set():
-            frames = folder.write_stopped()
-            command.say(
-                f"stopped by {stop.signal_name} after {frames:,} frames, before anything was "
-                "trained"
-            )
-            return 0
+        group = None
         try:
-            supervisor = Supervisor(config, description, folder, stop)
+            if not stop.is_set():  # all that takes some seconds
+                configure_tensorflow(config)
+                stack.enter_context(ray_cluster.connected(config))
+                group = _learners(config, stop)
+            if group is None or stop.is_set():
+                frames = folder.write_stopped()
+                command.say(
+                    f"stopped by {stop.signal_name} after {frames:,} frames, before anything was "
+                    "trained"
+                )
+                return 0
+            supervisor = Supervisor(config, description, folder, stop, group)
         except Exception as error:
             if not isinstance(error, UserError):  # a run that is refused has not failed
                 folder.write_failure(error)
@@ -161,9 +168,68 @@ def _run(supervisor: Supervisor, config: Config, folder: RunFolder, stop: StopRe
         command.say(f"finished after {supervisor.frames:,} frames; results are in {folder.path}")
     else:
         command.say(
-            f"stopped by {stop.signal_name} after {supervisor.frames:,} frames; the same command "
-            "continues the run"
+            f"stopped by {stop.signal_name or 'another learner'} after {supervisor.frames:,} "
+            "frames; the same command continues the run"
         )
+    return 0
+
+
+def _learners(config: Config, stop: StopRequest):
+    """The learners of a run, connected; None if the user asked to stop before all were there."""
+    from meta_impala.runtime import learner_group
+
+    if config.num_learners == 1:
+        return learner_group.ALONE
+    group = _connect(config, stop)
+    if group is not None:
+        learner_group.give_settings(group, config)
+    return group
+
+
+def _connect(config: Config, stop: StopRequest):
+    """The group of several learners, or None if the user asked to stop before all were there."""
+    from meta_impala.runtime import learner_group
+
+    others = [a for i, a in enumerate(config.addresses) if i != config.learner_index]
+    command.say(f"learner {config.learner_index} waits for those at {', '.join(others)}")
+    return learner_group.join(config, stop)
+
+
+def _join_run(stop: StopRequest) -> int:
+    """Any learner but the first: settings and state are the first one's, and no file is kept."""
+    given = command.given_config_flags()
+    if "environment" in given:
+        given["environment"] = _environment_id(given["environment"])
+    where = {name: given[name] for name in ("learner_addresses", "learner_index", "stall_timeout")
+             if name in given}  # fmt: skip
+    config = Config(**where)
+    config_lib.check_addresses(config)
+
+    command.import_tensorflow()
+    from meta_impala.runtime import learner_group
+    from meta_impala.runtime.supervisor import Supervisor, configure_tensorflow
+
+    configure_tensorflow(config)
+    group = _connect(config, stop)
+    if group is None:
+        command.say(f"stopped by {stop.signal_name}, before anything was trained")
+        return 0
+    config = learner_group.take_settings(group, given)
+    config = dataclasses.replace(config, wandb_project="")  # the first one logs
+    description = _describe(config)
+    memory.check(config.share, description)
+    with tempfile.TemporaryDirectory(prefix="meta_impala-learner-") as path:
+        folder = RunFolder(path)
+        supervisor = Supervisor(config, description, folder, stop, group)
+        command.say(
+            f"learner {group.index} of {group.size}: training on {config.environment} from "
+            f"{supervisor.frames:,} frames on"
+        )
+        state = supervisor.run()
+    reason = "finished"
+    if state == run_folder_lib.STOPPED:
+        reason = f"stopped by {stop.signal_name or 'another learner'}"
+    command.say(f"learner {group.index}: {reason} after {supervisor.frames:,} frames")
     return 0
 
 

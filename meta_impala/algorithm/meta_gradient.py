@@ -11,6 +11,10 @@ where P = ∂U/∂g, it is dJ'/dx = −∂/∂x ⟨u, ∇_θ J⟩, and ⟨u, ∇
 J along u. Each is an oracle for the other.
 `accumulative_trace` is equation (4), z ≈ dθ/dx carried from update to update, for μ > 0.
 
+With several learners J and J' are sums of parts, one per learner, and `reduce` adds up what each
+made of its own: ∇_θ J before U (the clip is of the sum), dJ'/dθ' before Pᵀ, and −∂/∂x ⟨u, ∇_θ J⟩.
+An outer tape around a part alone would miss how θ' hangs on the other parts' η.
+
 All three differentiate J by *copies* of θ. An objective that holds the tensors it was given as θ
 itself therefore holds constants; only the trace with curvature looks through them.
 """
@@ -38,6 +42,8 @@ InnerObjective = Callable[[Tensors, tf.Tensor], tuple[tf.Tensor, Any]]
 UpdateRule = Callable[[Tensors], InnerUpdate]
 # θ' -> (J', anything worth keeping)
 MetaObjective = Callable[[Tensors], tuple[tf.Tensor, Any]]
+# One learner's part of some tensors -> their sums over all learners, the same for each.
+Reduce = Callable[[Tensors], list[tf.Tensor]]
 # z: for every entry of x, a list like θ.
 Trace = Sequence[Tensors]
 
@@ -47,7 +53,7 @@ class InnerStep(NamedTuple):
 
     Attributes:
       parameters: θ', in the order of θ.
-      inner_loss: J, a scalar.
+      inner_loss: J, a scalar (of all learners).
       loss_auxiliary: what the inner objective returned beside J.
       update_auxiliary: what the update rule returned beside the updates.
     """
@@ -63,7 +69,7 @@ class MetaStep(NamedTuple):
 
     Attributes:
       inner: the inner update, bit-equal to the one without a meta-gradient.
-      meta_loss: J', a scalar.
+      meta_loss: J', a scalar (of all learners).
       meta_auxiliary: what the meta objective returned beside J'.
       meta_gradient: dJ'/dx, of the shape of x.
       trace: z' of `accumulative_trace`, else None.
@@ -89,6 +95,11 @@ def _updated(parameters: Tensors, updates: Tensors) -> list[tf.Tensor]:
     return [parameter - update for parameter, update in zip(parameters, updates, strict=True)]
 
 
+def alone(parts: Tensors) -> list[tf.Tensor]:
+    """The `Reduce` of a single learner: its part is all there is."""
+    return list(parts)
+
+
 def judged(
     meta_objective: MetaObjective, parameters: Tensors
 ) -> tuple[tf.Tensor, Any, list[tf.Tensor]]:
@@ -100,7 +111,12 @@ def judged(
 
 
 def inner_step(
-    parameters: Tensors, x: tf.Tensor, inner_objective: InnerObjective, update_rule: UpdateRule
+    parameters: Tensors,
+    x: tf.Tensor,
+    inner_objective: InnerObjective,
+    update_rule: UpdateRule,
+    *,
+    reduce: Reduce = alone,
 ) -> InnerStep:
     """θ' = θ − U(∇_θ J): the ordinary update of plain IMPALA, in the open.
 
@@ -109,12 +125,14 @@ def inner_step(
       x: logits of η.
       inner_objective: (θ, x) -> (J, auxiliary).
       update_rule: U.
+      reduce: of the learners that J is a sum over.
     """
     live = _copies(parameters)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(live)
         loss, loss_auxiliary = inner_objective(live, x)
-    updates, update_auxiliary = update_rule(_gradients(tape, loss, live))
+    *gradients, loss = reduce([*_gradients(tape, loss, live), loss])
+    updates, update_auxiliary = update_rule(gradients)
     return InnerStep(_updated(parameters, updates), loss, loss_auxiliary, update_auxiliary)
 
 
@@ -148,17 +166,22 @@ def reverse_over_forward(
     inner_objective: InnerObjective,
     update_rule: UpdateRule,
     meta_objective: MetaObjective,
+    *,
+    reduce: Reduce = alone,
 ) -> MetaStep:
     """The same meta-gradient by reverse mode over forward mode; arguments as `nested_tapes`.
 
     No graph of the backward pass of J is kept. The product with Pᵀ (not P) matters: clip and
     RMSProp each have a symmetric Jacobian, their product has not.
+
+    Args:
+      reduce: of the learners that J and J' are sums over; called three times.
     """
     live = _copies(parameters)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(live)
         loss, loss_auxiliary = inner_objective(live, x)
-    gradients = _gradients(tape, loss, live)
+    *gradients, loss = reduce([*_gradients(tape, loss, live), loss])
 
     with tf.GradientTape(watch_accessed_variables=False) as update_tape:
         update_tape.watch(gradients)
@@ -166,6 +189,7 @@ def reverse_over_forward(
     inner = InnerStep(_updated(parameters, updates), loss, loss_auxiliary, update_auxiliary)
 
     meta_loss, meta_auxiliary, sensitivities = judged(meta_objective, inner.parameters)
+    *sensitivities, meta_loss = reduce([*sensitivities, meta_loss])
     direction = update_tape.gradient(
         list(updates),
         gradients,
@@ -179,7 +203,7 @@ def reverse_over_forward(
         with tf.autodiff.ForwardAccumulator(live, direction) as accumulator:
             again, _ = inner_objective(live, x)
         directional = accumulator.jvp(again, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    (mixed,) = _gradients(x_tape, directional, [x])
+    (mixed,) = reduce(_gradients(x_tape, directional, [x]))
     return MetaStep(inner, meta_loss, meta_auxiliary, -mixed)
 
 

@@ -32,6 +32,7 @@ from meta_impala.algorithm.objectives import Forward, InnerObjective, MetaObject
 from meta_impala.config import Config
 from meta_impala.environments import Description
 from meta_impala.networks.actor_critic import ActorCritic, NetworkInputs
+from meta_impala.runtime.learner_group import ALONE, LearnerGroup
 from meta_impala.runtime.trajectory import Unroll
 
 
@@ -193,13 +194,21 @@ class UpdateParts(NamedTuple):
 class Learner:
     """Updates a `LearnerState` from batches."""
 
-    def __init__(self, config: Config, description: Description, network: ActorCritic) -> None:
+    def __init__(
+        self,
+        config: Config,
+        description: Description,
+        network: ActorCritic,
+        group: LearnerGroup = ALONE,
+    ) -> None:
         """Args:
-        config: resolved.
+        config: resolved; of several learners this one's share.
         description: of the environment.
         network: built; its variables become θ.
+        group: the learners that make every update together.
         """
         self.config = config
+        self._group = group
         self._dtype = network.dtype
         self._meta_parameters = meta_parameters_of(config)
         self._eta_is_drawn = eta_schedule_of(config).is_drawn
@@ -224,9 +233,9 @@ class Learner:
         signature = [batch, tf.TensorSpec([], tf.float32)]
         if config.learned:
             signature += [batch, tf.TensorSpec([config.batch_size], tf.int32)]
-        self.function = tf.function(self._update, input_signature=signature)
+        self.function = group.function(self._update, signature)
         self._frames_per_update = (
-            config.batch_size * config.unroll_length * description.action_repeat
+            group.size * config.batch_size * config.unroll_length * description.action_repeat
         )
 
     def trace(self) -> None:
@@ -305,11 +314,9 @@ class Learner:
                 decay=self.config.trace_decay,
                 curvature=self.config.trace_curvature,
             )
-        modes = {
-            "nested_tapes": meta_gradient.nested_tapes,
-            "reverse_over_forward": meta_gradient.reverse_over_forward,
-        }
-        return modes[self.config.meta_gradient_mode]
+        if self.config.meta_gradient_mode == "reverse_over_forward":
+            return functools.partial(meta_gradient.reverse_over_forward, reduce=self._group.reduce)
+        return meta_gradient.nested_tapes
 
     def _split(self, batch: Unroll, other: Unroll, order: tf.Tensor) -> tuple[Unroll, Unroll]:
         """τ and τ': what is learned from, and the B' trajectories that judge.
@@ -354,7 +361,9 @@ class Learner:
         order: tf.Tensor | None = None,
     ):
         if other is None:
-            step = meta_gradient.inner_step(*self._inner_parts(batch, learning_rate))
+            step = meta_gradient.inner_step(
+                *self._inner_parts(batch, learning_rate), reduce=self._group.reduce
+            )
             return self._finish(step, None, self.config.batch_size)
         assert order is not None
         batch, judges = self._split(batch, other, order)
@@ -388,7 +397,8 @@ class Learner:
                 new.append((state.trace, meta_step.trace))
             if state.moments:
                 new.append((state.moments, list(meta_step.meta_auxiliary)))
-            meta_loss = meta_step.meta_loss / (config.unroll_length * config.meta_batch_size)
+            judging_steps = config.unroll_length * config.meta_batch_size * self._group.size
+            meta_loss = meta_step.meta_loss / judging_steps
             meta_norm = clipped.norm
             for index, name in enumerate(config.learned):
                 # Of the bias, the last row, where η belongs to the state.
@@ -399,20 +409,10 @@ class Learner:
         scalars = [step.inner_loss, norm] + ([] if meta_step is None else [meta_loss, meta_norm])
         applied = _are_finite([*scalars, *(value for _, value in _pairs(new))])
 
-        def apply():
-            for variable, value in _pairs(new):
-                variable.assign(value)
-            return tf.constant(True)
-
-        # An update that is not finite changes nothing; its frames count as learned from.
-        tf.cond(applied, apply, lambda: tf.constant(False))
-        state.updates.assign_add(1)
-        state.frames.assign_add(self._frames_per_update)
-
         parts, eta = step.loss_auxiliary
         steps = config.unroll_length * columns
         statistics = Statistics(
-            inner_loss=step.inner_loss / steps,
+            inner_loss=step.inner_loss / (steps * self._group.size),
             policy_loss=parts.policy_loss / steps,
             value_loss=parts.value_loss / steps,
             entropy=parts.entropy / steps,
@@ -429,8 +429,21 @@ class Learner:
             x_step_gamma=by_name["step_gamma"],
             x_step_lambda=by_name["step_lambda"],
         )
+        vector = self._group.mean(tf.stack([tf.cast(value, tf.float32) for value in statistics]))
+
+        def apply():
+            for variable, value in _pairs(new):
+                variable.assign(value)
+            return tf.constant(True)
+
+        # After the last word from the other learners: an update that loses them changes nothing.
+        with tf.control_dependencies([vector]):
+            # One that is not finite changes nothing either; its frames count as learned from.
+            tf.cond(applied, apply, lambda: tf.constant(False))
+            state.updates.assign_add(1)
+            state.frames.assign_add(self._frames_per_update)
         return (
-            tf.stack([tf.cast(value, tf.float32) for value in statistics]),
+            vector,
             _read(list(state.network.trainable_variables)),
             self._eta_of_snapshot(state.x.read_value()),
         )
@@ -455,7 +468,8 @@ class Learner:
 
         The first B' trajectories in this order are those that judge.
         """
-        generator = np.random.default_rng([self.config.seed, updates])
+        of_learner = [self._group.index] if self._group.index else []
+        generator = np.random.default_rng([self.config.seed, updates, *of_learner])
         return generator.permutation(self.config.batch_size).astype(np.int32)
 
     def update(
@@ -470,13 +484,17 @@ class Learner:
           frames: frames learned from so far.
 
         Returns:
-          Statistics of the update and the snapshot after it.
+          Statistics of the update (of all learners) and the snapshot after it.
+
+        Raises:
+          LearnerLost: if another learner cannot be reached; nothing was changed then.
         """
         arguments = [batch, tf.constant(self.learning_rate(frames), tf.float32)]
         if self.config.learned:
             arguments += [other, tf.constant(self.column_order(updates))]
-        vector, parameters, eta = self.function(*arguments)
-        statistics = Statistics(*vector.numpy().tolist())
+        with self._group.reaching():
+            vector, parameters, eta = self.function(*arguments)
+            statistics = Statistics(*vector.numpy().tolist())
         return statistics, self._to_snapshot(updates + 1, parameters, eta)
 
     def snapshot(self) -> Snapshot:

@@ -31,6 +31,7 @@ from meta_impala.runtime.block_source import (
 )
 from meta_impala.runtime.checkpoint import Checkpoints, identity_of
 from meta_impala.runtime.learner import Learner, Statistics
+from meta_impala.runtime.learner_group import ALONE, LearnerGroup, LearnerLost
 from meta_impala.runtime.metrics import MetricsWindow, MetricsWriter, Progress
 from meta_impala.runtime.run_folder import RunFolder
 from meta_impala.runtime.signals import StopRequest
@@ -83,7 +84,7 @@ def learner_device(config: Config) -> str:
       UserError: if a GPU is asked for that TensorFlow does not see.
     """
     name = config.learner_device.lower()
-    gpus = tf.config.list_logical_devices("GPU")
+    gpus = tf.config.list_physical_devices("GPU")  # of this machine, and no other learner's
     if name == "auto":
         return "GPU:0" if gpus else "CPU:0"
     kind, _, index = name.partition(":")
@@ -128,21 +129,32 @@ class Supervisor:
     """
 
     def __init__(
-        self, config: Config, description: Description, folder: RunFolder, stop: StopRequest
+        self,
+        config: Config,
+        description: Description,
+        folder: RunFolder,
+        stop: StopRequest,
+        group: LearnerGroup = ALONE,
     ) -> None:
         """Args:
         config: resolved, network included.
         description: of the environment.
         folder: prepared, its config saved.
         stop: set when the user asks the run to stop.
+        group: the learners of this run. The first keeps the folder; what another would write goes
+            into a folder that nobody keeps, and its state is the first one's.
         """
         self.config = config
         self.folder = folder
+        self._group = group
+        self._share = config.share
         self._stop = stop
+        # Several learners stop after the same update: none may leave while the others wait for it.
+        self._stop_waiting = stop if group.size == 1 else StopRequest()
         self._description = description
         with memory_errors(), tf.device(learner_device(config)):
             network = make_network(config, description)
-            self.learner = Learner(config, description, network)
+            self.learner = Learner(self._share, description, network, group)
         self._checkpoints = Checkpoints(
             folder.checkpoints,
             self.learner.state,
@@ -150,6 +162,7 @@ class Supervisor:
             identity_of(config, description, self.learner.state),
         )
         saved = self._checkpoints.restore_latest()
+        group.take_from_first(self.learner.state.variables)
         self.restored_from = str(saved.path) if saved else None
         self.frames = int(self.learner.state.frames.numpy())
         self.updates = int(self.learner.state.updates.numpy())
@@ -252,6 +265,7 @@ class Supervisor:
                 self._save_after_failure(writer)
                 raise
             self._source.close()
+            self._group.close()
             self._save(writer)
         return run_folder_lib.FINISHED if finished else run_folder_lib.STOPPED
 
@@ -283,8 +297,9 @@ class Supervisor:
         core_state_size = self.learner.state.network.settings.core_state_size
         actors = []
         for index in range(config.num_actors):
-            if self._stop.is_set():
+            if self._stop_waiting.is_set():
                 break  # an emulator takes 0.2 s to start: do not make the user wait for many
+            index += self._group.index * config.num_actors  # of all learners' actors
             actor = Actor(
                 index,
                 self._make_environment(),
@@ -297,8 +312,8 @@ class Supervisor:
             actor.reset(seed, core_state_size)
             actors.append(actor)
         if config.deterministic:
-            return TurnTakingSource(actors, config, self._stop, self._restarts)
-        return ThreadedSource(actors, config, self._stop, self._restarts)
+            return TurnTakingSource(actors, config, self._stop_waiting, self._restarts)
+        return ThreadedSource(actors, self._share, self._stop_waiting, self._restarts)
 
     def _start_source(self) -> None:
         """Lets the actors begin, or continue where they stood."""
@@ -315,7 +330,7 @@ class Supervisor:
 
     def _fetch(self, blocks: list[Block]) -> _Batch:
         """The next batch; its blocks join `blocks` one by one, so that none is lost by a stop."""
-        count = self.config.batch_size // self.config.block_size
+        count = self._share.batch_size // self._share.block_size
         first = len(blocks)
         while len(blocks) < first + count:
             blocks.append(self._source.next_block())
@@ -343,7 +358,7 @@ class Supervisor:
             self._start_source()
             batch = self._next_batch()
             while self.frames < config.total_frames:
-                if self._stop.is_set():
+                if self._group.any(self._stop.is_set()):
                     return False
                 # τ' is the next batch, and becomes τ of the next update: no extra frames. Plain
                 # IMPALA waits for it too, so that runs with and without the meta-gradient have
@@ -370,9 +385,13 @@ class Supervisor:
     def _update(self, batch: _Batch, judge: _Batch) -> None:
         """One update, and the word of it to actors and metrics."""
         self._is_updating = True
-        statistics, snapshot = self.learner.update(
-            batch.unroll, judge.unroll, self.updates, self.frames
-        )
+        try:
+            statistics, snapshot = self.learner.update(
+                batch.unroll, judge.unroll, self.updates, self.frames
+            )
+        except LearnerLost:
+            self._is_updating = False  # it changed nothing
+            raise
         self._is_updating = False
         self._source.publish(snapshot)
         lag = float(np.mean([self.updates - version for version in batch.versions]))
@@ -405,6 +424,8 @@ class Supervisor:
     def _write_row(
         self, writer: MetricsWriter, progress: Progress, learning_rate: float, *, last: bool
     ) -> None:
+        if not self._group.keeps_folder:
+            return
         row = self._window.row(self.frames, self.updates, learning_rate, self._restarts.count)
         writer.write(row)
         progress.update(row, self.config.total_frames, last=last)
@@ -427,6 +448,8 @@ class Supervisor:
         self._source.start(self.learner.snapshot())
 
     def _save(self, writer: MetricsWriter) -> None:
+        if not self._group.keeps_folder:
+            return
         writer.sync()  # or a power cut could leave a checkpoint that is ahead of its metrics
         source = None
         if isinstance(self._source, TurnTakingSource) and not self._at_checkpoint_frames():
