@@ -78,7 +78,8 @@ def make_network(
         second_value_head=config.second_value_head,
     )
     tf.random.set_seed(config.seed)
-    network = ActorCritic(settings, dtype)
+    narrow = config.precision == "bfloat16" and dtype == tf.float32
+    network = ActorCritic(settings, dtype, tf.bfloat16 if narrow else None)
     network.build(description.observation_shape, description.observation_dtype)
     return network
 

@@ -19,6 +19,13 @@ EXIT_CODE_USER_ERROR = 2
 EXIT_CODE_INTERRUPTED = 130
 
 
+class _IntegerOrAuto(flags.IntegerParser):
+    """A whole number, or auto (None: what `config.resolve` chooses)."""
+
+    def parse(self, argument: Any) -> int | None:
+        return None if argument == "auto" else super().parse(argument)
+
+
 def define_config_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     """One absl flag per field of `Config`; its help gives unit, source and allowed values.
 
@@ -43,6 +50,16 @@ def define_config_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
             float: flags.DEFINE_float,
             str: flags.DEFINE_string,
         }[kind]
+        if metadata["auto"]:
+            flags.DEFINE(
+                _IntegerOrAuto(),
+                name,
+                "auto" if field.default is None else field.default,
+                " ".join(details),
+                flag_values=flag_values,
+                serializer=flags.ArgumentSerializer(),
+            )
+            continue
         define(name, field.default, " ".join(details), flag_values=flag_values)
 
 

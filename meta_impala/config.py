@@ -28,6 +28,7 @@ OURS = "our choice"
 NEVER, FREELY, WITH_OVERRIDE = "never", "freely", "with --override"
 
 _MAX_FRAMES = 10**15
+_ENVS_PER_ACTOR = 32
 
 
 def _setting(
@@ -43,8 +44,12 @@ def _setting(
     high_open: bool = False,
     choices: tuple[str, ...] = (),
     on_resume: str = WITH_OVERRIDE,
+    auto: bool = False,
+    is_recent: bool = False,
 ) -> Any:
     metadata = {
+        "auto": auto,
+        "is_recent": is_recent,
         "help": help_text,
         "source": source,
         "unit": unit,
@@ -440,6 +445,7 @@ class Config:
         source=OURS,
         choices=("threads", "ray"),
         on_resume=FREELY,
+        is_recent=True,
     )
     ray_address: str = _setting(
         "",
@@ -447,10 +453,13 @@ class Config:
         "auto: the cluster that this machine belongs to; HOST:PORT: the one with this head.",
         source=OURS,
         on_resume=FREELY,
+        is_recent=True,
     )
+    # None, or auto on the command line, until `resolve` has chosen.
     num_actors: int = _setting(
-        2,
-        "Actors: threads (at most 1024) or Ray processes.",
+        None,
+        "Actors: threads (at most 1024) or Ray processes; auto: one for each processor.",
+        auto=True,
         source=OURS,
         low=1,
         high=65_536,
@@ -465,11 +474,14 @@ class Config:
         low=1,
         high=64,
         on_resume=FREELY,
+        is_recent=True,
     )
     envs_per_actor: int = _setting(
-        16,
+        None,
         "Environments of one actor, stepped and inferred as a batch. It must divide --batch_size "
-        "or be a multiple of it.",
+        "or be a multiple of it. auto: of such numbers the nearest to 32, where the inference of a "
+        "convolutional network stops to get cheaper.",
+        auto=True,
         source=OURS,
         low=1,
         high=4096,
@@ -514,6 +526,15 @@ class Config:
         high=1_000_000,
         on_resume=FREELY,
     )
+    precision: str = _setting(
+        "auto",
+        "Of the computation within a convolutional torso: float32, or bfloat16 (heads, returns, "
+        "losses, optimisers and η stay float32). auto: float32, since bfloat16 moves the "
+        "meta-gradient too far (see BUILD_NOTES.md).",
+        source=OURS,
+        choices=("auto", "float32", "bfloat16"),
+        is_recent=True,
+    )
     learner_device: str = _setting(
         "auto",
         "Where the learner computes: auto (a GPU when there is one), cpu, gpu, or a TensorFlow "
@@ -529,6 +550,7 @@ class Config:
         unit="host:port, comma-separated",
         source=OURS,
         on_resume=FREELY,
+        is_recent=True,
     )
     learner_index: int = _setting(
         0,
@@ -538,6 +560,7 @@ class Config:
         low=0,
         high=1023,
         on_resume=FREELY,
+        is_recent=True,
     )
 
     # Records.
@@ -665,6 +688,8 @@ _TYPES = typing.get_type_hints(Config)
 def field_type(field: dataclasses.Field) -> tuple[type, bool]:
     """The plain type of a setting, and whether it may be None ("derived from the others")."""
     declared = _TYPES[field.name]
+    if field.metadata["auto"]:
+        return declared, True
     arguments = [kind for kind in typing.get_args(declared) if kind is not type(None)]
     return (arguments[0], True) if arguments else (declared, False)
 
@@ -730,6 +755,9 @@ def resolve(config: Config) -> Config:
     learned = config.learned
     if config.lambda_ is None:
         config = dataclasses.replace(config, lambda_=0.99 if "lambda" in learned else 1.0)
+    config = _choose_actors(config)
+    if config.precision == "auto":
+        config = dataclasses.replace(config, precision="float32")
     if config.eta_embedding_size is None:
         config = dataclasses.replace(config, eta_embedding_size=16 if config.varied else 0)
     if config.meta_gradient_mode == "auto":
@@ -883,6 +911,27 @@ def _check_method(config: Config) -> None:
 
 _MAX_ACTOR_THREADS = 1024
 _HOST_AND_PORT = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1
+
+
+def _choose_actors(config: Config) -> Config:
+    """What `auto` stands for, on this machine."""
+    if config.num_actors is None:
+        config = dataclasses.replace(config, num_actors=processors())
+    if config.envs_per_actor is None:
+        columns = max(1, config.share.batch_size)
+        sizes = [n for n in range(1, columns + 1) if columns % n == 0 and n <= _ENVS_PER_ACTOR]
+        sizes.append(columns * math.ceil(_ENVS_PER_ACTOR / columns))
+        nearest_size = min(sizes, key=lambda n: abs(math.log(n / _ENVS_PER_ACTOR)))
+        config = dataclasses.replace(config, envs_per_actor=nearest_size)
+    return config
 
 
 def _check_actors(config: Config) -> None:
@@ -1040,7 +1089,8 @@ def from_json(text: str, path: str | os.PathLike[str]) -> Config:
         raise UserError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: must hold one JSON object")
-    missing = [name for name in FIELDS if name not in values]
+    # A run older than a setting was made as its default makes it.
+    missing = [n for n, f in FIELDS.items() if n not in values and not f.metadata["is_recent"]]
     unknown = [name for name in values if name not in FIELDS]
     if missing:
         raise UserError(f"{path}: missing keys: {', '.join(missing)}")

@@ -2,13 +2,22 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
 from meta_impala import config as config_lib
-from meta_impala.config import Config, merge_for_resume, resolve, resolve_frames, resolve_network
+from meta_impala.config import (
+    Config,
+    from_json,
+    merge_for_resume,
+    resolve,
+    resolve_frames,
+    resolve_network,
+    to_json,
+)
 from meta_impala.errors import UserError
 
 
@@ -192,3 +201,29 @@ def test_importing_the_package_and_the_config_does_not_import_tensorflow():
         "sys.exit('tensorflow' in sys.modules or 'gymnasium' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "expected"), [(32, 32), (8, 32), (64, 32), (48, 24), (12, 36), (37, 37), (1, 32)]
+)
+def test_auto_environments_fit_the_batch(batch_size, expected):
+    config = resolve(Config(batch_size=batch_size, meta_batch_size=1))
+    assert config.envs_per_actor == expected
+
+
+def test_auto_actors_are_one_for_each_processor(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(7)))
+    assert resolve(Config()).num_actors == 7
+    assert resolve(Config(num_actors=3)).num_actors == 3
+    saved = from_json(to_json(resolve(Config(num_actors=3))), "config.json")
+    assert merge_for_resume(saved, {}, override=False).num_actors == 3
+    assert merge_for_resume(saved, {"num_actors": None}, override=False).num_actors == 7
+
+
+def test_a_run_older_than_a_setting_has_its_default():
+    values = json.loads(to_json(resolve(Config())))
+    recent = [name for name, field in config_lib.FIELDS.items() if field.metadata["is_recent"]]
+    assert {"actors", "precision"} <= set(recent)
+    for name in recent:
+        del values[name]
+    assert from_json(json.dumps(values), "config.json") == resolve(Config())

@@ -29,6 +29,8 @@ def _edges(name: str) -> list[str]:
         texts += ["true", "false", "maybe"]
     texts += {
         "mlp_sizes": ["8", "8,8,8", "8,", "0", "-3", "65536", "65537", "8;8"],
+        "num_actors": ["auto"],
+        "envs_per_actor": ["auto"],
         "learner_device": ["cpu", "gpu", "gpu:0", "gpu:x", "auto:1", "cpu:99999999999", "gpu:²"],
         "ray_address": ["auto", "local", "head:6379", "ray://head:10001", ":", "head:²"],
         "environment": ["Catch", "Pong", "pnog", "no_such_module:Env-v0", ":", "json:x"],

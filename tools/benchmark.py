@@ -3,6 +3,7 @@
     python tools/benchmark.py                       real Pong, shallow network; under 5 minutes
     python tools/benchmark.py --quick --json=b.json
     python tools/benchmark.py --network=deep --batch_size=16
+    python tools/benchmark.py --rows=program_meta --vary=num_actors=1,2,4,8
 
 Every flag of the trainer may be given. Ratios are formed from CPU time per agent step, which other
 work on the machine disturbs less than wall time. Every row is measured in a process of its own.
@@ -10,6 +11,7 @@ work on the machine disturbs less than wall time. Every row is measured in a pro
 
 from __future__ import annotations
 
+import functools
 import json
 import multiprocessing
 import os
@@ -43,11 +45,17 @@ def define_flags() -> None:
     flags.DEFINE_bool("quick", False, "Shorter windows: under a minute, and noisier.")
     flags.DEFINE_string("json", None, "File that the same numbers are written to.")
     flags.DEFINE_list("rows", list(_ROWS), f"Which rows: {', '.join(_ROWS)}.")
+    flags.DEFINE_string(
+        "vary", None, "Measures the rows for each value of a setting: NAME=VALUE,VALUE,…"
+    )
 
 
 def _config(row: str) -> Config:
     """The config of a row: the user's, with what the row is about."""
-    given = {name: FLAGS[name].value for name in _DEFAULTS} | command.given_config_flags()
+    given = {name: FLAGS[name].value for name in _DEFAULTS}
+    if FLAGS.quick:
+        given["envs_per_actor"] = 16  # each takes some 0.2 s to make
+    given |= command.given_config_flags()
     if row.endswith("plain"):
         given["meta_parameters"] = "none"
     if row.startswith("learner_") and row != "learner_plain":
@@ -56,10 +64,28 @@ def _config(row: str) -> Config:
     return config_lib.resolve(config)
 
 
+def _varied() -> tuple[str, list[str]]:
+    """The setting of --vary and its values, each checked; no name and one value without."""
+    if not FLAGS.vary:
+        return "", [""]
+    name, _, texts = FLAGS.vary.partition("=")
+    if name not in config_lib.FIELDS or not texts:
+        raise UserError(f"--vary={FLAGS.vary}: must be NAME=VALUE,VALUE,… with a flag's NAME")
+    values = texts.split(",")
+    for value in values:
+        try:
+            FLAGS[name].parse(value)
+        except flags.Error as error:
+            raise UserError(" ".join(str(error).split())) from None
+        for row in FLAGS.rows:
+            _config(row)
+    return name, values
+
+
 def _effort(row: str):
     from meta_impala.runtime.benchmark import Effort
 
-    if row == "environment":  # eight shapes
+    if row == "environment":  # of every shape
         return Effort(3, 0.25, 0.15) if FLAGS.quick else Effort(5, 0.8, 0.4)
     return Effort(3, 1.0, 1.0) if FLAGS.quick else Effort(5, 4.0, 4.0)
 
@@ -68,8 +94,9 @@ def _measure(row: str, results: Any) -> None:
     """In a process of its own: measures a row."""
     from meta_impala.runtime import benchmark
 
+    shapes = benchmark.QUICK_SHAPES if FLAGS.quick else benchmark.CEILING_SHAPES
     functions = {
-        "environment": benchmark.environment,
+        "environment": functools.partial(benchmark.environment, shapes=shapes),
         "environment_inference": benchmark.environment_inference,
         **dict.fromkeys(_LEARNERS, benchmark.learner_update),
         "program_plain": benchmark.program,
@@ -149,10 +176,11 @@ def _percent(shares: dict[str, float]) -> str:
     return ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
 
 
-def _print(row: dict[str, Any]) -> None:
+def _print(row: dict[str, Any], label: str = "") -> None:
     command.say(
-        f"{row['name']:30} {row['frames_per_second']:10,.0f} {row['cpu_ms_per_agent_step']:12.3f} "
-        f"{row['peak_rss_mib']:10,.0f} {100 * row['cpu_share_of_others']:8.0f} %"
+        f"{row['name'] + ' ' + label:40} {row['frames_per_second']:10,.0f} "
+        f"{row['cpu_ms_per_agent_step']:12.3f} {row['peak_rss_mib']:10,.0f} "
+        f"{100 * row['cpu_share_of_others']:8.0f} %"
     )
 
 
@@ -161,6 +189,7 @@ def main() -> int:
     unknown = [row for row in FLAGS.rows if row not in _ROWS]
     if unknown:
         raise UserError(f"--rows={unknown[0]}: must be among {', '.join(_ROWS)}")
+    varied, values = _varied()
     config = _config("program_meta")
     command.import_tensorflow()
     from meta_impala.runtime import benchmark  # noqa: F401 - before the forks
@@ -171,13 +200,16 @@ def main() -> int:
         f"{config.envs_per_actor} environments; {os.cpu_count()} CPUs, "
         f"load {os.getloadavg()[0]:.1f}"
     )
-    command.say(f"{'':30} {'frames/s':>10} {'CPU-ms/step':>12} {'peak MiB':>10} {'others':>10}")
+    command.say(f"{'':40} {'frames/s':>10} {'CPU-ms/step':>12} {'peak MiB':>10} {'others':>10}")
     rows = []
-    for name in FLAGS.rows:
-        rows.append(_row(name))
-        _print(rows[-1])
+    for value in values:
+        if varied:
+            FLAGS[varied].parse(value)
+        for name in FLAGS.rows:
+            rows.append(_row(name) | ({"varied": {varied: value}} if varied else {}))
+            _print(rows[-1], f"{varied}={value}" if varied else "")
     command.say("")
-    found = ratios(rows)
+    found = {} if varied else ratios(rows)
     for name, value in found.items():
         command.say(f"{name:45} {value:.3f}")
     for row in rows:

@@ -94,17 +94,19 @@ class ActorCritic(snt.Module):
         self,
         settings: NetworkSettings,
         dtype: tf.DType = tf.float32,
+        torso_dtype: tf.DType | None = None,
         name: str = "actor_critic",
     ) -> None:
         """Args:
         settings: sizes and kinds.
         dtype: of weights and computation (float64 for gradient checks).
+        torso_dtype: of the computation within a convolutional torso; `dtype` if not given.
         name: of the module.
         """
         super().__init__(name=name)
         self.settings = settings
         self.dtype = dtype
-        self._torso = TORSOS[settings.torso](dtype, settings.mlp_sizes)
+        self._torso = TORSOS[settings.torso](dtype, settings.mlp_sizes, torso_dtype)
         self._eta_embedding = (
             snt.Linear(settings.eta_embedding_size, name="eta_embedding")
             if settings.eta_embedding_size

@@ -31,6 +31,23 @@ def prepare_images(observations: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     return images
 
 
+def _convolve(convolution: snt.Conv2D, features: tf.Tensor) -> tf.Tensor:
+    """A convolution whose weights are made, computed in the features' dtype."""
+    if features.dtype == convolution.w.dtype:
+        return convolution(features)
+    kernel, bias = (tf.cast(v, features.dtype) for v in (convolution.w, convolution.b))
+    result = tf.nn.conv2d(features, kernel, convolution.stride, convolution.conv_padding)
+    return tf.nn.bias_add(result, bias)
+
+
+def _multiply(linear: snt.Linear, features: tf.Tensor) -> tf.Tensor:
+    """The same of a fully connected layer."""
+    if features.dtype == linear.w.dtype:
+        return linear(features)
+    weights, bias = (tf.cast(v, features.dtype) for v in (linear.w, linear.b))
+    return tf.nn.bias_add(features @ weights, bias)
+
+
 _FOLD = 4  # stride of the first convolution on Atari's frames
 
 
@@ -77,16 +94,19 @@ class ConvolutionalTorso(snt.Module):
         convolutions: Sequence[tuple[int, int, int]],
         output_size: int,
         dtype: tf.DType = tf.float32,
+        compute_dtype: tf.DType | None = None,
         name: str = "convolutional_torso",
     ) -> None:
         """Args:
         convolutions: (channels, kernel, stride) of each.
         output_size: width of the feature vector.
-        dtype: of weights and computation.
+        dtype: of weights and features.
+        compute_dtype: of what lies between; `dtype` if not given.
         name: of the module.
         """
         super().__init__(name=name)
         self._dtype = dtype
+        self._compute_dtype = compute_dtype or dtype
         self._first = convolutions[0]
         self._convolutions = [
             snt.Conv2D(channels, kernel, stride, padding="VALID", name=f"conv_{index}")
@@ -96,16 +116,27 @@ class ConvolutionalTorso(snt.Module):
 
     def __call__(self, observations: tf.Tensor) -> tf.Tensor:
         first, *others = self._convolutions
-        # The plain convolution makes the variables.
-        if self._folds(observations) and hasattr(first, "w"):
-            images = tf.cast(fold_images(observations), self._dtype)
+        if not hasattr(first, "w"):
+            return self._make_variables(observations)
+        if self._folds(observations):
+            images = tf.cast(fold_images(observations), self._compute_dtype)
+            # Bytes are exact in bfloat16 too; it is the kernel that is scaled.
             kernel = fold_kernel(first.w) * tf.constant(1.0 / 255.0, self._dtype)
-            features = tf.nn.bias_add(tf.nn.conv2d(images, kernel, 1, "VALID"), first.b)
+            kernel, bias = (tf.cast(v, self._compute_dtype) for v in (kernel, first.b))
+            features = tf.nn.bias_add(tf.nn.conv2d(images, kernel, 1, "VALID"), bias)
         else:
-            features = first(prepare_images(observations, self._dtype))
+            images = prepare_images(observations, self._dtype)
+            features = _convolve(first, tf.cast(images, self._compute_dtype))
         for convolution in others:
-            features = convolution(tf.nn.relu(features))
-        return tf.nn.relu(self._linear(snt.flatten(tf.nn.relu(features))))
+            features = _convolve(convolution, tf.nn.relu(features))
+        features = _multiply(self._linear, snt.flatten(tf.nn.relu(features)))
+        return tf.cast(tf.nn.relu(features), self._dtype)
+
+    def _make_variables(self, observations: tf.Tensor) -> tf.Tensor:
+        features = prepare_images(observations, self._dtype)
+        for convolution in self._convolutions:
+            features = tf.nn.relu(convolution(features))
+        return tf.nn.relu(self._linear(snt.flatten(features)))
 
     def _folds(self, observations: tf.Tensor) -> bool:
         _, kernel, stride = self._first
@@ -121,7 +152,10 @@ class ResidualBlock(snt.Module):
         self._second = snt.Conv2D(channels, 3, padding="SAME", name="conv_1")
 
     def __call__(self, features: tf.Tensor) -> tf.Tensor:
-        return features + self._second(tf.nn.relu(self._first(tf.nn.relu(features))))
+        if not hasattr(self._first, "w"):
+            return features + self._second(tf.nn.relu(self._first(tf.nn.relu(features))))
+        inner = _convolve(self._first, tf.nn.relu(features))
+        return features + _convolve(self._second, tf.nn.relu(inner))
 
 
 class DeepTorso(snt.Module):
@@ -132,10 +166,19 @@ class DeepTorso(snt.Module):
         channels: Sequence[int] = (16, 32, 32),
         output_size: int = 256,
         dtype: tf.DType = tf.float32,
+        compute_dtype: tf.DType | None = None,
         name: str = "deep_torso",
     ) -> None:
+        """Args:
+        channels: of each section.
+        output_size: width of the feature vector.
+        dtype: of weights and features.
+        compute_dtype: of what lies between; `dtype` if not given.
+        name: of the module.
+        """
         super().__init__(name=name)
         self._dtype = dtype
+        self._compute_dtype = compute_dtype or dtype
         self._sections = [
             (
                 snt.Conv2D(width, 3, padding="SAME", name=f"section_{index}_conv"),
@@ -148,12 +191,16 @@ class DeepTorso(snt.Module):
 
     def __call__(self, observations: tf.Tensor) -> tf.Tensor:
         features = prepare_images(observations, self._dtype)
+        is_made = hasattr(self._linear, "w")
+        if is_made:
+            features = tf.cast(features, self._compute_dtype)
         for convolution, first_block, second_block in self._sections:
-            features = convolution(features)
+            features = _convolve(convolution, features) if is_made else convolution(features)
             features = tf.nn.max_pool2d(features, ksize=3, strides=2, padding="SAME")
             features = second_block(first_block(features))
         features = snt.flatten(tf.nn.relu(features))
-        return tf.nn.relu(self._linear(features))
+        features = _multiply(self._linear, features) if is_made else self._linear(features)
+        return tf.cast(tf.nn.relu(features), self._dtype)
 
 
 class MLPTorso(snt.Module):
@@ -176,25 +223,28 @@ class MLPTorso(snt.Module):
         return self._mlp(tf.reshape(features, [-1, math.prod(observations.shape[1:])]))
 
 
-def _shallow(dtype: tf.DType, _: Sequence[int]) -> snt.Module:
+def _shallow(dtype: tf.DType, _: Sequence[int], compute_dtype: tf.DType | None) -> snt.Module:
     # IMPALA, figure 3, left (two convolutions).
-    return ConvolutionalTorso([(16, 8, 4), (32, 4, 2)], 256, dtype, name="shallow_torso")
+    convolutions = [(16, 8, 4), (32, 4, 2)]
+    return ConvolutionalTorso(convolutions, 256, dtype, compute_dtype, name="shallow_torso")
 
 
-def _nature(dtype: tf.DType, _: Sequence[int]) -> snt.Module:
+def _nature(dtype: tf.DType, _: Sequence[int], compute_dtype: tf.DType | None) -> snt.Module:
     # Mnih et al. 2015 (three convolutions); IMPALA's "shallow" Atari experts had three as well.
-    return ConvolutionalTorso([(32, 8, 4), (64, 4, 2), (64, 3, 1)], 512, dtype, name="nature_torso")
+    convolutions = [(32, 8, 4), (64, 4, 2), (64, 3, 1)]
+    return ConvolutionalTorso(convolutions, 512, dtype, compute_dtype, name="nature_torso")
 
 
-def _deep(dtype: tf.DType, _: Sequence[int]) -> snt.Module:
-    return DeepTorso(dtype=dtype)
+def _deep(dtype: tf.DType, _: Sequence[int], compute_dtype: tf.DType | None) -> snt.Module:
+    return DeepTorso(dtype=dtype, compute_dtype=compute_dtype)
 
 
-def _mlp(dtype: tf.DType, mlp_sizes: Sequence[int]) -> snt.Module:
-    return MLPTorso(mlp_sizes, dtype)
+def _mlp(dtype: tf.DType, mlp_sizes: Sequence[int], _: tf.DType | None) -> snt.Module:
+    return MLPTorso(mlp_sizes, dtype)  # too small to gain from a narrower dtype
 
 
-TORSOS: dict[str, Callable[[tf.DType, Sequence[int]], snt.Module]] = {
+# (dtype, widths of the MLP, dtype between the two ends) -> torso.
+TORSOS: dict[str, Callable[[tf.DType, Sequence[int], tf.DType | None], snt.Module]] = {
     "shallow": _shallow,
     "nature": _nature,
     "deep": _deep,

@@ -7,18 +7,19 @@ the whole process per agent step, which other work on the machine disturbs less 
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
 import tensorflow as tf
 
-from meta_impala.agent import Policy, eta_schedule_of, make_network
+from meta_impala.agent import Policy, Snapshot, eta_schedule_of, make_network
 from meta_impala.config import Config, resolve, resolve_network
 from meta_impala.environments import Description, registry
 from meta_impala.environments.atari import AtariEnvironment
@@ -27,10 +28,11 @@ from meta_impala.runtime.learner import Learner
 from meta_impala.runtime.run_folder import RunFolder
 from meta_impala.runtime.signals import StopRequest
 from meta_impala.runtime.supervisor import Supervisor, configure_tensorflow
-from meta_impala.runtime.trajectory import Unroll, concatenate, split
+from meta_impala.runtime.trajectory import Unroll, concatenate
 
-CEILING_THREADS = (1, 2)
-CEILING_ENVIRONMENTS = (8, 16, 32, 64)
+# (threads, environments) among which the ceiling is looked for.
+CEILING_SHAPES = tuple((threads, count) for threads in (1, 2) for count in (8, 16, 32, 64))
+QUICK_SHAPES = ((2, 16), (2, 32))
 
 
 class Effort(NamedTuple):
@@ -110,16 +112,12 @@ def describe(config: Config) -> tuple[Config, Description]:
     return resolve_network(config, description.observation_shape), description
 
 
-def environment(config: Config, effort: Effort) -> Cost:
+def environment(
+    config: Config, effort: Effort, shapes: Sequence[tuple[int, int]] = CEILING_SHAPES
+) -> Cost:
     """The ceiling: the emulator stepped with random actions, in its best shape."""
-    best: Cost | None = None
-    for threads in CEILING_THREADS:
-        for count in CEILING_ENVIRONMENTS:
-            cost = environment_of(config, count, threads, effort)
-            if best is None or cost.frames_per_second > best.frames_per_second:
-                best = cost
-    assert best is not None
-    return best
+    costs = [environment_of(config, count, threads, effort) for threads, count in shapes]
+    return max(costs, key=lambda cost: cost.frames_per_second)
 
 
 def environment_of(config: Config, count: int, threads: int, effort: Effort) -> Cost:
@@ -189,14 +187,54 @@ def environment_inference(config: Config, effort: Effort) -> Cost:
 
 
 def _sample(agent_steps: Callable[[], float], effort: Effort) -> Iterator[_Sample]:
-    """Samples of work that other threads do, from when it has begun."""
-    while agent_steps() == 0:
-        time.sleep(0.01)
+    """Samples of work that other threads do, from when it has begun.
+
+    Steps are counted by the unroll or the update; every sample is taken as one is counted, so that
+    no window holds a part of one.
+    """
+
+    def as_one_is_counted() -> _Sample:
+        before = agent_steps()
+        while (now := agent_steps()) == before:
+            time.sleep(0.002)
+        return _now(now)
+
+    as_one_is_counted()
     time.sleep(effort.warm_up)
-    yield _now(agent_steps())
+    yield as_one_is_counted()
     for _ in range(effort.windows):
         time.sleep(effort.seconds)
-        yield _now(agent_steps())
+        yield as_one_is_counted()
+
+
+class _RandomPolicy:
+    """Random actions, in the place of an actor's policy: no network is needed for its unrolls."""
+
+    def __init__(self, num_actions: int, seed: int) -> None:
+        self._num_actions = num_actions
+        self._random = np.random.default_rng(seed)
+
+    def __call__(self, parameters, eta, observations, last_actions, rewards, resets, core_state, _):
+        actions = self._random.integers(0, self._num_actions, len(last_actions), np.int32)
+        return actions, np.full(len(actions), -np.log(self._num_actions), np.float32), core_state
+
+
+_ENVIRONMENTS_OF_BATCHES = 4
+
+
+def _batches(config: Config, snapshot: Snapshot, core_state_size: int) -> list[Unroll]:
+    """Two batches of the game, of as few environments as will do: they take long to make."""
+    count = math.gcd(config.batch_size, _ENVIRONMENTS_OF_BATCHES)
+    made = registry.make(config.environment, count, config.protocol)
+    policy: Any = _RandomPolicy(made.num_actions, config.seed)
+    actor = Actor(0, made, policy, config.unroll_length, eta_schedule=eta_schedule_of(config))
+    actor.reset(config.seed, core_state_size)
+    batches = []
+    for _ in range(2):
+        blocks = [actor.unroll(snapshot) for _ in range(config.batch_size // count)]
+        batches.append(Unroll(*map(tf.constant, concatenate(blocks))))
+    actor.close()
+    return batches
 
 
 def learner_update(config: Config, effort: Effort) -> Cost:
@@ -204,17 +242,8 @@ def learner_update(config: Config, effort: Effort) -> Cost:
     configure_tensorflow(config)
     config, description = describe(config)
     learner = Learner(config, description, make_network(config, description))
-    actors = _actors(config, learner, description)
-    batches = []
-    for _ in range(2):
-        blocks: list = []
-        while len(blocks) * config.block_size < config.batch_size:
-            for actor in actors:
-                blocks += split(actor.unroll(learner.snapshot()), config.block_size)
-        blocks = blocks[: config.batch_size // config.block_size]
-        batches.append(Unroll(*map(tf.constant, concatenate(blocks))))
-    for actor in actors:
-        actor.close()
+    core_state_size = learner.state.network.settings.core_state_size
+    batches = _batches(config, learner.snapshot(), core_state_size)
     updates = 0
 
     def work() -> int:

@@ -6,6 +6,7 @@ environments -> actors -> trajectory queue -> learner -> snapshot -> actors
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import os
 import time
@@ -287,6 +288,17 @@ class Supervisor:
             num_threads=config.env_threads,
         )
 
+    def _make_actor(self, index: int) -> Actor:
+        """The actor of this number among those of all learners."""
+        return Actor(
+            index,
+            self._make_environment(),
+            self._policy,
+            self.config.unroll_length,
+            eta_schedule=eta_schedule_of(self.config),
+            keep_actions=self.config.deterministic,
+        )
+
     def _make_source(self) -> BlockSource:
         """New actors, in new environments with seeds made of (seed, updates)."""
         config = self.config
@@ -295,22 +307,19 @@ class Supervisor:
 
             return RaySource(config, self._description, self._stop, self._restarts)
         core_state_size = self.learner.state.network.settings.core_state_size
-        actors = []
-        for index in range(config.num_actors):
-            if self._stop_waiting.is_set():
-                break  # an emulator takes 0.2 s to start: do not make the user wait for many
-            index += self._group.index * config.num_actors  # of all learners' actors
-            actor = Actor(
-                index,
-                self._make_environment(),
-                self._policy,
-                config.unroll_length,
-                eta_schedule=eta_schedule_of(config),
-                keep_actions=config.deterministic,
-            )
-            seed = actor_seed(config.seed, self.updates, index, config.envs_per_actor)
-            actor.reset(seed, core_state_size)
-            actors.append(actor)
+        actors: list[Actor] = []
+        resets = []
+        with concurrent.futures.ThreadPoolExecutor(config.num_actors) as starting:
+            for index in range(config.num_actors):
+                if self._stop_waiting.is_set():
+                    break  # an emulator takes 0.1 s to make: do not make the user wait for many
+                actor = self._make_actor(index + self._group.index * config.num_actors)
+                actors.append(actor)
+                # It takes as long again to start, while the next one is made.
+                seed = actor_seed(config.seed, self.updates, actor.index, config.envs_per_actor)
+                resets.append(starting.submit(actor.reset, seed, core_state_size))
+        for reset in resets:
+            reset.result()
         if config.deterministic:
             return TurnTakingSource(actors, config, self._stop_waiting, self._restarts)
         return ThreadedSource(actors, self._share, self._stop_waiting, self._restarts)

@@ -30,8 +30,8 @@ def images(seed=0, shape=(2, 84, 84, 4)):
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
-def make(name, dtype=tf.float32, mlp_sizes=(7, 5)):
-    return TORSOS[name](dtype, mlp_sizes)
+def make(name, dtype=tf.float32, mlp_sizes=(7, 5), compute_dtype=None):
+    return TORSOS[name](dtype, mlp_sizes, compute_dtype)
 
 
 def shake(torso, seed=1):
@@ -251,3 +251,29 @@ def test_float64(name):
     torso = make(name, tf.float64)
     assert torso(tf.constant(images(shape=(1, 84, 84, 4)))).dtype == tf.float64
     assert {v.dtype for v in torso.trainable_variables} == {tf.float64}
+
+
+@pytest.mark.parametrize("name", ["shallow", "nature", "deep"])
+def test_bfloat16_lies_between_float32_ends(name):
+    exact, rough = make(name), make(name, compute_dtype=tf.bfloat16)
+    observations = tf.constant(np.moveaxis(images(), -1, 1))
+    for torso in (exact, rough):
+        torso(observations)
+    for variable, same in zip(rough.trainable_variables, exact.trainable_variables, strict=True):
+        assert variable.dtype == tf.float32
+        variable.assign(same)
+    found, expected = rough(observations), exact(observations)
+    assert found.dtype == tf.float32
+    assert np.any(found.numpy() != expected.numpy())
+    # Eight bits of mantissa, a few layers.
+    np.testing.assert_allclose(found, expected, atol=0.03 * np.abs(expected).max())
+
+
+def test_the_mlp_stays_exact():
+    torso, other = make("mlp"), make("mlp", compute_dtype=tf.bfloat16)
+    observations = tf.constant(np.random.default_rng(0).normal(size=(3, 8)), tf.float32)
+    for module in (torso, other):
+        module(observations)
+    for variable, same in zip(other.trainable_variables, torso.trainable_variables, strict=True):
+        variable.assign(same)
+    np.testing.assert_array_equal(other(observations), torso(observations))
