@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
@@ -85,29 +86,40 @@ _START_UP_NOISE = re.compile(
 )
 
 
-def import_tensorflow() -> None:
-    """Imports TensorFlow without its start-up noise; anything else it says is passed on.
+@contextlib.contextmanager
+def without_noise(noise: re.Pattern[bytes]) -> Iterator[None]:
+    """Keeps lines that C++ code writes to file descriptor 2 off the screen; others are passed on.
 
-    The noise is written by C++ code to file descriptor 2, before any logging can be configured.
+    Args:
+      noise: is found in a line that nobody needs.
     """
     with tempfile.TemporaryFile() as captured:
         sys.stderr.flush()
         screen = os.dup(2)
         os.dup2(captured.fileno(), 2)
         try:
-            import tensorflow as tf
-            import tree
-
-            tf.config.list_physical_devices()
-            tree.flatten(set())  # says once per process that sets are leaves
+            yield
         finally:
             sys.stderr.flush()
             os.dup2(screen, 2)
             os.close(screen)
             captured.seek(0)
             for line in captured.read().splitlines(keepends=True):
-                if not _START_UP_NOISE.search(line):
+                if not noise.search(line):
                     os.write(2, line)
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow without its start-up noise; anything else it says is passed on.
+
+    The noise is written by C++ code, before any logging can be configured.
+    """
+    with without_noise(_START_UP_NOISE):
+        import tensorflow as tf
+        import tree
+
+        tf.config.list_physical_devices()
+        tree.flatten(set())  # says once per process that sets are leaves
     # "Sharding callback duration" at every checkpoint, for example.
     logging.set_verbosity(logging.WARNING)
 

@@ -10,14 +10,19 @@ import contextlib
 import importlib.util
 import os
 import pathlib
+import re
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from meta_impala import command
 from meta_impala.config import Config
 from meta_impala.errors import RunFailed, UserError, one_line
+
+# What Ray says while it tries to connect; the error that it ends with is enough.
+_START_UP_NOISE = re.compile(rb"(gcs_client|rpc_client|logging)\.(cc|h):[0-9]+:|FutureWarning")
 
 _LOCAL = ("", "local")
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
@@ -118,21 +123,25 @@ def connected(config: Config) -> Iterator[None]:
 def _initialize(config: Config, address: str | None) -> None:
     import ray
 
-    settings: dict[str, Any] = {"address": address, "log_to_driver": False}
+    # Ray looks for the token of its authentication by itself if it is told auto or local.
+    known = config.ray_address == "auto"
+    settings: dict[str, Any] = {"address": "auto" if known else address, "log_to_driver": False}
     if address is None:
         settings |= {"address": "local", "num_gpus": 0, "include_dashboard": False}
         settings |= {"num_cpus": config.num_actors * config.env_threads}
     # Ray makes SIGTERM exit at once.
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(**settings, logging_level="ERROR")
+        with command.without_noise(_START_UP_NOISE):
+            ray.init(**settings, logging_level="ERROR")
     except SystemExit:
         signal.signal(signal.SIGTERM, handler)
         os.kill(os.getpid(), signal.SIGTERM)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         if address is None:
             raise RunFailed(f"Ray cannot be started on this machine ({one_line(error)})") from error
-        raise _refuse(config, f"no joining {address} ({one_line(error)})") from error
+        reason = f"{one_line(error)}; a cluster with a token needs RAY_AUTH_MODE=token"
+        raise _refuse(config, reason) from error
     finally:
         signal.signal(signal.SIGTERM, handler)
 
