@@ -305,7 +305,13 @@ class Supervisor:
         if config.actors == "ray":
             from meta_impala.runtime.ray_actors import RaySource
 
-            return RaySource(config, self._description, self._stop, self._restarts)
+            return RaySource(
+                self._share,
+                self._description,
+                self._stop_waiting,
+                self._restarts,
+                first_actor=self._group.index * config.num_actors,
+            )
         core_state_size = self.learner.state.network.settings.core_state_size
         actors: list[Actor] = []
         resets = []

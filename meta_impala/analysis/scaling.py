@@ -1,0 +1,295 @@
+"""How fast training on a cluster can be: a model of its parts, fitted to measurements.
+
+Every part has a rate that it cannot exceed, in agent steps per second; the least of them is the
+rate of the whole. What one machine can tell is CPU time and bytes; the rate of an accelerator and
+the speed of a network are assumptions that the caller makes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from meta_impala.analysis.curves import COLOURS, pyplot
+from meta_impala.errors import UserError
+
+FORMAT = "meta_impala scaling, version 1"
+
+
+class Window(NamedTuple):
+    """What was counted while actors played and a receiver took their unrolls.
+
+    Attributes:
+      actors, nodes: how many.
+      seconds: its length.
+      unrolls, agent_steps: received.
+      versions: weights put into the object store.
+      actor_cpu, receiver_cpu, ray_cpu: CPU-seconds of all actors, of the receiving process, and of
+        Ray's own processes.
+      receiver_idle: CPUs that the receiver uses while nothing comes.
+      unroll_bytes: of all unrolls, as they travelled.
+      weights_bytes: of one version.
+    """
+
+    actors: int
+    nodes: int
+    seconds: float
+    unrolls: int
+    agent_steps: int
+    versions: int
+    actor_cpu: float
+    receiver_cpu: float
+    receiver_idle: float
+    ray_cpu: float
+    unroll_bytes: int
+    weights_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """Costs of the parts.
+
+    Attributes:
+      actor_ms: CPU-ms of an actor per agent step.
+      unroll_ms: CPU-ms of the receiver per unroll.
+      version_ms: CPU-ms of the receiver per version of the weights.
+      wait_ms_per_actor: CPU-ms of one look at the unrolls under way, per actor.
+      ray_ms: CPU-ms of Ray's processes per unroll, on all machines together.
+      ray_idle: CPUs that Ray's processes of one node use anyway.
+      bytes_per_step: of an unroll.
+      weights_bytes: of one version.
+      steps_per_unroll: T times the environments of an actor.
+      unroll_length: T.
+    """
+
+    actor_ms: float
+    unroll_ms: float
+    version_ms: float
+    wait_ms_per_actor: float
+    ray_ms: float
+    ray_idle: float
+    bytes_per_step: float
+    weights_bytes: float
+    steps_per_unroll: int
+    unroll_length: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """What is assumed of a cluster.
+
+    Attributes:
+      actors: processes, one CPU each.
+      learners: each with its share of the actors, a receiver and a network link of its own.
+      learner_rate: agent steps per second that one of them can learn from.
+      actors_per_node: on a machine.
+      link: bytes per second from and to a learner's machine.
+      batch_size: unrolls of one environment in a batch, of all learners together.
+      unrolls_in_flight: per actor.
+      environment_factor: how much more an agent step costs than the one measured.
+    """
+
+    actors: int
+    learners: int = 1
+    learner_rate: float = 25_000.0
+    actors_per_node: int = 64
+    link: float = 1.25e9
+    batch_size: int = 32
+    unrolls_in_flight: int = 2
+    environment_factor: float = 1.0
+
+
+def read(path: pathlib.Path) -> tuple[list[Window], dict[int, float], dict[str, Any]]:
+    """Windows, costs of waiting, and the settings of what `tools/scaling_plan.py measure` wrote.
+
+    Raises:
+      UserError: if the file cannot be read or is no such file.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        if content["format"] != FORMAT:
+            raise ValueError(f"its format is {content['format']}")
+        windows = [Window(**window) for window in content["windows"]]
+        waits = {int(count): float(cost) for count, cost in content["waiting"].items()}
+        settings = {**content["settings"]}
+        settings["unroll_length"] = int(settings["unroll_length"])
+        return windows, waits, settings
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: must be a file of measurements ({error})") from None
+
+
+def fit(windows: Sequence[Window], waiting: Mapping[int, float], unroll_length: int) -> Model:
+    """The model by least squares; costs cannot be negative.
+
+    Args:
+      windows: at least two, of different versions per unroll and of different nodes.
+      waiting: CPU-ms of one look at so many unrolls under way.
+      unroll_length: T of the windows.
+    """
+    from scipy.optimize import nnls
+
+    def solve(columns: Sequence[Sequence[float]], values: Sequence[float]) -> np.ndarray:
+        # In units of the window's own unrolls, so that each window weighs the same.
+        scale = np.array([window.unrolls for window in windows], float)
+        matrix = np.array(columns, float).T / scale[:, None]
+        return nnls(matrix, np.array(values, float) / scale)[0]
+
+    steps = sum(window.agent_steps for window in windows)
+    unrolls = [window.unrolls for window in windows]
+    receiver = solve(
+        [unrolls, [w.versions for w in windows]],
+        [max(0.0, w.receiver_cpu - w.receiver_idle * w.seconds) for w in windows],
+    )
+    ray = solve([unrolls, [w.nodes * w.seconds for w in windows]], [w.ray_cpu for w in windows])
+    counts = np.array(sorted(waiting), float)
+    costs = np.array([waiting[int(count)] for count in counts])
+    return Model(
+        actor_ms=1e3 * sum(window.actor_cpu for window in windows) / steps,
+        unroll_ms=1e3 * receiver[0],
+        version_ms=1e3 * receiver[1],
+        wait_ms_per_actor=float(counts @ costs / (counts @ counts)),
+        ray_ms=1e3 * ray[0],
+        ray_idle=float(ray[1]),
+        bytes_per_step=sum(window.unroll_bytes for window in windows) / steps,
+        weights_bytes=windows[-1].weights_bytes,
+        steps_per_unroll=windows[0].agent_steps // windows[0].unrolls,
+        unroll_length=unroll_length,
+    )
+
+
+def limits(model: Model, cluster: Cluster) -> dict[str, float]:
+    """Agent steps per second that each part of a cluster allows, of all learners together."""
+    learners, steps = cluster.learners, model.steps_per_unroll
+    actors = cluster.actors / learners  # of one learner
+    nodes = max(1.0, actors / cluster.actors_per_node)
+    batch_steps = cluster.batch_size / learners * model.unroll_length
+    # As if every look found one unroll; a busy receiver finds several.
+    receiver_ms = (
+        model.unroll_ms
+        + model.wait_ms_per_actor * actors
+        + model.version_ms * min(1.0, steps / batch_steps)
+    ) / steps
+    # Every node fetches a version at most once, and only for an unroll that it is asked for.
+    fetches_per_step = min(1.0 / steps, nodes / batch_steps)
+    return {
+        "actors": cluster.actors * 1e3 / (model.actor_ms * cluster.environment_factor),
+        "learner": learners * cluster.learner_rate,
+        "receiver": learners * 1e3 / receiver_ms,
+        "network in (unrolls)": learners * cluster.link / model.bytes_per_step,
+        "network out (weights)": learners * cluster.link / (fetches_per_step * model.weights_bytes),
+    }
+
+
+def policy_lag(model: Model, cluster: Cluster) -> float:
+    """Updates between an unroll's being asked for and its being learned from, on average.
+
+    All that was asked for comes before it, whatever the narrowest part is: what lies between is
+    as many unrolls as are under way, and the batch ahead.
+    """
+    environments = model.steps_per_unroll / model.unroll_length
+    under_way = cluster.actors * cluster.unrolls_in_flight * environments
+    return under_way / cluster.batch_size + 2.0
+
+
+def useful_actors(model: Model, cluster: Cluster) -> int:
+    """Actors beyond which more only make the policy lag larger."""
+    others = [rate for name, rate in limits(model, cluster).items() if name != "actors"]
+    return int(np.ceil(min(others) * model.actor_ms * cluster.environment_factor / 1e3))
+
+
+def table(model: Model, clusters: Sequence[Cluster]) -> str:
+    """Markdown: what is predicted of each cluster."""
+    rows = [
+        "| actors | learners | environment | steps/s | frames/s | what saturates | policy lag |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for cluster in clusters:
+        rates = limits(model, cluster)
+        narrowest = min(rates, key=lambda name: rates[name])
+        rate = rates[narrowest]
+        rows.append(
+            f"| {cluster.actors:,} | {cluster.learners} | ×{cluster.environment_factor:g} "
+            f"| {rate:,.0f} | {4 * rate:,.0f} | {narrowest} "
+            f"| {policy_lag(model, cluster):,.0f} |"
+        )
+    return "\n".join(rows)
+
+
+def plot(
+    model: Model, windows: Sequence[Window], clusters: Sequence[Cluster], out: pathlib.Path
+) -> None:
+    """Draws the fit, and the limits of a cluster against its number of actors, as a PNG.
+
+    Args:
+      model: fitted.
+      windows: that it was fitted to.
+      clusters: one panel of limits for each; their number of actors is not looked at.
+      out: the file.
+
+    Raises:
+      UserError: if matplotlib is not installed.
+    """
+    plots = pyplot()
+    count = 1 + len(clusters)
+    figure, axes = plots.subplots(1, count, figsize=(4.6 * count, 4.4))
+    _plot_fit(axes[0], model, windows)
+    numbers = np.geomspace(1, 20_000, 200)
+    for index, (axis, cluster) in enumerate(zip(axes[1:], clusters, strict=True)):
+        curves: dict[str, list[float]] = {}
+        for number in numbers:
+            at = dataclasses.replace(cluster, actors=float(number))  # type: ignore[arg-type]
+            for name, rate in limits(model, at).items():
+                curves.setdefault(name, []).append(rate)
+        lines = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+        for (name, rates), colour, line in zip(curves.items(), COLOURS, lines, strict=False):
+            axis.loglog(numbers, rates, color=colour, linestyle=line, label=name, linewidth=1.6)
+        least = np.min(list(curves.values()), axis=0)
+        axis.fill_between(numbers, least, 1, color="#000000", alpha=0.08)
+        axis.set_ylim(1e2, 1e9)
+        axis.set_xlim(1, 20_000)
+        word = "accelerator" if cluster.learners == 1 else "accelerators"
+        slow = "" if cluster.environment_factor == 1 else f", steps ×{cluster.environment_factor:g}"
+        axis.set_title(f"{cluster.learners} {word}{slow}", fontsize=10)
+        axis.set_xlabel("actor processes")
+        axis.grid(alpha=0.3)
+        if index == 0:
+            axis.set_ylabel("agent steps per second, at most")
+            axis.legend(frameon=False, fontsize=8, loc="upper left")
+    figure.tight_layout()
+    figure.savefig(out, dpi=110)
+    plots.close(figure)
+
+
+def _plot_fit(axis: Any, model: Model, windows: Sequence[Window]) -> None:
+    """Measured and fitted CPU time per agent step."""
+    steps = np.array([window.agent_steps for window in windows], float)
+    unrolls, versions = ([getattr(w, name) for w in windows] for name in ("unrolls", "versions"))
+    node_seconds = np.array([window.nodes * window.seconds for window in windows])
+    parts = (
+        ("actors", "actor_cpu", model.actor_ms * steps),
+        (
+            "receiver",
+            "receiver_cpu",
+            model.unroll_ms * np.array(unrolls)
+            + model.version_ms * np.array(versions)
+            + 1e3 * np.array([window.receiver_idle * window.seconds for window in windows]),
+        ),
+        ("Ray", "ray_cpu", model.ray_ms * np.array(unrolls) + 1e3 * model.ray_idle * node_seconds),
+    )
+    places = np.arange(len(windows))
+    for (name, field, fitted), colour, mark in zip(parts, COLOURS, "osD", strict=False):
+        measured = 1e3 * np.array([getattr(window, field) for window in windows])
+        axis.plot(places, measured / steps, mark, color=colour, label=name)
+        axis.plot(places, fitted / steps, color=colour, linewidth=1, alpha=0.8)
+    axis.set_yscale("log")
+    axis.set_xticks(places, [f"{w.actors}/{w.nodes}" for w in windows], rotation=60, fontsize=8)
+    axis.set_xlabel("actor processes / nodes")
+    axis.set_ylabel("CPU-ms per agent step")
+    axis.set_title("measured (marks) and fitted (lines)", fontsize=10)
+    axis.legend(frameon=False, fontsize=8)
+    axis.grid(alpha=0.3)

@@ -1,0 +1,139 @@
+"""Measures what actors on Ray cost on this machine, and predicts what a cluster does.
+
+    python tools/scaling_plan.py measure --out=scaling.json
+    python tools/scaling_plan.py plan --out=scaling.png scaling.json
+
+`measure` plays real Pong with 1 to 8 actor processes, on one and on several simulated nodes, all on
+this machine's loopback device. `plan` fits the model, prints it with its predictions, and draws
+both. The rate of a learner and the speed of the network are assumptions, and flags.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+import time
+from typing import Any
+
+from absl import app, flags
+
+from meta_impala import command
+from meta_impala.analysis import scaling
+from meta_impala.config import Config, resolve, resolve_network
+from meta_impala.errors import UserError
+from meta_impala.runtime.run_folder import write_atomically
+
+_OUT = flags.DEFINE_string("out", None, "File to write: measurements (JSON) or the plot (PNG).")
+_SECONDS = flags.DEFINE_float("seconds", 12.0, "Length of a window of measurement.", lower_bound=1)
+_ENVIRONMENT = flags.DEFINE_string("environment", "Pong", "What is played.")
+_SHAPES = flags.DEFINE_list("shapes", ["1x1", "2x1", "4x1", "8x1", "8x4"], "ACTORSxNODES, …")
+_PUBLISH = flags.DEFINE_list("publish_every", ["2", "40"], "Unrolls per version of the weights.")
+_RATE = flags.DEFINE_float(
+    "learner_rate", 25_000.0, "Agent steps per second of one accelerator: an assumption."
+)
+_GIGABITS = flags.DEFINE_float("gigabits", 10.0, "Link of a learner's machine, per second.")
+_SLOW = flags.DEFINE_float("slow", 100.0, "A slow environment: so many times the cost of a step.")
+_WAITS = (100, 1_000, 10_000)
+
+
+def _measure() -> None:
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # loopback addresses stay what they are
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    command.quiet_tensorflow()
+    command.import_tensorflow()
+    from meta_impala.environments import registry
+    from meta_impala.runtime import ray_benchmark
+    from meta_impala.runtime.supervisor import configure_tensorflow
+
+    config = resolve(Config(environment=_ENVIRONMENT.value, meta_parameters="gamma,lambda"))
+    configure_tensorflow(config)
+    description = registry.describe(config.environment, config.protocol)
+    config = resolve_network(config, description.observation_shape)
+    windows: list[scaling.Window] = []
+    loads = [os.getloadavg()[0]]
+    for shape in _SHAPES.value:
+        actors, nodes = map(int, shape.split("x"))
+        found = ray_benchmark.measure(
+            dataclasses.replace(config, num_actors=actors),
+            description,
+            nodes=nodes,
+            publish_every=tuple(map(int, _PUBLISH.value)),
+            seconds=_SECONDS.value,
+        )
+        loads.append(os.getloadavg()[0])
+        for window in found:
+            print(window, flush=True)
+        windows += found
+    content: dict[str, Any] = {
+        "format": scaling.FORMAT,
+        "settings": {
+            "environment": config.environment,
+            "network": config.network,
+            "envs_per_actor": config.envs_per_actor,
+            "unroll_length": config.unroll_length,
+            "cores": os.cpu_count(),
+            "load": loads,
+            "time": time.strftime("%Y-%m-%d"),
+        },
+        "windows": [window._asdict() for window in windows],
+        "waiting": ray_benchmark.waiting_costs(_WAITS),
+    }
+    write_atomically(pathlib.Path(_OUT.value), json.dumps(content, indent=1) + "\n")
+    print(f"wrote {_OUT.value}")
+
+
+def _plan(path: str) -> None:
+    windows, waiting, settings = scaling.read(pathlib.Path(path))
+    model = scaling.fit(windows, waiting, settings["unroll_length"])
+    print(f"measured: {settings}")
+    for name, value in dataclasses.asdict(model).items():
+        print(f"  {name:>18} {value:.6g}")
+    cases = [
+        scaling.Cluster(
+            actors=0,
+            learners=learners,
+            learner_rate=_RATE.value,
+            link=_GIGABITS.value * 1e9 / 8,
+            environment_factor=factor,
+        )
+        for learners, factor in ((1, 1.0), (8, 1.0), (8, _SLOW.value))
+    ]
+    clusters = [
+        dataclasses.replace(case, actors=actors)
+        for case in [*cases[:1], dataclasses.replace(cases[0], environment_factor=_SLOW.value)]
+        + cases[1:]
+        for actors in (100, 1_000, 10_000)
+    ]
+    print(scaling.table(model, clusters))
+    for case in cases:
+        useful = scaling.useful_actors(model, dataclasses.replace(case, actors=1_000))
+        print(
+            f"{case.learners} learners, steps ×{case.environment_factor:g}: "
+            f"more than {useful:,} actors are of no use"
+        )
+    scaling.plot(model, windows, cases, pathlib.Path(_OUT.value))
+    print(f"wrote {_OUT.value}")
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    try:
+        if not _OUT.value:
+            raise UserError("--out: must be given, the file to write")
+        if arguments[1:] == ["measure"]:
+            _measure()
+        elif len(arguments) == 3 and arguments[1] == "plan":
+            _plan(arguments[2])
+        else:
+            raise UserError("give measure, or plan and a file of measurements")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)
