@@ -104,4 +104,7 @@ def _differences(stacks: np.ndarray) -> np.ndarray:
 
 def _sums(differences: np.ndarray, out: np.ndarray) -> None:
     """Undoes `_differences`."""
-    np.cumsum(differences, axis=1, dtype=np.uint8, out=out)
+    out[:, 0] = differences[:, 0]
+    for frame in range(1, differences.shape[1]):
+        # np.cumsum takes several times as long.
+        np.add(out[:, frame - 1], differences[:, frame], out=out[:, frame])
