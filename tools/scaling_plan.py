@@ -2,10 +2,12 @@
 
     python tools/scaling_plan.py measure --out=scaling.json
     python tools/scaling_plan.py plan --out=scaling.png scaling.json
+    python tools/scaling_plan.py transport Pong Seaquest Breakout
 
 `measure` plays real Pong with 1 to 8 actor processes, on one and on several simulated nodes, all on
 this machine's loopback device. `plan` fits the model, prints it with its predictions, and draws
-both. The rate of a learner and the speed of the network are assumptions, and flags.
+both. The rate of a learner and the speed of the network are assumptions, and flags. `transport`
+prints what the ways to send observations cost.
 """
 
 from __future__ import annotations
@@ -118,17 +120,32 @@ def _plan(path: str) -> None:
     print(f"wrote {_OUT.value}")
 
 
+def _transport(games: list[str]) -> None:
+    from meta_impala.runtime import transport_benchmark
+
+    print("| game | observations as | bytes per frame | send, CPU-ms per step | receive |")
+    print("|---|---|---|---|---|")
+    for game in games:
+        for form in transport_benchmark.forms(game):
+            print(
+                f"| {game} | {form.name} | {form.num_bytes / 4:,.0f} | {form.send_ms:.3f} "
+                f"| {form.receive_ms:.3f} |"
+            )
+
+
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     try:
-        if not _OUT.value:
+        if arguments[1:2] == ["transport"] and arguments[2:]:
+            _transport(arguments[2:])
+        elif not _OUT.value:
             raise UserError("--out: must be given, the file to write")
-        if arguments[1:] == ["measure"]:
+        elif arguments[1:] == ["measure"]:
             _measure()
         elif len(arguments) == 3 and arguments[1] == "plan":
             _plan(arguments[2])
         else:
-            raise UserError("give measure, or plan and a file of measurements")
+            raise UserError("give measure, plan FILE, or transport GAME …")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
