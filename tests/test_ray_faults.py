@@ -146,6 +146,23 @@ def test_stopped_with_ray_on_this_machine(start, number):
 
 
 @pytest.mark.slow
+def test_stopped_while_ray_is_being_started(start):
+    """In these seconds SIGTERM belongs to Ray."""
+    trainer = start()
+    process = psutil.Process(trainer.process.pid)
+
+    def ray_is_starting() -> bool:
+        return any(child.name() == "gcs_server" for child in process.children(recursive=True))
+
+    wait_for(ray_is_starting, "the first process of Ray")
+    trainer.process.send_signal(signal.SIGTERM)
+    assert trainer.process.wait(60) == 0, trainer.output()
+    assert "stopped by SIGTERM after 0 frames, before anything was trained" in trainer.output()
+    assert "Traceback" not in trainer.output()
+    assert trainer.status()["state"] == "stopped"
+
+
+@pytest.mark.slow
 def test_killed_with_ray_on_this_machine(start):
     before = actor_processes()
     trainer = start().wait_for_rows()

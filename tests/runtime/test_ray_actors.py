@@ -6,10 +6,17 @@ import threading
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from ray_helpers import actor_processes, add_node, make_cluster, wait_for
 from run_helpers import BATCH_FRAMES, make_config, make_supervisor, read_metrics, read_status
 
+from meta_impala.agent import Policy, Snapshot, make_network
+from meta_impala.config import resolve_network
+from meta_impala.environments import registry
 from meta_impala.runtime import ray_cluster
+from meta_impala.runtime import supervisor as supervisor_lib
+from meta_impala.runtime.actor import Actor
+from meta_impala.runtime.remote_actor import RemoteActor, Weights
 from meta_impala.runtime.signals import StopRequest
 from meta_impala.runtime.supervisor import Supervisor
 
@@ -44,6 +51,36 @@ def _run(supervisor: Supervisor, stop: StopRequest, script) -> str:
     if errors:
         raise errors[0]
     return state
+
+
+def test_a_remote_actor_plays_what_a_thread_would(monkeypatch):
+    """The same weights and seed: to the bit the same unrolls, through their compact form."""
+    # TensorFlow of this process has been configured.
+    monkeypatch.setattr(supervisor_lib, "configure_tensorflow", lambda *_, **__: None)
+    config = make_config(core="lstm", core_size=4, actors="ray", unroll_length=12)
+    description = registry.describe(config.environment, config.protocol)
+    config = resolve_network(config, description.observation_shape)
+    network = make_network(config, description)
+    thread = Actor(
+        0,
+        registry.make(config.environment, 2, config.protocol),
+        Policy(network, config, description, 2),
+        config.unroll_length,
+    )
+    thread.reset(7, network.settings.core_state_size)
+    remote = RemoteActor(0, 7, config, description)
+    ended = 0
+    for version in range(3):
+        parameters = tuple(version + 1.0 * v.value() for v in network.trainable_variables)
+        snapshot = Snapshot(version, parameters, tf.constant([0.9, 0.8 + 0.05 * version]))
+        here = thread.unroll(snapshot)
+        there = remote.unroll(Weights.of(snapshot)).block()
+        assert here[1:] == there[1:]
+        ended += len(here.episodes)
+        for ours, theirs in zip(here.unroll, there.unroll, strict=True):
+            assert ours.dtype == theirs.dtype
+            np.testing.assert_array_equal(ours, theirs)
+    assert ended > 0
 
 
 def test_processes_and_nodes_come_and_go(tmp_path, cluster):
@@ -106,4 +143,8 @@ def test_processes_and_nodes_come_and_go(tmp_path, cluster):
     assert rows[-1]["actor_restarts"] in ("2", "3")
     # 2 actors × 2 unrolls and 2 blocks in the queue, 2 blocks to a batch, and the lookahead.
     assert max(float(row["policy_lag"]) for row in rows[:5]) <= (2 * 2 + 2) / 2 + 2
+    # Each version of the weights was sent once, however many actors play it.
+    source = supervisor._source
+    assert 0 < source.broadcasts <= supervisor.updates + 1
+    assert source.unrolls > source.broadcasts
     wait_for(lambda: actor_processes() <= before, "the actors end with the run")
