@@ -135,7 +135,8 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
                 configure_tensorflow(config)
                 stack.enter_context(ray_cluster.connected(config))
                 group = _learners(config, stop)
-            if group is None or stop.is_set():
+            # Several learners stop together, once they run.
+            if group is None or (group.size == 1 and stop.is_set()):
                 frames = folder.write_stopped()
                 command.say(
                     f"stopped by {stop.signal_name} after {frames:,} frames, before anything was "
@@ -218,7 +219,11 @@ def _join_run(stop: StopRequest) -> int:
     config = dataclasses.replace(config, wandb_project="")  # the first one logs
     description = _describe(config)
     memory.check(config.share, description)
-    with tempfile.TemporaryDirectory(prefix="meta_impala-learner-") as path:
+    ray_cluster.check(config)
+    with (
+        tempfile.TemporaryDirectory(prefix="meta_impala-learner-") as path,
+        ray_cluster.connected(config),
+    ):
         folder = RunFolder(path)
         supervisor = Supervisor(config, description, folder, stop, group)
         command.say(

@@ -239,8 +239,8 @@ def test_several_learners_share_the_batches():
 def test_a_further_learner_takes_the_firsts_settings():
     first = resolve(Config(**TWO_LEARNERS, batch_size=64, seed=5))
     join = config_lib.join_learners
-    given = {"learner_index": 1, "num_actors": 7, "batch_size": 64, "lambda": 0.99}
-    assert join(first, given) == dataclasses.replace(first, learner_index=1, num_actors=7)
+    given = {"learner_index": 1, "env_threads": 7, "batch_size": 64, "lambda": 0.99}
+    assert join(first, given) == dataclasses.replace(first, learner_index=1, env_threads=7)
     with pytest.raises(UserError, match=r"--learner_index=1.*--seed=6 \(it has 5\)") as caught:
         join(first, {"learner_index": 1, "seed": 6, "batch_size": 64})
     assert "batch_size" not in str(caught.value)
