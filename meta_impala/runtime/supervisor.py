@@ -302,13 +302,10 @@ class Supervisor:
     def _make_source(self) -> BlockSource:
         """New actors, in new environments with seeds made of (seed, updates)."""
         config = self.config
-        first_actor = self._group.index * config.num_actors  # in the row of all learners' actors
         if config.actors == "ray":
             from meta_impala.runtime.ray_actors import RaySource
 
-            return RaySource(
-                self._share, self._description, self._stop_waiting, self._restarts, first_actor
-            )
+            return RaySource(config, self._description, self._stop, self._restarts)
         core_state_size = self.learner.state.network.settings.core_state_size
 <<<<<<< HEAD
         actors: list[Actor] = []
@@ -326,9 +323,10 @@ class Supervisor:
             reset.result()
 =======
         actors = []
-        for index in range(first_actor, first_actor + config.num_actors):
+        for index in range(config.num_actors):
             if self._stop_waiting.is_set():
                 break  # an emulator takes 0.2 s to start: do not make the user wait for many
+            index += self._group.index * config.num_actors  # of all learners' actors
             actor = Actor(
                 index,
                 self._make_environment(),
