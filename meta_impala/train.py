@@ -219,7 +219,11 @@ def _join_run(stop: StopRequest) -> int:
     config = dataclasses.replace(config, wandb_project="")  # the first one logs
     description = _describe(config)
     memory.check(config.share, description)
-    with tempfile.TemporaryDirectory(prefix="meta_impala-learner-") as path:
+    ray_cluster.check(config)
+    with (
+        ray_cluster.connected(config),
+        tempfile.TemporaryDirectory(prefix="meta_impala-learner-") as path,
+    ):
         folder = RunFolder(path)
         supervisor = Supervisor(config, description, folder, stop, group)
         command.say(

@@ -72,8 +72,21 @@ class RaySource(QueuedSource):
     """
 
     def __init__(
-        self, config: Config, description: Description, stop: StopRequest, restarts: Restarts
+        self,
+        config: Config,
+        description: Description,
+        stop: StopRequest,
+        restarts: Restarts,
+        *,
+        first_actor: int = 0,
     ) -> None:
+        """Args:
+        config: resolved, network included; of several learners this one's share.
+        description: of the environment.
+        stop: set when the wait for a block is to end.
+        restarts: counts those of actors.
+        first_actor: index of the first of the actors, among those of all learners.
+        """
         super().__init__(config, stop)
         self.unrolls = self.unroll_bytes = self.broadcasts = self.broadcast_bytes = 0
         self._config = config
@@ -82,7 +95,7 @@ class RaySource(QueuedSource):
         self._actor_class = ray.remote(RemoteActor).options(
             num_cpus=config.env_threads, max_restarts=0, max_task_retries=0
         )
-        self._slots = [_Slot(index) for index in range(config.num_actors)]
+        self._slots = [_Slot(first_actor + index) for index in range(config.num_actors)]
         self._weights: tuple[int, Any] | None = None
         # Seconds that were really waited or worked; a process that was stopped accuses nobody.
         self._clock = 0.0

@@ -305,9 +305,14 @@ class Supervisor:
         if config.actors == "ray":
             from meta_impala.runtime.ray_actors import RaySource
 
-            return RaySource(config, self._description, self._stop, self._restarts)
+            return RaySource(
+                self._share,
+                self._description,
+                self._stop_waiting,
+                self._restarts,
+                first_actor=self._group.index * config.num_actors,
+            )
         core_state_size = self.learner.state.network.settings.core_state_size
-<<<<<<< HEAD
         actors: list[Actor] = []
         resets = []
         with concurrent.futures.ThreadPoolExecutor(config.num_actors) as starting:
@@ -321,24 +326,6 @@ class Supervisor:
                 resets.append(starting.submit(actor.reset, seed, core_state_size))
         for reset in resets:
             reset.result()
-=======
-        actors = []
-        for index in range(config.num_actors):
-            if self._stop_waiting.is_set():
-                break  # an emulator takes 0.2 s to start: do not make the user wait for many
-            index += self._group.index * config.num_actors  # of all learners' actors
-            actor = Actor(
-                index,
-                self._make_environment(),
-                self._policy,
-                config.unroll_length,
-                eta_schedule=eta_schedule_of(config),
-                keep_actions=config.deterministic,
-            )
-            seed = actor_seed(config.seed, self.updates, index, config.envs_per_actor)
-            actor.reset(seed, core_state_size)
-            actors.append(actor)
->>>>>>> f77ce83 (Several learners with actors on Ray)
         if config.deterministic:
             return TurnTakingSource(actors, config, self._stop_waiting, self._restarts)
         return ThreadedSource(actors, self._share, self._stop_waiting, self._restarts)
