@@ -1041,7 +1041,9 @@ def resolve_network(config: Config, observation_shape: tuple[int, ...]) -> Confi
 
 
 # What the learners of a run may differ in.
-_OF_A_LEARNER = ("learner_index", "num_actors", "env_threads", "queue_capacity", "learner_device")
+_OF_A_LEARNER = (
+    "learner_index", "env_threads", "queue_capacity", "learner_device", "ray_address",
+)  # fmt: skip
 
 
 def join_learners(first: Config, given: dict[str, Any]) -> Config:

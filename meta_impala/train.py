@@ -135,7 +135,8 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
                 configure_tensorflow(config)
                 stack.enter_context(ray_cluster.connected(config))
                 group = _learners(config, stop)
-            if group is None or stop.is_set():
+            # Several learners stop together, once they run.
+            if group is None or (group.size == 1 and stop.is_set()):
                 frames = folder.write_stopped()
                 command.say(
                     f"stopped by {stop.signal_name} after {frames:,} frames, before anything was "

@@ -29,6 +29,9 @@ def _refusal(**settings) -> str:
     return message
 
 
+TWO_LEARNERS = {"learner_addresses": "10.0.0.1:2222,[::1]:2222"}
+
+
 def test_defaults_are_those_of_the_papers():
     config = resolve(Config())
     assert (config.unroll_length, config.batch_size, config.meta_batch_size) == (20, 32, 8)
@@ -80,6 +83,30 @@ def test_lambda_and_embedding_follow_from_what_is_learned(learned, start, width)
         ({"actors": "ray", "ray_address": "h:65536"}, "--ray_address=h:65536", "HOST:PORT"),
         ({"actors": "ray", "ray_address": "h:0"}, "--ray_address=h:0", "HOST:PORT"),
         ({"actors": "ray", "unrolls_in_flight": 0}, "--unrolls_in_flight=0", "[1, 64]"),
+        ({"learner_addresses": "a:1,b"}, "--learner_addresses=a:1,b", "host:port"),
+        ({"learner_addresses": "a:1,b:65536"}, "--learner_addresses=", "host:port"),
+        ({"learner_addresses": "a:1,a:1"}, "--learner_addresses=a:1,a:1", "of its own"),
+        ({"learner_index": 1}, "--learner_index=1", "below the number of --learner_addresses, 1"),
+        (TWO_LEARNERS | {"learner_index": 2}, "--learner_index=2", "--learner_addresses, 2"),
+        (TWO_LEARNERS | {"batch_size": 33}, "--batch_size=33", "multiple of the number of"),
+        (TWO_LEARNERS | {"meta_batch_size": 7}, "--meta_batch_size=7", "multiple of the number"),
+        (TWO_LEARNERS | {"envs_per_actor": 12}, "--envs_per_actor=12", "the number of learners"),
+        (
+            TWO_LEARNERS | {"meta_gradient_mode": "nested_tapes"},
+            "--meta_gradient_mode=nested_tapes",
+            "must be reverse_over_forward",
+        ),
+        (
+            TWO_LEARNERS | {"trace_decay": 0.5},
+            "--meta_gradient_mode=accumulative_trace",
+            "without --trace_decay",
+        ),
+        (
+            TWO_LEARNERS | {"meta_advantage_normalization": "ema"},
+            "--meta_advantage_normalization",
+            "must be none",
+        ),
+        (TWO_LEARNERS | {"deterministic": True}, "--deterministic=True", "must be false"),
         ({"seed": 2**31}, f"--seed={2**31}", str(2**31 - 1)),
         ({"total_frames": True}, "--total_frames=True", "int"),
         ({"batch_size": "8"}, "--batch_size='8'", "int"),
@@ -193,6 +220,30 @@ def test_resume_never_changes_what_the_weights_depend_on(name, value):
 def test_resume_with_network_auto_keeps_the_network_chosen_then():
     saved = dataclasses.replace(resolve(Config()), network="shallow")
     assert merge_for_resume(saved, {"network": "auto"}, override=False) == saved
+
+
+def test_several_learners_share_the_batches():
+    config = resolve(Config(**TWO_LEARNERS, learner_index=1))
+    assert config.num_learners == 2
+    assert config.meta_gradient_mode == "reverse_over_forward"
+    share = config.share
+    assert (share.batch_size, share.meta_batch_size, share.block_size) == (16, 4, 16)
+    assert resolve(share) == share == share.share
+    assert resolve(Config()).share == resolve(Config())
+    # One address is one learner, and so is a run that goes on without the others.
+    assert resolve(Config(learner_addresses="a:1")).num_learners == 1
+    assert merge_for_resume(config, {"learner_addresses": "", "learner_index": 0},
+                            override=False).num_learners == 1  # fmt: skip
+
+
+def test_a_further_learner_takes_the_firsts_settings():
+    first = resolve(Config(**TWO_LEARNERS, batch_size=64, seed=5))
+    join = config_lib.join_learners
+    given = {"learner_index": 1, "env_threads": 7, "batch_size": 64, "lambda": 0.99}
+    assert join(first, given) == dataclasses.replace(first, learner_index=1, env_threads=7)
+    with pytest.raises(UserError, match=r"--learner_index=1.*--seed=6 \(it has 5\)") as caught:
+        join(first, {"learner_index": 1, "seed": 6, "batch_size": 64})
+    assert "batch_size" not in str(caught.value)
 
 
 def test_importing_the_package_and_the_config_does_not_import_tensorflow():

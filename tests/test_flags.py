@@ -33,6 +33,19 @@ def _edges(name: str) -> list[str]:
         "envs_per_actor": ["auto"],
         "learner_device": ["cpu", "gpu", "gpu:0", "gpu:x", "auto:1", "cpu:99999999999", "gpu:²"],
         "ray_address": ["auto", "local", "head:6379", "ray://head:10001", ":", "head:²"],
+        "learner_addresses": [
+            "a:1,b:2",
+            "a:1,b:2,c:3",
+            "a:1",
+            "a:1,a:1",
+            "a",
+            ":1",
+            "a:0",
+            ",",
+            "a:65536,b:1",
+            "a:²",
+            "[::1]:80,b:2",
+        ],
         "environment": ["Catch", "Pong", "pnog", "no_such_module:Env-v0", ":", "json:x"],
     }.get(name, [])
     return texts or ["1"]

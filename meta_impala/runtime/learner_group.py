@@ -217,6 +217,8 @@ def join(config: Config, stop: StopRequest) -> ConnectedLearners | None:
             )
             failure.leaves_threads = True
             raise failure
+    # Its health check says on several lines what the error of the next sum says too.
+    tf.get_logger().setLevel("CRITICAL")
     (strategy,) = results
     if isinstance(strategy, Exception):
         raise RunFailed(
