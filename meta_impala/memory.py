@@ -1,11 +1,13 @@
-"""Whether the settings of a run can fit into this machine's memory at all.
+"""Memory: whether the settings of a run can fit into this machine at all, and that it stays flat.
 
-A lower bound: what passes may still not fit, but what is refused would have been killed by the
-system, without a word.
+The check is a lower bound: what passes may still not fit, but what is refused would have been
+killed by the system, without a word.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import itertools
 import math
 
@@ -16,6 +18,8 @@ from meta_impala.environments import Description
 from meta_impala.errors import UserError
 
 _FLOAT = 4
+_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+_LARGE = 2**20
 # θ, θ', the optimiser's slot before and after, and the gradient.
 _COPIES_OF_PARAMETERS = 5
 
@@ -55,3 +59,14 @@ def check(config: Config, description: Description) -> None:
             f"{flags}: the settings need at least {total / 2**30:,.1f} GiB of memory; must be at "
             f"most the {has / 2**30:,.1f} GiB of this machine"
         )
+
+
+def give_back_large_arrays() -> None:
+    """Lets arrays of 1 MiB and more go back to the system as soon as they are freed (glibc only).
+
+    By default glibc keeps blocks of up to 32 MiB in its heaps once such a one was freed. Unrolls
+    are made by one thread and freed by another, so the heaps become riddled: a run's memory crept
+    up by 20 to 30 MiB an hour.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)

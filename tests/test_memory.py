@@ -1,5 +1,9 @@
 """Settings that cannot fit into memory are refused before anything is made (ground truth)."""
 
+import platform
+import subprocess
+import sys
+
 import numpy as np
 import psutil
 import pytest
@@ -43,3 +47,30 @@ def test_what_cannot_fit_is_refused_with_its_flag(settings, flag, monkeypatch):
     with pytest.raises(UserError, match=r"GiB of memory; must be at most the 4.0 GiB") as caught:
         memory.check(resolve(Config(**({"network": "shallow"} | settings))), PONG)
     assert str(caught.value).startswith(flag)
+
+
+_FREED = """
+import os, psutil, numpy as np
+from meta_impala import memory
+if {fixed}:
+    memory.give_back_large_arrays()
+np.ones(31 * 2**20, np.uint8)  # freed: from now on glibc would keep such blocks in its heap
+blocks = [np.ones(20 * 2**20, np.uint8) for _ in range(8)]
+kept = np.ones(600_000, np.uint8)  # above them in the heap
+before = psutil.Process().memory_info().rss
+del blocks
+print((before - psutil.Process().memory_info().rss) / 2**20)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_freed_arrays_go_back_to_the_system():
+    def given_back(fixed):
+        result = subprocess.run(
+            [sys.executable, "-c", _FREED.format(fixed=fixed)], capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stderr
+        return float(result.stdout)
+
+    assert given_back(True) > 150  # of 160
+    assert given_back(False) < 50

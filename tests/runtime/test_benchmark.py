@@ -1,4 +1,4 @@
-"""The benchmark: windows that hold whole pieces of work (ground truth), the command and its file."""
+"""The benchmark: windows that hold whole pieces of work (ground truth); the command, its file."""
 
 import json
 import pathlib
