@@ -10,6 +10,9 @@ import psutil
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # addresses stay those of the loopback device
 
+_MARK = "META_IMPALA_TESTS"  # inherited by every process that they start
+os.environ[_MARK] = str(os.getpid())
+
 from ray.cluster_utils import Cluster  # noqa: E402 - Ray reads its variables when it is imported
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -49,11 +52,14 @@ def add_node(cluster: Cluster, num_cpus: int = 1):
 
 
 def actor_processes() -> set[int]:
-    """All processes of actors on this machine, of whatever cluster."""
+    """The processes of actors that began with these tests, whoever their parent is now."""
     found = set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if " ".join(process.cmdline()).startswith("ray::RemoteActor"):
+            if (
+                " ".join(process.cmdline()).startswith("ray::RemoteActor")
+                and process.environ().get(_MARK) == os.environ[_MARK]
+            ):
                 found.add(process.pid)
     return found
 

@@ -196,6 +196,12 @@ def policy_lag(model: Model, cluster: Cluster) -> float:
     return under_way / cluster.batch_size + 2.0
 
 
+def weights_kept(model: Model, cluster: Cluster) -> float:
+    """Bytes of old weights in the object store: an unroll that is under way holds on to its own."""
+    under_way = cluster.actors * cluster.unrolls_in_flight
+    return min(under_way, policy_lag(model, cluster)) * model.weights_bytes
+
+
 def useful_actors(model: Model, cluster: Cluster) -> int:
     """Actors beyond which more only make the policy lag larger."""
     others = [rate for name, rate in limits(model, cluster).items() if name != "actors"]
@@ -205,7 +211,8 @@ def useful_actors(model: Model, cluster: Cluster) -> int:
 def table(model: Model, clusters: Sequence[Cluster]) -> str:
     """Markdown: what is predicted of each cluster."""
     rows = [
-        "| actors | learners | environment | steps/s | frames/s | what saturates | policy lag |",
+        "| actors | learners | agent step costs | steps/s | what saturates first "
+        "| policy lag, updates | old weights kept |",
         "|---|---|---|---|---|---|---|",
     ]
     for cluster in clusters:
@@ -214,8 +221,8 @@ def table(model: Model, clusters: Sequence[Cluster]) -> str:
         rate = rates[narrowest]
         rows.append(
             f"| {cluster.actors:,} | {cluster.learners} | ×{cluster.environment_factor:g} "
-            f"| {rate:,.0f} | {4 * rate:,.0f} | {narrowest} "
-            f"| {policy_lag(model, cluster):,.0f} |"
+            f"| {rate:,.0f} | {narrowest} | {policy_lag(model, cluster):,.0f} "
+            f"| {weights_kept(model, cluster) / 1e9:.2g} GB |"
         )
     return "\n".join(rows)
 
@@ -235,11 +242,14 @@ def plot(
       UserError: if matplotlib is not installed.
     """
     plots = pyplot()
-    count = 1 + len(clusters)
-    figure, axes = plots.subplots(1, count, figsize=(4.6 * count, 4.4))
+    lines_of_panels = -(-(1 + len(clusters)) // 2)
+    figure, axes = plots.subplots(lines_of_panels, 2, figsize=(9.5, 4.2 * lines_of_panels))
+    axes = axes.flatten()
+    for unused in axes[1 + len(clusters) :]:
+        unused.set_visible(False)
     _plot_fit(axes[0], model, windows)
     numbers = np.geomspace(1, 20_000, 200)
-    for index, (axis, cluster) in enumerate(zip(axes[1:], clusters, strict=True)):
+    for index, (axis, cluster) in enumerate(zip(axes[1:], clusters, strict=False)):
         curves: dict[str, list[float]] = {}
         for number in numbers:
             at = dataclasses.replace(cluster, actors=float(number))  # type: ignore[arg-type]
@@ -256,9 +266,9 @@ def plot(
         slow = "" if cluster.environment_factor == 1 else f", steps ×{cluster.environment_factor:g}"
         axis.set_title(f"{cluster.learners} {word}{slow}", fontsize=10)
         axis.set_xlabel("actor processes")
+        axis.set_ylabel("agent steps per second, at most")
         axis.grid(alpha=0.3)
         if index == 0:
-            axis.set_ylabel("agent steps per second, at most")
             axis.legend(frameon=False, fontsize=8, loc="upper left")
     figure.tight_layout()
     figure.savefig(out, dpi=110)
@@ -287,9 +297,11 @@ def _plot_fit(axis: Any, model: Model, windows: Sequence[Window]) -> None:
         axis.plot(places, measured / steps, mark, color=colour, label=name)
         axis.plot(places, fitted / steps, color=colour, linewidth=1, alpha=0.8)
     axis.set_yscale("log")
+    axis.set_yticks([0.02, 0.05, 0.1, 0.2, 0.5, 1.0], ["0.02", "0.05", "0.1", "0.2", "0.5", "1"])
+    axis.set_yticks([], minor=True)
     axis.set_xticks(places, [f"{w.actors}/{w.nodes}" for w in windows], rotation=60, fontsize=8)
     axis.set_xlabel("actor processes / nodes")
     axis.set_ylabel("CPU-ms per agent step")
     axis.set_title("measured (marks) and fitted (lines)", fontsize=10)
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False, fontsize=8, loc="center right")
     axis.grid(alpha=0.3)

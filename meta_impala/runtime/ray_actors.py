@@ -26,7 +26,7 @@ from meta_impala.environments import Description
 from meta_impala.errors import RunFailed, UserError, one_line, warn
 from meta_impala.runtime.actor import Restarts, actor_seed
 from meta_impala.runtime.block_source import POLL_SECONDS, QueuedSource
-from meta_impala.runtime.ray_cluster import HeadWatch
+from meta_impala.runtime.ray_cluster import ClusterLost, ClusterWatch
 from meta_impala.runtime.remote_actor import Delivery, RemoteActor, Weights
 from meta_impala.runtime.signals import StopRequest
 from meta_impala.runtime.trajectory import split
@@ -105,11 +105,11 @@ class RaySource(QueuedSource):
         self._hinted = False
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ray-actors", daemon=True)
-        self._head_watch = HeadWatch(self.fail)
+        self._cluster = ClusterWatch(self.fail)
 
     def start(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        self._head_watch.start()
+        self._cluster.start()
         self._thread.start()
 
     def watched(self) -> Sequence[Watched]:
@@ -125,7 +125,7 @@ class RaySource(QueuedSource):
     def close(self) -> None:
         self._closing.set()
         self._queue.close()
-        self._head_watch.stop()
+        self._cluster.stop()
         if self._thread.ident is not None:
             self._thread.join(_JOIN_SECONDS)
 
@@ -135,6 +135,7 @@ class RaySource(QueuedSource):
         try:
             while not self._closing.is_set():
                 self._tick()
+                self._cluster.check()
                 for slot in self._slots:
                     if slot.handle is None and self._clock >= slot.start_at:
                         self._start_process(slot)
@@ -146,8 +147,9 @@ class RaySource(QueuedSource):
         except BaseException as error:  # noqa: BLE001 - whatever it is, the run must hear of it
             self._queue.close(error)
         finally:
-            for slot in self._slots:
-                self._end_process(slot)
+            if not isinstance(self._queue.error, ClusterLost):  # or it would wait for an answer
+                for slot in self._slots:
+                    self._end_process(slot)
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -189,6 +191,7 @@ class RaySource(QueuedSource):
 
     def _receive(self, slot: _Slot) -> None:
         reference = slot.asked.popleft()
+        self._cluster.check()
         try:
             answer = ray.get(reference, timeout=_GET_SECONDS)
         except ray.exceptions.RayTaskError as error:
@@ -227,6 +230,7 @@ class RaySource(QueuedSource):
         snapshot = self._snapshot
         if self._weights is None or self._weights[0] != snapshot.version:
             weights = Weights.of(snapshot)
+            self._cluster.check()
             self._weights = snapshot.version, ray.put(weights)
             self.broadcasts += 1
             self.broadcast_bytes += weights.nbytes

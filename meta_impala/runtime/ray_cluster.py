@@ -11,6 +11,7 @@ import importlib.util
 import os
 import pathlib
 import re
+import select
 import signal
 import socket
 import threading
@@ -146,23 +147,30 @@ def _initialize(config: Config, address: str | None) -> None:
         signal.signal(signal.SIGTERM, handler)
 
 
-class HeadWatch:
-    """Looks whether the head, and this machine's part of the cluster, live; two daemon threads.
+class ClusterWatch:
+    """Looks whether the head, and this machine's part of the cluster, live.
 
     Time is counted in waits that were waited, as the watchdog does.
     """
 
     def __init__(self, on_lost: Callable[[ClusterLost], None]) -> None:
         """Args:
-        on_lost: called once, by a thread of its own.
+        on_lost: called once, by a thread of the watch.
         """
         self._on_lost = on_lost
         self._stopped = threading.Event()
         self._beats = 0
-        self._own_node_is_dead = False
+        self._node: socket.socket | None = None
 
     def start(self) -> None:
-        """Starts the watch."""
+        """Starts two daemon threads; `connected` must hold."""
+        import ray
+
+        here = ray.get_runtime_context().get_node_id()
+        (name,) = (n["RayletSocketName"] for n in ray.nodes() if n["NodeID"] == here)
+        # Nothing is said over it: it is closed from the other side when that process dies.
+        self._node = socket.socket(socket.AF_UNIX)
+        self._node.connect(name)
         for work in (self._beat, self._watch):
             threading.Thread(target=work, name=f"ray-head{work.__name__}", daemon=True).start()
 
@@ -170,15 +178,25 @@ class HeadWatch:
         """Ends it."""
         self._stopped.set()
 
+    def check(self) -> None:
+        """To be called before anything that needs the object store of this machine.
+
+        Ray ends the process, without a word to it, when that is gone.
+
+        Raises:
+          ClusterLost: if it is.
+        """
+        assert self._node is not None, "started"
+        if select.select([self._node], [], [], 0)[0]:
+            raise ClusterLost("the Ray node of this machine died")
+
     def _beat(self) -> None:
         import ray
 
-        here = ray.get_runtime_context().get_node_id()
         while not self._stopped.wait(_SECONDS_BETWEEN_BEATS):
             # Does not return while the head is gone.
             with contextlib.suppress(Exception):
-                alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-                self._own_node_is_dead = here not in alive
+                ray.nodes()
                 self._beats += 1
 
     def _watch(self) -> None:
@@ -186,13 +204,13 @@ class HeadWatch:
         while not self._stopped.wait(1.0):
             waited = 0.0 if self._beats != beats else waited + 1.0
             beats = self._beats
-            what = ""
-            if self._own_node_is_dead:
-                what = "the Ray node of this machine died"
-            elif waited >= _HEAD_TIMEOUT_SECONDS:
-                what = (
-                    f"the head of the Ray cluster has not answered for {_HEAD_TIMEOUT_SECONDS:g} s"
-                )
-            if what:
-                self._on_lost(ClusterLost(what))
+            try:
+                self.check()
+                if waited >= _HEAD_TIMEOUT_SECONDS:
+                    raise ClusterLost(
+                        "the head of the Ray cluster has not answered for "
+                        f"{_HEAD_TIMEOUT_SECONDS:g} s"
+                    )
+            except ClusterLost as error:
+                self._on_lost(error)
                 return

@@ -73,7 +73,7 @@ def test_limits_by_hand():
     slow = dataclasses.replace(cluster, environment_factor=10.0)
     assert scaling.limits(MODEL, slow)["actors"] == pytest.approx(128 * 200.0)
     assert scaling.useful_actors(MODEL, slow) == 100
-    assert "| 128 | 2 | ×1 | 20,000 | 80,000 | learner | 130 |" in scaling.table(MODEL, [cluster])
+    assert "| 128 | 2 | ×1 | 20,000 | learner | 130 | 0.13 GB |" in scaling.table(MODEL, [cluster])
 
 
 def test_a_node_fetches_a_version_once_and_only_when_asked():
