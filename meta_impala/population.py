@@ -3,9 +3,9 @@
     python -m meta_impala.population --environment=Pong --logdir=runs/pbt --population_size=8
 
 Ranges (`--population_learning_rate` …) take the place of `--learning_rate`, `--entropy_cost`,
-`--gamma` and `--lambda`. The frames of `--total_frames` are those of all members together. The folder ends as the run of the
-best member (evaluate it as any other), with `members/` and `population.csv` beside it. Starting
-again with the same folder continues.
+`--gamma` and `--lambda`. The frames of `--total_frames` are those of all members together. The
+folder ends as the run of the best member (evaluate it as any other), with `members/` and
+`population.csv` beside it. Starting again with the same folder continues.
 """
 
 from __future__ import annotations

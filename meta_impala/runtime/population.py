@@ -19,6 +19,7 @@ import random
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -197,6 +198,8 @@ def train(
         quantile_fraction=_QUANTILE,
         synch=True,  # at equal frames
     )
+    # A process for each interval costs seconds; an interval takes minutes.
+    warnings.filterwarnings("ignore", message="Consider boosting PBT")
     trainable = tune.with_resources(Member, {"cpu": population.cpus})
     state = folder / "tune" / "population"
     if tune.Tuner.can_restore(str(state)):

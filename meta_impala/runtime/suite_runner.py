@@ -94,7 +94,7 @@ def command_of(run: Run, stage: Stage, evaluation: Mapping[str, int]) -> list[st
     if stage is Stage.TRAINED:
         flags = [f"--{name}={value}" for name, value in evaluation.items()]
         return [*python, "meta_impala.evaluate", logdir, *flags]
-    return [*python, "meta_impala.train", *run.arguments, logdir]
+    return [*python, run.module, *run.arguments, logdir]
 
 
 class SuiteRunner:
