@@ -108,7 +108,7 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def read_config(folder: RunFolder) -> dict[str, Any]:
-    """`config.json`, whatever version wrote it.
+    """`config.json`, whatever version wrote it; with a population what it was, as "population".
 
     Raises:
       UserError: if there is none, or it is not JSON, or lacks what every version has.
@@ -116,6 +116,8 @@ def read_config(folder: RunFolder) -> dict[str, Any]:
     if not folder.has_run():
         raise UserError(f"{folder.path}: must be the folder of a run (there is no config.json)")
     config = _read_json(folder.config_path)
+    if folder.population_path.exists():
+        config["population"] = _read_json(folder.population_path)
     needed = ("environment", "protocol", "seed", "meta_parameters", "gamma", "lambda")
     absent = [name for name in needed if name not in config]
     if absent:
@@ -125,6 +127,8 @@ def read_config(folder: RunFolder) -> dict[str, Any]:
 
 def base_label(config: Mapping[str, Any]) -> str:
     """What is learned, or the fixed γ and λ: `meta {γ, λ}, γ' 0.995` or `IMPALA, γ 0.99`."""
+    if "population" in config:
+        return f"population of {config['population']['size']}"
     if config["meta_parameters"] == "none":
         fixed = f"IMPALA, γ {config['gamma']:g}"
         return fixed if config["lambda"] == 1.0 else f"{fixed}, λ {config['lambda']:g}"
@@ -143,11 +147,16 @@ def _what_defines(config: Mapping[str, Any]) -> dict[str, Any]:
         for name, field in config_lib.FIELDS.items()
         if field.metadata["on_resume"] == config_lib.FREELY
     }
-    return {
+    settings = {
         name: value
         for name, value in config.items()
         if name not in free | {"environment", "seed", "protocol"}
     }
+    if "population" in settings:  # what it came to is no setting
+        population = settings.pop("population")
+        settings = {n: v for n, v in settings.items() if n not in population["ranges"]}
+        settings |= {f"population_{n}": population[n] for n in ("size", "interval", "ranges")}
+    return settings
 
 
 def variant_labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -193,6 +202,18 @@ def _caveats(evaluation: Mapping[str, Any], game: str | None) -> tuple[str, ...]
     return tuple(caveats)
 
 
+def _of_all_members(config: Mapping[str, Any]) -> int | None:
+    """Frames of a population: what it cost, not what its best member has seen."""
+    return config["population"]["frames"] if "population" in config else None
+
+
+def _caveats_of_population(config: Mapping[str, Any]) -> tuple[str, ...]:
+    if "population" not in config:
+        return ()
+    size = config["population"]["size"]
+    return (f"the best of {size} members by training return; frames of all members counted",)
+
+
 def _result(folder: RunFolder, config: Mapping[str, Any], variant: str, starts: str) -> Result:
     """Raises UserError if there is no sound evaluation."""
     path = evaluation_record.result_path(folder, starts)
@@ -214,11 +235,11 @@ def _result(folder: RunFolder, config: Mapping[str, Any], variant: str, starts: 
             seed=int(config["seed"]),
             protocol=evaluation["protocol"],
             starts=_starts(evaluation["protocol"], evaluation.get("starts", "noop")),
-            frames=int(evaluation["frames_trained"]),
+            frames=int(_of_all_members(config) or evaluation["frames_trained"]),
             episodes=int(evaluation["episodes"]),
             mean=float(evaluation["mean"]),
             standard_error=evaluation["standard_error"],
-            caveats=_caveats(evaluation, game),
+            caveats=_caveats(evaluation, game) + _caveats_of_population(config),
             config=config,
         )
     except KeyError as error:

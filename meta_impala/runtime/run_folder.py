@@ -112,6 +112,10 @@ class RunFolder:
         return self.path / "evaluation.json"
 
     @property
+    def population_path(self) -> pathlib.Path:
+        return self.path / "population.json"
+
+    @property
     def checkpoints(self) -> pathlib.Path:
         return self.path / "checkpoints"
 

@@ -40,16 +40,22 @@ _KEYS: dict[str, Any] = {
     "variants": list,
 }
 _NEEDED = ("title", "games", "seeds", "variants")
+_POPULATION = ("size", "interval", "cpus", "learning_rate", "entropy_cost", "gamma", "lambda")
 _EVALUATION = {"episodes": 200, "seed": 1, "num_envs": 16}
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """What is compared: a name for folders, a label for people, settings by flag name."""
+    """What is compared: a name for folders, a label for people, settings by flag name.
+
+    `population` has, without their `population_`, the flags of `meta_impala.population`; empty for
+    a run of `meta_impala.train`.
+    """
 
     name: str
     label: str
     settings: Mapping[str, Any]
+    population: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Run:
     """One training run and its evaluation.
 
     Attributes:
-      arguments: of `meta_impala.train`, without `--logdir`.
+      arguments: of `meta_impala.train` (or `population`), without `--logdir`.
       config: what they amount to.
     """
 
@@ -67,6 +73,11 @@ class Run:
     folder: RunFolder
     arguments: tuple[str, ...]
     config: Config
+
+    @property
+    def module(self) -> str:
+        """The command that trains it."""
+        return "meta_impala.population" if self.variant.population else "meta_impala.train"
 
     @property
     def name(self) -> str:
@@ -151,14 +162,20 @@ def _variant(path: pathlib.Path, entry: Any) -> Variant:
     name = entry["name"]
     if not _NAME.fullmatch(name):
         raise UserError(f"{path}: variant {name!r}: a name is of letters, digits, _, - and .")
-    unknown = set(entry) - {"name", "label", "settings"}
-    settings = entry.get("settings", {})
-    if unknown or not isinstance(settings, dict):
+    unknown = set(entry) - {"name", "label", "settings", "population"}
+    settings, population = entry.get("settings", {}), entry.get("population", {})
+    if unknown or not isinstance(settings, dict) or not isinstance(population, dict):
         raise UserError(
-            f"{path}: variant {name}: may have name, label and settings, has "
+            f"{path}: variant {name}: may have name, label, settings and population, has "
             f"{', '.join(sorted(entry))}"
         )
-    return Variant(name, str(entry.get("label", name)), settings)
+    strange = next((key for key in population if key not in _POPULATION), None)
+    if strange is not None or ("population" in entry and "size" not in population):
+        raise UserError(
+            f"{path}: variant {name}: population = {population}: must have size, and may have "
+            f"{', '.join(_POPULATION[1:])}"
+        )
+    return Variant(name, str(entry.get("label", name)), settings, population)
 
 
 def _games(path: pathlib.Path, games: Any) -> tuple[str, ...]:
@@ -250,6 +267,10 @@ def expand(suite: Suite, suite_path: pathlib.Path, out: pathlib.Path) -> list[Ru
                     config = _config(arguments)
                 except UserError as error:
                     raise UserError(f"{suite_path}: variant {variant.name}: {error}") from None
+                arguments += tuple(
+                    _as_flag(f"population_{key}", value)
+                    for key, value in variant.population.items()
+                )
                 folder = RunFolder(out / "runs" / variant.name / _safe(game) / f"seed_{seed}")
                 runs.append(Run(variant, game, seed, folder, arguments, config))
     return runs
@@ -281,7 +302,8 @@ def stage_of(run: Run, evaluation: Mapping[str, int]) -> Stage:
     try:
         evaluated = json.loads(run.folder.evaluation_path.read_text(encoding="utf-8"))
         is_evaluated = (
-            evaluated["frames_trained"] == status["frames"]
+            # The frames of a population are those of all members; one of them is evaluated.
+            evaluated["frames_trained"] == status.get("frames_of_best", status["frames"])
             and evaluated["episodes"] >= evaluation["episodes"]
             and evaluated["starts"] == "noop"
             and evaluated["eta_is_from"] == "checkpoint"

@@ -54,7 +54,7 @@ def locked(out: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """In the child, before it becomes the command: SIGTERM when the runner dies."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -94,7 +94,7 @@ def command_of(run: Run, stage: Stage, evaluation: Mapping[str, int]) -> list[st
     if stage is Stage.TRAINED:
         flags = [f"--{name}={value}" for name, value in evaluation.items()]
         return [*python, "meta_impala.evaluate", logdir, *flags]
-    return [*python, "meta_impala.train", *run.arguments, logdir]
+    return [*python, run.module, *run.arguments, logdir]
 
 
 class SuiteRunner:
@@ -174,7 +174,7 @@ class SuiteRunner:
             stdout=file,
             stderr=subprocess.STDOUT,
             process_group=0,  # Ctrl-C is for the runner to pass on
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,
         )
         what = "evaluating" if stage is Stage.TRAINED else "training"
         self._tell(f"{what} {run.name}")

@@ -100,7 +100,7 @@ def test_all_57_games_by_one_word(path):
         ('name = "meta"', 'name = "fixed"', "two variants have the name fixed"),
         ('name = "meta"', 'name = "../up"', "a name is of letters"),
         ('name = "meta"', 'lable = "meta"', "every [[variants]] needs a name"),
-        ('label = "IMPALA"', 'lable = "IMPALA"', "may have name, label and settings"),
+        ('label = "IMPALA"', 'lable = "IMPALA"', "may have name, label, settings and population"),
         ("[settings]", "[evaluation]\nepisodes = 0\n[settings]", "evaluation.episodes = 0"),
         ('"laptop.flags"', '"desktop.flags"', "preset desktop.flags: is neither"),
         ("total_frames = 1_000_000", "total_frames = 5", "must be at least one batch"),

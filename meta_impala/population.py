@@ -1,0 +1,179 @@
+"""Population based training of plain IMPALA: the other way of adapting γ, λ and two more settings.
+
+    python -m meta_impala.population --environment=Pong --logdir=runs/pbt --population_size=8
+
+Ranges (`--population_learning_rate` …) take the place of `--learning_rate`, `--entropy_cost`,
+`--gamma` and `--lambda`. The frames of `--total_frames` are those of all members together. The
+folder ends as the run of the best member (evaluate it as any other), with `members/` and
+`population.csv` beside it. Starting again with the same folder continues.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import math
+import os
+import signal
+from typing import Any
+
+from absl import flags
+
+from meta_impala import command
+from meta_impala import config as config_lib
+from meta_impala.config import Config
+from meta_impala.environments import UnknownEnvironmentError, registry
+from meta_impala.errors import UserError
+from meta_impala.runtime import ray_cluster
+from meta_impala.runtime import run_folder as run_folder_lib
+from meta_impala.runtime.folder_lock import FolderLock
+from meta_impala.runtime.run_folder import RunFolder
+
+FLAGS = flags.FLAGS
+# What is adapted, with the range it is drawn from.
+ADAPTED = {
+    "learning_rate": "0.0001,0.005",
+    "entropy_cost": "0.0005,0.02",
+    "gamma": "0.95,0.999",
+    "lambda": "0.8,0.999",
+}
+# The population has no schedule but its own.
+_ALL_MEMBERS = {"meta_parameters": "none", "learning_rate_schedule": "constant"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Population:
+    """What a population is of.
+
+    Attributes:
+      size: how many members.
+      frames_of_each: environment frames that each is trained for.
+      interval: frames between two selections.
+      ranges: name -> (low, high) of what is adapted.
+      cpus: that Ray is to give each member.
+    """
+
+    size: int
+    frames_of_each: int
+    interval: int
+    ranges: dict[str, tuple[float, float]]
+    cpus: float
+
+
+def define_flags() -> None:
+    """The flags of this command."""
+    command.define_config_flags()
+    flags.DEFINE_string("logdir", None, "Folder of the run: made, or continued.")
+    flags.DEFINE_integer(
+        "population_size", 8, "Members. Each trains --total_frames / --population_size frames."
+    )
+    flags.DEFINE_integer(
+        "population_interval",
+        None,
+        "Frames of a member between two selections. Default: a twentieth of its frames.",
+    )
+    flags.DEFINE_float("population_cpus", 1.0, "CPUs that Ray keeps for each member at work.")
+    for name, default in ADAPTED.items():
+        flags.DEFINE_string(
+            f"population_{name}", default, f"LOW,HIGH: range of --{name} in the population."
+        )
+
+
+def _range(name: str) -> tuple[float, float]:
+    text = FLAGS[f"population_{name}"].value
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low = high = math.nan
+    most = 1.0 if name in ("gamma", "lambda") else math.inf
+    if not 0.0 < low < high < most:
+        limit = " and below 1" if most == 1.0 else ""
+        raise UserError(
+            f"--population_{name}={text}: must be LOW,HIGH, two numbers above 0{limit}, the lower "
+            f"first, for example {ADAPTED[name]}"
+        )
+    return low, high
+
+
+def _population(config: Config, action_repeat: int) -> Population:
+    size = FLAGS.population_size
+    if not 2 <= size <= 1000:
+        raise UserError(f"--population_size={size}: must be in [2, 1000]")
+    if not FLAGS.population_cpus > 0:
+        raise UserError(f"--population_cpus={FLAGS.population_cpus}: must be above 0")
+    each = -(-config.total_frames // size)
+    interval = FLAGS.population_interval
+    if interval is None:
+        interval = max(-(-each // 20), config.batch_size * config.unroll_length * action_repeat)
+    config_lib.resolve_frames(dataclasses.replace(config, total_frames=each), action_repeat)
+    if not config.batch_size * config.unroll_length * action_repeat <= interval <= each:
+        raise UserError(
+            f"--population_interval={interval}: must be at least a batch and at most the frames "
+            f"of a member, {each}"
+        )
+    ranges = {name: _range(name) for name in ADAPTED}
+    return Population(size, each, interval, ranges, FLAGS.population_cpus)
+
+
+def _arguments(given: dict[str, Any]) -> list[str]:
+    """The flags of a member: those given (by a preset too), but what the population decides."""
+    if given.get("meta_parameters", "none") != "none":
+        raise UserError(
+            f"--meta_parameters={given['meta_parameters']}: must be none; the population adapts "
+            "γ and λ"
+        )
+    decided = {*ADAPTED, "total_frames", "seed", "ray_address"}
+    kept = {name: value for name, value in given.items() if name not in decided} | _ALL_MEMBERS
+    return [f"--{name}={value}" for name, value in kept.items()]
+
+
+def main() -> int:
+    """Runs the command; returns its exit code."""
+    if not FLAGS.logdir:
+        raise UserError("--logdir: must be given, the folder of the run")
+    if importlib.util.find_spec("ray") is None or importlib.util.find_spec("pyarrow") is None:
+        raise UserError("population: needs Ray Tune: pip install 'meta_impala[distributed]'")
+    given = command.given_config_flags()
+    arguments = _arguments(given)
+    settings = given | _ALL_MEMBERS | {"ray_address": ""}
+    named = {config_lib.FIELDS[name].name: value for name, value in settings.items()}
+    config = config_lib.resolve(Config(**named))
+    try:
+        action_repeat = registry.resolve(config.environment).action_repeat
+    except UnknownEnvironmentError as error:
+        raise UserError(f"--environment={config.environment}: {error}") from None
+    population = _population(config, action_repeat)
+    folder = RunFolder(os.path.abspath(FLAGS.logdir))
+    folder.prepare()
+    lock = FolderLock(folder.path)
+    try:
+        if folder.read_status().get("state") == run_folder_lib.FINISHED:
+            command.say(f"{folder.path}: this population is finished")
+            return 0
+        return _train(folder, config, population, arguments)
+    finally:
+        lock.release()
+
+
+def _train(folder: RunFolder, config: Config, population: Population, arguments: list[str]) -> int:
+    place = dataclasses.replace(
+        config, actors="ray", ray_address=FLAGS["ray_address"].value, num_actors=os.cpu_count() or 1
+    )
+    with ray_cluster.connected(place):
+        from meta_impala.runtime import population as population_lib
+
+        # Tune saves and stops at an interrupt.
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        command.say(
+            f"{population.size} members train {population.frames_of_each:,} frames each on "
+            f"{config.environment} in {folder.path / 'members'}"
+        )
+        outcome = population_lib.train(population, arguments, config.seed, folder.path / "members")
+    population_lib.publish(outcome, population, folder)
+    command.say(f"finished; the best of them is {outcome.best.name}, now in {folder.path}")
+    return 0
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)
