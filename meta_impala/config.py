@@ -249,7 +249,7 @@ class Config:
         "auto",
         "How the meta-gradient is computed: nested_tapes and reverse_over_forward give the same "
         "number; a trace needs accumulative_trace. auto takes that with a trace, "
-        "reverse_over_forward with several learners, else nested_tapes.",
+        "reverse_over_forward with several learners or micro-batches, else nested_tapes.",
         source=OURS,
         choices=("auto", "nested_tapes", "reverse_over_forward", "accumulative_trace"),
     )
@@ -526,6 +526,17 @@ class Config:
         high=1_000_000,
         on_resume=FREELY,
     )
+    micro_batches: int = _setting(
+        1,
+        "The update is computed in so many parts of the batch, one after the other in the memory "
+        "of one; the result is the same to rounding. Must divide --batch_size and "
+        "--meta_batch_size; the meta-gradient is then computed by reverse_over_forward.",
+        source=OURS,
+        low=1,
+        high=65_536,
+        on_resume=FREELY,
+        is_recent=True,
+    )
     precision: str = _setting(
         "auto",
         "Of the computation within a convolutional torso: float32, or bfloat16 (heads, returns, "
@@ -761,7 +772,8 @@ def resolve(config: Config) -> Config:
     if config.eta_embedding_size is None:
         config = dataclasses.replace(config, eta_embedding_size=16 if config.varied else 0)
     if config.meta_gradient_mode == "auto":
-        mode = "reverse_over_forward" if config.num_learners > 1 else "nested_tapes"
+        in_parts = config.num_learners > 1 or config.micro_batches > 1
+        mode = "reverse_over_forward" if in_parts else "nested_tapes"
         if config.trace_decay:
             mode = "accumulative_trace"
         config = dataclasses.replace(config, meta_gradient_mode=mode)
@@ -787,6 +799,7 @@ def resolve(config: Config) -> Config:
     _check_method(config)
     _check_actors(config)
     _check_learners(config)
+    _check_micro_batches(config)
     columns = config.share.batch_size
     if max(config.envs_per_actor, columns) % min(config.envs_per_actor, columns):
         of_each = " / the number of learners" if config.num_learners > 1 else ""
@@ -868,6 +881,38 @@ def _check_learners(config: Config) -> None:
         raise UserError(
             "--deterministic=True: needs one learner; must be false with several "
             "--learner_addresses"
+        )
+
+
+def _check_micro_batches(config: Config) -> None:
+    """What divides, and what cannot be computed in parts."""
+    count = config.micro_batches
+    if count == 1:
+        return
+    given = f"--micro_batches={count}"
+    share = config.share
+    columns, less = share.batch_size, ""
+    if config.learned and config.meta_data == "held_out":
+        columns, less = columns - share.meta_batch_size, " less --meta_batch_size"
+    if columns % count:
+        raise UserError(
+            f"{given}: must divide --batch_size={config.batch_size}{less} (of a learner)"
+        )
+    if not config.learned:
+        return
+    if share.meta_batch_size % count:
+        raise UserError(
+            f"{given}: must divide --meta_batch_size={config.meta_batch_size} (of one learner)"
+        )
+    if config.meta_gradient_mode != "reverse_over_forward":
+        raise UserError(
+            f"--meta_gradient_mode={config.meta_gradient_mode}: must be reverse_over_forward (or "
+            f"auto, without --trace_decay) with {given}: only its parts add up"
+        )
+    if config.meta_advantage_normalization != "none":
+        raise UserError(
+            f"--meta_advantage_normalization={config.meta_advantage_normalization}: must be none "
+            f"with {given}"
         )
 
 

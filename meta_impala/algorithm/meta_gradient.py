@@ -15,6 +15,8 @@ With several learners J and J' are sums of parts, one per learner, and `reduce` 
 made of its own: ∇_θ J before U (the clip is of the sum), dJ'/dθ' before Pᵀ, and −∂/∂x ⟨u, ∇_θ J⟩.
 An outer tape around a part alone would miss how θ' hangs on the other parts' η.
 
+For the same reason they can be computed in micro-batches, one after the other in the memory of one.
+
 All three differentiate J by *copies* of θ. An objective that holds the tensors it was given as θ
 itself therefore holds constants; only the trace with curvature looks through them.
 """
@@ -46,6 +48,36 @@ MetaObjective = Callable[[Tensors], tuple[tf.Tensor, Any]]
 Reduce = Callable[[Tensors], list[tf.Tensor]]
 # z: for every entry of x, a list like θ.
 Trace = Sequence[Tensors]
+
+
+class MicroBatches(NamedTuple):
+    """J and J' as sums of parts.
+
+    Attributes:
+      number: of the parts.
+      inner: index (a scalar tensor) -> a part of J. What it returns beside adds up, too.
+      meta: index -> a part of J'. What it returns beside is dropped.
+    """
+
+    number: int
+    inner: Callable[[tf.Tensor], InnerObjective]
+    meta: Callable[[tf.Tensor], MetaObjective]
+
+
+def _summed(number: int, function: Callable[[tf.Tensor], Any]) -> Any:
+    """Σ function(i), i = 0 … number − 1, tensor by tensor; one after the other."""
+
+    def add(index, *sums):
+        return index + 1, *map(tf.add, sums, tf.nest.flatten(function(index)))
+
+    first = function(tf.constant(0))
+    _, *sums = tf.while_loop(
+        lambda index, *_: index < number,
+        add,
+        (tf.constant(1), *tf.nest.flatten(first)),
+        parallel_iterations=1,
+    )
+    return tf.nest.pack_sequence_as(first, sums)
 
 
 class InnerStep(NamedTuple):
@@ -110,6 +142,31 @@ def judged(
     return meta_loss, auxiliary, _gradients(tape, meta_loss, parameters)
 
 
+def _inner_gradients(
+    parameters: Tensors,
+    x: tf.Tensor,
+    inner_objective: InnerObjective,
+    reduce: Reduce,
+    micro_batches: MicroBatches | None,
+) -> tuple[list[tf.Tensor], tf.Tensor, Any]:
+    """∇_θ J, J, and what came with it."""
+
+    def of(objective: InnerObjective):
+        live = _copies(parameters)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(live)
+            loss, auxiliary = objective(live, x)
+        return _gradients(tape, loss, live), loss, auxiliary
+
+    if micro_batches is None:
+        gradients, loss, auxiliary = of(inner_objective)
+    else:
+        parts = micro_batches.inner
+        gradients, loss, auxiliary = _summed(micro_batches.number, lambda i: of(parts(i)))
+    *gradients, loss = reduce([*gradients, loss])
+    return gradients, loss, auxiliary
+
+
 def inner_step(
     parameters: Tensors,
     x: tf.Tensor,
@@ -117,6 +174,7 @@ def inner_step(
     update_rule: UpdateRule,
     *,
     reduce: Reduce = alone,
+    micro_batches: MicroBatches | None = None,
 ) -> InnerStep:
     """θ' = θ − U(∇_θ J): the ordinary update of plain IMPALA, in the open.
 
@@ -126,12 +184,11 @@ def inner_step(
       inner_objective: (θ, x) -> (J, auxiliary).
       update_rule: U.
       reduce: of the learners that J is a sum over.
+      micro_batches: instead of the objective, if given.
     """
-    live = _copies(parameters)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(live)
-        loss, loss_auxiliary = inner_objective(live, x)
-    *gradients, loss = reduce([*_gradients(tape, loss, live), loss])
+    gradients, loss, loss_auxiliary = _inner_gradients(
+        parameters, x, inner_objective, reduce, micro_batches
+    )
     updates, update_auxiliary = update_rule(gradients)
     return InnerStep(_updated(parameters, updates), loss, loss_auxiliary, update_auxiliary)
 
@@ -168,6 +225,7 @@ def reverse_over_forward(
     meta_objective: MetaObjective,
     *,
     reduce: Reduce = alone,
+    micro_batches: MicroBatches | None = None,
 ) -> MetaStep:
     """The same meta-gradient by reverse mode over forward mode; arguments as `nested_tapes`.
 
@@ -176,19 +234,25 @@ def reverse_over_forward(
 
     Args:
       reduce: of the learners that J and J' are sums over; called three times.
+      micro_batches: instead of the objectives, if given.
     """
-    live = _copies(parameters)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(live)
-        loss, loss_auxiliary = inner_objective(live, x)
-    *gradients, loss = reduce([*_gradients(tape, loss, live), loss])
+    gradients, loss, loss_auxiliary = _inner_gradients(
+        parameters, x, inner_objective, reduce, micro_batches
+    )
 
     with tf.GradientTape(watch_accessed_variables=False) as update_tape:
         update_tape.watch(gradients)
         updates, update_auxiliary = update_rule(gradients)
     inner = InnerStep(_updated(parameters, updates), loss, loss_auxiliary, update_auxiliary)
 
-    meta_loss, meta_auxiliary, sensitivities = judged(meta_objective, inner.parameters)
+    meta_auxiliary = None
+    if micro_batches is None:
+        meta_loss, meta_auxiliary, sensitivities = judged(meta_objective, inner.parameters)
+    else:
+        judges = micro_batches.meta
+        meta_loss, sensitivities = _summed(
+            micro_batches.number, lambda i: judged(judges(i), inner.parameters)[::2]
+        )
     *sensitivities, meta_loss = reduce([*sensitivities, meta_loss])
     direction = update_tape.gradient(
         list(updates),
@@ -197,13 +261,22 @@ def reverse_over_forward(
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )  # u = Pᵀ dJ'/dθ', a constant of what follows
 
-    live = _copies(parameters)
-    with tf.GradientTape(watch_accessed_variables=False) as x_tape:
-        x_tape.watch(x)
-        with tf.autodiff.ForwardAccumulator(live, direction) as accumulator:
-            again, _ = inner_objective(live, x)
-        directional = accumulator.jvp(again, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    (mixed,) = reduce(_gradients(x_tape, directional, [x]))
+    def mixed_derivative(objective: InnerObjective) -> list[tf.Tensor]:
+        """∂/∂x ⟨u, ∇_θ J⟩."""
+        live = _copies(parameters)
+        with tf.GradientTape(watch_accessed_variables=False) as x_tape:
+            x_tape.watch(x)
+            with tf.autodiff.ForwardAccumulator(live, direction) as accumulator:
+                again, _ = objective(live, x)
+            directional = accumulator.jvp(again, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return _gradients(x_tape, directional, [x])
+
+    if micro_batches is None:
+        mine = mixed_derivative(inner_objective)
+    else:
+        inner_parts = micro_batches.inner
+        mine = _summed(micro_batches.number, lambda i: mixed_derivative(inner_parts(i)))
+    (mixed,) = reduce(mine)
     return MetaStep(inner, meta_loss, meta_auxiliary, -mixed)
 
 

@@ -32,10 +32,10 @@ def safe_sqrt(square: tf.Tensor) -> tf.Tensor:
     """√x, with derivatives of every order equal to zero (instead of infinite or NaN) at x = 0.
 
     `tf.clip_by_global_norm` at g = 0 has a NaN second derivative; a batch without any error
-    signal must not destroy η.
+    signal must not destroy η. What is no number stays none.
     """
-    positive = square > 0
-    return tf.where(positive, tf.sqrt(tf.where(positive, square, 1.0)), 0.0)
+    has_root = tf.logical_not(square <= 0)  # so is NaN's
+    return tf.where(has_root, tf.sqrt(tf.where(has_root, square, 1.0)), 0.0)
 
 
 def global_norm(tensors: Tensors) -> tf.Tensor:

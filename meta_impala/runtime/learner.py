@@ -26,7 +26,7 @@ from meta_impala.agent import (
     meta_parameters_of,
 )
 from meta_impala.algorithm import losses, meta_gradient, optimizers
-from meta_impala.algorithm.meta_gradient import InnerStep, InnerUpdate, MetaStep
+from meta_impala.algorithm.meta_gradient import InnerStep, InnerUpdate, MetaStep, MicroBatches
 from meta_impala.algorithm.meta_parameters import Eta
 from meta_impala.algorithm.objectives import Forward, InnerObjective, MetaObjective
 from meta_impala.config import Config
@@ -305,7 +305,7 @@ class Learner:
             moments_decay=self.config.meta_advantage_decay,
         )
 
-    def _derivation(self) -> Callable[..., MetaStep]:
+    def _derivation(self, micro_batches: MicroBatches | None) -> Callable[..., MetaStep]:
         """(θ, x, J, U, J') -> `MetaStep`."""
         if self.config.meta_gradient_mode == "accumulative_trace":
             return functools.partial(
@@ -315,8 +315,41 @@ class Learner:
                 curvature=self.config.trace_curvature,
             )
         if self.config.meta_gradient_mode == "reverse_over_forward":
-            return functools.partial(meta_gradient.reverse_over_forward, reduce=self._group.reduce)
+            return functools.partial(
+                meta_gradient.reverse_over_forward,
+                reduce=self._group.reduce,
+                micro_batches=micro_batches,
+            )
         return meta_gradient.nested_tapes
+
+    def _micro_batches(
+        self, parameters, x: tf.Tensor, batch: Unroll, judges: Unroll | None
+    ) -> MicroBatches | None:
+        """J and J' in `--micro_batches` parts of as many columns each; None for the whole."""
+        count = self.config.micro_batches
+        if count == 1:
+            return None
+
+        def part(whole: Unroll, index: tf.Tensor) -> Unroll:
+            columns = whole.rewards.shape[1] // count
+            return select_columns(whole, index * columns + tf.range(columns))
+
+        def inner(index: tf.Tensor) -> meta_gradient.InnerObjective:
+            objective = self._inner_objective(part(batch, index), parameters)
+
+            def with_sums(live, x):
+                loss, (parts, eta) = objective(live, x)
+                # Means of the parts, so that the parts' shares of them add up.
+                parts = parts._replace(rho_clipped_share=parts.rho_clipped_share / count)
+                return loss, (parts, Eta(*(tf.reduce_mean(value) / count for value in eta)))
+
+            return with_sums
+
+        def meta(index: tf.Tensor) -> MetaObjective:
+            assert judges is not None
+            return self._meta_objective(part(judges, index), parameters, x)
+
+        return MicroBatches(count, inner, meta)
 
     def _split(self, batch: Unroll, other: Unroll, order: tf.Tensor) -> tuple[Unroll, Unroll]:
         """τ and τ': what is learned from, and the B' trajectories that judge.
@@ -361,13 +394,21 @@ class Learner:
         order: tf.Tensor | None = None,
     ):
         if other is None:
+            parameters, x, objective, rule = self._inner_parts(batch, learning_rate)
             step = meta_gradient.inner_step(
-                *self._inner_parts(batch, learning_rate), reduce=self._group.reduce
+                parameters,
+                x,
+                objective,
+                rule,
+                reduce=self._group.reduce,
+                micro_batches=self._micro_batches(parameters, x, batch, None),
             )
             return self._finish(step, None, self.config.batch_size)
         assert order is not None
         batch, judges = self._split(batch, other, order)
-        meta_step = self._derivation()(*self.parts(batch, judges, learning_rate))
+        parts = self.parts(batch, judges, learning_rate)
+        micro_batches = self._micro_batches(parts.parameters, parts.x, batch, judges)
+        meta_step = self._derivation(micro_batches)(*parts)
         return self._finish(meta_step.inner, meta_step, batch.rewards.shape[1])
 
     def _finish(self, step: InnerStep, meta_step: MetaStep | None, columns: int):

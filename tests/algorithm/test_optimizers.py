@@ -275,3 +275,10 @@ def test_the_clip_at_zero_has_finite_derivatives():
         np.testing.assert_array_equal(tensor, weight)  # the clip is the identity there
     for tensor in outer.gradient(again, zeros, unconnected_gradients="zero"):
         assert np.all(np.isfinite(tensor))
+
+
+def test_the_norm_of_what_is_no_number_is_none():
+    gradients = [tf.constant([1.0, float("nan")])]
+    clipped = clip_by_global_norm(gradients, 40.0)
+    assert np.isnan(clipped.norm.numpy())
+    assert np.isinf(clip_by_global_norm([tf.constant([float("inf"), -1.0])], 0.0).norm.numpy())
