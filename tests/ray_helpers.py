@@ -25,7 +25,7 @@ _NODE = {
     "object_store_memory": 100 * 2**20,
     "num_gpus": 0,
 }
-TIMEOUT = 120.0
+TIMEOUT = 240.0
 
 
 @contextlib.contextmanager

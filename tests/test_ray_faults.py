@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 
@@ -185,6 +186,34 @@ def test_the_death_of_the_learner_ends_its_actors(start, cluster):
     trainer.process.kill()
     wait_for(lambda: actor_processes() <= before, "the actors end with the learner")
     cluster.remove_node(node)
+
+
+@pytest.mark.slow
+def test_two_learners_have_actors_of_their_own(tmp_path, cluster):
+    node = add_node(cluster)
+    ports = []
+    for _ in range(2):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            ports.append(probe.getsockname()[1])
+    shared = (
+        f"--ray_address={cluster.address}",
+        "--learner_addresses=" + ",".join(f"127.0.0.1:{port}" for port in ports),
+        "--num_actors=1",
+        "--envs_per_actor=4",
+        "--total_frames=4000",
+    )
+    second = Trainer(tmp_path / "unused", *shared, "--learner_index=1")
+    first = Trainer(tmp_path / "run", *shared, "--learner_index=0")
+    try:
+        assert first.process.wait(150) == 0, first.output()
+        assert second.process.wait(60) == 0, second.output()
+    finally:
+        first.end()
+        second.end()
+        cluster.remove_node(node)
+    status = json.loads((tmp_path / "run" / "status.json").read_text("utf-8"))
+    assert (status["state"], status["frames"]) == ("finished", 4000)
 
 
 @pytest.mark.slow

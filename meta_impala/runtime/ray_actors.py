@@ -13,12 +13,17 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import os
+import pathlib
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from meta_impala.agent import Snapshot
 from meta_impala.config import Config
@@ -27,7 +32,7 @@ from meta_impala.errors import RunFailed, UserError, one_line, warn
 from meta_impala.runtime.actor import Restarts, actor_seed
 from meta_impala.runtime.block_source import POLL_SECONDS, QueuedSource
 from meta_impala.runtime.ray_cluster import ClusterLost, ClusterWatch
-from meta_impala.runtime.remote_actor import Delivery, RemoteActor, Weights
+from meta_impala.runtime.remote_actor import Delivery, Publisher, RemoteActor, Weights, save
 from meta_impala.runtime.signals import StopRequest
 from meta_impala.runtime.trajectory import split
 from meta_impala.runtime.trajectory_queue import QueueClosed
@@ -103,6 +108,8 @@ class RaySource(QueuedSource):
         self._turns = 0
         self._all_waiting_since: float | None = None
         self._hinted = False
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        self._hand_over = tempfile.mkdtemp(prefix="meta_impala-weights-", dir=memory)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ray-actors", daemon=True)
         self._cluster = ClusterWatch(self.fail)
@@ -110,6 +117,12 @@ class RaySource(QueuedSource):
     def start(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._cluster.start()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._publisher = (
+            ray.remote(Publisher)
+            .options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
+            .remote()
+        )
         self._thread.start()
 
     def watched(self) -> Sequence[Watched]:
@@ -128,6 +141,7 @@ class RaySource(QueuedSource):
         self._cluster.stop()
         if self._thread.ident is not None:
             self._thread.join(_JOIN_SECONDS)
+        shutil.rmtree(self._hand_over, ignore_errors=True)
 
     # All below is done by the thread.
 
@@ -150,6 +164,7 @@ class RaySource(QueuedSource):
             if not isinstance(self._queue.error, ClusterLost):  # or it would wait for an answer
                 for slot in self._slots:
                     self._end_process(slot)
+                ray.kill(self._publisher)
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -230,8 +245,9 @@ class RaySource(QueuedSource):
         snapshot = self._snapshot
         if self._weights is None or self._weights[0] != snapshot.version:
             weights = Weights.of(snapshot)
-            self._cluster.check()
-            self._weights = snapshot.version, ray.put(weights)
+            path = pathlib.Path(self._hand_over) / f"{snapshot.version}.npz"
+            save(weights, path)
+            self._weights = snapshot.version, self._publisher.load.remote(str(path))
             self.broadcasts += 1
             self.broadcast_bytes += weights.nbytes
         return self._weights[1]

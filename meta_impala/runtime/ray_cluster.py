@@ -160,7 +160,8 @@ class ClusterWatch:
         self._on_lost = on_lost
         self._stopped = threading.Event()
         self._beats = 0
-        self._node: socket.socket | None = None
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._node = select.poll()
 
     def start(self) -> None:
         """Starts two daemon threads; `connected` must hold."""
@@ -169,8 +170,8 @@ class ClusterWatch:
         here = ray.get_runtime_context().get_node_id()
         (name,) = (n["RayletSocketName"] for n in ray.nodes() if n["NodeID"] == here)
         # Nothing is said over it: it is closed from the other side when that process dies.
-        self._node = socket.socket(socket.AF_UNIX)
-        self._node.connect(name)
+        self._socket.connect(name)
+        self._node.register(self._socket, select.POLLIN)
         for work in (self._beat, self._watch):
             threading.Thread(target=work, name=f"ray-head{work.__name__}", daemon=True).start()
 
@@ -186,8 +187,7 @@ class ClusterWatch:
         Raises:
           ClusterLost: if it is.
         """
-        assert self._node is not None, "started"
-        if select.select([self._node], [], [], 0)[0]:
+        if self._node.poll(0):
             raise ClusterLost("the Ray node of this machine died")
 
     def _beat(self) -> None:

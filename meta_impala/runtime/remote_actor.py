@@ -6,12 +6,14 @@ TensorFlow is imported when the first unroll is asked for, after it was configur
 
 from __future__ import annotations
 
+import pathlib
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from meta_impala import command
 from meta_impala.config import Config
+from meta_impala.runtime.arrays import read_arrays, write_arrays
 from meta_impala.runtime.trajectory import Block, Episode
 from meta_impala.runtime.transport import PackedUnroll, pack, unpack
 
@@ -50,6 +52,27 @@ class Weights(NamedTuple):
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         return self.eta.nbytes + sum(parameter.nbytes for parameter in self.parameters)
+
+
+class Publisher:
+    """The class of the Ray actor that puts weights into the object store, in the learner's place.
+
+    It runs on the learner's machine. Ray ends, in the middle of it and without a word, a process
+    that is talking to the object store when the store dies: that must not be the learner.
+    """
+
+    def load(self, path: str) -> Weights:
+        """The weights of a file that `save` wrote; it is removed. Ray stores what is returned."""
+        arrays = read_arrays(pathlib.Path(path))
+        pathlib.Path(path).unlink()
+        version, eta = int(arrays.pop("version")), arrays.pop("eta")
+        return Weights(version, tuple(arrays[str(i)] for i in range(len(arrays))), eta)
+
+
+def save(weights: Weights, path: pathlib.Path) -> None:
+    """Writes weights for `Publisher.load`."""
+    parameters = {str(index): array for index, array in enumerate(weights.parameters)}
+    write_arrays(path, {"version": np.array(weights.version), "eta": weights.eta, **parameters})
 
 
 class Delivery(NamedTuple):

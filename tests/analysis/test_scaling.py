@@ -2,6 +2,10 @@
 
 import dataclasses
 import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -9,6 +13,7 @@ from meta_impala.analysis import scaling
 from meta_impala.analysis.scaling import Cluster, Model, Window
 from meta_impala.errors import UserError
 
+ROOT = pathlib.Path(__file__).parents[2]
 MODEL = Model(
     actor_ms=0.5,
     unroll_ms=4.0,
@@ -109,3 +114,22 @@ def test_the_plot_is_drawn(tmp_path):
     out = tmp_path / "plan.png"
     scaling.plot(MODEL, WINDOWS, [Cluster(actors=0), Cluster(actors=0, learners=8)], out)
     assert out.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_command_plans_from_the_measurements_that_come_along(tmp_path):
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "tools/scaling_plan.py", *arguments],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    out = tmp_path / "plan.png"
+    result = run("plan", f"--out={out}", "testdata/results/scaling.json")
+    assert result.returncode == 0, result.stderr
+    assert "| 10,000 | 8 | ×100 |" in result.stdout
+    assert out.stat().st_size > 10_000
+    assert run("plan", f"--out={out}", "setup.py").stderr.startswith("error: setup.py: must be")
