@@ -1,4 +1,4 @@
-"""Commands placed on a Ray cluster of two nodes: exit codes, output, stopping, a lost node (fault)."""
+"""Fault: commands on a Ray cluster of two nodes: exit codes, output, stopping, a lost node."""
 
 import subprocess
 import sys
