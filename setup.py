@@ -17,7 +17,7 @@ COMPARISON = [
     "scipy>=1.13,<2",
     "pandas>=2.2,<3",  # arch, which rliable imports, does not import with pandas 3
 ]
-DISTRIBUTED = ["ray>=2.60,<3"]
+DISTRIBUTED = ["ray[tune]>=2.60,<3"]
 VIDEO = ["imageio-ffmpeg>=0.5,<1", "opencv-python-headless>=4.10,<6"]
 
 setup(

@@ -831,6 +831,8 @@ def check_addresses(config: Config) -> None:
     Raises:
       UserError: one line with the flag, its value and what is allowed.
     """
+    for name in ("learner_addresses", "learner_index", "stall_timeout"):
+        _check_field(FIELDS[name], getattr(config, name))
     addresses, number = config.addresses, config.num_learners
     for address in addresses:
         host, _, port = address.rpartition(":")

@@ -236,6 +236,14 @@ def test_several_learners_share_the_batches():
                             override=False).num_learners == 1  # fmt: skip
 
 
+def test_a_further_learner_checks_what_it_needs_to_join():
+    config_lib.check_addresses(Config(**TWO_LEARNERS, learner_index=1))
+    for wrong in ({"learner_index": 2}, {"stall_timeout": 0.0}, {"learner_index": True}):
+        (name,) = wrong
+        with pytest.raises(UserError, match=f"--{name}="):
+            config_lib.check_addresses(Config(**TWO_LEARNERS, **wrong))
+
+
 def test_a_further_learner_takes_the_firsts_settings():
     first = resolve(Config(**TWO_LEARNERS, batch_size=64, seed=5))
     join = config_lib.join_learners

@@ -9,8 +9,10 @@ again. `--dry_run` prints what it would cost. The suites of tools/suites are for
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+import os
 import pathlib
 import sys
 
@@ -18,8 +20,9 @@ from absl import app, flags, logging
 
 from meta_impala import config as config_lib
 from meta_impala.analysis import published, report, results
-from meta_impala.errors import UserError
-from meta_impala.runtime import suite_file, suite_runner
+from meta_impala.config import Config
+from meta_impala.errors import RunFailed, UserError
+from meta_impala.runtime import ray_cluster, suite_file, suite_runner
 from meta_impala.runtime.signals import StopRequest
 from meta_impala.runtime.suite_file import Run, Stage, Suite
 
@@ -27,6 +30,13 @@ from meta_impala.runtime.suite_file import Run, Stage, Suite
 _LISTED = 50
 _OUT = flags.DEFINE_string("out", None, "Folder of the suite: runs, logs and report.")
 _PARALLEL = flags.DEFINE_integer("parallel", 1, "Runs at a time.", lower_bound=1)
+_RAY_ADDRESS = flags.DEFINE_string(
+    "ray_address",
+    None,
+    "Runs are placed on this Ray cluster, whose machines see --out at the same path: HOST:PORT of "
+    "its head, auto, or local. Without: on this machine.",
+)
+_CPUS = flags.DEFINE_float("cpus_per_run", 2.0, "CPUs that Ray keeps for a run.", lower_bound=0.0)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what there is to do, and do nothing.")
 _REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Make the report of what there is.")
 _GAMES = flags.DEFINE_list("games", None, "In place of the games of the file.")
@@ -119,11 +129,29 @@ def _report(suite: Suite, runs: list[Run], out: pathlib.Path) -> None:
     print(f"report written to {out / 'report'}")
 
 
+@contextlib.contextmanager
+def _place():
+    """What starts a command: on this machine, or on a cluster that is joined meanwhile."""
+    if _RAY_ADDRESS.value is None:
+        yield suite_runner.start_here
+        return
+    config = config_lib.resolve(
+        Config(actors="ray", ray_address=_RAY_ADDRESS.value, num_actors=os.cpu_count() or 1)
+    )
+    ray_cluster.check(config)
+    with ray_cluster.connected(config):
+        from meta_impala.runtime.ray_place import RayProcess
+
+        yield lambda arguments, log: RayProcess(arguments, log, _CPUS.value)
+
+
 def _run(suite: Suite, runs: list[Run], out: pathlib.Path) -> int:
     stop = StopRequest()
     stop.install()
-    with suite_runner.locked(out):
-        runner = suite_runner.SuiteRunner(runs, suite.evaluation, out, _PARALLEL.value, stop)
+    with suite_runner.locked(out), _place() as start:
+        runner = suite_runner.SuiteRunner(
+            runs, suite.evaluation, out, _PARALLEL.value, stop, start=start
+        )
         is_done = runner.run()
         if stop.is_set():
             print(f"stopped by {stop.signal_name}; the same command continues the suite")
@@ -160,6 +188,9 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except RunFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ _NO_GAME_YET = -1e30
 _FACTORS = (1.2, 0.8)  # as in the paper on population based training
 _RESAMPLE = 0.25
 _QUANTILE = 0.25
-# A member's checkpoints while they are replaced: what comes, and what goes.
 _HISTORY = "history.jsonl"
+# A member's checkpoints while they are replaced: what comes, and what goes.
 _TAKEN, _LEFT = "checkpoints.taken", "checkpoints.left"
 
 
@@ -70,15 +70,15 @@ class Member(tune.Trainable):
     """One of a population; a step trains it for an interval."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        number = int(self.trial_id.rsplit("_", 1)[-1])
-        self._folder = RunFolder(pathlib.Path(config["folder"]) / f"member_{number:02}")
+        self._number = int(self.trial_id.rsplit("_", 1)[-1])
+        self._folder = RunFolder(pathlib.Path(config["folder"]) / f"member_{self._number:02}")
         self._folder.path.mkdir(parents=True, exist_ok=True)
         _finish_replacing(self._folder)
 
     def step(self) -> dict[str, Any]:
         config = self.config
         frames = min((self.iteration + 1) * config["interval"], config["frames"])
-        flags = {"total_frames": frames, "seed": config["seed"] + self.number_of(self._folder)}
+        flags = {"total_frames": frames, "seed": config["seed"] + self._number}
         flags |= settings_of(config)
         arguments = [f"--{name}={value!r}" for name, value in flags.items()]
         log = self._folder.path / "train.log"
@@ -97,10 +97,6 @@ class Member(tune.Trainable):
         with open(self._folder.path / _HISTORY, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         return row | {"folder": str(self._folder.path), "done": frames >= config["frames"]}
-
-    @staticmethod
-    def number_of(folder: RunFolder) -> int:
-        return int(folder.path.name.rpartition("_")[2])
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         name = self._folder.read_status()["checkpoint"]

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import psutil
 import tqdm
@@ -75,13 +75,36 @@ def busy_elsewhere(run: Run) -> bool:
     return any(str(run.folder.path) in argument for argument in arguments)
 
 
+class Process(Protocol):
+    """What the runner wants to know of a command that it has started."""
+
+    @property
+    def returncode(self) -> int | None: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float) -> int: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+def start_here(arguments: Sequence[str], log: IO[bytes]) -> Process:
+    """Starts a command on this machine, its output in `log`."""
+    return subprocess.Popen(
+        arguments,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        process_group=0,  # Ctrl-C is for the runner to pass on
+        preexec_fn=end_with_parent if sys.platform == "linux" else None,
+    )
+
+
 @dataclasses.dataclass
 class _Job:
     """A training or an evaluation that is running."""
 
     run: Run
     stage: Stage
-    process: subprocess.Popen[bytes]
+    process: Process
     log: pathlib.Path
     file: IO[bytes]
     began: float
@@ -109,6 +132,7 @@ class SuiteRunner:
         stop: StopRequest,
         tell: Callable[[str], None] = lambda text: print(text, flush=True),
         command: Callable[[Run, Stage, Mapping[str, int]], list[str]] = command_of,
+        start: Callable[[Sequence[str], IO[bytes]], Process] = start_here,
     ) -> None:
         """Args:
         runs: of the suite.
@@ -118,6 +142,7 @@ class SuiteRunner:
         stop: set when the user asks to stop.
         tell: prints a line.
         command: that brings a run on.
+        start: starts it, here or elsewhere.
         """
         self._runs = list(runs)
         self._open = [run for run in runs if stage_of(run, evaluation) is not Stage.DONE]
@@ -127,6 +152,7 @@ class SuiteRunner:
         self._stop = stop
         self._tell = tell
         self._command = command
+        self._start_process = start
         self._jobs: list[_Job] = []
         self._display = _Display(self._runs, len(self._open), tell)
         self.failed: dict[str, str] = {}
@@ -168,14 +194,7 @@ class SuiteRunner:
         arguments = self._command(run, stage, self._evaluation)
         log = self._logs / f"{run.name}.log"
         file = open(log, "ab")  # noqa: SIM115
-        process = subprocess.Popen(
-            arguments,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            process_group=0,  # Ctrl-C is for the runner to pass on
-            preexec_fn=end_with_parent if sys.platform == "linux" else None,
-        )
+        process = self._start_process(arguments, file)
         what = "evaluating" if stage is Stage.TRAINED else "training"
         self._tell(f"{what} {run.name}")
         return _Job(run, stage, process, log, file, time.monotonic())
@@ -207,7 +226,7 @@ class SuiteRunner:
                 job.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 job.process.kill()
-                job.process.wait()
+                job.process.wait(_SECONDS_TO_STOP)
             job.file.close()
         self._jobs.clear()
 
