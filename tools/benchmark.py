@@ -42,7 +42,7 @@ def define_flags() -> None:
     command.define_config_flags()
     for name, value in _DEFAULTS.items():
         FLAGS.set_default(name, value)
-    flags.DEFINE_bool("quick", False, "Shorter windows: under a minute, and noisier.")
+    flags.DEFINE_bool("quick", False, "Shorter windows and fewer emulators: noisier.")
     flags.DEFINE_string("json", None, "File that the same numbers are written to.")
     flags.DEFINE_list("rows", list(_ROWS), f"Which rows: {', '.join(_ROWS)}.")
     flags.DEFINE_string(
@@ -86,8 +86,8 @@ def _effort(row: str):
     from meta_impala.runtime.benchmark import Effort
 
     if row == "environment":  # of every shape
-        return Effort(3, 0.25, 0.15) if FLAGS.quick else Effort(5, 0.8, 0.4)
-    return Effort(3, 1.0, 1.0) if FLAGS.quick else Effort(5, 4.0, 4.0)
+        return Effort(3, 0.25, 0.15) if FLAGS.quick else Effort(5, 0.6, 0.3)
+    return Effort(3, 0.6, 0.5) if FLAGS.quick else Effort(5, 3.0, 3.0)
 
 
 def _measure(row: str, results: Any) -> None:

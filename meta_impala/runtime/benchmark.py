@@ -32,7 +32,7 @@ from meta_impala.runtime.trajectory import Unroll, concatenate
 
 # (threads, environments) among which the ceiling is looked for.
 CEILING_SHAPES = tuple((threads, count) for threads in (1, 2) for count in (8, 16, 32, 64))
-QUICK_SHAPES = ((2, 16), (2, 32))
+QUICK_SHAPES = ((2, 32),)
 
 
 class Effort(NamedTuple):
