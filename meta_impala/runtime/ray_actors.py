@@ -214,6 +214,8 @@ class RaySource(QueuedSource):
             cause = error.cause if isinstance(error.cause, Exception) else error
             if isinstance(cause, UserError):  # it will not be otherwise the next time
                 raise RunFailed(f"actor-{slot.index} cannot run where it is: {cause}") from error
+            if cause is not error:
+                cause.add_note(str(error))  # holds the traceback of the other process
             self._restarts.use(slot.index, cause)
             return
         except ray.exceptions.RayError as error:
