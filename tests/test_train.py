@@ -73,7 +73,10 @@ def test_a_run_from_the_command_line_and_again(tmp_path):
     assert frames == list(range(400, 6001, 400))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)],
+)
 def test_a_signal_saves_and_exits_zero_within_ten_seconds(tmp_path, number):
     process = start(*TINY, f"--logdir={tmp_path}", "--total_frames=1000000000")
     try:

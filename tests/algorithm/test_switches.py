@@ -353,7 +353,7 @@ def check_combination(drawn):
 COMMON = {"deadline": None, "derandomize": True, "phases": [Phase.generate]}
 
 
-@settings(max_examples=6, **COMMON)
+@settings(max_examples=3, **COMMON)
 @given(switches())
 def test_any_combination(drawn):
     check_combination(drawn)

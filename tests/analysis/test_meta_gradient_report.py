@@ -70,7 +70,7 @@ def _samples(learned=2):
 
 
 def _config(**settings):
-    return resolve(Config(num_actors=4, **settings))
+    return resolve(Config(num_actors=4, **({"envs_per_actor": 16} | settings)))
 
 
 def test_the_numbers_of_a_report():

@@ -20,7 +20,7 @@ def slowly(settings):
 SETTINGS = [
     {},
     {"meta_parameters": "none"},
-    {"core": "lstm", "core_size": 4, "max_gradient_norm": 0.5},
+    slowly({"core": "lstm", "core_size": 4, "max_gradient_norm": 0.5}),
     slowly({"meta_gradient_paths": "importance_weights"}),
     slowly({"meta_value_head": "reference", "meta_baseline_cost": 0.3, "meta_kl_cost": 0.1}),
     slowly({"meta_parameter_scope": "state"}),
@@ -75,6 +75,7 @@ def test_as_many_parts_as_columns():
         np.testing.assert_allclose(other, one, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_images():
     """The folded convolution, in float32."""
     agents = [
