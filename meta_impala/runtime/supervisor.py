@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from meta_impala import memory
 from meta_impala.agent import Policy, eta_schedule_of, make_network
 from meta_impala.config import Config
 from meta_impala.environments import BatchedEnvironment, Description, registry
@@ -51,6 +52,7 @@ def configure_tensorflow(config: Config, *, cores: int | None = None) -> None:
       config: of the run.
       cores: that the process is to use, if that is not all of the machine.
     """
+    memory.give_back_large_arrays()
     for gpu in tf.config.list_physical_devices("GPU"):
         # Leave room for others: by default TensorFlow takes all of a GPU's memory.
         tf.config.experimental.set_memory_growth(gpu, True)
