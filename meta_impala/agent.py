@@ -128,7 +128,7 @@ class Policy:
             tf.TensorSpec(self._seed_shape(num_envs), tf.int32),
         )
         self._specs = signature[1:]
-        self.function = tf.function(self._act, input_signature=signature)
+        self.function = tf.function(self._act, input_signature=signature, autograph=False)
         # Called without the comparison of every argument with the signature, which takes longer
         # than the rest of a call with 16 environments.
         self._flat = self.function.get_concrete_function().inference_fn.call_flat

@@ -539,7 +539,7 @@ class Config:
     )
     precision: str = _setting(
         "auto",
-        "Of the computation within a convolutional torso: float32, or bfloat16 (heads, returns, "
+        "Of the computation within the torso: float32, or bfloat16 (heads, returns, "
         "losses, optimisers and η stay float32). auto: float32, since bfloat16 moves the "
         "meta-gradient too far (see BUILD_NOTES.md).",
         source=OURS,

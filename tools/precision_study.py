@@ -38,7 +38,7 @@ def _derived(run: TrainedRun, precision: str) -> tuple[Any, Any]:
     config = dataclasses.replace(run.config, precision=precision)
     learner, _ = load_learner(run.folder.checkpoints, config, run.description)
 
-    @tf.function
+    @tf.function(autograph=False)
     def derive(batch, judges):
         parts = learner.parts(batch, judges, tf.constant(config.learning_rate, tf.float32))
         with tf.GradientTape() as tape:

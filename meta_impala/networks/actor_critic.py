@@ -100,7 +100,7 @@ class ActorCritic(snt.Module):
         """Args:
         settings: sizes and kinds.
         dtype: of weights and computation (float64 for gradient checks).
-        torso_dtype: of the computation within a convolutional torso; `dtype` if not given.
+        torso_dtype: of the computation within the torso; `dtype` if not given.
         name: of the module.
         """
         super().__init__(name=name)

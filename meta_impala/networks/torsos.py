@@ -210,17 +210,32 @@ class MLPTorso(snt.Module):
         self,
         output_sizes: Sequence[int] = (64, 64),
         dtype: tf.DType = tf.float32,
+        compute_dtype: tf.DType | None = None,
         name: str = "mlp_torso",
     ) -> None:
+        """Args:
+        output_sizes: width of each layer.
+        dtype: of weights and features.
+        compute_dtype: of what lies between; `dtype` if not given.
+        name: of the module.
+        """
         super().__init__(name=name)
         self._dtype = dtype
+        self._compute_dtype = compute_dtype or dtype
         self._mlp = snt.nets.MLP(output_sizes, activate_final=True, name="mlp")
 
     def __call__(self, observations: tf.Tensor) -> tf.Tensor:
         features = tf.cast(observations, self._dtype)
         if observations.dtype == tf.uint8:
             features *= tf.constant(1.0 / 255.0, self._dtype)
-        return self._mlp(tf.reshape(features, [-1, math.prod(observations.shape[1:])]))
+        features = tf.reshape(features, [-1, math.prod(observations.shape[1:])])
+        layers = [module for module in self._mlp.submodules if isinstance(module, snt.Linear)]
+        if self._compute_dtype == self._dtype or not hasattr(layers[0], "w"):
+            return self._mlp(features)
+        features = tf.cast(features, self._compute_dtype)
+        for layer in layers:
+            features = tf.nn.relu(_multiply(layer, features))
+        return tf.cast(features, self._dtype)
 
 
 def _shallow(dtype: tf.DType, _: Sequence[int], compute_dtype: tf.DType | None) -> snt.Module:
@@ -239,8 +254,10 @@ def _deep(dtype: tf.DType, _: Sequence[int], compute_dtype: tf.DType | None) -> 
     return DeepTorso(dtype=dtype, compute_dtype=compute_dtype)
 
 
-def _mlp(dtype: tf.DType, mlp_sizes: Sequence[int], _: tf.DType | None) -> snt.Module:
-    return MLPTorso(mlp_sizes, dtype)  # too small to gain from a narrower dtype
+def _mlp(
+    dtype: tf.DType, mlp_sizes: Sequence[int], compute_dtype: tf.DType | None
+) -> snt.Module:
+    return MLPTorso(mlp_sizes, dtype, compute_dtype)
 
 
 # (dtype, widths of the MLP, dtype between the two ends) -> torso.

@@ -362,6 +362,8 @@ class Learner:
         count = self.config.meta_batch_size
         if self.config.meta_data == "held_out":
             return select_columns(batch, order[count:]), select_columns(batch, order[:count])
+        if count == self.config.batch_size:
+            return batch, other  # all judge: J' is a sum, whatever their order
         return batch, select_columns(other, order[:count])
 
     def _inner_parts(self, batch: Unroll, learning_rate: tf.Tensor):

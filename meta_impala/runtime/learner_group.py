@@ -59,7 +59,7 @@ class LearnerGroup:
 
     def function(self, function: Callable[..., Any], signature: Sequence[Any]) -> Any:
         """A `tf.function` inside which `reduce` and `mean` can be used."""
-        return tf.function(function, input_signature=signature)
+        return tf.function(function, input_signature=signature, autograph=False)
 
     def reduce(self, parts: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Sums over the learners, tensor by tensor (of one dtype); in a `function` only."""
@@ -107,7 +107,7 @@ class ConnectedLearners(LearnerGroup):
         def in_replica(*arguments):
             return self._strategy.run(function, args=arguments)
 
-        return tf.function(in_replica, input_signature=signature)
+        return tf.function(in_replica, input_signature=signature, autograph=False)
 
     def reduce(self, parts: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         here = [tf.identity(part) for part in parts]  # on this replica's device

@@ -121,7 +121,7 @@ class _Judged(NamedTuple):
 def _judged_update(learner: Learner, learning_rate: float) -> Callable[[Unroll, Unroll], _Judged]:
     """(τ, τ') -> the update on τ, judged by τ'; nothing is assigned."""
 
-    @tf.function
+    @tf.function(autograph=False)
     def function(batch: Unroll, judges: Unroll) -> tuple:
         parts = learner.parts(batch, judges, tf.constant(learning_rate, tf.float32))
         split = explanation.split_meta_gradient(*parts)
