@@ -4,6 +4,7 @@
     python tools/benchmark.py --quick --json=b.json
     python tools/benchmark.py --network=deep --batch_size=16
     python tools/benchmark.py --rows=program_meta --vary=num_actors=1,2,4,8
+    python tools/benchmark.py --rows=learner_plain,learner_nested_tapes --profile
 
 Every flag of the trainer may be given. Ratios are formed from CPU time per agent step, which other
 work on the machine disturbs less than wall time. Every row is measured in a process of its own.
@@ -32,6 +33,7 @@ from meta_impala.runtime.run_folder import write_atomically
 
 FLAGS = flags.FLAGS
 _ROW_SECONDS = 240.0
+_LISTED_OPERATIONS = 10
 _DEFAULTS = {"environment": "Pong", "network": "shallow", "batch_size": 32, "unroll_length": 20}
 _LEARNERS = ("learner_plain", "learner_nested_tapes", "learner_reverse_over_forward")
 _ROWS = ("environment", "environment_inference", *_LEARNERS, "program_plain", "program_meta")
@@ -44,6 +46,9 @@ def define_flags() -> None:
         FLAGS.set_default(name, value)
     flags.DEFINE_bool("quick", False, "Shorter windows and fewer emulators: noisier.")
     flags.DEFINE_string("json", None, "File that the same numbers are written to.")
+    flags.DEFINE_bool(
+        "profile", False, "For the learner's rows: the operations that an update spends its time in."
+    )
     flags.DEFINE_list("rows", list(_ROWS), f"Which rows: {', '.join(_ROWS)}.")
     flags.DEFINE_string(
         "vary", None, "Measures the rows for each value of a setting: NAME=VALUE,VALUE,…"
@@ -98,7 +103,9 @@ def _measure(row: str, results: Any) -> None:
     functions = {
         "environment": functools.partial(benchmark.environment, shapes=shapes),
         "environment_inference": benchmark.environment_inference,
-        **dict.fromkeys(_LEARNERS, benchmark.learner_update),
+        **dict.fromkeys(
+            _LEARNERS, functools.partial(benchmark.learner_update, profiled=FLAGS.profile)
+        ),
         "program_plain": benchmark.program,
         "program_meta": benchmark.program,
     }
@@ -219,6 +226,10 @@ def main() -> int:
         for who in ("learner", "actors"):
             if who in details:
                 command.say(f"{row['name']}, {who}: {_percent(details[who])}")
+        if "operations_ms" in details:
+            dearest = list(details["operations_ms"].items())[:_LISTED_OPERATIONS]
+            listed = ", ".join(f"{kind} {spent:.1f}" for kind, spent in dearest)
+            command.say(f"{row['name']}, ms of an update by operation: {listed}")
     if FLAGS.json:
         document = {
             "rows": rows,

@@ -25,6 +25,7 @@ from meta_impala.environments import Description, registry
 from meta_impala.environments.atari import AtariEnvironment
 from meta_impala.runtime.actor import Actor, actor_seed
 from meta_impala.runtime.learner import Learner
+from meta_impala.runtime.operation_profile import milliseconds_by_operation
 from meta_impala.runtime.run_folder import RunFolder
 from meta_impala.runtime.signals import StopRequest
 from meta_impala.runtime.supervisor import Supervisor, configure_tensorflow
@@ -33,6 +34,7 @@ from meta_impala.runtime.trajectory import Unroll, concatenate
 # (threads, environments) among which the ceiling is looked for.
 CEILING_SHAPES = tuple((threads, count) for threads in (1, 2) for count in (8, 16, 32, 64))
 QUICK_SHAPES = ((2, 32),)
+_PROFILED_UPDATES = 5
 
 
 class Effort(NamedTuple):
@@ -237,8 +239,8 @@ def _batches(config: Config, snapshot: Snapshot, core_state_size: int) -> list[U
     return batches
 
 
-def learner_update(config: Config, effort: Effort) -> Cost:
-    """The learner alone, on unrolls of the game."""
+def learner_update(config: Config, effort: Effort, *, profiled: bool = False) -> Cost:
+    """The learner alone, on unrolls of the game; with the profile of an update, if asked for."""
     configure_tensorflow(config)
     config, description = describe(config)
     learner = Learner(config, description, make_network(config, description))
@@ -253,7 +255,10 @@ def learner_update(config: Config, effort: Effort) -> Cost:
         return config.batch_size * config.unroll_length
 
     samples = _measure(work, effort)
-    return _cost(samples, description.action_repeat, {"updates": updates})
+    details: dict[str, Any] = {"updates": updates}
+    if profiled:
+        details["operations_ms"] = milliseconds_by_operation(work, _PROFILED_UPDATES)
+    return _cost(samples, description.action_repeat, details)
 
 
 class _Stop(StopRequest):

@@ -75,7 +75,9 @@ _CATCH = ("--environment=Catch", "--network=mlp", "--batch_size=4", "--envs_per_
 
 def test_the_command_writes_what_it_prints(tmp_path):
     rows = ["learner_plain", "learner_nested_tapes"]
-    result = _run(*_CATCH, f"--rows={','.join(rows)}", f"--json={tmp_path / 'b.json'}")
+    result = _run(
+        *_CATCH, f"--rows={','.join(rows)}", f"--json={tmp_path / 'b.json'}", "--profile"
+    )
     assert result.returncode == 0, result.stderr
     document = json.loads((tmp_path / "b.json").read_text("utf-8"))
     assert [row["name"] for row in document["rows"]] == rows
@@ -87,6 +89,11 @@ def test_the_command_writes_what_it_prints(tmp_path):
     assert ratio == pytest.approx(costs[1] / costs[0])
     for row in document["rows"]:
         assert f"{row['cpu_ms_per_agent_step']:.3f}" in result.stdout
+        # The profile is of the update: it has its matrix products, and costs no more than it.
+        spent = row["details"]["operations_ms"]
+        assert spent["MatMul"] > 0
+        assert 0 < sum(spent.values()) < 5 * 20 * row["cpu_ms_per_agent_step"]
+        assert f"{row['name']}, ms of an update by operation: {next(iter(spent))}" in result.stdout
     assert f"{ratio:.3f}" in result.stdout
 
 
