@@ -47,7 +47,7 @@ def define_flags() -> None:
     flags.DEFINE_bool("quick", False, "Shorter windows and fewer emulators: noisier.")
     flags.DEFINE_string("json", None, "File that the same numbers are written to.")
     flags.DEFINE_bool(
-        "profile", False, "For the learner's rows: the operations that an update spends its time in."
+        "profile", False, "For the learner's rows: where an update spends its time, by operation."
     )
     flags.DEFINE_list("rows", list(_ROWS), f"Which rows: {', '.join(_ROWS)}.")
     flags.DEFINE_string(

@@ -254,9 +254,7 @@ def _deep(dtype: tf.DType, _: Sequence[int], compute_dtype: tf.DType | None) -> 
     return DeepTorso(dtype=dtype, compute_dtype=compute_dtype)
 
 
-def _mlp(
-    dtype: tf.DType, mlp_sizes: Sequence[int], compute_dtype: tf.DType | None
-) -> snt.Module:
+def _mlp(dtype: tf.DType, mlp_sizes: Sequence[int], compute_dtype: tf.DType | None) -> snt.Module:
     return MLPTorso(mlp_sizes, dtype, compute_dtype)
 
 

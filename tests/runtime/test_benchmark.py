@@ -75,9 +75,7 @@ _CATCH = ("--environment=Catch", "--network=mlp", "--batch_size=4", "--envs_per_
 
 def test_the_command_writes_what_it_prints(tmp_path):
     rows = ["learner_plain", "learner_nested_tapes"]
-    result = _run(
-        *_CATCH, f"--rows={','.join(rows)}", f"--json={tmp_path / 'b.json'}", "--profile"
-    )
+    result = _run(*_CATCH, f"--rows={','.join(rows)}", f"--json={tmp_path / 'b.json'}", "--profile")
     assert result.returncode == 0, result.stderr
     document = json.loads((tmp_path / "b.json").read_text("utf-8"))
     assert [row["name"] for row in document["rows"]] == rows
