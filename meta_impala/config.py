@@ -1153,6 +1153,20 @@ def from_json(text: str, path: str | os.PathLike[str]) -> Config:
         raise UserError(f"{path}: {error}") from None
 
 
+def differing(saved: Config, wanted: Config) -> list[str]:
+    """Settings in which they differ, of those that do not change freely in a run; flag names.
+
+    A network left to "auto" was chosen when the run began.
+    """
+    return [
+        name
+        for name, field in FIELDS.items()
+        if field.metadata["on_resume"] != FREELY
+        and getattr(saved, field.name) != getattr(wanted, field.name)
+        and not (name == "network" and wanted.network == "auto")
+    ]
+
+
 def merge_for_resume(saved: Config, changes: dict[str, Any], *, override: bool) -> Config:
     """The config of a continued run: the saved one with the flags given this time.
 
@@ -1170,16 +1184,13 @@ def merge_for_resume(saved: Config, changes: dict[str, Any], *, override: bool) 
     wanted = resolve(wanted)
     never: list[str] = []
     guarded: list[str] = []
-    for name, field in FIELDS.items():
+    for name in differing(saved, wanted):
+        field = FIELDS[name]
         before, after = getattr(saved, field.name), getattr(wanted, field.name)
-        if before == after or field.metadata["on_resume"] == FREELY:
-            continue
-        # A network left to "auto" was chosen when the run began.
-        if name == "network" and after == "auto":
-            wanted = dataclasses.replace(wanted, network=saved.network)
-            continue
         difference = f"--{name}={after} (the run has {before})"
         (never if field.metadata["on_resume"] == NEVER else guarded).append(difference)
+    if wanted.network == "auto":
+        wanted = dataclasses.replace(wanted, network=saved.network)
     if never:
         raise UserError(
             f"cannot continue this run with {', '.join(never)}: this never changes in a run; use "

@@ -90,6 +90,12 @@ def test_it_survives_its_own_kill_and_ends_in_the_report(suite, tmp_path):
     assert "the agent" in done.stdout and "report written to" in done.stdout
     log = (tmp_path / "out/logs/meta.Catch.seed_1.log").read_text()
     assert f"continuing {folder} from {reached:,} frames" in log
+    changed = _run(*suite, end, "--set=entropy_cost=0.5")
+    assert changed.returncode == 2 and changed.stderr.count("\n") == 1
+    assert "--entropy_cost=0.5 (the run has 0.01); use another --out" in changed.stderr
+    shown = _run(*suite, end, "--set=entropy_cost=0.5", "--report_only")
+    assert shown.returncode == 0, shown.stderr
+    assert "meta.Catch.seed_1 was trained with other settings: --entropy_cost=0.5" in shown.stdout
     report = (tmp_path / "out/report/report.md").read_text()
     assert report.startswith("# Tiny\n\nDoes it work?\n") and "the agent" in report
     assert (tmp_path / "out/report/curves.png").exists()
@@ -102,6 +108,7 @@ def test_mistakes_are_one_line(suite, tmp_path):
         ([out, str(tmp_path / "none.toml")], "cannot be read"),
         ([out, path, "--games=Pnog"], "did you mean Pong?"),
         ([out, path, "--set=gamma"], "--set=gamma: must be name=value"),
+        ([out, "tools/suites/catch.toml", "--set=gamma=0.98"], "variant impala_0.9 is defined by"),
         ([out, path, "--episodes=0"], "--episodes=0: must be at least 1"),
     ]:
         done = _run(*arguments)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import math
 import os
 import pathlib
@@ -64,6 +65,12 @@ def _changed(suite: Suite) -> Suite:
         name, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"--set={text}: must be name=value")
+        for variant in suite.variants:
+            if name in variant.settings:
+                raise UserError(
+                    f"--set={text}: variant {variant.name} is defined by its own {name}; change "
+                    "it in the suite file"
+                )
         settings[name] = value
     evaluation = dict(suite.evaluation)
     if _EPISODES.value is not None:
@@ -118,6 +125,7 @@ def _report(suite: Suite, runs: list[Run], out: pathlib.Path) -> None:
     if baseline not in found.variants and baseline not in published.read_columns(published.FOLDER):
         found.missing.append(f"the baseline, {baseline}, has no result: a published one serves")
         baseline = None
+    found.missing.extend(filter(None, map(suite_file.begun_otherwise, begun)))
     absent = len(runs) - len(begun)
     if absent:
         found.missing.append(f"{absent} of {len(runs)} runs of the suite are not begun")
@@ -177,6 +185,8 @@ def main(arguments: list[str]) -> int:
         path, out = pathlib.Path(arguments[1]), pathlib.Path(_OUT.value).expanduser().resolve()
         suite = _changed(suite_file.read(path))
         _check_baseline(suite, path)
+        if importlib.util.find_spec("matplotlib") is None and not _DRY_RUN.value:
+            raise UserError("the report needs matplotlib: pip install 'meta_impala[comparison]'")
         runs = suite_file.expand(suite, path, out)
         if _DRY_RUN.value:
             _print_cost(suite, runs)
@@ -184,6 +194,9 @@ def main(arguments: list[str]) -> int:
         if _REPORT_ONLY.value:
             _report(suite, runs, out)
             return 0
+        for run in runs:
+            if otherwise := suite_file.begun_otherwise(run):
+                raise UserError(f"{path}: {otherwise}; use another --out")
         return _run(suite, runs, out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

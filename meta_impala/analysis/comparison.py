@@ -25,6 +25,7 @@ from meta_impala.errors import UserError
 
 PUBLISHED_GAMES = 57
 _SAME_FRAMES = 0.01  # relative
+_FINAL = "final policy, 200 games"  # in `sources.csv`
 # Of the relative improvement, unless another is named; by starts.
 BASELINES = {
     NO_OP: "impala_deep_noop_200m",
@@ -35,7 +36,8 @@ BASELINES = {
 MARKS = {
     "s": "other starts or sticky actions, or the source does not say",
     "f": "trained for another number of frames, or the source does not say",
-    "e": "no final evaluation: a training return or the best score in training",
+    "e": "no final evaluation (a training return, or the best in training), or the source does "
+    "not say",
 }
 
 
@@ -107,6 +109,7 @@ class Comparison:
 
     Attributes:
       baseline: label of a variant, or a published agent's name.
+      baseline_marks: letters of `MARKS`; empty for a variant.
       missing: what is not there, one line each.
     """
 
@@ -120,16 +123,29 @@ class Comparison:
     improvements: list[Improvement]
     against_fixed: list[statistics.AgainstFixed]
     missing: list[str]
+    baseline_marks: str = ""
+
+    @property
+    def marked_baseline(self) -> str:
+        """The baseline's name with its marks."""
+        return f"{self.baseline} ({self.baseline_marks})" if self.baseline_marks else self.baseline
 
 
-def marks(column: Column, starts: str, frames: int) -> str:
-    """The letters of `MARKS` that a published number deserves beside ours."""
+def marks(column: Column, starts: str, frames: tuple[int, int]) -> str:
+    """The letters of `MARKS` that a published number deserves beside ours.
+
+    Args:
+      column: that it is of.
+      starts: ours.
+      frames: fewest and most that ours was trained for.
+    """
     letters = ""
     if column.starts != starts:
         letters += "s"
-    if column.frames is None or abs(column.frames - frames) > _SAME_FRAMES * column.frames:
+    published = column.frames
+    if published is None or any(abs(published - n) > _SAME_FRAMES * published for n in frames):
         letters += "f"
-    if column.evaluation in ("training return", "best in training"):
+    if column.evaluation != _FINAL:
         letters += "e"
     return letters
 
@@ -168,7 +184,7 @@ def _differences(rows: Sequence[GameRow], columns: Sequence[Column], starts: str
                 published,
                 row.mean - published,
                 row.human_normalised - theirs,
-                marks(column, starts, row.frames[1]),
+                marks(column, starts, row.frames),
             )
 
 
@@ -184,6 +200,11 @@ def normalised_scores(results: Results) -> dict[str, dict[str, list[float]]]:
     return by_variant
 
 
+def _span_of_frames(results: Results) -> tuple[int, int]:
+    frames = [result.frames for result in results.found]
+    return min(frames), max(frames)
+
+
 def _span(counts: Sequence[int]) -> str:
     low, high = min(counts), max(counts)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
@@ -197,7 +218,7 @@ def _aggregate_rows(results: Results, columns: Sequence[Column], starts: str):
             seeds = _span([len(of_game) for of_game in by_game.values()])
             found = statistics.aggregates(by_game)
             yield AggregateRow("ours", variant, starts, len(by_game), seeds, found)
-    frames = max(result.frames for result in results.found)
+    frames = _span_of_frames(results)
     for what, chosen in (("published, same games", sorted(games)), ("published, all games", None)):
         for column in columns:
             normalised = column.human_normalised(chosen)
@@ -231,14 +252,14 @@ def _improvements(rows: Sequence[GameRow], baseline: str, columns: Mapping[str, 
 
 
 def _adaptive_and_fixed(results: Results) -> tuple[list[str], list[str]]:
-    """Variants that learn γ, and those that learn nothing and condition on nothing."""
+    """Variants that learn γ, and those whose γ stays as it is and that condition on nothing."""
     adaptive, fixed = [], []
     for variant in results.variants:
         config = results.of(variant)[0].config
         if "gamma" in config["meta_parameters"].split(","):
             if config.get("eta_schedule", "learned") == "learned":
                 adaptive.append(variant)
-        elif config["meta_parameters"] == "none":
+        elif config["meta_parameters"] == "none" and "population" not in config:
             fixed.append(variant)
     return adaptive, fixed
 
@@ -254,6 +275,12 @@ def _missing(results: Results, rows: Sequence[GameRow], frames_published: int) -
                 f"{_span([len(row.seeds) for row in games])}; frames trained: "
                 f"{_span([frames for row in games for frames in row.frames])} (published: mostly "
                 f"{frames_published:,})"
+            )
+        seeds = [len(row.seeds) for row in games]
+        if len(set(seeds)) > 1:
+            lines.append(
+                f"{variant}: what is said over games is of {min(seeds)} of the seeds of each, as "
+                "many as the game with the fewest has"
             )
         caveats = dict.fromkeys(c for result in results.of(variant) for c in result.caveats)
         lines += [f"{variant}: {caveat}" for caveat in caveats]
@@ -319,4 +346,9 @@ def compare(
         improvements=list(_improvements(rows, baseline, columns)),
         against_fixed=against,
         missing=_missing(results, rows, 200_000_000) + apart,
+        baseline_marks=(
+            marks(columns[baseline], starts, _span_of_frames(results))
+            if baseline in columns
+            else ""
+        ),
     )

@@ -186,7 +186,7 @@ def draw_improvements(comparison: Comparison, out: pathlib.Path) -> None:
     if max(abs(i.value) for i in comparison.improvements) > _LINEAR_UP_TO:
         grid[-1, 0].set_xscale("symlog", linthresh=100)
     grid[-1, 0].set_xlabel(
-        f"improvement relative to {comparison.baseline} (%; 100 is the distance from\n"
+        f"improvement relative to {comparison.marked_baseline} (%; 100 is the distance from\n"
         "a random player to the better of human and baseline)"
     )
     figure.get_layout_engine().set(w_pad=_MARGIN, h_pad=_MARGIN)

@@ -222,6 +222,7 @@ def improvements_table(comparison: Comparison) -> str:
 
 def _legend(comparison: Comparison) -> str:
     used = {letter for d in comparison.differences for letter in d.marks}
+    used |= set(comparison.baseline_marks)
     lines = [f"({m}) {meaning}" for m, meaning in comparison_lib.MARKS.items() if m in used]
     if any(row.interval and row.interval.over == "games" for row in comparison.games):
         lines.append("* one seed: the interval is over its games and says nothing of other seeds")
@@ -241,7 +242,7 @@ def terminal(comparison: Comparison) -> str:
     for against in comparison.against_fixed:
         parts += [f"{against.adaptive} against the best fixed agent", against_fixed_text(against)]
     if comparison.improvements:
-        parts.append(f"improvement relative to {comparison.baseline}")
+        parts.append(f"improvement relative to {comparison.marked_baseline}")
         parts.append(improvements_table(comparison))
     if comparison.missing:
         parts.append("\n".join(["what is missing:", *(f"  {line}" for line in comparison.missing)]))
@@ -290,7 +291,7 @@ def markdown(comparison: Comparison, title: str, pictures: Sequence[str] = ()) -
         parts.append(against_fixed_text(against))
     if comparison.improvements:
         parts += [
-            f"## Improvement relative to {comparison.baseline}",
+            f"## Improvement relative to {comparison.marked_baseline}",
             "(agent − baseline) / |max(human, baseline) − random|, as in Wang et al. 2016.",
             improvements_table(comparison),
         ]

@@ -41,6 +41,7 @@ class Result:
       episodes: full games evaluated; `mean` and `standard_error` are of their raw returns.
       caveats: what is unlike the published protocol in this evaluation.
       config: as saved.
+      digests: SHA-256 of the file of starts and of the ROM; None where the evaluation has none.
     """
 
     folder: RunFolder
@@ -56,6 +57,7 @@ class Result:
     standard_error: float | None
     caveats: tuple[str, ...]
     config: Mapping[str, Any]
+    digests: Mapping[str, str | None]
 
     @property
     def name(self) -> str:
@@ -241,6 +243,10 @@ def _result(folder: RunFolder, config: Mapping[str, Any], variant: str, starts: 
             standard_error=evaluation["standard_error"],
             caveats=_caveats(evaluation, game) + _caveats_of_population(config),
             config=config,
+            digests={
+                "file of starts": evaluation.get("starts_sha256"),
+                "ROM": (evaluation.get("rom") or {}).get("sha256"),
+            },
         )
     except KeyError as error:
         raise UserError(f"{path}: has no {error}") from None
@@ -258,7 +264,7 @@ def read(
 
     Raises:
       UserError: if a folder is no run, two runs are the same seed of the same game and variant, or
-        the runs were evaluated under unlike protocols.
+        the runs were evaluated under unlike protocols, or a game on another file of starts or ROM.
     """
     folders = list(folders)
     configs = [read_config(folder) for folder in folders]
@@ -286,10 +292,25 @@ def _refuse_doubles(found: Sequence[Result]) -> None:
 
 
 def _refuse_unlike(found: Sequence[Result]) -> None:
-    by_starts = {result.starts: result for result in found if result.game}
-    if len(by_starts) > 1:
-        examples = "; ".join(f"{r.folder.path}: {starts}" for starts, r in by_starts.items())
+    protocols = {(result.starts, result.protocol): result for result in found if result.game}
+    if len(protocols) > 1:
+        examples = "; ".join(
+            f"{r.folder.path}: {starts}, protocol {protocol}"
+            for (starts, protocol), r in protocols.items()
+        )
         raise UserError(
             f"the runs were evaluated under unlike protocols ({examples}); compare those of each "
             "protocol on their own"
         )
+    for what in ("file of starts", "ROM"):
+        seen: dict[str, tuple[str, Result]] = {}
+        for result in found:
+            digest = result.digests.get(what)  # results of early versions have none
+            if digest is None:
+                continue
+            other, first = seen.setdefault(result.name, (digest, result))
+            if other != digest:
+                raise UserError(
+                    f"{result.folder.path}: was evaluated on {result.name} with another {what} "
+                    f"than {first.folder.path}; compare those of each on their own"
+                )

@@ -291,6 +291,27 @@ def frames_of(run: Run) -> int:
     return frames if isinstance(frames, int) else 0
 
 
+def begun_otherwise(run: Run) -> str:
+    """How a run that was begun differs from what the suite says now; empty if it does not.
+
+    The folder alone says how far a run is (`stage_of`), but a suite, its preset or --set may have
+    been changed since. A population's settings are in its members' hands.
+
+    Raises:
+      UserError: if its config cannot be read.
+    """
+    if run.variant.population or not run.folder.has_run():
+        return ""
+    saved = run.folder.load_config()
+    names = config_lib.differing(saved, run.config)
+    values = [
+        f"--{name}={getattr(run.config, config_lib.FIELDS[name].name)} "
+        f"(the run has {getattr(saved, config_lib.FIELDS[name].name)})"
+        for name in names
+    ]
+    return f"{run.name} was trained with other settings: {', '.join(values)}" if names else ""
+
+
 def stage_of(run: Run, evaluation: Mapping[str, int]) -> Stage:
     """How far a run is, as its folder says."""
     if not run.folder.has_run():

@@ -116,14 +116,37 @@ def test_per_game_numbers(runs):
     assert difference.marks == "", "same starts, same frames, same evaluation"
     marked = {d.column.name: d.marks for d in compared.differences}
     assert marked["apex_noop"] == "fe"
-    assert marked["a3c_lstm_human_start"] == "sf"
+    assert marked["a3c_lstm_human_start"] == "sfe", "its source says neither frames nor evaluation"
+    assert marked["rainbow_noop"] == "e"
     assert marked["cleanba_impala_1A100_10cpu_mean"] == "se"
-    assert marked["rllib_impala_40m_frames"] == "sf", "its source does not say how games begin"
+    assert marked["rllib_impala_40m_frames"] == "sfe", "its source does not say how games begin"
     # (12 − 6) / (14.6 + 20.7) and (35 − 95) / (95 − 1.7): the baseline is above human there.
     assert [(i.game, i.value) for i in compared.improvements if i.variant == META] == [
         ("Breakout", pytest.approx(-60 / 93.3)),
         ("Pong", pytest.approx(6 / 35.3)),
     ]
+
+
+def test_a_published_baseline_is_marked_where_it_is_unlike(runs, tmp_path):
+    short = make_run(tmp_path / "short", "Qbert", 1, 9.0, evaluation={"frames_trained": 10_000_000})
+    for folders, marks in ((runs, ""), ([*runs, short], "f"), ([short], "f")):
+        compared = comparison.compare(results.read(folders), COLUMNS, MEDIANS)
+        assert compared.baseline_marks == marks
+        shown = f"IMPALA deep experts ({marks})" if marks else "IMPALA deep experts"
+        assert compared.marked_baseline == shown
+        assert f"Improvement relative to {shown}\n" in report.markdown(compared, "Title")
+        assert ("(f) trained for another number" in report.terminal(compared)) or not marks
+        deep = [row for row in compared.aggregates if row.column == "impala_deep_noop_200m"]
+        assert {row.marks for row in deep} == {marks}
+    compared = comparison.compare(results.read(runs), COLUMNS, MEDIANS, LOW)
+    assert compared.marked_baseline == LOW
+
+
+def test_seeds_that_do_not_count_over_games_are_said(runs):
+    compared = comparison.compare(results.read(runs), COLUMNS, MEDIANS, LOW)
+    text = "\n".join(compared.missing)
+    assert f"{HIGH}: what is said over games is of 1 of the seeds of each" in text
+    assert f"{META}: what is said over games" not in text
 
 
 def test_aggregates_beside_published_agents_on_the_same_games(runs):
@@ -149,6 +172,17 @@ def test_the_adaptive_agent_meets_the_best_fixed_gamma(runs):
         ("Pong", LOW),
     ]
     assert "better in 1 of 2 games" in report.against_fixed_text(against)
+
+
+def test_a_population_is_no_fixed_gamma(runs):
+    population = {"size": 2, "frames": 200_000_000, "ranges": {"gamma": [0.9, 0.999]},
+                  "interval": 1000}  # fmt: skip
+    best = next(run for run in runs if "/0.99/Pong/1" in str(run.path))
+    alone = [run for run in runs if "/meta/" in str(run.path)]
+    best.population_path.write_text(json.dumps(population))
+    compared = comparison.compare(results.read([*alone, best]), COLUMNS, MEDIANS)
+    assert "population of 2" in compared.results.variants
+    assert compared.against_fixed == []
 
 
 def test_agents_without_a_game_in_common_are_not_compared_and_that_is_said(tmp_path):
@@ -231,6 +265,29 @@ def test_unlike_protocols_are_refused(tmp_path):
     assert compared.baseline == "Cleanba IMPALA, 1 A100, 10 CPUs"
     with pytest.raises(UserError, match="--baseline=impala_deep_noop_200m: .*sticky actions"):
         comparison.compare(results.read([sticky]), COLUMNS, MEDIANS, "impala_deep_noop_200m")
+
+
+def test_human_starts_of_unlike_protocols_or_files_are_refused(tmp_path):
+    def human(name, seed, **evaluation):
+        folder = make_run(
+            tmp_path / name, "Pong", seed, 1.0, evaluation={"starts": "human", **evaluation}
+        )
+        folder.evaluation_path.rename(folder.path / "evaluation_human_starts.json")
+        return folder
+
+    plain = human("plain", 1, starts_sha256="aa", rom={"file": "pong.bin", "sha256": "11"})
+    same = human("same", 2, starts_sha256="aa", rom={"file": "pong.bin", "sha256": "11"})
+    early = human("early", 3)
+    assert len(results.read([plain, same, early], starts="human").found) == 3
+    sticky = human("sticky", 4, protocol="machado")
+    with pytest.raises(UserError, match="unlike protocols.*impala.*machado"):
+        results.read([plain, sticky], starts="human")
+    elsewhere = human("elsewhere", 5, starts_sha256="bb")
+    with pytest.raises(UserError, match="with another file of starts than .*plain"):
+        results.read([plain, early, elsewhere], starts="human")
+    other = human("other", 6, rom={"file": "pong.bin", "sha256": "22"})
+    with pytest.raises(UserError, match="with another ROM than .*plain"):
+        results.read([plain, other], starts="human")
 
 
 def test_human_starts_have_files_constants_and_published_scores_of_their_own(tmp_path):
