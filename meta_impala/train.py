@@ -123,7 +123,6 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
     description = _describe(config)
     config = config_lib.resolve_network(config, description.observation_shape)
     memory.check(config.share, description)
-    folder.save_config(config)
 
     command.import_tensorflow()
     from meta_impala.runtime.supervisor import Supervisor, configure_tensorflow
@@ -144,6 +143,8 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
                 )
                 return 0
             supervisor = Supervisor(config, description, folder, stop, group)
+            # Not before: what refuses to start leaves the run as it was.
+            folder.save_config(config)
         except Exception as error:
             if not isinstance(error, UserError):  # a run that is refused has not failed
                 folder.write_failure(error)

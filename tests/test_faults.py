@@ -16,6 +16,7 @@ import pytest
 from command_helpers import TINY
 
 from meta_impala import config as config_lib
+from meta_impala.analysis import results
 from meta_impala.errors import UserError
 from meta_impala.runtime import agent_file, game_starts
 from meta_impala.runtime.folder_lock import is_locked
@@ -192,8 +193,12 @@ def test_nohup_keeps_its_promise():
     assert result.stdout == "False\nTrue\n"
 
 
-@pytest.mark.parametrize("module", ["hostile", "runs.hostile.below", "runs.hostile"])
+@pytest.mark.parametrize(
+    "module",
+    ["hostile", "runs.hostile.below", "runs.hostile", "runs.hostile.nothere", "link.hostile"],
+)
 def test_a_config_cannot_bring_its_own_code(tmp_path, monkeypatch, module):
+    (tmp_path / "link").symlink_to(tmp_path / "runs")
     logdir = tmp_path / "runs" / "hostile"
     (logdir / "below").mkdir(parents=True)
     for path in (logdir / "__init__.py", logdir / "hostile.py", logdir / "below" / "__init__.py"):
@@ -205,6 +210,12 @@ def test_a_config_cannot_bring_its_own_code(tmp_path, monkeypatch, module):
     monkeypatch.setattr(sys, "path", [str(tmp_path), str(logdir), *sys.path])
     with pytest.raises(UserError, match="names code that lies in the run folder"):
         RunFolder(logdir).load_config()
+    # A comparison imports the environment of a run too.
+    values |= {"seed": 1}
+    (logdir / "config.json").write_text(json.dumps(values))
+    (logdir / "evaluation.json").write_text("{}")
+    (line,) = results.read([RunFolder(logdir)]).missing
+    assert "names code that lies in the run folder" in line
     # A module elsewhere is the user's own.
     values["environment"] = "json:Game-v0"
     (logdir / "config.json").write_text(json.dumps(values))

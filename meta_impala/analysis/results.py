@@ -225,6 +225,7 @@ def _result(folder: RunFolder, config: Mapping[str, Any], variant: str, starts: 
     evaluation = _read_json(path)
     try:
         try:
+            folder.refuse_own_code(config["environment"])
             spec = registry.resolve(config["environment"])
             environment, game = spec.id, spec.game
         except UnknownEnvironmentError:  # of a module that is not installed here

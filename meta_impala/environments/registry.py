@@ -90,7 +90,7 @@ def resolve(name: str) -> EnvironmentSpec:
     if module:
         try:
             importlib.import_module(module)
-        except ImportError as error:
+        except (ImportError, TypeError, ValueError) as error:  # the last two: no name of a module
             raise UnknownEnvironmentError(
                 f"environment {name!r} names a module that cannot be imported: {error}"
             ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
 
@@ -16,6 +17,9 @@ from meta_impala.environments.base import BatchedEnvironment, Step
 from meta_impala.errors import RunFailed
 from meta_impala.runtime.trajectory import Block, Episode, Unroll, split
 from meta_impala.runtime.trajectory_queue import QueueClosed, TrajectoryQueue
+
+# What does not start again at once may need a moment: a server that is starting, for example.
+_SECONDS_BETWEEN_RESTARTS = 1.0
 
 
 def actor_seed(seed: int, updates: int, actor: int, num_envs: int, restarts: int = 0) -> int:
@@ -222,10 +226,13 @@ class Restarts:
           How many there were.
 
         Raises:
+          RunFailed: if no restart is left and the error would end the process without a word.
           BaseException: the error, if no restart is left.
         """
         with self._lock:
             if not self._left:
+                if isinstance(error, SystemExit):
+                    raise RunFailed(f"an environment ended the program ({error!r})") from error
                 raise error
             self._left -= 1
             self.count += 1
@@ -249,10 +256,18 @@ class Restarts:
             try:
                 return actor.unroll(snapshot)
             except (Exception, SystemExit) as error:  # noqa: BLE001 - an environment may raise anything
-                count = self.use(actor.index, error)
-                num_envs = actor.num_envs
-                seed = actor_seed(self._seed, snapshot.version, actor.index, num_envs, count)
-                actor.replace_environment(self._make_environment, seed)
+                self._replace(actor, snapshot, error)
+
+    def _replace(self, actor: Actor, snapshot: Snapshot, error: BaseException) -> None:
+        """New environments. If they cannot be made or started, that too is a restart."""
+        while True:
+            count = self.use(actor.index, error)
+            seed = actor_seed(self._seed, snapshot.version, actor.index, actor.num_envs, count)
+            try:
+                return actor.replace_environment(self._make_environment, seed)
+            except (Exception, SystemExit) as again:  # noqa: BLE001 - likewise
+                error = again
+                time.sleep(_SECONDS_BETWEEN_RESTARTS)
 
 
 class ActorThread(threading.Thread):

@@ -14,6 +14,7 @@ import numpy as np
 
 from meta_impala.agent import Snapshot
 from meta_impala.config import Config
+from meta_impala.errors import warn
 from meta_impala.runtime.actor import Actor, ActorThread, Restarts
 from meta_impala.runtime.signals import StopRequest
 from meta_impala.runtime.trajectory import Block, Episode, Unroll, split
@@ -26,6 +27,14 @@ _JOIN_SECONDS = 5.0
 # An actor waits for room for as long as the learner takes; whether a run is stalled is for the
 # learner to say, and closing the queue ends the wait.
 _PUT_TIMEOUT_SECONDS = 1e6
+
+
+def _close(actor: Actor) -> None:
+    """Closes an actor's environments. One that cannot be closed must not cost the last save."""
+    try:
+        actor.close()
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - an environment may raise anything
+        warn(f"warning: the environments of actor-{actor.index} could not be closed: {error!r}")
 
 
 class StopRequested(Exception):
@@ -98,6 +107,7 @@ class ThreadedSource(QueuedSource):
         self, actors: list[Actor], config: Config, stop: StopRequest, restarts: Restarts
     ) -> None:
         super().__init__(config, stop)
+        self._is_closed = False
         self._actors = actors
         self._threads = [
             ActorThread(
@@ -131,6 +141,9 @@ class ThreadedSource(QueuedSource):
         ]
 
     def close(self) -> None:
+        if self._is_closed:  # whoever was late then would be waited for again
+            return
+        self._is_closed = True
         self._queue.close()
         deadline = time.monotonic() + _JOIN_SECONDS
         for thread in self._threads:
@@ -139,7 +152,7 @@ class ThreadedSource(QueuedSource):
         for thread, actor in zip(self._threads, self._actors, strict=True):
             # An emulator must not be closed under a thread that is still inside it.
             if not thread.is_alive():
-                actor.close()
+                _close(actor)
 
 
 class TurnTakingSource:
@@ -189,7 +202,7 @@ class TurnTakingSource:
 
     def close(self) -> None:
         for actor in self._actors:
-            actor.close()
+            _close(actor)
 
     def state(self, unused: Sequence[Block]) -> dict[str, np.ndarray]:
         """Everything to go on from, as arrays.
@@ -232,10 +245,24 @@ class TurnTakingSource:
 
 
 def fits(arrays: Mapping[str, np.ndarray], config: Config) -> bool:
-    """Whether a saved state is of as many actors and environments as the config has."""
+    """Whether a saved state is of as many actors and environments, and blocks as large, as the
+    config has."""
     actors = {name.split()[1] for name in arrays if name.startswith("actor ")}
-    widths = {a.shape[1] for name, a in arrays.items() if name.endswith(" actions")}
-    return len(actors) == config.num_actors and widths == {config.envs_per_actor}
+    widths = {
+        array.shape[1]
+        for name, array in arrays.items()
+        if name.startswith("actor ") and name.endswith(" actions")
+    }
+    blocks = {
+        array.shape
+        for name, array in arrays.items()
+        if name.startswith("block ") and name.endswith(" last_actions")
+    }
+    return (
+        len(actors) == config.num_actors
+        and widths == {config.envs_per_actor}
+        and blocks <= {(config.unroll_length + 1, config.block_size)}
+    )
 
 
 def _under(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import glob
 import io
 import json
 import os
@@ -181,22 +182,30 @@ class RunFolder:
         except (OSError, ValueError) as error:  # also UnicodeDecodeError
             raise UserError(f"{self.config_path}: cannot be read ({error})") from None
         config = config_lib.from_json(text, self.config_path)
-        self._refuse_own_code(config.environment)
+        self.refuse_own_code(config.environment)
         return config
 
-    def _refuse_own_code(self, environment: str) -> None:
-        """`module:Name` imports a module. A run folder from elsewhere may have brought its own."""
-        module = environment.rpartition(":")[0]
-        if not module:
-            return
+    def refuse_own_code(self, environment: str) -> None:
+        """Before the environment of its config is looked for, which imports the module it names.
+
+        A run folder from elsewhere may have brought a module of its own, and importing `a.b.c` runs
+        `a` and `a.b` too, whether there is an `a.b.c` or not.
+
+        Raises:
+          UserError: if a part of the module lies in this folder.
+        """
+        parts = environment.rpartition(":")[0].split(".")
         inside = self.path.resolve()
         for entry in sys.path:
-            place = pathlib.Path(entry or ".").resolve().joinpath(*module.split("."))
-            if place.is_relative_to(inside) and any(place.parent.glob(f"{place.name}*")):
-                raise UserError(
-                    f"{self.config_path}: --environment={environment}: names code that lies in "
-                    "the run folder; must be a module elsewhere"
-                )
+            place = pathlib.Path(entry or ".")
+            for part in filter(None, parts):
+                found = [place / part, *place.glob(f"{glob.escape(part)}.*")]
+                place = place / part
+                if any(one.exists() and one.resolve().is_relative_to(inside) for one in found):
+                    raise UserError(
+                        f"{self.config_path}: --environment={environment}: names code that lies "
+                        "in the run folder; must be a module elsewhere"
+                    )
 
     def save_config(self, config: Config) -> None:
         """Writes `config.json`. Raises RunFailed if it cannot be written."""

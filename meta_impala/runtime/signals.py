@@ -57,5 +57,7 @@ class StopRequest:
 
     def _exit(self) -> None:
         with self._exits:  # once: handler and thread both come here
-            os.write(sys.stderr.fileno(), b"\nsecond interrupt: exiting without saving\n")
-            os._exit(EXIT_CODE_SECOND_INTERRUPT)
+            try:
+                os.write(sys.stderr.fileno(), b"\nsecond interrupt: exiting without saving\n")
+            finally:  # also if there is nobody left to read it
+                os._exit(EXIT_CODE_SECOND_INTERRUPT)

@@ -6,7 +6,6 @@ environments -> actors -> trajectory queue -> learner -> snapshot -> actors
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import os
 import time
@@ -25,6 +24,7 @@ from meta_impala.runtime import bad_updates
 from meta_impala.runtime import block_source as block_source_lib
 from meta_impala.runtime import run_folder as run_folder_lib
 from meta_impala.runtime.actor import Actor, Restarts, actor_seed
+from meta_impala.runtime.actor_start import ActorStart
 from meta_impala.runtime.block_source import (
     BlockSource,
     StopRequested,
@@ -193,6 +193,8 @@ class Supervisor:
         self._pair: list[Block] = []
         self._awaits_pair = self._saved_source is not None and progress.get("pair", False)
         self._bad_in_a_row = int(progress.get("bad_in_a_row", 0))
+        # The start of the actors that is under way; None while they play.
+        self._starting: ActorStart | None = ActorStart(self._stop_waiting)
         # While True the state may be half-way between two updates.
         self._is_updating = False
 
@@ -220,6 +222,10 @@ class Supervisor:
             with memory_errors():
                 state = self._train()
             self.folder.write_status(state, **self._status())
+        except SystemExit as error:  # it would end the process as if all were well
+            failure = RunFailed(f"something ended the program ({error!r})")
+            self.folder.write_failure(failure, **self._status())
+            raise failure from error
         except BaseException as error:
             self.folder.write_failure(error, **self._status())
             raise
@@ -254,14 +260,14 @@ class Supervisor:
             watchdog = Watchdog(
                 self._watched,
                 self.folder.stacks_path,
-                on_stall=lambda error: self._source.fail(error),
+                on_stall=self._fail,
                 on_exit=lambda error: self.folder.write_failure(error, **self._status()),
             )
             stack.callback(watchdog.stop)
-            self._source = self._make_source()
+            watchdog.start()
+            self._begin_source()
             # Threads first: nothing else is closed beside an actor that still computes.
             stack.callback(lambda: self._source.close())
-            watchdog.start()
             try:
                 finished = self._loop(writer, progress)
             except Exception:
@@ -272,12 +278,22 @@ class Supervisor:
             self._save(writer)
         return run_folder_lib.FINISHED if finished else run_folder_lib.STOPPED
 
+    def _fail(self, error: Exception) -> None:
+        """Ends the run with this error, of a thread that hangs."""
+        if self._starting is None:
+            self._source.fail(error)
+        else:
+            self._starting.fail(error)
+
     def _watched(self) -> list[Watched]:
+        starting, timeout = self._starting, self.config.stall_timeout + _LEARNER_EXTRA_SECONDS
+        if starting is not None:
+            return [starting.watched(timeout)]
         learner = Watched(
             "the learner",
             lambda: self.updates + self._source.looks,
             lambda: False,
-            self.config.stall_timeout + _LEARNER_EXTRA_SECONDS,
+            timeout,
         )
         return [learner, *self._source.watched()]
 
@@ -301,6 +317,11 @@ class Supervisor:
             keep_actions=self.config.deterministic,
         )
 
+    def _begin_source(self) -> None:
+        self._starting = ActorStart(self._stop_waiting)
+        self._source = self._make_source()
+        self._starting = None
+
     def _make_source(self) -> BlockSource:
         """New actors, in new environments with seeds made of (seed, updates)."""
         config = self.config
@@ -315,19 +336,16 @@ class Supervisor:
                 first_actor=self._group.index * config.num_actors,
             )
         core_state_size = self.learner.state.network.settings.core_state_size
-        actors: list[Actor] = []
-        resets = []
-        with concurrent.futures.ThreadPoolExecutor(config.num_actors) as starting:
-            for index in range(config.num_actors):
-                if self._stop_waiting.is_set():
-                    break  # an emulator takes 0.1 s to make: do not make the user wait for many
-                actor = self._make_actor(index + self._group.index * config.num_actors)
-                actors.append(actor)
-                # It takes as long again to start, while the next one is made.
-                seed = actor_seed(config.seed, self.updates, actor.index, config.envs_per_actor)
-                resets.append(starting.submit(actor.reset, seed, core_state_size))
-        for reset in resets:
-            reset.result()
+
+        def start(actor: Actor) -> None:
+            seed = actor_seed(config.seed, self.updates, actor.index, config.envs_per_actor)
+            actor.reset(seed, core_state_size)
+
+        assert self._starting is not None
+        first = self._group.index * config.num_actors
+        actors = self._starting.actors(
+            config.num_actors, lambda index: self._make_actor(first + index), start
+        )
         if config.deterministic:
             return TurnTakingSource(actors, config, self._stop_waiting, self._restarts)
         return ThreadedSource(actors, self._share, self._stop_waiting, self._restarts)
@@ -461,7 +479,7 @@ class Supervisor:
         self._source.close()
         self._unused.clear()
         self._pair.clear()
-        self._source = self._make_source()
+        self._begin_source()
         self._source.start(self.learner.snapshot())
 
     def _save(self, writer: MetricsWriter) -> None:

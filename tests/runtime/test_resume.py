@@ -157,6 +157,17 @@ def test_another_number_of_actors_starts_them_anew(tmp_path):
     assert make_supervisor(tmp_path, more).run() == "finished"
 
 
+def test_blocks_of_another_length_are_not_taken_up(tmp_path):
+    config = make_config(deterministic=True, total_frames=24 * BATCH_FRAMES)
+    stop = StopAtUpdate(5)
+    stop.supervisor = make_supervisor(tmp_path, config, stop)
+    assert stop.supervisor.run() == "stopped"
+    longer = dataclasses.replace(config, unroll_length=10, total_frames=34 * BATCH_FRAMES + 20)
+    supervisor = make_supervisor(tmp_path, longer)
+    assert supervisor.frames == 5 * BATCH_FRAMES
+    assert supervisor.run() == "finished"
+
+
 def test_an_environment_that_does_not_repeat_itself_is_found_out(tmp_path, monkeypatch):
     from meta_impala.environments.catch import Catch
 

@@ -32,6 +32,7 @@ from meta_impala.runtime import arrays as arrays_lib
 from meta_impala.runtime import checkpoint as checkpoint_lib
 from meta_impala.runtime import supervisor as supervisor_lib
 from meta_impala.runtime.metrics import COLUMNS, NOT_REPRODUCIBLE
+from meta_impala.runtime.signals import StopRequest
 
 
 @pytest.mark.parametrize("learned", ["gamma,lambda", "gamma", "lambda", "none"])
@@ -283,11 +284,96 @@ def test_restarted_environments_have_seeds_of_their_own(monkeypatch, tmp_path):
         raise SystemExit  # an environment may even do this
 
     _sabotage(monkeypatch, explode)
-    with pytest.raises(SystemExit):
+    # As it is, a SystemExit would end the process with exit code 0.
+    with pytest.raises(RunFailed, match="an environment ended the program"):
         make_supervisor(tmp_path, make_config(max_actor_restarts=4, total_frames=10**9)).run()
     assert len(seeds) == 2 + 4
     # Environment i of an actor has seed + i.
     assert min(abs(a - b) for a, b in itertools.combinations(seeds, 2)) >= 2
+
+
+def test_environments_that_do_not_start_again_at_once_are_made_again(tmp_path, monkeypatch):
+    """One step raises, and so do the next two attempts to make new environments."""
+    failures = iter([True, True])
+    once = threading.Lock()
+
+    def explode():
+        if once.acquire(blocking=False):
+            raise RuntimeError("the server is gone")
+
+    _sabotage(monkeypatch, explode)
+    make_bad = registry.make
+
+    def make_later(*arguments, **named):
+        if once.locked() and next(failures, False):
+            raise ConnectionError("the server is starting")
+        return make_bad(*arguments, **named)
+
+    monkeypatch.setattr(registry, "make", make_later)
+    monkeypatch.setattr("meta_impala.runtime.actor._SECONDS_BETWEEN_RESTARTS", 0.01)
+    config = make_config(max_actor_restarts=3, total_frames=60 * BATCH_FRAMES)
+    supervisor = make_supervisor(tmp_path, config)
+    assert supervisor.run() == "finished"
+    assert supervisor._restarts.count == 3
+    assert next(failures, "both were met") == "both were met"
+
+
+def test_environments_that_cannot_be_closed_do_not_cost_the_last_checkpoint(
+    tmp_path, monkeypatch, capfd
+):
+    closes = []
+
+    def close(self):
+        closes.append(self)
+        raise BrokenPipeError("its process was interrupted too")
+
+    supervisor = make_supervisor(tmp_path, make_config(total_frames=10**9), StopAfter(40))
+    monkeypatch.setattr(GymnasiumEnvironment, "close", close)
+    assert supervisor.run() == "stopped"
+    status = read_status(tmp_path)
+    assert (status["state"], status["checkpoint"]) == ("stopped", f"frames-{supervisor.frames}")
+    assert len(closes) == len(set(map(id, closes))) == 2, "each is closed once"
+    warnings = capfd.readouterr().err
+    assert "environments of actor-0 could not be closed: BrokenPipeError" in warnings
+
+
+def _hang_at_the_next_reset_but_one(monkeypatch) -> threading.Event:
+    release, count = threading.Event(), itertools.count(1)
+    reset = GymnasiumEnvironment.reset
+
+    def hang(self, seed):
+        if next(count) == 2:
+            release.wait(60)
+        return reset(self, seed)
+
+    monkeypatch.setattr(GymnasiumEnvironment, "reset", hang)
+    return release
+
+
+def test_environments_that_hang_while_they_start_are_found(tmp_path, monkeypatch):
+    supervisor = make_supervisor(tmp_path, make_config(stall_timeout=2.0))
+    release = _hang_at_the_next_reset_but_one(monkeypatch)
+    monkeypatch.setattr(supervisor_lib, "_LEARNER_EXTRA_SECONDS", 0.0)
+    with pytest.raises(TimeoutError, match="from the start of the environments") as caught:
+        supervisor.run()
+    release.set()
+    assert read_status(tmp_path)["reason"] == str(caught.value)
+    stacks = (tmp_path / "stacks.txt").read_text("utf-8")
+    assert "thread start of actor-1:" in stacks and "hang" in stacks
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_request_to_stop_ends_a_start_that_hangs(tmp_path, monkeypatch, deterministic):
+    monkeypatch.setattr("meta_impala.runtime.actor_start._SECONDS_AFTER_STOP", 0.3)
+    stop = StopRequest()
+    threading.Timer(1.0, stop._event.set).start()
+    supervisor = make_supervisor(tmp_path, make_config(deterministic=deterministic), stop)
+    release = _hang_at_the_next_reset_but_one(monkeypatch)
+    started = time.monotonic()
+    assert supervisor.run() == "stopped"
+    assert time.monotonic() - started < 30
+    release.set()
+    assert read_status(tmp_path)["state"] == "stopped"
 
 
 def _poison(monkeypatch, supervisor, poison) -> None:
