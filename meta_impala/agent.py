@@ -17,6 +17,7 @@ from meta_impala.algorithm.meta_parameters import Eta, MetaParameters, embedding
 from meta_impala.config import Config
 from meta_impala.environments import Description
 from meta_impala.networks.actor_critic import ActorCritic, NetworkInputs, NetworkSettings
+from meta_impala.shared_arrays import as_tensor
 
 
 class Snapshot(NamedTuple):
@@ -178,7 +179,7 @@ class Policy:
         Args:
           parameters: θ, of a `Snapshot`.
           eta: `[N, 2]` γ and λ of each environment; with an η per state `Snapshot.eta`.
-          observations: `[N, ...]`.
+          observations: `[N, ...]`; not to be changed before this returns.
           last_actions: `[N]` int32.
           rewards: `[N]` float32, raw, received on arriving here.
           resets: `[N]` bool, whether an episode ended on arriving here.
@@ -189,16 +190,13 @@ class Policy:
         Returns:
           Actions `[N]` int32, their log-probabilities `[N]` float32, core state `[N, S]`.
         """
+        eta_spec, observation_spec, *specs = self._specs
+        others = (last_actions, rewards, resets, core_state, seed)
         results = self._flat(
             *parameters,
-            *(
-                tf.constant(given, spec.dtype)
-                for given, spec in zip(
-                    (eta, observations, last_actions, rewards, resets, core_state, seed),
-                    self._specs,
-                    strict=True,
-                )
-            ),
+            tf.constant(eta, eta_spec.dtype),
+            as_tensor(observations, observation_spec.dtype),
+            *(tf.constant(given, spec.dtype) for given, spec in zip(others, specs, strict=True)),
         )
         actions, log_probs, core_state = (tensor.numpy() for tensor in results)
         return actions, log_probs, core_state

@@ -124,6 +124,9 @@ def read_config(folder: RunFolder) -> dict[str, Any]:
     absent = [name for name in needed if name not in config]
     if absent:
         raise UserError(f"{folder.config_path}: missing keys: {', '.join(absent)}")
+    environment = config["environment"]
+    if not isinstance(environment, str):
+        raise UserError(f"{folder.config_path}: environment={environment}: must be a name")
     return config
 
 

@@ -17,6 +17,7 @@ from meta_impala.environments.base import BatchedEnvironment, Step
 from meta_impala.errors import RunFailed
 from meta_impala.runtime.trajectory import Block, Episode, Unroll, split
 from meta_impala.runtime.trajectory_queue import QueueClosed, TrajectoryQueue
+from meta_impala.shared_arrays import empty
 
 # What does not start again at once may need a moment: a server that is starting, for example.
 _SECONDS_BETWEEN_RESTARTS = 1.0
@@ -101,9 +102,7 @@ class Actor:
         )
         # Newly allocated every time: the learner owns what it was given.
         result = Unroll(
-            observations=np.empty(
-                [length + 1, *self._observations.shape], self._observations.dtype
-            ),
+            observations=empty((length + 1, *self._observations.shape), self._observations.dtype),
             last_actions=np.empty([length + 1, num_envs], np.int32),
             rewards=np.empty([length + 1, num_envs], np.float32),
             terminations=np.empty([length + 1, num_envs], bool),
@@ -118,7 +117,7 @@ class Actor:
             actions, log_probs, self._core_state = self._policy(
                 snapshot.parameters,
                 fed,
-                self._observations,
+                result.observations[row],  # as they are, but in memory that needs no copy
                 self._last_actions,
                 self._rewards,
                 self._terminations | self._truncations,

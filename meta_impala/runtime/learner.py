@@ -532,7 +532,8 @@ class Learner:
         Raises:
           LearnerLost: if another learner cannot be reached; nothing was changed then.
         """
-        arguments = [batch, tf.constant(self.learning_rate(frames), tf.float32)]
+        # NumPy's numbers: TensorFlow keeps every Python number that it was ever given (753 bytes).
+        arguments = [batch, tf.constant(np.float32(self.learning_rate(frames)))]
         if self.config.learned:
             arguments += [other, tf.constant(self.column_order(updates))]
         with self._group.reaching():

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import psutil
 import tensorflow as tf
 import tqdm
@@ -108,11 +109,13 @@ class MetricsWriter:
         with (
             writing(self._path.parent / "tensorboard"),
             _tensorflow_errors(),
-            self._tensorboard.as_default(step=int(row["frames"])),
+            # NumPy's numbers: TensorFlow keeps every Python number that it was ever given, which
+            # was 34 KB a row.
+            self._tensorboard.as_default(step=tf.constant(np.int64(row["frames"]))),
         ):
             for name in COLUMNS:
                 if name != "frames" and not math.isnan(row[name]):
-                    tf.summary.scalar(name, float(row[name]))
+                    tf.summary.scalar(name, np.float32(row[name]))
             self._tensorboard.flush()
         self.also(row)
 

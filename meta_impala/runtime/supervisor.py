@@ -40,6 +40,7 @@ from meta_impala.runtime.signals import StopRequest
 from meta_impala.runtime.trajectory import Block, Unroll, concatenate
 from meta_impala.runtime.watchdog import Watchdog, Watched
 from meta_impala.runtime.weights_and_biases import WeightsAndBiases
+from meta_impala.shared_arrays import as_tensor
 
 # The learner's thread also updates and saves; a slow disk may take its time.
 _LEARNER_EXTRA_SECONDS = 60.0
@@ -116,7 +117,9 @@ class _Batch:
     """A batch on its way: its tensors, and the blocks that it was made of."""
 
     def __init__(self, blocks: list[Block]) -> None:
-        self.unroll = Unroll(*(tf.constant(array) for array in concatenate(blocks)))
+        arrays = concatenate(blocks)
+        observations = as_tensor(arrays.observations, tf.as_dtype(arrays.observations.dtype))
+        self.unroll = Unroll(observations, *(tf.constant(array) for array in arrays[1:]))
         self.blocks = blocks
         self.versions = [block.version for block in blocks]
         self.episodes = [episode for block in blocks for episode in block.episodes]
@@ -142,7 +145,7 @@ class Supervisor:
         """Args:
         config: resolved, network included.
         description: of the environment.
-        folder: prepared, its config saved.
+        folder: prepared.
         stop: set when the user asks the run to stop.
         group: the learners of this run. The first keeps the folder; what another would write goes
             into a folder that nobody keeps, and its state is the first one's.

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from meta_impala.shared_arrays import empty
+
 
 class Unroll(NamedTuple):
     """T steps of N environments: T+1 states that overlap the next unroll by one.
@@ -92,4 +94,11 @@ def concatenate(blocks: list[Block]) -> Unroll:
     if len(blocks) == 1:
         return blocks[0].unroll
     fields = Unroll._make(zip(*(block.unroll for block in blocks), strict=True))
-    return fields.map(lambda arrays: np.concatenate(arrays, axis=1), np.concatenate)
+    return fields.map(_side_by_side, np.concatenate)
+
+
+def _side_by_side(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    first = arrays[0]
+    width = sum(array.shape[1] for array in arrays)
+    joined = empty((first.shape[0], width, *first.shape[2:]), first.dtype)
+    return np.concatenate(arrays, axis=1, out=joined)

@@ -317,6 +317,10 @@ def test_the_same_seed_twice_and_damaged_folders_are_refused(tmp_path):
     assert found.found == [] and len(found.missing) == 2
     with pytest.raises(UserError, match="none of the runs was evaluated"):
         comparison.compare(found, COLUMNS, MEDIANS, "impala_deep_noop_200m")
+    config = json.loads(twin.config_path.read_text())
+    twin.config_path.write_text(json.dumps(config | {"environment": 7}))
+    with pytest.raises(UserError, match="environment=7: must be a name"):
+        results.read([twin])
     first.config_path.write_text('{"environment": "Pong"}')
     with pytest.raises(UserError, match="missing keys: protocol"):
         results.read([first])

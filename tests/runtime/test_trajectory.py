@@ -3,6 +3,7 @@
 import numpy as np
 
 from meta_impala.runtime.trajectory import Block, Episode, Unroll, concatenate, split
+from meta_impala.shared_arrays import can_be_shared
 
 
 def _block(num_envs: int, actor: int = 0) -> Block:
@@ -42,3 +43,8 @@ def test_a_batch_holds_the_blocks_side_by_side():
     np.testing.assert_array_equal(batch.observations[:, 2:], second.unroll.observations)
     np.testing.assert_array_equal(batch.core_state[2:], second.unroll.core_state)
     np.testing.assert_array_equal(batch.eta[:2], first.unroll.eta)
+
+
+def test_joined_blocks_need_no_further_copy():
+    first, second = _block(2, actor=0), _block(2, actor=1)
+    assert can_be_shared(concatenate([first, second]).observations)
