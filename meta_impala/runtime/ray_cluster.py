@@ -161,7 +161,6 @@ class ClusterWatch:
         self._stopped = threading.Event()
         self._beats = 0
         self._socket = socket.socket(socket.AF_UNIX)
-        self._node = select.poll()
 
     def start(self) -> None:
         """Starts two daemon threads; `connected` must hold."""
@@ -171,7 +170,6 @@ class ClusterWatch:
         (name,) = (n["RayletSocketName"] for n in ray.nodes() if n["NodeID"] == here)
         # Nothing is said over it: it is closed from the other side when that process dies.
         self._socket.connect(name)
-        self._node.register(self._socket, select.POLLIN)
         for work in (self._beat, self._watch):
             threading.Thread(target=work, name=f"ray-head{work.__name__}", daemon=True).start()
 
@@ -187,7 +185,9 @@ class ClusterWatch:
         Raises:
           ClusterLost: if it is.
         """
-        if self._node.poll(0):
+        node = select.poll()  # anew: two threads may not poll the same one at a time
+        node.register(self._socket, select.POLLIN)
+        if node.poll(0):
             raise ClusterLost("the Ray node of this machine died")
 
     def _beat(self) -> None:
