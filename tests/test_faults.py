@@ -52,7 +52,6 @@ def test_doubled_suspended_and_left_by_its_terminal(tmp_path):
     flags = (*TINY, f"--logdir={tmp_path}", "--total_frames=1000000000", "--stall_timeout=4")
     child, terminal = pty.fork()  # the child's controlling terminal
     if child == 0:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may be run under nohup
         os.chdir(ROOT)
         os.execv(sys.executable, train(*flags))
     try:
@@ -77,12 +76,9 @@ def test_doubled_suspended_and_left_by_its_terminal(tmp_path):
 
         started = time.monotonic()
         os.close(terminal)
-        code = None
-        while code is None and time.monotonic() - started < 10:
-            ended, found = os.waitpid(child, os.WNOHANG)
-            code = found if ended else None
-            time.sleep(0.05)
-        assert code is not None, "it did not end within 10 s"
+        wait_for(lambda: os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT))
+        _, code = os.waitpid(child, 0)
+        assert time.monotonic() - started < 10
     finally:
         if os.path.exists(f"/proc/{child}"):
             os.kill(child, signal.SIGKILL)

@@ -8,7 +8,7 @@ import pytest
 from meta_impala.runtime.ray_cluster import ClusterLost, ClusterWatch
 
 
-def test_all_actors_threads_may_look_at_once():
+def test_threads_may_look_at_once():
     """A poll object may not be polled by two threads at a time."""
     watch = ClusterWatch(lambda error: None)
     watch._socket, other = socket.socketpair()
