@@ -338,8 +338,7 @@ def _start(inputs: Inputs, number: int) -> Start:
 
 def _evaluate(inputs: Inputs, agent: TrainedAgent) -> None:
     definition = _definition(inputs, agent)
-    # Beside the result, so that every result has its own.
-    path = inputs.out.with_suffix(".partial.json") if inputs.out else None
+    path = evaluation_record.partial_path(inputs.out, definition) if inputs.out else None
     partial = PartialGames(path, definition)
     known = {game.number for game in partial.games if game.number < FLAGS.episodes}
     games = ((n, _start(inputs, n)) for n in range(FLAGS.episodes) if n not in known)
@@ -350,6 +349,8 @@ def _evaluate(inputs: Inputs, agent: TrainedAgent) -> None:
         + (f"; {before} were played before the interruption" if before else ""),
         flush=True,
     )
+    for other in evaluation_record.other_partials(path):
+        print(f"{other} keeps games of another checkpoint, seed or protocol", flush=True)
     with contextlib.ExitStack() as stack:
         environments = []
         for _ in range(min(inputs.num_envs, FLAGS.episodes - before)):

@@ -169,7 +169,7 @@ def _train(folder: RunFolder, config: Config, population: Population, arguments:
             f"{config.environment} in {folder.path / 'members'}"
         )
         outcome = population_lib.train(population, arguments, config.seed, folder.path / "members")
-    population_lib.publish(outcome, population, folder)
+    population_lib.publish(outcome, population, config.seed, folder)
     command.say(f"finished; the best of them is {outcome.best.name}, now in {folder.path}")
     return 0
 

@@ -86,7 +86,9 @@ def test_it_survives_its_own_kill_and_ends_in_the_report(suite, tmp_path):
 
     done = _run(*suite, end)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "training meta.Catch.seed_1\nevaluating meta.Catch.seed_1\n" in done.stdout
+    told = [line.split() for line in done.stdout.splitlines()]
+    begun = [line for line in told if line and line[0] in ("training", "evaluating")]
+    assert begun == [["training", "meta.Catch.seed_1"], ["evaluating", "meta.Catch.seed_1"]]
     assert "the agent" in done.stdout and "report written to" in done.stdout
     log = (tmp_path / "out/logs/meta.Catch.seed_1.log").read_text()
     assert f"continuing {folder} from {reached:,} frames" in log
@@ -110,6 +112,8 @@ def test_mistakes_are_one_line(suite, tmp_path):
         ([out, path, "--set=gamma"], "--set=gamma: must be name=value"),
         ([out, "tools/suites/catch.toml", "--set=gamma=0.98"], "variant impala_0.9 is defined by"),
         ([out, path, "--episodes=0"], "--episodes=0: must be at least 1"),
+        ([out, path, "--seeds=1,1"], "seed 1: must be given only once"),
+        ([out, path, "--seeds=\u00b2"], "must be whole numbers from 0"),
     ]:
         done = _run(*arguments)
         assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
@@ -145,6 +149,10 @@ def test_a_baseline_that_nobody_knows_is_refused_before_the_training(tmp_path):
     done = _run(str(path), f"--out={tmp_path / 'out'}")
     assert done.returncode == 2
     assert "did you mean impala_deep_noop_200m?" in done.stderr
+    path.write_text('baseline = "apex_human_start"\n' + SUITE)
+    done = _run(str(path), f"--out={tmp_path / 'out'}")
+    assert done.returncode == 2
+    assert "must be a variant's name or a published column with no-op" in done.stderr
 
 
 def test_nothing_to_report_yet(suite, tmp_path):

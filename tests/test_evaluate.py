@@ -151,11 +151,14 @@ def test_another_eta_and_seed_and_a_single_game(trained, tmp_path):
     assert (written["episodes"], written["num_envs"], written["standard_error"]) == (1, 1, None)
 
 
-def _games_of(partial):
-    """The numbers of the games in it, which may not be there yet."""
-    if not partial.exists():
-        return set()
-    return {game[0] for game in json.loads(partial.read_text())["games"]}
+def _partials(folder):
+    """The files of unfinished evaluations."""
+    return list(folder.glob("evaluation.partial-*.json"))
+
+
+def _games_of(partials):
+    """The numbers of the games in the first of them, which may not be there yet."""
+    return {game[0] for path in partials[:1] for game in json.loads(path.read_text())["games"]}
 
 
 def test_an_interrupted_evaluation_is_continued_and_ends_in_the_same_bytes(
@@ -164,7 +167,7 @@ def test_an_interrupted_evaluation_is_continued_and_ends_in_the_same_bytes(
     folder = tmp_path / "copy"
     shutil.copytree(trained, folder)
     (folder / "evaluation.json").unlink(missing_ok=True)
-    before, partial = _files(folder), folder / "evaluation.partial.json"
+    before = _files(folder)
     arguments = [f"--logdir={folder}", "--num_envs=4", "--seed=3"]
     kept = {0, 1, 2, 5, 9}
     with subprocess.Popen(
@@ -177,7 +180,7 @@ def test_an_interrupted_evaluation_is_continued_and_ends_in_the_same_bytes(
         try:
             assert process.stdout.readline().startswith("playing 100000000 games")
             deadline = time.monotonic() + 240
-            while not kept <= _games_of(partial) and time.monotonic() < deadline:
+            while not kept <= _games_of(_partials(folder)) and time.monotonic() < deadline:
                 time.sleep(0.1)
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=300)
@@ -185,20 +188,25 @@ def test_an_interrupted_evaluation_is_continued_and_ends_in_the_same_bytes(
             process.kill()
     assert process.returncode == 130
     assert errors == "interrupted\n"
+    (partial,) = _partials(folder)
     content = json.loads(partial.read_text())
     after = _files(folder)
-    del after[pathlib.Path("evaluation.partial.json")]
+    del after[pathlib.Path(partial.name)]
     assert after == before
 
     # As if it had been interrupted earlier, with some games done and some not.
     done = [game for game in content["games"] if game[0] in kept]
     assert len(done) == 5
     partial.write_text(json.dumps(content | {"games": done}))
+    # Another evaluation that was begun meanwhile.
+    other = folder / "evaluation.partial-00000000.json"
+    other.write_text("{}")
     result = _run("evaluate", *arguments, f"--episodes={EPISODES}")
     assert result.returncode == 0, result.stderr
     assert "; 5 were played before the interruption" in result.stdout
+    assert f"{other} keeps games of another checkpoint, seed or protocol" in result.stdout
     assert (folder / "evaluation.json").read_bytes() == evaluated[1]
-    assert not partial.exists()
+    assert _partials(folder) == [other]
 
 
 def test_an_exported_agent_plays_the_same_games(trained, evaluated, tmp_path):

@@ -55,7 +55,7 @@ def _changed(suite: Suite) -> Suite:
     if _GAMES.value:
         suite = dataclasses.replace(suite, games=tuple(_GAMES.value))
     if _SEEDS.value:
-        if not all(seed.isdigit() for seed in _SEEDS.value):
+        if not all(seed.isdecimal() for seed in _SEEDS.value):
             raise UserError(f"--seeds={','.join(_SEEDS.value)}: must be whole numbers from 0")
         suite = dataclasses.replace(suite, seeds=tuple(map(int, _SEEDS.value)))
     if _PRESET.value:
@@ -85,15 +85,20 @@ def _duration(hours: float) -> str:
     return f"{hours:,.1f} hours" if hours >= 1 else f"{math.ceil(60 * hours)} minutes"
 
 
-def _check_baseline(suite: Suite, path: pathlib.Path) -> None:
+def _check_baseline(suite: Suite, runs: list[Run], path: pathlib.Path) -> None:
     """Before hours of training, not after them."""
     names = [variant.name for variant in suite.variants]
-    columns = published.read_columns(published.FOLDER)
+    starts = {results.starts_of(run.config.protocol, "noop") for run in runs}
+    columns = {
+        name: column
+        for name, column in published.read_columns(published.FOLDER).items()
+        if column.starts in starts
+    }
     if suite.baseline not in names and suite.baseline not in columns:
         near = config_lib.nearest(suite.baseline, [*names, *columns])
         raise UserError(
             f"{path}: baseline = {suite.baseline}: must be a variant's name or a published "
-            f"column{near}"
+            f"column with {' or '.join(sorted(starts))}{near}"
         )
 
 
@@ -184,10 +189,10 @@ def main(arguments: list[str]) -> int:
             raise UserError("--out: must be given, the folder of the suite")
         path, out = pathlib.Path(arguments[1]), pathlib.Path(_OUT.value).expanduser().resolve()
         suite = _changed(suite_file.read(path))
-        _check_baseline(suite, path)
         if importlib.util.find_spec("matplotlib") is None and not _DRY_RUN.value:
             raise UserError("the report needs matplotlib: pip install 'meta_impala[comparison]'")
         runs = suite_file.expand(suite, path, out)
+        _check_baseline(suite, runs, path)
         if _DRY_RUN.value:
             _print_cost(suite, runs)
             return 0

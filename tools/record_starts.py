@@ -4,12 +4,14 @@ python tools/record_starts.py --out=pong_starts.json --environment=Pong
 python tools/record_starts.py --out=pong_starts.json --logdir=runs/pong --games=20
 
 The first opens a window (needs pygame: pip install 'meta_impala[play]'); the keys are w, a, s, d
-and space, and closing the window ends the recording. The second lets the newest checkpoint play.
+and space, and closing the window (or Ctrl-C) ends the recording. The second lets the newest
+checkpoint play.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 import sys
 
@@ -102,6 +104,8 @@ def main(arguments: list[str]) -> int:
             raise UserError(f"--out={out}: must be a file in a folder that exists")
         if RunFolder(out.parent).has_run():
             raise UserError(f"--out={out}: lies in the folder of a run; must be elsewhere")
+        if not os.access(out if out.exists() else out.parent, os.W_OK):
+            raise UserError(f"--out={out}: cannot be written")
         if _LOGDIR.value:
             config, recordings, source = _by_agent(_LOGDIR.value)
             environment, protocol = config.environment, config.protocol
@@ -126,7 +130,11 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{len(starts)} starts from {len(recordings)} games written to {out}")
+    except OSError as error:
+        print(f"error: --out={out}: cannot be written ({error.strerror})", file=sys.stderr)
+        return 2
+    games = sum(bool(recording.actions) for recording in recordings)
+    print(f"{len(starts)} starts from {games} games written to {out}")
     return 0
 
 

@@ -21,9 +21,10 @@ from meta_impala.analysis.published import (
     constants_for,
 )
 from meta_impala.analysis.results import Result, Results
+from meta_impala.environments import ATARI_57
 from meta_impala.errors import UserError
 
-PUBLISHED_GAMES = 57
+PUBLISHED_GAMES = len(ATARI_57)
 _SAME_FRAMES = 0.01  # relative
 _FINAL = "final policy, 200 games"  # in `sources.csv`
 # Of the relative improvement, unless another is named; by starts.
@@ -34,7 +35,8 @@ BASELINES = {
 }
 # What a mark on a published number means.
 MARKS = {
-    "s": "other starts or sticky actions, or the source does not say",
+    "s": "other starts (human ones are always our own) or sticky actions, or the source does not "
+    "say",
     "f": "trained for another number of frames, or the source does not say",
     "e": "no final evaluation (a training return, or the best in training), or the source does "
     "not say",
@@ -109,7 +111,8 @@ class Comparison:
 
     Attributes:
       baseline: label of a variant, or a published agent's name.
-      baseline_marks: letters of `MARKS`; empty for a variant.
+      baseline_marks: letters of `MARKS`; of a variant "f" where it was trained for other frames
+        than another, in a game that both have.
       missing: what is not there, one line each.
     """
 
@@ -131,6 +134,11 @@ class Comparison:
         return f"{self.baseline} ({self.baseline_marks})" if self.baseline_marks else self.baseline
 
 
+def _alike(*frames: int) -> bool:
+    """Whether these are about the same number of frames."""
+    return max(frames) - min(frames) <= _SAME_FRAMES * max(frames)
+
+
 def marks(column: Column, starts: str, frames: tuple[int, int]) -> str:
     """The letters of `MARKS` that a published number deserves beside ours.
 
@@ -140,10 +148,10 @@ def marks(column: Column, starts: str, frames: tuple[int, int]) -> str:
       frames: fewest and most that ours was trained for.
     """
     letters = ""
-    if column.starts != starts:
+    # The published human starts were never released, so ours are others.
+    if column.starts != starts or starts == HUMAN_STARTS:
         letters += "s"
-    published = column.frames
-    if published is None or any(abs(published - n) > _SAME_FRAMES * published for n in frames):
+    if column.frames is None or not _alike(*frames, column.frames):
         letters += "f"
     if column.evaluation != _FINAL:
         letters += "e"
@@ -200,6 +208,43 @@ def normalised_scores(results: Results) -> dict[str, dict[str, list[float]]]:
     return by_variant
 
 
+def _unlike_frames(results: Results) -> list[str]:
+    """A line for what is compared although it was trained for different numbers of frames."""
+    lines = []
+    for variant in results.variants:
+        names = [
+            name
+            for name in results.names
+            if (of_game := results.of(variant, name)) and not _alike(*(r.frames for r in of_game))
+        ]
+        if names:
+            lines.append(
+                f"{variant}: the seeds of {', '.join(names)} were trained for different numbers of "
+                "frames, and are averaged as if they were alike"
+            )
+    names = [
+        name
+        for name in results.names
+        if not _alike(*(r.frames for r in results.found if r.name == name))
+    ]
+    if names and len(results.variants) > 1:
+        lines.append(
+            f"what is compared in {', '.join(names)} was trained for different numbers of frames"
+        )
+    return lines
+
+
+def _baseline_marks(
+    results: Results, baseline: str, columns: Mapping[str, Column], starts: str
+) -> str:
+    if baseline in columns:
+        return marks(columns[baseline], starts, _span_of_frames(results))
+    for theirs in results.of(baseline):
+        if not all(_alike(theirs.frames, r.frames) for r in results.found if r.name == theirs.name):
+            return "f"
+    return ""
+
+
 def _span_of_frames(results: Results) -> tuple[int, int]:
     frames = [result.frames for result in results.found]
     return min(frames), max(frames)
@@ -210,14 +255,32 @@ def _span(counts: Sequence[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
+def games_of_all(results: Results) -> set[str]:
+    """The games with human scores that every variant has (one that has none does not count): only
+    over the same games can aggregates stand beside each other."""
+    sets = [set(by_game) for by_game in normalised_scores(results).values() if by_game]
+    return set.intersection(*sets) if sets else set()
+
+
+def _games_left_out(results: Results) -> list[str]:
+    shared = games_of_all(results)
+    every = {game for by_game in normalised_scores(results).values() for game in by_game}
+    if every == shared:
+        return []
+    return [
+        f"what is said over games is of the {len(shared)} that every variant has; without "
+        f"{', '.join(sorted(every - shared))}"
+    ]
+
+
 def _aggregate_rows(results: Results, columns: Sequence[Column], starts: str):
-    games: set[str] = set()
+    games = games_of_all(results)
     for variant, by_game in normalised_scores(results).items():
-        if by_game:
-            games |= set(by_game)
-            seeds = _span([len(of_game) for of_game in by_game.values()])
-            found = statistics.aggregates(by_game)
-            yield AggregateRow("ours", variant, starts, len(by_game), seeds, found)
+        shared = {game: of_game for game, of_game in by_game.items() if game in games}
+        if shared:
+            seeds = _span([len(of_game) for of_game in shared.values()])
+            found = statistics.aggregates(shared)
+            yield AggregateRow("ours", variant, starts, len(shared), seeds, found)
     frames = _span_of_frames(results)
     for what, chosen in (("published, same games", sorted(games)), ("published, all games", None)):
         for column in columns:
@@ -270,8 +333,9 @@ def _missing(results: Results, rows: Sequence[GameRow], frames_published: int) -
         of_variant = [row for row in rows if row.variant == variant]
         games = [row for row in of_variant if row.game]
         if games:
+            published = sum(row.game in ATARI_57 for row in games)
             lines.append(
-                f"{variant}: {len(games)} of {PUBLISHED_GAMES} games; seeds per game: "
+                f"{variant}: {published} of {PUBLISHED_GAMES} games; seeds per game: "
                 f"{_span([len(row.seeds) for row in games])}; frames trained: "
                 f"{_span([frames for row in games for frames in row.frames])} (published: mostly "
                 f"{frames_published:,})"
@@ -287,7 +351,7 @@ def _missing(results: Results, rows: Sequence[GameRow], frames_published: int) -
         absent = sorted(set(results.names) - {row.name for row in of_variant})
         if absent:
             lines.append(f"{variant}: no run of {', '.join(absent)}")
-    return lines + results.missing
+    return lines + _unlike_frames(results) + _games_left_out(results) + results.missing
 
 
 def compare(
@@ -346,9 +410,5 @@ def compare(
         improvements=list(_improvements(rows, baseline, columns)),
         against_fixed=against,
         missing=_missing(results, rows, 200_000_000) + apart,
-        baseline_marks=(
-            marks(columns[baseline], starts, _span_of_frames(results))
-            if baseline in columns
-            else ""
-        ),
+        baseline_marks=_baseline_marks(results, baseline, columns, starts),
     )

@@ -25,7 +25,7 @@ def read_curve(folder: RunFolder, column: str) -> Curve:
     """A column of a run.
 
     Raises:
-      UserError: if the folder has no metrics or no such column.
+      UserError: if the folder has no metrics or no such column, or they are damaged.
     """
     rows = read_metrics(folder.metrics_path)
     if not rows:
@@ -33,7 +33,10 @@ def read_curve(folder: RunFolder, column: str) -> Curve:
     if column not in rows[0]:
         raise UserError(f"{folder.metrics_path}: has no column {column}")
     kept = [row for row in rows if row[column] != ""]
-    return Curve([int(row["frames"]) for row in kept], [float(row[column]) for row in kept])
+    try:
+        return Curve([int(row["frames"]) for row in kept], [float(row[column]) for row in kept])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder.metrics_path}: is damaged ({error})") from None
 
 
 def first_passing(curve: Curve, level: float) -> int | None:

@@ -12,6 +12,7 @@ from meta_impala.analysis import figures, published, statistics
 from meta_impala.analysis.comparison import Comparison, Difference, GameRow
 from meta_impala.analysis.results import Results
 from meta_impala.analysis.statistics import Aggregate
+from meta_impala.environments import ATARI_57
 from meta_impala.errors import UserError
 from meta_impala.runtime.run_folder import write_atomically
 
@@ -259,7 +260,7 @@ def markdown(comparison: Comparison, title: str, pictures: Sequence[str] = ()) -
       title: its heading.
       pictures: names of PNG files beside it.
     """
-    count = len({row.game for row in comparison.games if row.game})
+    count = len({row.game for row in comparison.games if row.game in ATARI_57})
     parts = [f"# {title}"]
     if comparison.missing:
         parts.append("## What is missing")
@@ -384,7 +385,17 @@ AGGREGATE_COLUMNS = (
     "interval_high",
     "marks",
 )
-IMPROVEMENT_COLUMNS = ("variant", "game", "baseline", "value")
+IMPROVEMENT_COLUMNS = ("variant", "game", "baseline", "value", "marks")
+AGAINST_FIXED_COLUMNS = (
+    "variant",
+    "game",
+    "adaptive",
+    "best_fixed",
+    "best_fixed_score",
+    "overall_fixed",
+    "overall_fixed_score",
+)
+MEDIAN_COLUMNS = ("agent", "starts", "discount", "median_pct", "source")
 
 
 def csv_files(comparison: Comparison) -> dict[str, str]:
@@ -402,13 +413,31 @@ def csv_files(comparison: Comparison) -> dict[str, str]:
             del cells["aggregates"]
             aggregates.append(cells)
     improvements = [
-        i._asdict() | {"baseline": comparison.baseline} for i in comparison.improvements
+        i._asdict() | {"baseline": comparison.baseline, "marks": comparison.baseline_marks}
+        for i in comparison.improvements
+    ]
+    against_fixed = [
+        row._asdict() | {"variant": against.adaptive, "overall_fixed": against.overall_fixed}
+        for against in comparison.against_fixed
+        for row in against.games
+    ]
+    medians = [
+        {
+            "agent": m.agent,
+            "starts": m.starts,
+            "discount": m.discount,
+            "median_pct": m.median_text,
+            "source": m.source,
+        }
+        for m in comparison.medians
     ]
     return {
         "games.csv": _csv(GAME_COLUMNS, map(_game_cells, comparison.games)),
         "published.csv": _csv(PUBLISHED_COLUMNS, map(_difference_cells, comparison.differences)),
         "aggregates.csv": _csv(AGGREGATE_COLUMNS, aggregates),
         "improvements.csv": _csv(IMPROVEMENT_COLUMNS, improvements),
+        "against_fixed.csv": _csv(AGAINST_FIXED_COLUMNS, against_fixed),
+        "medians.csv": _csv(MEDIAN_COLUMNS, medians),
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,17 @@ _LETTERS = {"gamma": "γ", "lambda": "λ"}
 _IN_LABEL = frozenset(
     {"meta_parameters", "gamma", "lambda", "reference_gamma", "eta_embedding_size"}
 )
+
+# What every version's config has, and what a comparison reads of a population.
+_KINDS: dict[str, Any] = {
+    "environment": str,
+    "protocol": str,
+    "seed": int,
+    "meta_parameters": str,
+    "gamma": (int, float),
+    "lambda": (int, float),
+}
+_POPULATION_KEYS = {"size", "interval", "ranges", "frames"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,13 +132,17 @@ def read_config(folder: RunFolder) -> dict[str, Any]:
     config = _read_json(folder.config_path)
     if folder.population_path.exists():
         config["population"] = _read_json(folder.population_path)
-    needed = ("environment", "protocol", "seed", "meta_parameters", "gamma", "lambda")
-    absent = [name for name in needed if name not in config]
+    absent = [name for name in _KINDS if name not in config]
     if absent:
         raise UserError(f"{folder.config_path}: missing keys: {', '.join(absent)}")
-    environment = config["environment"]
-    if not isinstance(environment, str):
-        raise UserError(f"{folder.config_path}: environment={environment}: must be a name")
+    for name, kind in _KINDS.items():
+        if not isinstance(config[name], kind) or isinstance(config[name], bool):
+            what = "a name" if kind is str else "a number"
+            raise UserError(f"{folder.config_path}: {name}={config[name]}: must be {what}")
+    if "population" in config and not config["population"].keys() >= _POPULATION_KEYS:
+        raise UserError(
+            f"{folder.population_path}: must have {', '.join(sorted(_POPULATION_KEYS))}"
+        )
     return config
 
 
@@ -142,11 +158,25 @@ def base_label(config: Mapping[str, Any]) -> str:
     if schedule != "learned":
         return f"{schedule} {{{learned}}}, nothing learned"
     reference = config.get("reference_gamma")
-    return f"meta {{{learned}}}" + (f", γ' {reference:g}" if reference is not None else "")
+    label = f"meta {{{learned}}}" + (f", γ' {reference:g}" if reference is not None else "")
+    if "gamma" not in config["meta_parameters"].split(","):
+        label += f", γ {config['gamma']:g}"
+    return label
+
+
+@functools.cache
+def _defaults_of_recent_settings() -> dict[str, Any]:
+    """What a run was made with that is older than these settings, by flag name."""
+    defaults = config_lib.resolve(config_lib.Config())
+    return {
+        name: getattr(defaults, field.name)
+        for name, field in config_lib.FIELDS.items()
+        if field.metadata["is_recent"]
+    }
 
 
 def _what_defines(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that make a variant."""
+    """The settings that make a variant; one that is null is as good as absent."""
     free = {
         name
         for name, field in config_lib.FIELDS.items()
@@ -154,8 +184,8 @@ def _what_defines(config: Mapping[str, Any]) -> dict[str, Any]:
     }
     settings = {
         name: value
-        for name, value in config.items()
-        if name not in free | {"environment", "seed", "protocol"}
+        for name, value in (_defaults_of_recent_settings() | dict(config)).items()
+        if name not in free | {"environment", "seed", "protocol"} and value is not None
     }
     if "population" in settings:  # what it came to is no setting
         population = settings.pop("population")
@@ -190,7 +220,9 @@ def variant_labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     return labels
 
 
-def _starts(protocol: str, starts: str) -> str:
+def starts_of(protocol: str, starts: str) -> str:
+    """How the games of an evaluation with `noop` or `human` starts begin, in the words of the
+    published tables."""
     if starts == "human":
         return HUMAN_STARTS
     return STICKY if protocol == "machado" else NO_OP
@@ -203,8 +235,19 @@ def _caveats(evaluation: Mapping[str, Any], game: str | None) -> tuple[str, ...]
     if evaluation.get("eta_is_from", "checkpoint") != "checkpoint":
         caveats.append("the network was fed another η than it had learned")
     if evaluation.get("starts", "noop") == "human":
-        caveats.append("human starts of our own (the published ones were never released)")
+        of = evaluation.get("starts_recorded_from")
+        caveats.append(
+            "human starts of our own (the published ones were never released)"
+            + (f", from {of}" if of else "")
+        )
+        if evaluation["protocol"] == "machado":
+            caveats.append("sticky actions")
     return tuple(caveats)
+
+
+def _seed(config: Mapping[str, Any]) -> int:
+    """Of the run; of a population its own, not that of the member that came out best."""
+    return int(config.get("population", {}).get("seed", config["seed"]))
 
 
 def _of_all_members(config: Mapping[str, Any]) -> int | None:
@@ -216,7 +259,10 @@ def _caveats_of_population(config: Mapping[str, Any]) -> tuple[str, ...]:
     if "population" not in config:
         return ()
     size = config["population"]["size"]
-    return (f"the best of {size} members by training return; frames of all members counted",)
+    return (
+        f"the best of {size} members by training return; frames of all members counted (the "
+        "learning curve is the best member's, over its own frames)",
+    )
 
 
 def _result(folder: RunFolder, config: Mapping[str, Any], variant: str, starts: str) -> Result:
@@ -238,9 +284,9 @@ def _result(folder: RunFolder, config: Mapping[str, Any], variant: str, starts: 
             variant=variant,
             environment=environment,
             game=game,
-            seed=int(config["seed"]),
+            seed=_seed(config),
             protocol=evaluation["protocol"],
-            starts=_starts(evaluation["protocol"], evaluation.get("starts", "noop")),
+            starts=starts_of(evaluation["protocol"], evaluation.get("starts", "noop")),
             frames=int(_of_all_members(config) or evaluation["frames_trained"]),
             episodes=int(evaluation["episodes"]),
             mean=float(evaluation["mean"]),
@@ -254,6 +300,8 @@ def _result(folder: RunFolder, config: Mapping[str, Any], variant: str, starts: 
         )
     except KeyError as error:
         raise UserError(f"{path}: has no {error}") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: is damaged ({error})") from None
 
 
 def read(

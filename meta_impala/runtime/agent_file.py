@@ -39,16 +39,16 @@ def read(path: pathlib.Path) -> AgentFile:
         if about["format"] != FORMAT:
             raise UserError(f'{path}: has the format "{about["format"]}"; must be "{FORMAT}"')
         shape, num_actions = tuple(about["observation_shape"]), int(about["num_actions"])
+        known = {
+            config_lib.FIELDS[name].name: value
+            for name, value in saved.items()
+            if name in config_lib.FIELDS
+        }
     except FileNotFoundError:
         raise UserError(f"--agent={path}: there is no such file") from None
     except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--agent={path}: is no exported agent, or damaged ({reason})") from None
-    known = {
-        config_lib.FIELDS[name].name: value
-        for name, value in saved.items()
-        if name in config_lib.FIELDS
-    }
     try:
         return AgentFile(config_lib.resolve(Config(**known)), shape, num_actions)
     except UserError as error:

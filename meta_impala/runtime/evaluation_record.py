@@ -20,11 +20,13 @@ from meta_impala import __version__
 from meta_impala.analysis import scores
 from meta_impala.environments import PROTOCOLS, EnvironmentSpec, atari, registry
 from meta_impala.errors import UserError
+from meta_impala.runtime import game_starts
 from meta_impala.runtime.run_folder import RunFolder, read_bounded, write_atomically
 
 _PACKAGES = ("tensorflow", "numpy", "gymnasium", "ale-py")
 _SECONDS_BETWEEN_SAVES = 2.0
 _MAX_BYTES = 2**28
+_PARTIAL = ".partial-"
 
 
 def versions() -> dict[str, str]:
@@ -52,6 +54,22 @@ def result_path(folder: RunFolder, starts: str) -> pathlib.Path:
     return path.with_name("evaluation_human_starts.json") if starts == "human" else path
 
 
+def partial_path(result: pathlib.Path, definition: Mapping[str, Any]) -> pathlib.Path:
+    """Where the games of an unfinished evaluation lie: beside its result, with a digest of the
+    definition in the name, so that another evaluation begun meanwhile leaves them alone."""
+    text = json.dumps(definition, sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return result.with_suffix(f"{_PARTIAL}{digest}.json")
+
+
+def other_partials(path: pathlib.Path | None) -> list[pathlib.Path]:
+    """The files of other unfinished evaluations of the same result; none for None."""
+    if path is None:
+        return []
+    stem = path.name.partition(_PARTIAL)[0]
+    return sorted(other for other in path.parent.glob(f"{stem}{_PARTIAL}*.json") if other != path)
+
+
 def noops(protocol: str) -> tuple[int, int]:
     """Fewest and most no-ops that an evaluated game of Atari begins with."""
     most = PROTOCOLS[protocol].max_noops
@@ -74,6 +92,7 @@ def where_games_are_played(
         "protocol": protocol,
         "starts": "human" if starts_path else "noop",
         "starts_sha256": file_digest(starts_path) if starts_path else None,
+        "starts_recorded_from": game_starts.recorded_from(starts_path) if starts_path else None,
         "noops": list(noops(protocol)) if spec.game else None,
         "max_episode_frames": atari.MAX_EPISODE_FRAMES if spec.game else None,
     }
@@ -147,8 +166,8 @@ class PartialGames:
     """The file of an evaluation that is going on; it is gone once the result is written."""
 
     def __init__(self, path: pathlib.Path | None, definition: Mapping[str, Any]) -> None:
-        """Reads the games of an interrupted evaluation of the same definition; any other file is
-        written over with the first game.
+        """Reads the games of an interrupted evaluation of the same definition; a file of anything
+        else is written over with the first game.
 
         Args:
           path: of the file; None to keep nothing.

@@ -81,11 +81,13 @@ def load(path: pathlib.Path, config: Config, description: Description) -> Traine
     network = make_network(config, description)
     try:
         file = read_arrays(path)
-    except (OSError, ValueError) as error:
+        about = json.loads(str(file["about"]))
+        eta = np.asarray(file["eta"], np.float32)
+        frames, updates = int(about["frames"]), int(about["updates"])
+        checkpoint = str(about["checkpoint"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: is damaged ({error})") from None
-    about = json.loads(str(file["about"]))
     arrays = [file[name] for name in sorted(file) if name.startswith(PARAMETERS)]
-    eta = file["eta"]
     variables = network.trainable_variables
     shapes = [(tuple(variable.shape), variable.dtype.as_numpy_dtype) for variable in variables]
     found = [(array.shape, array.dtype.type) for array in arrays]
@@ -99,7 +101,7 @@ def load(path: pathlib.Path, config: Config, description: Description) -> Traine
     parameters = tuple(tf.constant(array) for array in arrays)
     return TrainedAgent(
         network=network,
-        snapshot=Snapshot(int(about["updates"]), parameters, tf.constant(eta)),
-        frames=int(about["frames"]),
-        checkpoint=str(about["checkpoint"]),
+        snapshot=Snapshot(updates, parameters, tf.constant(eta)),
+        frames=frames,
+        checkpoint=checkpoint,
     )

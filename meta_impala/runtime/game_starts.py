@@ -104,6 +104,11 @@ def write_starts(
     write_atomically(path, body)
 
 
+def recorded_from(path: pathlib.Path) -> str:
+    """Whose games the starts of a file, which `read_starts` has accepted, lie in."""
+    return str(json.loads(read_bounded(path, _MAX_BYTES)).get("recorded_from", "unknown games"))
+
+
 def read_starts(
     path: pathlib.Path, *, environment: str, protocol: str, num_actions: int
 ) -> list[Start]:

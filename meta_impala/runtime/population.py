@@ -232,8 +232,15 @@ def train(
     return Outcome(pathlib.Path(best["folder"]), frames, history)
 
 
-def publish(outcome: Outcome, population: Population, run: RunFolder) -> None:
-    """Makes the run folder that of the best member, with a word of what it was the best of."""
+def publish(outcome: Outcome, population: Population, seed: int, run: RunFolder) -> None:
+    """Makes the run folder that of the best member, with a word of what it was the best of.
+
+    Args:
+      outcome: of `train`.
+      population: what it is of.
+      seed: of the population; the best member's own is another, unless it is the first.
+      run: where the result goes.
+    """
     best = RunFolder(outcome.best)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     shutil.copytree(best.checkpoints, run.checkpoints)
@@ -248,6 +255,7 @@ def publish(outcome: Outcome, population: Population, run: RunFolder) -> None:
     trained = best.read_status()
     about = {
         "size": population.size,
+        "seed": seed,
         "interval": population.interval,
         "ranges": population.ranges,
         "best": outcome.best.name,

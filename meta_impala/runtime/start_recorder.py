@@ -170,7 +170,7 @@ def record_person(
     frames_per_second: float,
     on_start: Callable[[], None] = lambda: None,
 ) -> list[Recording]:
-    """Lets a person play, until the window is closed; returns their games.
+    """Lets a person play, until the window is closed or Ctrl-C; returns their games.
 
     Args:
       environment: of one game.
@@ -180,16 +180,23 @@ def record_person(
       on_start: called before the window opens.
 
     Raises:
-      UserError: if pygame is not installed.
+      UserError: if pygame is not installed, or finds no screen.
     """
     try:
+        import pygame
         from gymnasium.utils.play import play
-    except gymnasium.error.DependencyNotInstalled:
+    except (ImportError, gymnasium.error.DependencyNotInstalled):
         raise UserError(
             "playing needs pygame, which is missing; install it with: pip install "
             "'meta_impala[play]'"
         ) from None
     recorded = RecordedGames(environment)
     on_start()
-    play(PlayableGame(recorded, seed), keys_to_action=keys, fps=max(1, round(frames_per_second)))
+    game, fps = PlayableGame(recorded, seed), max(1, round(frames_per_second))
+    try:
+        play(game, keys_to_action=keys, fps=fps)
+    except KeyboardInterrupt:  # what was played so far counts
+        pass
+    except pygame.error as error:
+        raise UserError(f"playing needs a screen, and pygame finds none ({error})") from None
     return recorded.recordings

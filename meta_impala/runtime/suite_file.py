@@ -244,7 +244,7 @@ def expand(suite: Suite, suite_path: pathlib.Path, out: pathlib.Path) -> list[Ru
       out: folder of the suite.
 
     Raises:
-      UserError: naming file and variant, if the trainer would refuse a run.
+      UserError: naming file and variant, if the trainer would refuse a run; or a run is doubled.
     """
     preset = () if suite.preset is None else (_preset_path(suite, suite_path.parent),)
     runs = []
@@ -273,7 +273,17 @@ def expand(suite: Suite, suite_path: pathlib.Path, out: pathlib.Path) -> list[Ru
                 )
                 folder = RunFolder(out / "runs" / variant.name / _safe(game) / f"seed_{seed}")
                 runs.append(Run(variant, game, seed, folder, arguments, config))
+    _refuse_doubles(runs)
     return runs
+
+
+def _refuse_doubles(runs: Sequence[Run]) -> None:
+    seen: dict[tuple[str, str, int], Run] = {}
+    for run in runs:
+        other = seen.setdefault((run.variant.name, run.config.environment, run.seed), run)
+        if other is not run:
+            games = run.game if run.game == other.game else f"{other.game} and {run.game}"
+            raise UserError(f"games and seeds: {games}, seed {run.seed}: must be given only once")
 
 
 class Stage(enum.Enum):

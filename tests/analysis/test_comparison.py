@@ -234,6 +234,87 @@ def test_the_csv_files_say_the_same(runs):
     assert shown == {n for n, c in COLUMNS.items() if {"Pong", "Breakout"} & set(c.by_game)}
     assert {r["aggregate"] for r in tables["aggregates.csv"]} == set(statistics.AGGREGATES)
     assert {r["baseline"] for r in tables["improvements.csv"]} == {LOW}
+    assert {r["marks"] for r in tables["improvements.csv"]} == {""}
+    against = {r["game"]: r for r in tables["against_fixed.csv"]}
+    # Of Pong LOW is the best (6 against -21), and so of Breakout (95 against 22.5).
+    assert {r["best_fixed"] for r in against.values()} == {LOW}
+    assert float(against["Pong"]["adaptive"]) == pytest.approx((12.0 + 20.7) / 35.3)
+    assert float(against["Pong"]["overall_fixed_score"]) == pytest.approx((6.0 + 20.7) / 35.3)
+    assert {(r["agent"], r["median_pct"]) for r in tables["medians.csv"]} >= {
+        ("IMPALA deep experts", "191.8")
+    }
+
+
+def test_populations_are_told_apart_by_their_own_seeds_not_by_their_best_members(tmp_path):
+    # The best member of both was that of seed 3, and an early version did not say the population's.
+    shared = {"size": 2, "frames": 8_000, "interval": 1, "ranges": {}}
+    folders = []
+    for seed in (1, 2, None):
+        folder = make_run(tmp_path / str(seed), "Pong", 3, 1.0, **FIXED)
+        about = shared if seed is None else shared | {"seed": seed}
+        folder.population_path.write_text(json.dumps(about))
+        folders.append(folder)
+    found = results.read(folders)
+    assert [r.seed for r in found.found] == [1, 2, 3]
+    assert found.variants == ["population of 2"]
+
+
+def test_a_label_names_the_discount_that_is_not_learned(tmp_path):
+    settings = {"meta_parameters": "lambda", "gamma": 0.99}
+    run = make_run(tmp_path / "run", "Pong", 1, 1.0, **settings)
+    assert results.read([run]).variants == ["meta {λ}, γ' 0.995, γ 0.99"]
+
+
+def test_frames_that_differ_are_said_and_marked(runs, tmp_path):
+    def trained(name, game, seed, frames, **settings):
+        path = tmp_path / "more" / name
+        return make_run(path, game, seed, 9.0, evaluation={"frames_trained": frames}, **settings)
+
+    compared = comparison.compare(results.read(runs), COLUMNS, MEDIANS, LOW)
+    assert compared.baseline_marks == ""
+    assert "different numbers of frames" not in "\n".join(compared.missing)
+    third = trained("seed", "Pong", 3, 10_000_000)
+    compared = comparison.compare(results.read([*runs, third]), COLUMNS, MEDIANS, LOW)
+    text = "\n".join(compared.missing)
+    assert f"{META}: the seeds of Pong were trained for different numbers of frames" in text
+    assert "what is compared in Pong was trained for different" in text
+    assert compared.baseline_marks == "f"
+    assert f"Improvement relative to {LOW} (f)\n" in report.markdown(compared, "Title")
+    near = trained("near", "Pong", 3, 199_990_000)
+    compared = comparison.compare(results.read([*runs, near]), COLUMNS, MEDIANS, LOW)
+    assert compared.baseline_marks == "", "a batch more or less is no difference"
+
+
+def test_aggregates_beside_each_other_are_over_the_same_games(runs, tmp_path):
+    more = make_run(tmp_path / "more", "Qbert", 1, 9000.0)
+    compared = comparison.compare(results.read([*runs, more]), COLUMNS, MEDIANS, LOW)
+    beside = [r for r in compared.aggregates if r.what != "published, all games"]
+    assert {row.games for row in beside if row.what == "ours"} == {2}
+    assert {row.games for row in beside if row.column == "impala_deep_noop_200m"} == {2}
+    alone = comparison.compare(results.read(runs), COLUMNS, MEDIANS, LOW)
+    assert [r for r in compared.aggregates if r.what == "ours"] == [
+        r for r in alone.aggregates if r.what == "ours"
+    ]
+    assert "of the 2 that every variant has; without Qbert" in "\n".join(compared.missing)
+    assert "that every variant has" not in "\n".join(alone.missing)
+
+
+def test_a_run_older_than_a_setting_was_made_as_its_default_makes_it(tmp_path):
+    old = make_run(tmp_path / "old", "Pong", 1, 1.0)
+    new = make_run(tmp_path / "new", "Pong", 2, 1.0, precision="float32", ray_address="")
+    none = make_run(tmp_path / "none", "Pong", 3, 1.0, trace_decay=None)
+    assert results.read([old, new, none]).variants == [META]
+    other = make_run(tmp_path / "other", "Pong", 4, 1.0, precision="bfloat16")
+    assert results.read([old, other]).variants == [
+        f"{META}, precision=float32",
+        f"{META}, precision=bfloat16",
+    ]
+
+
+def test_games_outside_the_57_do_not_count_as_some_of_them(tmp_path):
+    run = make_run(tmp_path / "run", "Tetris", 1, 1.0)
+    compared = comparison.compare(results.read([run]), COLUMNS, MEDIANS)
+    assert f"{META}: 0 of 57 games" in "\n".join(compared.missing)
 
 
 def test_one_seed_is_starred_and_without_rliable_one_line_says_what_is_missing(runs, monkeypatch):
@@ -300,6 +381,8 @@ def test_human_starts_have_files_constants_and_published_scores_of_their_own(tmp
     compared = comparison.compare(results.read([folder], starts="human"), COLUMNS, MEDIANS)
     assert compared.baseline == "Rainbow"
     assert "never released" in "\n".join(compared.missing)
+    assert all("s" in d.marks for d in compared.differences), "ours are starts of our own"
+    assert "s" in compared.baseline_marks
     text = report.terminal(compared)
     assert "292.9 %" in text and "287.6 %" not in text, "the medians of the same starts"
 
@@ -321,9 +404,26 @@ def test_the_same_seed_twice_and_damaged_folders_are_refused(tmp_path):
     twin.config_path.write_text(json.dumps(config | {"environment": 7}))
     with pytest.raises(UserError, match="environment=7: must be a name"):
         results.read([twin])
+    for name, value in (("seed", None), ("gamma", None), ("lambda", "1"), ("seed", True)):
+        twin.config_path.write_text(json.dumps(config | {name: value}))
+        with pytest.raises(UserError, match=f"{name}={value}: must be a number"):
+            results.read([twin])
+    twin.config_path.write_text(json.dumps(config))
+    twin.population_path.write_text("{}")
+    with pytest.raises(UserError, match="population.json: must have frames"):
+        results.read([twin])
     first.config_path.write_text('{"environment": "Pong"}')
     with pytest.raises(UserError, match="missing keys: protocol"):
         results.read([first])
+
+
+@pytest.mark.parametrize(
+    "damage", [{"frames_trained": None}, {"episodes": "x"}, {"rom": "x"}, {"mean": []}]
+)
+def test_a_damaged_evaluation_is_one_line_among_what_is_missing(tmp_path, damage):
+    run = make_run(tmp_path / "run", "Pong", 1, 1.0, evaluation=damage)
+    found = results.read([run])
+    assert found.found == [] and "is damaged" in found.missing[0]
 
 
 # The command.
@@ -347,7 +447,8 @@ def test_the_command_writes_report_tables_and_pictures(runs, tmp_path):
     assert META in done.stdout and f"written to {out}" in done.stdout
     names = {path.name for path in out.iterdir()}
     pictures = {"improvement.png", "curves.png", "meta_parameters.png"}
-    tables = {"games.csv", "published.csv", "aggregates.csv", "improvements.csv"}
+    tables = {f"{name}.csv" for name in ("games", "published", "aggregates", "improvements")}
+    tables |= {"against_fixed.csv", "medians.csv"}
     assert names == {"report.md"} | pictures | tables
     for picture in pictures:
         assert (out / picture).read_bytes()[:4] == b"\x89PNG"

@@ -28,6 +28,23 @@ def test_games_are_found_again_under_an_equal_definition(tmp_path):
     assert PartialGames(path, DEFINITION | {"rom": {"sha256": "0"}}).games == []
 
 
+def test_another_evaluation_leaves_the_games_of_the_first_alone(tmp_path):
+    result = tmp_path / "evaluation.json"
+    first = evaluation_record.partial_path(result, DEFINITION)
+    second = evaluation_record.partial_path(result, DEFINITION | {"seed": 2})
+    assert first.parent == tmp_path and first != second
+    assert first == evaluation_record.partial_path(result, dict(reversed(DEFINITION.items())))
+    _saved(first)
+    _saved(second, DEFINITION | {"seed": 2})
+    PartialGames(second, DEFINITION | {"seed": 2}).remove()
+    assert PartialGames(first, DEFINITION).games == sorted(GAMES)
+    assert evaluation_record.other_partials(second) == [first]
+    assert evaluation_record.other_partials(first) == []
+    elsewhere = evaluation_record.partial_path(tmp_path / "evaluation_2.json", DEFINITION)
+    assert evaluation_record.other_partials(elsewhere) == []
+    assert evaluation_record.other_partials(None) == []
+
+
 def test_a_damaged_file_is_no_file(tmp_path):
     path = tmp_path / "partial.json"
     for text in ("", "{", "[]", "3", json.dumps({"definition": DEFINITION, "games": [[1]]})):

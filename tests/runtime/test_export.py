@@ -107,6 +107,16 @@ def test_what_is_no_agent_or_does_not_fit_is_refused_in_one_line(trained, path, 
     _rewrite(path, about=np.array(json.dumps(_json(path, "about") | {"format": "other"})))
     with pytest.raises(UserError, match='has the format "other"'):
         agent_file.read(path)
+    path.write_bytes(before)
+    _rewrite(path, config=np.array("[]"))
+    with pytest.raises(UserError, match="is no exported agent, or damaged"):
+        agent_file.read(path)
+    path.write_bytes(before)
+    about = _json(path, "about")
+    del about["updates"]
+    _rewrite(path, about=np.array(json.dumps(about)))
+    with pytest.raises(UserError, match="is damaged"):
+        export.load(path, agent_file.read(path).config, agent.description)
     path.write_bytes(before[: len(before) // 2])
     with pytest.raises(UserError) as error:
         agent_file.read(path)

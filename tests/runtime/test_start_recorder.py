@@ -3,6 +3,7 @@
 With pygame, a person is imitated by key presses in a window that nobody sees.
 """
 
+import importlib
 import json
 import os
 import pathlib
@@ -135,6 +136,29 @@ def test_a_person_plays(tmp_path):
     environment = registry.make("Catch", 1, "impala")
     for start in starts:
         game_starts.begin(environment, start)
+    environment.close()
+
+
+def test_what_was_played_before_an_interrupt_counts_and_no_screen_is_one_line(monkeypatch):
+    pygame = pytest.importorskip("pygame")
+    play = importlib.import_module("gymnasium.utils.play")
+
+    def interrupted(game, **_):
+        game.reset()
+        game.reset()  # as Gymnasium does
+        game.step(0)
+        raise KeyboardInterrupt
+
+    def without_screen(game, **_):
+        raise pygame.error("No available video device")
+
+    environment = registry.make("Catch", 1, "impala")
+    monkeypatch.setattr(play, "play", interrupted)
+    recordings = start_recorder.record_person(environment, {("0",): 0}, 1, 10.0)
+    assert [len(recording.actions) for recording in recordings] == [0, 1]
+    monkeypatch.setattr(play, "play", without_screen)
+    with pytest.raises(UserError, match="needs a screen"):
+        start_recorder.record_person(environment, {("0",): 0}, 1, 10.0)
     environment.close()
 
 

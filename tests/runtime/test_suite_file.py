@@ -94,6 +94,8 @@ def test_all_57_games_by_one_word(path):
         ("seeds = [3, 1]", "seeds = [true]", "must be different whole numbers"),
         ('games = ["Pong", "catch"]', 'games = "all"', 'must be a list of names, or "atari57"'),
         ('"Pong"', '"Pnog"', "did you mean Pong?"),
+        ('"catch"', '"Pong"', "games and seeds: Pong, seed 3: must be given only once"),
+        ('"catch"', '"pong"', "games and seeds: Pong and pong, seed 3: must be given only once"),
         ("gamma = 0.98", "gama = 0.98", "there is no setting gama (did you mean gamma?)"),
         ("gamma = 0.98", "gamma = 1.98", "variant fixed: --gamma=1.98: must be"),
         ("gamma = 0.98", 'gamma = "x"', "variant fixed: flag --gamma=x"),
@@ -139,8 +141,9 @@ def test_every_question_has_a_suite():
         "demonstration",
     }
     grid = suite_file.read(ROOT / "tools/suites/gamma_grid.toml")
-    fixed = [v.settings["gamma"] for v in grid.variants if "gamma" in v.settings]
-    learned = [v.settings["meta_parameters"] for v in grid.variants if "gamma" not in v.settings]
+    settings = [variant.settings for variant in grid.variants]
+    fixed = [s["gamma"] for s in settings if s["meta_parameters"] == "none"]
+    learned = [s["meta_parameters"] for s in settings if s["meta_parameters"] != "none"]
     assert fixed == [0.99, 0.995, 0.998, 0.999]
     assert learned == ["lambda", "gamma", "gamma,lambda"]
 
