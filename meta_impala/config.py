@@ -12,6 +12,7 @@ import difflib
 import json
 import math
 import os
+import pathlib
 import re
 import typing
 from typing import Any
@@ -29,6 +30,11 @@ NEVER, FREELY, WITH_OVERRIDE = "never", "freely", "with --override"
 
 _MAX_FRAMES = 10**15
 _ENVS_PER_ACTOR = 32
+# What `auto` takes at most of actors that are threads of one process: some three cores of actors
+# keep a learner busy, and every emulator is 0.1 s of the start.
+_MOST_ACTORS = 8
+_MOST_ENVS = 128
+_FEWEST_ENVS = 8
 
 
 def _setting(
@@ -458,7 +464,8 @@ class Config:
     # None, or auto on the command line, until `resolve` has chosen.
     num_actors: int = _setting(
         None,
-        "Actors: threads (at most 1024) or Ray processes; auto: one for each processor.",
+        "Actors: threads (at most 1024) or Ray processes; auto: one for each processor, of threads "
+        "at most 8.",
         auto=True,
         source=OURS,
         low=1,
@@ -480,7 +487,7 @@ class Config:
         None,
         "Environments of one actor, stepped and inferred as a batch. It must divide --batch_size "
         "or be a multiple of it. auto: of such numbers the nearest to 32, where the inference of a "
-        "convolutional network stops to get cheaper.",
+        "convolutional network stops to get cheaper, or, of threads, to 128 for all of them.",
         auto=True,
         source=OURS,
         low=1,
@@ -960,23 +967,38 @@ _MAX_ACTOR_THREADS = 1024
 _HOST_AND_PORT = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
 
 
+# Of a container, which may be lent less time than there are processors: quota and period.
+_QUOTA = pathlib.Path("/sys/fs/cgroup/cpu.max")
+
+
 def processors() -> int:
-    """How many processors this process may use."""
+    """How many processors this process may use: those it may run on, or what its quota is worth."""
     try:
-        return len(os.sched_getaffinity(0))
+        count = len(os.sched_getaffinity(0))
     except AttributeError:  # not on Linux
-        return os.cpu_count() or 1
+        count = os.cpu_count() or 1
+    try:
+        quota, period = map(float, _QUOTA.read_text(encoding="utf-8").split())
+        return max(1, min(count, math.ceil(quota / period)))
+    except (OSError, ValueError):  # no such file, or no quota ("max")
+        return count
 
 
 def _choose_actors(config: Config) -> Config:
     """What `auto` stands for, on this machine."""
     if config.num_actors is None:
-        config = dataclasses.replace(config, num_actors=processors())
+        count = processors()
+        if config.actors == "threads":
+            count = min(count, _MOST_ACTORS)
+        config = dataclasses.replace(config, num_actors=count)
     if config.envs_per_actor is None:
+        wanted = _ENVS_PER_ACTOR
+        if config.actors == "threads":  # which make theirs one after the other
+            wanted = min(wanted, max(_FEWEST_ENVS, _MOST_ENVS // max(1, config.num_actors)))
         columns = max(1, config.share.batch_size)
-        sizes = [n for n in range(1, columns + 1) if columns % n == 0 and n <= _ENVS_PER_ACTOR]
-        sizes.append(columns * math.ceil(_ENVS_PER_ACTOR / columns))
-        nearest_size = min(sizes, key=lambda n: abs(math.log(n / _ENVS_PER_ACTOR)))
+        sizes = [n for n in range(1, columns + 1) if columns % n == 0 and n <= wanted]
+        sizes.append(columns * math.ceil(wanted / columns))
+        nearest_size = min(sizes, key=lambda n: abs(math.log(n / wanted)))
         config = dataclasses.replace(config, envs_per_actor=nearest_size)
     return config
 
@@ -1181,6 +1203,15 @@ def merge_for_resume(saved: Config, changes: dict[str, Any], *, override: bool) 
     wanted = dataclasses.replace(
         saved, **{FIELDS[name].name: value for name, value in changes.items()}
     )
+    modes = ("nested_tapes", "reverse_over_forward")
+    if "meta_gradient_mode" not in changes and saved.meta_gradient_mode in modes:
+        # Two ways to one number. Which one serves may change with the number of parts.
+        wanted = resolve(dataclasses.replace(wanted, meta_gradient_mode="auto"))
+        parts = (wanted.micro_batches, wanted.num_learners)
+        if parts == (saved.micro_batches, saved.num_learners):
+            wanted = dataclasses.replace(wanted, meta_gradient_mode=saved.meta_gradient_mode)
+        else:
+            saved = dataclasses.replace(saved, meta_gradient_mode=wanted.meta_gradient_mode)
     wanted = resolve(wanted)
     never: list[str] = []
     guarded: list[str] = []

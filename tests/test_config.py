@@ -266,8 +266,45 @@ def test_importing_the_package_and_the_config_does_not_import_tensorflow():
     ("batch_size", "expected"), [(32, 32), (8, 32), (64, 32), (48, 24), (12, 36), (37, 37), (1, 32)]
 )
 def test_auto_environments_fit_the_batch(batch_size, expected):
-    config = resolve(Config(batch_size=batch_size, meta_batch_size=1))
+    config = resolve(Config(batch_size=batch_size, meta_batch_size=1, num_actors=2))
     assert config.envs_per_actor == expected
+
+
+@pytest.mark.parametrize(("num_actors", "expected"), [(4, 32), (8, 16), (16, 8), (1000, 8)])
+def test_many_actors_have_fewer_environments_each(num_actors, expected):
+    assert resolve(Config(num_actors=num_actors)).envs_per_actor == expected
+    assert resolve(Config(num_actors=num_actors, envs_per_actor=32)).envs_per_actor == 32
+    on_a_cluster = Config(num_actors=num_actors, actors="ray")
+    assert resolve(on_a_cluster).envs_per_actor == 32
+
+
+def test_a_quota_of_processor_time_counts_as_so_many_processors(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    quota = tmp_path / "cpu.max"
+    monkeypatch.setattr(config_lib, "_QUOTA", quota)
+    assert config_lib.processors() == 64
+    for text, expected in [("max 100000\n", 64), ("200000 100000\n", 2), ("150000 100000", 2),
+                           ("20000 100000", 1), ("9900000 100000", 64), ("x", 64)]:  # fmt: skip
+        quota.write_text(text)
+        assert config_lib.processors() == expected
+    quota.write_text("max 100000\n")
+    assert resolve(Config()).num_actors == 8
+    assert resolve(Config(actors="ray")).num_actors == 64
+
+
+def test_a_run_that_does_not_fit_into_memory_goes_on_in_parts():
+    saved = resolve(Config())
+    assert saved.meta_gradient_mode == "nested_tapes"
+    wanted = merge_for_resume(saved, {"micro_batches": 4}, override=False)
+    assert (wanted.micro_batches, wanted.meta_gradient_mode) == (4, "reverse_over_forward")
+    back = merge_for_resume(wanted, {"micro_batches": 1}, override=False)
+    assert back == saved
+    chosen = resolve(Config(meta_gradient_mode="reverse_over_forward"))
+    assert merge_for_resume(chosen, {"num_actors": 3}, override=False).meta_gradient_mode == (
+        "reverse_over_forward"
+    )
+    with pytest.raises(UserError, match="--meta_gradient_mode"):
+        merge_for_resume(saved, {"meta_gradient_mode": "reverse_over_forward"}, override=False)
 
 
 def test_auto_actors_are_one_for_each_processor(monkeypatch):

@@ -12,6 +12,7 @@ work on the machine disturbs less than wall time. Every row is measured in a pro
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import multiprocessing
@@ -34,6 +35,7 @@ from meta_impala.runtime.run_folder import write_atomically
 FLAGS = flags.FLAGS
 _ROW_SECONDS = 240.0
 _LISTED_OPERATIONS = 10
+_QUICK_ENVIRONMENTS = 16
 _DEFAULTS = {"environment": "Pong", "network": "shallow", "batch_size": 32, "unroll_length": 20}
 _LEARNERS = ("learner_plain", "learner_nested_tapes", "learner_reverse_over_forward")
 _ROWS = ("environment", "environment_inference", *_LEARNERS, "program_plain", "program_meta")
@@ -59,8 +61,12 @@ def _config(row: str) -> Config:
     """The config of a row: the user's, with what the row is about."""
     given = {name: FLAGS[name].value for name in _DEFAULTS}
     if FLAGS.quick:
-        given["envs_per_actor"] = 16  # each takes some 0.2 s to make
+        given["envs_per_actor"] = _QUICK_ENVIRONMENTS  # each takes some 0.2 s to make
     given |= command.given_config_flags()
+    batch = given["batch_size"]
+    if max(batch, _QUICK_ENVIRONMENTS) % min(batch, _QUICK_ENVIRONMENTS):
+        given.pop("envs_per_actor", None)  # does not fit: auto
+        given |= command.given_config_flags()
     if row.endswith("plain"):
         given["meta_parameters"] = "none"
     if row.startswith("learner_") and row != "learner_plain":
@@ -82,9 +88,17 @@ def _varied() -> tuple[str, list[str]]:
             FLAGS[name].parse(value)
         except flags.Error as error:
             raise UserError(" ".join(str(error).split())) from None
-        for row in FLAGS.rows:
-            _config(row)
+        _check_rows()
     return name, values
+
+
+def _check_rows() -> None:
+    """Refuses what a row cannot be measured with, before any is."""
+    for row in FLAGS.rows:
+        try:
+            _config(row)
+        except UserError as error:
+            raise UserError(f"row {row} (--rows chooses): {error}") from None
 
 
 def _effort(row: str):
@@ -149,6 +163,15 @@ def _busy_seconds() -> float:
     return times.user + times.system + getattr(times, "nice", 0.0)
 
 
+def _processor() -> str:
+    """Its model, as Linux names it."""
+    with contextlib.suppress(OSError):
+        for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
     """What the rows say of each other; those that were measured."""
     cost = {row["name"]: row["cpu_ms_per_agent_step"] for row in rows}
@@ -196,8 +219,13 @@ def main() -> int:
     unknown = [row for row in FLAGS.rows if row not in _ROWS]
     if unknown:
         raise UserError(f"--rows={unknown[0]}: must be among {', '.join(_ROWS)}")
-    varied, values = _varied()
     config = _config("program_meta")
+    if config.actors == "ray":
+        raise UserError("--actors=ray: must be threads (tools/scaling_plan.py measures Ray's)")
+    load = os.getloadavg()[0]
+    varied, values = _varied()
+    if not varied:
+        _check_rows()
     command.import_tensorflow()
     from meta_impala.runtime import benchmark  # noqa: F401 - before the forks
 
@@ -205,7 +233,7 @@ def main() -> int:
         f"{config.environment}, {config.network} network, T {config.unroll_length}, "
         f"B {config.batch_size}, B' {config.meta_batch_size}, {config.num_actors} actors × "
         f"{config.envs_per_actor} environments; {os.cpu_count()} CPUs, "
-        f"load {os.getloadavg()[0]:.1f}"
+        f"load {load:.1f}"
     )
     command.say(f"{'':40} {'frames/s':>10} {'CPU-ms/step':>12} {'peak MiB':>10} {'others':>10}")
     rows = []
@@ -235,7 +263,7 @@ def main() -> int:
             "rows": rows,
             "ratios": found,
             "config": json.loads(config_lib.to_json(config)),
-            "machine": {"cpus": os.cpu_count(), "processor": platform.processor()},
+            "machine": {"cpus": os.cpu_count(), "processor": _processor(), "load": load},
             "quick": FLAGS.quick,
         }
         write_atomically(pathlib.Path(FLAGS.json), json.dumps(document, indent=2) + "\n")

@@ -16,7 +16,7 @@ from meta_impala.runtime.watchdog import Watched
 # How often a wait looks up to see whether the user asked to stop.
 _POLL_SECONDS = 0.2
 # How long environments that are starting are waited for once the user asked to stop.
-_SECONDS_AFTER_STOP = 5.0
+_SECONDS_AFTER_STOP = 1.0
 
 
 class _Starting(threading.Thread):
@@ -75,6 +75,9 @@ class ActorStart:
                 break  # an emulator takes 0.1 s to make: do not make the user wait for many
             actor = make(index)
             self._steps += 1
+            if self._stop.is_set():
+                actor.close()
+                break  # nor for as long again until they have started
             begun.append(_Starting(actor, start))
             begun[-1].start()
         return [starting.actor for starting in begun if self._is_ready(starting)]

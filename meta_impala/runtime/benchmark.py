@@ -179,13 +179,19 @@ def environment_inference(config: Config, effort: Effort) -> Cost:
     threads = [threading.Thread(target=play, args=[i]) for i in range(config.num_actors)]
     for thread in threads:
         thread.start()
-    samples = list(_sample(lambda: sum(done), effort))
+    samples: list[_Sample] = []
+    for sample in _sample(lambda: sum(done), effort):
+        if not samples:
+            for clock in clocks:
+                clock.restart()
+        samples.append(sample)
+    details = {"actors": _shares(clocks)}
     stop.set()
     for thread in threads:
         thread.join()
     for actor in actors:
         actor.close()
-    return _cost(samples, description.action_repeat, {"actors": _shares(clocks)})
+    return _cost(samples, description.action_repeat, details)
 
 
 def _sample(agent_steps: Callable[[], float], effort: Effort) -> Iterator[_Sample]:
@@ -255,10 +261,15 @@ def learner_update(config: Config, effort: Effort, *, profiled: bool = False) ->
         return config.batch_size * config.unroll_length
 
     samples = _measure(work, effort)
-    details: dict[str, Any] = {"updates": updates}
-    if profiled:
-        details["operations_ms"] = milliseconds_by_operation(work, _PROFILED_UPDATES)
-    return _cost(samples, description.action_repeat, details)
+    cost = _cost(samples, description.action_repeat, {"updates": updates})
+    if profiled:  # last: the profiler's own memory is not the learner's
+        profile = milliseconds_by_operation(work, _PROFILED_UPDATES)
+        cost = cost._replace(details={**cost.details, "operations_ms": profile})
+    return cost
+
+
+# The measurement ends it.
+_ENDLESS = 10**12
 
 
 class _Stop(StopRequest):
@@ -320,7 +331,8 @@ def _shares(clocks: list[_Clock]) -> dict[str, float]:
 def program(config: Config, effort: Effort) -> Cost:
     """The whole program, in its own run folder."""
     configure_tensorflow(config)
-    config, description = describe(dataclasses.replace(config, checkpoint_minutes=0.0))
+    endless = dataclasses.replace(config, checkpoint_minutes=0.0, total_frames=_ENDLESS)
+    config, description = describe(endless)
     with tempfile.TemporaryDirectory() as path:
         folder = RunFolder(path)
         folder.prepare()

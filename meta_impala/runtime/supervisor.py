@@ -7,7 +7,6 @@ environments -> actors -> trajectory queue -> learner -> snapshot -> actors
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from meta_impala import config as config_lib
 from meta_impala import memory
 from meta_impala.agent import Policy, eta_schedule_of, make_network
 from meta_impala.config import Config
@@ -60,7 +60,7 @@ def configure_tensorflow(config: Config, *, cores: int | None = None) -> None:
     # Actors and learner already run side by side: threads inside one operation are for the cores
     # that are left over. On 2 cores one thread makes an actor's inference 20 % cheaper.
     tf.config.threading.set_intra_op_parallelism_threads(
-        cores or max(1, (os.cpu_count() or 1) // 2)
+        cores or max(1, config_lib.processors() // 2)
     )
     if cores:
         tf.config.threading.set_inter_op_parallelism_threads(cores)

@@ -75,7 +75,9 @@ _CATCH = ("--environment=Catch", "--network=mlp", "--batch_size=4", "--envs_per_
 
 def test_the_command_writes_what_it_prints(tmp_path):
     rows = ["learner_plain", "learner_nested_tapes"]
-    result = _run(*_CATCH, f"--rows={','.join(rows)}", f"--json={tmp_path / 'b.json'}", "--profile")
+    arguments = [f"--rows={','.join(rows)}", f"--json={tmp_path / 'b.json'}"]
+    # Operations that TensorFlow finds to be quick here would be left out of the profile.
+    result = _run(*_CATCH, *arguments, "--profile", "--mlp_sizes=512,512")
     assert result.returncode == 0, result.stderr
     document = json.loads((tmp_path / "b.json").read_text("utf-8"))
     assert [row["name"] for row in document["rows"]] == rows
@@ -89,10 +91,11 @@ def test_the_command_writes_what_it_prints(tmp_path):
         assert f"{row['cpu_ms_per_agent_step']:.3f}" in result.stdout
         # The profile is of the update: it has its matrix products, and costs no more than it.
         spent = row["details"]["operations_ms"]
-        assert spent["MatMul"] > 0
+        assert sum(ms for kind, ms in spent.items() if kind.endswith("MatMul")) > 0
         assert 0 < sum(spent.values()) < 5 * 20 * row["cpu_ms_per_agent_step"]
         assert f"{row['name']}, ms of an update by operation: {next(iter(spent))}" in result.stdout
     assert f"{ratio:.3f}" in result.stdout
+    assert document["machine"]["processor"] and document["machine"]["load"] >= 0
 
 
 @pytest.mark.parametrize(
@@ -103,6 +106,8 @@ def test_the_command_writes_what_it_prints(tmp_path):
         (["--vary=nonsense=1"], "--vary=nonsense=1"),
         (["--vary=num_actors=1,x"], "num_actors"),
         (["--vary=batch_size=32,7"], "--meta_batch_size=8"),
+        (["--micro_batches=4"], "row learner_nested_tapes (--rows chooses): --meta_gradient_mode"),
+        (["--actors=ray"], "--actors=ray: must be threads"),
     ],
 )
 def test_mistakes_are_one_line(arguments, named):
