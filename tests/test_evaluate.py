@@ -88,6 +88,7 @@ def test_what_is_written(trained, evaluated):
         "protocol": "impala",
         "starts": "noop",
         "starts_sha256": None,
+        "starts_recorded_from": None,
         "noops": None,
         "max_episode_frames": None,
         "policy": "stochastic",

@@ -18,6 +18,8 @@ from typing import NamedTuple
 from meta_impala.errors import RunFailed, warn
 
 _MAX_SLICE_SECONDS = 1.0
+# How long the end of the watch is waited for: it wakes at once, unless it is at work.
+_SECONDS_TO_END = 2.0
 # How long the rest of the program has to end in order after a thread was found to hang.
 GRACE_SECONDS = 60.0
 EXIT_CODE = 1
@@ -69,8 +71,10 @@ class Watchdog(threading.Thread):
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """Ends the watch."""
+        """Ends the watch, and waits a moment for it to have ended."""
         self._stopped.set()
+        if threading.current_thread() is not self and self.is_alive():
+            self.join(_SECONDS_TO_END)
 
     def run(self) -> None:
         # Per name: the steps when last looked at, and seconds waited since they last changed.
