@@ -160,8 +160,8 @@ def test_tensorboard_too_forgets_what_was_lost(tmp_path):
     make_supervisor(tmp_path, config).run()
     # As after a kill: everything but the checkpoint was further.
     shutil.rmtree(tmp_path / "checkpoints" / f"frames-{8 * BATCH_FRAMES}")
-    # TensorBoard reads the files by name: seconds of the clock, then a number whose order as text is
-    # not its own. Two starts of the program are never within a second.
+    # TensorBoard reads the files by name: seconds of the clock, then a number whose order as text
+    # is not its own. Two starts of the program are never within a second.
     time.sleep(1.1)
     make_supervisor(tmp_path, config).run()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
