@@ -148,6 +148,9 @@ def test_the_agent_that_ships_wins_a_game_of_pong():
     assert config.network == "shallow"
     agent = export.load(SHIPPED, config, description)
     assert agent.frames == 12_800_000
+    recorded = json.loads((SHIPPED.parent / "pong_agent_evaluation.json").read_text())
+    assert recorded["agent_digest"] == agent.digest()
+    assert len(recorded["returns"]) == 200 and recorded["mean"] > 0
     environment = registry.make(config.environment, 1, config.protocol, min_noops=1)
     (game,) = evaluation.play_games(
         evaluation.GamePolicy(agent.network, config, description, 1),
