@@ -26,6 +26,18 @@ runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
 
 
+def run_tool(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command of tools/ to its end."""
+    return subprocess.run(
+        [sys.executable, f"tools/{name}.py", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
 def refused(module: str, *arguments: str) -> str:
     """The one line in which a command answers a mistake, before TensorFlow is imported."""
     result = subprocess.run(

@@ -10,6 +10,7 @@ import time
 
 import psutil
 import pytest
+from command_helpers import run_tool
 
 ROOT = pathlib.Path(__file__).parents[1]
 SUITE = """
@@ -29,9 +30,7 @@ def _command(*arguments):
 
 
 def _run(*arguments):
-    return subprocess.run(
-        _command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+    return run_tool("atari_suite", *arguments)
 
 
 @pytest.fixture

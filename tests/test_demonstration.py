@@ -2,16 +2,13 @@
 
 import csv
 import json
-import pathlib
 import shutil
-import subprocess
-import sys
 
 import pytest
+from command_helpers import ROOT, run_tool
 
 from meta_impala.analysis import scores
 
-ROOT = pathlib.Path(__file__).parents[1]
 SHIPPED = ROOT / "testdata/demonstration"
 RUNS = sorted(path.parent for path in SHIPPED.glob("runs/*/*/*/config.json"))
 
@@ -51,16 +48,8 @@ def test_every_run_has_learned(run):
 def test_the_report_is_made_of_the_runs(tmp_path):
     pytest.importorskip("rliable")
     shutil.copytree(SHIPPED / "runs", tmp_path / "runs")
-    done = subprocess.run(
-        [
-            *(sys.executable, "tools/atari_suite.py", f"--out={tmp_path}", "--report_only"),
-            "tools/suites/demonstration.toml",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    suite = "tools/suites/demonstration.toml"
+    done = run_tool("atari_suite", f"--out={tmp_path}", "--report_only", suite)
     assert done.returncode == 0, done.stderr
     assert "trained with other settings" not in done.stdout
     shipped = {path.name for path in (SHIPPED / "report").iterdir()}

@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from command_helpers import refused
+from command_helpers import refused, run_tool
 
 from meta_impala import __version__, evaluate
 from meta_impala.errors import UserError
@@ -235,20 +235,13 @@ def test_human_starts_are_recorded_and_replayed(trained, tmp_path):
     folder, file = tmp_path / "copy", tmp_path / "starts.json"
     shutil.copytree(trained, folder)
     (folder / "evaluation.json").unlink(missing_ok=True)
-    recorded = subprocess.run(
-        [
-            sys.executable,
-            "tools/record_starts.py",
-            f"--logdir={folder}",
-            f"--out={file}",
-            "--games=4",
-            "--starts=5",
-            "--max_steps=6",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
+    recorded = run_tool(
+        "record_starts",
+        f"--logdir={folder}",
+        f"--out={file}",
+        "--games=4",
+        "--starts=5",
+        "--max_steps=6",
     )
     assert recorded.returncode == 0, recorded.stderr
     assert f"5 starts from 4 games written to {file}" in recorded.stdout

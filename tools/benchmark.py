@@ -59,14 +59,11 @@ def define_flags() -> None:
 
 def _config(row: str) -> Config:
     """The config of a row: the user's, with what the row is about."""
-    given = {name: FLAGS[name].value for name in _DEFAULTS}
-    if FLAGS.quick:
-        given["envs_per_actor"] = _QUICK_ENVIRONMENTS  # each takes some 0.2 s to make
-    given |= command.given_config_flags()
+    given = {name: FLAGS[name].value for name in _DEFAULTS} | command.given_config_flags()
     batch = given["batch_size"]
-    if max(batch, _QUICK_ENVIRONMENTS) % min(batch, _QUICK_ENVIRONMENTS):
-        given.pop("envs_per_actor", None)  # does not fit: auto
-        given |= command.given_config_flags()
+    fits = max(batch, _QUICK_ENVIRONMENTS) % min(batch, _QUICK_ENVIRONMENTS) == 0
+    if FLAGS.quick and fits:  # each takes some 0.2 s to make
+        given.setdefault("envs_per_actor", _QUICK_ENVIRONMENTS)
     if row.endswith("plain"):
         given["meta_parameters"] = "none"
     if row.startswith("learner_") and row != "learner_plain":
