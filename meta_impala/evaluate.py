@@ -32,15 +32,20 @@ from meta_impala.environments import (
 )
 from meta_impala.environments.base import BatchedEnvironment
 from meta_impala.errors import UserError
-from meta_impala.runtime import agent_file, evaluation_record, game_starts, video
-from meta_impala.runtime.evaluation_record import Game, PartialGames
-from meta_impala.runtime.game_starts import Start
-from meta_impala.runtime.run_folder import RunFolder, write_atomically
-from meta_impala.runtime.signals import StopRequest
-from meta_impala.trained_run import open_folder
+from meta_impala.evaluation import record as evaluation_record
+from meta_impala.evaluation import starts as game_starts
+from meta_impala.evaluation import video
+from meta_impala.evaluation.record import Game, PartialGames
+from meta_impala.evaluation.starts import Start
+from meta_impala.storage import agent_file
+from meta_impala.storage.files import write_atomically
+from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.trained_run import open_folder
+from meta_impala.system.signals import StopRequest
+from meta_impala.system.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
-    from meta_impala.runtime.evaluation import TrainedAgent
+    from meta_impala.storage.trained_agent import TrainedAgent
 
 FLAGS = flags.FLAGS
 
@@ -315,10 +320,10 @@ def _play(
     games: Iterable[tuple[int, Start]],
     on_game: Callable[[Game], None] | None = None,
 ) -> list[Game]:
-    from meta_impala.runtime import evaluation
+    from meta_impala.evaluation.games import GamePolicy, play_games
 
-    return evaluation.play_games(
-        evaluation.GamePolicy(agent.network, inputs.config, inputs.description, len(environments)),
+    return play_games(
+        GamePolicy(agent.network, inputs.config, inputs.description, len(environments)),
         agent.snapshot,
         environments,
         games,
@@ -406,19 +411,20 @@ def main() -> int:
     # nothing is open yet, so just leave.
     signal.signal(signal.SIGINT, lambda *_: os._exit(command.EXIT_CODE_INTERRUPTED))
     inputs = _inputs()
-    command.import_tensorflow()
-    from meta_impala.runtime import evaluation
+    import_tensorflow()
+    from meta_impala.storage.trained_agent import load_agent, with_eta
+    from meta_impala.system.tensorflow_setup import configure_for_inference
 
-    evaluation.configure_tensorflow()
+    configure_for_inference()
     if inputs.folder is not None:
-        agent = evaluation.load_agent(inputs.folder.checkpoints, inputs.config, inputs.description)
+        agent = load_agent(inputs.folder.checkpoints, inputs.config, inputs.description)
     else:
-        from meta_impala.runtime import export
+        from meta_impala.storage import exported_agent as export
 
         assert inputs.agent_path is not None
         agent = export.load(inputs.agent_path, inputs.config, inputs.description)
     if inputs.eta is not None:
-        agent = agent._replace(snapshot=evaluation.with_eta(agent.snapshot, *inputs.eta))
+        agent = agent._replace(snapshot=with_eta(agent.snapshot, *inputs.eta))
     _STOP.install()  # from here on an interrupt waits for the step that is being played
     _evaluate(inputs, agent)
     if inputs.recorded is not None and inputs.video_path is not None:

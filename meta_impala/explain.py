@@ -20,10 +20,12 @@ import signal
 import tqdm
 from absl import flags
 
-from meta_impala import __version__, command, results_folder
+from meta_impala import __version__, command
 from meta_impala.environments import registry
 from meta_impala.errors import UserError
-from meta_impala.trained_run import TrainedRun, open_trained_run
+from meta_impala.storage import results_folder
+from meta_impala.storage.trained_run import TrainedRun, open_trained_run
+from meta_impala.system.tensorflow_import import import_tensorflow
 
 FLAGS = flags.FLAGS
 
@@ -81,11 +83,12 @@ def _check_run(run: TrainedRun) -> None:
 
 
 def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
-    from meta_impala.analysis import meta_gradient_report
-    from meta_impala.runtime import evaluation, meta_gradient_samples
+    from meta_impala.analysis.meta_gradient import attribution_report as meta_gradient_report
+    from meta_impala.analysis.meta_gradient import samples as meta_gradient_samples
+    from meta_impala.storage.trained_agent import load_learner
 
     config, description = run.config, run.description
-    learner, checkpoint = evaluation.load_learner(run.folder.checkpoints, config, description)
+    learner, checkpoint = load_learner(run.folder.checkpoints, config, description)
     frames = int(learner.state.frames.numpy())
     # That of the last update made: at the end of a run the schedule itself stands at 0.
     frames_per_update = config.batch_size * config.unroll_length * description.action_repeat
@@ -141,7 +144,7 @@ def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
     results_folder.write_text(outdir / "explain.md", text)
     results_folder.write_text(outdir / "explain.json", json.dumps(numbers, indent=2) + "\n")
     if FLAGS.figure:
-        from meta_impala.analysis import meta_gradient_figure
+        from meta_impala.analysis.meta_gradient import attribution_figure as meta_gradient_figure
 
         meta_gradient_figure.draw(
             outdir / "explain.png", f"{environment}, {frames:,} frames", result
@@ -157,10 +160,10 @@ def main() -> int:
     run = open_trained_run(FLAGS.logdir)
     _check_run(run)
     outdir = results_folder.make_outdir(FLAGS.outdir or str(run.folder.path / "explain"))
-    command.import_tensorflow()
-    from meta_impala.runtime import evaluation
+    import_tensorflow()
+    from meta_impala.system.tensorflow_setup import configure_for_inference
 
-    evaluation.configure_tensorflow()
+    configure_for_inference()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _explain(run, outdir)
     return 0

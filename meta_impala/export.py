@@ -16,7 +16,8 @@ from absl import flags
 
 from meta_impala import command
 from meta_impala.errors import UserError
-from meta_impala.trained_run import open_trained_run
+from meta_impala.storage.trained_run import open_trained_run
+from meta_impala.system.tensorflow_import import import_tensorflow
 
 FLAGS = flags.FLAGS
 
@@ -34,11 +35,13 @@ def main() -> int:
     if out.suffix != ".npz" or not out.parent.is_dir():
         raise UserError(f"--out={FLAGS.out or ''}: must be a file .npz in a folder that exists")
     folder, config, description = open_trained_run(FLAGS.logdir)
-    command.import_tensorflow()
-    from meta_impala.runtime import evaluation, export
+    import_tensorflow()
+    from meta_impala.storage import exported_agent as export
+    from meta_impala.storage.trained_agent import load_agent
+    from meta_impala.system.tensorflow_setup import configure_for_inference
 
-    evaluation.configure_tensorflow()
-    agent = evaluation.load_agent(folder.checkpoints, config, description)
+    configure_for_inference()
+    agent = load_agent(folder.checkpoints, config, description)
     export.save(out, agent, config, description)
     print(f"{agent.checkpoint} of {folder.path} written to {out} ({out.stat().st_size:,} bytes)")
     return 0

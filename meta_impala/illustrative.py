@@ -19,10 +19,12 @@ from types import FrameType
 
 from absl import flags
 
-from meta_impala import command, results_folder
+from meta_impala import command
 from meta_impala.errors import UserError
 from meta_impala.illustrations import settings as settings_lib
 from meta_impala.illustrations.settings import Settings
+from meta_impala.storage import results_folder
+from meta_impala.system.tensorflow_import import import_tensorflow
 
 FLAGS = flags.FLAGS
 
@@ -54,7 +56,7 @@ def _interrupted(_number: int, _frame: FrameType | None) -> None:
 
 def main() -> int:
     """Runs the command; returns its exit code."""
-    from meta_impala.illustrations import results
+    from meta_impala.illustrations import chain_results as results
 
     settings = _settings()
     if FLAGS.figure and importlib.util.find_spec("matplotlib") is None:
@@ -65,7 +67,7 @@ def main() -> int:
     outdir = results_folder.make_outdir(FLAGS.outdir)
     began = time.monotonic()
 
-    command.import_tensorflow()
+    import_tensorflow()
     from meta_impala.illustrations import simulation
 
     history = simulation.simulate(settings)
@@ -76,7 +78,7 @@ def main() -> int:
     )
     print(results.summary(settings, history.eta[-1], history.values[-1]))
     if FLAGS.figure:
-        from meta_impala.illustrations import figure
+        from meta_impala.illustrations import chain_figure as figure
 
         figure.draw_example(outdir / "figure.png", settings, history.episodes, history.eta)
     if FLAGS.explain:

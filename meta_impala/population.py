@@ -22,47 +22,24 @@ from absl import flags
 from meta_impala import command
 from meta_impala import config as config_lib
 from meta_impala.config import Config
+from meta_impala.config.flags import define_config_flags, given_config_flags
+from meta_impala.distributed import cluster as ray_cluster
 from meta_impala.environments import UnknownEnvironmentError, registry
 from meta_impala.errors import UserError
-from meta_impala.runtime import ray_cluster
-from meta_impala.runtime import run_folder as run_folder_lib
-from meta_impala.runtime.folder_lock import FolderLock
-from meta_impala.runtime.run_folder import RunFolder
+from meta_impala.experiments.pbt_settings import ADAPTED, Population
+from meta_impala.storage import run_folder as run_folder_lib
+from meta_impala.storage.folder_lock import FolderLock
+from meta_impala.storage.run_folder import RunFolder
 
 FLAGS = flags.FLAGS
-# What is adapted, with the range it is drawn from.
-ADAPTED = {
-    "learning_rate": "0.0001,0.005",
-    "entropy_cost": "0.0005,0.02",
-    "gamma": "0.95,0.999",
-    "lambda": "0.8,0.999",
-}
+
 # The population has no schedule but its own.
 _ALL_MEMBERS = {"meta_parameters": "none", "learning_rate_schedule": "constant"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Population:
-    """What a population is of.
-
-    Attributes:
-      size: how many members.
-      frames_of_each: environment frames that each is trained for.
-      interval: frames between two selections.
-      ranges: name -> (low, high) of what is adapted.
-      cpus: that Ray is to give each member.
-    """
-
-    size: int
-    frames_of_each: int
-    interval: int
-    ranges: dict[str, tuple[float, float]]
-    cpus: float
-
-
 def define_flags() -> None:
     """The flags of this command."""
-    command.define_config_flags()
+    define_config_flags()
     flags.DEFINE_string("logdir", None, "Folder of the run: made, or continued.")
     flags.DEFINE_integer(
         "population_size", 8, "Members. Each trains --total_frames / --population_size frames."
@@ -133,7 +110,7 @@ def main() -> int:
         raise UserError("--logdir: must be given, the folder of the run")
     if importlib.util.find_spec("ray") is None or importlib.util.find_spec("pyarrow") is None:
         raise UserError("population: needs Ray Tune: pip install 'meta_impala[distributed]'")
-    given = command.given_config_flags()
+    given = given_config_flags()
     arguments = _arguments(given)
     settings = given | _ALL_MEMBERS | {"ray_address": ""}
     named = {config_lib.FIELDS[name].name: value for name, value in settings.items()}
@@ -160,7 +137,7 @@ def _train(folder: RunFolder, config: Config, population: Population, arguments:
         config, actors="ray", ray_address=FLAGS["ray_address"].value, num_actors=os.cpu_count() or 1
     )
     with ray_cluster.connected(place):
-        from meta_impala.runtime import population as population_lib
+        from meta_impala.experiments import pbt as population_lib
 
         # Tune saves and stops at an interrupt.
         signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from meta_impala import command, memory
+from meta_impala import command
 from meta_impala import config as config_lib
 from meta_impala.config import Config
+from meta_impala.config.flags import define_config_flags, given_config_flags
+from meta_impala.distributed import cluster as ray_cluster
 from meta_impala.environments import (
     Description,
     UnknownEnvironmentError,
@@ -27,21 +29,22 @@ from meta_impala.environments import (
     registry,
 )
 from meta_impala.errors import RunFailed, UserError
-from meta_impala.runtime import ray_cluster, weights_and_biases
-from meta_impala.runtime import run_folder as run_folder_lib
-from meta_impala.runtime.folder_lock import FolderLock
-from meta_impala.runtime.run_folder import RunFolder
-from meta_impala.runtime.signals import StopRequest
+from meta_impala.storage import run_folder as run_folder_lib
+from meta_impala.storage.folder_lock import FolderLock
+from meta_impala.storage.run_folder import RunFolder
+from meta_impala.system.signals import StopRequest
+from meta_impala.system.tensorflow_import import import_tensorflow
+from meta_impala.training import memory, weights_and_biases
 
 if TYPE_CHECKING:
-    from meta_impala.runtime.supervisor import Supervisor
+    from meta_impala.training.trainer import Trainer
 
 FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
     """The flags of this command."""
-    command.define_config_flags()
+    define_config_flags()
     flags.DEFINE_string(
         "logdir", None, "Folder of the run: made if it is not there, continued if it holds a run."
     )
@@ -55,7 +58,7 @@ def define_flags() -> None:
 
 def _config_for(folder: RunFolder) -> Config:
     """The config of the run to start or to continue; checks everything that needs no TensorFlow."""
-    given = command.given_config_flags()
+    given = given_config_flags()
     # One name for one environment, so that Pong and ALE/Pong-v5 are the same run.
     if folder.has_run():
         if "environment" in given:
@@ -124,14 +127,15 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
     config = config_lib.resolve_network(config, description.observation_shape)
     memory.check(config.share, description)
 
-    command.import_tensorflow()
-    from meta_impala.runtime.supervisor import Supervisor, configure_tensorflow
+    import_tensorflow()
+    from meta_impala.system.tensorflow_setup import configure_tensorflow
+    from meta_impala.training.trainer import Trainer
 
     with contextlib.ExitStack() as stack:
         group = None
         try:
             if not stop.is_set():  # all that takes some seconds
-                configure_tensorflow(config)
+                configure_tensorflow(deterministic=config.deterministic)
                 stack.enter_context(ray_cluster.connected(config))
                 group = _learners(config, stop)
             # Several learners stop together, once they run.
@@ -142,19 +146,19 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
                     "trained"
                 )
                 return 0
-            supervisor = Supervisor(config, description, folder, stop, group)
+            trainer = Trainer(config, description, folder, stop, group)
             # Not before: what refuses to start leaves the run as it was.
             folder.save_config(config)
         except Exception as error:
             if not isinstance(error, UserError):  # a run that is refused has not failed
                 folder.write_failure(error)
             raise
-        return _run(supervisor, config, folder, stop)
+        return _run(trainer, config, folder, stop)
 
 
-def _run(supervisor: Supervisor, config: Config, folder: RunFolder, stop: StopRequest) -> int:
-    if supervisor.restored_from:
-        command.say(f"continuing {folder.path} from {supervisor.frames:,} frames")
+def _run(trainer: Trainer, config: Config, folder: RunFolder, stop: StopRequest) -> int:
+    if trainer.restored_from:
+        command.say(f"continuing {folder.path} from {trainer.frames:,} frames")
     else:
         learned = config.meta_parameters.replace(",", " and ")
         command.say(
@@ -162,15 +166,15 @@ def _run(supervisor: Supervisor, config: Config, folder: RunFolder, stop: StopRe
             f"{folder.path}; learned of η: {learned}"
         )
     try:
-        state = supervisor.run()
+        state = trainer.run()
     except RunFailed as error:
-        error.args = (f"{error}; {supervisor.what_is_safe()}",)
+        error.args = (f"{error}; {trainer.what_is_safe()}",)
         raise
     if state == run_folder_lib.FINISHED:
-        command.say(f"finished after {supervisor.frames:,} frames; results are in {folder.path}")
+        command.say(f"finished after {trainer.frames:,} frames; results are in {folder.path}")
     else:
         command.say(
-            f"stopped by {stop.signal_name or 'another learner'} after {supervisor.frames:,} "
+            f"stopped by {stop.signal_name or 'another learner'} after {trainer.frames:,} "
             "frames; the same command continues the run"
         )
     return 0
@@ -178,7 +182,7 @@ def _run(supervisor: Supervisor, config: Config, folder: RunFolder, stop: StopRe
 
 def _learners(config: Config, stop: StopRequest):
     """The learners of a run, connected; None if the user asked to stop before all were there."""
-    from meta_impala.runtime import learner_group
+    from meta_impala.learner import group as learner_group
 
     if config.num_learners == 1:
         return learner_group.ALONE
@@ -190,7 +194,7 @@ def _learners(config: Config, stop: StopRequest):
 
 def _connect(config: Config, stop: StopRequest):
     """The group of several learners, or None if the user asked to stop before all were there."""
-    from meta_impala.runtime import learner_group
+    from meta_impala.learner import group as learner_group
 
     others = [a for i, a in enumerate(config.addresses) if i != config.learner_index]
     command.say(f"learner {config.learner_index} waits for those at {', '.join(others)}")
@@ -199,7 +203,7 @@ def _connect(config: Config, stop: StopRequest):
 
 def _join_run(stop: StopRequest) -> int:
     """Any learner but the first: settings and state are the first one's, and no file is kept."""
-    given = command.given_config_flags()
+    given = given_config_flags()
     if "environment" in given:
         given["environment"] = _environment_id(given["environment"])
     where = {name: given[name] for name in ("learner_addresses", "learner_index", "stall_timeout")
@@ -207,11 +211,12 @@ def _join_run(stop: StopRequest) -> int:
     config = Config(**where)
     config_lib.check_addresses(config)
 
-    command.import_tensorflow()
-    from meta_impala.runtime import learner_group
-    from meta_impala.runtime.supervisor import Supervisor, configure_tensorflow
+    import_tensorflow()
+    from meta_impala.learner import group as learner_group
+    from meta_impala.system.tensorflow_setup import configure_tensorflow
+    from meta_impala.training.trainer import Trainer
 
-    configure_tensorflow(config)
+    configure_tensorflow(deterministic=config.deterministic)
     group = _connect(config, stop)
     if group is None:
         command.say(f"stopped by {stop.signal_name}, before anything was trained")
@@ -226,16 +231,16 @@ def _join_run(stop: StopRequest) -> int:
         tempfile.TemporaryDirectory(prefix="meta_impala-learner-") as path,
     ):
         folder = RunFolder(path)
-        supervisor = Supervisor(config, description, folder, stop, group)
+        trainer = Trainer(config, description, folder, stop, group)
         command.say(
             f"learner {group.index} of {group.size}: training on {config.environment} from "
-            f"{supervisor.frames:,} frames on"
+            f"{trainer.frames:,} frames on"
         )
-        state = supervisor.run()
+        state = trainer.run()
     reason = "finished"
     if state == run_folder_lib.STOPPED:
         reason = f"stopped by {stop.signal_name or 'another learner'}"
-    command.say(f"learner {group.index}: {reason} after {supervisor.frames:,} frames")
+    command.say(f"learner {group.index}: {reason} after {trainer.frames:,} frames")
     return 0
 
 

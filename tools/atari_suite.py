@@ -22,10 +22,12 @@ from absl import app, flags, logging
 from meta_impala import config as config_lib
 from meta_impala.analysis import published, report, results
 from meta_impala.config import Config
+from meta_impala.distributed import cluster as ray_cluster
 from meta_impala.errors import RunFailed, UserError
-from meta_impala.runtime import ray_cluster, suite_file, suite_runner
-from meta_impala.runtime.signals import StopRequest
-from meta_impala.runtime.suite_file import Run, Stage, Suite
+from meta_impala.experiments import suite as suite_file
+from meta_impala.experiments import suite_runner
+from meta_impala.experiments.suite import Run, Stage, Suite
+from meta_impala.system.signals import StopRequest
 
 # A dry run lists the runs that are not begun only if the suite has no more runs than this.
 _LISTED = 50
@@ -153,7 +155,7 @@ def _place():
     )
     ray_cluster.check(config)
     with ray_cluster.connected(config):
-        from meta_impala.runtime.ray_place import RayProcess
+        from meta_impala.experiments.ray_process import RayProcess
 
         yield lambda arguments, log: RayProcess(arguments, log, _CPUS.value)
 

@@ -29,8 +29,10 @@ from absl import flags
 from meta_impala import command
 from meta_impala import config as config_lib
 from meta_impala.config import Config
+from meta_impala.config.flags import define_config_flags, given_config_flags
 from meta_impala.errors import RunFailed, UserError
-from meta_impala.runtime.run_folder import write_atomically
+from meta_impala.storage.files import write_atomically
+from meta_impala.system.tensorflow_import import import_tensorflow
 
 FLAGS = flags.FLAGS
 _ROW_SECONDS = 240.0
@@ -43,7 +45,7 @@ _ROWS = ("environment", "environment_inference", *_LEARNERS, "program_plain", "p
 
 def define_flags() -> None:
     """The flags of this command."""
-    command.define_config_flags()
+    define_config_flags()
     for name, value in _DEFAULTS.items():
         FLAGS.set_default(name, value)
     flags.DEFINE_bool("quick", False, "Shorter windows and fewer emulators: noisier.")
@@ -59,7 +61,7 @@ def define_flags() -> None:
 
 def _config(row: str) -> Config:
     """The config of a row: the user's, with what the row is about."""
-    given = {name: FLAGS[name].value for name in _DEFAULTS} | command.given_config_flags()
+    given = {name: FLAGS[name].value for name in _DEFAULTS} | given_config_flags()
     batch = given["batch_size"]
     fits = max(batch, _QUICK_ENVIRONMENTS) % min(batch, _QUICK_ENVIRONMENTS) == 0
     if FLAGS.quick and fits:  # each takes some 0.2 s to make
@@ -99,7 +101,7 @@ def _check_rows() -> None:
 
 
 def _effort(row: str):
-    from meta_impala.runtime.benchmark import Effort
+    from meta_impala.benchmarks.throughput import Effort
 
     if row == "environment":  # of every shape
         return Effort(3, 0.25, 0.15) if FLAGS.quick else Effort(5, 0.6, 0.3)
@@ -108,7 +110,7 @@ def _effort(row: str):
 
 def _measure(row: str, results: Any) -> None:
     """In a process of its own: measures a row."""
-    from meta_impala.runtime import benchmark
+    from meta_impala.benchmarks import throughput as benchmark
 
     shapes = benchmark.QUICK_SHAPES if FLAGS.quick else benchmark.CEILING_SHAPES
     functions = {
@@ -223,8 +225,7 @@ def main() -> int:
     varied, values = _varied()
     if not varied:
         _check_rows()
-    command.import_tensorflow()
-    from meta_impala.runtime import benchmark  # noqa: F401 - before the forks
+    import_tensorflow()
 
     command.say(
         f"{config.environment}, {config.network} network, T {config.unroll_length}, "

@@ -15,7 +15,7 @@ from absl import app, flags, logging
 
 from meta_impala.analysis import published, report, results
 from meta_impala.errors import UserError
-from meta_impala.runtime.run_folder import RunFolder
+from meta_impala.storage.run_folder import RunFolder
 
 _OUT = flags.DEFINE_string("out", "comparison", "Folder for report.md, CSV files and pictures.")
 _BASELINE = flags.DEFINE_string(

@@ -12,7 +12,7 @@ from absl import app, flags
 
 from meta_impala.analysis import curves
 from meta_impala.errors import UserError
-from meta_impala.runtime.run_folder import RunFolder
+from meta_impala.storage.run_folder import RunFolder
 
 _OUT = flags.DEFINE_string("out", "curves.png", "PNG to write.")
 _LABELS = flags.DEFINE_list("labels", None, "One label per run; default: the folders' names.")

@@ -15,7 +15,8 @@ import numpy as np
 from absl import flags
 
 from meta_impala import command
-from meta_impala.trained_run import TrainedRun, open_trained_run
+from meta_impala.storage.trained_run import TrainedRun, open_trained_run
+from meta_impala.system.tensorflow_import import import_tensorflow
 
 FLAGS = flags.FLAGS
 _QUANTITIES = ("gradient", "gradient of J'", "meta-gradient")
@@ -33,7 +34,7 @@ def _derived(run: TrainedRun, precision: str) -> tuple[Any, Any]:
     import tensorflow as tf
 
     from meta_impala.algorithm import meta_gradient
-    from meta_impala.runtime.evaluation import load_learner
+    from meta_impala.storage.trained_agent import load_learner
 
     config = dataclasses.replace(run.config, precision=precision)
     learner, _ = load_learner(run.folder.checkpoints, config, run.description)
@@ -57,17 +58,18 @@ def _derived(run: TrainedRun, precision: str) -> tuple[Any, Any]:
 def main() -> int:
     """Runs the command; returns its exit code."""
     run = open_trained_run(FLAGS.logdir)
-    command.import_tensorflow()
+    import_tensorflow()
     import tensorflow as tf
 
-    from meta_impala.agent import Policy, eta_schedule_of
+    from meta_impala.actors.actor import Actor
+    from meta_impala.actors.trajectory import Unroll
+    from meta_impala.agent.builders import eta_schedule_of
+    from meta_impala.agent.policy import Policy
     from meta_impala.environments import registry
-    from meta_impala.runtime.actor import Actor
-    from meta_impala.runtime.supervisor import configure_tensorflow
-    from meta_impala.runtime.trajectory import Unroll
+    from meta_impala.system.tensorflow_setup import configure_tensorflow
 
     config, description = run.config, run.description
-    configure_tensorflow(config)
+    configure_tensorflow(deterministic=config.deterministic)
     learner, exact = _derived(run, "float32")
     _, rough = _derived(run, "bfloat16")
     columns = config.batch_size

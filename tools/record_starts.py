@@ -17,15 +17,17 @@ import sys
 
 from absl import app, flags
 
-from meta_impala import command
 from meta_impala.config import Config
 from meta_impala.environments import PROTOCOLS, registry
 from meta_impala.environments.base import BatchedEnvironment
 from meta_impala.errors import UserError
-from meta_impala.runtime import evaluation_record, game_starts, start_recorder
-from meta_impala.runtime.game_starts import Start
-from meta_impala.runtime.run_folder import RunFolder
-from meta_impala.trained_run import open_trained_run
+from meta_impala.evaluation import record as evaluation_record
+from meta_impala.evaluation import start_recorder
+from meta_impala.evaluation import starts as game_starts
+from meta_impala.evaluation.starts import Start
+from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.trained_run import open_trained_run
+from meta_impala.system.tensorflow_import import import_tensorflow, quiet_tensorflow
 
 _OUT = flags.DEFINE_string("out", "starts.json", "File to write.")
 _ENVIRONMENT = flags.DEFINE_string("environment", "Pong", "What a person plays.")
@@ -63,12 +65,14 @@ def _by_person(environment: str, protocol: str) -> list[start_recorder.Recording
 
 def _by_agent(logdir: str) -> tuple[Config, list[start_recorder.Recording], str]:
     folder, config, description = open_trained_run(logdir)
-    command.quiet_tensorflow()
-    command.import_tensorflow()
-    from meta_impala.runtime import evaluation
+    quiet_tensorflow()
+    import_tensorflow()
+    from meta_impala.evaluation.games import GamePolicy, play_games
+    from meta_impala.storage.trained_agent import load_agent
+    from meta_impala.system.tensorflow_setup import configure_for_inference
 
-    evaluation.configure_tensorflow()
-    agent = evaluation.load_agent(folder.checkpoints, config, description)
+    configure_for_inference()
+    agent = load_agent(folder.checkpoints, config, description)
     count = min(8, _GAMES.value)
     tables = [
         start_recorder.RecordedGames(_make(config.environment, config.protocol))
@@ -78,8 +82,8 @@ def _by_agent(logdir: str) -> tuple[Config, list[start_recorder.Recording], str]
         (number, Start(game_starts.game_seeds(_SEED.value, number)[0]))
         for number in range(_GAMES.value)
     ]
-    evaluation.play_games(
-        evaluation.GamePolicy(agent.network, config, description, count),
+    play_games(
+        GamePolicy(agent.network, config, description, count),
         agent.snapshot,
         tables,
         starts,

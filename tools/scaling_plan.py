@@ -22,11 +22,11 @@ from typing import Any
 
 from absl import app, flags
 
-from meta_impala import command
-from meta_impala.analysis import scaling
+from meta_impala.benchmarks import scaling
 from meta_impala.config import Config, resolve, resolve_network
 from meta_impala.errors import UserError
-from meta_impala.runtime.run_folder import write_atomically
+from meta_impala.storage.files import write_atomically
+from meta_impala.system.tensorflow_import import import_tensorflow, quiet_tensorflow
 
 _OUT = flags.DEFINE_string("out", None, "File to write: measurements (JSON) or the plot (PNG).")
 _SECONDS = flags.DEFINE_float("seconds", 12.0, "Length of a window of measurement.", lower_bound=1)
@@ -44,14 +44,14 @@ _WAITS = (100, 1_000, 10_000)
 def _measure() -> None:
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # loopback addresses stay what they are
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    command.quiet_tensorflow()
-    command.import_tensorflow()
+    quiet_tensorflow()
+    import_tensorflow()
+    from meta_impala.benchmarks import ray_throughput as ray_benchmark
     from meta_impala.environments import registry
-    from meta_impala.runtime import ray_benchmark
-    from meta_impala.runtime.supervisor import configure_tensorflow
+    from meta_impala.system.tensorflow_setup import configure_tensorflow
 
     config = resolve(Config(environment=_ENVIRONMENT.value, meta_parameters="gamma,lambda"))
-    configure_tensorflow(config)
+    configure_tensorflow(deterministic=config.deterministic)
     description = registry.describe(config.environment, config.protocol)
     config = resolve_network(config, description.observation_shape)
     windows: list[scaling.Window] = []
@@ -121,7 +121,7 @@ def _plan(path: str) -> None:
 
 
 def _transport(games: list[str]) -> None:
-    from meta_impala.runtime import transport_benchmark
+    from meta_impala.benchmarks import wire_cost as transport_benchmark
 
     print("| game | observations as | bytes per frame | send, CPU-ms per step | receive |")
     print("|---|---|---|---|---|")

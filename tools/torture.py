@@ -27,12 +27,12 @@ import numpy as np
 import psutil
 from absl import app, flags
 
-from meta_impala import command
 from meta_impala import config as config_lib
 from meta_impala.config import Config
 from meta_impala.environments import registry
-from meta_impala.runtime.folder_lock import is_locked
-from meta_impala.runtime.run_folder import RunFolder, read_metrics
+from meta_impala.storage.folder_lock import is_locked
+from meta_impala.storage.run_folder import RunFolder, read_metrics
+from meta_impala.system.tensorflow_import import import_tensorflow, quiet_tensorflow
 
 _COUNT = flags.DEFINE_integer("count", 100, "kills: how many.")
 _SEED = flags.DEFINE_integer("seed", 1, "kills: of their moments.")
@@ -140,7 +140,7 @@ def kill(folder: RunFolder, moment: random.Random) -> str:
 
 def check_folder(folder: RunFolder, before: int) -> int:
     """Checks what a kill has left; returns the frames that the run will continue from."""
-    from meta_impala.runtime.checkpoint import list_checkpoints, verify
+    from meta_impala.storage.checkpoint import list_checkpoints, verify
 
     check(not is_locked(folder.path), "the lock outlived its holder")
     if folder.config_path.exists():
@@ -175,8 +175,8 @@ def check_folder(folder: RunFolder, before: int) -> int:
 
 def kills(work: pathlib.Path) -> str:
     """Kills one run again and again; it must always go on from its newest checkpoint."""
-    command.quiet_tensorflow()
-    command.import_tensorflow()
+    quiet_tensorflow()
+    import_tensorflow()
     folder, moment = RunFolder(work / "kills"), random.Random(_SEED.value)
     kinds: collections.Counter[str] = collections.Counter()
     frames, in_saving = -1, 0
@@ -278,10 +278,11 @@ class _Samples(threading.Thread):
 
 def soak(work: pathlib.Path) -> str:
     """Trains Pong at full speed in this process and looks at what grows."""
-    command.quiet_tensorflow()
-    command.import_tensorflow()
-    from meta_impala.runtime.signals import StopRequest
-    from meta_impala.runtime.supervisor import Supervisor, configure_tensorflow
+    quiet_tensorflow()
+    import_tensorflow()
+    from meta_impala.system.signals import StopRequest
+    from meta_impala.system.tensorflow_setup import configure_tensorflow
+    from meta_impala.training.trainer import Trainer
 
     class StopLater(StopRequest):
         def is_set(self) -> bool:
@@ -291,14 +292,14 @@ def soak(work: pathlib.Path) -> str:
     config = config_lib.resolve(_SOAK)
     description = registry.describe(config.environment, config.protocol)
     config = config_lib.resolve_network(config, description.observation_shape)
-    configure_tensorflow(config)
+    configure_tensorflow(deterministic=config.deterministic)
     folder = RunFolder(work / "soak")
     folder.prepare()
     folder.save_config(config)
-    supervisor = Supervisor(config, description, folder, StopLater())
+    trainer = Trainer(config, description, folder, StopLater())
     samples = _Samples(_MINUTES.value)
     samples.start()
-    check(supervisor.run() == "stopped", "it did not run to the end")
+    check(trainer.run() == "stopped", "it did not run to the end")
 
     rows = samples.rows[: samples.count]
     table = pathlib.Path(work, "soak.csv")
@@ -307,9 +308,9 @@ def soak(work: pathlib.Path) -> str:
     slope = 10 * float(np.polyfit(rows[:, 0], rows[:, 1], 1)[0])
     metrics = read_metrics(folder.metrics_path)
     lags = [float(row["policy_lag"]) for row in metrics]
-    traces = supervisor.learner.function.experimental_get_tracing_count()
+    traces = trainer.learner.function.experimental_get_tracing_count()
     found = (
-        f"{_MINUTES.value:g} minutes, {supervisor.frames:,} frames; after {_WARM_UP.value:g} "
+        f"{_MINUTES.value:g} minutes, {trainer.frames:,} frames; after {_WARM_UP.value:g} "
         f"minutes: memory {rows[0, 1]:.1f} to {rows[-1, 1]:.1f} MiB, slope {slope:+.2f} MiB per 10 "
         f"minutes, threads {rows[:, 2].min():.0f} to {rows[:, 2].max():.0f}, open files "
         f"{rows[:, 3].min():.0f} to {rows[:, 3].max():.0f}; policy lag at most {max(lags):.2f}; "

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from meta_impala.analysis import scores, statistics
+from meta_impala.analysis import statistics
 from meta_impala.analysis.published import (
     HUMAN_STARTS,
     NO_OP,
@@ -23,6 +23,7 @@ from meta_impala.analysis.published import (
 from meta_impala.analysis.results import Result, Results
 from meta_impala.environments import ATARI_57
 from meta_impala.errors import UserError
+from meta_impala.evaluation import scores
 
 PUBLISHED_GAMES = len(ATARI_57)
 _SAME_FRAMES = 0.01  # relative

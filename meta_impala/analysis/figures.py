@@ -16,7 +16,7 @@ from meta_impala.analysis.comparison import Comparison, Improvement
 from meta_impala.analysis.curves import COLOURS, Curve, pyplot, read_curve
 from meta_impala.analysis.results import Results
 from meta_impala.errors import UserError
-from meta_impala.runtime.run_folder import RunFolder
+from meta_impala.storage.run_folder import RunFolder
 
 _WIDTH = 9.5
 _DOTS_PER_INCH = 110

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from meta_impala.analysis import scores
 from meta_impala.errors import UserError
+from meta_impala.evaluation import scores
 
 # Of the source tree; an installation elsewhere has no tables of its own.
 FOLDER = pathlib.Path(__file__).parents[2] / "testdata/published"

@@ -14,7 +14,7 @@ from meta_impala.analysis.results import Results
 from meta_impala.analysis.statistics import Aggregate
 from meta_impala.environments import ATARI_57
 from meta_impala.errors import UserError
-from meta_impala.runtime.run_folder import write_atomically
+from meta_impala.storage.files import write_atomically
 
 # Published columns of the tables that people read; the CSV files and the long table have all.
 SHOWN = ("impala_deep_noop_200m", "impala_shallow_noop_200m", "rainbow_noop", "apex_noop")

@@ -15,12 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from meta_impala import config as config_lib
-from meta_impala.analysis import scores
 from meta_impala.analysis.published import HUMAN_STARTS, NO_OP, STICKY, constants_for
 from meta_impala.environments import UnknownEnvironmentError, registry
 from meta_impala.errors import UserError
-from meta_impala.runtime import evaluation_record
-from meta_impala.runtime.run_folder import RunFolder
+from meta_impala.evaluation import record as evaluation_record
+from meta_impala.evaluation import scores
+from meta_impala.storage.run_folder import RunFolder
 
 _LETTERS = {"gamma": "γ", "lambda": "λ"}
 # Settings that a label speaks of anyway.

@@ -9,13 +9,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from meta_impala.illustrations.experiments import GRID, SPEED_OFFSET, Sweep, root_mean_square
+from meta_impala.illustrations.chain_drawing import BLACK, BLUE, COLOURS, GREEN, GREY, VERMILION
+from meta_impala.illustrations.chain_experiments import GRID, SPEED_OFFSET, Sweep, root_mean_square
+from meta_impala.illustrations.chain_figure import STYLES, symbol_of, tidy, write_caption
+from meta_impala.illustrations.chains import ALIASED, make
 from meta_impala.illustrations.explanations import Evidence
-from meta_impala.illustrations.figure import STYLES, symbol_of, tidy, write_caption
-from meta_impala.illustrations.process_drawing import BLACK, BLUE, COLOURS, GREEN, GREY, VERMILION
-from meta_impala.illustrations.processes import ALIASED, make
 from meta_impala.illustrations.settings import DISCOUNT, Settings
-from meta_impala.results_folder import save_figure
+from meta_impala.storage.results_folder import save_figure
 
 # η -> colour, line style, label: the same in every panel that compares them.
 _LINES = {

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pathlib
 
-from meta_impala.illustrations import experiments, results
+from meta_impala.illustrations import chain_experiments as experiments
+from meta_impala.illustrations import chain_results as results
+from meta_impala.illustrations.chains import make
 from meta_impala.illustrations.explanations import Evidence, with_other_last_reward
-from meta_impala.illustrations.processes import make
 from meta_impala.illustrations.settings import Settings
 
 

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from meta_impala.illustrations import experiments, results
-from meta_impala.illustrations.experiments import Indexing, Speed, Sweep, Targets
-from meta_impala.illustrations.processes import ALIASED, make
+from meta_impala.illustrations import chain_experiments as experiments
+from meta_impala.illustrations import chain_results as results
+from meta_impala.illustrations.chain_experiments import Indexing, Speed, Sweep, Targets
+from meta_impala.illustrations.chains import ALIASED, make
 from meta_impala.illustrations.settings import DISCOUNT, Settings
 from meta_impala.illustrations.simulation import History
 

@@ -13,11 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from meta_impala.algorithm import optimizers, prediction
+from meta_impala.algorithm import optimizers
 from meta_impala.algorithm.meta_gradient import InnerUpdate, UpdateRule
 from meta_impala.algorithm.meta_parameters import Eta, logit
 from meta_impala.errors import UserError
-from meta_impala.illustrations.processes import Process, make
+from meta_impala.illustrations import prediction
+from meta_impala.illustrations.chains import Process, make
 from meta_impala.illustrations.settings import ARRIVED, Settings
 
 DTYPE = tf.float64

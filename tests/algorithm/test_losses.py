@@ -4,7 +4,7 @@ network's outputs; what must receive no gradient at all)."""
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import log_softmax, vtrace_ground_truth
+from support.helpers import log_softmax, vtrace_ground_truth
 
 from meta_impala.algorithm.losses import (
     LossSettings,

@@ -10,8 +10,8 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import IMAGES, central_difference
-from update_oracle import Case, Places, embedded, make_case, norm_of
+from support.helpers import IMAGES, central_difference
+from support.update_oracle import Case, Places, embedded, make_case, norm_of
 
 from meta_impala.algorithm.losses import action_log_probs
 from meta_impala.algorithm.meta_gradient import (

@@ -10,10 +10,10 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import central_difference, make_agent
 from hypothesis import Phase, given, reject, settings
 from hypothesis import strategies as st
-from update_oracle import OPEN, NearKink, Places, make_case
+from support.helpers import central_difference, make_agent
+from support.update_oracle import OPEN, NearKink, Places, make_case
 
 from meta_impala.algorithm.meta_gradient import (
     accumulative_trace,

@@ -9,8 +9,8 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import IMAGES, central_difference, random_batch, weights
-from update_oracle import OPEN, NearKink, make_case, norm_of
+from support.helpers import IMAGES, central_difference, random_batch, weights
+from support.update_oracle import OPEN, NearKink, make_case, norm_of
 
 from meta_impala.algorithm.meta_gradient import accumulative_trace, nested_tapes
 

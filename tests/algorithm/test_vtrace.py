@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import trfl
-from helpers import vtrace_ground_truth
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.helpers import vtrace_ground_truth
 
 from meta_impala.algorithm.vtrace import importance_weights, vtrace
 

@@ -11,7 +11,7 @@ import pytest
 
 from meta_impala.analysis import comparison, published, report, results, statistics
 from meta_impala.errors import UserError
-from meta_impala.runtime.run_folder import RunFolder
+from meta_impala.storage.run_folder import RunFolder
 
 ROOT = pathlib.Path(__file__).parents[2]
 COLUMNS = published.read_columns(ROOT / "testdata/published")

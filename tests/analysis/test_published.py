@@ -7,9 +7,10 @@ import shutil
 
 import pytest
 
-from meta_impala.analysis import published, scores
+from meta_impala.analysis import published
 from meta_impala.environments import ATARI_57
 from meta_impala.errors import UserError
+from meta_impala.evaluation import scores
 
 ROOT = pathlib.Path(__file__).parents[2]
 FOLDER = ROOT / "testdata/published"

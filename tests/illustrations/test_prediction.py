@@ -10,7 +10,7 @@ import trfl
 from meta_impala.algorithm import optimizers
 from meta_impala.algorithm.meta_gradient import InnerUpdate
 from meta_impala.algorithm.meta_parameters import Eta
-from meta_impala.algorithm.prediction import (
+from meta_impala.illustrations.prediction import (
     Chain,
     inner_update,
     meta_loss,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from meta_impala.errors import UserError
-from meta_impala.illustrations.processes import make
-from meta_impala.illustrations.results import CLEAR_ALIASED, CLEAR_GAP, verdict
+from meta_impala.illustrations.chain_results import CLEAR_ALIASED, CLEAR_GAP, verdict
+from meta_impala.illustrations.chains import make
 from meta_impala.illustrations.settings import Settings, resolve
 from meta_impala.illustrations.simulation import Simulation, columns_of, simulate
 

@@ -4,7 +4,7 @@ joined unrolls, resets and fresh states, given tensors and variables), determini
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import FEATURES, IMAGES
+from support.helpers import FEATURES, IMAGES
 
 from meta_impala.algorithm.meta_parameters import Eta, embedding_input
 from meta_impala.environments import Description

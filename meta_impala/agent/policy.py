@@ -1,0 +1,152 @@
+"""The policy that acts, and the snapshot of (θ, η) that it acts by.
+
+Shared by actors and evaluation, so that both see the inputs that the learner sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from meta_impala.agent.builders import eta_is_per_state, meta_parameters_of
+from meta_impala.agent.shared_arrays import as_tensor
+from meta_impala.algorithm.losses import action_log_probs
+from meta_impala.algorithm.meta_parameters import Eta, embedding_input
+from meta_impala.config import Config
+from meta_impala.environments import Description
+from meta_impala.networks.actor_critic import ActorCritic, NetworkInputs
+
+
+class Snapshot(NamedTuple):
+    """An immutable, numbered copy of what acts.
+
+    Attributes:
+      version: learner updates behind it.
+      parameters: θ, in the order of the network's `trainable_variables`.
+      eta: `[2]`, the γ and λ that the network is fed; with an η per state the logits' weights
+        `[F+1, n]` (see `MetaParameters.at_states`).
+    """
+
+    version: int
+    parameters: tuple[tf.Tensor, ...]
+    eta: tf.Tensor
+
+
+def clip_rewards(rewards: tf.Tensor, limit: float) -> tf.Tensor:
+    """Rewards cut to ±limit; as they are if the limit is 0."""
+    return tf.clip_by_value(rewards, -limit, limit) if limit > 0 else rewards
+
+
+class Policy:
+    """Batched stochastic action selection by one fixed-signature `tf.function`.
+
+    Thread-safe once built: the weights come in as arguments, and the random numbers from a seed
+    that the caller counts up.
+    """
+
+    def __init__(
+        self, network: ActorCritic, config: Config, description: Description, num_envs: int
+    ) -> None:
+        """Args:
+        network: whose variables are *not* used: a `Snapshot` takes their place.
+        config: resolved.
+        description: of the environment.
+        num_envs: N, fixed.
+        """
+        self._network = network
+        self._reward_clip = config.reward_clip
+        self._embedding = config.eta_embedding_input
+        self._meta_parameters = meta_parameters_of(config)
+        self._per_state = eta_is_per_state(config)
+        eta_shape = [num_envs, 2]
+        if self._per_state:
+            eta_shape = [network.num_features + 1, len(config.learned)]
+        state_size = network.settings.core_state_size
+        signature = (
+            [tf.TensorSpec(v.shape, v.dtype) for v in network.trainable_variables],
+            tf.TensorSpec(eta_shape, tf.float32),
+            tf.TensorSpec(
+                [num_envs, *description.observation_shape],
+                tf.as_dtype(description.observation_dtype),
+            ),
+            tf.TensorSpec([num_envs], tf.int32),
+            tf.TensorSpec([num_envs], tf.float32),
+            tf.TensorSpec([num_envs], tf.bool),
+            tf.TensorSpec([num_envs, state_size], tf.float32),
+            tf.TensorSpec(self._seed_shape(num_envs), tf.int32),
+        )
+        self._specs = signature[1:]
+        self.function = tf.function(self._act, input_signature=signature, autograph=False)
+        # Called without the comparison of every argument with the signature, which takes longer
+        # than the rest of a call with 16 environments.
+        self._flat = self.function.get_concrete_function().inference_fn.call_flat
+
+    def _act(self, parameters, eta, observations, last_actions, rewards, resets, core_state, seed):
+        with tf.device("CPU:0"):
+            inputs = NetworkInputs(
+                observations[tf.newaxis],
+                last_actions[tf.newaxis],
+                clip_rewards(rewards, self._reward_clip)[tf.newaxis],
+                resets[tf.newaxis],
+            )
+
+            def eta_input(features):
+                of_state = Eta(eta[tf.newaxis, :, 0], eta[tf.newaxis, :, 1])
+                if self._per_state:
+                    of_state = self._meta_parameters.at_states(eta, features)
+                return embedding_input(of_state, self._embedding)
+
+            output = self._network.at_parameters(parameters, inputs, core_state, eta_input)
+            logits = output.policy_logits[0]
+            # From logits that are not numbers it draws the action after the last.
+            actions = tf.minimum(self._choose(logits, seed), logits.shape[1] - 1)
+            return actions, action_log_probs(logits, actions), output.core_state
+
+    # How the random numbers of a batch hang on its seed.
+
+    def _seed_shape(self, num_envs: int) -> list[int]:
+        return [2]
+
+    def _choose(self, logits: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        return tf.random.stateless_categorical(logits, 1, seed, dtype=tf.int32)[:, 0]
+
+    def __call__(
+        self,
+        parameters: Sequence[tf.Tensor],
+        eta: np.ndarray,
+        observations: np.ndarray,
+        last_actions: np.ndarray,
+        rewards: np.ndarray,
+        resets: np.ndarray,
+        core_state: np.ndarray,
+        seed: tuple[int, int] | np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One action per environment.
+
+        Args:
+          parameters: θ, of a `Snapshot`.
+          eta: `[N, 2]` γ and λ of each environment; with an η per state `Snapshot.eta`.
+          observations: `[N, ...]`; not to be changed before this returns.
+          last_actions: `[N]` int32.
+          rewards: `[N]` float32, raw, received on arriving here.
+          resets: `[N]` bool, whether an episode ended on arriving here.
+          core_state: `[N, S]` float32.
+          seed: two int32 (`[N, 2]` for a policy with a seed per environment); new ones for every
+            call.
+
+        Returns:
+          Actions `[N]` int32, their log-probabilities `[N]` float32, core state `[N, S]`.
+        """
+        eta_spec, observation_spec, *specs = self._specs
+        others = (last_actions, rewards, resets, core_state, seed)
+        results = self._flat(
+            *parameters,
+            tf.constant(eta, eta_spec.dtype),
+            as_tensor(observations, observation_spec.dtype),
+            *(tf.constant(given, spec.dtype) for given, spec in zip(others, specs, strict=True)),
+        )
+        actions, log_probs, core_state = (tensor.numpy() for tensor in results)
+        return actions, log_probs, core_state

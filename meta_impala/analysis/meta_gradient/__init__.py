@@ -1,0 +1,1 @@
+"""The meta-gradient of a run taken apart: sampled, tabulated, drawn."""

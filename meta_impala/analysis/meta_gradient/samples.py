@@ -1,0 +1,294 @@
+"""Samples of the meta-gradient at one point: real batches of a run, its parameters held fixed.
+
+Two groups of B environments are played side by side with the policy of the checkpoint. Every unroll
+of the first group is a τ. The update on it is judged by several τ', which differ in how near they
+are to τ; what they agree on says how independent the τ' of training is.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+from collections.abc import Callable, Generator
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from meta_impala.actors.actor import Actor, actor_seed
+from meta_impala.actors.trajectory import Unroll
+from meta_impala.agent.builders import eta_schedule_of
+from meta_impala.agent.policy import Policy, Snapshot
+from meta_impala.algorithm import attribution as explanation
+from meta_impala.algorithm import meta_gradient
+from meta_impala.config import Config
+from meta_impala.environments import Description, registry
+from meta_impala.learner.learner import Learner
+
+# "The same games much later" is so many unrolls later.
+LATER_BY = 20
+
+# The τ' that judge an update on τ, all at the same θ'.
+ITSELF, NEXT, LATER, OTHERS, HELD_OUT = (
+    "τ itself",
+    "next unroll of the same games",
+    f"same games, {LATER_BY} unrolls later",
+    "other games",
+    "held-out games of the same batch",
+)
+PAIRS = (
+    (ITSELF, NEXT),
+    (ITSELF, LATER),
+    (ITSELF, OTHERS),
+    (NEXT, LATER),
+    (NEXT, OTHERS),
+    (ITSELF, HELD_OUT),
+)
+
+
+class Sample(NamedTuple):
+    """The update on one τ. With an η per state all derivatives are by the bias of its logits.
+
+    Attributes:
+      by_place: `[P, n]`, dJ'/dx by `objectives.PLACES`, judged as in training.
+      by_time: `[2, T, n]`, by the T states arrived in, of `explanation.TIMED_PLACES`.
+      meta_loss: J' per agent step, judged as in training.
+      meta_gradients: judge -> dJ'/dx `[n]`.
+      cosines: pair of judges -> cosine of their ∇_θ' J'.
+      cosine_with_last: cosine of ∇_θ' J' of this update and of the one before, each judged as in
+        training; NaN for the first.
+      sensitivity: ‖∇_θ' J'‖, judged as in training.
+      gradient_norm: ‖∇_θ J‖ before the clip.
+      clip_coefficient: what the clip multiplied it by.
+      gamma, lambda_: means over the states of τ.
+    """
+
+    by_place: np.ndarray
+    by_time: np.ndarray
+    meta_loss: float
+    meta_gradients: dict[str, np.ndarray]
+    cosines: dict[tuple[str, str], float]
+    cosine_with_last: float
+    sensitivity: float
+    gradient_norm: float
+    clip_coefficient: float
+    gamma: float
+    lambda_: float
+
+
+def share_of_same_games(config: Config) -> float:
+    """How much of τ' continues the games of τ in training, from 0 to 1, if actors take turns.
+
+    The environments fill the batches in a circle: with twice as many as a batch has columns, the
+    next batch is of other games.
+    """
+    if config.meta_data == "held_out":
+        return 0.0
+    environments = config.num_actors * config.envs_per_actor
+    return min(1.0, max(0.0, 2.0 - environments / config.batch_size))
+
+
+def judge_of_training(config: Config) -> str:
+    """Which of the judges stands for the τ' of training."""
+    if config.meta_data == "held_out":
+        return HELD_OUT
+    return NEXT if share_of_same_games(config) >= 0.5 else OTHERS
+
+
+def cosine(one: np.ndarray, other: np.ndarray) -> float:
+    """Of two vectors; NaN if one of them is 0."""
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float(one @ other) / lengths if lengths else float("nan")
+
+
+class _Judged(NamedTuple):
+    """One update judged by one τ'."""
+
+    by_place: np.ndarray
+    by_time: np.ndarray
+    meta_loss: float
+    direction: np.ndarray  # ∇_θ' J' as one vector
+    gradient_norm: float
+    clip_coefficient: float
+    gamma: float
+    lambda_: float
+
+    @property
+    def meta_gradient(self) -> np.ndarray:
+        return self.by_place.sum(axis=0)
+
+
+def _judged_update(learner: Learner, learning_rate: float) -> Callable[[Unroll, Unroll], _Judged]:
+    """(τ, τ') -> the update on τ, judged by τ'; nothing is assigned."""
+
+    @tf.function(autograph=False)
+    def function(batch: Unroll, judges: Unroll) -> tuple:
+        parts = learner.parts(batch, judges, tf.constant(learning_rate, tf.float32))
+        split = explanation.split_meta_gradient(*parts)
+        inner = split.step.inner
+        _, _, direction = meta_gradient.judged(parts.meta_objective, inner.parameters)
+        by_place, by_time = split.by_place, split.by_time[:, 1:]
+        if parts.x.shape.rank > 1:  # the bias of the logits is their last row
+            by_place, by_time = by_place[..., -1, :], by_time[..., -1, :]
+        _, gradient_norm, coefficient = inner.update_auxiliary
+        _, eta = inner.loss_auxiliary
+        count = judges.behaviour_log_probs.shape.num_elements()
+        return (
+            by_place,
+            by_time,
+            split.step.meta_loss / count,
+            tf.concat([tf.reshape(part, [-1]) for part in direction], axis=0),
+            gradient_norm,
+            coefficient,
+            tf.reduce_mean(eta.gamma),
+            tf.reduce_mean(eta.lambda_),
+        )
+
+    def judged(batch: Unroll, judges: Unroll) -> _Judged:
+        tensors = (Unroll(*map(tf.constant, unroll)) for unroll in (batch, judges))
+        arrays = (tensor.numpy() for tensor in function(*tensors))
+        return _Judged._make(array if array.ndim else float(array) for array in arrays)
+
+    return judged
+
+
+def _columns(unroll: Unroll, columns: np.ndarray) -> Unroll:
+    return unroll.map(lambda array: array[:, columns], lambda array: array[columns])
+
+
+class _Group:
+    """B environments played on and on by one snapshot; the newest unrolls are kept."""
+
+    def __init__(
+        self,
+        index: int,
+        policy: Policy,
+        snapshot: Snapshot,
+        config: Config,
+        core_state_size: int,
+        seed: int,
+    ) -> None:
+        environment = registry.make(
+            config.environment,
+            config.batch_size,
+            config.protocol,
+            num_threads=min(config.batch_size, os.cpu_count() or 1),
+        )
+        self._snapshot = snapshot
+        self._actor = Actor(
+            index,
+            environment,
+            policy,
+            config.unroll_length,
+            eta_schedule=eta_schedule_of(config),
+        )
+        self._actor.reset(
+            actor_seed(seed, snapshot.version, index, config.batch_size), core_state_size
+        )
+        self._kept: collections.deque[Unroll] = collections.deque(maxlen=LATER_BY + 1)
+
+    def play(self, unrolls: int) -> None:
+        for _ in range(unrolls):
+            self._kept.append(self._actor.unroll(self._snapshot).unroll)
+
+    def later(self, unrolls: int) -> Unroll:
+        """The unroll that came so many after the oldest one kept."""
+        return self._kept[unrolls]
+
+    def close(self) -> None:
+        self._actor.close()
+
+
+def unrolls_played(batches: int, warmup: int) -> int:
+    """How many unrolls of each group `samples` plays."""
+    return warmup + batches + LATER_BY
+
+
+def samples(
+    learner: Learner,
+    description: Description,
+    learning_rate: float,
+    *,
+    batches: int,
+    warmup: int,
+    seed: int,
+) -> Generator[Sample, None, None]:
+    """Plays the run's environments and takes the update on every batch apart.
+
+    Args:
+      learner: restored; not changed.
+      description: of its environment.
+      learning_rate: of the updates.
+      batches: how many τ.
+      warmup: unrolls played first and not looked at: games begin anew, and their first steps are
+        not what a run sees most of.
+      seed: of games and actions.
+    """
+    config = learner.config
+    network, snapshot = learner.state.network, learner.snapshot()
+    policy = Policy(network, config, description, config.batch_size)
+    state_size = network.settings.core_state_size
+    with contextlib.ExitStack() as stack:
+        groups = []
+        for index in range(2):
+            groups.append(_Group(index, policy, snapshot, config, state_size, seed))
+            stack.callback(groups[index].close)
+            groups[index].play(warmup)
+        judged_update = _judged_update(learner, learning_rate)
+        yield from _samples(groups[0], groups[1], learner, judged_update, batches, snapshot.version)
+
+
+def _samples(
+    group: _Group,
+    others: _Group,
+    learner: Learner,
+    judged_update: Callable[[Unroll, Unroll], _Judged],
+    batches: int,
+    updates: int,
+) -> Generator[Sample, None, None]:
+    config = learner.config
+    training = judge_of_training(config)
+    held_out = config.meta_data == "held_out"
+    last: np.ndarray | None = None
+    for number in range(batches):
+        unrolls = LATER_BY + 1 if number == 0 else 1
+        group.play(unrolls)
+        others.play(unrolls)
+        # Which trajectories are learned from and which games judge, as `Learner` draws them.
+        order = learner.column_order(updates + number)
+        count = config.meta_batch_size
+        learned, chosen = (order[count:], order[:count]) if held_out else (None, order[:count])
+        whole = group.later(0)
+        batch = whole
+        judges = {}
+        if learned is not None:
+            batch, judges[HELD_OUT] = _columns(whole, learned), _columns(whole, chosen)
+            chosen = learned[:count]  # games of τ
+        judges |= {
+            ITSELF: _columns(whole, chosen),
+            NEXT: _columns(group.later(1), chosen),
+            LATER: _columns(group.later(LATER_BY), chosen),
+            OTHERS: _columns(others.later(1), chosen),
+        }
+        found = {name: judged_update(batch, judge) for name, judge in judges.items()}
+        main = found[training]
+        yield Sample(
+            by_place=main.by_place,
+            by_time=main.by_time,
+            meta_loss=main.meta_loss,
+            meta_gradients={name: judged.meta_gradient for name, judged in found.items()},
+            cosines={
+                (one, other): cosine(found[one].direction, found[other].direction)
+                for one, other in PAIRS
+                if one in found and other in found
+            },
+            cosine_with_last=float("nan") if last is None else cosine(last, main.direction),
+            sensitivity=float(np.linalg.norm(main.direction.astype(np.float64))),
+            gradient_norm=main.gradient_norm,
+            clip_coefficient=main.clip_coefficient,
+            gamma=main.gamma,
+            lambda_=main.lambda_,
+        )
+        last = main.direction

@@ -1,0 +1,399 @@
+"""What each part of the program costs on this machine: the measurements of `tools/benchmark.py`.
+
+A measurement is a number of windows; what is reported is the median window. Costs are CPU time of
+the whole process per agent step, which other work on the machine disturbs less than wall time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil
+import tensorflow as tf
+
+from meta_impala.actors.actor import Actor, actor_seed
+from meta_impala.actors.trajectory import Unroll, concatenate
+from meta_impala.agent.builders import eta_schedule_of, make_network
+from meta_impala.agent.policy import Policy, Snapshot
+from meta_impala.benchmarks.operation_profile import milliseconds_by_operation
+from meta_impala.config import Config, resolve, resolve_network
+from meta_impala.environments import Description, registry
+from meta_impala.environments.atari import AtariEnvironment
+from meta_impala.learner.learner import Learner
+from meta_impala.storage.run_folder import RunFolder
+from meta_impala.system.signals import StopRequest
+from meta_impala.system.tensorflow_setup import configure_tensorflow
+from meta_impala.training.trainer import Trainer
+
+# (threads, environments) among which the ceiling is looked for.
+CEILING_SHAPES = tuple((threads, count) for threads in (1, 2) for count in (8, 16, 32, 64))
+QUICK_SHAPES = ((2, 32),)
+_PROFILED_UPDATES = 5
+
+
+class Effort(NamedTuple):
+    """How long to measure: windows, seconds of each, and seconds of warm-up before."""
+
+    windows: int
+    seconds: float
+    warm_up: float
+
+
+class Cost(NamedTuple):
+    """One row of the table.
+
+    Attributes:
+      frames_per_second: environment frames, by wall time.
+      cpu_ms_per_agent_step: CPU time of all threads.
+      peak_rss_mib: of the process that measured it.
+      details: where the time goes, and how it was measured.
+    """
+
+    frames_per_second: float
+    cpu_ms_per_agent_step: float
+    peak_rss_mib: float
+    details: dict[str, Any]
+
+
+class _Sample(NamedTuple):
+    agent_steps: float
+    wall: float
+    cpu: float
+
+
+def _now(agent_steps: float) -> _Sample:
+    return _Sample(agent_steps, time.perf_counter(), time.process_time())
+
+
+def peak_rss_mib() -> float:
+    """The largest memory this process ever had."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            (line,) = (line for line in file if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1024
+    except (OSError, ValueError):
+        return psutil.Process().memory_info().rss / 2**20
+
+
+def _cost(samples: list[_Sample], action_repeat: int, details: dict[str, Any]) -> Cost:
+    pairs = list(zip(samples[:-1], samples[1:], strict=True))
+    speeds = [(b.agent_steps - a.agent_steps) / (b.wall - a.wall) for a, b in pairs]
+    costs = [1e3 * (b.cpu - a.cpu) / (b.agent_steps - a.agent_steps) for a, b in pairs]
+    return Cost(
+        frames_per_second=action_repeat * statistics.median(speeds),
+        cpu_ms_per_agent_step=statistics.median(costs),
+        peak_rss_mib=peak_rss_mib(),
+        details=details,
+    )
+
+
+def _measure(work: Callable[[], int], effort: Effort) -> list[_Sample]:
+    """Samples of a piece of work that is done again and again and says how many steps it was."""
+    end = time.perf_counter() + effort.warm_up
+    work()
+    while time.perf_counter() < end:
+        work()
+    steps, samples = 0, [_now(0)]
+    while len(samples) <= effort.windows:
+        steps += work()
+        if time.perf_counter() >= samples[-1].wall + effort.seconds:
+            samples.append(_now(steps))
+    return samples
+
+
+def describe(config: Config) -> tuple[Config, Description]:
+    """The config with its network chosen, and the environment's description."""
+    config = resolve(config)
+    description = registry.describe(config.environment, config.protocol)
+    return resolve_network(config, description.observation_shape), description
+
+
+def environment(
+    config: Config, effort: Effort, shapes: Sequence[tuple[int, int]] = CEILING_SHAPES
+) -> Cost:
+    """The ceiling: the emulator stepped with random actions, in its best shape."""
+    costs = [environment_of(config, count, threads, effort) for threads, count in shapes]
+    return max(costs, key=lambda cost: cost.frames_per_second)
+
+
+def environment_of(config: Config, count: int, threads: int, effort: Effort) -> Cost:
+    """So many environments on so many threads."""
+    made = registry.make(config.environment, count, config.protocol, num_threads=threads)
+    made.reset(config.seed)
+    random = np.random.default_rng(config.seed)
+    actions = random.integers(0, made.num_actions, (1024, count), np.int32)
+    # The bare emulator, without what this program adds to it.
+    stepped: Any = made._emulators if isinstance(made, AtariEnvironment) else made
+    position = 0
+
+    def work() -> int:
+        nonlocal position
+        stepped.step(actions[position])
+        position = (position + 1) % len(actions)
+        return count
+
+    samples = _measure(work, effort)
+    made.close()
+    return _cost(samples, made.action_repeat, {"environments": count, "threads": threads})
+
+
+def _actors(config: Config, learner: Learner, description: Description) -> list[Actor]:
+    policy = Policy(learner.state.network, config, description, config.envs_per_actor)
+    actors = []
+    for index in range(config.num_actors):
+        made = registry.make(
+            config.environment,
+            config.envs_per_actor,
+            config.protocol,
+            num_threads=config.env_threads,
+        )
+        actor = Actor(
+            index, made, policy, config.unroll_length, eta_schedule=eta_schedule_of(config)
+        )
+        seed = actor_seed(config.seed, 0, index, config.envs_per_actor)
+        actor.reset(seed, learner.state.network.settings.core_state_size)
+        actors.append(actor)
+    return actors
+
+
+def environment_inference(config: Config, effort: Effort) -> Cost:
+    """All actors playing, nobody learning."""
+    configure_tensorflow(deterministic=config.deterministic)
+    config, description = describe(config)
+    learner = Learner(config, description, make_network(config, description))
+    snapshot, done, stop = learner.snapshot(), [0] * config.num_actors, threading.Event()
+    actors = _actors(config, learner, description)
+    clocks = [_timed_actor(actor) for actor in actors]
+
+    def play(index: int) -> None:
+        while not stop.is_set():
+            actors[index].unroll(snapshot)
+            done[index] += config.unroll_length * config.envs_per_actor
+
+    threads = [threading.Thread(target=play, args=[i]) for i in range(config.num_actors)]
+    for thread in threads:
+        thread.start()
+    samples: list[_Sample] = []
+    for sample in _sample(lambda: sum(done), effort):
+        if not samples:
+            for clock in clocks:
+                clock.restart()
+        samples.append(sample)
+    details = {"actors": _shares(clocks)}
+    stop.set()
+    for thread in threads:
+        thread.join()
+    for actor in actors:
+        actor.close()
+    return _cost(samples, description.action_repeat, details)
+
+
+def _sample(agent_steps: Callable[[], float], effort: Effort) -> Iterator[_Sample]:
+    """Samples of work that other threads do, from when it has begun.
+
+    Steps are counted by the unroll or the update; every sample is taken as one is counted, so that
+    no window holds a part of one.
+    """
+
+    def as_one_is_counted() -> _Sample:
+        before = agent_steps()
+        while (now := agent_steps()) == before:
+            time.sleep(0.002)
+        return _now(now)
+
+    as_one_is_counted()
+    time.sleep(effort.warm_up)
+    yield as_one_is_counted()
+    for _ in range(effort.windows):
+        time.sleep(effort.seconds)
+        yield as_one_is_counted()
+
+
+class _RandomPolicy:
+    """Random actions, in the place of an actor's policy: no network is needed for its unrolls."""
+
+    def __init__(self, num_actions: int, seed: int) -> None:
+        self._num_actions = num_actions
+        self._random = np.random.default_rng(seed)
+
+    def __call__(self, parameters, eta, observations, last_actions, rewards, resets, core_state, _):
+        actions = self._random.integers(0, self._num_actions, len(last_actions), np.int32)
+        return actions, np.full(len(actions), -np.log(self._num_actions), np.float32), core_state
+
+
+_ENVIRONMENTS_OF_BATCHES = 4
+
+
+def _batches(config: Config, snapshot: Snapshot, core_state_size: int) -> list[Unroll]:
+    """Two batches of the game, of as few environments as will do: they take long to make."""
+    count = math.gcd(config.batch_size, _ENVIRONMENTS_OF_BATCHES)
+    made = registry.make(config.environment, count, config.protocol)
+    policy: Any = _RandomPolicy(made.num_actions, config.seed)
+    actor = Actor(0, made, policy, config.unroll_length, eta_schedule=eta_schedule_of(config))
+    actor.reset(config.seed, core_state_size)
+    batches = []
+    for _ in range(2):
+        blocks = [actor.unroll(snapshot) for _ in range(config.batch_size // count)]
+        batches.append(Unroll(*map(tf.constant, concatenate(blocks))))
+    actor.close()
+    return batches
+
+
+def learner_update(config: Config, effort: Effort, *, profiled: bool = False) -> Cost:
+    """The learner alone, on unrolls of the game; with the profile of an update, if asked for."""
+    configure_tensorflow(deterministic=config.deterministic)
+    config, description = describe(config)
+    learner = Learner(config, description, make_network(config, description))
+    core_state_size = learner.state.network.settings.core_state_size
+    batches = _batches(config, learner.snapshot(), core_state_size)
+    updates = 0
+
+    def work() -> int:
+        nonlocal updates
+        learner.update(batches[updates % 2], batches[1 - updates % 2], updates, 0)
+        updates += 1
+        return config.batch_size * config.unroll_length
+
+    samples = _measure(work, effort)
+    cost = _cost(samples, description.action_repeat, {"updates": updates})
+    if profiled:  # last: the profiler's own memory is not the learner's
+        profile = milliseconds_by_operation(work, _PROFILED_UPDATES)
+        cost = cost._replace(details={**cost.details, "operations_ms": profile})
+    return cost
+
+
+# The measurement ends it.
+_ENDLESS = 10**12
+
+
+class _Stop(StopRequest):
+    """Set by the measurement."""
+
+    def set(self) -> None:
+        self._event.set()
+
+
+class _Clock:
+    """Wall time of a thread by what it does."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._started = time.perf_counter()
+
+    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return function(*arguments, **options)
+            finally:
+                spent = time.perf_counter() - start
+                self.seconds[name] = self.seconds.get(name, 0.0) + spent
+
+        return wrapped
+
+    def restart(self) -> None:
+        self.seconds.clear()
+        self._started = time.perf_counter()
+
+    def shares(self) -> dict[str, float]:
+        whole = time.perf_counter() - self._started
+        return {name: seconds / whole for name, seconds in self.seconds.items()}
+
+
+def _timed_actor(actor: Actor) -> _Clock:
+    """Wraps what an actor does; its `unroll` contains the other two."""
+    clock = _Clock()
+    environment: Any = actor._environment
+    environment.step = clock.timed("environment", environment.step)
+    actor._policy = clock.timed("inference", actor._policy)  # type: ignore[assignment]
+    actor.unroll = clock.timed("unroll", actor.unroll)  # type: ignore[method-assign]
+    return clock
+
+
+def _shares(clocks: list[_Clock]) -> dict[str, float]:
+    """Mean shares of the actors' time; what is left of an unroll is its own bookkeeping."""
+    mean: dict[str, float] = {}
+    for clock in clocks:
+        for name, share in clock.shares().items():
+            mean[name] = mean.get(name, 0.0) + share / len(clocks)
+    unroll = mean.pop("unroll", 0.0)
+    mean["assembling"] = max(0.0, unroll - mean.get("environment", 0) - mean.get("inference", 0))
+    mean["waiting"] = max(0.0, 1.0 - unroll)
+    return mean
+
+
+def program(config: Config, effort: Effort) -> Cost:
+    """The whole program, in its own run folder."""
+    configure_tensorflow(deterministic=config.deterministic)
+    endless = dataclasses.replace(config, checkpoint_minutes=0.0, total_frames=_ENDLESS)
+    config, description = describe(endless)
+    with tempfile.TemporaryDirectory() as path:
+        folder = RunFolder(path)
+        folder.prepare()
+        folder.save_config(config)
+        stop = _Stop()
+        trainer = Trainer(config, description, folder, stop)
+        learner_clock, actor_clocks = _timed_supervisor(trainer)
+        samples: list[_Sample] = []
+
+        def watch() -> None:
+            steps = _sample(lambda: trainer.frames / description.action_repeat, effort)
+            for sample in steps:
+                if not samples:
+                    for clock in (learner_clock, *actor_clocks):
+                        clock.restart()
+                samples.append(sample)
+            details["learner"] = _learner_shares(learner_clock)
+            details["actors"] = _shares(actor_clocks)
+            details["policy_lag"] = trainer._window._lags / max(1, trainer._window._updates)
+            stop.set()
+
+        details: dict[str, Any] = {}
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        trainer.run()
+        watcher.join()
+    return _cost(samples, description.action_repeat, details)
+
+
+def _timed_supervisor(trainer: Trainer) -> tuple[_Clock, list[_Clock]]:
+    """Wraps what the learner's thread does, and its actors once they are made."""
+    learner = _Clock()
+    actors: list[_Clock] = []
+    original = trainer._make_source
+
+    def make_source() -> Any:
+        source: Any = original()
+        actors.extend(_timed_actor(actor) for actor in source._actors)
+        source.next_block = learner.timed("waiting", source.next_block)
+        return source
+
+    trainer._make_source = make_source  # type: ignore[method-assign]
+    trainer._next_batch = learner.timed(  # type: ignore[method-assign]
+        "next batch", trainer._next_batch
+    )
+    trainer.learner.update = learner.timed(  # type: ignore[method-assign]
+        "update", trainer.learner.update
+    )
+    return learner, actors
+
+
+def _learner_shares(clock: _Clock) -> dict[str, float]:
+    shares = clock.shares()
+    waiting = shares.get("waiting", 0.0)
+    assembling = max(0.0, shares.get("next batch", 0.0) - waiting)
+    update = shares.get("update", 0.0)
+    return {
+        "update": update,
+        "assembling": assembling,
+        "waiting": waiting,
+        "other": max(0.0, 1.0 - update - assembling - waiting),
+    }

@@ -1,0 +1,80 @@
+"""What it costs to make an unroll small (`transport.py`), in bytes and CPU time, and other ways.
+
+Played by random actions in a real game; everything is per agent step.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from meta_impala.actors.trajectory import Unroll
+from meta_impala.distributed import wire as transport
+from meta_impala.environments import registry
+
+_WARM_UP = 60
+
+
+class Form(NamedTuple):
+    """A way to send observations.
+
+    Attributes:
+      name: what is done.
+      num_bytes: per agent step.
+      send_ms, receive_ms: CPU-ms per agent step.
+    """
+
+    name: str
+    num_bytes: float
+    send_ms: float
+    receive_ms: float
+
+
+def forms(game: str, num_envs: int = 16, unroll_length: int = 20) -> list[Form]:
+    """Measures every form on the same unroll."""
+    environment = registry.make(game, num_envs, "impala")
+    random = np.random.default_rng(1)
+    rows = [environment.reset(1)]
+    for _ in range(_WARM_UP + unroll_length):
+        rows.append(environment.step(random.integers(0, environment.num_actions, num_envs))[0])
+    environment.close()
+    stacks = np.stack(rows[_WARM_UP:])
+    steps = unroll_length * num_envs
+    others = [np.zeros([unroll_length + 1, num_envs])] * 5
+    unroll = Unroll._make([stacks, *others, np.zeros([num_envs, 0]), np.zeros([num_envs, 2])])
+    first = np.moveaxis(stacks[0], 1, 0)  # [4, N, 84, 84]
+    frames = np.concatenate([first, stacks[1:, :, -1]])
+
+    def form(name: str, send: Callable[[], Any], receive: Callable[[Any], Any], size) -> Form:
+        send_ms, sent = _cpu_ms(send)
+        receive_ms, _ = _cpu_ms(lambda: receive(sent))
+        return Form(name, size(sent) / steps, send_ms / steps, receive_ms / steps)
+
+    return [
+        form("whole stacks", stacks.copy, np.copy, lambda sent: sent.nbytes),
+        form("each frame once", frames.copy, np.copy, lambda sent: sent.nbytes),
+        form(
+            "each frame once, zlib 1",
+            lambda: zlib.compress(frames.data, 1),
+            zlib.decompress,
+            len,
+        ),
+        form(
+            "this program: differences, zlib 1, and back to stacks",
+            lambda: transport.pack(unroll),
+            transport.unpack,
+            lambda sent: len(sent.observations) + sent.shifted.nbytes,
+        ),
+    ]
+
+
+def _cpu_ms(work: Callable[[], Any], repeats: int = 10) -> tuple[float, Any]:
+    result = work()
+    started = time.process_time()
+    for _ in range(repeats):
+        result = work()
+    return 1e3 * (time.process_time() - started) / repeats, result

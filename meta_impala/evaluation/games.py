@@ -1,0 +1,171 @@
+"""Plays full games with the agent of a checkpoint: raw returns, stochastic policy.
+
+"Full" is until the game is over or its time limit: a life loss resets the LSTM, as in training, but
+ends no game. Every game is defined by the evaluation's seed and its number, whichever environment
+plays it and whatever else is played beside it: an interrupted evaluation is continued with the
+games that are not played yet, and all that were asked for count, so that short games are not
+over-represented.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import itertools
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from meta_impala.agent.policy import Policy, Snapshot
+from meta_impala.environments import BatchedEnvironment
+from meta_impala.evaluation import starts as game_starts
+from meta_impala.evaluation.record import Game
+from meta_impala.evaluation.starts import Start
+
+
+class Acts(Protocol):
+    """What `GamePolicy` does."""
+
+    def __call__(
+        self,
+        parameters: Sequence[tf.Tensor],
+        eta: np.ndarray,
+        observations: np.ndarray,
+        last_actions: np.ndarray,
+        rewards: np.ndarray,
+        resets: np.ndarray,
+        core_state: np.ndarray,
+        seed: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
+
+
+class GamePolicy(Policy):
+    """The policy with a seed of its own for every environment: `seed` is `[N, 2]` int32.
+
+    A game's random numbers then do not hang on the games beside it.
+    """
+
+    def _seed_shape(self, num_envs: int) -> list[int]:
+        return [num_envs, 2]
+
+    def _choose(self, logits: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        def one(row):
+            return tf.random.stateless_categorical(row[0][tf.newaxis], 1, row[1], dtype=tf.int32)
+
+        return tf.map_fn(one, (logits, seed), fn_output_signature=tf.int32)[:, 0, 0]
+
+
+class _Table:
+    """One environment, the game that is played there, and what the agent is shown next.
+
+    The inputs are those of `runtime.actor.Actor`.
+    """
+
+    def __init__(self, environment: BatchedEnvironment, core_state_size: int) -> None:
+        self._environment = environment
+        self._size = core_state_size
+        self.is_busy = False
+        self.observation = np.zeros(environment.observation_shape, environment.observation_dtype)
+        self._clear()
+
+    def _clear(self) -> None:
+        self.last_action, self.reward, self.reset = 0, 0.0, False
+        self.core_state = np.zeros([self._size], np.float32)
+        self.seed = (0, 0)
+
+    def begin(self, number: int, start: Start, action_seed: int) -> None:
+        """Raises UserError if the start cannot be reached."""
+        self._clear()
+        self._number, self._action_seed = number, action_seed
+        begun = game_starts.begin(self._environment, start)
+        self.observation = begun.observation
+        self._return_before, self._frames_before = begun.episode_return, begun.frames
+        self.seed = (action_seed, 0)
+        self.is_busy = True
+
+    def play(self, action: int, core_state: np.ndarray) -> Game | None:
+        """Takes an action; returns the game if that ended it."""
+        step = self._environment.step(np.array([action]))
+        self.observation, self.core_state = step.observations[0], core_state
+        self.last_action, self.reward = action, float(step.rewards[0])
+        self.reset = bool(step.terminations[0] | step.truncations[0])
+        self.seed = (self._action_seed, self.seed[1] + 1)
+        if not step.episode_ends[0]:
+            return None
+        self.is_busy = False
+        return Game(
+            self._number,
+            float(step.episode_returns[0]) - self._return_before,
+            int(step.episode_frames[0]) - self._frames_before,
+        )
+
+
+def play_games(
+    policy: Acts,
+    snapshot: Snapshot,
+    environments: Sequence[BatchedEnvironment],
+    games: Iterable[tuple[int, Start]],
+    seed: int,
+    *,
+    core_state_size: int = 0,
+    on_game: Callable[[Game], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[Game]:
+    """Plays full games, each environment the next one when it is free.
+
+    Args:
+      policy: for a batch of `len(environments)`.
+      snapshot: what acts, from the first step to the last.
+      environments: of one game each; left open.
+      games: number and start of each.
+      seed: of the evaluation; with a game's number it seeds the actions.
+      core_state_size: S of the network's recurrent state.
+      on_game: called after each game.
+      should_stop: asked before each step.
+
+    Returns:
+      The games, in the order in which they ended.
+
+    Raises:
+      UserError: if a start cannot be reached.
+      KeyboardInterrupt: if it should stop.
+    """
+    tables = [_Table(environment, core_state_size) for environment in environments]
+    eta = snapshot.eta.numpy()
+    if eta.ndim == 1:  # one for all states, hence for all environments
+        eta = np.tile(eta, (len(tables), 1))
+    waiting = iter(games)
+    finished: list[Game] = []
+
+    def begin(table: _Table, game: tuple[int, Start]) -> None:
+        number, start = game
+        table.begin(number, start, game_starts.game_seeds(seed, number)[1])
+
+    workers = min(len(tables), os.cpu_count() or 1)
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        list(pool.map(begin, tables, itertools.islice(waiting, len(tables))))
+        while any(table.is_busy for table in tables):
+            if should_stop():
+                raise KeyboardInterrupt
+            actions, _, core_states = policy(
+                snapshot.parameters,
+                eta,
+                np.stack([table.observation for table in tables]),
+                np.array([table.last_action for table in tables], np.int32),
+                np.array([table.reward for table in tables], np.float32),
+                np.array([table.reset for table in tables]),
+                np.stack([table.core_state for table in tables]),
+                np.array([table.seed for table in tables], np.int32),
+            )
+            busy = [i for i, table in enumerate(tables) if table.is_busy]
+            played = pool.map(lambda i: tables[i].play(int(actions[i]), core_states[i]), busy)  # noqa: B023
+            for index, game in zip(busy, list(played), strict=True):
+                if game is not None:
+                    finished.append(game)
+                    if on_game is not None:
+                        on_game(game)
+                    for following in itertools.islice(waiting, 1):
+                        begin(tables[index], following)
+    return finished

@@ -1,0 +1,212 @@
+"""What defines an evaluation, and the games that an interrupted one has already played.
+
+The definition holds all that a score hangs on: agent, environment, ROM, protocol, starts, seed and
+versions. Games are continued only under an equal definition. No TensorFlow here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import pathlib
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from meta_impala import __version__
+from meta_impala.environments import PROTOCOLS, EnvironmentSpec, atari, registry
+from meta_impala.errors import UserError
+from meta_impala.evaluation import scores
+from meta_impala.evaluation import starts as game_starts
+from meta_impala.storage.files import read_bounded, write_atomically
+from meta_impala.storage.run_folder import RunFolder
+
+_PACKAGES = ("tensorflow", "numpy", "gymnasium", "ale-py")
+_SECONDS_BETWEEN_SAVES = 2.0
+_MAX_BYTES = 2**28
+_PARTIAL = ".partial-"
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that takes part."""
+    found = {"meta_impala": __version__, "python": platform.python_version()}
+    return found | {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def rom(spec: EnvironmentSpec) -> dict[str, str] | None:
+    """Name and SHA-256 of the game's ROM; None if it is no Atari game."""
+    if spec.game is None:
+        return None
+    path = atari.rom_path(spec.game)
+    return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def file_digest(path: pathlib.Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def result_path(folder: RunFolder, starts: str) -> pathlib.Path:
+    """Where the result of an evaluation lies in a run's folder; `starts` is `noop` or `human`."""
+    path = folder.evaluation_path
+    return path.with_name("evaluation_human_starts.json") if starts == "human" else path
+
+
+def partial_path(result: pathlib.Path, definition: Mapping[str, Any]) -> pathlib.Path:
+    """Where the games of an unfinished evaluation lie: beside its result, with a digest of the
+    definition in the name, so that another evaluation begun meanwhile leaves them alone."""
+    text = json.dumps(definition, sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return result.with_suffix(f"{_PARTIAL}{digest}.json")
+
+
+def other_partials(path: pathlib.Path | None) -> list[pathlib.Path]:
+    """The files of other unfinished evaluations of the same result; none for None."""
+    if path is None:
+        return []
+    stem = path.name.partition(_PARTIAL)[0]
+    return sorted(other for other in path.parent.glob(f"{stem}{_PARTIAL}*.json") if other != path)
+
+
+def noops(protocol: str) -> tuple[int, int]:
+    """Fewest and most no-ops that an evaluated game of Atari begins with."""
+    most = PROTOCOLS[protocol].max_noops
+    return min(1, most), most
+
+
+def where_games_are_played(
+    environment: str, protocol: str, starts_path: pathlib.Path | None
+) -> dict[str, Any]:
+    """The part of a definition that is not the agent's.
+
+    Args:
+      environment, protocol: of the run.
+      starts_path: file of human starts; None for no-op starts.
+    """
+    spec = registry.resolve(environment)
+    return {
+        "environment": spec.id,
+        "rom": rom(spec),
+        "protocol": protocol,
+        "starts": "human" if starts_path else "noop",
+        "starts_sha256": file_digest(starts_path) if starts_path else None,
+        "starts_recorded_from": game_starts.recorded_from(starts_path) if starts_path else None,
+        "noops": list(noops(protocol)) if spec.game else None,
+        "max_episode_frames": atari.MAX_EPISODE_FRAMES if spec.game else None,
+    }
+
+
+class Game(NamedTuple):
+    """A full game: its number in the evaluation, raw return, and length in environment frames.
+
+    What was played to reach its start counts in neither.
+    """
+
+    number: int
+    episode_return: float
+    frames: int
+
+
+def result(definition: Mapping[str, Any], games: Sequence[Game]) -> dict[str, Any]:
+    """What is written: the scores, and all that defines them."""
+    games = sorted(games)
+    returns = [game.episode_return for game in games]
+    summary = scores.summarize(returns)
+    constants = "human_start" if definition["starts"] == "human" else "noop"
+    game_name = registry.resolve(definition["environment"]).game
+    return {
+        **definition,
+        **summary._asdict(),
+        "human_normalised": scores.human_normalised(game_name, summary.mean, constants),
+        "mean_episode_frames": sum(game.frames for game in games) / len(games),
+        "returns": returns,
+        "episode_frames": [game.frames for game in games],
+    }
+
+
+# The lines of the printed table; the file has them too, and more.
+_PRINTED = (
+    "environment",
+    "protocol",
+    "starts",
+    "frames_trained",
+    "gamma",
+    "lambda",
+    "episodes",
+    "mean",
+    "standard_error",
+    "median",
+    "min",
+    "max",
+    "human_normalised",
+    "mean_episode_frames",
+)
+_FOUR_DECIMALS = ("gamma", "lambda", "human_normalised")
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """What is printed of a result."""
+    width = max(map(len, _PRINTED)) + 1
+    lines = []
+    for name in _PRINTED:
+        value = found[name]
+        if value is None:
+            text = "none"
+        elif isinstance(value, float):
+            text = f"{value:,.{4 if name in _FOUR_DECIMALS else 2}f}"
+        else:
+            text = f"{value:,}" if isinstance(value, int) else str(value)
+        lines.append(f"{name + ':':<{width}} {text}")
+    return "\n".join(lines)
+
+
+class PartialGames:
+    """The file of an evaluation that is going on; it is gone once the result is written."""
+
+    def __init__(self, path: pathlib.Path | None, definition: Mapping[str, Any]) -> None:
+        """Reads the games of an interrupted evaluation of the same definition; a file of anything
+        else is written over with the first game.
+
+        Args:
+          path: of the file; None to keep nothing.
+          definition: of the evaluation.
+        """
+        self._path = path
+        self._definition = json.loads(json.dumps(definition))
+        self.games: list[Game] = []
+        self._saved_at = time.monotonic()
+        if path is None:
+            return
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            content = json.loads(read_bounded(path, _MAX_BYTES))
+            if content["definition"] == self._definition:
+                self.games = [Game(int(n), float(r), int(f)) for n, r, f in content["games"]]
+
+    def add(self, game: Game) -> None:
+        """Adds a game; saves now and then."""
+        self.games.append(game)
+        if time.monotonic() - self._saved_at >= _SECONDS_BETWEEN_SAVES:
+            self.save()
+
+    def save(self) -> None:
+        """Writes the file.
+
+        Raises:
+          UserError: if it cannot be written.
+        """
+        if self._path is None or not self.games:
+            return
+        content = {"definition": self._definition, "games": sorted(self.games)}
+        try:
+            write_atomically(self._path, json.dumps(content) + "\n")
+        except OSError as error:
+            raise UserError(f"{self._path}: cannot be written ({error.strerror})") from None
+        self._saved_at = time.monotonic()
+
+    def remove(self) -> None:
+        """Removes the file."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)

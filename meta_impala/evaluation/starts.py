@@ -1,0 +1,146 @@
+"""Where the games of an evaluation begin: a seed, and the actions that are played from it.
+
+No-op starts have no actions. Human starts (Nair et al. 2015) are points within a person's games;
+the original ones were never published, so they come from a file of our own (`tools/record_starts`).
+A start is replayed exactly, and the file holds a digest of where it leads, so that another emulator
+or ROM is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from meta_impala.environments import BatchedEnvironment
+from meta_impala.errors import UserError
+from meta_impala.storage.files import read_bounded, write_atomically
+
+FORMAT = "meta_impala starts, version 1"
+_DIGITS = 16
+# Some hundred starts in the middle of long games are a hundredth of it.
+_MAX_BYTES = 2**28
+
+
+class Start(NamedTuple):
+    """A start: seed of the environment, the actions played from there, and where that leads.
+
+    `observation` is the digest of the last observation, empty if it is not to be checked.
+    """
+
+    seed: int
+    actions: tuple[int, ...] = ()
+    observation: str = ""
+
+
+class Begun(NamedTuple):
+    """A game that was led to its start: observation `[...]`, return and frames so far."""
+
+    observation: np.ndarray
+    episode_return: float
+    frames: int
+
+
+def game_seeds(seed: int, game: int) -> tuple[int, int]:
+    """Seeds of the environment and of the actions of one game of an evaluation, 31 bits each."""
+    words = np.random.SeedSequence([seed, game]).generate_state(2)
+    return int(words[0] >> 1), int(words[1] >> 1)
+
+
+def digest(observation: np.ndarray) -> str:
+    """A short digest of an observation."""
+    return hashlib.sha256(np.ascontiguousarray(observation).tobytes()).hexdigest()[:_DIGITS]
+
+
+def begin(environment: BatchedEnvironment, start: Start) -> Begun:
+    """Starts a game and plays the actions of its start.
+
+    Args:
+      environment: of one game (`num_envs` 1).
+      start: where to go.
+
+    Raises:
+      UserError: if the game ends on the way, or the way leads somewhere else than recorded.
+    """
+    observation = environment.reset(start.seed)[0]
+    episode_return = 0.0
+    for action in start.actions:
+        step = environment.step(np.array([action]))
+        if step.episode_ends[0]:
+            raise UserError(f"the start with seed {start.seed}: its game ends before it is reached")
+        observation = step.observations[0]
+        episode_return += float(step.rewards[0])
+    if start.observation and digest(observation) != start.observation:
+        raise UserError(
+            f"the start with seed {start.seed}: replaying it leads somewhere else than recorded; "
+            "the file was made with another ROM, emulator or protocol"
+        )
+    return Begun(observation, episode_return, len(start.actions) * environment.action_repeat)
+
+
+def write_starts(
+    path: pathlib.Path,
+    *,
+    environment: str,
+    protocol: str,
+    recorded_from: str,
+    made_with: dict[str, Any],
+    starts: Sequence[Start],
+) -> None:
+    """Writes a file of starts: JSON, one start a line."""
+    head = {
+        "format": FORMAT,
+        "environment": environment,
+        "protocol": protocol,
+        "recorded_from": recorded_from,
+        "made_with": made_with,
+    }
+    lines = [json.dumps(start._asdict(), separators=(",", ":")) for start in starts]
+    body = json.dumps(head, indent=1)[:-2] + ',\n "starts": [\n' + ",\n".join(lines) + "\n]}\n"
+    write_atomically(path, body)
+
+
+def recorded_from(path: pathlib.Path) -> str:
+    """Whose games the starts of a file, which `read_starts` has accepted, lie in."""
+    return str(json.loads(read_bounded(path, _MAX_BYTES)).get("recorded_from", "unknown games"))
+
+
+def read_starts(
+    path: pathlib.Path, *, environment: str, protocol: str, num_actions: int
+) -> list[Start]:
+    """Reads a file of starts.
+
+    Raises:
+      UserError: if it is no such file, or one of another environment or protocol.
+    """
+    try:
+        content = json.loads(read_bounded(path, _MAX_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as a file of starts ({error})") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f'{path}: is no file of starts (its "format" must be "{FORMAT}")')
+    for name, wanted in (("environment", environment), ("protocol", protocol)):
+        if content.get(name) != wanted:
+            raise UserError(f"{path}: has starts of {name} {content.get(name)}; must be {wanted}")
+    try:
+        starts = [
+            Start(int(row["seed"]), tuple(int(a) for a in row["actions"]), str(row["observation"]))
+            for row in content["starts"]
+        ]
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"{path}: has a damaged start ({type(error).__name__}: {error})") from None
+    if not starts:
+        raise UserError(f"{path}: has no starts")
+    for start in starts:
+        if not 0 <= start.seed < 2**31:
+            raise UserError(f"{path}: has the seed {start.seed}; must be from 0 to {2**31 - 1}")
+        if not all(0 <= action < num_actions for action in start.actions):
+            raise UserError(
+                f"{path}: the start with seed {start.seed} has an action outside 0 to "
+                f"{num_actions - 1}"
+            )
+    return starts

@@ -1,0 +1,1 @@
+"""Many runs: suites and population based training."""

@@ -1,0 +1,344 @@
+"""Suites: games × seeds × variants from one declarative file (TOML), as runs of the trainer.
+
+A run is the arguments of `meta_impala.train` and a folder; what state it is in is read from that
+folder alone, so that a suite can be stopped, killed and continued. No TensorFlow here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import pathlib
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from meta_impala import config as config_lib
+from meta_impala.config import Config
+from meta_impala.config.flags import define_config_flags
+from meta_impala.environments import ATARI_57, UnknownEnvironmentError, registry
+from meta_impala.errors import UserError
+from meta_impala.storage import run_folder as run_folder_lib
+from meta_impala.storage.run_folder import RunFolder
+
+PRESETS = pathlib.Path(__file__).parents[1] / "presets"
+ALL_GAMES = "atari57"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_KEYS: dict[str, Any] = {
+    "title": str,
+    "question": str,
+    "games": (list, str),
+    "seeds": list,
+    "preset": str,
+    "baseline": str,
+    "settings": dict,
+    "evaluation": dict,
+    "variants": list,
+}
+_NEEDED = ("title", "games", "seeds", "variants")
+_POPULATION = ("size", "interval", "cpus", "learning_rate", "entropy_cost", "gamma", "lambda")
+_EVALUATION = {"episodes": 200, "seed": 1, "num_envs": 16}
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """What is compared: a name for folders, a label for people, settings by flag name.
+
+    `population` has, without their `population_`, the flags of `meta_impala.population`; empty for
+    a run of `meta_impala.train`.
+    """
+
+    name: str
+    label: str
+    settings: Mapping[str, Any]
+    population: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training run and its evaluation.
+
+    Attributes:
+      arguments: of `meta_impala.train` (or `population`), without `--logdir`.
+      config: what they amount to.
+    """
+
+    variant: Variant
+    game: str
+    seed: int
+    folder: RunFolder
+    arguments: tuple[str, ...]
+    config: Config
+
+    @property
+    def module(self) -> str:
+        """The command that trains it."""
+        return "meta_impala.population" if self.variant.population else "meta_impala.train"
+
+    @property
+    def name(self) -> str:
+        """For people and for log files."""
+        return f"{self.variant.name}.{_safe(self.game)}.seed_{self.seed}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """A suite file, checked. `baseline` is a variant's name or a published column."""
+
+    title: str
+    question: str
+    games: tuple[str, ...]
+    seeds: tuple[int, ...]
+    preset: str | None
+    baseline: str
+    settings: Mapping[str, Any]
+    evaluation: Mapping[str, int]
+    variants: tuple[Variant, ...]
+
+    @property
+    def baseline_label(self) -> str:
+        """As the report names it."""
+        labels = {variant.name: variant.label for variant in self.variants}
+        return labels.get(self.baseline, self.baseline)
+
+
+def _safe(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", text)
+
+
+def read(path: pathlib.Path) -> Suite:
+    """Reads and checks a suite file; that its settings make sense is checked by `expand`.
+
+    Raises:
+      UserError: naming the file, the key and what is allowed.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: not valid TOML ({error})") from None
+    for key, value in content.items():
+        if key not in _KEYS:
+            raise UserError(f"{path}: unknown key {key}{config_lib.nearest(key, _KEYS)}")
+        if not isinstance(value, _KEYS[key]):
+            raise UserError(f"{path}: {key} = {value!r}: has the wrong type")
+    for key in _NEEDED:
+        if not content.get(key):
+            raise UserError(f"{path}: {key} is missing or empty")
+    evaluation = _EVALUATION | content.get("evaluation", {})
+    for key, number in evaluation.items():
+        if key not in _EVALUATION or not isinstance(number, int) or number < 1:
+            allowed = ", ".join(_EVALUATION)
+            raise UserError(
+                f"{path}: evaluation.{key} = {number!r}: must be one of {allowed}, at least 1"
+            )
+    variants = tuple(_variant(path, entry) for entry in content["variants"])
+    for what in ("name", "label"):
+        values = [getattr(variant, what) for variant in variants]
+        doubled = next((value for value in values if values.count(value) > 1), None)
+        if doubled is not None:
+            raise UserError(f"{path}: two variants have the {what} {doubled}")
+    return Suite(
+        title=content["title"],
+        question=content.get("question", ""),
+        games=_games(path, content["games"]),
+        seeds=_seeds(path, content["seeds"]),
+        preset=content.get("preset"),
+        baseline=content.get("baseline", variants[0].name),
+        settings=content.get("settings", {}),
+        evaluation=evaluation,
+        variants=variants,
+    )
+
+
+def _variant(path: pathlib.Path, entry: Any) -> Variant:
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise UserError(f"{path}: every [[variants]] needs a name")
+    name = entry["name"]
+    if not _NAME.fullmatch(name):
+        raise UserError(f"{path}: variant {name!r}: a name is of letters, digits, _, - and .")
+    unknown = set(entry) - {"name", "label", "settings", "population"}
+    settings, population = entry.get("settings", {}), entry.get("population", {})
+    if unknown or not isinstance(settings, dict) or not isinstance(population, dict):
+        raise UserError(
+            f"{path}: variant {name}: may have name, label, settings and population, has "
+            f"{', '.join(sorted(entry))}"
+        )
+    strange = next((key for key in population if key not in _POPULATION), None)
+    if strange is not None or ("population" in entry and "size" not in population):
+        raise UserError(
+            f"{path}: variant {name}: population = {population}: must have size, and may have "
+            f"{', '.join(_POPULATION[1:])}"
+        )
+    return Variant(name, str(entry.get("label", name)), settings, population)
+
+
+def _games(path: pathlib.Path, games: Any) -> tuple[str, ...]:
+    if games == ALL_GAMES:
+        return ATARI_57
+    if not isinstance(games, list) or not all(isinstance(game, str) for game in games):
+        raise UserError(f'{path}: games = {games!r}: must be a list of names, or "{ALL_GAMES}"')
+    return tuple(games)
+
+
+def _seeds(path: pathlib.Path, seeds: Sequence[Any]) -> tuple[int, ...]:
+    if not all(type(seed) is int and seed >= 0 for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise UserError(f"{path}: seeds = {list(seeds)}: must be different whole numbers from 0")
+    return tuple(seeds)
+
+
+def _as_flag(name: str, value: Any) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"--{name}={text}"
+
+
+def _preset_path(suite: Suite, beside: pathlib.Path) -> pathlib.Path:
+    assert suite.preset is not None
+    candidates = (beside / suite.preset, PRESETS / suite.preset)
+    found = next((path for path in candidates if path.is_file()), None)
+    if found is None:
+        raise UserError(
+            f"preset {suite.preset}: is neither a file in {beside} nor one of "
+            f"{', '.join(sorted(path.name for path in PRESETS.glob('*.flags')))}"
+        )
+    return found
+
+
+def _config(arguments: Sequence[str]) -> Config:
+    """What the trainer would make of these arguments.
+
+    Raises:
+      UserError: as the trainer would.
+    """
+    values = flags.FlagValues()
+    define_config_flags(values)
+    try:
+        values(["train", *arguments])
+    except (flags.Error, OSError) as error:
+        raise UserError(" ".join(str(error).split())) from None
+    given = {
+        config_lib.FIELDS[name].name: values[name].value
+        for name in config_lib.FIELDS
+        if values[name].present
+    }
+    config = config_lib.resolve(Config(**given))
+    try:
+        spec = registry.resolve(config.environment)
+    except UnknownEnvironmentError as error:
+        raise UserError(f"--environment={config.environment}: {error}") from None
+    config_lib.resolve_frames(config, spec.action_repeat)
+    return dataclasses.replace(config, environment=spec.id)
+
+
+def expand(suite: Suite, suite_path: pathlib.Path, out: pathlib.Path) -> list[Run]:
+    """Every run of a suite, seed by seed, so that an early stop leaves whole comparisons.
+
+    Args:
+      suite: as read.
+      suite_path: of its file; a preset may lie beside it.
+      out: folder of the suite.
+
+    Raises:
+      UserError: naming file and variant, if the trainer would refuse a run; or a run is doubled.
+    """
+    preset = () if suite.preset is None else (_preset_path(suite, suite_path.parent),)
+    runs = []
+    for seed in suite.seeds:
+        for game in suite.games:
+            for variant in suite.variants:
+                settings = {**suite.settings, **variant.settings}
+                settings |= {"environment": game, "seed": seed}
+                unknown = next((name for name in settings if name not in config_lib.FIELDS), None)
+                if unknown is not None:
+                    near = config_lib.nearest(unknown, config_lib.FIELDS)
+                    raise UserError(
+                        f"{suite_path}: variant {variant.name}: there is no setting {unknown}{near}"
+                    )
+                arguments = (
+                    *(f"--flagfile={path}" for path in preset),
+                    *(_as_flag(name, value) for name, value in settings.items()),
+                )
+                try:
+                    config = _config(arguments)
+                except UserError as error:
+                    raise UserError(f"{suite_path}: variant {variant.name}: {error}") from None
+                arguments += tuple(
+                    _as_flag(f"population_{key}", value)
+                    for key, value in variant.population.items()
+                )
+                folder = RunFolder(out / "runs" / variant.name / _safe(game) / f"seed_{seed}")
+                runs.append(Run(variant, game, seed, folder, arguments, config))
+    _refuse_doubles(runs)
+    return runs
+
+
+def _refuse_doubles(runs: Sequence[Run]) -> None:
+    seen: dict[tuple[str, str, int], Run] = {}
+    for run in runs:
+        other = seen.setdefault((run.variant.name, run.config.environment, run.seed), run)
+        if other is not run:
+            games = run.game if run.game == other.game else f"{other.game} and {run.game}"
+            raise UserError(f"games and seeds: {games}, seed {run.seed}: must be given only once")
+
+
+class Stage(enum.Enum):
+    """How far a run is."""
+
+    NEW = "not begun"
+    STARTED = "unfinished"
+    TRAINED = "trained, not evaluated"
+    DONE = "finished"
+
+
+def frames_of(run: Run) -> int:
+    """Frames trained, as its folder says."""
+    frames = run.folder.read_status().get("frames", 0)
+    return frames if isinstance(frames, int) else 0
+
+
+def begun_otherwise(run: Run) -> str:
+    """How a run that was begun differs from what the suite says now; empty if it does not.
+
+    The folder alone says how far a run is (`stage_of`), but a suite, its preset or --set may have
+    been changed since. A population's settings are in its members' hands.
+
+    Raises:
+      UserError: if its config cannot be read.
+    """
+    if run.variant.population or not run.folder.has_run():
+        return ""
+    saved = run.folder.load_config()
+    names = config_lib.differing(saved, run.config)
+    values = [
+        f"--{name}={getattr(run.config, config_lib.FIELDS[name].name)} "
+        f"(the run has {getattr(saved, config_lib.FIELDS[name].name)})"
+        for name in names
+    ]
+    return f"{run.name} was trained with other settings: {', '.join(values)}" if names else ""
+
+
+def stage_of(run: Run, evaluation: Mapping[str, int]) -> Stage:
+    """How far a run is, as its folder says."""
+    if not run.folder.has_run():
+        return Stage.NEW
+    status = run.folder.read_status()
+    is_finished = status.get("state") == run_folder_lib.FINISHED
+    if not is_finished or frames_of(run) < run.config.total_frames:
+        return Stage.STARTED
+    try:
+        evaluated = json.loads(run.folder.evaluation_path.read_text(encoding="utf-8"))
+        is_evaluated = (
+            # The frames of a population are those of all members; one of them is evaluated.
+            evaluated["frames_trained"] == status.get("frames_of_best", status["frames"])
+            and evaluated["episodes"] >= evaluation["episodes"]
+            and evaluated["starts"] == "noop"
+            and evaluated["eta_is_from"] == "checkpoint"
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        is_evaluated = False
+    return Stage.DONE if is_evaluated else Stage.TRAINED

@@ -1,0 +1,344 @@
+"""Runs a suite: N processes at a time, one display, stopped and continued at any time.
+
+The runner keeps no state of its own: every step asks the run folders. Trainings and evaluations are
+the ordinary commands, each with a log file. On Linux they are told to save and stop when the runner
+dies, however it dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, Any, Protocol
+
+import psutil
+import tqdm
+
+from meta_impala.errors import UserError
+from meta_impala.experiments.suite import Run, Stage, frames_of, stage_of
+from meta_impala.storage import run_folder as run_folder_lib
+from meta_impala.storage.run_folder import read_metrics
+from meta_impala.system.processes import end_with_parent
+from meta_impala.system.signals import StopRequest
+
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+_SECONDS_BETWEEN_LINES = 60.0
+
+_SECONDS_TO_STOP = 120.0
+
+
+@contextlib.contextmanager
+def locked(out: pathlib.Path) -> Iterator[None]:
+    """Holds the folder of a suite for this process.
+
+    Raises:
+      UserError: if another process has it, or it cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = open(out / ".lock", "w", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        raise UserError(f"--out={out}: must be a folder that can be written ({error})") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"--out={out}: another process is running a suite there") from None
+        yield
+
+
+def busy_elsewhere(run: Run) -> bool:
+    """Whether a process that is not ours is training in the folder of a run.
+
+    So it is for a moment after the runner was killed, while its trainings save.
+    """
+    status = run.folder.read_status()
+    if status.get("state") != run_folder_lib.RUNNING:
+        return False
+    try:
+        arguments = psutil.Process(status["pid"]).cmdline()
+    except (psutil.Error, KeyError, TypeError, ValueError):
+        return False
+    return any(str(run.folder.path) in argument for argument in arguments)
+
+
+class Process(Protocol):
+    """What the runner wants to know of a command that it has started."""
+
+    @property
+    def returncode(self) -> int | None: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float) -> int: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+def start_here(arguments: Sequence[str], log: IO[bytes]) -> Process:
+    """Starts a command on this machine, its output in `log`."""
+    return subprocess.Popen(
+        arguments,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        process_group=0,  # Ctrl-C is for the runner to pass on
+        preexec_fn=end_with_parent if sys.platform == "linux" else None,
+    )
+
+
+@dataclasses.dataclass
+class _Job:
+    """A training or an evaluation that is running."""
+
+    run: Run
+    stage: Stage
+    process: Process
+    log: pathlib.Path
+    file: IO[bytes]
+    began: float
+
+
+def command_of(run: Run, stage: Stage, evaluation: Mapping[str, int]) -> list[str]:
+    """The command that brings a run from this stage to the next."""
+    python = [sys.executable, "-m"]
+    logdir = f"--logdir={run.folder.path}"
+    if stage is Stage.TRAINED:
+        flags = [f"--{name}={value}" for name, value in evaluation.items()]
+        return [*python, "meta_impala.evaluate", logdir, *flags]
+    return [*python, run.module, *run.arguments, logdir]
+
+
+class SuiteRunner:
+    """Brings every run of a suite to its end."""
+
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        evaluation: Mapping[str, int],
+        out: pathlib.Path,
+        parallel: int,
+        stop: StopRequest,
+        tell: Callable[[str], None] = lambda text: print(text, flush=True),
+        command: Callable[[Run, Stage, Mapping[str, int]], list[str]] = command_of,
+        start: Callable[[Sequence[str], IO[bytes]], Process] = start_here,
+    ) -> None:
+        """Args:
+        runs: of the suite.
+        evaluation: `episodes`, `seed` and `num_envs`.
+        out: folder of the suite.
+        parallel: how many processes at a time.
+        stop: set when the user asks to stop.
+        tell: prints a line.
+        command: that brings a run on.
+        start: starts it, here or elsewhere.
+        """
+        self._runs = list(runs)
+        self._open = [run for run in runs if stage_of(run, evaluation) is not Stage.DONE]
+        self._evaluation = evaluation
+        self._logs = out / "logs"
+        self._parallel = parallel
+        self._stop = stop
+        self._tell = tell
+        self._command = command
+        self._start_process = start
+        self._jobs: list[_Job] = []
+        self._display = _Display(self._runs, len(self._open), tell)
+        self.failed: dict[str, str] = {}
+
+    def run(self) -> bool:
+        """Runs until everything is done or has failed, or the user asks to stop.
+
+        Returns:
+          Whether nothing was left undone. `failed` says for each run that failed why.
+        """
+        self._logs.mkdir(parents=True, exist_ok=True)
+        try:
+            while not self._stop.is_set():
+                self._reap()
+                if not self._start_what_can_be() and not self._jobs:
+                    break
+                self._display.show(self._jobs)
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+        finally:
+            self._end_all()
+            self._display.close()
+        return not self._open
+
+    def _start_what_can_be(self) -> bool:
+        """Starts jobs; returns whether something is left to wait for."""
+        ours = {job.run.name for job in self._jobs}
+        waiting = False
+        for run in self._open:
+            if len(self._jobs) >= self._parallel or self._stop.is_set():
+                return True
+            if run.name in self.failed or run.name in ours:
+                continue
+            waiting = True
+            if not busy_elsewhere(run):
+                self._jobs.append(self._start(run, stage_of(run, self._evaluation)))
+        return waiting
+
+    def _start(self, run: Run, stage: Stage) -> _Job:
+        arguments = self._command(run, stage, self._evaluation)
+        log = self._logs / f"{run.name}.log"
+        file = open(log, "ab")  # noqa: SIM115
+        process = self._start_process(arguments, file)
+        what = "evaluating" if stage is Stage.TRAINED else "training"
+        self._tell(f"{what} {run.name}")
+        return _Job(run, stage, process, log, file, time.monotonic())
+
+    def _reap(self) -> None:
+        """Takes note of the jobs that have ended."""
+        for job in [job for job in self._jobs if job.process.poll() is not None]:
+            self._jobs.remove(job)
+            job.file.close()
+            self._display.note(job.run)
+            code = job.process.returncode
+            after = stage_of(job.run, self._evaluation)
+            if after is Stage.DONE:
+                self._open.remove(job.run)
+                self._display.evaluated(time.monotonic() - job.began)
+            has_moved = after is not job.stage and after in (Stage.TRAINED, Stage.DONE)
+            if not has_moved and not self._stop.is_set():
+                reason = _last_line(job.log) or f"exit code {code}"
+                self.failed[job.run.name] = reason
+                self._tell(f"failed: {job.run.name}: {reason} (see {job.log})")
+
+    def _end_all(self) -> None:
+        """Asks every job to save and stop, and waits for them."""
+        for job in self._jobs:
+            job.process.terminate()
+        deadline = time.monotonic() + _SECONDS_TO_STOP
+        for job in self._jobs:
+            try:
+                job.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                job.process.kill()
+                job.process.wait(_SECONDS_TO_STOP)
+            job.file.close()
+        self._jobs.clear()
+
+
+def _last_line(log: pathlib.Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+class _Display:
+    """One bar over the frames of all runs on a terminal, a line a minute elsewhere."""
+
+    def __init__(self, runs: Sequence[Run], open_runs: int, tell: Callable[[str], None]) -> None:
+        self._runs = runs
+        self._open = open_runs
+        self._tell = tell
+        self._total = sum(run.config.total_frames for run in runs)
+        self._frames: dict[str, int] = {}
+        for run in runs:
+            self.note(run)
+        self._began = time.monotonic()
+        self._frames_before = sum(self._frames.values())
+        self._evaluations: list[float] = []
+        self._last_line = self._began
+        self._is_terminal = sys.stderr.isatty()
+        self._bar = tqdm.tqdm(
+            total=self._total,
+            initial=self._frames_before,
+            unit="frames",
+            unit_scale=True,
+            dynamic_ncols=True,
+            disable=not self._is_terminal,
+        )
+
+    def note(self, run: Run) -> None:
+        """Looks how far a run is."""
+        self._frames[run.name] = min(frames_of(run), run.config.total_frames)
+
+    def evaluated(self, seconds: float) -> None:
+        """Notes that an evaluation is done, and how long it took."""
+        self._open -= 1
+        self._evaluations.append(seconds)
+
+    def _left(self, frames: int, parallel: int) -> str:
+        speed = (frames - self._frames_before) / (time.monotonic() - self._began)
+        if frames < self._total and speed <= 0.0:
+            return "time left unknown"
+        seconds = (self._total - frames) / speed if frames < self._total else 0.0
+        unknown = ""
+        if self._evaluations:
+            mean = sum(self._evaluations) / len(self._evaluations)
+            seconds += mean * self._open / max(1, parallel)
+        elif self._open:
+            unknown = f" and {self._open} evaluations"
+        hours, rest = divmod(int(seconds), 3600)
+        return f"{hours}:{rest // 60:02}:{rest % 60:02}{unknown} left"
+
+    def show(self, jobs: Sequence[_Job]) -> None:
+        """Shows how far the suite is."""
+        now = time.monotonic()
+        if not self._is_terminal and now - self._last_line < _SECONDS_BETWEEN_LINES:
+            return
+        self._last_line = now
+        for job in jobs:
+            self.note(job.run)
+        frames = sum(self._frames.values())
+        done = len(self._runs) - self._open
+        names = ", ".join(job.run.name for job in jobs)
+        text = f"{done}/{len(self._runs)} runs done, {self._left(frames, len(jobs))}; {names}"
+        with contextlib.suppress(OSError):  # the terminal may be gone; the suite goes on
+            if self._is_terminal:
+                self._bar.set_postfix_str(text, refresh=False)
+                self._bar.update(frames - self._bar.n)
+            else:
+                self._tell(f"{frames:,} frames; {text}")
+
+    def close(self) -> None:
+        """Ends the bar."""
+        with contextlib.suppress(OSError):
+            self._bar.close()
+
+
+def measured_speed(runs: Sequence[Run]) -> float | None:
+    """Median frames per second of the rows that the runs have written; None without any."""
+    speeds = sorted(
+        float(row["frames_per_second"])
+        for run in runs
+        for row in read_metrics(run.folder.metrics_path)
+        if row.get("frames_per_second")
+    )
+    return speeds[len(speeds) // 2] if speeds else None
+
+
+def cost(
+    runs: Sequence[Run], evaluation: Mapping[str, int], parallel: int, assumed_speed: float
+) -> dict[str, Any]:
+    """What is left to do, and about how long it takes.
+
+    Args:
+      runs: of the suite.
+      evaluation: of the suite.
+      parallel: how many at a time; the speed is that of one of them.
+      assumed_speed: frames per second of a run, where none was measured.
+
+    Returns:
+      `runs` (stage -> how many), `frames`, `frames_left`, `evaluation_games_left`,
+      `frames_per_second`, `is_measured`, `hours_left` of training.
+    """
+    stages = [stage_of(run, evaluation) for run in runs]
+    speed = measured_speed(runs)
+    left = sum(max(0, run.config.total_frames - frames_of(run)) for run in runs)
+    return {
+        "runs": {stage.value: stages.count(stage) for stage in Stage},
+        "frames": sum(run.config.total_frames for run in runs),
+        "frames_left": left,
+        "evaluation_games_left": evaluation["episodes"]
+        * sum(stage is not Stage.DONE for stage in stages),
+        "frames_per_second": speed or assumed_speed,
+        "is_measured": speed is not None,
+        "hours_left": left / (speed or assumed_speed) / parallel / 3600,
+    }

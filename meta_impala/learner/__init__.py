@@ -1,0 +1,1 @@
+"""From a batch to the next snapshot: one update as one tf.function."""

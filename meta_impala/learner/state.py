@@ -1,0 +1,87 @@
+"""What an update changes (`LearnerState`, what a checkpoint holds) and reports (`Statistics`)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from meta_impala.agent.builders import (
+    eta_is_per_state,
+    inner_optimizer_of,
+    meta_optimizer_of,
+    meta_parameters_of,
+)
+from meta_impala.algorithm import optimizers
+from meta_impala.config import Config
+from meta_impala.networks.actor_critic import ActorCritic
+
+
+def _variables(tensors, name: str) -> list[tf.Variable]:
+    return [tf.Variable(tensor, trainable=False, name=name) for tensor in tensors]
+
+
+def _slot_variables(slots: optimizers.Slots) -> dict[str, list[tf.Variable]]:
+    return {name: _variables(tensors, name) for name, tensors in slots.items()}
+
+
+class LearnerState(tf.Module):
+    """Everything an update changes, as variables: what a checkpoint holds.
+
+    Attributes:
+      network: θ.
+      slots: of the inner optimiser, by name, each a list like θ.
+      x: `[n]` logits of η (n = what is learned), or `[F+1, n]` (see `MetaParameters`).
+      meta_slots: of the meta-optimiser, by name, each `[x's]`.
+      trace: z ≈ dθ/dx: for every entry of x a list like θ; empty without a trace.
+      moments: moving moments of the advantages of J' (`losses.MovingMoments`); empty without.
+      updates: int64, learner updates made.
+      frames: int64, environment frames learned from.
+    """
+
+    def __init__(self, config: Config, network: ActorCritic) -> None:
+        super().__init__(name="learner_state")
+        self.network = network
+        dtype = network.dtype
+        parameters = network.trainable_variables
+        num_features = network.num_features if eta_is_per_state(config) else None
+        initial_logits = meta_parameters_of(config).initial_logits(num_features)
+        # Every slot exists before a checkpoint is read.
+        self.slots = _slot_variables(inner_optimizer_of(config).initial_slots(parameters))
+        self.x = tf.Variable(initial_logits, dtype=dtype, trainable=False, name="x")
+        self.meta_slots = _slot_variables(meta_optimizer_of(config).initial_slots([self.x]))
+        traced = config.learned if config.meta_gradient_mode == "accumulative_trace" else ()
+        self.trace = [
+            _variables([tf.zeros_like(parameter) for parameter in parameters], f"trace_{name}")
+            for name in traced
+        ]
+        normalised = config.learned and config.meta_advantage_normalization == "ema"
+        self.moments = _variables(tf.zeros([3, 1], dtype)[:, 0] if normalised else [], "moments")
+        self.updates = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.frames = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+
+class Statistics(NamedTuple):
+    """Scalars of one update; losses and entropy are means per agent step (J and J' are sums).
+
+    γ and λ are means over the batch where they differ within it; the meta-gradient and the step of
+    x are then those of the bias. The entries from `meta_loss` on are NaN where nothing (or that
+    parameter) is not learned.
+    """
+
+    inner_loss: float
+    policy_loss: float
+    value_loss: float
+    entropy: float
+    gradient_norm: float
+    clip_coefficient: float
+    rho_clipped_share: float
+    gamma: float
+    lambda_: float
+    applied: float
+    meta_loss: float
+    meta_gradient_norm: float
+    meta_gradient_gamma: float
+    meta_gradient_lambda: float
+    x_step_gamma: float
+    x_step_lambda: float

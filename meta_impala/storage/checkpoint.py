@@ -1,0 +1,377 @@
+"""Checkpoints of a run: saved whole or not at all, verified before anything is restored.
+
+A checkpoint is a folder `frames-N`:
+
+    state.index, state.data-…    written by `tf.train.Checkpoint(learner=state)`, and so readable
+    source.npz                   only with `--deterministic`: where the actors stood
+    manifest.json                what it is of, its counters, size and SHA-256 of each file
+    manifest.sha256              of the manifest
+
+It is written aside, flushed to disk, and then renamed into place, so that a folder of this name is
+complete. One that was damaged later fails its digests, and the one before is taken.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from meta_impala import __version__
+from meta_impala.config import Config
+from meta_impala.environments import Description
+from meta_impala.errors import RunFailed, UserError, one_line, warn
+from meta_impala.learner.state import LearnerState
+from meta_impala.storage import arrays as arrays_lib
+from meta_impala.storage.files import flush, read_bounded
+
+FORMAT = 2  # 1 had no manifest
+_NAME = re.compile(r"frames-(\d+)")
+_ASIDE, _REMOVED = ".saving", ".removing"
+_MANIFEST, _MANIFEST_DIGEST, _SOURCE = "manifest.json", "manifest.sha256", "source.npz"
+_MAX_MANIFEST_BYTES = 2**22
+# Above the bytes of the variables: names, alignment, the graph of objects.
+_MAX_OVERHEAD_BYTES = 2**24
+_EVALUATION_ATTEMPTS = 5
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Damaged(Exception):
+    """A checkpoint is not what was saved; the message says in what."""
+
+
+class Saved(NamedTuple):
+    """A checkpoint that was restored.
+
+    Attributes:
+      path: its folder.
+      progress: what the trainer had saved with it.
+      source: where the actors stood, if that was saved.
+    """
+
+    path: pathlib.Path
+    progress: dict[str, Any]
+    source: dict[str, np.ndarray] | None
+
+
+def identity_of(config: Config, description: Description, state: LearnerState) -> dict[str, Any]:
+    """What a checkpoint is of: it is restored only where all of this is equal."""
+    return {
+        "environment": config.environment,
+        "protocol": config.protocol,
+        "number of actions": description.num_actions,
+        "observation": f"{list(description.observation_shape)} {description.observation_dtype}",
+        "learned of η": config.meta_parameters,
+        **{
+            f"network's {name}": list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(state.network.settings).items()
+        },
+        "variables": [
+            f"{variable.name} {variable.dtype.name} {list(variable.shape)}"
+            for variable in state.variables
+        ],
+    }
+
+
+class Checkpoints:
+    """The checkpoints of one folder, numbered by frames; for the one process that trains."""
+
+    def __init__(
+        self, folder: pathlib.Path, state: LearnerState, keep: int, identity: Mapping[str, Any]
+    ) -> None:
+        """Removes what an earlier process left half-written."""
+        self._folder = folder
+        self._state = state
+        self._keep = keep
+        self._identity = dict(identity)
+        self._newest: pathlib.Path | None = None
+        if folder.is_dir():
+            for leftover in folder.iterdir():
+                if leftover.name.startswith((_ASIDE, _REMOVED)):
+                    shutil.rmtree(leftover, ignore_errors=True)
+
+    @property
+    def newest(self) -> pathlib.Path | None:
+        """The checkpoint restored or saved last."""
+        return self._newest
+
+    def restore_latest(self) -> Saved | None:
+        """Restores everything from the newest checkpoint that is whole.
+
+        Damaged ones that are newer are set aside as `frames-N.damaged`, with a warning.
+
+        Returns:
+          The checkpoint, or None if there is none (the state is then untouched).
+
+        Raises:
+          UserError: if the newest is of another run, or none is whole.
+        """
+        paths = list_checkpoints(self._folder)
+        if not paths:
+            _refuse_old_format(self._folder)
+            return None
+        saved, damaged = _restore_newest(paths, self._state, self._identity)
+        if saved is None:
+            raise _all_damaged(self._folder, damaged)
+        _warn(saved.path, damaged)
+        for path in damaged:
+            _set_aside(path)
+        self._newest = saved.path
+        return saved
+
+    def save(self, progress: Mapping[str, Any], source: Arrays | None = None) -> pathlib.Path:
+        """Saves everything, as number `state.frames`, and removes the oldest.
+
+        Args:
+          progress: what JSON can hold; given back by `restore_latest`.
+          source: where the actors stand.
+
+        Raises:
+          RunFailed: if it cannot be written, or a variable is not finite; the checkpoints before
+            are untouched.
+        """
+        path = self._folder / f"frames-{int(self._state.frames.numpy())}"
+        if path == self._newest and path.is_dir():
+            return path  # nothing was learned since
+        aside = self._folder / f"{_ASIDE}-{os.getpid()}"
+        try:
+            _check_finite(self._state)
+            self._folder.mkdir(exist_ok=True)
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
+            self._write(aside, progress, source)
+            if path.exists():
+                _set_aside(path)
+            os.rename(aside, path)
+            flush(self._folder)
+        except (OSError, tf.errors.OpError, FloatingPointError) as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise RunFailed(f"{path}: cannot be saved ({one_line(error)})") from error
+        self._newest = path
+        for old in list_checkpoints(self._folder)[self._keep :]:
+            _remove(old)
+        return path
+
+    def _write(
+        self, folder: pathlib.Path, progress: Mapping[str, Any], source: Arrays | None
+    ) -> None:
+        tf.train.Checkpoint(learner=self._state).write(str(folder / "state"))
+        if source is not None:
+            arrays_lib.write_arrays(folder / _SOURCE, source)
+        files = {}
+        for path in sorted(folder.iterdir()):
+            files[path.name] = {"bytes": path.stat().st_size, "sha256": _digest(path)}
+        manifest = {
+            "format": FORMAT,
+            "meta_impala": __version__,
+            "identity": self._identity,
+            "progress": dict(progress),
+            "files": files,
+        }
+        content = (json.dumps(manifest, indent=1) + "\n").encode()
+        (folder / _MANIFEST).write_bytes(content)
+        (folder / _MANIFEST_DIGEST).write_bytes(_manifest_digest(content))
+        for path in folder.iterdir():
+            flush(path)
+        flush(folder)
+
+
+def restore_for_evaluation(
+    folder: pathlib.Path, state: LearnerState, identity: Mapping[str, Any]
+) -> pathlib.Path:
+    """Restores the newest checkpoint that is whole, and touches nothing in the folder.
+
+    Training may replace checkpoints meanwhile.
+
+    Returns:
+      The path of the checkpoint.
+
+    Raises:
+      UserError: if there is none, or it is of another run, or none is whole.
+    """
+    for attempt in range(_EVALUATION_ATTEMPTS):
+        paths = list_checkpoints(folder)
+        if not paths:
+            _refuse_old_format(folder)
+            raise UserError(
+                f"{folder}: no checkpoint yet; train first, or wait until the first one is saved"
+            )
+        saved, damaged = _restore_newest(paths, state, identity)
+        # What has gone meanwhile was not damaged but removed by training.
+        damaged = {path: why for path, why in damaged.items() if path.is_dir()}
+        if saved is not None:
+            _warn(saved.path, damaged)
+            return saved.path
+        if list_checkpoints(folder) == paths or attempt == _EVALUATION_ATTEMPTS - 1:
+            break
+    raise _all_damaged(folder, damaged)
+
+
+def list_checkpoints(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The checkpoints of a folder, the newest first."""
+    try:
+        found = [(_NAME.fullmatch(path.name), path) for path in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    numbered = [(int(match[1]), path) for match, path in found if match and path.is_dir()]
+    return [path for _, path in sorted(numbered, reverse=True)]
+
+
+def verify(path: pathlib.Path) -> dict[str, Any]:
+    """The manifest of a checkpoint whose files are as they were saved.
+
+    Raises:
+      Damaged: if one is missing or differs.
+      UserError: if it is of a format that this version does not know.
+    """
+    try:
+        content = read_bounded(path / _MANIFEST, _MAX_MANIFEST_BYTES)
+        if read_bounded(path / _MANIFEST_DIGEST, 100) != _manifest_digest(content):
+            raise Damaged(f"{_MANIFEST} does not match its digest")
+        manifest = json.loads(content)
+        if not isinstance(manifest["progress"], dict):
+            raise Damaged(f"{_MANIFEST} is not a manifest")
+        if manifest["format"] != FORMAT:
+            raise UserError(
+                f"{path}: a checkpoint of format {manifest['format']} (meta_impala "
+                f"{manifest['meta_impala']}); this version reads format {FORMAT}"
+            )
+        for name, entry in manifest["files"].items():
+            if pathlib.PurePath(name).name != name:
+                raise Damaged(f"{name} is no name of a file")
+            size = (path / name).stat().st_size
+            if size != entry["bytes"]:
+                raise Damaged(f"{name} has {size} bytes, not {entry['bytes']}")
+            if _digest(path / name) != entry["sha256"]:
+                raise Damaged(f"{name} does not match its digest")
+    except FileNotFoundError as error:
+        raise Damaged(f"{pathlib.Path(str(error.filename)).name} is missing") from error
+    except OSError as error:
+        raise Damaged(f"it cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Damaged(f"{_MANIFEST} is not a manifest") from error
+    return manifest
+
+
+def _restore_newest(
+    paths: list[pathlib.Path], state: LearnerState, identity: Mapping[str, Any]
+) -> tuple[Saved | None, dict[pathlib.Path, str]]:
+    """Tries one after the other; returns the first that is whole, and why not those before."""
+    damaged: dict[pathlib.Path, str] = {}
+    for path in paths:
+        try:
+            return _restore(path, state, identity), damaged
+        except Damaged as error:
+            damaged[path] = str(error)
+    return None, damaged
+
+
+def _restore(path: pathlib.Path, state: LearnerState, identity: Mapping[str, Any]) -> Saved:
+    """Restores one checkpoint, or raises Damaged or UserError and leaves the state as it was."""
+    manifest = verify(path)
+    _check_identity(path, manifest.get("identity"), identity)
+    expected_bytes = sum(variable.numpy().nbytes for variable in state.variables)
+    actual_bytes = sum(
+        entry["bytes"] for name, entry in manifest["files"].items() if name != _SOURCE
+    )
+    if actual_bytes > 2 * expected_bytes + _MAX_OVERHEAD_BYTES:
+        raise Damaged(f"it has {actual_bytes} bytes for {expected_bytes} bytes of variables")
+    before = [variable.numpy() for variable in state.variables]
+    try:
+        status = tf.train.Checkpoint(learner=state).read(str(path / "state"))
+        status.assert_consumed()
+        source = None
+        if _SOURCE in manifest["files"]:
+            source = arrays_lib.read_arrays(path / _SOURCE)
+        _check_finite(state)
+    except (
+        AssertionError, LookupError, ValueError, TypeError, OSError, ArithmeticError,
+        tf.errors.OpError,
+    ) as error:  # fmt: skip
+        for variable, value in zip(state.variables, before, strict=True):
+            variable.assign(value)
+        # Or a page of "unrestored values" follows when the interpreter exits.
+        tf.get_logger().setLevel("ERROR")
+        raise Damaged(one_line(error)) from error
+    return Saved(path, manifest["progress"], source)
+
+
+def _check_identity(path: pathlib.Path, there: Any, here: Mapping[str, Any]) -> None:
+    """Raises UserError that spells out the first differences, if there are any."""
+    if not isinstance(there, dict):
+        raise Damaged(f"{_MANIFEST} is not a manifest")
+    names = [name for name in here if name != "variables" and there.get(name) != here[name]]
+    differences = [f"{name} {there.get(name)} (here {here[name]})" for name in names]
+    if not differences and there.get("variables") != here["variables"]:
+        # A list that differs in length differs in what one of the two has not.
+        mine, theirs = set(here["variables"]), set(map(str, there.get("variables") or []))
+        differences = [
+            f"variables {'; '.join(sorted(theirs - mine)[:3]) or 'missing'} "
+            f"(here {'; '.join(sorted(mine - theirs)[:3]) or 'missing'})"
+        ]
+    if differences:
+        raise UserError(f"{path}: is of another run or version: {', '.join(differences)}")
+
+
+def _check_finite(state: LearnerState) -> None:
+    for variable in state.variables:
+        if variable.dtype.is_floating and not np.isfinite(variable.numpy()).all():
+            raise FloatingPointError(f"{variable.name} is not finite")
+
+
+def _manifest_digest(content: bytes) -> bytes:
+    return f"{hashlib.sha256(content).hexdigest()}\n".encode()
+
+
+def _digest(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove(path: pathlib.Path) -> None:
+    """Removes a checkpoint; killed half-way, nothing is left that looks like one."""
+    removed = path.with_name(f"{_REMOVED}-{path.name}")
+    try:
+        os.rename(path, removed)
+    except OSError:
+        return  # room is not worth a run
+    shutil.rmtree(removed, ignore_errors=True)
+
+
+def _set_aside(path: pathlib.Path) -> None:
+    target, number = path.with_name(f"{path.name}.damaged"), 1
+    while target.exists():
+        number += 1
+        target = path.with_name(f"{path.name}.damaged-{number}")
+    os.rename(path, target)
+
+
+def _warn(taken: pathlib.Path, damaged: Mapping[pathlib.Path, str]) -> None:
+    for path, why in damaged.items():
+        warn(
+            f"warning: checkpoint {path.name} is damaged ({why}); taking {taken.name}, the one "
+            "before"
+        )
+
+
+def _all_damaged(folder: pathlib.Path, damaged: Mapping[pathlib.Path, str]) -> UserError:
+    details = "; ".join(f"{path.name}: {why}" for path, why in damaged.items())
+    return UserError(f"{folder}: every checkpoint is damaged ({details})")
+
+
+def _refuse_old_format(folder: pathlib.Path) -> None:
+    if any(folder.glob("frames-*.index")):
+        raise UserError(
+            f"{folder}: holds checkpoints of format 1, from an earlier version of meta_impala; "
+            f"this version reads format {FORMAT}"
+        )

@@ -1,0 +1,1 @@
+"""The operating-system process: signals, watchdog, processors, TensorFlow's set-up."""

@@ -1,0 +1,73 @@
+"""Memory: whether the settings of a run can fit into this machine at all.
+
+The check is a lower bound: what passes may still not fit, but what is refused would have been
+killed by the system, without a word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Iterator
+
+import psutil
+
+from meta_impala.config import Config
+from meta_impala.environments import Description
+from meta_impala.errors import RunFailed, UserError, one_line
+
+_FLOAT = 4
+# θ, θ', the optimiser's slot before and after, and the gradient.
+_COPIES_OF_PARAMETERS = 5
+
+
+def needed_bytes(config: Config, description: Description) -> dict[str, int]:
+    """The least that a resolved config needs, by the flags that it is needed for."""
+    size = math.prod(description.observation_shape)
+    row = size * description.observation_dtype.itemsize
+    rows = config.unroll_length + 1
+    waiting = config.queue_capacity * config.block_size
+    if config.actors == "threads" or config.ray_address in ("", "local"):
+        waiting += config.num_actors * config.envs_per_actor
+    widths = [size, *config.mlp_widths] if config.network == "mlp" else []
+    parameters = sum(a * b for a, b in itertools.pairwise(widths))
+    if config.core == "lstm":
+        parameters += 4 * config.core_size * (config.core_size + (widths or [1])[-1])
+    return {
+        # τ and τ' as they came, and τ as the network's input.
+        f"--batch_size={config.batch_size} --unroll_length={config.unroll_length}": (
+            config.batch_size * rows * (2 * row + size * _FLOAT)
+        ),
+        f"--num_actors={config.num_actors} --envs_per_actor={config.envs_per_actor} "
+        f"--queue_capacity={config.queue_capacity}": waiting * rows * row,
+        f"--mlp_sizes={config.mlp_sizes} --core_size={config.core_size}": (
+            _COPIES_OF_PARAMETERS * parameters * _FLOAT
+        ),
+    }
+
+
+def check(config: Config, description: Description) -> None:
+    """Raises UserError if a resolved config needs more than the machine has."""
+    needed = needed_bytes(config, description)
+    total, has = sum(needed.values()), psutil.virtual_memory().total
+    if total > has:
+        flags = max(needed, key=lambda name: needed[name])
+        raise UserError(
+            f"{flags}: the settings need at least {total / 2**30:,.1f} GiB of memory; must be at "
+            f"most the {has / 2**30:,.1f} GiB of this machine"
+        )
+
+
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """Too little memory is said in one line."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        raise RunFailed(
+            f"not enough memory ({one_line(error)}); "
+            "a smaller --batch_size, --unroll_length, --envs_per_actor or network needs less"
+        ) from error

@@ -1,0 +1,299 @@
+"""Metrics of a run: one table, written to `metrics.csv` and to TensorBoard, and a progress line."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import csv
+import errno
+import io
+import math
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import psutil
+import tensorflow as tf
+from tensorboard.compat.proto import event_pb2
+
+from meta_impala.actors.trajectory import Episode
+from meta_impala.errors import one_line, warn
+from meta_impala.learner.state import Statistics
+from meta_impala.storage.files import write_atomically, writing
+from meta_impala.storage.run_folder import read_metrics
+
+COLUMNS = (
+    "frames",
+    "updates",
+    "seconds",
+    "frames_per_second",
+    "episodes",
+    "episode_return",
+    "episode_frames",
+    "gamma",
+    "lambda",
+    "meta_gradient_norm",
+    "meta_gradient_gamma",
+    "meta_gradient_lambda",
+    "x_step_gamma",
+    "x_step_lambda",
+    "meta_loss",
+    "inner_loss",
+    "policy_loss",
+    "value_loss",
+    "entropy",
+    "gradient_norm",
+    "clip_coefficient",
+    "rho_clipped_share",
+    "policy_lag",
+    "learning_rate",
+    "queue_fill",
+    "bad_updates",
+    "actor_restarts",
+    "rss_mib",
+)
+
+# What two deterministic runs may differ in: times, memory and queue fill.
+NOT_REPRODUCIBLE = ("seconds", "frames_per_second", "queue_fill", "rss_mib")
+
+EPISODES_AVERAGED = 100
+
+Row = Mapping[str, float]
+
+
+class MetricsWriter:
+    """Appends rows to `metrics.csv` and the TensorBoard log; continues what it finds.
+
+    Attributes:
+      also: is given every row too.
+    """
+
+    def __init__(self, csv_path: pathlib.Path, tensorboard: pathlib.Path, frames: int) -> None:
+        """Args:
+        csv_path: of `metrics.csv`; rows after `frames` are cut from it.
+        tensorboard: folder of the event files.
+        frames: that the run continues from, 0 for a new one.
+
+        Raises:
+          RunFailed: here and in every method, if a file cannot be written.
+        """
+        self.also: Callable[[Row], None] = lambda row: None
+        self._path = csv_path
+        _set_aside_what_is_no_table(csv_path)
+        kept = [row for row in read_metrics(csv_path) if int(row["frames"]) <= frames]
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n", restval="")
+        writer.writeheader()
+        writer.writerows({name: row.get(name, "") for name in COLUMNS} for row in kept)
+        with writing(csv_path):
+            write_atomically(csv_path, buffer.getvalue())
+            # Unbuffered: a row is one call to the kernel.
+            self._file = open(csv_path, "ab", buffering=0)  # noqa: SIM115
+        with writing(tensorboard), _tensorflow_errors():
+            _mark_start(tensorboard, frames)
+            self._tensorboard = tf.summary.create_file_writer(str(tensorboard))
+
+    def write(self, row: Row) -> None:
+        """Writes one row; a value that is NaN becomes an empty cell."""
+        cells = {}
+        for name in COLUMNS:
+            value = row[name]
+            is_whole = isinstance(value, int)
+            cells[name] = str(value) if is_whole else "" if math.isnan(value) else f"{value:.8g}"
+        buffer = io.StringIO()
+        csv.DictWriter(buffer, COLUMNS, lineterminator="\n").writerow(cells)
+        with writing(self._path):
+            self._append(buffer.getvalue().encode())
+        with (
+            writing(self._path.parent / "tensorboard"),
+            _tensorflow_errors(),
+            # NumPy's numbers: TensorFlow keeps every Python number that it was ever given, which
+            # was 34 KB a row.
+            self._tensorboard.as_default(step=tf.constant(np.int64(row["frames"]))),
+        ):
+            for name in COLUMNS:
+                if name != "frames" and not math.isnan(row[name]):
+                    tf.summary.scalar(name, np.float32(row[name]))
+            self._tensorboard.flush()
+        self.also(row)
+
+    def _append(self, line: bytes) -> None:
+        """Appends a whole line, or nothing: a disk that fills up takes a part of it."""
+        end = self._file.tell()
+        if self._file.write(line) != len(line):
+            self._file.truncate(end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def sync(self) -> None:
+        """Makes the rows outlive a power cut."""
+        with writing(self._path):
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Closes both; what cannot be written any more was reported before."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        with contextlib.suppress(OSError), _tensorflow_errors():
+            self._tensorboard.close()
+
+
+def _mark_start(folder: pathlib.Path, frames: int) -> None:
+    """Tells TensorBoard that what earlier event files have after `frames` was lost.
+
+    It takes that from the second mark on: the first is the run's own start.
+    """
+    log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    events = [
+        event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"),
+        event_pb2.Event(wall_time=time.time(), step=frames + 1, session_log=log),
+    ]
+    # Files are read in the order of their names: after the older ones, before that of this start.
+    folder.mkdir(exist_ok=True)
+    path = folder / f"events.out.tfevents.{int(time.time())}.-start.{os.getpid()}"
+    with tf.io.TFRecordWriter(str(path)) as file:
+        for event in events:
+            file.write(event.SerializeToString())
+
+
+def _set_aside_what_is_no_table(path: pathlib.Path) -> None:
+    """A file without a header we know is kept under another name, not cut to nothing."""
+    with writing(path), contextlib.suppress(FileNotFoundError):
+        with open(path, "rb") as file:
+            header = file.readline(2**16)
+        if header and b"frames" not in header.rstrip(b"\n").split(b","):
+            aside = path.with_name(f"{path.name}.damaged")
+            os.replace(path, aside)
+            warn(f"warning: {path}: is no table of metrics; kept as {aside.name}")
+
+
+@contextlib.contextmanager
+def _tensorflow_errors() -> Iterator[None]:
+    """Errors of TensorFlow in writing a file, as the OSError that they are."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise OSError(one_line(error)) from error
+
+
+class MetricsWindow:
+    """Collects what happens between two rows, and makes a row of it.
+
+    Statistics of updates are means over the window, without those that were not applied;
+    `episode_return` and `episode_frames` are means over the last 100 games (empty before the first
+    has ended). All of it goes into checkpoints, so that a continued run writes the rows that it
+    would have written without the stop.
+    """
+
+    def __init__(self, frames: int, saved: Mapping[str, Any] | None = None) -> None:
+        """Args:
+        frames: that the run continues from.
+        saved: what `state` returned then.
+        """
+        saved = saved or {}
+        self._start = self._window_start = time.monotonic()
+        self._window_frames = frames
+        self._process = psutil.Process()
+        self._seconds_before = float(saved.get("seconds", 0.0))
+        self._returns = collections.deque[float](saved.get("returns", ()), EPISODES_AVERAGED)
+        self._lengths = collections.deque[int](saved.get("lengths", ()), EPISODES_AVERAGED)
+        self._episodes = int(saved.get("episodes", 0))
+        self._bad_updates = int(saved.get("bad_updates", 0))
+        # Of the open window; sums, so that memory does not grow with --log_frames.
+        self._updates = int(saved.get("updates", 0))
+        self._applied = int(saved.get("applied", 0))
+        self._lags = float(saved.get("lags", 0.0))
+        self._fills = float(saved.get("fills", 0.0))
+        self._sums = {name: saved.get("sums", {}).get(name, 0.0) for name in Statistics._fields}
+        self._last = {
+            name: saved.get("last", {}).get(name, math.nan) for name in Statistics._fields
+        }
+
+    @property
+    def episode_return(self) -> float:
+        """Mean raw return of the last 100 games, NaN before the first."""
+        return sum(self._returns) / len(self._returns) if self._returns else math.nan
+
+    def state(self) -> dict[str, Any]:
+        """What JSON can hold, to continue from."""
+        return {
+            "seconds": self._seconds_before + time.monotonic() - self._start,
+            "returns": list(self._returns),
+            "lengths": list(self._lengths),
+            "episodes": self._episodes,
+            "bad_updates": self._bad_updates,
+            "updates": self._updates,
+            "applied": self._applied,
+            "lags": self._lags,
+            "fills": self._fills,
+            "sums": self._sums,
+            "last": self._last,
+        }
+
+    def add(
+        self,
+        statistics: Statistics,
+        episodes: Iterable[Episode],
+        policy_lag: float,
+        queue_fill: float,
+        *,
+        applied: bool = True,
+    ) -> None:
+        """Adds one learner update; one that was not applied adds nothing to the statistics."""
+        self._updates += 1
+        self._lags += policy_lag
+        self._fills += queue_fill
+        if applied:
+            self._applied += 1
+            self._last = statistics._asdict()
+            for name, value in self._last.items():
+                self._sums[name] += value
+        else:
+            self._bad_updates += 1
+        for episode in episodes:
+            self._episodes += 1
+            self._returns.append(episode.episode_return)
+            self._lengths.append(episode.frames)
+
+    def row(
+        self, frames: int, updates: int, learning_rate: float, actor_restarts: int
+    ) -> dict[str, float]:
+        """The row of everything added since the last one; starts a new window."""
+        now = time.monotonic()
+        elapsed = max(now - self._window_start, 1e-9)
+        row: dict[str, float] = {
+            name: value / self._applied if self._applied else math.nan
+            for name, value in self._sums.items()
+        }
+        # η is reported as it stands at the row, not as a mean of the window.
+        row["gamma"] = self._last["gamma"]
+        row["lambda"] = self._last["lambda_"]
+        del row["lambda_"]
+        row.update(
+            frames=frames,
+            updates=updates,
+            seconds=self._seconds_before + now - self._start,
+            frames_per_second=(frames - self._window_frames) / elapsed,
+            episodes=self._episodes,
+            episode_return=self.episode_return,
+            episode_frames=(sum(self._lengths) / len(self._lengths) if self._lengths else math.nan),
+            policy_lag=self._lags / self._updates,
+            queue_fill=self._fills / self._updates,
+            learning_rate=learning_rate,
+            bad_updates=self._bad_updates,
+            actor_restarts=actor_restarts,
+            rss_mib=self._process.memory_info().rss / 2**20,
+        )
+        self._window_start, self._window_frames = now, frames
+        self._updates = self._applied = 0
+        self._lags = self._fills = 0.0
+        self._sums = dict.fromkeys(self._sums, 0.0)
+        return row
+
+
+def hours(seconds: float) -> str:
+    """Hours, minutes and seconds; also more than a day's."""
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"

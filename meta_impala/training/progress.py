@@ -1,0 +1,60 @@
+"""The line on the terminal that says how far a run is."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import time
+
+import tqdm
+
+from meta_impala.training.metrics import Row, hours
+
+
+class Progress:
+    """What the user watches: a bar on a terminal, a plain line now and then elsewhere."""
+
+    SECONDS_BETWEEN_LINES = 30.0
+
+    def __init__(self, total_frames: int, frames: int) -> None:
+        self._is_terminal = sys.stderr.isatty()
+        self._last_line = -math.inf
+        self._bar = tqdm.tqdm(
+            total=total_frames,
+            initial=frames,
+            unit="frames",
+            unit_scale=True,
+            dynamic_ncols=True,
+            disable=not self._is_terminal,
+        )
+
+    def update(self, row: Row, total_frames: int, *, last: bool = False) -> None:
+        """Shows a row: frames, speed, return, γ, λ and the time left."""
+        with contextlib.suppress(OSError):  # the terminal may be gone; the run goes on
+            self._show(row, total_frames, last)
+
+    def _show(self, row: Row, total_frames: int, last: bool) -> None:
+        returned = row["episode_return"]
+        text = "–" if math.isnan(returned) else f"{returned:.2f}"
+        eta = f"γ {row['gamma']:.4f} λ {row['lambda']:.4f}"
+        if self._is_terminal:
+            self._bar.set_postfix_str(f"return {text} {eta}", refresh=False)
+            self._bar.update(row["frames"] - self._bar.n)
+            return
+        now = time.monotonic()
+        if not last and now - self._last_line < self.SECONDS_BETWEEN_LINES:
+            return
+        self._last_line = now
+        speed = row["frames_per_second"]
+        left = hours(max(0.0, total_frames - row["frames"]) / max(speed, 1e-9))
+        print(
+            f"{row['frames']:>11,} frames  {speed:>7,.0f} frames/s  return {text}  {eta}  "
+            f"{left} left",
+            flush=True,
+        )
+
+    def close(self) -> None:
+        """Ends the bar."""
+        with contextlib.suppress(OSError):
+            self._bar.close()

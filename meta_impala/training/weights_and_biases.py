@@ -1,0 +1,92 @@
+"""The rows of `metrics.csv` to Weights & Biases too (`--wandb_project`; extra `wandb`).
+
+The package's own environment variables hold, `WANDB_MODE=offline` for example. What goes wrong
+there is said once and never ends a run. A run that is continued goes on with the same record.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from meta_impala import config as config_lib
+from meta_impala.config import Config
+from meta_impala.errors import UserError, warn
+from meta_impala.storage.files import write_atomically
+from meta_impala.storage.run_folder import RunFolder
+
+
+def check(config: Config) -> None:
+    """Checks that what was asked for is there.
+
+    Raises:
+      UserError: if the package is not installed.
+    """
+    if config.wandb_project and importlib.util.find_spec("wandb") is None:
+        raise UserError(
+            f"--wandb_project={config.wandb_project}: needs wandb, which is missing: pip install "
+            "'meta_impala[wandb]'"
+        )
+
+
+class WeightsAndBiases:
+    """A record of a run at Weights & Biases."""
+
+    def __init__(self, config: Config, folder: RunFolder) -> None:
+        """Begins the record, or continues the one of this folder; its files are in `wandb/`."""
+        self._run: Any = None
+        try:
+            import wandb
+
+            self._run = wandb.init(
+                project=config.wandb_project,
+                name=folder.path.name,
+                id=_record_id(folder),
+                resume="allow",
+                dir=str(folder.path),
+                config=json.loads(config_lib.to_json(config)),
+                settings=wandb.Settings(
+                    console="off", silent=True, save_code=False, disable_git=True
+                ),
+            )
+            self._run.define_metric("*", step_metric="frames")
+        except Exception as error:  # noqa: BLE001 - network, account, disk: none of it is the run's
+            self._give_up(error)
+
+    def log(self, row: Mapping[str, float]) -> None:
+        """Sends a row of metrics; values that are NaN are left out."""
+        if self._run is None:
+            return
+        try:
+            self._run.log({name: value for name, value in row.items() if not math.isnan(value)})
+        except Exception as error:  # noqa: BLE001
+            self._give_up(error)
+
+    def close(self) -> None:
+        """Ends the record."""
+        run, self._run = self._run, None
+        if run is not None:
+            try:
+                run.finish()
+            except Exception as error:  # noqa: BLE001
+                self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self._run = None
+        reason = " ".join(str(error).split())
+        warn(f"warning: Weights & Biases: {reason}; the run goes on without it")
+
+
+def _record_id(folder: RunFolder) -> str:
+    """The name of the folder's record; made at the first start."""
+    path = folder.path / "wandb" / "record_id"
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, uuid.uuid4().hex + "\n")
+        return path.read_text(encoding="utf-8").strip()

@@ -1,0 +1,163 @@
+"""Samples of the meta-gradient on real batches (equivalence: they are the learner's own)."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from meta_impala.actors.trajectory import Unroll
+from meta_impala.agent.builders import make_network
+from meta_impala.algorithm.attribution import TIMED_PLACES
+from meta_impala.algorithm.objectives import PLACES, RATIOS
+from meta_impala.analysis.meta_gradient import attribution_report as meta_gradient_report
+from meta_impala.analysis.meta_gradient import samples as sampling
+from meta_impala.config import Config, resolve
+from meta_impala.environments import registry
+from meta_impala.learner.learner import Learner
+
+RATE = 0.01
+CELLS = {
+    "returns": {},
+    "per state, every path, lstm": {
+        "meta_parameter_scope": "state", "meta_gradient_paths": "importance_weights",
+        "core": "lstm", "core_size": 5,
+    },
+    "held out": {"meta_data": "held_out", "meta_batch_size": 2},
+}  # fmt: skip
+
+
+def _learner(**settings):
+    defaults = {
+        "environment": "Catch", "network": "mlp", "mlp_sizes": "8", "batch_size": 4,
+        "envs_per_actor": 4, "num_actors": 1, "meta_batch_size": 4, "unroll_length": 5,
+        "learning_rate": RATE, "learning_rate_schedule": "constant",
+    }  # fmt: skip
+    config = resolve(Config(**(defaults | settings)))
+    description = registry.describe(config.environment, config.protocol)
+    return Learner(config, description, make_network(config, description)), description
+
+
+def _state(learner):
+    values = tf.nest.map_structure(lambda variable: variable.numpy(), list(learner.state.variables))
+    return values
+
+
+@pytest.fixture
+def eager():
+    """Without graphs, whose building is most of the time of a test this small."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_the_parts_are_those_of_the_update_that_the_learner_makes(name, monkeypatch, eager):
+    learner, description = _learner(**CELLS[name])
+    config, calls = learner.config, []
+    make = sampling._judged_update
+
+    def recorded(*arguments):
+        judged_update = make(*arguments)
+
+        def judged(batch, judges):
+            calls.append((batch, judges, judged_update(batch, judges)))
+            return calls[-1][-1]
+
+        return judged
+
+    monkeypatch.setattr(sampling, "_judged_update", recorded)
+    before = _state(learner)
+    samples = list(sampling.samples(learner, description, RATE, batches=1, warmup=1, seed=3))
+    for one, other in zip(before, _state(learner), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+    sample, learned = samples[0], len(config.learned)
+    assert sample.by_place.shape == (len(PLACES), learned)
+    assert sample.by_time.shape == (len(TIMED_PLACES), config.unroll_length, learned)
+    np.testing.assert_allclose(
+        sample.by_time.sum(axis=1), sample.by_place[:2], rtol=1e-3, atol=1e-6
+    )
+    if config.meta_gradient_paths == "returns":
+        np.testing.assert_array_equal(sample.by_place[2:], np.zeros([3, learned]))
+    else:
+        assert np.all(sample.by_place[PLACES.index(RATIOS)] != 0)
+    training = sampling.judge_of_training(config)
+    assert np.any(sample.meta_gradients[training] != 0)
+    np.testing.assert_array_equal(sample.by_place.sum(axis=0), sample.meta_gradients[training])
+    result = meta_gradient_report.report(config, samples)
+    assert "## How independent" in meta_gradient_report.text(config, "a run", RATE, result)
+
+    # The first batch, put to the learner itself.
+    if config.meta_data == "held_out":
+        assert calls[0][0].rewards.shape == calls[0][1].rewards.shape == (6, 2)
+        return
+    batch, judges, found = next(
+        call for call in calls if np.array_equal(call[2].by_place, sample.by_place)
+    )
+    tensors = (Unroll(*map(tf.constant, unroll)) for unroll in (batch, judges))
+    statistics, _ = learner.update(*tensors, updates=0, frames=0)
+    for index, of_name in enumerate(config.learned):
+        expected = getattr(statistics, f"meta_gradient_{of_name}")
+        np.testing.assert_allclose(
+            found.meta_gradient[index], expected, rtol=1e-3, atol=1e-5 * abs(expected) + 1e-9
+        )
+    assert found.meta_loss == pytest.approx(statistics.meta_loss, rel=1e-4)
+    assert found.gradient_norm == pytest.approx(statistics.gradient_norm, rel=1e-4)
+    eta = (statistics.gamma, statistics.lambda_)
+    assert (found.gamma, found.lambda_) == pytest.approx(eta, rel=1e-6)
+
+
+def test_who_judges(monkeypatch):
+    """τ' of each name is what its name says: which unroll, of which group, which games."""
+    learner, description = _learner(meta_batch_size=3, unroll_length=9)
+    seen = []
+
+    def recorded(*_):
+        def judged(batch, judges):
+            seen.append((batch, judges))
+            zeros = np.zeros(2)
+            direction = np.array([1.0, len(seen)])
+            return sampling._Judged(zeros[None], zeros[None, None], 0.0, direction, 1.0, 1.0, 0, 0)
+
+        return judged
+
+    monkeypatch.setattr(sampling, "_judged_update", recorded)
+    list(sampling.samples(learner, description, RATE, batches=25, warmup=2, seed=3))
+    assert len(seen) == 4 * 25
+    for number in range(25):
+        (batch, itself), (_, following), (_, later), (_, others) = seen[4 * number : 4 * number + 4]
+        games = learner.column_order(number)[:3]
+        np.testing.assert_array_equal(itself.observations, batch.observations[:, games])
+        # The next unroll begins where τ ends, other games do not.
+        np.testing.assert_array_equal(following.observations[0], itself.observations[-1])
+        np.testing.assert_array_equal(following.rewards[0], itself.rewards[-1])
+        if number + sampling.LATER_BY < 25:
+            then = seen[4 * (number + sampling.LATER_BY)][0]
+            np.testing.assert_array_equal(later.observations, then.observations[:, games])
+        assert np.any(others.observations != following.observations)
+
+
+@pytest.mark.parametrize(
+    ("settings", "share", "judge"),
+    [
+        ({"num_actors": 1}, 1.0, sampling.NEXT),
+        ({"num_actors": 2}, 0.0, sampling.OTHERS),
+        ({"num_actors": 2, "batch_size": 8}, 1.0, sampling.NEXT),
+        ({"num_actors": 3, "batch_size": 8}, 0.5, sampling.NEXT),
+        ({"num_actors": 8}, 0.0, sampling.OTHERS),
+        ({"num_actors": 1, "meta_data": "swap"}, 1.0, sampling.NEXT),
+        ({"num_actors": 1, "meta_data": "held_out"}, 0.0, sampling.HELD_OUT),
+    ],
+)
+def test_which_judge_stands_for_training(settings, share, judge):
+    defaults = {"batch_size": 4, "envs_per_actor": 4, "meta_batch_size": 3}
+    config = resolve(Config(**(defaults | settings)))
+    assert sampling.share_of_same_games(config) == share
+    assert sampling.judge_of_training(config) == judge
+
+
+def test_cosine():
+    one = np.array([3.0, 4.0], np.float32)
+    assert sampling.cosine(one, np.array([4.0, 3.0])) == pytest.approx(0.96)
+    assert sampling.cosine(one, -2 * one) == pytest.approx(-1.0)
+    assert sampling.cosine(one[:1], -one[1:]) == -1.0
+    assert np.isnan(sampling.cosine(one, 0 * one))

@@ -1,0 +1,134 @@
+"""The benchmark: windows that hold whole pieces of work (ground truth); the command, its file."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from meta_impala.benchmarks import throughput as benchmark
+from meta_impala.benchmarks.throughput import Effort
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def test_a_window_holds_whole_pieces_of_work():
+    """A piece of 100 steps every 30 ms; windows of 40 ms would hold one and a third."""
+    steps, stop = [0], threading.Event()
+
+    def work():
+        while not stop.wait(0.03):
+            steps[0] += 100
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    samples = list(benchmark._sample(lambda: steps[0], Effort(5, 0.04, 0.0)))
+    stop.set()
+    thread.join()
+    assert len(samples) == 6
+    for before, after in zip(samples, samples[1:], strict=False):
+        pieces = (after.agent_steps - before.agent_steps) / 100
+        assert pieces >= 2 and pieces == int(pieces)
+        # Both ends lie just after a piece.
+        assert (after.wall - before.wall) / pieces == pytest.approx(0.03, rel=0.8)
+
+
+def test_the_cost_is_of_the_median_window():
+    samples = [
+        benchmark._Sample(steps, wall, cpu)
+        for steps, wall, cpu in [(0, 0, 0), (100, 1, 1), (200, 3, 1.5), (500, 4, 7.5)]
+    ]
+    cost = benchmark._cost(samples, 4, {"found": True})
+    assert cost.frames_per_second == 4 * 100  # of 100, 50 and 300 steps a second
+    assert cost.cpu_ms_per_agent_step == pytest.approx(10.0)  # of 10, 5 and 20
+    assert cost.peak_rss_mib > 100 and cost.details == {"found": True}
+
+
+def test_a_measurement_counts_what_was_done():
+    def work():
+        time.sleep(0.01)
+        return 7
+
+    samples = benchmark._measure(work, Effort(2, 0.05, 0.0))
+    assert len(samples) == 3
+    for before, after in zip(samples, samples[1:], strict=False):
+        assert after.wall - before.wall >= 0.05
+        assert 7 <= after.agent_steps - before.agent_steps <= 7 * 6
+
+
+def _run(*arguments):
+    return subprocess.run(
+        [sys.executable, "tools/benchmark.py", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+
+
+_CATCH = ("--environment=Catch", "--network=mlp", "--batch_size=4", "--envs_per_actor=4",
+          "--unroll_length=5", "--meta_batch_size=2", "--quick")  # fmt: skip
+
+
+def test_the_command_writes_what_it_prints(tmp_path):
+    rows = ["learner_plain", "learner_nested_tapes"]
+    arguments = [f"--rows={','.join(rows)}", f"--json={tmp_path / 'b.json'}"]
+    # Operations that TensorFlow finds to be quick here would be left out of the profile.
+    result = _run(*_CATCH, *arguments, "--profile", "--mlp_sizes=512,512")
+    assert result.returncode == 0, result.stderr
+    document = json.loads((tmp_path / "b.json").read_text("utf-8"))
+    assert [row["name"] for row in document["rows"]] == rows
+    costs = [row["cpu_ms_per_agent_step"] for row in document["rows"]]
+    assert all(cost > 0 for cost in costs)
+    assert all(row["frames_per_second"] > 0 for row in document["rows"])
+    assert all(row["peak_rss_mib"] > 100 for row in document["rows"])
+    ratio = document["ratios"]["learner_nested_tapes_over_plain"]
+    assert ratio == pytest.approx(costs[1] / costs[0])
+    for row in document["rows"]:
+        assert f"{row['cpu_ms_per_agent_step']:.3f}" in result.stdout
+        # The profile is of the update: it has its matrix products, and costs no more than it.
+        spent = row["details"]["operations_ms"]
+        assert sum(ms for kind, ms in spent.items() if kind.endswith("MatMul")) > 0
+        assert 0 < sum(spent.values()) < 5 * 20 * row["cpu_ms_per_agent_step"]
+        assert f"{row['name']}, ms of an update by operation: {next(iter(spent))}" in result.stdout
+    assert f"{ratio:.3f}" in result.stdout
+    assert document["machine"]["processor"] and document["machine"]["load"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--rows=learners"], "--rows=learners"),
+        (["--vary=num_actors"], "--vary=num_actors"),
+        (["--vary=nonsense=1"], "--vary=nonsense=1"),
+        (["--vary=num_actors=1,x"], "num_actors"),
+        (["--vary=batch_size=32,7"], "--meta_batch_size=8"),
+        (["--micro_batches=4"], "row learner_nested_tapes (--rows chooses): --meta_gradient_mode"),
+        (["--actors=ray"], "--actors=ray: must be threads"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, named):
+    result = _run(*arguments)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert named in result.stderr
+
+
+@pytest.mark.slow
+def test_every_row_and_where_the_time_goes():
+    result = _run(*_CATCH)
+    assert result.returncode == 0, result.stderr
+    for words in ("environment_inference", "program_meta, learner: update", "the ceiling",
+                  "program_meta, actors: environment", "share_of_ceiling"):  # fmt: skip
+        assert words in result.stdout
+
+
+@pytest.mark.slow
+def test_a_setting_is_varied():
+    result = _run(*_CATCH, "--rows=program_meta", "--vary=num_actors=1,3")
+    assert result.returncode == 0, result.stderr
+    assert "program_meta num_actors=1" in result.stdout
+    assert "program_meta num_actors=3" in result.stdout

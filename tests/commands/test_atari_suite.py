@@ -1,0 +1,160 @@
+"""The suite command: it survives its own kill and ends in the report (command, fault)."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from support.command_helpers import run_tool
+
+ROOT = pathlib.Path(__file__).parents[2]
+SUITE = """
+title = "Tiny"
+question = "Does it work?"
+games = ["Catch"]
+seeds = [1]
+preset = "catch.flags"
+settings = { total_frames = 40_000, mlp_sizes = "8", log_frames = 400 }
+evaluation = { episodes = 4 }
+variants = [{ name = "meta", label = "the agent" }]
+"""
+
+
+def _command(*arguments):
+    return [sys.executable, "tools/atari_suite.py", *arguments]
+
+
+def _run(*arguments):
+    return run_tool("atari_suite", *arguments)
+
+
+@pytest.fixture
+def suite(tmp_path):
+    path = tmp_path / "suite.toml"
+    path.write_text(SUITE)
+    return str(path), f"--out={tmp_path / 'out'}"
+
+
+def _wait(condition, what):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"not within two minutes: {what}")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a child hears of its parent's death on Linux")
+def test_it_survives_its_own_kill_and_ends_in_the_report(suite, tmp_path):
+    pytest.importorskip("matplotlib")
+    folder = tmp_path / "out/runs/meta/Catch/seed_1"
+
+    def status():
+        try:
+            return json.loads((folder / "status.json").read_text())
+        except (OSError, ValueError):
+            return {}
+
+    # Endless, until it is killed.
+    process = subprocess.Popen(
+        _command(*suite, "--set=total_frames=2000000000"),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait(lambda: status().get("frames", 0) > 1000, "the training is going on")
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    trainer = status()["pid"]
+    _wait(lambda: not psutil.pid_exists(trainer), "the trainer has saved and stopped too")
+    assert status()["state"] == "stopped"
+    reached = status()["frames"]
+
+    end = f"--set=total_frames={reached + 4000}"
+    dry = _run(*suite, "--dry_run", end)
+    assert dry.returncode == 0, dry.stderr
+    assert f"meta.Catch.seed_1: unfinished, {reached:,} of {reached + 4000:,} frames" in dry.stdout
+    assert "4,000 of" in dry.stdout and "frames/s, measured" in dry.stdout
+
+    done = _run(*suite, end)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = [line.split() for line in done.stdout.splitlines()]
+    begun = [line for line in told if line and line[0] in ("training", "evaluating")]
+    assert begun == [["training", "meta.Catch.seed_1"], ["evaluating", "meta.Catch.seed_1"]]
+    assert "the agent" in done.stdout and "report written to" in done.stdout
+    log = (tmp_path / "out/logs/meta.Catch.seed_1.log").read_text()
+    assert f"continuing {folder} from {reached:,} frames" in log
+    changed = _run(*suite, end, "--set=entropy_cost=0.5")
+    assert changed.returncode == 2 and changed.stderr.count("\n") == 1
+    assert "--entropy_cost=0.5 (the run has 0.01); use another --out" in changed.stderr
+    shown = _run(*suite, end, "--set=entropy_cost=0.5", "--report_only")
+    assert shown.returncode == 0, shown.stderr
+    assert "meta.Catch.seed_1 was trained with other settings: --entropy_cost=0.5" in shown.stdout
+    report = (tmp_path / "out/report/report.md").read_text()
+    assert report.startswith("# Tiny\n\nDoes it work?\n") and "the agent" in report
+    assert (tmp_path / "out/report/curves.png").exists()
+
+
+def test_mistakes_are_one_line(suite, tmp_path):
+    path, out = suite
+    for arguments, message in [
+        ([path], "--out: must be given"),
+        ([out, str(tmp_path / "none.toml")], "cannot be read"),
+        ([out, path, "--games=Pnog"], "did you mean Pong?"),
+        ([out, path, "--set=gamma"], "--set=gamma: must be name=value"),
+        ([out, "tools/suites/catch.toml", "--set=gamma=0.98"], "variant impala_0.9 is defined by"),
+        ([out, path, "--episodes=0"], "--episodes=0: must be at least 1"),
+        ([out, path, "--seeds=1,1"], "seed 1: must be given only once"),
+        ([out, path, "--seeds=\u00b2"], "must be whole numbers from 0"),
+    ]:
+        done = _run(*arguments)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+        assert message in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_line_cuts_a_suite_to_size(tmp_path):
+    done = _run(
+        "tools/suites/gamma_grid.toml",
+        f"--out={tmp_path}",
+        "--dry_run",
+        "--games=Pong",
+        "--seeds=5",
+        "--preset=laptop.flags",
+        "--set=total_frames=45000000",
+        "--episodes=10",
+        "--frames_per_second=5000",
+        "--parallel=2",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "meta_gamma_lambda_0.995.Pong.seed_5: not begun, 0 of 45,000,000" in done.stdout
+    assert "7 runs (1 games × 1 seeds × 7 variants): 7 not begun" in done.stdout
+    # 7 · 45M frames at 2 · 5,000 a second: 8.75 hours.
+    assert "about 8.8 hours at 5,000 frames/s, assumed" in done.stdout
+    assert "then 70 games of evaluation" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_baseline_that_nobody_knows_is_refused_before_the_training(tmp_path):
+    path = tmp_path / "suite.toml"
+    path.write_text('baseline = "impala_deep_noop_20m"\n' + SUITE)
+    done = _run(str(path), f"--out={tmp_path / 'out'}")
+    assert done.returncode == 2
+    assert "did you mean impala_deep_noop_200m?" in done.stderr
+    path.write_text('baseline = "apex_human_start"\n' + SUITE)
+    done = _run(str(path), f"--out={tmp_path / 'out'}")
+    assert done.returncode == 2
+    assert "must be a variant's name or a published column with no-op" in done.stderr
+
+
+def test_nothing_to_report_yet(suite, tmp_path):
+    done = _run(*suite, "--report_only")
+    assert (done.returncode, done.stdout) == (0, "nothing to report yet: no run was evaluated\n")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,303 @@
+"""The trainer as a process that is damaged from outside (fault): stopped, hung, doubled, given
+hostile files, left by its terminal. The long forms are `tools/torture.py`."""
+
+import csv
+import json
+import os
+import pathlib
+import pty
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+
+import pytest
+from support.command_helpers import TINY
+
+from meta_impala import config as config_lib
+from meta_impala.analysis import results
+from meta_impala.errors import UserError
+from meta_impala.evaluation import starts as game_starts
+from meta_impala.storage import agent_file
+from meta_impala.storage.folder_lock import is_locked
+from meta_impala.storage.run_folder import RunFolder
+
+ROOT = pathlib.Path(__file__).parents[2]
+TIMEOUT = 300.0
+
+
+def rows(logdir: pathlib.Path) -> list[dict[str, str]]:
+    path = logdir / "metrics.csv"
+    return list(csv.DictReader(path.open(encoding="utf-8"))) if path.exists() else []
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, "it did not get going"
+        time.sleep(0.05)
+
+
+def status(logdir: pathlib.Path) -> dict:
+    return json.loads((logdir / "status.json").read_text("utf-8"))
+
+
+def train(*flags: str) -> list[str]:
+    return [sys.executable, "-m", "meta_impala.train", *flags]
+
+
+def test_doubled_suspended_and_left_by_its_terminal(tmp_path):
+    """One run: a second trainer is refused, SIGSTOP for longer than the watchdog waits changes
+    nothing, and when the terminal is closed it saves and ends as on request."""
+    flags = (*TINY, f"--logdir={tmp_path}", "--total_frames=1000000000", "--stall_timeout=4")
+    child, terminal = pty.fork()  # the child's controlling terminal
+    if child == 0:
+        os.chdir(ROOT)
+        os.execv(sys.executable, train(*flags))
+    try:
+        wait_for(lambda: len(rows(tmp_path)) > 2)
+
+        before = (tmp_path / "config.json").read_bytes()
+        second = subprocess.run(
+            train(*flags, "--seed=2", "--override"), cwd=ROOT, capture_output=True, text=True
+        )
+        assert second.returncode == 2
+        assert f"another trainer (process {child}) is at work" in second.stderr
+        assert second.stderr.count("\n") == 1
+        assert (tmp_path / "config.json").read_bytes() == before
+        assert is_locked(tmp_path)
+
+        os.kill(child, signal.SIGSTOP)
+        time.sleep(6.0)
+        count = len(rows(tmp_path))
+        os.kill(child, signal.SIGCONT)
+        wait_for(lambda: len(rows(tmp_path)) > count + 2)
+        assert status(tmp_path)["state"] == "running"
+
+        started = time.monotonic()
+        os.close(terminal)
+        wait_for(lambda: os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT))
+        _, code = os.waitpid(child, 0)
+        assert time.monotonic() - started < 10
+    finally:
+        if os.path.exists(f"/proc/{child}"):
+            os.kill(child, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(code) == 0
+    assert status(tmp_path)["state"] == "stopped"
+    assert (tmp_path / "checkpoints" / status(tmp_path)["checkpoint"]).is_dir()
+    assert not (tmp_path / "stacks.txt").exists()
+    frames = [int(row["frames"]) for row in rows(tmp_path)]
+    assert frames == list(range(400, 400 * len(frames) + 1, 400))
+    assert not is_locked(tmp_path)
+
+
+# The emulator waits for ever for an action that does not exist. That is a real hang: in C++, and
+# outside of Python's reach.
+_HANG = """
+import sys
+import numpy as np
+from meta_impala import command, train
+from meta_impala.environments import registry
+from meta_impala.system import watchdog
+
+make, made = registry.make, []
+
+def make_one_that_hangs(*arguments, **named):
+    environment = make(*arguments, **named)
+    made.append(environment)
+    if len(made) == 3:  # the first was made to describe it
+        advance = environment._advance
+        steps = iter(range(10**9))
+        def hang(actions):
+            return advance(actions + (1000 if next(steps) == 30 else 0))
+        environment._advance = hang
+    return environment
+
+registry.make = make_one_that_hangs
+watchdog.GRACE_SECONDS = 3.0 if "--deterministic" in sys.argv else 60.0
+train.define_flags()
+import_tensorflow()
+from meta_impala.training import trainer
+trainer._LEARNER_EXTRA_SECONDS = 0.0
+command.run(train.main)
+"""
+
+
+@pytest.mark.parametrize(
+    "deterministic", ["--nodeterministic", pytest.param("--deterministic", marks=pytest.mark.slow)]
+)
+def test_an_emulator_that_hangs(tmp_path, deterministic):
+    flags = [
+        f"--logdir={tmp_path}",
+        "--environment=Pong",
+        "--network=mlp",
+        "--mlp_sizes=8",
+        "--unroll_length=10",
+        "--batch_size=2",
+        "--meta_batch_size=2",
+        "--envs_per_actor=1",
+        "--stall_timeout=8",
+        deterministic,
+    ]
+    result = subprocess.run(
+        [sys.executable, "-c", _HANG, *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    assert result.returncode == 1, result.stderr
+    who = "actor-1" if deterministic == "--nodeterministic" else "the learner"
+    error = f"no step for 8 s (--stall_timeout) from {who}"
+    assert f"error: {error}" in result.stderr.splitlines()[-1]
+    assert status(tmp_path)["state"] == "failed"
+    assert status(tmp_path)["reason"].startswith(error)
+    stacks = (tmp_path / "stacks.txt").read_text("utf-8")
+    assert "in hang\n" in stacks and "AtariVectorEnv" not in error
+    if deterministic == "--nodeterministic":
+        assert (tmp_path / "checkpoints" / status(tmp_path)["checkpoint"]).is_dir()
+        assert "the same command continues from there" in result.stderr
+
+
+_INSTALL = (
+    "import ctypes, os, signal, sys, threading, time;"
+    "from meta_impala.system.signals import StopRequest;"
+    "stop = StopRequest(); stop.install();"
+)
+
+
+def test_a_second_interrupt_ends_a_main_thread_that_is_stuck_in_c():
+    code = _INSTALL + (
+        "library = ctypes.CDLL(None); mutex = ctypes.create_string_buffer(256);"
+        "interrupt = lambda: [(time.sleep(0.5), os.kill(os.getpid(), signal.SIGINT)) "
+        "for _ in range(2)];"
+        "threading.Thread(target=interrupt, daemon=True).start();"
+        "library.pthread_mutex_lock(mutex); library.pthread_mutex_lock(mutex)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 130
+    assert result.stderr == "\nsecond interrupt: exiting without saving\n"
+
+
+def test_nohup_keeps_its_promise():
+    code = _INSTALL + (
+        "os.kill(os.getpid(), signal.SIGHUP); time.sleep(0.2); print(stop.is_set());"
+        "os.kill(os.getpid(), signal.SIGTERM); print(stop.is_set())"
+    )
+    result = subprocess.run(
+        ["nohup", sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert result.stdout == "False\nTrue\n"
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["hostile", "runs.hostile.below", "runs.hostile", "runs.hostile.nothere", "link.hostile"],
+)
+def test_a_config_cannot_bring_its_own_code(tmp_path, monkeypatch, module):
+    (tmp_path / "link").symlink_to(tmp_path / "runs")
+    logdir = tmp_path / "runs" / "hostile"
+    (logdir / "below").mkdir(parents=True)
+    for path in (logdir / "__init__.py", logdir / "hostile.py", logdir / "below" / "__init__.py"):
+        path.write_text("raise SystemExit('code of the run folder was executed')")
+    values = json.loads(config_lib.to_json(config_lib.resolve(config_lib.Config())))
+    values["environment"] = f"{module}:Game-v0"
+    (logdir / "config.json").write_text(json.dumps(values))
+    (logdir / "checkpoints" / "frames-1").mkdir(parents=True)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(logdir), *sys.path])
+    with pytest.raises(UserError, match="names code that lies in the run folder"):
+        RunFolder(logdir).load_config()
+    # A comparison imports the environment of a run too.
+    values |= {"seed": 1}
+    (logdir / "config.json").write_text(json.dumps(values))
+    (logdir / "evaluation.json").write_text("{}")
+    (line,) = results.read([RunFolder(logdir)]).missing
+    assert "names code that lies in the run folder" in line
+    # A module elsewhere is the user's own.
+    values["environment"] = "json:Game-v0"
+    (logdir / "config.json").write_text(json.dumps(values))
+    assert RunFolder(logdir).load_config().environment == "json:Game-v0"
+
+
+def test_files_of_unbounded_size_are_not_read(tmp_path):
+    with open(tmp_path / "config.json", "wb") as file:
+        file.truncate(10**12)  # sparse
+    with pytest.raises(UserError, match="more than 1048576 bytes"):
+        RunFolder(tmp_path).load_config()
+    os.replace(tmp_path / "config.json", tmp_path / "status.json")
+    assert RunFolder(tmp_path).read_status() == {}
+
+
+def test_hostile_starts_and_agents(tmp_path):
+    path = tmp_path / "file"
+
+    def refusal(read) -> str:
+        with pytest.raises(UserError) as caught:
+            read()
+        assert str(path) in str(caught.value)
+        return str(caught.value)
+
+    def starts() -> str:
+        return refusal(
+            lambda: game_starts.read_starts(
+                path, environment="ALE/Pong-v5", protocol="impala", num_actions=6
+            )
+        )
+
+    head = {"format": game_starts.FORMAT, "environment": "ALE/Pong-v5", "protocol": "impala"}
+    for start, message in (
+        ({"seed": float("inf"), "actions": [], "observation": ""}, "damaged start"),
+        ({"seed": -1, "actions": [], "observation": ""}, "has the seed -1"),
+        ({"seed": 10**30, "actions": [], "observation": ""}, "has the seed 1000"),
+        ({"seed": 1, "actions": [10**9], "observation": ""}, "has an action outside 0 to 5"),
+        ({"seed": 1, "actions": 3, "observation": ""}, "damaged start"),
+        ([], "damaged start"),
+    ):
+        path.write_text(json.dumps({**head, "starts": [start]}))
+        assert message in starts()
+    with open(path, "wb") as file:
+        file.truncate(10**12)  # sparse
+    assert "bytes" in starts()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("about.npy", b"small")
+        archive.infolist()[0].file_size = 2**31 + 1  # says the file's directory
+    assert "would unpack to" in refusal(lambda: agent_file.read(path))
+    path.write_bytes(b"\x80\x04\x95cposix\nsystem")
+    assert "no exported agent" in refusal(lambda: agent_file.read(path))
+
+
+def test_torture_in_short():
+    result = subprocess.run(
+        [sys.executable, "tools/torture.py", "kills", "--count=2", "--seed=2"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "HELD: 2 kills" in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("torture", "flags"),
+    [
+        ("games", ["--games=Breakout"]),
+        ("soak", ["--minutes=3", "--warm_up_minutes=2"]),
+        ("kills", ["--count=10"]),
+    ],
+)
+def test_torture(torture, flags):
+    result = subprocess.run(
+        [sys.executable, "tools/torture.py", torture, *flags],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=580,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr

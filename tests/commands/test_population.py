@@ -1,0 +1,205 @@
+"""Population based training: what is refused (command); a population of two on Catch from its start
+to the comparison, stopped on the way; a member's folder while its checkpoints are replaced (fault).
+"""
+
+import csv
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from absl import flags
+
+from meta_impala import command, population
+from meta_impala.config.flags import define_config_flags
+from meta_impala.errors import UserError
+from meta_impala.experiments import suite as suite_file
+from meta_impala.experiments.suite import Stage
+from meta_impala.storage.run_folder import RunFolder
+
+ROOT = pathlib.Path(__file__).parents[2]
+SUITE = """
+title = "A title"
+games = ["Catch"]
+seeds = [5]
+settings = { total_frames = 8000, meta_parameters = "none" }
+variants = [
+  { name = "plain" },
+  { name = "many", label = "two", population = { size = 2, gamma = "0.9,0.99" } },
+]
+"""
+
+
+@pytest.fixture
+def suite_path(tmp_path):
+    path = tmp_path / "suite.toml"
+    path.write_text(SUITE)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--population_size=1"], "--population_size=1: must be in [2, 1000]"),
+        (["--population_gamma=0.9,1"], "--population_gamma=0.9,1: must be LOW,HIGH"),
+        (["--population_learning_rate=0.1"], "--population_learning_rate=0.1: must be LOW,HIGH"),
+        (["--meta_parameters=gamma"], "--meta_parameters=gamma: must be none"),
+        (["--population_interval=1"], "--population_interval=1: must be at least a batch"),
+        (["--total_frames=900"], "--total_frames="),
+        (["--population_cpus=0"], "--population_cpus=0.0: must be above 0"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path, monkeypatch, arguments, message):
+    pytest.importorskip("pyarrow")
+    values = flags.FlagValues()
+    monkeypatch.setattr(flags, "FLAGS", values)
+    monkeypatch.setattr(population, "FLAGS", values)
+    define_config_flags(values)
+    before = flags.DEFINE_string, flags.DEFINE_integer, flags.DEFINE_float
+    for name, define in zip(("DEFINE_string", "DEFINE_integer", "DEFINE_float"), before,
+                            strict=True):  # fmt: skip
+        monkeypatch.setattr(
+            flags, name, lambda *args, define=define: define(*args, flag_values=values)
+        )
+    monkeypatch.setattr(command, "define_config_flags", lambda: None)
+    population.define_flags()
+    values(["population", f"--logdir={tmp_path}/run", "--environment=Catch", *arguments])
+    with pytest.raises(UserError) as caught:
+        population.main()
+    assert str(caught.value).startswith(message)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_suite_may_have_a_population(suite_path):
+    suite = suite_file.read(suite_path)
+    plain, many = suite_file.expand(suite, suite_path, suite_path.parent / "out")
+    assert (plain.module, many.module) == ("meta_impala.train", "meta_impala.population")
+    assert {"--population_size=2", "--population_gamma=0.9,0.99"} <= set(many.arguments)
+    # Its frames are those of all members, what is evaluated is one of them.
+    evaluation = {"episodes": 4, "seed": 1, "num_envs": 4}
+    many.folder.prepare()
+    many.folder.save_config(many.config)
+    many.folder.write_status("finished", 8000, frames_of_best=4000)
+    assert suite_file.stage_of(many, evaluation) is Stage.TRAINED
+    found = {"frames_trained": 4000, "episodes": 4, "starts": "noop", "eta_is_from": "checkpoint"}
+    many.folder.evaluation_path.write_text(json.dumps(found))
+    assert suite_file.stage_of(many, evaluation) is Stage.DONE
+
+    suite_path.write_text(SUITE.replace("size = 2, ", ""))
+    with pytest.raises(UserError, match="variant many: population = .*must have size"):
+        suite_file.read(suite_path)
+    suite_path.write_text(SUITE.replace("size = 2", "size = 2, depth = 3"))
+    with pytest.raises(UserError, match="variant many: population = .*may have interval"):
+        suite_file.read(suite_path)
+
+
+@pytest.mark.slow
+def test_a_population_on_catch_stopped_and_continued(tmp_path):
+    logdir = tmp_path / "run"
+    arguments = [
+        sys.executable, "-m", "meta_impala.population", f"--logdir={logdir}",
+        f"--flagfile={ROOT}/meta_impala/presets/catch.flags", "--total_frames=8000",
+        "--population_size=2", "--population_interval=2000", "--log_frames=1000",
+    ]  # fmt: skip
+
+    def rows():
+        return [
+            json.loads(line)
+            for path in sorted(logdir.glob("members/member_*/history.jsonl"))
+            for line in path.read_text().splitlines()
+        ]
+
+    output = tmp_path / "output.txt"
+    with open(output, "w") as file:
+        process = subprocess.Popen(arguments, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 400
+        while len(rows()) < 2:
+            assert process.poll() is None and time.monotonic() < deadline, output.read_text()
+            time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 1
+    finally:
+        process.kill()
+    assert "Traceback" not in output.read_text()
+    assert "the same command continues it" in output.read_text()
+    assert not (logdir / "status.json").exists()
+
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with open(logdir / "population.csv") as file:
+        table = list(csv.DictReader(file))
+    assert [(row["member"], row["frames"]) for row in table] == [
+        (member, frames) for frames in ("2000", "4000") for member in ("member_00", "member_01")
+    ]
+    names = ("learning_rate", "entropy_cost", "gamma", "lambda")
+    settings = [[float(row[name]) for name in names] for row in table]
+    # One of the two went on as it was, the other took its settings and changed some.
+    kept = [settings[2 + i] == settings[i] for i in range(2)]
+    assert sorted(kept) == [False, True]
+    about = json.loads((logdir / "population.json").read_text())
+    for name, (low, high) in about["ranges"].items():
+        assert all(low - 1e-9 <= float(row[name]) <= high + 1e-9 for row in table)
+    assert (about["frames"], about["frames_of_best"]) == (8000, 4000)
+    best = float(next(r for r in table[2:] if r["member"] == about["best"])["episode_return"])
+    assert best == max(float(row["episode_return"]) for row in table[2:])
+    again = subprocess.run(arguments, capture_output=True, text=True, timeout=100)
+    assert again.returncode == 0 and "is finished" in again.stdout
+
+    # It is evaluated as any run, and compared at the frames of all.
+    evaluated = subprocess.run(
+        [sys.executable, "-m", "meta_impala.evaluate", f"--logdir={logdir}", "--episodes=4"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert evaluated.returncode == 0, evaluated.stderr
+    from meta_impala.analysis import results
+
+    (result,) = results.read([RunFolder(logdir)]).found
+    assert (result.variant, result.frames) == ("population of 2", 8000)
+    assert any("best of 2 members" in caveat for caveat in result.caveats)
+
+
+@pytest.mark.slow
+def test_a_member_killed_while_it_takes_a_checkpoint_goes_on(tmp_path):
+    pytest.importorskip("ray.tune")
+    from meta_impala.experiments import pbt as population_lib
+
+    folder = RunFolder(tmp_path / "member_03")
+
+    def checkpoint(parent, text):
+        path = parent / "frames-40"
+        path.mkdir(parents=True)
+        (path / "state").write_text(text)
+        return path.parent
+
+    checkpoint(folder.checkpoints, "mine")
+    given = checkpoint(tmp_path / "given", "another's")
+    member = population_lib.Member.__new__(population_lib.Member)
+    member._folder = folder
+    rename, calls = os.rename, []
+    for allowed in range(4):  # killed before the renaming number `allowed`
+
+        def dying(source, target, allowed=allowed):
+            calls.append(target)
+            if len(calls) > allowed:
+                raise KeyboardInterrupt
+            rename(source, target)
+
+        calls.clear()
+        os.rename = dying
+        try:
+            member.load_checkpoint(str(given))
+        except KeyboardInterrupt:
+            pass
+        finally:
+            os.rename = rename
+        population_lib._finish_replacing(folder)
+        text = (folder.checkpoints / "frames-40" / "state").read_text()
+        assert text == ("mine" if allowed == 0 else "another's")
+        assert [p.name for p in folder.path.iterdir() if p.name.startswith("checkpoints")] == [
+            "checkpoints"
+        ]

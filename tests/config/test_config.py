@@ -1,0 +1,326 @@
+"""Command: every mistake in the settings is one line that names flag, value and what is allowed."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from meta_impala import config as config_lib
+from meta_impala.config import (
+    Config,
+    from_json,
+    merge_for_resume,
+    resolve,
+    resolve_frames,
+    resolve_network,
+    to_json,
+)
+from meta_impala.errors import UserError
+from meta_impala.system.processors import processors
+
+
+def _refusal(**settings) -> str:
+    with pytest.raises(UserError) as caught:
+        resolve(Config(**settings))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+TWO_LEARNERS = {"learner_addresses": "10.0.0.1:2222,[::1]:2222"}
+
+
+def test_defaults_are_those_of_the_papers():
+    config = resolve(Config())
+    assert (config.unroll_length, config.batch_size, config.meta_batch_size) == (20, 32, 8)
+    assert (config.learning_rate, config.learning_rate_schedule) == (6e-4, "linear")
+    assert (config.rmsprop_decay, config.rmsprop_epsilon) == (0.99, 0.01)
+    assert (config.baseline_cost, config.entropy_cost, config.max_gradient_norm) == (0.5, 0.01, 40)
+    assert (config.reference_gamma, config.reference_lambda) == (0.995, 1.0)
+    assert config.total_frames == 200_000_000
+
+
+@pytest.mark.parametrize(
+    ("learned", "start", "width"),
+    [("none", 1.0, 0), ("gamma", 1.0, 16), ("lambda", 0.99, 16), ("gamma,lambda", 0.99, 16)],
+)
+def test_lambda_and_embedding_follow_from_what_is_learned(learned, start, width):
+    config = resolve(Config(meta_parameters=learned))
+    assert config.lambda_ == start
+    assert config.eta_embedding_size == width
+    assert config.gamma == 0.99
+
+
+@pytest.mark.parametrize(
+    ("settings", "flag", "allowed"),
+    [
+        ({"gamma": float("nan")}, "--gamma=nan", "[0.0, 1.0]"),
+        ({"gamma": 1.5}, "--gamma=1.5", "[0.0, 1.0]"),
+        ({"reference_lambda": -0.1}, "--reference_lambda=-0.1", "[0.0, 1.0]"),
+        ({"gamma": 1.0}, "--gamma=1.0", "open range (0, 1)"),
+        ({"gamma": 0.0}, "--gamma=0.0", "open range (0, 1)"),
+        ({"lambda_": 1.0}, "--lambda=1.0", "open range (0, 1)"),
+        ({"unroll_length": 0}, "--unroll_length=0", "[1, 10000]"),
+        ({"learning_rate": 0.0}, "--learning_rate=0.0", "above 0.0"),
+        ({"learning_rate": float("inf")}, "--learning_rate=inf", "finite"),
+        ({"meta_batch_size": 0}, "--meta_batch_size=0", "[1, 32]"),
+        ({"meta_batch_size": 33}, "--meta_batch_size=33", "[1, 32]"),
+        ({"envs_per_actor": 12}, "--envs_per_actor=12", "divide --batch_size=32"),
+        ({"network": "depe"}, "--network=depe", "did you mean deep?"),
+        ({"protocol": "machdo"}, "--protocol=machdo", "did you mean machado?"),
+        ({"meta_parameters": "lambda,gamma"}, "--meta_parameters=lambda,gamma", "gamma,lambda"),
+        ({"mlp_sizes": "64,x"}, "--mlp_sizes=64,x", "comma-separated"),
+        ({"learner_device": "tpu"}, "--learner_device=tpu", "auto, cpu, gpu"),
+        ({"num_actors": 0}, "--num_actors=0", "[1, 65536]"),
+        ({"num_actors": 1025}, "--num_actors=1025", "at most 1024 with --actors=threads"),
+        ({"actors": "rey"}, "--actors=rey", "did you mean ray?"),
+        ({"ray_address": "auto"}, "--ray_address=auto", "or --actors=ray"),
+        ({"actors": "ray", "deterministic": True}, "--deterministic=True", "with --actors=ray"),
+        ({"actors": "ray", "ray_address": "ray://h:1"}, "--ray_address=ray://h:1", "HOST:PORT"),
+        ({"actors": "ray", "ray_address": "10.0.0.1"}, "--ray_address=10.0.0.1", "HOST:PORT"),
+        ({"actors": "ray", "ray_address": "h:65536"}, "--ray_address=h:65536", "HOST:PORT"),
+        ({"actors": "ray", "ray_address": "h:0"}, "--ray_address=h:0", "HOST:PORT"),
+        ({"actors": "ray", "unrolls_in_flight": 0}, "--unrolls_in_flight=0", "[1, 64]"),
+        ({"learner_addresses": "a:1,b"}, "--learner_addresses=a:1,b", "host:port"),
+        ({"learner_addresses": "a:1,b:65536"}, "--learner_addresses=", "host:port"),
+        ({"learner_addresses": "a:1,a:1"}, "--learner_addresses=a:1,a:1", "of its own"),
+        ({"learner_index": 1}, "--learner_index=1", "below the number of --learner_addresses, 1"),
+        (TWO_LEARNERS | {"learner_index": 2}, "--learner_index=2", "--learner_addresses, 2"),
+        (TWO_LEARNERS | {"batch_size": 33}, "--batch_size=33", "multiple of the number of"),
+        (TWO_LEARNERS | {"meta_batch_size": 7}, "--meta_batch_size=7", "multiple of the number"),
+        (TWO_LEARNERS | {"envs_per_actor": 12}, "--envs_per_actor=12", "the number of learners"),
+        (
+            TWO_LEARNERS | {"meta_gradient_mode": "nested_tapes"},
+            "--meta_gradient_mode=nested_tapes",
+            "must be reverse_over_forward",
+        ),
+        (
+            TWO_LEARNERS | {"trace_decay": 0.5},
+            "--meta_gradient_mode=accumulative_trace",
+            "without --trace_decay",
+        ),
+        (
+            TWO_LEARNERS | {"meta_advantage_normalization": "ema"},
+            "--meta_advantage_normalization",
+            "must be none",
+        ),
+        (TWO_LEARNERS | {"deterministic": True}, "--deterministic=True", "must be false"),
+        ({"seed": 2**31}, f"--seed={2**31}", str(2**31 - 1)),
+        ({"total_frames": True}, "--total_frames=True", "int"),
+        ({"batch_size": "8"}, "--batch_size='8'", "int"),
+    ],
+)
+def test_refusals_name_flag_value_and_what_is_allowed(settings, flag, allowed):
+    message = _refusal(**settings)
+    assert flag in message
+    assert allowed in message
+
+
+@pytest.mark.parametrize("address", ["", "local", "auto", "10.0.0.1:6379", "[::1]:6379", "head:1"])
+def test_addresses_of_a_ray_cluster(address):
+    config = resolve(Config(actors="ray", ray_address=address, num_actors=10_000))
+    assert config.ray_address == address
+
+
+def test_fixed_values_may_be_exactly_zero_or_one():
+    config = resolve(Config(meta_parameters="lambda", gamma=1.0, meta_batch_size=8))
+    assert config.gamma == 1.0
+    assert resolve(Config(meta_parameters="none", gamma=1.0, lambda_=0.0)).lambda_ == 0.0
+
+
+def test_meta_batch_size_does_not_matter_when_nothing_is_learned():
+    assert resolve(Config(meta_parameters="none", meta_batch_size=0)).meta_batch_size == 0
+
+
+def test_a_run_is_at_least_one_batch():
+    with pytest.raises(UserError, match="at least one batch, 2560 frames"):
+        resolve_frames(Config(total_frames=2559), action_repeat=4)
+    resolve_frames(Config(total_frames=2560), action_repeat=4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "network"),
+    [((4, 84, 84), "shallow"), ((84, 84, 3), "shallow"), ((10, 5), "mlp"), ((4,), "mlp")],
+)
+def test_auto_takes_shallow_for_84_by_84_images(shape, network):
+    assert resolve_network(Config(), shape).network == network
+
+
+@pytest.mark.parametrize("network", ["shallow", "nature", "deep"])
+@pytest.mark.parametrize("shape", [(4,), (7, 7), (3, 7, 7)])
+def test_image_torsos_refuse_what_is_no_image_or_too_small(network, shape):
+    with pytest.raises(UserError, match=f"--network={network}"):
+        resolve_network(Config(network=network), shape)
+
+
+def test_json_round_trip_uses_flag_names():
+    config = resolve(Config(seed=5))
+    text = config_lib.to_json(config)
+    assert json.loads(text)["lambda"] == 0.99
+    assert config_lib.from_json(text, "config.json") == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values.pop("gamma"), "missing keys: gamma"),
+        (lambda values: values.update(gama=1), "unknown keys: gama (did you mean gamma?)"),
+        (lambda values: values.update(gamma="x"), "--gamma='x'"),
+        (lambda values: values.update(gamma=None), "--gamma=None"),
+    ],
+)
+def test_a_damaged_config_names_file_and_key(change, message):
+    values = json.loads(config_lib.to_json(resolve(Config())))
+    change(values)
+    with pytest.raises(UserError) as caught:
+        config_lib.from_json(json.dumps(values), "somewhere/config.json")
+    assert message in str(caught.value)
+    assert "somewhere/config.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "[" * 100_000])
+def test_what_is_not_a_json_object_is_refused(text):
+    with pytest.raises(UserError, match="config.json"):
+        config_lib.from_json(text, "config.json")
+
+
+def test_resume_allows_freely_what_does_not_change_the_run():
+    saved = resolve(Config())
+    changes = {"total_frames": 10**9, "num_actors": 4, "log_frames": 7, "queue_capacity": 9}
+    merged = merge_for_resume(saved, changes, override=False)
+    assert merged == dataclasses.replace(saved, **changes)
+
+
+def test_resume_needs_override_for_hyper_parameters():
+    saved = resolve(Config())
+    with pytest.raises(UserError, match=r"--learning_rate=0.1 \(the run has 0.0006\).*--override"):
+        merge_for_resume(saved, {"learning_rate": 0.1}, override=False)
+    assert merge_for_resume(saved, {"learning_rate": 0.1}, override=True).learning_rate == 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("environment", "ALE/Breakout-v5"),
+        ("protocol", "machado"),
+        ("network", "deep"),
+        ("core", "lstm"),
+        ("eta_embedding_size", 8),
+        ("meta_parameters", "none"),
+    ],
+)
+def test_resume_never_changes_what_the_weights_depend_on(name, value):
+    saved = dataclasses.replace(resolve(Config()), network="shallow")
+    with pytest.raises(UserError, match=f"--{name}={value}.*never changes"):
+        merge_for_resume(saved, {name: value}, override=True)
+
+
+def test_resume_with_network_auto_keeps_the_network_chosen_then():
+    saved = dataclasses.replace(resolve(Config()), network="shallow")
+    assert merge_for_resume(saved, {"network": "auto"}, override=False) == saved
+
+
+def test_several_learners_share_the_batches():
+    config = resolve(Config(**TWO_LEARNERS, learner_index=1))
+    assert config.num_learners == 2
+    assert config.meta_gradient_mode == "reverse_over_forward"
+    share = config.share
+    assert (share.batch_size, share.meta_batch_size, share.block_size) == (16, 4, 16)
+    assert resolve(share) == share == share.share
+    assert resolve(Config()).share == resolve(Config())
+    # One address is one learner, and so is a run that goes on without the others.
+    assert resolve(Config(learner_addresses="a:1")).num_learners == 1
+    assert merge_for_resume(config, {"learner_addresses": "", "learner_index": 0},
+                            override=False).num_learners == 1  # fmt: skip
+
+
+def test_a_further_learner_checks_what_it_needs_to_join():
+    config_lib.check_addresses(Config(**TWO_LEARNERS, learner_index=1))
+    for wrong in ({"learner_index": 2}, {"stall_timeout": 0.0}, {"learner_index": True}):
+        (name,) = wrong
+        with pytest.raises(UserError, match=f"--{name}="):
+            config_lib.check_addresses(Config(**TWO_LEARNERS, **wrong))
+
+
+def test_a_further_learner_takes_the_firsts_settings():
+    first = resolve(Config(**TWO_LEARNERS, batch_size=64, seed=5))
+    join = config_lib.join_learners
+    given = {"learner_index": 1, "env_threads": 7, "batch_size": 64, "lambda": 0.99}
+    assert join(first, given) == dataclasses.replace(first, learner_index=1, env_threads=7)
+    with pytest.raises(UserError, match=r"--learner_index=1.*--seed=6 \(it has 5\)") as caught:
+        join(first, {"learner_index": 1, "seed": 6, "batch_size": 64})
+    assert "batch_size" not in str(caught.value)
+
+
+def test_importing_the_package_and_the_config_does_not_import_tensorflow():
+    code = (
+        "import sys, meta_impala, meta_impala.config, meta_impala.train, meta_impala.evaluate;"
+        "sys.exit('tensorflow' in sys.modules or 'gymnasium' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "expected"), [(32, 32), (8, 32), (64, 32), (48, 24), (12, 36), (37, 37), (1, 32)]
+)
+def test_auto_environments_fit_the_batch(batch_size, expected):
+    config = resolve(Config(batch_size=batch_size, meta_batch_size=1, num_actors=2))
+    assert config.envs_per_actor == expected
+
+
+@pytest.mark.parametrize(("num_actors", "expected"), [(4, 32), (8, 16), (16, 8), (1000, 8)])
+def test_many_actors_have_fewer_environments_each(num_actors, expected):
+    assert resolve(Config(num_actors=num_actors)).envs_per_actor == expected
+    assert resolve(Config(num_actors=num_actors, envs_per_actor=32)).envs_per_actor == 32
+    on_a_cluster = Config(num_actors=num_actors, actors="ray")
+    assert resolve(on_a_cluster).envs_per_actor == 32
+
+
+def test_a_quota_of_processor_time_counts_as_so_many_processors(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    quota = tmp_path / "cpu.max"
+    monkeypatch.setattr(config_lib, "_QUOTA", quota)
+    assert processors() == 64
+    for text, expected in [("max 100000\n", 64), ("200000 100000\n", 2), ("150000 100000", 2),
+                           ("20000 100000", 1), ("9900000 100000", 64), ("x", 64)]:  # fmt: skip
+        quota.write_text(text)
+        assert processors() == expected
+    quota.write_text("max 100000\n")
+    assert resolve(Config()).num_actors == 8
+    assert resolve(Config(actors="ray")).num_actors == 64
+
+
+def test_a_run_that_does_not_fit_into_memory_goes_on_in_parts():
+    saved = resolve(Config())
+    assert saved.meta_gradient_mode == "nested_tapes"
+    wanted = merge_for_resume(saved, {"micro_batches": 4}, override=False)
+    assert (wanted.micro_batches, wanted.meta_gradient_mode) == (4, "reverse_over_forward")
+    back = merge_for_resume(wanted, {"micro_batches": 1}, override=False)
+    assert back == saved
+    chosen = resolve(Config(meta_gradient_mode="reverse_over_forward"))
+    assert merge_for_resume(chosen, {"num_actors": 3}, override=False).meta_gradient_mode == (
+        "reverse_over_forward"
+    )
+    with pytest.raises(UserError, match="--meta_gradient_mode"):
+        merge_for_resume(saved, {"meta_gradient_mode": "reverse_over_forward"}, override=False)
+
+
+def test_auto_actors_are_one_for_each_processor(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(7)))
+    assert resolve(Config()).num_actors == 7
+    assert resolve(Config(num_actors=3)).num_actors == 3
+    saved = from_json(to_json(resolve(Config(num_actors=3))), "config.json")
+    assert merge_for_resume(saved, {}, override=False).num_actors == 3
+    assert merge_for_resume(saved, {"num_actors": None}, override=False).num_actors == 7
+
+
+def test_a_run_older_than_a_setting_has_its_default():
+    values = json.loads(to_json(resolve(Config())))
+    recent = [name for name, field in config_lib.FIELDS.items() if field.metadata["is_recent"]]
+    assert {"actors", "precision"} <= set(recent)
+    for name in recent:
+        del values[name]
+    assert from_json(json.dumps(values), "config.json") == resolve(Config())

@@ -1,0 +1,215 @@
+"""Every flag at its edges, of wrong types, in contradictory pairs (property; and as processes): a
+clear error or a config that runs, never a traceback, never a hang."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from meta_impala import config as config_lib
+from meta_impala.config import FIELDS, Config, field_type
+from meta_impala.config.flags import define_config_flags, given_config_flags
+from meta_impala.errors import UserError
+
+
+def _edges(name: str) -> list[str]:
+    """Text for a flag: its default, its edges and just beyond, its choices."""
+    field = FIELDS[name]
+    kind, _ = field_type(field)
+    texts = [] if field.default is None else [str(field.default)]
+    texts += field.metadata["choices"]
+    for edge in (field.metadata["low"], field.metadata["high"]):
+        if edge is not None:
+            texts += [str(kind(edge)), str(kind(edge) + 1), str(kind(edge) - 1)]
+    if kind is bool:
+        texts += ["true", "false", "maybe"]
+    texts += {
+        "mlp_sizes": ["8", "8,8,8", "8,", "0", "-3", "65536", "65537", "8;8"],
+        "num_actors": ["auto"],
+        "envs_per_actor": ["auto"],
+        "learner_device": ["cpu", "gpu", "gpu:0", "gpu:x", "auto:1", "cpu:99999999999", "gpu:²"],
+        "ray_address": ["auto", "local", "head:6379", "ray://head:10001", ":", "head:²"],
+        "learner_addresses": [
+            "a:1,b:2",
+            "a:1,b:2,c:3",
+            "a:1",
+            "a:1,a:1",
+            "a",
+            ":1",
+            "a:0",
+            ",",
+            "a:65536,b:1",
+            "a:²",
+            "[::1]:80,b:2",
+        ],
+        "environment": ["Catch", "Pong", "pnog", "no_such_module:Env-v0", ":", "json:x"],
+    }.get(name, [])
+    return texts or ["1"]
+
+
+_NO_VALUES = ["", "x", "nan", "inf", "-inf", "-1", "1e3", "2.5", "1" * 400, "0x10", "é\n"]
+
+
+def _assignments():
+    """Up to four flags, each with some text."""
+    one = st.sampled_from(sorted(FIELDS)).flatmap(
+        lambda name: st.tuples(
+            st.just(name),
+            st.one_of(
+                st.sampled_from(_edges(name)),
+                st.sampled_from(_edges(name)),
+                st.sampled_from(_NO_VALUES) | st.text(max_size=5),
+            ),
+        )
+    )
+    return st.lists(one, min_size=1, max_size=4)
+
+
+@pytest.fixture(scope="module")
+def parse():
+    """Parses a command line as a command does, with flags of its own."""
+    before = set(flags.FLAGS)
+    if "batch_size" not in before:
+        define_config_flags()
+    mine = set(flags.FLAGS) - before
+
+    def parse(arguments):
+        for name in FIELDS:
+            flags.FLAGS[name].unparse()
+        flags.FLAGS(["train", *arguments])
+        return given_config_flags()
+
+    yield parse
+    for name in mine:
+        delattr(flags.FLAGS, name)
+
+
+# What `test_flags_give_a_config_or_one_line` came upon.
+CASES = {"good": 0, "refused": 0}
+
+
+@settings(
+    max_examples=1100,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(assignments=_assignments(), shape=st.sampled_from([(4, 84, 84), (10, 5), (4,), (3, 7, 7)]))
+def test_flags_give_a_config_or_one_line(parse, assignments, shape):
+    try:
+        values = parse([f"--{name}={text}" for name, text in assignments])
+    except flags.Error as error:
+        CASES["refused"] += 1
+        assert "--" in str(error) or "flag" in str(error)
+        return
+    try:
+        config = Config(**{FIELDS[name].name: value for name, value in values.items()})
+        config = config_lib.resolve(config)
+        config_lib.resolve_frames(config, 4)
+        config = config_lib.resolve_network(config, shape)
+    except UserError as error:
+        CASES["refused"] += 1
+        assert str(error).startswith("--")
+        assert "\n" not in str(error)
+        return
+    CASES["good"] += 1
+    # What was accepted can be saved, read again, continued, and divides into whole batches.
+    text = config_lib.to_json(config)
+    assert config_lib.from_json(text, "config.json") == config
+    assert config_lib.merge_for_resume(config, {}, override=False) == config
+    assert config.batch_size % config.block_size == 0
+    assert config.envs_per_actor % config.block_size == 0
+    assert all(width >= 1 for width in config.mlp_widths)
+
+
+def test_the_property_saw_both_sides():
+    assert CASES["good"] >= 150
+    assert CASES["refused"] >= 500
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=500, deadline=None, derandomize=True)
+@given(
+    changes=st.dictionaries(st.sampled_from(sorted(FIELDS)), _JSON, max_size=3),
+    dropped=st.sets(st.sampled_from(sorted(FIELDS)), max_size=1),
+    cut=st.integers(0, 4000),
+)
+def test_a_fuzzed_config_gives_a_config_or_one_line(changes, dropped, cut):
+    values = json.loads(config_lib.to_json(config_lib.resolve(Config()))) | changes
+    for name in dropped:
+        del values[name]
+    for text in (json.dumps(values), json.dumps(values)[:cut]):
+        try:
+            config = config_lib.from_json(text, "somewhere/config.json")
+        except UserError as error:
+            assert str(error).startswith("somewhere/config.json: ")
+            assert "\n" not in str(error)
+        else:
+            assert config_lib.resolve(config) == config
+
+
+RUN = ("--environment=Catch", "--total_frames=400", "--log_frames=100")
+SMALL = (*RUN, "--batch_size=4", "--envs_per_actor=4", "--meta_batch_size=2", "--unroll_length=5",
+         "--mlp_sizes=4")  # fmt: skip
+_PROCESSES = [
+    # What runs, at an edge.
+    (0, [*SMALL, "--unroll_length=1", "--batch_size=1", "--envs_per_actor=1",
+         "--meta_batch_size=1", "--num_actors=1", "--queue_capacity=1"]),
+    (0, [*SMALL, "--gamma=0", "--lambda=0", "--meta_parameters=none", "--keep_checkpoints=1",
+         "--checkpoint_frames=1", "--log_frames=1"]),
+    (0, [*SMALL, "--meta_parameters=lambda", "--gamma=1", "--reference_gamma=0",
+         "--reference_lambda=0", "--meta_batch_size=4", "--eta_embedding_size=0"]),
+    (0, [*SMALL, "--seed=2147483647", "--reward_clip=0", "--max_gradient_norm=0",
+         "--entropy_cost=0", "--baseline_cost=0", "--checkpoint_minutes=0"]),
+    (0, [*SMALL, "--envs_per_actor=64", "--num_actors=3", "--deterministic"]),
+    (0, [*SMALL, "--core=lstm", "--core_size=1", "--last_action_and_reward",
+         "--eta_embedding_input=values", "--meta_network_eta=current"]),
+    (0, [*SMALL, "--rmsprop_decay=0", "--rmsprop_epsilon=1e-30", "--rho_clip=1e-30",
+         "--c_clip=1e30", "--pg_rho_clip=1e30", "--learning_rate=1e-30"]),
+    (0, [*SMALL, "--stall_timeout=1e9", "--max_actor_restarts=0", "--max_bad_updates=1",
+         "--learner_device=cpu:0", "--env_threads=256"]),
+    # What does not.
+    (1, [*SMALL, "--learning_rate=1e30", "--max_gradient_norm=0", "--max_bad_updates=3",
+         "--total_frames=100000", "--reward_clip=0", "--rmsprop_epsilon=1e-30"]),
+    (2, [*SMALL, "--learner_device=gpu:99"]),
+    (2, [*SMALL, "--network=shallow"]),
+    (2, [*SMALL, "--batch_size=4294967296"]),
+    (2, [*SMALL, "--mlp_sizes=65536,65536,65536,65536"]),
+    (2, [*SMALL, "--core=lstm", "--core_size=8192", "--mlp_sizes=65536"]),
+    (2, [*SMALL, "--batch_size=65536", "--unroll_length=10000", "--total_frames=1000000000"]),
+    (2, [*SMALL, "--seed=-1"]),
+    (2, [*SMALL, "--envs_per_actor=3"]),
+    (2, [*SMALL, "--total_frames=1"]),
+    (2, [*SMALL, "--meta_parameters=none", "--gamma=1.0000001"]),
+    (2, [*SMALL, "--deterministic=perhaps"]),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("code", "flags"), _PROCESSES)
+def test_processes(tmp_path, code, flags):
+    result = subprocess.run(
+        [sys.executable, "-m", "meta_impala.train", f"--logdir={tmp_path}", *flags],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    if code:
+        assert result.stderr.splitlines()[-1].startswith("error: ")
+    if code == 2:
+        assert result.stderr.count("\n") == 1
+    else:
+        status = json.loads((tmp_path / "status.json").read_text("utf-8"))
+        assert status["state"] == ("failed" if code else "finished")

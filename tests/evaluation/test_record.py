@@ -1,0 +1,103 @@
+"""The games of an interrupted evaluation: kept, and continued under the same definition only."""
+
+import json
+
+import pytest
+
+from meta_impala.environments import registry
+from meta_impala.errors import UserError
+from meta_impala.evaluation import record as evaluation_record
+from meta_impala.evaluation.record import Game, PartialGames
+
+GAMES = [Game(3, 1.5, 8), Game(0, -21.0, 4000)]
+DEFINITION = {"seed": 1, "noops": (1, 30), "rom": None}
+
+
+def _saved(path, definition=DEFINITION):
+    partial = PartialGames(path, definition)
+    for game in GAMES:
+        partial.add(game)
+    partial.save()
+
+
+def test_games_are_found_again_under_an_equal_definition(tmp_path):
+    path = tmp_path / "partial.json"
+    _saved(path)
+    assert PartialGames(path, dict(DEFINITION)).games == sorted(GAMES)
+    assert PartialGames(path, DEFINITION | {"seed": 2}).games == []
+    assert PartialGames(path, DEFINITION | {"rom": {"sha256": "0"}}).games == []
+
+
+def test_another_evaluation_leaves_the_games_of_the_first_alone(tmp_path):
+    result = tmp_path / "evaluation.json"
+    first = evaluation_record.partial_path(result, DEFINITION)
+    second = evaluation_record.partial_path(result, DEFINITION | {"seed": 2})
+    assert first.parent == tmp_path and first != second
+    assert first == evaluation_record.partial_path(result, dict(reversed(DEFINITION.items())))
+    _saved(first)
+    _saved(second, DEFINITION | {"seed": 2})
+    PartialGames(second, DEFINITION | {"seed": 2}).remove()
+    assert PartialGames(first, DEFINITION).games == sorted(GAMES)
+    assert evaluation_record.other_partials(second) == [first]
+    assert evaluation_record.other_partials(first) == []
+    elsewhere = evaluation_record.partial_path(tmp_path / "evaluation_2.json", DEFINITION)
+    assert evaluation_record.other_partials(elsewhere) == []
+    assert evaluation_record.other_partials(None) == []
+
+
+def test_a_damaged_file_is_no_file(tmp_path):
+    path = tmp_path / "partial.json"
+    for text in ("", "{", "[]", "3", json.dumps({"definition": DEFINITION, "games": [[1]]})):
+        path.write_text(text)
+        assert PartialGames(path, DEFINITION).games == []
+
+
+def test_without_games_nothing_is_written_and_the_end_removes_the_file(tmp_path):
+    path = tmp_path / "partial.json"
+    PartialGames(path, DEFINITION).save()
+    assert not path.exists()
+    _saved(path)
+    partial = PartialGames(path, DEFINITION)
+    partial.remove()
+    partial.remove()
+    assert not path.exists()
+    nowhere = PartialGames(None, DEFINITION)
+    nowhere.add(GAMES[0])
+    nowhere.save()
+    nowhere.remove()
+
+
+def test_games_are_saved_now_and_then(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(evaluation_record.time, "monotonic", lambda: clock[0])
+    path = tmp_path / "partial.json"
+    partial = PartialGames(path, DEFINITION)
+    partial.add(GAMES[0])
+    assert not path.exists()
+    clock[0] += 60
+    partial.add(GAMES[1])
+    assert len(json.loads(path.read_text())["games"]) == 2
+
+
+def test_a_folder_that_is_gone_is_one_line(tmp_path):
+    partial = PartialGames(tmp_path / "gone" / "partial.json", DEFINITION)
+    partial.add(GAMES[0])
+    with pytest.raises(UserError, match="cannot be written"):
+        partial.save()
+
+
+def test_the_rom_is_named_and_hashed():
+    rom = evaluation_record.rom(registry.resolve("MsPacman"))
+    assert rom["file"] == "ms_pacman.bin" and len(rom["sha256"]) == 64
+    assert evaluation_record.rom(registry.resolve("Catch")) is None
+
+
+def test_versions_of_everything_that_takes_part():
+    assert set(evaluation_record.versions()) == {
+        "meta_impala",
+        "python",
+        "tensorflow",
+        "numpy",
+        "gymnasium",
+        "ale-py",
+    }

@@ -1,0 +1,308 @@
+"""What a checkpoint survives (fault: bits flipped, files cut and gone, disks full), what it refuses
+(another run, another version, hostile files), and that nothing is ever half-restored."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from support.helpers import make_agent
+
+from meta_impala.errors import RunFailed, UserError
+from meta_impala.storage import arrays as arrays_lib
+from meta_impala.storage import checkpoint as checkpoint_lib
+from meta_impala.storage.checkpoint import Checkpoints, identity_of, list_checkpoints, verify
+
+
+@pytest.fixture(scope="module")
+def agent():
+    return make_agent()
+
+
+@pytest.fixture(scope="module")
+def identity(agent):
+    return identity_of(agent.config, agent.description, agent.learner.state)
+
+
+def fill(state, number: int) -> None:
+    """Makes every variable tell the number."""
+    for variable in state.variables:
+        variable.assign(tf.fill(variable.shape, tf.cast(number, variable.dtype)))
+
+
+def values(state) -> set[float]:
+    return set(np.concatenate([variable.numpy().ravel() for variable in state.variables]).tolist())
+
+
+@pytest.fixture(scope="module")
+def saved(agent, identity, tmp_path_factory):
+    """A folder with checkpoints 1, 2 and 3, whose variables are all 1, 2 and 3."""
+    folder = tmp_path_factory.mktemp("saved") / "checkpoints"
+    checkpoints = Checkpoints(folder, agent.learner.state, 3, identity)
+    for number in (1, 2, 3):
+        fill(agent.learner.state, number)
+        checkpoints.save({"number": number}, {"of the actors": np.arange(number)})
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "checkpoints")
+
+
+def restore(agent, identity, folder):
+    fill(agent.learner.state, 7)
+    return Checkpoints(folder, agent.learner.state, 3, identity).restore_latest()
+
+
+def test_everything_comes_back_and_tensorflow_reads_it_alone(agent, identity, folder):
+    restored = restore(agent, identity, folder)
+    assert (restored.path.name, restored.progress) == ("frames-3", {"number": 3})
+    np.testing.assert_array_equal(restored.source["of the actors"], [0, 1, 2])
+    assert values(agent.learner.state) == {3}
+    fill(agent.learner.state, 7)
+    plain = tf.train.Checkpoint(learner=agent.learner.state)
+    plain.read(str(folder / "frames-2" / "state")).assert_consumed()
+    assert values(agent.learner.state) == {2}
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _empty(path):
+    path.write_bytes(b"")
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+
+
+FILES = (
+    "state.index",
+    "state.data-00000-of-00001",
+    "source.npz",
+    "manifest.json",
+    "manifest.sha256",
+)
+
+
+@pytest.mark.parametrize("damage", [_truncate, _empty, _flip, os.unlink])
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    agent, identity, folder, capsys, name, damage
+):
+    path = folder / "frames-3" / name
+    damage(path)
+    before = path.read_bytes() if path.exists() else None
+    restored = restore(agent, identity, folder)
+    assert restored.path.name == "frames-2"
+    assert values(agent.learner.state) == {2}
+    warning = capsys.readouterr().err
+    assert "frames-3 is damaged" in warning and "taking frames-2" in warning
+    assert name.split(".")[0] in warning
+    # Set aside as it was: it does not stand in the way, and can be looked into.
+    aside = folder / "frames-3.damaged" / name
+    assert (aside.read_bytes() if aside.exists() else None) == before
+    assert [path.name for path in list_checkpoints(folder)] == ["frames-2", "frames-1"]
+
+
+def test_every_byte_of_the_manifest_counts(folder):
+    path = folder / "frames-3" / "manifest.json"
+    content = path.read_bytes()
+    for index in range(0, len(content), 37):
+        flipped = bytearray(content)
+        flipped[index] ^= 1
+        path.write_bytes(flipped)
+        with pytest.raises(checkpoint_lib.Damaged):
+            verify(path.parent)
+
+
+def test_when_all_are_damaged_nothing_is_touched(agent, identity, folder):
+    for path in list_checkpoints(folder):
+        _flip(path / "state.data-00000-of-00001")
+    with pytest.raises(UserError, match="every checkpoint is damaged") as caught:
+        restore(agent, identity, folder)
+    assert "\n" not in str(caught.value)
+    assert all(f"frames-{number}: state.data" in str(caught.value) for number in (1, 2, 3))
+    assert values(agent.learner.state) == {7}
+    assert sorted(path.name for path in folder.iterdir()) == ["frames-1", "frames-2", "frames-3"]
+
+
+def _sign(path, **changes) -> None:
+    """Changes a manifest, and its digest with it."""
+    manifest = json.loads((path / "manifest.json").read_text()) | changes
+    content = json.dumps(manifest).encode()
+    (path / "manifest.json").write_bytes(content)
+    (path / "manifest.sha256").write_text(hashlib.sha256(content).hexdigest() + "\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("environment", "ALE/Pong-v5", r"environment ALE/Pong-v5 \(here Catch\)"),
+        ("protocol", "machado", r"protocol machado \(here impala\)"),
+        ("number of actions", 18, r"number of actions 18 \(here 3\)"),
+        ("network's torso", "deep", r"network's torso deep \(here mlp\)"),
+        ("learned of η", "none", r"learned of η none \(here gamma,lambda\)"),
+        ("variables", ["w:0 float32 [2]"], r"variables w:0 float32 \[2\] \(here .*float32"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused_with_the_difference(
+    agent, identity, folder, name, value, message
+):
+    _sign(folder / "frames-3", identity=identity | {name: value})
+    with pytest.raises(UserError, match=message):
+        restore(agent, identity, folder)
+    # Not passed over as if it were damaged.
+    assert [path.name for path in list_checkpoints(folder)][0] == "frames-3"
+    assert values(agent.learner.state) == {7}
+
+
+def test_a_checkpoint_of_another_format_is_refused(agent, identity, folder, tmp_path):
+    _sign(folder / "frames-3", format=3, meta_impala="9.9")
+    with pytest.raises(UserError, match=r"of format 3 \(meta_impala 9.9\).* reads format 2"):
+        restore(agent, identity, folder)
+    (tmp_path / "frames-100.index").touch()
+    with pytest.raises(UserError, match="checkpoints of format 1"):
+        restore(agent, identity, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        {"files": {"../../config.json": {"bytes": 1, "sha256": ""}}},
+        {"files": None},
+        {"progress": 3},
+        {"identity": []},
+        {"format": None},
+    ],
+)
+def test_a_hostile_manifest_is_damage_or_another_format(agent, identity, folder, manifest):
+    _sign(folder / "frames-3", **manifest)
+    if "format" in manifest:
+        with pytest.raises(UserError, match="format None"):
+            restore(agent, identity, folder)
+    else:
+        assert restore(agent, identity, folder).path.name == "frames-2"
+
+
+def _resign(path) -> None:
+    """Gives files that were changed the digests that they now have."""
+    files = {
+        name: {
+            "bytes": (path / name).stat().st_size,
+            "sha256": hashlib.sha256((path / name).read_bytes()).hexdigest(),
+        }
+        for name in ("source.npz", "state.data-00000-of-00001", "state.index")
+    }
+    _sign(path, files=files)
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/meta_impala_was_here",)
+
+
+def test_arrays_are_never_unpickled_and_bounded(agent, identity, folder, tmp_path):
+    bomb = np.array([Bomb()], dtype=object)
+    path = folder / "frames-3" / "source.npz"
+    np.savez(path, bomb=bomb)
+    _resign(path.parent)
+    assert restore(agent, identity, folder).path.name == "frames-2"
+    assert values(agent.learner.state) == {2}
+    assert not os.path.exists("/tmp/meta_impala_was_here")
+    with pytest.raises(ValueError):
+        arrays_lib.write_arrays(tmp_path / "a.npz", {"bomb": bomb})
+
+    # A small file that would unpack to much.
+    with zipfile.ZipFile(tmp_path / "b.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros.npy", bytes(10_000_000))
+    with pytest.raises(ValueError, match="would unpack to"):
+        arrays_lib.read_arrays(tmp_path / "b.npz", max_bytes=1_000_000)
+    # A header that promises more than there is.
+    np.save(tmp_path / "c.npy", np.zeros(3))
+    header = (tmp_path / "c.npy").read_bytes().replace(b"(3,), }", b"(9999999999999,), }")
+    with zipfile.ZipFile(tmp_path / "c.npz", "w") as archive:
+        archive.writestr("c.npy", header)
+    with pytest.raises(ValueError):
+        arrays_lib.read_arrays(tmp_path / "c.npz")
+    (tmp_path / "d.npz").write_bytes(b"\x80\x04not a zip file")
+    with pytest.raises(ValueError, match="not a file of arrays"):
+        arrays_lib.read_arrays(tmp_path / "d.npz")
+
+
+def test_a_checkpoint_that_is_not_finite_is_neither_saved_nor_restored(agent, identity, folder):
+    state = agent.learner.state
+    checkpoints = Checkpoints(folder, state, 3, identity)
+    fill(state, 9)
+    slot = state.slots["mean_squares"][0]
+    slot.assign(tf.fill(slot.shape, float("nan")))
+    with pytest.raises(RunFailed, match="mean_squares:0 is not finite"):
+        checkpoints.save({})
+    assert len(list(folder.iterdir())) == 3
+    # As an earlier version might have saved it.
+    tf.train.Checkpoint(learner=state).write(str(folder / "frames-3" / "state"))
+    _resign(folder / "frames-3")
+    assert restore(agent, identity, folder).path.name == "frames-2"
+
+
+def test_what_was_left_half_written_is_removed_and_never_read(agent, identity, folder):
+    shutil.copytree(folder / "frames-3", folder / ".saving-1234")
+    os.rename(folder / "frames-3", folder / ".removing-frames-3")
+    (folder / "frames-x").mkdir()
+    (folder / "frames-9").touch()
+    assert restore(agent, identity, folder).path.name == "frames-2"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "frames-1", "frames-2", "frames-9", "frames-x",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("call", ["write_bytes", "fsync", "rename", "tensorflow"])
+def test_a_full_disk_leaves_the_checkpoints_before(agent, identity, folder, monkeypatch, call):
+    state = agent.learner.state
+    checkpoints = Checkpoints(folder, state, 3, identity)
+    fill(state, 4)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def full_tensorflow(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        if call == "write_bytes":
+            patched.setattr("pathlib.Path.write_bytes", full)
+        elif call == "tensorflow":
+            patched.setattr(tf.train.Checkpoint, "write", full_tensorflow)
+        else:
+            patched.setattr(os, call, full)
+        with pytest.raises(RunFailed, match=r"frames-4: cannot be saved \(No space left"):
+            checkpoints.save({})
+    assert sorted(path.name for path in folder.iterdir()) == ["frames-1", "frames-2", "frames-3"]
+    assert all(verify(path) for path in list_checkpoints(folder))
+    assert checkpoints.save({}).name == "frames-4"  # once there is room
+    assert [path.name for path in list_checkpoints(folder)] == ["frames-4", "frames-3", "frames-2"]
+
+
+def test_saving_twice_keeps_the_first_and_a_foreign_one_is_set_aside(agent, identity, folder):
+    state = agent.learner.state
+    fill(state, 3)
+    checkpoints = Checkpoints(folder, state, 3, identity)
+    assert checkpoints.restore_latest().path.name == "frames-3"
+    modified = (folder / "frames-3").stat().st_mtime_ns
+    checkpoints.save({"number": 99})
+    assert (folder / "frames-3").stat().st_mtime_ns == modified
+    (folder / "frames-8").mkdir()
+    (folder / "frames-8" / "file").touch()
+    fill(state, 8)
+    assert checkpoints.save({}).name == "frames-8"
+    assert (folder / "frames-8.damaged" / "file").exists()
+    assert verify(folder / "frames-8")

@@ -1,0 +1,54 @@
+"""What the tests of the commands share: a tiny run's flags, and how a mistake is answered."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parents[2]
+TINY = (
+    "--environment=Catch",
+    "--batch_size=8",
+    "--envs_per_actor=8",
+    "--unroll_length=5",
+    "--log_frames=400",
+    "--mlp_sizes=8",
+)
+
+# Importing TensorFlow would fail.
+_WITHOUT_TENSORFLOW = """
+import runpy, sys
+sys.modules["tensorflow"] = None
+if sys.argv[-1] == "no matplotlib":
+    sys.modules[sys.argv.pop().removeprefix("no ")] = None
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
+
+
+def run_tool(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command of tools/ to its end."""
+    return subprocess.run(
+        [sys.executable, f"tools/{name}.py", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def refused(module: str, *arguments: str) -> str:
+    """The one line in which a command answers a mistake, before TensorFlow is imported."""
+    result = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_TENSORFLOW, module, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 2, result.stderr
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    return result.stderr

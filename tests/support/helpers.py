@@ -1,0 +1,191 @@
+"""What the mathematical tests share: random trajectories, small agents, V-trace as in the paper."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from meta_impala.actors.trajectory import Unroll
+from meta_impala.agent.builders import make_network
+from meta_impala.config import Config, resolve
+from meta_impala.environments import Description
+from meta_impala.learner.learner import Learner
+from meta_impala.networks import ActorCritic
+
+FEATURES = Description((3, 2), np.dtype(np.float32), 3, 1)
+IMAGES = Description((4, 84, 84), np.dtype(np.uint8), 3, 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Agent:
+    """A learner and what it was made of."""
+
+    config: Config
+    description: Description
+    network: ActorCritic
+    learner: Learner
+
+
+def make_agent(
+    dtype: tf.DType = tf.float32, description: Description = FEATURES, **settings
+) -> Agent:
+    """A small agent; `settings` are fields of `Config`."""
+    defaults = {
+        "environment": "Catch",
+        "network": "mlp",
+        "mlp_sizes": "8",
+        "batch_size": 4,
+        "meta_batch_size": 3,
+        "unroll_length": 5,
+    }
+    merged = defaults | settings
+    config = resolve(Config(**merged, envs_per_actor=merged["batch_size"]))
+    network = make_network(config, description, dtype)
+    return Agent(config, description, network, Learner(config, description, network))
+
+
+def random_batch(
+    agent: Agent,
+    seed: int,
+    *,
+    unroll_length: int | None = None,
+    batch_size: int | None = None,
+    ends: bool = True,
+) -> Unroll:
+    """A batch of random numbers, `[T+1, B, ...]`, the ratios π/μ of an untrained network about
+    half above one and half below, none near it.
+
+    With `ends`, trajectory 0 has a terminal state in its middle, trajectory 1 a truncation one
+    step earlier, and the last begins with the end of an episode.
+    """
+    config, description = agent.config, agent.description
+    rows = (unroll_length or config.unroll_length) + 1
+    columns = batch_size or config.batch_size
+    random = np.random.default_rng(seed)
+    shape = (rows, columns, *description.observation_shape)
+    if description.observation_dtype == np.uint8:
+        observations = random.integers(0, 256, shape, np.uint8)
+    else:
+        observations = random.normal(size=shape).astype(np.float32)
+    terminations = np.zeros((rows, columns), bool)
+    truncations = np.zeros((rows, columns), bool)
+    if ends:
+        terminations[rows // 2, 0] = True
+        truncations[rows // 2 - 1, 1] = True
+        terminations[0, -1] = True
+    distance = random.uniform(0.3, 1.2, (rows - 1, columns))
+    side = random.permutation(np.arange((rows - 1) * columns) % 2 * 2 - 1)
+    log_probs = -np.log(description.num_actions) + side.reshape(distance.shape) * distance
+    state_size = agent.network.settings.core_state_size
+    return Unroll(
+        observations=tf.constant(observations),
+        last_actions=tf.constant(
+            random.integers(0, description.num_actions, (rows, columns)), tf.int32
+        ),
+        rewards=tf.constant(random.normal(size=(rows, columns)), tf.float32),
+        terminations=tf.constant(terminations),
+        truncations=tf.constant(truncations),
+        behaviour_log_probs=tf.constant(log_probs, tf.float32),
+        core_state=tf.constant(0.5 * random.normal(size=(columns, state_size)), tf.float32),
+        eta=tf.constant(random.uniform(0.5, 1.0, (columns, 2)), tf.float32),
+    )
+
+
+def shake(agent: Agent, seed: int, scale: float = 0.1) -> None:
+    """Moves weights and slots off their special starts (zeros and ones)."""
+    random = np.random.default_rng(seed)
+    for variable in agent.network.trainable_variables:
+        variable.assign_add(scale * random.normal(size=variable.shape))
+    for name, slots in agent.learner.state.slots.items():
+        for slot in slots:
+            if name == "count":
+                slot.assign(5)
+            elif name == "first_moments":
+                slot.assign(random.normal(size=slot.shape))
+            else:
+                slot.assign(random.uniform(0.05, 1.0, slot.shape))
+
+
+@contextlib.contextmanager
+def weights(network: ActorCritic, values):
+    """The network with these weights in its variables; the old ones come back."""
+    before = [variable.numpy() for variable in network.trainable_variables]
+    for variable, value in zip(network.trainable_variables, values, strict=True):
+        variable.assign(value)
+    yield
+    for variable, value in zip(network.trainable_variables, before, strict=True):
+        variable.assign(value)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """log π, `[..., A]`."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def vtrace_ground_truth(
+    *,
+    log_rhos: np.ndarray,
+    rewards: np.ndarray,
+    discounts: np.ndarray,
+    lambdas: np.ndarray,
+    values: np.ndarray,
+    step_mask: np.ndarray | None = None,
+    rho_clip: float = 1.0,
+    c_clip: float = 1.0,
+    pg_rho_clip: float = 1.0,
+    next_target: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """V-trace as IMPALA's equation (1) has it, one sum of products per state, O(T²):
+
+        vs_s = V_s + Σ_{t=s}^{T−1} (Π_{i=s}^{t−1} γ_{i+1} c_i) ρ_t (r_{t+1} + γ_{t+1} V_{t+1} − V_t)
+        c_i = λ_{i+1} min(c̄, π/μ),  ρ_t = min(ρ̄, π/μ)
+
+    With `next_target` the policy's return is r + γ vs of the next state, whatever λ is.
+
+    Discounts and λ may be complex, for derivatives by the complex step.
+
+    Returns:
+      vs and the policy-gradient advantages, both `[T, B]`.
+    """
+    unroll_length, batch_size = log_rhos.shape
+    ratios = np.exp(log_rhos)
+    if step_mask is not None:
+        ratios = np.where(step_mask == 0, 0.0, ratios)
+    dtype = np.result_type(discounts, lambdas, np.float64)
+    vs = np.zeros((unroll_length + 1, batch_size), dtype)
+    vs[-1] = values[-1]
+    advantages = np.zeros((unroll_length, batch_size), dtype)
+    for b in range(batch_size):
+        for s in range(unroll_length):
+            vs[s, b] = values[s, b]
+            for t in range(s, unroll_length):
+                product = np.prod(
+                    [discounts[i, b] * lambdas[i, b] * min(c_clip, ratios[i, b])
+                     for i in range(s, t)]
+                )  # fmt: skip
+                rho = min(rho_clip, ratios[t, b])
+                error = rewards[t, b] + discounts[t, b] * values[t + 1, b] - values[t, b]
+                vs[s, b] += product * rho * error
+        for t in range(unroll_length):
+            mixed = lambdas[t, b] * vs[t + 1, b] + (1.0 - lambdas[t, b]) * values[t + 1, b]
+            if next_target:
+                mixed = vs[t + 1, b]
+            q = rewards[t, b] + discounts[t, b] * mixed
+            advantages[t, b] = min(pg_rho_clip, ratios[t, b]) * (q - values[t, b])
+    return vs[:-1], advantages
+
+
+def central_difference(function, x: np.ndarray, step: float) -> np.ndarray:
+    """d function / dx for a vector x, of fourth order in the step."""
+    gradient = np.zeros_like(x)
+    for index in range(len(x)):
+        unit = np.zeros_like(x)
+        unit[index] = step
+        near = function(x + unit) - function(x - unit)
+        far = function(x + 2 * unit) - function(x - 2 * unit)
+        gradient[index] = (8.0 * near - far) / (12.0 * step)
+    return gradient

@@ -1,0 +1,120 @@
+"""One of several learners, as a process that makes updates on given batches (no test itself).
+
+    python learner_process.py PORT,PORT INDEX OUT.npz
+
+Writes what its state is after the updates. Then learner 1 dies, and learner 0 notes what becomes
+of the next update.
+"""
+
+import os
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+from meta_impala.agent.builders import make_network
+from meta_impala.config import Config, resolve
+from meta_impala.learner import group as learner_group
+from meta_impala.learner.batch import select_columns
+from meta_impala.learner.learner import Learner
+from meta_impala.system.signals import StopRequest
+from support.helpers import FEATURES, random_batch, shake
+
+UPDATES = 3
+SETTINGS = {
+    "environment": "Catch", "network": "mlp", "mlp_sizes": "8", "batch_size": 6,
+    "meta_batch_size": 4, "envs_per_actor": 3, "unroll_length": 5, "learning_rate": 0.01,
+    "reward_clip": 0.0, "max_gradient_norm": 10.0, "stall_timeout": 120.0,
+}  # fmt: skip
+# Of the whole batch: those that judge stand where each learner's share has them.
+ORDER = [0, 1, 3, 4, 2, 5]
+SHARE_ORDER = [0, 1, 2]
+
+
+class Fixed(Learner):
+    """A learner whose judging columns are those it is told."""
+
+    order: list[int]
+
+    def column_order(self, updates):
+        return np.array(self.order, np.int32)
+
+
+def make_learner(config, group=learner_group.ALONE):
+    network = make_network(config, FEATURES)
+    learner = Fixed(config.share, FEATURES, network, group)
+    learner.order = ORDER if group.size == 1 else SHARE_ORDER
+    return learner
+
+
+class Whole:
+    """What `shake` and `random_batch` want to know of an agent."""
+
+    def __init__(self, config, learner):
+        self.config, self.description, self.learner = config, FEATURES, learner
+        self.network = learner.state.network
+
+
+def train(config, learner, group=learner_group.ALONE):
+    """All updates, on this learner's columns of the batches; the statistics of each."""
+    whole = Whole(config, learner)
+    batches = [random_batch(whole, seed) for seed in range(UPDATES + 1)]
+    if group.size > 1:
+        count = config.batch_size // group.size
+        columns = tf.range(group.index * count, (group.index + 1) * count)
+        batches = [select_columns(batch, columns) for batch in batches]
+    rows = []
+    for updates in range(UPDATES):
+        frames = int(learner.state.frames)
+        row, _ = learner.update(batches[updates], batches[updates + 1], updates, frames)
+        rows.append(row)
+    return rows, batches
+
+
+def results(learner, rows):
+    """State and statistics as named arrays."""
+    arrays = {f"state {i} {v.name}": v.numpy() for i, v in enumerate(learner.state.variables)}
+    return arrays | {"statistics": np.array(rows)}
+
+
+def main(ports, index, out):
+    addresses = ",".join(f"127.0.0.1:{port}" for port in ports.split(","))
+    config = resolve(Config(**SETTINGS, learner_addresses=addresses, learner_index=index))
+    group = learner_group.join(config, StopRequest())
+    assert (group.size, group.index) == (2, index)
+    if index == 0:
+        learner_group.give_settings(group, config)
+    else:
+        taken = learner_group.take_settings(group, {"learner_index": 1})
+        assert taken == config
+    arrays = {}
+    for name in ("gamma,lambda", "none"):
+        settings = SETTINGS | {"meta_parameters": name, "learner_addresses": addresses}
+        config = resolve(Config(**settings))
+        learner = make_learner(config, group)
+        # All begin from learner 0's state, whatever their own is.
+        shake(Whole(config, learner), seed=index)
+        group.take_from_first(learner.state.variables)
+        rows, batches = train(config, learner, group)
+        arrays |= {f"{name} {key}": a for key, a in results(learner, rows).items()}
+        assert learner.function.experimental_get_tracing_count() == 1
+    assert not group.any(False)
+    assert group.any(index == 1)
+    if index == 0:
+        before = [v.numpy() for v in learner.state.variables]
+        try:
+            while True:  # its last connections may still be open
+                before = [v.numpy() for v in learner.state.variables]
+                learner.update(batches[0], batches[1], 9, 0)
+        except learner_group.LearnerLost as error:
+            arrays["lost"] = np.array(str(error))
+        after = [v.numpy() for v in learner.state.variables]
+        arrays["unchanged"] = np.array(
+            all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+        )
+    np.savez(out, **arrays)
+    os._exit(0)  # as a learner dies
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

@@ -1,0 +1,318 @@
+"""The switches of the method where they meet the actor-learner. Equivalence (an actor's network is
+the learner's; a batch of several η is several batches; held-out columns); checkpoints; whole runs.
+"""
+
+import csv
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from support.helpers import make_agent, random_batch, shake
+
+from meta_impala.actors.actor import Actor
+from meta_impala.actors.trajectory import Unroll
+from meta_impala.agent.builders import eta_schedule_of, make_network
+from meta_impala.agent.policy import Policy
+from meta_impala.algorithm.losses import action_log_probs
+from meta_impala.algorithm.meta_parameters import embedding_input
+from meta_impala.config import Config, resolve, resolve_network
+from meta_impala.environments import registry
+from meta_impala.learner.batch import network_inputs, select_columns
+from meta_impala.learner.learner import Learner
+from meta_impala.storage.run_folder import RunFolder
+from meta_impala.system.signals import StopRequest
+from meta_impala.training.trainer import Trainer
+
+SCHEDULES = {
+    "learned": {},
+    "fixed": {"eta_schedule": "fixed"},
+    "random": {"eta_schedule": "random"},
+    "mixture": {"eta_schedule": "mixture", "eta_mixture": "0.5,0.2;0.99,1"},
+    "state": {"meta_parameter_scope": "state"},
+}
+
+
+def catch_config(**settings):
+    defaults = {
+        "environment": "Catch", "total_frames": 200, "batch_size": 4, "envs_per_actor": 2,
+        "meta_batch_size": 3, "unroll_length": 5, "mlp_sizes": "8", "learning_rate": 0.01,
+        "log_frames": 40, "deterministic": True,
+    }  # fmt: skip
+    config = resolve(Config(**(defaults | settings)))
+    description = registry.describe(config.environment, config.protocol)
+    return resolve_network(config, description.observation_shape), description
+
+
+# Actors and learner see the same η.
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_an_actor_acts_by_the_learners_network(name):
+    """log μ of an unroll is log π of the learner's own forward pass, at the η it then uses."""
+    config, description = catch_config(**SCHEDULES[name], num_actors=1, envs_per_actor=4)
+    learner = Learner(config, description, make_network(config, description))
+    random = np.random.default_rng(0)
+    for variable in learner.state.network.trainable_variables:
+        variable.assign_add(0.5 * random.normal(size=variable.shape).astype(np.float32))
+    if name == "state":
+        learner.state.x.assign_add(random.normal(size=learner.state.x.shape).astype(np.float32))
+    policy = Policy(learner.state.network, config, description, 4)
+    environment = registry.make(config.environment, 4, config.protocol)
+    schedule = eta_schedule_of(config)
+    actor = Actor(0, environment, policy, config.unroll_length, eta_schedule=schedule)
+    actor.reset(3, 0)
+    unrolls = [actor.unroll(learner.snapshot()).unroll for _ in range(3)]
+    actor.close()
+    for unroll in unrolls:
+        batch = Unroll(*map(tf.constant, unroll))
+        parameters = [v.read_value() for v in learner.state.network.trainable_variables]
+        objective = learner._inner_objective(batch, parameters)
+        output = objective._run(
+            parameters, learner.state.x.read_value(), "network", eta_is_live=False
+        )
+        log_probs = action_log_probs(output.policy_logits[:-1], batch.last_actions[1:])
+        np.testing.assert_allclose(log_probs, unroll.behaviour_log_probs, rtol=1e-4, atol=1e-5)
+        # Fed a constant η instead, it would be another policy.
+        other = learner.state.network(
+            network_inputs(batch, 1.0, tf.float32), batch.core_state, tf.constant([-1.0, -1.0])
+        )
+        others = action_log_probs(other.policy_logits[:-1], batch.last_actions[1:])
+        assert np.abs(others - unroll.behaviour_log_probs).max() > 1e-3
+
+    etas = np.array([unroll.eta for unroll in unrolls])  # [unroll, environment, γ and λ]
+    if name == "state":
+        assert not etas.any()
+    elif name in ("learned", "fixed"):
+        expected = [0.99, 0.99 if name == "learned" else 1.0]
+        np.testing.assert_allclose(etas, np.broadcast_to(expected, etas.shape), rtol=1e-6)
+    elif name == "random":
+        assert len(np.unique(etas[..., 0])) == 12 and 0.9 <= etas.min() <= etas.max() <= 0.999
+    else:
+        assert {tuple(np.round(pair, 3)) for pair in etas.reshape(-1, 2)} == {
+            (np.float32(0.5), np.float32(0.2)), (np.float32(0.99), np.float32(1.0))
+        }  # fmt: skip
+
+
+def test_a_batch_of_several_etas_is_several_batches():
+    """J of columns with different η is the sum of the J of each at its own fixed η."""
+    settings = {"eta_embedding_size": 4, "max_gradient_norm": 0.0}
+    mixed = make_agent(tf.float64, eta_schedule="random", **settings)
+    shake(mixed, 0)
+    batch = random_batch(mixed, 1)
+    weights = [v.read_value() for v in mixed.network.trainable_variables]
+
+    def gradient(agent, some):
+        live = [tf.identity(tensor) for tensor in weights]
+        with tf.GradientTape() as tape:
+            tape.watch(live)
+            objective = agent.learner._inner_objective(some, weights)
+            loss, _ = objective(live, agent.learner.state.x.read_value())
+        return tape.gradient(loss, live)
+
+    total = [np.zeros(tensor.shape) for tensor in weights]
+    for column in range(4):
+        gamma, lambda_ = (float(value) for value in batch.eta.numpy()[column])
+        alone = make_agent(tf.float64, eta_schedule="fixed", gamma=gamma, lambda_=lambda_,
+                           batch_size=1, meta_batch_size=1, **settings)  # fmt: skip
+        one = select_columns(batch, tf.constant([column]))
+        for sum_, part in zip(total, gradient(alone, one), strict=True):
+            sum_ += part.numpy()
+    for ours, theirs in zip(gradient(mixed, batch), total, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["fixed", "random", "mixture"])
+def test_a_control_learns_no_eta(name):
+    agent = make_agent(**SCHEDULES[name], gamma=0.9, lambda_=0.8)
+    batches = [random_batch(agent, seed) for seed in (0, 1)]
+    row, snapshot = agent.learner.update(*batches, 0, 0)
+    assert np.isnan(row.meta_gradient_norm) and agent.learner.state.x.shape == (0,)
+    np.testing.assert_allclose(snapshot.eta, [0.9, 0.8], rtol=1e-6)
+    assert agent.config.eta_embedding_size == 16  # it is fed η as the learning one is
+    expected = [0.9, 0.8] if name == "fixed" else batches[0].eta.numpy().mean(axis=0)
+    np.testing.assert_allclose([row.gamma, row.lambda_], expected, rtol=1e-5)
+
+
+# Which data judge.
+
+
+def test_held_out_columns_are_not_learned_from():
+    agent = make_agent(meta_data="held_out", meta_batch_size=1)
+    start_state = [variable.numpy() for variable in agent.learner.state.variables]
+
+    def after(change_judges, change_others, change_next):
+        for variable, value in zip(agent.learner.state.variables, start_state, strict=True):
+            variable.assign(value)
+        batch, following = random_batch(agent, 0), random_batch(agent, 1)
+        order = agent.learner.column_order(0)
+        rewards = batch.rewards.numpy()
+        if change_judges:
+            rewards[:, order[:1]] *= -1.0
+        if change_others:
+            rewards[:, order[1:]] *= -1.0
+        batch = batch._replace(rewards=tf.constant(rewards))
+        if change_next:
+            following = following._replace(rewards=-following.rewards)
+        row, snapshot = agent.learner.update(batch, following, 0, 0)
+        return [value.numpy() for value in snapshot.parameters], row
+
+    (start, row), (judges, judged), (others, _), (_, unread) = (
+        after(*changes)
+        for changes in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))
+    )  # fmt: skip
+    for one, other in zip(start, judges, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert judged.meta_loss != row.meta_loss and judged.inner_loss == row.inner_loss
+    assert any(np.any(one != other) for one, other in zip(start, others, strict=True))
+    assert unread == row  # the next batch does not judge
+
+    # Losses are per step that was learned from: B − B' columns.
+    smaller = make_agent(batch_size=3, meta_batch_size=1)
+    batch = random_batch(agent, 0)
+    chosen = select_columns(batch, tf.constant(agent.learner.column_order(0)[1:]))
+    expected, _ = smaller.learner.update(chosen, chosen, 0, 0)
+    np.testing.assert_allclose(row.inner_loss, expected.inner_loss, rtol=1e-5)
+
+
+def make_trainer(path, **settings):
+    config, description = catch_config(**settings)
+    folder = RunFolder(path)
+    folder.prepare()
+    folder.save_config(config)
+    return Trainer(config, description, folder, StopRequest())
+
+
+@pytest.mark.parametrize("meta_data", ["swap", "next_batch"])
+def test_two_batches_swap_their_roles(tmp_path, monkeypatch, meta_data):
+    trainer = make_trainer(tmp_path, meta_data=meta_data)
+    original, seen = trainer.learner.update, []
+
+    def update(batch, other, updates, frames):
+        seen.append(tuple(b.behaviour_log_probs.numpy().tobytes() for b in (batch, other)))
+        return original(batch, other, updates, frames)
+
+    monkeypatch.setattr(trainer.learner, "update", update)
+    trainer.run()
+    assert len(seen) == 10
+    for index, (batch, judge) in enumerate(seen[:-1]):
+        following = seen[index + 1][0]
+        if meta_data == "next_batch" or index % 2 == 0:
+            assert judge == following != batch
+        else:
+            assert judge == seen[index - 1][0] != following
+
+
+# What is remembered.
+
+
+def test_the_trace_and_the_moments_are_checkpointed(tmp_path):
+    settings = {
+        "trace_decay": 0.9, "meta_advantage_normalization": "ema", "inner_optimizer": "adam",
+        "meta_optimizer": "rmsprop", "eta_embedding_size": 0, "unroll_length": 2,
+    }  # fmt: skip
+    agent = make_agent(**settings)
+    batches = [random_batch(agent, seed) for seed in range(4)]
+    for updates in range(2):
+        agent.learner.update(batches[updates], batches[updates + 1], updates, 0)
+    state = agent.learner.state
+    assert agent.learner.function.experimental_get_tracing_count() == 1
+    assert len(state.trace) == 2 and all(np.any(z != 0) for z in state.trace[0])
+    np.testing.assert_allclose(state.moments[2], 1.0 - 0.99**2, rtol=1e-4)
+    path = tf.train.Checkpoint(learner=state).save(str(tmp_path / "one"))
+    other = make_agent(**settings, seed=1)
+    tf.train.Checkpoint(learner=other.learner.state).restore(path).assert_consumed()
+    rows = [a.learner.update(batches[2], batches[3], 2, 0)[0] for a in (agent, other)]
+    assert rows[0] == rows[1]
+    for one, two in zip(state.variables, other.learner.state.variables, strict=True):
+        np.testing.assert_array_equal(one, two)
+    # Without what is remembered, the next meta-gradient would be another one.
+    tf.train.Checkpoint(learner=other.learner.state).restore(path).assert_consumed()
+    for column in other.learner.state.trace:
+        for z in column:
+            z.assign(tf.zeros_like(z))
+    row, _ = other.learner.update(batches[2], batches[3], 2, 0)
+    assert abs(row.meta_gradient_gamma - rows[0].meta_gradient_gamma) > 1e-6
+
+
+def test_the_meta_gradient_is_clipped_before_the_optimiser():
+    rows = []
+    for limit in (0.0, 1e-4):
+        agent = make_agent(
+            meta_optimizer="sgd", meta_learning_rate=1.0, meta_max_gradient_norm=limit
+        )
+        row, _ = agent.learner.update(random_batch(agent, 0), random_batch(agent, 1), 0, 0)
+        rows.append(row)
+    free, clipped = rows
+    assert free.meta_gradient_norm == clipped.meta_gradient_norm > 1e-4  # before the clip
+    step = np.array([free.x_step_gamma, free.x_step_lambda])
+    np.testing.assert_allclose(np.linalg.norm(step), free.meta_gradient_norm, rtol=1e-5)
+    shorter = np.array([clipped.x_step_gamma, clipped.x_step_lambda])
+    np.testing.assert_allclose(shorter, 1e-4 * step / np.linalg.norm(step), rtol=1e-4)
+
+
+def test_an_eta_per_state_becomes_different_between_states():
+    agent = make_agent(meta_parameter_scope="state", meta_learning_rate=0.05)
+    batches = [random_batch(agent, seed) for seed in range(4)]
+    for updates in range(3):
+        row, snapshot = agent.learner.update(batches[updates], batches[updates + 1], updates, 0)
+    assert snapshot.eta.shape == (9, 2) == agent.learner.state.x.shape
+    assert np.all(np.isfinite(row))
+    output = agent.network(
+        network_inputs(batches[0], 1.0, tf.float32),
+        batches[0].core_state,
+        lambda features: embedding_input(
+            agent.learner._meta_parameters.at_states(agent.learner.state.x, features)
+        ),
+    )
+    gamma, lambda_ = agent.learner._meta_parameters.at_states(
+        agent.learner.state.x.read_value(), output.features
+    )
+    assert np.ptp(gamma) > 1e-4 and np.ptp(lambda_) > 1e-4
+
+
+# Whole runs.
+
+
+def rows_of(path):
+    with open(path / "metrics.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+RUNS = {
+    "state": {"meta_parameter_scope": "state", "meta_gradient_paths": "importance_weights"},
+    "random": {"eta_schedule": "random"},
+    "held out": {"meta_data": "held_out"},
+    "trace": {"trace_decay": 0.9},
+    "terms": {
+        "meta_baseline_cost": 0.5, "meta_entropy_cost": 0.01, "meta_kl_cost": 1.0,
+        "meta_value_head": "reference", "meta_advantage_normalization": "ema",
+        "reference_tracking": "gamma", "meta_gradient_mode": "reverse_over_forward",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_with_a_switch_goes_on_from_its_checkpoint(tmp_path, name):
+    assert make_trainer(tmp_path, **RUNS[name], total_frames=80).run() == "finished"
+    again = make_trainer(tmp_path, **RUNS[name], total_frames=160)
+    assert again.frames == 80 and again.run() == "finished"
+    rows = rows_of(tmp_path)
+    assert [int(row["frames"]) for row in rows] == [40, 80, 120, 160]
+    assert all(np.isfinite(float(row["inner_loss"])) for row in rows)
+    assert again.learner.function.experimental_get_tracing_count() == 1
+    if name != "random":
+        assert float(rows[-1]["gamma"]) != float(rows[0]["gamma"])
+
+
+def test_both_derivations_agree_in_training(tmp_path):
+    """To the rounding of float32: that is all they differ by in a deterministic run."""
+    runs = []
+    for mode in ("nested_tapes", "reverse_over_forward"):
+        make_trainer(tmp_path / mode, meta_gradient_mode=mode, meta_learning_rate=0.01).run()
+        runs.append(rows_of(tmp_path / mode))
+    moved = abs(float(runs[0][-1]["gamma"]) - 0.99)
+    assert moved > 1e-5
+    for one, other in zip(*runs, strict=True):
+        for name in ("gamma", "lambda", "inner_loss", "entropy", "meta_gradient_norm"):
+            np.testing.assert_allclose(float(one[name]), float(other[name]), rtol=2e-3)
+        assert abs(float(one["gamma"]) - float(other["gamma"])) < 0.02 * moved

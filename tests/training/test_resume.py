@@ -1,0 +1,181 @@
+"""Stop and resume under --deterministic: to the bit what a run without stops does (determinism)."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from support.run_helpers import BATCH_FRAMES, make_config, make_trainer, numbers, read_metrics
+
+from meta_impala.errors import RunFailed
+from meta_impala.storage.checkpoint import list_checkpoints, verify
+from meta_impala.system.signals import StopRequest
+from meta_impala.training.metrics import NOT_REPRODUCIBLE
+
+
+class StopAtUpdate(StopRequest):
+    """Asks to stop when the trainer has made so many updates and looked so many times since."""
+
+    def __init__(self, updates: int, looks: int = 0) -> None:
+        super().__init__()
+        self.trainer = None
+        self._updates, self._looks = updates, looks
+
+    def is_set(self) -> bool:
+        if self.trainer is None or self.trainer.updates < self._updates:
+            return False
+        self._looks -= 1
+        return self._looks < 0
+
+
+def reproducible(path) -> list[dict[str, str]]:
+    return [
+        {name: value for name, value in row.items() if name not in NOT_REPRODUCIBLE}
+        for row in read_metrics(path)
+    ]
+
+
+def run_in_pieces(path, config, stops) -> list[np.ndarray]:
+    """Stops at (updates, looks), each time in a new trainer; returns the final state."""
+    for updates, looks in stops:
+        stop = StopAtUpdate(updates, looks)
+        trainer = make_trainer(path, config, stop)
+        stop.trainer = trainer
+        assert trainer.run() == "stopped"
+        assert trainer.updates == updates
+    trainer = make_trainer(path, config)
+    assert trainer.updates == stops[-1][0]
+    assert trainer.run() == "finished"
+    return numbers(trainer.learner.state)
+
+
+def assert_equal_runs(tmp_path, config, stops) -> None:
+    whole = make_trainer(tmp_path / "whole", config)
+    assert whole.run() == "finished"
+    pieces = run_in_pieces(tmp_path / "pieces", config, stops)
+    for one, two in zip(numbers(whole.learner.state), pieces, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert reproducible(tmp_path / "pieces") == reproducible(tmp_path / "whole")
+    assert any(row["episode_return"] for row in reproducible(tmp_path / "whole"))
+
+
+# Of 24 updates and a checkpoint every 8: a stop before any checkpoint, right at one, after one, in
+# the middle of collecting a batch (of two blocks), and with a row of metrics still open.
+STOPS = [(3, 0), (8, 0), (11, 2), (12, 1), (13, 0)]
+
+
+@pytest.mark.parametrize(
+    ("checkpoint_batches", "stops"),
+    [
+        (0, [(4, 2)]),
+        (8, [(8, 0), (11, 2)]),
+        pytest.param(0, STOPS, marks=pytest.mark.slow),
+        pytest.param(8, STOPS, marks=pytest.mark.slow),
+    ],
+)
+def test_catch(tmp_path, checkpoint_batches, stops):
+    config = make_config(
+        deterministic=True,
+        total_frames=24 * BATCH_FRAMES,
+        checkpoint_frames=checkpoint_batches * BATCH_FRAMES,
+        log_frames=3 * BATCH_FRAMES,
+    )
+    assert_equal_runs(tmp_path, config, stops)
+
+
+@pytest.mark.parametrize("stops", [[(5, 0), (6, 1)], [(10, 0)]])
+def test_between_two_batches_that_swap_their_roles(tmp_path, stops):
+    config = make_config(
+        deterministic=True,
+        meta_data="swap",
+        meta_learning_rate=0.1,
+        total_frames=14 * BATCH_FRAMES,
+        checkpoint_frames=9 * BATCH_FRAMES,
+    )
+    assert_equal_runs(tmp_path, config, stops)
+
+
+@pytest.mark.slow
+def test_blocks_larger_than_a_batch_a_core_and_restarts_by_exceptions(tmp_path, monkeypatch):
+    from meta_impala.environments.catch import Catch
+
+    step = Catch.step
+
+    def step_or_raise(self, action):
+        # Now and then, by what was drawn: the same in both runs.
+        if self._ball_row == 3 and self.np_random.random() < 0.05:
+            raise RuntimeError("the board fell over")
+        return step(self, action)
+
+    monkeypatch.setattr(Catch, "step", step_or_raise)
+    config = make_config(
+        deterministic=True,
+        envs_per_actor=8,
+        core="lstm",
+        core_size=4,
+        total_frames=16 * BATCH_FRAMES,
+        checkpoint_frames=7 * BATCH_FRAMES,
+        max_actor_restarts=1000,
+    )
+    assert_equal_runs(tmp_path, config, [(4, 0), (9, 0)])
+    assert int(read_metrics(tmp_path / "whole")[-1]["actor_restarts"]) > 0
+
+
+def test_pong(tmp_path):
+    config = make_config(
+        environment="ALE/Pong-v5",
+        deterministic=True,
+        network="mlp",
+        num_actors=1,
+        envs_per_actor=4,
+        unroll_length=10,
+        total_frames=10 * 4 * 10 * 4,
+        checkpoint_frames=4 * 4 * 10 * 4,
+        log_frames=4 * 10 * 4,
+    )
+    whole = make_trainer(tmp_path / "whole", config)
+    assert whole.run() == "finished"
+    pieces = run_in_pieces(tmp_path / "pieces", config, [(7, 1)])
+    for one, two in zip(numbers(whole.learner.state), pieces, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert reproducible(tmp_path / "pieces") == reproducible(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("updates", [3, pytest.param(4, marks=pytest.mark.slow)])
+def test_pairs_of_batches(tmp_path, updates):
+    """With --meta_data=swap the first batch of a pair judges the second, across a stop."""
+    config = make_config(deterministic=True, meta_data="swap", checkpoint_frames=7 * BATCH_FRAMES)
+    assert_equal_runs(tmp_path, config, [(updates, 0)])
+
+
+def test_another_number_of_actors_starts_them_anew(tmp_path):
+    config = make_config(deterministic=True, total_frames=24 * BATCH_FRAMES)
+    stop = StopAtUpdate(5)
+    stop.trainer = make_trainer(tmp_path, config, stop)
+    assert stop.trainer.run() == "stopped"
+    assert "source.npz" in verify(list_checkpoints(tmp_path / "checkpoints")[0])["files"]
+    more = dataclasses.replace(config, num_actors=3)
+    assert make_trainer(tmp_path, more).run() == "finished"
+
+
+def test_blocks_of_another_length_are_not_taken_up(tmp_path):
+    config = make_config(deterministic=True, total_frames=24 * BATCH_FRAMES)
+    stop = StopAtUpdate(5)
+    stop.trainer = make_trainer(tmp_path, config, stop)
+    assert stop.trainer.run() == "stopped"
+    longer = dataclasses.replace(config, unroll_length=10, total_frames=34 * BATCH_FRAMES + 20)
+    trainer = make_trainer(tmp_path, longer)
+    assert trainer.frames == 5 * BATCH_FRAMES
+    assert trainer.run() == "finished"
+
+
+def test_an_environment_that_does_not_repeat_itself_is_found_out(tmp_path, monkeypatch):
+    from meta_impala.environments.catch import Catch
+
+    config = make_config(deterministic=True, total_frames=24 * BATCH_FRAMES)
+    stop = StopAtUpdate(5)
+    stop.trainer = make_trainer(tmp_path, config, stop)
+    stop.trainer.run()
+    board = Catch._board
+    monkeypatch.setattr(Catch, "_board", lambda self: board(self) + 0.25)
+    with pytest.raises(RunFailed, match="did not lead to the same observations"):
+        make_trainer(tmp_path, config).run()

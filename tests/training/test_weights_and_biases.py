@@ -1,0 +1,133 @@
+"""The optional logger: what it is sent, that its troubles are not the run's (fault), and, where the
+package is installed, a real record without a network."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import types
+
+import pytest
+
+from meta_impala.config import Config, resolve
+from meta_impala.errors import UserError
+from meta_impala.storage.run_folder import RunFolder
+from meta_impala.training import weights_and_biases
+from meta_impala.training.weights_and_biases import WeightsAndBiases
+
+CONFIG = resolve(Config(environment="Catch", wandb_project="games", gamma=0.9))
+ROW = {"frames": 100, "episode_return": math.nan, "lambda": 0.5}
+
+
+class StandIn(types.ModuleType):
+    """In place of the package; notes what it is told, and fails where asked to."""
+
+    def __init__(self, fails=""):
+        super().__init__("wandb")
+        self.fails, self.inits, self.calls = fails, [], []
+
+    def Settings(self, **settings):
+        return settings
+
+    def init(self, **arguments):
+        self._call("init")
+        self.inits.append(arguments)
+        return self
+
+    def _call(self, name, *details):
+        if name == self.fails:
+            raise ConnectionError("no\nroute to host")
+        self.calls.append((name, *details))
+
+    def define_metric(self, name, step_metric):
+        self._call("define_metric", name, step_metric)
+
+    def log(self, row):
+        self._call("log", row)
+
+    def finish(self):
+        self._call("finish")
+
+
+def _record(folder, monkeypatch, fails=""):
+    stand_in = StandIn(fails)
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    record = WeightsAndBiases(CONFIG, folder)
+    record.log(ROW)
+    record.log(ROW)
+    record.close()
+    record.close()
+    record.log(ROW)
+    return stand_in
+
+
+def test_rows_are_sent_without_what_is_nan_and_by_frames(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "run")
+    folder.prepare()
+    told = _record(folder, monkeypatch)
+    sent = ("log", {"frames": 100, "lambda": 0.5})
+    assert told.calls == [("init",), ("define_metric", "*", "frames"), sent, sent, ("finish",)]
+    (arguments,) = told.inits
+    assert (arguments["project"], arguments["name"]) == ("games", "run")
+    assert arguments["config"]["gamma"] == 0.9 and arguments["config"]["lambda"] == 0.99
+    assert arguments["dir"] == str(folder.path)
+
+
+def test_a_continued_run_goes_on_with_its_record(tmp_path, monkeypatch):
+    names = set()
+    for name in ("one", "one", "other"):
+        folder = RunFolder(tmp_path / name)
+        folder.prepare()
+        (arguments,) = _record(folder, monkeypatch).inits
+        assert arguments["resume"] == "allow"
+        names.add((name, arguments["id"]))
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize("fails", ["init", "log", "finish"])
+def test_its_troubles_are_said_once_and_end_no_run(tmp_path, monkeypatch, capsys, fails):
+    folder = RunFolder(tmp_path)
+    _record(folder, monkeypatch, fails)
+    assert capsys.readouterr().err == (
+        "warning: Weights & Biases: no route to host; the run goes on without it\n"
+    )
+
+
+def test_without_the_package_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(weights_and_biases.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"--wandb_project=games: .*meta_impala\[wandb\]"):
+        weights_and_biases.check(CONFIG)
+    weights_and_biases.check(resolve(Config(environment="Catch")))
+
+
+def test_a_real_record_without_a_network(tmp_path):
+    pytest.importorskip("wandb")
+    folder = tmp_path / "run"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "meta_impala.train",
+            "--environment=Catch",
+            f"--logdir={folder}",
+            "--total_frames=800",
+            "--batch_size=8",
+            "--envs_per_actor=8",
+            "--unroll_length=5",
+            "--mlp_sizes=8",
+            "--log_frames=400",
+            "--wandb_project=games",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    (record,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
+    record_id = (folder / "wandb/record_id").read_text().strip()
+    assert record.name == f"run-{record_id}.wandb"
+    content = record.read_bytes()
+    assert b"episode_return" in content and b"frames" in content
+    assert json.loads((folder / "status.json").read_text())["state"] == "finished"
