@@ -1,1 +1,1 @@
-"""From environments to the trajectory queue: actors, their unrolls, and where the learner gets them."""
+"""From environments to the trajectory queue: actors, unrolls, and the sources of blocks."""
