@@ -32,6 +32,8 @@ from meta_impala.errors import RunFailed, UserError
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.folder_lock import FolderLock
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.system import signals
+from meta_impala.system.ending import ending_the_process, refusing_exits
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.training import memory, weights_and_biases
@@ -54,6 +56,26 @@ def define_flags() -> None:
         "Continue a run with changed settings, except those that never change in a run "
         "(environment, protocol, network, what is learned).",
     )
+    flags.DEFINE_string(
+        "stop_signals",
+        signals.DEFAULT_STOP_SIGNALS,
+        "Signals that save a checkpoint and end the program, comma-separated. QUIT, unless it is "
+        "one of them, writes the stacks of all threads to stacks.txt and the run goes on.",
+    )
+    flags.DEFINE_string(
+        "max_runtime",
+        "",
+        "The program saves a checkpoint and ends after so much time, as after a signal: seconds, "
+        "or 2d, 3h30m, 90s. Empty for no limit.",
+    )
+    flags.DEFINE_integer(
+        "exit_code_stopped",
+        0,
+        "Exit code of a run that was saved before it was finished, for example 75 for a scheduler "
+        "that is to start it again.",
+        lower_bound=0,
+        upper_bound=255,
+    )
 
 
 def _config_for(folder: RunFolder) -> Config:
@@ -71,14 +93,16 @@ def _config_for(folder: RunFolder) -> Config:
 
 def _environment_id(name: str) -> str:
     try:
-        return registry.resolve(name).id
+        with refusing_exits(f"--environment={name}"):
+            return registry.resolve(name).id
     except UnknownEnvironmentError as error:
         raise UserError(f"--environment={name}: {error}") from None
 
 
 def _describe(config: Config) -> Description:
     try:
-        return registry.describe(config.environment, config.protocol)
+        with refusing_exits(f"--environment={config.environment}"):
+            return registry.describe(config.environment, config.protocol)
     except UnsupportedEnvironmentError as error:
         raise UserError(f"--environment={config.environment}: {error}") from None
 
@@ -96,7 +120,10 @@ def _is_finished(folder: RunFolder, config: Config) -> bool:
 def main() -> int:
     """Runs the command; returns its exit code."""
     stop = StopRequest()
-    stop.install()
+    stop.install(signals.parse_signals(FLAGS.stop_signals))
+    seconds = signals.parse_duration(FLAGS.max_runtime)
+    if seconds is not None:
+        stop.request_after(seconds, f"--max_runtime={FLAGS.max_runtime}")
     if FLAGS.learner_index:
         return _join_run(stop)
     if not FLAGS.logdir:
@@ -106,6 +133,7 @@ def main() -> int:
     # Held to the end of the process. Nothing was read or written before.
     lock = FolderLock(folder.path)
     folder.clean()
+    stop.stacks_path = folder.stacks_path
     try:
         return _train(folder, stop)
     finally:
@@ -145,7 +173,7 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
                     f"stopped by {stop.signal_name} after {frames:,} frames, before anything was "
                     "trained"
                 )
-                return 0
+                return FLAGS.exit_code_stopped
             trainer = Trainer(config, description, folder, stop, group)
             # Not before: what refuses to start leaves the run as it was.
             folder.save_config(config)
@@ -168,7 +196,7 @@ def _run(trainer: Trainer, config: Config, folder: RunFolder, stop: StopRequest)
     try:
         state = trainer.run()
     except RunFailed as error:
-        error.args = (f"{error}; {trainer.what_is_safe()}",)
+        error.args = (f"{error}; {trainer.describe_latest_checkpoint()}",)
         raise
     if state == run_folder_lib.FINISHED:
         command.say(f"finished after {trainer.frames:,} frames; results are in {folder.path}")
@@ -177,6 +205,7 @@ def _run(trainer: Trainer, config: Config, folder: RunFolder, stop: StopRequest)
             f"stopped by {stop.signal_name or 'another learner'} after {trainer.frames:,} "
             "frames; the same command continues the run"
         )
+        return FLAGS.exit_code_stopped
     return 0
 
 
@@ -220,7 +249,7 @@ def _join_run(stop: StopRequest) -> int:
     group = _connect(config, stop)
     if group is None:
         command.say(f"stopped by {stop.signal_name}, before anything was trained")
-        return 0
+        return FLAGS.exit_code_stopped
     config = learner_group.take_settings(group, given)
     config = dataclasses.replace(config, wandb_project="")  # the first one logs
     description = _describe(config)
@@ -241,9 +270,10 @@ def _join_run(stop: StopRequest) -> int:
     if state == run_folder_lib.STOPPED:
         reason = f"stopped by {stop.signal_name or 'another learner'}"
     command.say(f"learner {group.index}: {reason} after {trainer.frames:,} frames")
-    return 0
+    return 0 if state == run_folder_lib.FINISHED else FLAGS.exit_code_stopped
 
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    with ending_the_process():
+        command.run(main)

@@ -138,11 +138,13 @@ class Config:
     )
     meta_data: str = setting(
         "next_batch",
-        "Which data τ' judge an update. next_batch: B' trajectories of the batch that is learned "
-        "from next; held_out: B' trajectories of the same batch, which are not learned from; swap: "
-        "two batches take turns, each is learned from and then judges the update on the other.",
-        source=XU + " (next_batch: arXiv v1; swap: its appendix)",
-        choices=("next_batch", "held_out", "swap"),
+        "The data τ' on which J' is evaluated (the meta batch). next_batch: B' trajectories of the "
+        "batch that is learned from next; held_out: B' trajectories of the same batch, which are "
+        "not learned from; swap: two batches take turns, each is learned from and is then the meta "
+        "batch of the other's update; same: B' trajectories of the batch that is learned from "
+        "(measured: a τ that judges itself pulls η to η' whatever the game).",
+        source=XU + " (next_batch: arXiv v1; swap: its appendix); same: STAC, arXiv 2002.12928",
+        choices=("next_batch", "held_out", "swap", "same"),
     )
     meta_optimizer: str = setting(
         "adam",
@@ -546,6 +548,44 @@ class Config:
     keep_checkpoints: int = setting(
         3, "How many checkpoints are kept.", source=OURS, low=1, high=10_000, on_resume=FREELY
     )
+    evaluation_frames: int = setting(
+        0,
+        "Full games are played with the newest weights after so many frames, as "
+        "meta_impala.evaluate plays them, and written to evaluations.csv; 0 for never. They are "
+        "played beside the training, in a thread of the lowest priority; with --deterministic "
+        "between two updates. Training is the same with and without, but takes longer.",
+        unit="environment frames",
+        source=OURS,
+        low=0,
+        high=MAX_FRAMES,
+        on_resume=FREELY,
+        is_recent=True,
+    )
+    evaluation_episodes: int = setting(
+        20,
+        "Games of one evaluation while training.",
+        unit="games",
+        source=OURS,
+        low=1,
+        high=100_000,
+        on_resume=FREELY,
+        is_recent=True,
+    )
+    evaluation_eta: str = setting(
+        "",
+        "GAMMA,LAMBDA that the network is fed in these games. Empty: the current γ and λ where "
+        "they are learned, else --gamma and --lambda (also of a mixture or of random draws).",
+        source=OURS,
+        on_resume=FREELY,
+        is_recent=True,
+    )
+    keep_best_checkpoint: bool = setting(
+        False,
+        "Keep the checkpoint with the highest mean return of these games in checkpoints_best.",
+        source=OURS,
+        on_resume=FREELY,
+        is_recent=True,
+    )
     log_frames: int = setting(
         50_000,
         "A row of metrics is written after so many frames.",
@@ -623,6 +663,14 @@ class Config:
             low, high = texts[name].split(",")
             draws[name] = (float(low), float(high))
         return draws
+
+    @property
+    def evaluation_eta_values(self) -> tuple[float, float] | None:
+        """`evaluation_eta` as numbers; None for the η of the weights."""
+        if not self.evaluation_eta:
+            return None
+        gamma, lambda_ = self.evaluation_eta.split(",")
+        return float(gamma), float(lambda_)
 
     @property
     def mlp_widths(self) -> tuple[int, ...]:

@@ -100,6 +100,7 @@ def resolve(config: Config) -> Config:
     _check_actors(config)
     _check_learners(config)
     _check_micro_batches(config)
+    _check_evaluation(config)
     columns = config.share.batch_size
     if max(config.envs_per_actor, columns) % min(config.envs_per_actor, columns):
         of_each = " / the number of learners" if config.num_learners > 1 else ""
@@ -341,6 +342,33 @@ def _check_draws(config: Config) -> None:
                 f"--eta_random_{name}={text}: must be two numbers LOW,HIGH with "
                 "0 < LOW < HIGH < 1, for example 0.9,0.999"
             )
+
+
+def _check_evaluation(config: Config) -> None:
+    """The evaluation while training."""
+    if config.keep_best_checkpoint and not config.evaluation_frames:
+        raise UserError(
+            "--keep_best_checkpoint=True: needs --evaluation_frames above 0, which says when games "
+            "are played"
+        )
+    if not config.evaluation_eta:
+        return
+    given = f"--evaluation_eta={config.evaluation_eta}"
+    try:
+        gamma, lambda_ = config.evaluation_eta_values or (-1.0, -1.0)
+    except ValueError:
+        gamma = lambda_ = -1.0
+    if not (0.0 <= gamma <= 1.0 and 0.0 <= lambda_ <= 1.0):
+        raise UserError(
+            f"{given}: must be GAMMA,LAMBDA, two numbers in [0, 1], for example 0.995,1"
+        )
+    if config.learned and config.meta_parameter_scope == "state":
+        raise UserError(f"{given}: must be empty with --meta_parameter_scope=state")
+    if not config.eta_embedding_size:
+        raise UserError(
+            f"{given}: would change nothing, since the network is not fed η "
+            "(--eta_embedding_size=0); must be empty"
+        )
 
 
 def resolve_frames(config: Config, action_repeat: int) -> None:

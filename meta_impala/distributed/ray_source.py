@@ -217,7 +217,7 @@ class RaySource(QueuedSource):
                 raise RunFailed(f"actor-{slot.index} cannot run where it is: {cause}") from error
             if cause is not error:
                 cause.add_note(str(error))  # holds the traceback of the other process
-            self._restarts.use(slot.index, cause)
+            self._restarts.record(slot.index, cause)
             return
         except ray.exceptions.RayError as error:
             self._lose(slot, one_line(error))

@@ -38,7 +38,7 @@ def _run(trainer: Trainer, stop: StopRequest, script) -> str:
         except BaseException as error:  # noqa: BLE001 - raised again below
             errors.append(error)
         finally:
-            stop._event.set()
+            stop.request("the test")
 
     handler = signal.getsignal(signal.SIGTERM)
     with ray_cluster.connected(trainer.config):
@@ -94,7 +94,7 @@ def test_processes_and_nodes_come_and_go(tmp_path, cluster):
     trainer = make_trainer(tmp_path, config, stop)
     restarts = trainer._restarts
     delivered: list[int] = []
-    fetch = trainer._fetch
+    fetch = trainer._batcher._fetch
 
     def recording_fetch(blocks):
         batch = fetch(blocks)
@@ -102,7 +102,7 @@ def test_processes_and_nodes_come_and_go(tmp_path, cluster):
         assert all(np.isfinite(block.unroll.observations).all() for block in batch.blocks)
         return batch
 
-    trainer._fetch = recording_fetch
+    trainer._batcher._fetch = recording_fetch
 
     def both_deliver() -> bool:
         return {0, 1} <= set(delivered)

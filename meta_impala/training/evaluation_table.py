@@ -1,0 +1,92 @@
+"""`evaluations.csv`: the evaluations that were played while a run trained."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import pathlib
+from typing import NamedTuple
+
+from meta_impala.storage.files import write_atomically, writing
+from meta_impala.storage.run_folder import read_metrics
+
+
+class Evaluation(NamedTuple):
+    """One row.
+
+    Attributes:
+      frames: environment frames that the weights had been trained for.
+      mean_return: raw, over the games.
+      standard_error: of it; NaN for one game.
+      episodes: games.
+      gamma, lambda_: that the network was fed; NaN where η belongs to the state.
+      seconds: that the games took. The one column that is not reproducible.
+    """
+
+    frames: int
+    mean_return: float
+    standard_error: float
+    episodes: int
+    gamma: float
+    lambda_: float
+    seconds: float
+
+
+COLUMNS = tuple(name.rstrip("_") for name in Evaluation._fields)
+
+
+class EvaluationTable:
+    """The rows of a file, which is replaced as a whole with every new one.
+
+    Attributes:
+      rows: in the order of their frames.
+    """
+
+    def __init__(self, path: pathlib.Path, frames: int) -> None:
+        """Args:
+        path: of the file; it need not be there.
+        frames: that the run continues from; later rows are cut.
+
+        Raises:
+          RunFailed: here and in `add`, if the file cannot be written.
+        """
+        self._path = path
+        found = [_parse(row) for row in read_metrics(path)]
+        self.rows = [row for row in found if row is not None and row.frames <= frames]
+        if len(self.rows) < len(found):
+            self._write()
+
+    def add(self, row: Evaluation) -> None:
+        """Adds a row."""
+        self.rows.append(row)
+        self._write()
+
+    def best(self) -> Evaluation | None:
+        """The row with the highest mean return; the first of several."""
+        return max(self.rows, key=lambda row: row.mean_return, default=None)
+
+    def _write(self) -> None:
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows([_text(value) for value in row] for row in self.rows)
+        with writing(self._path):
+            write_atomically(self._path, buffer.getvalue())
+
+
+def _text(value: float) -> str:
+    """As in `metrics.csv`: a value that is NaN is an empty cell."""
+    if isinstance(value, int):
+        return str(value)
+    return "" if math.isnan(value) else f"{value:.8g}"
+
+
+def _parse(row: dict[str, str]) -> Evaluation | None:
+    """A row of the file; None if it is damaged."""
+    try:
+        _, *values = (float(row[name]) if row[name] else math.nan for name in COLUMNS)
+        mean_return, error, episodes, *others = values
+        return Evaluation(int(row["frames"]), mean_return, error, int(episodes), *others)
+    except (KeyError, ValueError):
+        return None
