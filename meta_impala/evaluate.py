@@ -31,7 +31,7 @@ from meta_impala.environments import (
     registry,
 )
 from meta_impala.environments.base import BatchedEnvironment
-from meta_impala.errors import UserError
+from meta_impala.errors import UserError, warn
 from meta_impala.evaluation import record as evaluation_record
 from meta_impala.evaluation import starts as game_starts
 from meta_impala.evaluation import video
@@ -40,6 +40,7 @@ from meta_impala.evaluation.starts import Start
 from meta_impala.storage import agent_file
 from meta_impala.storage.files import write_atomically
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.run_status import describe_dead_trainer
 from meta_impala.storage.trained_run import open_folder
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.tensorflow_import import import_tensorflow
@@ -224,6 +225,8 @@ def _inputs() -> Inputs:
     if FLAGS.logdir:
         folder, config = open_folder(FLAGS.logdir)
         folder.prepare()
+        if died := describe_dead_trainer(folder):
+            warn(f"warning: {died}")
         source = folder.config_path
     else:
         agent_path = source = pathlib.Path(FLAGS.agent).expanduser()

@@ -28,10 +28,11 @@ from meta_impala.environments import (
     UnsupportedEnvironmentError,
     registry,
 )
-from meta_impala.errors import RunFailed, UserError
+from meta_impala.errors import RunFailed, UserError, warn
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.folder_lock import FolderLock
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.run_status import describe_dead_trainer
 from meta_impala.system import signals
 from meta_impala.system.ending import ending_the_process, refusing_exits
 from meta_impala.system.signals import StopRequest
@@ -134,6 +135,8 @@ def main() -> int:
     lock = FolderLock(folder.path)
     folder.clean()
     stop.stacks_path = folder.stacks_path
+    if died := describe_dead_trainer(folder, is_held_here=True):
+        warn(f"warning: {died}")
     try:
         return _train(folder, stop)
     finally:
@@ -144,7 +147,8 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
     config = _config_for(folder)
     weights_and_biases.check(config)
     ray_cluster.check(config)
-    config_lib.resolve_frames(config, registry.resolve(config.environment).action_repeat)
+    with refusing_exits(f"--environment={config.environment}"):
+        config_lib.resolve_frames(config, registry.resolve(config.environment).action_repeat)
     if folder.has_run() and _is_finished(folder, config):
         command.say(
             f"{folder.path}: this run is finished ({config.total_frames:,} frames); give a larger "
@@ -226,6 +230,11 @@ def _connect(config: Config, stop: StopRequest):
     from meta_impala.learner import group as learner_group
 
     others = [a for i, a in enumerate(config.addresses) if i != config.learner_index]
+    port = config.addresses[config.learner_index].rpartition(":")[2]
+    command.say(
+        f"learner {config.learner_index} listens on port {port} of all network interfaces, without "
+        "authentication: whoever can reach it can read and write your files"
+    )
     command.say(f"learner {config.learner_index} waits for those at {', '.join(others)}")
     return learner_group.join(config, stop)
 
