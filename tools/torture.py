@@ -225,7 +225,9 @@ def stop(folder: RunFolder, moment: random.Random, settings: list[str]) -> tuple
     process = start("train", f"--logdir={folder.path}", *settings)
     try:
         wait(process, lambda: listens(process))
-        time.sleep(moment.uniform(0.0, 15.0))
+        if moment.random() < 0.7:  # soon after the actors' start
+            wait(process, lambda: folder.read_status().get("pid") == process.pid)
+        time.sleep(moment.uniform(0.0, 10.0))
         begun = time.monotonic()
         number = signal.Signals[f"SIG{moment.choice(_STOP_NAMES)}"]
         process.send_signal(number)
