@@ -15,7 +15,8 @@ from meta_impala.agent.builders import make_network
 from meta_impala.agent.policy import Policy, Snapshot
 from meta_impala.config import resolve_network
 from meta_impala.distributed import cluster as ray_cluster
-from meta_impala.distributed.remote_actor import RemoteActor, Weights
+from meta_impala.distributed.remote_actor import RemoteActor
+from meta_impala.distributed.weights import Weights
 from meta_impala.environments import registry
 from meta_impala.system import tensorflow_setup
 from meta_impala.system.signals import StopRequest
