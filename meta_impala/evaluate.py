@@ -74,6 +74,13 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "agent", None, "In place of --logdir: a file that meta_impala.export has written."
     )
+    flags.DEFINE_bool(
+        "best",
+        False,
+        "Of --logdir: the checkpoint with the best evaluation while training "
+        "(--keep_best_checkpoint of the training) instead of the newest. Its games here are not "
+        "those that it was chosen by.",
+    )
     flags.DEFINE_integer("episodes", 200, "Full games to play. Allowed: at least 1.")
     flags.DEFINE_integer(
         "num_envs",
@@ -101,7 +108,8 @@ def define_flags() -> None:
         "out",
         None,
         "Where the result is written. Default: evaluation.json of the run's folder "
-        "(evaluation_human_starts.json with --starts=human); nowhere with --agent.",
+        "(evaluation_human_starts.json with --starts=human, evaluation_best.json with --best); "
+        "nowhere with --agent.",
     )
     flags.DEFINE_string(
         "evaluation_eta",
@@ -193,7 +201,9 @@ def _out(folder: RunFolder | None) -> pathlib.Path | None:
                 "where the other names are the training's"
             )
         return path
-    return evaluation_record.result_path(folder, FLAGS.starts) if folder else None
+    if folder is None:
+        return None
+    return evaluation_record.result_path(folder, FLAGS.starts, best=FLAGS.best)
 
 
 class Inputs(NamedTuple):
@@ -221,6 +231,8 @@ def _inputs() -> Inputs:
         parse_eta(FLAGS.evaluation_eta)
     if bool(FLAGS.logdir) == bool(FLAGS.agent):
         raise UserError("--logdir or --agent: one of them must be given, a run's folder or a file")
+    if FLAGS.best and not FLAGS.logdir:
+        raise UserError("--best=True: needs --logdir, the folder of a run")
     folder, agent_path, named = None, None, None
     if FLAGS.logdir:
         folder, config = open_folder(FLAGS.logdir)
@@ -420,7 +432,8 @@ def main() -> int:
 
     configure_for_inference()
     if inputs.folder is not None:
-        agent = load_agent(inputs.folder.checkpoints, inputs.config, inputs.description)
+        checkpoints = inputs.folder.best_checkpoint if FLAGS.best else inputs.folder.checkpoints
+        agent = load_agent(checkpoints, inputs.config, inputs.description)
     else:
         from meta_impala.storage import exported_agent as export
 

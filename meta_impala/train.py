@@ -40,6 +40,7 @@ from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.training import memory, weights_and_biases
 
 if TYPE_CHECKING:
+    from meta_impala.learner.group import ConnectedLearners, LearnerGroup
     from meta_impala.training.trainer import Trainer
 
 FLAGS = flags.FLAGS
@@ -213,7 +214,7 @@ def _run(trainer: Trainer, config: Config, folder: RunFolder, stop: StopRequest)
     return 0
 
 
-def _learners(config: Config, stop: StopRequest):
+def _learners(config: Config, stop: StopRequest) -> LearnerGroup | None:
     """The learners of a run, connected; None if the user asked to stop before all were there."""
     from meta_impala.learner import group as learner_group
 
@@ -225,7 +226,7 @@ def _learners(config: Config, stop: StopRequest):
     return group
 
 
-def _connect(config: Config, stop: StopRequest):
+def _connect(config: Config, stop: StopRequest) -> ConnectedLearners | None:
     """The group of several learners, or None if the user asked to stop before all were there."""
     from meta_impala.learner import group as learner_group
 

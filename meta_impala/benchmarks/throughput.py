@@ -220,7 +220,17 @@ class _RandomPolicy:
         self._num_actions = num_actions
         self._random = np.random.default_rng(seed)
 
-    def __call__(self, parameters, eta, observations, last_actions, rewards, resets, core_state, _):
+    def __call__(
+        self,
+        parameters: Any,
+        eta: np.ndarray,
+        observations: np.ndarray,
+        last_actions: np.ndarray,
+        rewards: np.ndarray,
+        resets: np.ndarray,
+        core_state: np.ndarray,
+        seed: tuple[int, int],
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         actions = self._random.integers(0, self._num_actions, len(last_actions), np.int32)
         return actions, np.full(len(actions), -np.log(self._num_actions), np.float32), core_state
 
@@ -266,7 +276,7 @@ def learner_update(config: Config, effort: Effort, *, profiled: bool = False) ->
     return cost
 
 
-# The measurement ends it.
+# Ended by the measurement.
 _ENDLESS = 10**12
 
 

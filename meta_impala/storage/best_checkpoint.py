@@ -17,7 +17,6 @@ from meta_impala.learner.state import LearnerState
 from meta_impala.storage.checkpoint import Checkpoints, list_checkpoints
 from meta_impala.storage.files import flush
 
-FOLDER_NAME = "checkpoints_best"
 _CANDIDATE = "candidate"
 
 
@@ -26,7 +25,7 @@ class BestCheckpoint:
 
     def __init__(
         self,
-        run: pathlib.Path,
+        folder: pathlib.Path,
         state: LearnerState,
         identity: Mapping[str, Any],
         evaluated: Collection[int],
@@ -34,22 +33,26 @@ class BestCheckpoint:
         """Removes a candidate that an earlier process left.
 
         Args:
-          run: folder of the run.
+          folder: where it is kept (`RunFolder.best_checkpoint`).
           state: of the learner.
           identity: of its checkpoints.
           evaluated: frames of the evaluations that the run has. A best checkpoint that is not among
             them belongs to a part of the run that was lost, and is removed.
         """
-        self._folder = run / FOLDER_NAME
+        self._folder = folder
         self._state = state
         self._identity = identity
         shutil.rmtree(self._folder / _CANDIDATE, ignore_errors=True)
-        for path in list_checkpoints(self._folder):
-            if int(path.name.rpartition("-")[2]) not in evaluated:
-                warn(
-                    f"warning: {path} is later than the checkpoint the run continues from: removed"
-                )
-                shutil.rmtree(path, ignore_errors=True)
+        if self.frames is not None and self.frames not in evaluated:
+            path = folder / f"frames-{self.frames}"
+            warn(f"warning: {path} is later than the checkpoint the run continues from: removed")
+            shutil.rmtree(path, ignore_errors=True)
+
+    @property
+    def frames(self) -> int | None:
+        """Frames of the best checkpoint; None if there is none."""
+        kept = list_checkpoints(self._folder)
+        return int(kept[0].name.rpartition("-")[2]) if kept else None
 
     def save_candidate(self, progress: Mapping[str, Any]) -> None:
         """Saves the learner as it is, to be evaluated.

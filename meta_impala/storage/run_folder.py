@@ -72,6 +72,15 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def best_checkpoint(self) -> pathlib.Path:
+        """Folder of the checkpoint with the best evaluation while training."""
+        return self.path / "checkpoints_best"
+
+    @property
+    def evaluations_path(self) -> pathlib.Path:
+        return self.path / "evaluations.csv"
+
+    @property
     def tensorboard(self) -> pathlib.Path:
         return self.path / "tensorboard"
 

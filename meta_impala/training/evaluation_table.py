@@ -62,9 +62,9 @@ class EvaluationTable:
         self.rows.append(row)
         self._write()
 
-    def best(self) -> Evaluation | None:
-        """The row with the highest mean return; the first of several."""
-        return max(self.rows, key=lambda row: row.mean_return, default=None)
+    def return_at(self, frames: int | None) -> float:
+        """The mean return of the evaluation at so many frames; −∞ if there is none."""
+        return next((row.mean_return for row in self.rows if row.frames == frames), -math.inf)
 
     def _write(self) -> None:
         buffer = io.StringIO()

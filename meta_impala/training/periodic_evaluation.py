@@ -166,14 +166,14 @@ class PeriodicEvaluation:
         self._is_closed = False
         self._thread: _GameThread | None = None
         frames = int(state.frames.numpy())
-        self._table = EvaluationTable(folder.path / "evaluations.csv", frames)
+        self._table = EvaluationTable(folder.evaluations_path, frames)
         last = self._table.rows[-1].frames if self._table.rows else 0
         self._played = last // config.evaluation_frames
         self._player = GamePlayer(config, description, state.network)
         self._best: BestCheckpoint | None = None
         if config.keep_best_checkpoint:
             kept = {row.frames for row in self._table.rows}
-            self._best = BestCheckpoint(folder.path, state, identity, kept)
+            self._best = BestCheckpoint(folder.best_checkpoint, state, identity, kept)
 
     def is_due(self, frames: int) -> bool:
         """Whether a multiple of `--evaluation_frames` was passed since the last evaluation."""
@@ -235,10 +235,11 @@ class PeriodicEvaluation:
         seed = evaluation_seed(self._config.seed, number)
         try:
             row = self._player.play(snapshot, frames, seed, self._should_stop)
-            before = self._table.best()
             self._table.add(row)
             self._played = number
-            if self._best is not None and (before is None or row.mean_return > before.mean_return):
+            if self._best is not None and row.mean_return > self._table.return_at(
+                self._best.frames
+            ):
                 self._best.promote(frames)
         except BaseException as error:  # noqa: BLE001 - an environment may raise anything
             if self._should_stop():
