@@ -244,6 +244,8 @@ def stops(work: pathlib.Path) -> str:
     import_tensorflow()
     from meta_impala.storage.checkpoint import list_checkpoints, verify
 
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup; the runs would inherit it
+        signal.signal(signal.SIGHUP, lambda *_: None)
     root = pathlib.Path(__file__).parents[1]
     os.environ["PYTHONPATH"] = os.pathsep.join([str(root), str(root / "tests")])
     config = dataclasses.replace(_CATCH, environment="support.ending_environments:Ending-v0")
