@@ -160,6 +160,8 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
     config = config_lib.resolve_network(config, description.observation_shape)
     memory.check(config.share, description)
 
+    if stop.is_set() and config.num_learners == 1:
+        return _stopped_before_training(folder, stop)
     import_tensorflow()
     from meta_impala.system.tensorflow_setup import configure_tensorflow
     from meta_impala.training.trainer import Trainer
@@ -173,12 +175,7 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
                 group = _learners(config, stop)
             # Several learners stop together, once they run.
             if group is None or (group.size == 1 and stop.is_set()):
-                frames = folder.write_stopped()
-                command.say(
-                    f"stopped by {stop.signal_name} after {frames:,} frames, before anything was "
-                    "trained"
-                )
-                return FLAGS.exit_code_stopped
+                return _stopped_before_training(folder, stop)
             trainer = Trainer(config, description, folder, stop, group)
             # Not before: what refuses to start leaves the run as it was.
             folder.save_config(config)
@@ -187,6 +184,14 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
                 folder.write_failure(error)
             raise
         return _run(trainer, config, folder, stop)
+
+
+def _stopped_before_training(folder: RunFolder, stop: StopRequest) -> int:
+    frames = folder.write_stopped()
+    command.say(
+        f"stopped by {stop.signal_name} after {frames:,} frames, before anything was trained"
+    )
+    return FLAGS.exit_code_stopped
 
 
 def _run(trainer: Trainer, config: Config, folder: RunFolder, stop: StopRequest) -> int:

@@ -219,8 +219,12 @@ def listens(process: subprocess.Popen) -> bool:
     return bool(int(caught, 16) >> (signal.SIGUSR1 - 1) & 1)
 
 
-def stop(folder: RunFolder, moment: random.Random, settings: list[str]) -> tuple[str, float]:
-    """Starts the trainer and stops it once; returns what it printed and how long it took."""
+def stop(folder: RunFolder, moment: random.Random, settings: list[str]) -> tuple[str, float, bool]:
+    """Starts the trainer and stops it once.
+
+    Returns:
+      What it printed, the seconds from the signal to its end, and whether it had begun to train.
+    """
     os.environ["STEP_SECONDS"] = str(moment.choice([0.0, 0.02, 0.2, 3.0]))
     process = start("train", f"--logdir={folder.path}", *settings)
     try:
@@ -228,12 +232,13 @@ def stop(folder: RunFolder, moment: random.Random, settings: list[str]) -> tuple
         if moment.random() < 0.7:  # soon after the actors' start
             wait(process, lambda: folder.read_status().get("pid") == process.pid)
         time.sleep(moment.uniform(0.0, 10.0))
+        is_training = folder.read_status().get("pid") == process.pid
         begun = time.monotonic()
         number = signal.Signals[f"SIG{moment.choice(_STOP_NAMES)}"]
         process.send_signal(number)
         if moment.random() < 0.3:  # as `timeout` does, to the child and then to its group
             process.send_signal(number)
-        return finish(process), time.monotonic() - begun
+        return finish(process), time.monotonic() - begun, is_training
     finally:
         process.kill()
 
@@ -250,25 +255,31 @@ def stops(work: pathlib.Path) -> str:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(root), str(root / "tests")])
     config = dataclasses.replace(_CATCH, environment="support.ending_environments:Ending-v0")
     moment = random.Random(_SEED.value)
-    longest, frames = 0.0, {True: 0, False: 0}
+    longest, frames = {True: 0.0, False: 0.0}, {True: 0, False: 0}
     for number in range(_COUNT.value):
         deterministic = number % 3 == 0
         folder = RunFolder(work / f"stops-{deterministic}")
         settings = flags_of(dataclasses.replace(config, deterministic=deterministic))
-        out, seconds = stop(folder, moment, settings)
+        out, seconds, is_training = stop(folder, moment, settings)
         check("stopped by" in out, out)
         said = folder.read_status()
         check(said["state"] == "stopped", str(said))
         check(said["frames"] >= frames[deterministic], f"from {frames} back to {said}")
-        check(seconds <= _SECONDS_TO_STOP, f"{seconds:.1f} s from the signal to the end")
+        # A start is heard between its parts: TensorFlow's import, tracing. It has nothing to save.
+        in_time = seconds <= _SECONDS_TO_STOP or not is_training
+        check(in_time, f"{seconds:.1f} s from the signal to the end")
         frames[deterministic] = said["frames"]
         if said["frames"]:
             newest = list_checkpoints(folder.checkpoints)[0]
             verify(newest)
             check(newest.name == f"frames-{said['frames']}", f"{newest} is not the last state")
-        longest = max(longest, seconds)
-        print(f"stop {number + 1}: {said['frames']:,} frames, {seconds:.1f} s", flush=True)
-    return f"{_COUNT.value} stops, at most {longest:.1f} s from the signal to the end"
+        longest[is_training] = max(longest[is_training], seconds)
+        when = "in training" if is_training else "at the start"
+        print(f"stop {number + 1} {when}: {said['frames']:,} frames, {seconds:.1f} s", flush=True)
+    return (
+        f"{_COUNT.value} stops; from the signal to the end at most {longest[True]:.1f} s in "
+        f"training and {longest[False]:.1f} s in the start"
+    )
 
 
 # Games.

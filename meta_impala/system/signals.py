@@ -24,7 +24,7 @@ SECONDS_OF_ONE_REQUEST = 1.0
 DEFAULT_STOP_SIGNALS = "INT,TERM,HUP,USR1,USR2"
 _ALLOWED = ("INT", "TERM", "HUP", "USR1", "USR2", "QUIT", "ALRM", "XCPU")
 
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
 _UNITS = (86_400.0, 3_600.0, 60.0, 1.0)
 
 

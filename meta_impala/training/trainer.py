@@ -184,6 +184,9 @@ class Trainer:
         return f"{newest.name} is safe, and the same command continues from there"
 
     def _train(self) -> str:
+        if self._group.size == 1 and self._stop.is_set():  # tracing takes several seconds
+            self.folder.write_status(run_folder_lib.STOPPED, **self._status())
+            return run_folder_lib.STOPPED
         self._trace()
         with contextlib.ExitStack() as stack:
             self._open_records(stack)
