@@ -352,10 +352,7 @@ class Trainer:
 
     def _fail(self, error: Exception) -> None:
         """Ends the run with this error, of a thread that hangs."""
-        if self._starting is None:
-            self._source.fail(error)
-        else:
-            self._starting.fail(error)
+        (self._starting or self._source).fail(error)
 
     # Checkpoint.
 
