@@ -122,7 +122,7 @@ class RunFolder:
 
     def clean(self) -> None:
         """Removes what a killed trainer left half-written; for the holder of the lock only."""
-        for name in ("config.json", "status.json", "metrics.csv", "writable"):
+        for name in ("config.json", "status.json", "metrics.csv", "evaluations.csv", "writable"):
             for leftover in self.path.glob(f".{name}.*"):
                 with contextlib.suppress(OSError):
                     leftover.unlink()

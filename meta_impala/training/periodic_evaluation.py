@@ -135,7 +135,7 @@ class PeriodicEvaluation:
     """The evaluations of a run.
 
     Attributes:
-      steps: of all games; grows while one is being played (for the watchdog).
+      steps: of games that the learner's thread plays or waits for (for the watchdog).
     """
 
     def __init__(
@@ -164,6 +164,7 @@ class PeriodicEvaluation:
         self._config = config
         self._stop = stop
         self._is_closed = False
+        self._is_waited_for = config.deterministic
         self._thread: _GameThread | None = None
         frames = int(state.frames.numpy())
         self._table = EvaluationTable(folder.evaluations_path, frames)
@@ -209,8 +210,9 @@ class PeriodicEvaluation:
     ) -> None:
         """At the end of a run: waits for the games under way, and plays those that are due."""
         self._wait()
-        self.after_update(frames, snapshot, progress)
-        self._wait()
+        if not self._is_playing():
+            self.after_update(frames, snapshot, progress)
+            self._wait()
 
     def close(self) -> None:
         """Gives up the games under way, and waits a moment for them to end."""
@@ -224,11 +226,24 @@ class PeriodicEvaluation:
         return self._thread is not None and self._thread.is_alive()
 
     def _wait(self) -> None:
+        """Until the games are over, or the user asks to stop, or an environment hangs."""
+        self._is_waited_for = True
+        steps, changed = self.steps, time.monotonic()
         while self._thread is not None and self._is_playing() and not self._stop.is_set():
             self._thread.join(_POLL_SECONDS)
+            now = time.monotonic()
+            if self.steps != steps:
+                steps, changed = self.steps, now
+            elif now - changed >= self._config.stall_timeout:
+                warn(
+                    "warning: an evaluation is given up: its games made no step for "
+                    f"{self._config.stall_timeout:g} s (--stall_timeout)"
+                )
+                return
 
     def _should_stop(self) -> bool:
-        self.steps += 1
+        if self._is_waited_for:
+            self.steps += 1
         return self._is_closed or self._stop.is_set()
 
     def _play(self, frames: int, number: int, snapshot: Snapshot) -> None:

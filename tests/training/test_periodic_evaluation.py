@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import math
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from meta_impala.evaluation.games import GamePolicy, play_games
 from meta_impala.storage.checkpoint import list_checkpoints, verify
 from meta_impala.storage.trained_agent import load_agent
 from meta_impala.system.signals import StopRequest
+from meta_impala.training import periodic_evaluation
 from meta_impala.training.evaluation_table import COLUMNS, Evaluation, EvaluationTable
 from meta_impala.training.metrics import NOT_REPRODUCIBLE
 from meta_impala.training.periodic_evaluation import evaluation_seed
@@ -201,6 +203,20 @@ def test_an_environment_that_is_slow_to_play_is_given_up_by_a_stop(tmp_path, mon
     trainer = make_trainer(tmp_path, make_config(total_frames=10**9, **settings), stop)
     assert trainer.run() == "stopped"
     assert read_status(tmp_path)["state"] == "stopped"
+
+
+def test_games_that_hang_do_not_keep_a_finished_run(tmp_path, monkeypatch, capfd):
+    release = threading.Event()
+    begin = starts.begin
+    monkeypatch.setattr(starts, "begin", lambda *given: release.wait(120) and begin(*given))
+    monkeypatch.setattr(periodic_evaluation, "_SECONDS_TO_END", 0.1)
+    config = make_config(**SETTINGS, stall_timeout=2.0)
+    trainer = make_trainer(tmp_path, config)
+    assert trainer.run() == "finished"
+    release.set()
+    assert "made no step for 2 s (--stall_timeout)" in capfd.readouterr().err
+    status = read_status(tmp_path)
+    assert (status["state"], status["frames"]) == ("finished", config.total_frames)
 
 
 def test_the_table_survives_damage(tmp_path):
