@@ -552,7 +552,7 @@ class Config:
         0,
         "Full games are played with the newest weights after so many frames, as "
         "meta_impala.evaluate plays them, and written to evaluations.csv; 0 for never. They are "
-        "played beside the training, in a thread of the lowest priority; with --deterministic "
+        "played beside the training, in a thread of low priority; with --deterministic "
         "between two updates. Training is the same with and without, but takes longer.",
         unit="environment frames",
         source=OURS,

@@ -2,9 +2,9 @@
 
 The games are those of `meta_impala.evaluate` (whole games, raw returns, stochastic policy, no-op
 starts), with environments and seeds of their own, so that training is the same with and without
-them. With `--deterministic` they are played between two updates; else in a thread of the lowest
-priority beside the training, and an evaluation that is due while the last one is still being played
-is played after it, with the weights as they are then.
+them. With `--deterministic` they are played between two updates; else in a thread of low priority
+beside the training, and one that is due while the last one is still being played comes after it,
+with the weights as they are then.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from meta_impala.training.evaluation_table import Evaluation, EvaluationTable
 
 _MOST_ENVIRONMENTS = 16
 _POLL_SECONDS = 0.2
-_LOWEST_PRIORITY = 19
+# Beside busy threads of the training it gets about a tenth of a core; more where one is free.
+_NICE = 10
 # How long a game that is being played is waited for when the run ends.
 _SECONDS_TO_END = 5.0
 # Keeps the seeds of these games apart from those of the actors and of `evaluate --seed`.
@@ -127,7 +128,7 @@ class _GameThread(ForeignCodeThread):
     def run(self) -> None:
         # Of this thread alone, and of those that it starts (Linux).
         with contextlib.suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, 0, _LOWEST_PRIORITY)
+            os.setpriority(os.PRIO_PROCESS, 0, _NICE)
         self._play()
 
 
@@ -164,7 +165,7 @@ class PeriodicEvaluation:
         self._config = config
         self._stop = stop
         self._is_closed = False
-        self._is_waited_for = config.deterministic
+        self._is_waited_for = self._plays_here = config.deterministic
         self._thread: _GameThread | None = None
         frames = int(state.frames.numpy())
         self._table = EvaluationTable(folder.evaluations_path, frames)
@@ -198,7 +199,7 @@ class PeriodicEvaluation:
         if self._best is not None:
             self._best.save_candidate(progress())
         number = frames // self._config.evaluation_frames
-        if self._config.deterministic:
+        if self._plays_here:
             self._play(frames, number, snapshot)
             return
         self._played = number
@@ -208,11 +209,14 @@ class PeriodicEvaluation:
     def finish(
         self, frames: int, snapshot: Snapshot, progress: Callable[[], dict[str, Any]]
     ) -> None:
-        """At the end of a run: waits for the games under way, and plays those that are due."""
+        """At the end of a run: waits for the games under way, and plays those that are due.
+
+        They are played in the caller's thread, which has nothing else to do.
+        """
         self._wait()
         if not self._is_playing():
+            self._is_waited_for = self._plays_here = True
             self.after_update(frames, snapshot, progress)
-            self._wait()
 
     def close(self) -> None:
         """Gives up the games under way, and waits a moment for them to end."""
