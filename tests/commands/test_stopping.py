@@ -170,7 +170,7 @@ def test_what_cannot_be_caught_is_told_at_the_next_start_and_by_evaluate(tmp_pat
     )  # fmt: skip
     assert played.returncode == 0
     assert f"process {said['pid']}" in played.stderr and "ended without saving" in played.stderr
-    process = start(tmp_path, "--max_runtime=1s")
+    process = start(tmp_path, flags[0], "--max_runtime=1s")
     out, err = end(process)
-    assert process.returncode == 0
+    assert process.returncode == 0, err
     assert f"process {said['pid']}" in err and "ended without saving" in err
