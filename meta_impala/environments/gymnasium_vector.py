@@ -13,8 +13,11 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import DtypeObservation, TransformAction
 
-# Registers Catch.
-import meta_impala.environments.catch  # noqa: F401
+# These register themselves.
+import meta_impala.environments.catch
+import meta_impala.environments.noise
+import meta_impala.environments.patience
+import meta_impala.environments.switching  # noqa: F401
 from meta_impala.environments.base import (
     BatchedEnvironment,
     Transition,

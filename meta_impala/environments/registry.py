@@ -15,6 +15,7 @@ import numpy as np
 
 from meta_impala.environments import atari
 from meta_impala.environments.base import BatchedEnvironment, UnknownEnvironmentError
+from meta_impala.environments.built_in import BUILT_IN, EVALUATED_IN
 
 if TYPE_CHECKING:
     import gymnasium
@@ -31,8 +32,8 @@ ATARI_57 = (
     "Venture", "VideoPinball", "WizardOfWor", "YarsRevenge", "Zaxxon",
 )  # fmt: skip
 
-# Equal to catch.CATCH_ID; importing that would import Gymnasium.
-_CATCH_ID = "meta_impala/Catch-v0"
+# The games of MinAtar (Young and Tian 2019); version 1 has the minimal action sets.
+MINATAR = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +69,12 @@ def _names(spec: EnvironmentSpec) -> tuple[str, ...]:
     return (spec.id.lower(), spec.game.lower()) if spec.game else (spec.id.lower(),)
 
 
-_CATCH = EnvironmentSpec("gymnasium", _CATCH_ID)
 _QUICK = {name: spec for spec in map(_atari_spec, ATARI_57) for name in _names(spec)}
-_QUICK |= {"catch": _CATCH, _CATCH_ID.lower(): _CATCH}
+for _short, _id in (
+    *BUILT_IN.items(),
+    *((f"MinAtar/{game}", f"MinAtar/{game}-v1") for game in MINATAR),
+):
+    _QUICK |= dict.fromkeys((_short.lower(), _id.lower()), EnvironmentSpec("gymnasium", _id))
 
 
 def resolve(name: str) -> EnvironmentSpec:
@@ -103,6 +107,18 @@ def resolve(name: str) -> EnvironmentSpec:
     raise UnknownEnvironmentError(
         f"unknown environment {name!r}; {_suggestion(key, registered.values())}"
     )
+
+
+def evaluated_in(name: str) -> str:
+    """The environment in which an agent of this one is scored; in most cases, the same.
+
+    A task with two phases, or with rewards that are mostly noise, has a registered variant for it.
+
+    Raises:
+      UnknownEnvironmentError: nothing has this name.
+    """
+    env_id = resolve(name).id
+    return EVALUATED_IN.get(env_id, env_id)
 
 
 def make(

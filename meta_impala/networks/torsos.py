@@ -254,6 +254,11 @@ def _deep(dtype: tf.DType, _: Sequence[int], compute_dtype: tf.DType | None) -> 
     return DeepTorso(dtype=dtype, compute_dtype=compute_dtype)
 
 
+def _minatar(dtype: tf.DType, _: Sequence[int], compute_dtype: tf.DType | None) -> snt.Module:
+    # Young and Tian 2019: one convolution of 16 3×3 filters, one hidden layer of 128 units.
+    return ConvolutionalTorso([(16, 3, 1)], 128, dtype, compute_dtype, name="minatar_torso")
+
+
 def _mlp(dtype: tf.DType, mlp_sizes: Sequence[int], compute_dtype: tf.DType | None) -> snt.Module:
     return MLPTorso(mlp_sizes, dtype, compute_dtype)
 
@@ -263,5 +268,6 @@ TORSOS: dict[str, Callable[[tf.DType, Sequence[int], tf.DType | None], snt.Modul
     "shallow": _shallow,
     "nature": _nature,
     "deep": _deep,
+    "minatar": _minatar,
     "mlp": _mlp,
 }
