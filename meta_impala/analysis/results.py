@@ -170,10 +170,11 @@ def _what_defines(config: Mapping[str, Any]) -> dict[str, Any]:
         for name, field in config_lib.FIELDS.items()
         if field.metadata["on_resume"] == config_lib.FREELY
     }
+    given = {name: value for name, value in config.items() if value is not None}
     settings = {
         name: value
-        for name, value in (config_lib.values_if_missing() | dict(config)).items()
-        if name not in free | {"environment", "seed", "protocol"} and value is not None
+        for name, value in (config_lib.values_if_missing() | given).items()
+        if name not in free | {"environment", "seed", "protocol"}
     }
     if "population" in settings:  # what it came to is no setting
         population = settings.pop("population")

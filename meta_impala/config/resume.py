@@ -103,9 +103,7 @@ def from_json(text: str, path: str | os.PathLike[str]) -> Config:
 
 def without_addresses(config: Config) -> Config:
     """The config with the defaults of all settings that come from the command line only."""
-    defaults: dict[str, Any] = {
-        field.name: field.default for field in _COMMAND_LINE_ONLY.values()
-    }
+    defaults: dict[str, Any] = {field.name: field.default for field in _COMMAND_LINE_ONLY.values()}
     return dataclasses.replace(config, **defaults)
 
 
