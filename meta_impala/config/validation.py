@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from meta_impala.config.fields import allowed_range, nearest
+from meta_impala.config.image_layout import image_shape
 from meta_impala.config.schema import FIELDS, Config, field_type, flag_name
 from meta_impala.errors import UserError
 from meta_impala.system.processors import processors
@@ -359,28 +360,41 @@ def resolve_frames(config: Config, action_repeat: int) -> None:
 
 
 # The smallest image side that the valid convolutions of a torso leave anything of.
-_MINIMUM_SIDE = {"shallow": 20, "nature": 36, "deep": 8}
+_MINIMUM_SIDE = {"shallow": 20, "nature": 36, "deep": 8, "minatar": 3}
+
+# Sides of the observations that `auto` takes the torso "minatar" for.
+_MINATAR_SIDES = range(5, 21)
 
 
 def resolve_network(config: Config, observation_shape: tuple[int, ...]) -> Config:
     """Chooses the torso for `network=auto`, or checks that the one asked for fits.
 
+    Args:
+      config: resolved.
+      observation_shape: of one observation of its environment.
+
     Raises:
       UserError: for an image torso on something that is no image or too small for it.
     """
-    sides: tuple[int, ...] = ()
-    if len(observation_shape) == 2:
-        sides = observation_shape
-    elif len(observation_shape) == 3:
-        first = observation_shape[0] < observation_shape[-1]
-        sides = observation_shape[1:] if first else observation_shape[:2]
     if config.network == "auto":
-        return dataclasses.replace(config, network="shallow" if sides == (84, 84) else "mlp")
-    if config.network != "mlp":
-        minimum = _MINIMUM_SIDE[config.network]
-        if not sides or min(sides) < minimum:
-            raise UserError(
-                f"--network={config.network}: needs images of at least {minimum}×{minimum}, the "
-                f"observations of {config.environment} are {list(observation_shape)}; use mlp"
-            )
+        return dataclasses.replace(config, network=_choose_network(observation_shape))
+    minimum = _MINIMUM_SIDE.get(config.network, 0)
+    image = image_shape(observation_shape)
+    if minimum and (image is None or min(image[:2]) < minimum):
+        raise UserError(
+            f"--network={config.network}: needs images of at least {minimum}×{minimum}, the "
+            f"observations of {config.environment} are {list(observation_shape)}; use mlp"
+        )
     return config
+
+
+def _choose_network(observation_shape: tuple[int, ...]) -> str:
+    image = image_shape(observation_shape)
+    if image is None:
+        return "mlp"
+    height, width, channels = image
+    if (height, width) == (84, 84):
+        return "shallow"
+    if channels > 1 and height in _MINATAR_SIDES and width in _MINATAR_SIDES:
+        return "minatar"
+    return "mlp"

@@ -13,22 +13,25 @@ from collections.abc import Callable, Sequence
 import sonnet as snt
 import tensorflow as tf
 
-
-def is_channels_first(shape: Sequence[int]) -> bool:
-    """Whether an image `[C, H, W]` (as the Atari emulator stacks frames) and not `[H, W, C]`."""
-    return len(shape) == 3 and shape[0] < shape[-1]
-
+from meta_impala.config.image_layout import is_channels_first
 
 def prepare_images(observations: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """`[N, C, H, W]`, `[N, H, W, C]` or `[N, H, W]` to `[N, H, W, C]`, uint8 scaled by 1/255."""
+    """Images in one of the layouts of `image_layout` to `[N, H, W, C]`; uint8 scaled by 1/255."""
     images = tf.cast(observations, dtype)
     if observations.dtype == tf.uint8:
         images *= tf.constant(1.0 / 255.0, dtype)
-    if images.shape.rank == 3:
-        images = images[..., tf.newaxis]
-    if is_channels_first(images.shape[1:]):
-        images = tf.transpose(images, [0, 2, 3, 1])
-    return images
+    rank = images.shape.rank
+    if rank == 3:
+        return images[..., tf.newaxis]
+    if rank == 4:
+        return tf.transpose(images, [0, 2, 3, 1]) if is_channels_first(images.shape[1:]) else images
+    if is_channels_first(images.shape[2:]):
+        images = tf.transpose(images, [0, 1, 3, 4, 2])
+    # The frames of a stack are channels: [N, S, H, W, C] to [N, H, W, S C].
+    _, frames, height, width, channels = images.shape
+    return tf.reshape(
+        tf.transpose(images, [0, 2, 3, 1, 4]), [-1, height, width, frames * channels]
+    )
 
 
 def _convolve(convolution: snt.Conv2D, features: tf.Tensor) -> tf.Tensor:

@@ -148,11 +148,25 @@ def test_a_run_is_at_least_one_batch():
 
 
 @pytest.mark.parametrize(
-    ("shape", "network"),
-    [((4, 84, 84), "shallow"), ((84, 84, 3), "shallow"), ((10, 5), "mlp"), ((4,), "mlp")],
+    ("network", "shapes"),
+    [
+        ("shallow", [(4, 84, 84), (84, 84, 3), (84, 84), (4, 84, 84, 3), (4, 3, 84, 84)]),
+        # MinAtar's games; the smallest and the largest sides; more planes than sides; stacks.
+        ("minatar", [(10, 10, n) for n in (4, 6, 7, 10)]),
+        ("minatar", [(5, 5, 2), (20, 20, 3), (5, 20, 3), (8, 8, 20), (20, 8, 8), (4, 10, 10, 6)]),
+        # Catch and Patience; one plane; sides that are too small or too large; no images.
+        ("mlp", [(10, 5), (9, 3), (10, 10, 1), (1, 10, 10), (4, 4, 3), (21, 20, 3), (5, 21, 3)]),
+        ("mlp", [(), (4,), (2, 2, 2, 2, 2)]),
+    ],
 )
-def test_auto_takes_shallow_for_84_by_84_images(shape, network):
-    assert resolve_network(Config(), shape).network == network
+def test_auto_chooses_by_the_sides_and_planes_of_an_observation(network, shapes):
+    assert [resolve_network(Config(), shape).network for shape in shapes] == [network] * len(shapes)
+
+
+def test_the_torso_of_minatar_needs_three_by_three_pixels():
+    assert resolve_network(Config(network="minatar"), (3, 3, 1)).network == "minatar"
+    with pytest.raises(UserError, match="3×3"):
+        resolve_network(Config(network="minatar"), (2, 9, 1))
 
 
 @pytest.mark.parametrize("network", ["shallow", "nature", "deep"])
