@@ -3,10 +3,10 @@
 Gymnasium's spaces do not say. Images come as `[H, W]`, `[H, W, C]`, `[C, H, W]` (stacked grey
 frames), or, stacked, as `[S, H, W, C]` or `[S, C, H, W]`; the S frames count as channels.
 
-The rule for three axes. If exactly two neighbouring axes are equal, these are the sides: 8×8×20 is an
-image of 20 channels, and so is 20×8×8. Otherwise the channels are last, as in 210×160×3, unless the
-first axis is shorter than the last one and the last two are more alike (by their ratio) than the
-first two, as in 3×210×160; 6×8×20 is an image of 20 channels.
+The rule for three axes. If exactly two neighbouring axes are equal, these are the sides: 8×8×20 is
+an image of 20 channels, and so is 20×8×8. Otherwise the channels are last, as in 210×160×3, unless
+the first axis is shorter than the last one and the last two are more alike (by their ratio) than
+the first two, as in 3×210×160; 6×8×20 is an image of 20 channels.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from meta_impala.errors import UserError
+from meta_impala.errors import RunFailed, UserError
 
 # The emulator keeps its seed in a signed 32-bit integer, so no environment is given a larger one.
 SEED_LIMIT = 2**31
@@ -23,6 +23,10 @@ class UnknownEnvironmentError(UserError, ValueError):
 
 class UnsupportedEnvironmentError(UserError, ValueError):
     """The environment exists but cannot be used here; the message is one line that says why."""
+
+
+class EnvironmentFailed(RunFailed):
+    """A running environment raised, or returned what is no result; the message is one line."""
 
 
 class Step(NamedTuple):

@@ -22,9 +22,9 @@ class Noise(gymnasium.Env[np.ndarray, np.int64]):
     `answer_reward` (0.2), the others pay 0. At odd steps the reward is drawn from N(0, `sigma`²),
     with `sigma` 1, whatever is done. Nothing that is done changes what comes later.
 
-    Best discount: 0. The return of an answer at even step t is its own reward plus
-    Σ γ^(2i+1) n_i over the (length − t) / 2 noise draws that follow, so the answers are ranked alike
-    for every γ, while the variance of the return, σ² Σ γ^(4i+2), grows with γ (`return_variance`).
+    Best discount: 0. The return of an answer at even step t is its own reward plus Σ γ^(2i+1) n_i
+    over the (length − t) / 2 noise draws that follow, so the answers are ranked alike for every γ,
+    while the variance of the return, σ² Σ γ^(4i+2), grows with γ (`return_variance`).
 
     An episode's return is 0.2 times the number of right answers, plus noise of standard deviation
     σ √(length / 2) = 3.16. So agents are scored in the same task with `sigma` 0

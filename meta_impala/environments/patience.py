@@ -24,8 +24,8 @@ class Patience(gymnasium.Env[np.ndarray, np.int64]):
     γ > (early / late)^(1 / (length − 1)) = 0.5^(1/7) = 0.906 (`least_patient_discount`). The
     rewards are deterministic: any γ above it is right.
 
-    Observations: `[length + 1, 3]` float32, one-hot. The row is the number of steps made; the column
-    is 0 before the choice, then 1 or 2 for action 0 or 1.
+    Observations: `[length + 1, 3]` float32, one-hot. The row is the number of steps made; the
+    column is 0 before the choice, then 1 or 2 for action 0 or 1.
     """
 
     # Gymnasium declares this as an instance's own, so a type checker refuses ClassVar here.

@@ -8,13 +8,17 @@ import dataclasses
 import difflib
 import importlib
 import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from meta_impala.environments import atari
-from meta_impala.environments.base import BatchedEnvironment, UnknownEnvironmentError
+from meta_impala.environments import atari, minatar_games
+from meta_impala.environments.base import (
+    BatchedEnvironment,
+    UnknownEnvironmentError,
+    UnsupportedEnvironmentError,
+)
 from meta_impala.environments.built_in import BUILT_IN, EVALUATED_IN
 
 if TYPE_CHECKING:
@@ -31,9 +35,6 @@ ATARI_57 = (
     "SpaceInvaders", "StarGunner", "Surround", "Tennis", "TimePilot", "Tutankham", "UpNDown",
     "Venture", "VideoPinball", "WizardOfWor", "YarsRevenge", "Zaxxon",
 )  # fmt: skip
-
-# The games of MinAtar (Young and Tian 2019); version 1 has the minimal action sets.
-MINATAR = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +73,7 @@ def _names(spec: EnvironmentSpec) -> tuple[str, ...]:
 _QUICK = {name: spec for spec in map(_atari_spec, ATARI_57) for name in _names(spec)}
 for _short, _id in (
     *BUILT_IN.items(),
-    *((f"MinAtar/{game}", f"MinAtar/{game}-v1") for game in MINATAR),
+    *((f"MinAtar/{game}", f"MinAtar/{game}-v1") for game in minatar_games.GAMES),
 ):
     _QUICK |= dict.fromkeys((_short.lower(), _id.lower()), EnvironmentSpec("gymnasium", _id))
 
@@ -128,6 +129,7 @@ def make(
     num_threads: int = 1,
     max_episode_frames: int = atari.MAX_EPISODE_FRAMES,
     min_noops: int = 0,
+    environment_kwargs: Mapping[str, Any] | None = None,
 ) -> BatchedEnvironment:
     """Makes a batch of environments.
 
@@ -140,6 +142,7 @@ def make(
       max_episode_frames: the time limit in frames; Atari only, a Gymnasium environment brings its
         own.
       min_noops: no-ops that a game begins with at least; Atari only.
+      environment_kwargs: arguments of a Gymnasium environment's constructor.
 
     Raises:
       UnknownEnvironmentError: nothing has this name.
@@ -149,18 +152,31 @@ def make(
     atari.get_protocol(protocol)
     spec = resolve(name)
     if spec.game:
+        _refuse_arguments(spec, environment_kwargs)
         return atari.AtariEnvironment(
             spec.game, num_envs, protocol, num_threads, max_episode_frames, min_noops
         )
     from meta_impala.environments import gymnasium_vector
 
-    return gymnasium_vector.GymnasiumEnvironment(spec.id, num_envs)
+    return gymnasium_vector.GymnasiumEnvironment(spec.id, num_envs, environment_kwargs)
 
 
-def describe(name: str, protocol: str) -> Description:
-    """Makes one environment, and says what a network must know of it. Raises as `make` does."""
-    environment = make(name, 1, protocol)
+def describe(
+    name: str, protocol: str, environment_kwargs: Mapping[str, Any] | None = None
+) -> Description:
+    """Makes one environment, tries it for a few steps, and says what a network must know of it.
+
+    Raises:
+      UnknownEnvironmentError, UnsupportedEnvironmentError, ValueError: as `make`; also if it breaks
+        Gymnasium's rules.
+    """
+    environment = make(name, 1, protocol, environment_kwargs=environment_kwargs)
     try:
+        # Not by its type: that would import Gymnasium for the emulator's games.
+        for env in getattr(environment, "envs", ()):
+            from meta_impala.environments.contract import check_contract
+
+            check_contract(env, resolve(name).id)
         return Description(
             observation_shape=environment.observation_shape,
             observation_dtype=environment.observation_dtype,
@@ -172,7 +188,11 @@ def describe(name: str, protocol: str) -> Description:
 
 
 def make_render(
-    name: str, protocol: str, seed: int, max_episode_frames: int = atari.MAX_EPISODE_FRAMES
+    name: str,
+    protocol: str,
+    seed: int,
+    max_episode_frames: int = atari.MAX_EPISODE_FRAMES,
+    environment_kwargs: Mapping[str, Any] | None = None,
 ) -> "gymnasium.Env":
     """Makes one environment with `render_mode="rgb_array"` whose observations are those of `make`.
 
@@ -186,10 +206,18 @@ def make_render(
     atari.get_protocol(protocol)
     spec = resolve(name)
     if spec.game:
+        _refuse_arguments(spec, environment_kwargs)
         return atari.make_render(spec.game, protocol, seed, max_episode_frames)
     from meta_impala.environments import gymnasium_vector
 
-    return gymnasium_vector.make_render(spec.id, seed)
+    return gymnasium_vector.make_render(spec.id, seed, environment_kwargs)
+
+
+def _refuse_arguments(spec: EnvironmentSpec, arguments: Mapping[str, Any] | None) -> None:
+    if arguments:
+        raise UnsupportedEnvironmentError(
+            f"{spec.id} takes no --environment_kwargs; --protocol says how Atari games are played"
+        )
 
 
 def _registered() -> list[EnvironmentSpec]:

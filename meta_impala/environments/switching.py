@@ -1,8 +1,8 @@
 """Switching: a task whose best discount changes in the middle of training.
 
-Two phases, each with a best discount that is known. In the first a lottery follows the answer, and a
-high discount drowns what the answer paid; in the second the reward is delayed, as in `Patience`, and
-a low discount never learns to wait for it. No constant discount serves both.
+Two phases, each with a best discount that is known. In the first a lottery follows the answer, and
+a high discount drowns what the answer paid; in the second the reward is delayed, as in `Patience`,
+and a low discount never learns to wait for it. No constant discount serves both.
 """
 
 import dataclasses
@@ -40,30 +40,35 @@ class Phase:
 class Switching(gymnasium.Env[np.ndarray, np.int64]):
     """An episode of `length` steps, 8 by default. Four actions; only the first one matters.
 
-    Step 0 shows one of four symbols, drawn uniformly. The action of the symbol's number is right and
-    pays 1.0, `delay` steps later. The next action (modulo 4) is the lure: it pays `early` (0.3) at
-    once. The other two pay nothing. Then a lottery draws a number from N(0, `sigma`²), shows it in
-    the observation of step 1, and pays it at step 1, whatever is done.
+    Step 0 shows one of four symbols, drawn uniformly. The action of the symbol's number is right
+    and pays 1.0, `delay` steps later. The next action (modulo 4) is the lure: it pays `early` (0.3)
+    at once. The other two pay nothing. Then a lottery draws a number from N(0, `sigma`²), shows it
+    in the observation of step 1, and pays it at step 1, whatever is done.
 
     First phase: `first_delay` 0, `first_sigma` 10. The right answer is preferred at every γ. The
-    return of an answer contains γ times the lottery, of variance γ² σ² (`return_variance`): the best
-    discount is 0. The lottery is drawn after the answer, so no value function of the answer's state
-    can predict it; it is shown before it is paid, so at step 1 a value function can, and the actions
-    there have no noise in their advantage. A bootstrap (λ < 1) does not remove it from the
+    return of an answer contains γ times the lottery, of variance γ² σ² (`return_variance`): the
+    best discount is 0. The lottery is drawn after the answer, so no value function of the answer's
+    state can predict it; it is shown before it is paid, so at step 1 a value function can, and the
+    actions there have no noise in their advantage. A bootstrap (λ < 1) does not remove it from the
     answer's target either, because V of step 1 contains it.
 
-    Second phase: `second_delay` 7, `second_sigma` 0. The right answer is worth γ^7 and the lure 0.3,
-    so it is preferred exactly if γ > 0.3^(1/7) = 0.842 (`least_patient_discount`); the rewards are
-    deterministic, so any γ above it is right.
+    Second phase: `second_delay` 7, `second_sigma` 0. The right answer is worth γ^7 and the lure
+    0.3, so it is preferred exactly if γ > 0.3^(1/7) = 0.842 (`least_patient_discount`); the rewards
+    are deterministic, so any γ above it is right.
 
     The phase is a function of this environment's own count of steps over all its episodes: an
-    episode that begins after `switch` steps or more is of the second phase. With N environments in a
-    run (actors × environments per actor) the switch comes after `switch` × N frames. A new instance
-    counts from 0: a run that is resumed begins with the first phase again.
+    episode that begins after `switch` steps or more is of the second phase. With N environments in
+    a run (actors × environments per actor) the switch comes after `switch` × N frames. A new
+    instance counts from 0: a run that is resumed, or an actor whose environments were replaced,
+    begins with the first phase again.
+
+    Rewards must not be clipped (`--reward_clip=0`), or hardly any of the lottery is left. Agents
+    are scored in `meta_impala/SwitchingEvaluation-v0`: one round of either phase in every game,
+    without the lottery, whose mean is 0. The best score is 2.0, that of random actions 0.65.
 
     Args:
-      switch: steps of one environment before the second phase begins; a multiple of `length` lets it
-        begin at exactly that step.
+      switch: steps of one environment before the second phase begins; a multiple of `length` lets
+        it begin at exactly that step.
       play: "switch"; "first" or "second" for one phase alone; "both" for one round of either in
         every episode, which is then twice as long.
       length, early, first_delay, first_sigma, second_delay, second_sigma: as above.
@@ -171,7 +176,7 @@ class Switching(gymnasium.Env[np.ndarray, np.int64]):
         self._symbol = int(self.np_random.integers(CONTEXTS))
 
     def _board(self) -> np.ndarray:
-        board = np.zeros(self.observation_space.shape, np.float32)  # type: ignore[arg-type]
+        board = np.zeros(self.observation_space.shape, np.float32)
         if self._time == 0:
             board[0, CONTEXTS * self._phase + self._symbol] = 1.0
         else:

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from meta_impala.config.image_layout import is_channels_first
 
+
 def prepare_images(observations: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     """Images in one of the layouts of `image_layout` to `[N, H, W, C]`; uint8 scaled by 1/255."""
     images = tf.cast(observations, dtype)
@@ -29,9 +30,7 @@ def prepare_images(observations: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
         images = tf.transpose(images, [0, 1, 3, 4, 2])
     # The frames of a stack are channels: [N, S, H, W, C] to [N, H, W, S C].
     _, frames, height, width, channels = images.shape
-    return tf.reshape(
-        tf.transpose(images, [0, 2, 3, 1, 4]), [-1, height, width, frames * channels]
-    )
+    return tf.reshape(tf.transpose(images, [0, 2, 3, 1, 4]), [-1, height, width, frames * channels])
 
 
 def _convolve(convolution: snt.Conv2D, features: tf.Tensor) -> tf.Tensor:

@@ -5,11 +5,11 @@ import itertools
 import gymnasium
 import numpy as np
 import pytest
+from support.tabular import best_return
 
 from meta_impala.environments import make, resolve
 from meta_impala.environments.built_in import PATIENCE_ID
 from meta_impala.environments.patience import Patience
-from support.tabular import best_return
 
 
 def test_the_best_undiscounted_return_needs_a_discount_above_the_threshold():

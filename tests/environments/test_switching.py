@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 import pytest
+from support.tabular import best_return
 
 from meta_impala.environments import evaluated_in, make, resolve
 from meta_impala.environments.built_in import (
@@ -13,7 +14,6 @@ from meta_impala.environments.built_in import (
     SWITCHING_SECOND_ID,
 )
 from meta_impala.environments.switching import CONTEXTS, Switching
-from support.tabular import best_return
 
 
 def phase_of(first_board):
