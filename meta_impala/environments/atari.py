@@ -7,8 +7,12 @@ actions, no life-loss signal). ale-py's defaults differ from both in several pla
 that matters is set here explicitly.
 """
 
+import contextlib
 import dataclasses
 import pathlib
+import sys
+import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,6 +118,7 @@ class AtariEnvironment(BatchedEnvironment):
         if not 0 <= min_noops <= protocol.max_noops:
             raise ValueError(f"min_noops is {min_noops}; must be from 0 to {protocol.max_noops}")
 
+        register_games()
         from ale_py import AtariVectorEnv
         from gymnasium.vector import AutoresetMode
 
@@ -223,11 +228,10 @@ def make_render(
         protocol = get_protocol(protocol)
     _check_max_episode_frames(max_episode_frames)
 
-    import ale_py
     import gymnasium
     from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 
-    gymnasium.register_envs(ale_py)
+    register_games()
     raw = gymnasium.make(
         f"ALE/{game}-v5",
         render_mode="rgb_array",
@@ -249,6 +253,50 @@ def make_render(
     env = FrameStackObservation(preprocessed, STACK_SIZE, padding_type="zero")
     env.reset(seed=seed)
     return env
+
+
+_registering = threading.Lock()
+
+
+def register_games() -> None:
+    """Imports ale-py, which registers its games with Gymnasium.
+
+    It registers short names too, as Pong-v0, and replaces or refuses what a person registered under
+    such a name before. So it finds an empty registry, and what was there comes back over it.
+    """
+    import gymnasium
+
+    with _registering:
+        if "ale_py" in sys.modules:
+            return
+        others = dict(gymnasium.registry)
+        gymnasium.registry.clear()
+        try:
+            import ale_py
+
+            gymnasium.register_envs(ale_py)
+        finally:
+            gymnasium.registry.update(others)
+
+
+@contextlib.contextmanager
+def short_names_hidden() -> Iterator[None]:
+    """Lets a module register own environments under short names that ale-py took before."""
+    import gymnasium
+
+    registry = gymnasium.registry
+    hidden = {
+        name: entry
+        for name, entry in registry.items()
+        if str(entry.entry_point).startswith("ale_py") and entry.namespace is None
+    }
+    for name in hidden:
+        del registry[name]
+    try:
+        yield
+    finally:
+        for name, entry in hidden.items():
+            registry.setdefault(name, entry)
 
 
 def _check_max_episode_frames(max_episode_frames: int) -> None:

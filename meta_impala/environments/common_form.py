@@ -5,6 +5,7 @@ environment returns beyond that (`info`) is never looked at. Observations are co
 environment may write the next one into the same array.
 """
 
+import re
 from typing import Any
 
 import gymnasium
@@ -50,9 +51,11 @@ class CommonForm(gymnasium.Wrapper):
         try:
             result = self.env.reset(**{k: v for k, v in given.items() if v is not None})
         except BaseException as error:  # noqa: BLE001 - an environment may raise anything
-            if isinstance(error, TypeError) and "argument 'seed'" in str(error):
+            unknown = re.search(r"unexpected keyword argument '(seed|options)'", str(error))
+            if isinstance(error, TypeError) and unknown:
                 raise self._failure(
-                    "reset()", "takes no seed; must be reset(self, seed=None, options=None)"
+                    "reset()",
+                    f"takes no {unknown[1]}; must be reset(self, seed=None, options=None)",
                 ) from error
             faults.raise_failure(self._env_id, "reset()", error)
         if fault := why_no_reset(result):
@@ -92,6 +95,10 @@ class CommonForm(gymnasium.Wrapper):
     def _observation(self, observation: Any, where: str) -> np.ndarray:
         """A copy as float32 or uint8, if shape and dtype are those of the space."""
         if type(observation) is not np.ndarray:
+            if observation is None or isinstance(observation, str | bytes | dict):
+                raise self._failure(
+                    where, f"returned an observation of type {type(observation).__name__}"
+                )
             try:
                 observation = np.asarray(observation)
             except (TypeError, ValueError) as error:

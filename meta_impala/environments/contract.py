@@ -15,7 +15,7 @@ from meta_impala.environments.common_form import CommonForm, why_no_reset, why_n
 
 _STEPS = 12
 _SECONDS = 2.0  # a slow simulator is not tried further than this
-_FLOAT32 = np.finfo(np.float32)
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def check_contract(env: CommonForm, env_id: str) -> None:
@@ -54,7 +54,7 @@ def _check_finite(env_id: str, observation: np.ndarray, where: str) -> None:
 
 
 def _check_reward(env_id: str, reward: float, where: str) -> None:
-    if not math.isfinite(reward) or abs(reward) > _FLOAT32.max:
+    if not math.isfinite(reward) or abs(reward) > _LARGEST:
         raise UnsupportedEnvironmentError(
             f"{env_id}: its {where} returned the reward {reward:g}, which is not finite in "
             "float32; must be a number that can be learned from"

@@ -125,7 +125,10 @@ def make_single(
     try:
         if env_id.startswith(minatar_games.NAMESPACE):
             minatar_games.register()
-        env = gymnasium.make(env_id, disable_env_checker=True, **given)
+        # By its entry, not by its name: for a name without a version, Gymnasium would take the
+        # newest of the versions that anybody registered.
+        entry = gymnasium.registry.get(env_id.rpartition(":")[2], env_id)
+        env = gymnasium.make(entry, disable_env_checker=True, **given)
     except BaseException as error:
         if faults.is_ctrl_c(error):
             raise

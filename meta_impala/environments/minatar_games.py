@@ -8,6 +8,11 @@ NAMESPACE = "MinAtar/"
 INSTALL = "pip install 'meta_impala[minatar]'"
 
 
+def id_of(game: str) -> str:
+    """The id of a game of `GAMES`."""
+    return f"{NAMESPACE}{game}-v1"
+
+
 def is_installed() -> bool:
     """Whether the package is there; without importing it."""
     try:
@@ -24,7 +29,7 @@ def register() -> None:
     """
     import gymnasium
 
-    if f"{NAMESPACE}{GAMES[0]}-v1" not in gymnasium.registry:
+    if id_of(GAMES[0]) not in gymnasium.registry:
         from minatar.gym import register_envs
 
         register_envs()

@@ -1,7 +1,7 @@
 """From the name a person types to an environment.
 
-The 57 Atari games and Catch are resolved from the tables below, without importing Gymnasium or the
-emulator, so that a mistyped flag is refused at once.
+The 57 Atari games, those of MinAtar and the tasks that come with the program are resolved from the
+tables below, without importing Gymnasium or the emulator, so that a mistyped flag is refused at once.
 """
 
 import dataclasses
@@ -73,41 +73,76 @@ def _names(spec: EnvironmentSpec) -> tuple[str, ...]:
 _QUICK = {name: spec for spec in map(_atari_spec, ATARI_57) for name in _names(spec)}
 for _short, _id in (
     *BUILT_IN.items(),
-    *((f"MinAtar/{game}", f"MinAtar/{game}-v1") for game in minatar_games.GAMES),
+    *((f"{minatar_games.NAMESPACE}{g}", minatar_games.id_of(g)) for g in minatar_games.GAMES),
 ):
     _QUICK |= dict.fromkeys((_short.lower(), _id.lower()), EnvironmentSpec("gymnasium", _id))
 
 
 def resolve(name: str) -> EnvironmentSpec:
-    """Finds what a name means; the case of its letters does not matter.
+    """Finds what a name means.
+
+    An id that is spelled exactly as it was registered wins. Otherwise the case of its letters does
+    not matter, as long as one id only is meant.
 
     Args:
-      name: `Pong` or `ALE/Pong-v5` (any game that ale-py registers), `Catch`, or a Gymnasium id,
-        which may name the module that registers it (`my_module:MyEnv-v0`).
+      name: `Pong` or `ALE/Pong-v5` (any game that ale-py registers), a task that comes with the
+        program (`Catch`), `MinAtar/Breakout`, or a Gymnasium id, which may name the module that
+        registers it (`my_module:MyEnv-v0`). With a module, an id of the module is meant, also
+        where an Atari game has that name.
 
     Raises:
-      UnknownEnvironmentError: nothing has this name; the message lists the nearest ones.
+      UnknownEnvironmentError: nothing has this name, or several have; the message lists the nearest
+        ones. Or the module cannot be imported.
     """
-    key = name.strip().lower()
-    if key in _QUICK:
-        return _QUICK[key]
-    module, colon, _ = name.strip().rpartition(":")
+    stripped = name.strip()
+    if stripped.lower() in _QUICK:
+        return _QUICK[stripped.lower()]
+    module, colon, bare = stripped.rpartition(":")
+    if any(char.isspace() or not char.isprintable() for char in stripped):
+        raise UnknownEnvironmentError(f"unknown environment {name!r}; a name has no spaces")
     if module:
-        try:
+        _import(module, name)
+        ids = _ids(with_games=False)
+        if bare in ids:
+            # The id keeps the module, so that another process can make the environment from it.
+            return _with_module(ids[bare], module + colon)
+    ids = _ids(with_games=True)
+    if bare in ids:
+        return _with_module(ids[bare], module + colon)
+    key = bare.lower()
+    found = [spec for env_id, spec in ids.items() if env_id.lower() == key]
+    found = found or [spec for spec in ids.values() if key in _names(spec)]
+    if len(found) > 1:
+        names = " or ".join(spec.id for spec in found)
+        raise UnknownEnvironmentError(
+            f"environment {name!r} is not exact, and {names} differ in case only; must be one of "
+            "these"
+        )
+    if found:
+        return _with_module(found[0], module + colon)
+    raise UnknownEnvironmentError(f"unknown environment {name!r}; {_suggestion(key, ids.values())}")
+
+
+def _with_module(spec: EnvironmentSpec, prefix: str) -> EnvironmentSpec:
+    return spec if spec.game else dataclasses.replace(spec, id=f"{prefix}{spec.id}")
+
+
+def _import(module: str, name: str) -> None:
+    """Imports the module that a name names, whatever that raises."""
+    refusal = f"environment {name!r} names a module that cannot be imported"
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise UnknownEnvironmentError(f"{refusal}: {module!r} is no name of a module")
+    try:
+        with atari.short_names_hidden():
             importlib.import_module(module)
-        except (ImportError, TypeError, ValueError) as error:  # the last two: no name of a module
-            raise UnknownEnvironmentError(
-                f"environment {name!r} names a module that cannot be imported: {error}"
-            ) from error
-        key = key.rpartition(":")[2]
-    registered = {alias: spec for spec in _registered() for alias in _names(spec)}
-    if key in registered:
-        spec = registered[key]
-        # The id keeps the module, so that another process can make the environment from it.
-        return spec if spec.game else dataclasses.replace(spec, id=f"{module}{colon}{spec.id}")
-    raise UnknownEnvironmentError(
-        f"unknown environment {name!r}; {_suggestion(key, registered.values())}"
-    )
+    except BaseException as error:  # noqa: BLE001 - a stranger's program may raise anything
+        from meta_impala.environments import faults
+
+        if faults.is_ctrl_c(error):
+            raise
+        missing = isinstance(error, ModuleNotFoundError) and error.name == module.split(".")[0]
+        hint = "; its folder must be on PYTHONPATH" if missing else ""
+        raise UnknownEnvironmentError(f"{refusal}: {faults.describe(error)}{hint}") from error
 
 
 def evaluated_in(name: str) -> str:
@@ -220,32 +255,42 @@ def _refuse_arguments(spec: EnvironmentSpec, arguments: Mapping[str, Any] | None
         )
 
 
-def _registered() -> list[EnvironmentSpec]:
-    """Returns all that Gymnasium and ale-py know. Importing them takes a moment."""
-    import ale_py
+def _ids(with_games: bool) -> dict[str, EnvironmentSpec]:
+    """What Gymnasium knows, by exact id. Importing it takes a moment.
+
+    Args:
+      with_games: whether all games of ale-py, and of MinAtar if it is installed, are there.
+    """
     import gymnasium
 
-    gymnasium.register_envs(ale_py)
-    specs = []
+    if with_games:
+        atari.register_games()
+        if minatar_games.is_installed():
+            minatar_games.register()
+    specs = {}
     for env_id, entry in gymnasium.registry.items():
-        if entry.namespace == "ALE" and entry.version == 5:
-            specs.append(_atari_spec(entry.name))
+        is_games_own = str(entry.entry_point).startswith("ale_py")
+        if is_games_own and entry.namespace == "ALE" and entry.version == 5:
+            specs[env_id] = _atari_spec(entry.name)
         # The older Atari ids (PongNoFrameskip-v4) come without this project's preprocessing: not
         # offered.
-        elif not str(entry.entry_point).startswith("ale_py"):
-            specs.append(EnvironmentSpec("gymnasium", env_id))
+        elif not is_games_own:
+            specs[env_id] = EnvironmentSpec("gymnasium", env_id)
     return specs
 
 
 def _suggestion(key: str, specs: Iterable[EnvironmentSpec]) -> str:
     """Returns the nearest names, or, if none is near, what a name may be."""
-    spelled = {(spec.game or spec.id).lower(): spec.game or spec.id for spec in specs} | {
-        "catch": "Catch"
-    }
+    spelled = {(spec.game or spec.id).lower(): spec.game or spec.id for spec in specs}
+    short = (*BUILT_IN, *(f"{minatar_games.NAMESPACE}{game}" for game in minatar_games.GAMES))
+    spelled |= {name.lower(): name for name in short}
     # People also type older ids: ALE/Pong-v4, PongNoFrameskip-v4, Pong-v5.
     bare = re.sub(r"(-ram)?(noframeskip|deterministic)?(-v\d+)?$", "", key.removeprefix("ale/"))
     near = difflib.get_close_matches(bare, spelled, n=1, cutoff=0.8)
     near = near or difflib.get_close_matches(key, spelled, n=3)
     if near:
         return f"did you mean {' or '.join(spelled[match] for match in near)}?"
-    return "give an Atari game (Pong or ALE/Pong-v5), Catch, or a Gymnasium id (CartPole-v1)"
+    return (
+        "give an Atari game (Pong or ALE/Pong-v5), Catch, MinAtar/Breakout, or a Gymnasium id "
+        "(CartPole-v1, my_module:MyEnv-v0)"
+    )

@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text, Tuple
 
 RIGHT: dict[str, type] = {}
+unique = 0
 WRONG: dict[str, tuple[str, ...]] = {}
 _CLASSES: dict[str, tuple[type, dict]] = {}
 
@@ -226,12 +227,6 @@ class CloseExits(Base):
         sys.exit("bye")
 
 
-@right
-class ResetWithoutOptions(Base):
-    def reset(self, *, seed=None):
-        return super().reset(seed=seed)
-
-
 # Flattened.
 
 
@@ -311,6 +306,14 @@ class OldResetWithoutSeed(Base):
         return self.obs(), {}
 
 
+@wrong("reset()", "options=None")
+class ResetWithoutOptions(Base):
+    """Gymnasium's own wrappers pass options, set or not."""
+
+    def reset(self, *, seed=None):
+        return super().reset(seed=seed)
+
+
 class _OldStep(Base):
     def step(self, action):
         observation, reward, end, _, info = super().step(action)
@@ -378,7 +381,7 @@ class RaggedObservation(Base):
         return [[1.0], [2.0, 3.0]]
 
 
-@wrong("None", "observation")
+@wrong("NoneType", "observation")
 class NoObservation(Base):
     def obs(self):
         return None
