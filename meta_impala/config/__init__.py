@@ -24,6 +24,7 @@ from meta_impala.config.resume import (
 from meta_impala.config.schema import FIELDS, Config, field_type, flag_name
 from meta_impala.config.validation import (
     check_addresses,
+    checked_value,
     resolve,
     resolve_frames,
     resolve_network,
@@ -38,6 +39,7 @@ __all__ = [
     "Config",
     "allowed_range",
     "check_addresses",
+    "checked_value",
     "differing",
     "field_type",
     "flag_name",
