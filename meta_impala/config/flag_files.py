@@ -36,7 +36,7 @@ def expand_flag_files(arguments: Sequence[str], flag_values: flags.FlagValues) -
       flag_values: the flags that exist.
 
     Raises:
-      UserError: naming the file, and the line if it holds what is no flag.
+      UserError: for a flag that does not exist, or a file that is no file of flags.
     """
     expanded: list[str] = []
     rest = list(reversed(arguments))
@@ -44,18 +44,22 @@ def expand_flag_files(arguments: Sequence[str], flag_values: flags.FlagValues) -
     while rest:
         argument = rest.pop()
         directive = _DIRECTIVE.fullmatch(argument)
-        if directive is None:
-            expanded.append(argument)
-            is_flag = argument.startswith("-")
-            if argument == "--" or not (is_flag or flag_values.is_gnu_getopt()):
-                break
-            if is_flag and _takes_next(argument, flag_values) and rest:
-                expanded.append(rest.pop())
+        if directive is not None:
+            if directive[1] is None and not rest:
+                raise UserError("--flagfile: must have a value, the path of a file")
+            path = rest.pop() if directive[1] is None else directive[1]
+            expanded += _lines(path, flag_values, (), [_MAX_LINES], checks_names)
             continue
-        if directive[1] is None and not rest:
-            raise UserError("--flagfile: must have a value, the path of a file")
-        path = rest.pop() if directive[1] is None else directive[1]
-        expanded += _lines(path, flag_values, (), [_MAX_LINES], checks_names)
+        expanded.append(argument)
+        if not argument.lstrip("-"):  # nothing but dashes: the end of the flags
+            break
+        if argument.startswith("-"):
+            if checks_names:
+                _check_name(argument, "", flag_values)
+            if rest and not rest[-1].startswith("-") and _takes_next(argument, flag_values):
+                expanded.append(rest.pop())
+        elif not flag_values.is_gnu_getopt():
+            break
     return expanded + rest[::-1]
 
 
@@ -109,12 +113,17 @@ def _lines(
 
 
 def _check_line(line: str, where: str, flag_values: flags.FlagValues) -> None:
-    name = line.lstrip("-").partition("=")[0]
-    if not line.startswith("-") or not name:
+    if not line.startswith("-") or not line.strip("-"):
         raise UserError(f"{where}: {shown(line)}: must be a flag, --name=value")
+    _check_name(line, f"{where}: ", flag_values)
+
+
+def _check_name(argument: str, where: str, flag_values: flags.FlagValues) -> None:
+    """Refuses a flag that does not exist (absl's own search for similar ones has no bound)."""
+    name = argument.lstrip("-").partition("=")[0]
     known = set(flag_values) | {f"no{other}" for other in flag_values if flag_values[other].boolean}
     if name not in known and name != "undefok":
-        raise UserError(f"{where}: {unknown_flag(name, flag_values)}")
+        raise UserError(f"{where}{unknown_flag(name, flag_values)}")
 
 
 def _read(path: str, given: str) -> str:

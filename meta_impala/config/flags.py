@@ -101,7 +101,7 @@ def parse_flags(arguments: Sequence[str], flag_values: flags.FlagValues = flags.
         return flag_values([arguments[0], *expand_flag_files(arguments[1:], flag_values)])
     except flags.UnrecognizedFlagError as error:
         raise UserError(unknown_flag(error.flagname, flag_values)) from None
-    except (flags.Error, ValueError, OSError) as error:
+    except (flags.Error, ValueError, OSError, RecursionError) as error:
         message = " ".join(str(error).split()).removeprefix("flag ")
         raise UserError(shown(message, longest=500)) from None
 

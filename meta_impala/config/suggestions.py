@@ -51,10 +51,17 @@ def similar_flags(name: str, flag_values: flags.FlagValues) -> list[str]:
         return synonyms
     # Negations only of what was written as one, or --no... would be near to too much.
     candidates = known + (sorted(negated) if wanted.startswith("no") else [])
-    close = difflib.get_close_matches(wanted, candidates, n=1, cutoff=0.75)
+    close = _closest(wanted, candidates, 0.75)
     if close:
         return close
     parts = [other for other in known if other.startswith(wanted) or wanted in other.split("_")]
     if 1 <= len(parts) <= _MOST and len(wanted) > 1:
         return sorted(parts, key=lambda other: (other not in FIELDS, other))
-    return difflib.get_close_matches(wanted, candidates, n=1)
+    return _closest(wanted, candidates, 0.6)
+
+
+def _closest(wanted: str, candidates: list[str], cutoff: float) -> list[str]:
+    """The closest in spelling, and those that are as close (`adam_beta` is two)."""
+    close = difflib.get_close_matches(wanted, candidates, _MOST, cutoff)
+    ratios = [difflib.SequenceMatcher(None, other, wanted).ratio() for other in close]
+    return [other for other, ratio in zip(close, ratios, strict=True) if ratio > ratios[0] - 0.02]
