@@ -381,6 +381,22 @@ def test_new_runs_have_e_eta_at_the_last_hidden_layer_and_old_ones_at_the_heads(
     assert merge_for_resume(old, {}, override=False) == old
 
 
+@pytest.mark.parametrize(
+    ("settings", "matters"),
+    [
+        ({}, True),
+        ({"meta_parameters": "none"}, False),
+        ({"meta_parameters": "none", "last_action_and_reward": True}, True),
+        ({"eta_embedding_size": 0}, False),
+        ({"core": "lstm"}, False),
+    ],
+)
+def test_the_place_of_e_eta_is_a_difference_only_where_something_joins_there(settings, matters):
+    new = resolve(Config(**settings))
+    old = dataclasses.replace(new, eta_embedding_place="heads")
+    assert config_lib.differing(old, new) == (["eta_embedding_place"] if matters else [])
+
+
 # The 44 settings of the first version, in the order of its files; testdata/pong_agent.npz is one.
 FIRST = (
     "environment protocol total_frames seed deterministic meta_parameters gamma lambda "

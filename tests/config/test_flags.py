@@ -57,16 +57,10 @@ _NO_VALUES = ["", "x", "nan", "inf", "-inf", "-1", "1e3", "2.5", "1" * 400, "0x1
 
 def _assignments():
     """Up to four flags, each with some text."""
-    one = st.sampled_from(sorted(FIELDS)).flatmap(
-        lambda name: st.tuples(
-            st.just(name),
-            st.one_of(
-                st.sampled_from(_edges(name)),
-                st.sampled_from(_edges(name)),
-                st.sampled_from(_NO_VALUES) | st.text(max_size=5),
-            ),
-        )
-    )
+    names = sorted(FIELDS)
+    edges = [(name, text) for name in names for text in _edges(name)]
+    other = st.tuples(st.sampled_from(names), st.sampled_from(_NO_VALUES) | st.text(max_size=5))
+    one = st.sampled_from(edges) | st.sampled_from(edges) | other
     return st.lists(one, min_size=1, max_size=4)
 
 
