@@ -6,13 +6,14 @@ flag (or the flag file and its line), the value and what is allowed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
 from meta_impala.config import parsers
-from meta_impala.config.fields import allowed_range
+from meta_impala.config.fields import allowed_range, nearest
 from meta_impala.config.flag_files import expand_flag_files
 from meta_impala.config.schema import FIELDS, field_type
 from meta_impala.config.suggestions import unknown_flag
@@ -102,8 +103,33 @@ def parse_flags(arguments: Sequence[str], flag_values: flags.FlagValues = flags.
     except flags.UnrecognizedFlagError as error:
         raise UserError(unknown_flag(error.flagname, flag_values)) from None
     except (flags.Error, ValueError, OSError, RecursionError) as error:
-        message = " ".join(str(error).split()).removeprefix("flag ")
-        raise UserError(shown(message, longest=500)) from None
+        raise UserError(_in_our_words(error, flag_values)) from None
+
+
+# The values may contain anything, so absl's reasons are named.
+_ILLEGAL_VALUE = re.compile(
+    r"flag --(\w+)=(.*?): (?:invalid literal for int|could not convert string|value should be one of"
+    r"|\('Non-boolean argument|\S+ is not an? )",
+    re.DOTALL,
+)
+
+
+def _in_our_words(error: Exception, flag_values: flags.FlagValues) -> str:
+    """What absl says of a command's own flag, as the settings' parsers would say it."""
+    found = _ILLEGAL_VALUE.match(str(error))
+    if not isinstance(error, flags.IllegalFlagValueError) or not found:
+        return shown(" ".join(str(error).split()), longest=500)
+    name, value = found[1], found[2]
+    parser = flag_values[name].parser
+    allowed, hint = parser.syntactic_help, ""
+    if isinstance(parser, flags.EnumParser):
+        allowed = f"one of {' | '.join(parser.enum_values)}"
+        hint = nearest(value, parser.enum_values)
+    elif flag_values[name].boolean:
+        allowed = "true or false"
+    if not allowed:
+        return shown(" ".join(str(error).removeprefix("flag ").split()), longest=500)
+    return f"--{name}={shown(value)}: must be {allowed}{hint}"
 
 
 def given_config_flags() -> dict[str, Any]:

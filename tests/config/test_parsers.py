@@ -111,6 +111,30 @@ def test_a_value_of_the_wrong_type_names_flag_value_and_what_is_allowed(parse, n
         parse(f"--{name}=perhaps")
 
 
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--games=0", "--games=0: must be a positive integer"),
+        ("--games=x: y", "--games=x: y: must be a positive integer"),
+        ("--share=3", "--share=3: must be a number in the range [0, 2]"),
+        ("--share=\x1b[2J", r"--share=\x1b[2J: must be a number in the range [0, 2]"),
+        ("--starts=humn", "--starts=humn: must be one of noop | human (did you mean human?)"),
+        ("--quick=3", "--quick=3: must be true or false"),
+        ("--games", "Missing value for flag --games"),
+        ("--noquick=1", "--noquick=1 does not take an argument"),
+    ],
+)
+def test_flags_of_a_command_are_refused_in_the_same_words(argument, message):
+    values = flags.FlagValues()
+    flags.DEFINE_integer("games", 1, "Games.", lower_bound=1, flag_values=values)
+    flags.DEFINE_float("share", 1, "Share.", lower_bound=0, upper_bound=2, flag_values=values)
+    flags.DEFINE_enum("starts", "noop", ["noop", "human"], "Starts.", flag_values=values)
+    flags.DEFINE_bool("quick", False, "Quick.", flag_values=values)
+    with pytest.raises(UserError) as caught:
+        parse_flags(["train", argument], values)
+    assert str(caught.value) == message
+
+
 def test_types_and_short_forms(parse):
     assert parse("--deterministic") == {"deterministic": True}
     assert parse("--nodeterministic") == {"deterministic": False}
