@@ -108,8 +108,8 @@ def parse_flags(arguments: Sequence[str], flag_values: flags.FlagValues = flags.
 
 # The values may contain anything, so absl's reasons are named.
 _ILLEGAL_VALUE = re.compile(
-    r"flag --(\w+)=(.*?): (?:invalid literal for int|could not convert string|value should be one of"
-    r"|\('Non-boolean argument|\S+ is not an? )",
+    r"flag --(\w+)=(.*?): (?:invalid literal for int|could not convert string|"
+    r"value should be one of|\('Non-boolean argument|\S+ is not an? )",
     re.DOTALL,
 )
 
