@@ -176,6 +176,9 @@ def _what_defines(config: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in (config_lib.values_if_missing() | given).items()
         if name not in free | {"environment", "seed", "protocol"}
     }
+    joins = settings.get("eta_embedding_size") or settings.get("last_action_and_reward")
+    if settings.get("core") == "lstm" or not joins:  # see `Config.embedding_place_matters`
+        settings.pop("eta_embedding_place", None)
     if "population" in settings:  # what it came to is no setting
         population = settings.pop("population")
         settings = {n: v for n, v in settings.items() if n not in population["ranges"]}

@@ -83,6 +83,7 @@ class ActorSettings:
         unit="seconds",
         source=OURS,
         low=1.0,
+        high=1e9,
         on_resume=FREELY,
     )
     max_actor_restarts: int = setting(

@@ -93,10 +93,17 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+# Longer texts are no mistyped names, and comparing them takes time.
+MAX_COMPARED = 100
+
+
 def nearest(value: str, allowed: typing.Iterable[str]) -> str:
-    """ " (did you mean X?)" or nothing."""
-    matches = difflib.get_close_matches(value, list(allowed), n=1)
-    return f" (did you mean {matches[0]}?)" if matches else ""
+    """ " (did you mean X?)" or nothing; upper and lower case are the same."""
+    if len(value) > MAX_COMPARED:
+        return ""
+    lowered = {name.lower(): name for name in allowed}
+    matches = difflib.get_close_matches(value.lower(), lowered, n=1)
+    return f" (did you mean {lowered[matches[0]]}?)" if matches else ""
 
 
 def allowed_range(metadata: typing.Mapping[str, Any]) -> str:

@@ -143,15 +143,20 @@ def _object(text: str, path: str | os.PathLike[str]) -> dict[str, Any]:
 def differing(saved: Config, wanted: Config) -> list[str]:
     """Settings in which they differ, of those that do not change freely in a run; flag names.
 
-    A network left to "auto" was chosen when the run began.
+    A network left to "auto" was chosen when the run began; a place where nothing joins the network
+    makes no difference.
     """
-    return [
+    names = [
         name
         for name, field in FIELDS.items()
         if field.metadata["on_resume"] != FREELY
         and getattr(saved, field.name) != getattr(wanted, field.name)
-        and not (name == "network" and wanted.network == "auto")
     ]
+    if wanted.network == "auto":
+        names = [name for name in names if name != "network"]
+    if not (saved.embedding_place_matters or wanted.embedding_place_matters):
+        names = [name for name in names if name != "eta_embedding_place"]
+    return names
 
 
 def merge_for_resume(saved: Config, changes: dict[str, Any], *, override: bool) -> Config:

@@ -88,6 +88,11 @@ class Config(
         return bool(self.varied) and self.meta_value_head == "reference"
 
     @property
+    def embedding_place_matters(self) -> bool:
+        """Whether `eta_embedding_place` changes the network: inputs join it, and not at a core."""
+        return self.core == "none" and bool(self.eta_embedding_size or self.last_action_and_reward)
+
+    @property
     def block_size(self) -> int:
         """Unrolls in one block of the trajectory queue."""
         return min(self.envs_per_actor, self.batch_size // self.num_learners)

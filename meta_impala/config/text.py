@@ -7,7 +7,7 @@ from typing import Final
 
 MAX_LENGTH: Final = 4096
 
-_MAX_SHOWN = 120
+MAX_SHOWN = 120
 
 # Characters that print as nothing and that `str.isprintable` lets pass (Unicode's
 # Default_Ignorable_Code_Point, and the empty braille pattern).
@@ -39,10 +39,14 @@ def _is_visible(character: str) -> bool:
     return character.isprintable() and not _INVISIBLE.match(character)
 
 
-def shown(value: object) -> str:
+def shown(value: object, longest: int = MAX_SHOWN) -> str:
     """A value as a message shows it: one line, escaped and shortened.
 
     Text stands as it is, everything else as Python writes it.
+
+    Args:
+      value: anything.
+      longest: characters of it that are shown.
     """
     try:
         text = value if isinstance(value, str) else repr(value)
@@ -51,6 +55,6 @@ def shown(value: object) -> str:
     length = len(text)
     text = "".join(
         character if _is_visible(character) else character.encode("unicode_escape").decode()
-        for character in text[:_MAX_SHOWN]
+        for character in text[:longest]
     )
-    return text if length <= _MAX_SHOWN else f"{text}… ({length} characters)"
+    return text if length <= longest else f"{text}… ({length} characters)"

@@ -131,6 +131,40 @@ def test_addresses_of_a_ray_cluster(address):
     assert config.ray_address == address
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["5", "[1]", '"a"', "null", "{", "{size: 5}", '{"size": NaN}', '{"size": Infinity}', "size=5",
+     '{"a": 1} {"b": 2}', '{"a b": 1}', '{"": 1}', '{"render_mode": "human"}', '{"id": "x"}',
+     "[" * 2000],
+)  # fmt: skip
+def test_arguments_of_the_environment_are_a_json_object(text):
+    message = _refusal(environment="Catch", environment_kwargs=text)
+    assert message.startswith("--environment_kwargs=") and len(message) < 400
+
+
+def test_equal_arguments_of_the_environment_have_equal_texts():
+    texts = ('{"b": [1, "é"], "a": {"c": null}}', ' {"a":{"c":null},\t"b":[1,"\\u00e9"]} ')
+    configs = [resolve(Config(environment_kwargs=text.replace("\t", ""))) for text in texts]
+    assert configs[0] == configs[1] == resolve(configs[0])
+    assert configs[0].environment_arguments == {"a": {"c": None}, "b": [1, "é"]}
+    for none in ("", "{}", " {} "):
+        assert resolve(Config(environment_kwargs=none)).environment_kwargs == ""
+
+
+def test_a_config_older_than_the_arguments_of_the_environment_has_none():
+    values = json.loads(config_lib.to_json(resolve(Config())))
+    del values["environment_kwargs"]
+    assert config_lib.from_json(json.dumps(values), "config.json").environment_arguments == {}
+
+
+def test_a_run_never_changes_the_arguments_of_its_environment():
+    saved = resolve(Config(environment_kwargs='{"size": 5}'))
+    same = {"environment_kwargs": '{"size":5}'}
+    assert config_lib.merge_for_resume(saved, same, override=False) == saved
+    with pytest.raises(UserError, match="environment_kwargs"):
+        config_lib.merge_for_resume(saved, {"environment_kwargs": ""}, override=True)
+
+
 def test_fixed_values_may_be_exactly_zero_or_one():
     config = resolve(Config(meta_parameters="lambda", gamma=1.0, meta_batch_size=8))
     assert config.gamma == 1.0
@@ -395,6 +429,22 @@ def test_new_runs_have_e_eta_at_the_last_hidden_layer_and_old_ones_at_the_heads(
     assert merge_for_resume(old, {}, override=False) == old
 
 
+@pytest.mark.parametrize(
+    ("settings", "matters"),
+    [
+        ({}, True),
+        ({"meta_parameters": "none"}, False),
+        ({"meta_parameters": "none", "last_action_and_reward": True}, True),
+        ({"eta_embedding_size": 0}, False),
+        ({"core": "lstm"}, False),
+    ],
+)
+def test_the_place_of_e_eta_is_a_difference_only_where_something_joins_there(settings, matters):
+    new = resolve(Config(**settings))
+    old = dataclasses.replace(new, eta_embedding_place="heads")
+    assert config_lib.differing(old, new) == (["eta_embedding_place"] if matters else [])
+
+
 # The 44 settings of the first version, in the order of its files; testdata/pong_agent.npz is one.
 FIRST = (
     "environment protocol total_frames seed deterministic meta_parameters gamma lambda "
@@ -413,7 +463,7 @@ def test_every_setting_that_some_files_lack_says_what_they_mean():
         FIRST.split()
     )
     for name, value in config_lib.values_if_missing().items():
-        config_lib.validation.check_field(config_lib.FIELDS[name], value)
+        assert config_lib.checked_value(config_lib.FIELDS[name], value) == value
 
 
 def test_the_order_of_config_json_is_that_of_older_files():
