@@ -8,6 +8,7 @@ program's own exceptions here; only a real Ctrl-C stays what it is.
 import os
 import pathlib
 import signal
+import sysconfig
 import threading
 import traceback
 from typing import NoReturn
@@ -18,6 +19,7 @@ from meta_impala.environments.base import EnvironmentFailed, UnsupportedEnvironm
 
 _OURS = str(pathlib.Path(__file__).parent) + os.sep
 _GYMNASIUM = str(pathlib.Path(gymnasium.__file__).parent) + os.sep
+_INSTALLED = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib"))
 _MOST_CHARACTERS = 300
 
 
@@ -59,10 +61,11 @@ def describe(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """File and line of the innermost call that is not of Gymnasium or of this folder."""
-    # The second pass is for the tasks that come with the program, and for Gymnasium's own.
+    """File and line of the innermost call that is the environment's own."""
     frames = traceback.extract_tb(error.__traceback__)
-    for ignored in ((_OURS, _GYMNASIUM), ()):
+    # An environment that is an installed package is found by the second pass, the tasks that come
+    # with the program by the third.
+    for ignored in ((_OURS, *_INSTALLED), (_OURS, _GYMNASIUM), (_GYMNASIUM,)):
         for frame in reversed(frames):
             if not frame.filename.startswith(ignored) and not frame.filename.startswith("<"):
                 return f"{os.path.basename(frame.filename)}, line {frame.lineno}"
