@@ -233,11 +233,18 @@ def _inputs() -> Inputs:
     eta = _eta(config)
     video_path, recorded = _video_path(folder), None
     try:
-        description = registry.describe(config.environment, config.protocol)
+        description = registry.describe(
+            config.environment, config.protocol, config.environment_arguments
+        )
         if video_path is not None:
             video.check_path(video_path)
             video.check_packages(config.environment)
-            recorded = video.RecordedEnvironment(config.environment, config.protocol, FLAGS.seed)
+            recorded = video.RecordedEnvironment(
+                registry.evaluated_in(config.environment),
+                config.protocol,
+                FLAGS.seed,
+                config.environment_arguments,
+            )
     except (UnknownEnvironmentError, UnsupportedEnvironmentError) as error:
         raise UserError(f"{source}: {error}") from None
     if named is not None:
@@ -276,7 +283,7 @@ def _starts(config: Config, description: Description) -> tuple[list[Start], path
     path = pathlib.Path(FLAGS.starts_file).expanduser()
     starts = game_starts.read_starts(
         path,
-        environment=registry.resolve(config.environment).id,
+        environment=registry.evaluated_in(config.environment),
         protocol=config.protocol,
         num_actions=description.num_actions,
     )
@@ -360,9 +367,10 @@ def _evaluate(inputs: Inputs, agent: TrainedAgent) -> None:
         environments = []
         for _ in range(min(inputs.num_envs, FLAGS.episodes - before)):
             environment = registry.make(
-                inputs.config.environment,
+                registry.evaluated_in(inputs.config.environment),
                 1,
                 inputs.config.protocol,
+                environment_kwargs=inputs.config.environment_arguments,
                 min_noops=evaluation_record.noops(inputs.config.protocol)[0],
             )
             environments.append(stack.enter_context(contextlib.closing(environment)))

@@ -78,7 +78,7 @@ def _environment_id(name: str) -> str:
 
 def _describe(config: Config) -> Description:
     try:
-        return registry.describe(config.environment, config.protocol)
+        return registry.describe(config.environment, config.protocol, config.environment_arguments)
     except UnsupportedEnvironmentError as error:
         raise UserError(f"--environment={config.environment}: {error}") from None
 

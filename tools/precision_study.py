@@ -73,7 +73,12 @@ def main() -> int:
     learner, exact = _derived(run, "float32")
     _, rough = _derived(run, "bfloat16")
     columns = config.batch_size
-    made = registry.make(config.environment, columns, config.protocol)
+    made = registry.make(
+        config.environment,
+        columns,
+        config.protocol,
+        environment_kwargs=config.environment_arguments,
+    )
     policy = Policy(learner.state.network, config, description, columns)
     schedule = eta_schedule_of(config)
     actor = Actor(0, made, policy, config.unroll_length, eta_schedule=schedule)

@@ -290,7 +290,9 @@ def soak(work: pathlib.Path) -> str:
 
     deadline = time.monotonic() + 60 * _MINUTES.value
     config = config_lib.resolve(_SOAK)
-    description = registry.describe(config.environment, config.protocol)
+    description = registry.describe(
+        config.environment, config.protocol, config.environment_arguments
+    )
     config = config_lib.resolve_network(config, description.observation_shape)
     configure_tensorflow(deterministic=config.deterministic)
     folder = RunFolder(work / "soak")

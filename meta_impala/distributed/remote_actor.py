@@ -140,6 +140,7 @@ class RemoteActor:
                 config.envs_per_actor,
                 config.protocol,
                 num_threads=config.env_threads,
+                environment_kwargs=config.environment_arguments,
             ),
             Policy(network, config, self._description, config.envs_per_actor),
             config.unroll_length,

@@ -21,8 +21,8 @@ class Pictures:
 
         Args:
           rendered: what `render()` returned: `[H, W, 3]`, `[H, W, 4]` (the last plane, its opacity,
-            is dropped), `[H, W, 1]` or `[H, W]` (grey). Integers are from 0 to 255; floats from 0 to
-            1 and bools are scaled to that.
+            is dropped), `[H, W, 1]` or `[H, W]` (grey). Integers are from 0 to 255; bools and
+            floats from 0 to 1 are scaled to that.
 
         Raises:
           UnsupportedEnvironmentError: it is no picture, or has another size than the ones before.

@@ -78,16 +78,22 @@ def noops(protocol: str) -> tuple[int, int]:
 
 
 def where_games_are_played(
-    environment: str, protocol: str, starts_path: pathlib.Path | None
+    environment: str,
+    protocol: str,
+    starts_path: pathlib.Path | None,
+    environment_kwargs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The part of a definition that is not the agent's.
 
     Args:
-      environment, protocol: of the run.
+      environment, protocol, environment_kwargs: of the run; the environment may be another one in
+        which agents of the run's are scored (`registry.evaluated_in`).
       starts_path: file of human starts; None for no-op starts.
     """
-    spec = registry.resolve(environment)
-    return {
+    spec = registry.resolve(registry.evaluated_in(environment))
+    # Without the key where there are none: games that were played before are continued.
+    arguments = {"environment_kwargs": dict(environment_kwargs)} if environment_kwargs else {}
+    return arguments | {
         "environment": spec.id,
         "rom": rom(spec),
         "protocol": protocol,

@@ -50,7 +50,9 @@ def open_trained_run(logdir: str | None) -> TrainedRun:
     """
     folder, config = open_folder(logdir)
     try:
-        description = registry.describe(config.environment, config.protocol)
+        description = registry.describe(
+            config.environment, config.protocol, config.environment_arguments
+        )
     except (UnknownEnvironmentError, UnsupportedEnvironmentError) as error:
         raise UserError(f"{folder.config_path}: {error}") from None
     config = config_lib.resolve_network(config, description.observation_shape)

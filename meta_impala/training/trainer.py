@@ -228,6 +228,7 @@ class Trainer:
             config.envs_per_actor,
             config.protocol,
             num_threads=config.env_threads,
+            environment_kwargs=config.environment_arguments,
         )
 
     def _make_actor(self, index: int) -> Actor:

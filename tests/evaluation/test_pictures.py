@@ -15,9 +15,8 @@ RGBA = np.concatenate([RGB, np.full((2, 3, 1), 7)], axis=2)
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, np.float32, np.float64])
 def test_every_layout_and_dtype_is_the_same_picture(values, dtype):
     scale = 255.0 if np.issubdtype(dtype, np.floating) else 1
-    picture = Pictures("X-v0").rgb(
-        (values / scale).astype(dtype) if scale > 1 else values.astype(dtype)
-    )
+    rendered = (values / scale if scale > 1 else values).astype(dtype)
+    picture = Pictures("X-v0").rgb(rendered)
     assert picture.dtype == np.uint8
     np.testing.assert_array_equal(picture, RGB)
 
@@ -38,9 +37,7 @@ def test_bools_and_lists_are_pictures_too():
     ],
 )  # fmt: skip
 def test_what_is_no_picture_is_refused_in_one_line(rendered):
-    with pytest.raises(
-        UnsupportedEnvironmentError, match=r"X-v0 cannot be recorded: its render"
-    ) as e:
+    with pytest.raises(UnsupportedEnvironmentError, match="X-v0 cannot be recorded") as e:
         Pictures("X-v0").rgb(rendered)
     assert "\n" not in str(e.value) and len(str(e.value)) < 300
 

@@ -175,6 +175,7 @@ class _Group:
             config.batch_size,
             config.protocol,
             num_threads=min(config.batch_size, os.cpu_count() or 1),
+            environment_kwargs=config.environment_arguments,
         )
         self._snapshot = snapshot
         self._actor = Actor(
