@@ -283,7 +283,7 @@ def _starts(config: Config, description: Description) -> tuple[list[Start], path
     path = pathlib.Path(FLAGS.starts_file).expanduser()
     starts = game_starts.read_starts(
         path,
-        environment=registry.evaluated_in(config.environment),
+        environment=registry.resolve(config.environment).id,
         protocol=config.protocol,
         num_actions=description.num_actions,
     )
@@ -297,7 +297,7 @@ def _definition(inputs: Inputs, agent: TrainedAgent) -> dict[str, Any]:
     # With an η per state the snapshot holds the weights of its logits instead.
     gamma, lambda_ = map(float, eta) if eta.ndim == 1 else (None, None)
     return evaluation_record.where_games_are_played(
-        config.environment, config.protocol, inputs.starts_path
+        config.environment, config.protocol, inputs.starts_path, config.environment_arguments
     ) | {
         "policy": "stochastic",
         "frames_trained": agent.frames,
