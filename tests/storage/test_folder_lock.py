@@ -25,9 +25,8 @@ def test_the_second_is_refused_until_the_first_is_killed(tmp_path):
         try:
             assert holder.stdout.readline() == "held\n"
             assert is_locked(tmp_path)
-            with pytest.raises(UserError, match=rf"another trainer \(process {holder.pid}\)"):
+            with pytest.raises(UserError, match=rf"another trainer \(process {holder.pid} on "):
                 FolderLock(tmp_path)
-            assert (tmp_path / "lock").read_text() == f"{holder.pid}\n"
         finally:
             holder.kill()
     assert not is_locked(tmp_path)
