@@ -28,7 +28,7 @@ from meta_impala.environments import Description
 from meta_impala.errors import RunFailed, UserError, one_line, printable, warn
 from meta_impala.learner.state import LearnerState
 from meta_impala.storage import arrays as arrays_lib
-from meta_impala.storage.files import NotFlushed, flush, flush_folder, make_folder
+from meta_impala.storage.files import flush, flush_folder, make_folder, writing
 from meta_impala.storage.manifest import (
     FORMAT,
     SOURCE,
@@ -149,13 +149,14 @@ class Checkpoints:
             if path.exists():
                 _set_aside(path)
             os.rename(aside, path)
-            self._newest = path
-            flush_folder(self._folder)
-        except NotFlushed as error:
-            raise RunFailed(f"{path}: {one_line(error)}") from error
         except (OSError, tf.errors.OpError, FloatingPointError) as error:
             shutil.rmtree(aside, ignore_errors=True)
-            raise RunFailed(f"{path}: cannot be saved ({one_line(error)})") from error
+            # A file aside that is only not flushed counts as not written.
+            reason = one_line(error.__cause__ or error)
+            raise RunFailed(f"{path}: cannot be saved ({reason})") from error
+        self._newest = path  # whole, whatever comes now
+        with writing(path):
+            flush_folder(self._folder)
         for old in list_checkpoints(self._folder)[self._keep :]:
             _remove(old)
         return path

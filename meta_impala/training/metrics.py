@@ -127,7 +127,8 @@ def _read_and_keep_damaged(path: pathlib.Path) -> list[dict[str, str]]:
     """The rows of the file. If some of it is damaged, that is said, and the whole file kept aside.
 
     Raises:
-      OSError: if it cannot be read, is too large, or cannot be kept.
+      OSError: if it cannot be read, or is too large.
+      RunFailed: if it cannot be kept.
     """
     try:
         rows, damaged, content = read_table(path)
@@ -138,7 +139,8 @@ def _read_and_keep_damaged(path: pathlib.Path) -> list[dict[str, str]]:
         while aside.is_symlink() or aside.exists():
             number += 1
             aside = path.with_name(f"{path.name}.damaged-{number}")
-        write_atomically(aside, content)
+        with writing(aside):
+            write_atomically(aside, content)
         shown = ", ".join(map(str, damaged[:5])) + ", …" * (len(damaged) > 5)
         warn(
             f"warning: {path}: {len(damaged)} of {len(rows) + len(damaged)} lines are damaged and "
