@@ -25,7 +25,7 @@ MAX_BYTES = 2**31
 # unpacks to more than this many times its size is not read as a whole.
 _MAX_RATIO = 4
 _SMALL_BYTES = 2**20
-_MAX_ENTRIES = 100_000
+_MAX_ENTRIES = 10_000
 _MAX_HEADER_BYTES = 10_000
 _MAX_DIMENSIONS = 32
 _KINDS = "biufU"  # no objects, no records, no bytes

@@ -15,8 +15,6 @@ import zipfile
 import pytest
 from support.command_helpers import TINY
 
-from meta_impala import config as config_lib
-from meta_impala.analysis import results
 from meta_impala.errors import UserError
 from meta_impala.evaluation import starts as game_starts
 from meta_impala.storage.folder_lock import is_locked
@@ -191,35 +189,6 @@ def test_nohup_keeps_its_promise():
         ["nohup", sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert result.stdout == "False\nTrue\n"
-
-
-@pytest.mark.parametrize(
-    "module",
-    ["hostile", "runs.hostile.below", "runs.hostile", "runs.hostile.nothere", "link.hostile"],
-)
-def test_a_config_cannot_bring_its_own_code(tmp_path, monkeypatch, module):
-    (tmp_path / "link").symlink_to(tmp_path / "runs")
-    logdir = tmp_path / "runs" / "hostile"
-    (logdir / "below").mkdir(parents=True)
-    for path in (logdir / "__init__.py", logdir / "hostile.py", logdir / "below" / "__init__.py"):
-        path.write_text("raise SystemExit('code of the run folder was executed')")
-    values = json.loads(config_lib.to_json(config_lib.resolve(config_lib.Config())))
-    values["environment"] = f"{module}:Game-v0"
-    (logdir / "config.json").write_text(json.dumps(values))
-    (logdir / "checkpoints" / "frames-1").mkdir(parents=True)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), str(logdir), *sys.path])
-    with pytest.raises(UserError, match="names code that lies in the run folder"):
-        RunFolder(logdir).load_config()
-    # A comparison imports the environment of a run too.
-    values |= {"seed": 1}
-    (logdir / "config.json").write_text(json.dumps(values))
-    (logdir / "evaluation.json").write_text("{}")
-    (line,) = results.read([RunFolder(logdir)]).missing
-    assert "names code that lies in the run folder" in line
-    # A module elsewhere is the user's own.
-    values["environment"] = "json:Game-v0"
-    (logdir / "config.json").write_text(json.dumps(values))
-    assert RunFolder(logdir).load_config().environment == "json:Game-v0"
 
 
 def test_files_of_unbounded_size_are_not_read(tmp_path):
