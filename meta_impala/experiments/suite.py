@@ -21,10 +21,9 @@ from meta_impala.config import Config
 from meta_impala.config.flags import define_config_flags
 from meta_impala.environments import ATARI_57, UnknownEnvironmentError, registry
 from meta_impala.errors import UserError, one_line
-from meta_impala.evaluation.record import read_result
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage import trust as trust_lib
-from meta_impala.storage.files import read_bounded
+from meta_impala.storage.files import read_bounded, read_json_object
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trust import Trust
 
@@ -42,7 +41,7 @@ _KEYS: dict[str, Any] = {
     "evaluation": dict,
     "variants": list,
 }
-_MAX_BYTES = 2**20
+_MAX_BYTES, _MAX_EVALUATION_BYTES = 2**20, 2**24
 _NEEDED = ("title", "games", "seeds", "variants")
 _POPULATION = ("size", "interval", "cpus", "learning_rate", "entropy_cost", "gamma", "lambda")
 _EVALUATION = {"episodes": 200, "seed": 1, "num_envs": 16}
@@ -340,7 +339,7 @@ def stage_of(run: Run, evaluation: Mapping[str, int]) -> Stage:
     if not is_finished or frames_of(run) < run.config.total_frames:
         return Stage.STARTED
     try:
-        evaluated = read_result(run.folder.evaluation_path)
+        evaluated = read_json_object(run.folder.evaluation_path, _MAX_EVALUATION_BYTES)
         is_evaluated = (
             # The frames of a population are those of all members; one of them is evaluated.
             evaluated["frames_trained"] == status.get("frames_of_best", status["frames"])
@@ -348,6 +347,6 @@ def stage_of(run: Run, evaluation: Mapping[str, int]) -> Stage:
             and evaluated["starts"] == "noop"
             and evaluated["eta_is_from"] == "checkpoint"
         )
-    except (UserError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         is_evaluated = False
     return Stage.DONE if is_evaluated else Stage.TRAINED
