@@ -37,7 +37,7 @@ from meta_impala.evaluation import video
 from meta_impala.evaluation.record import Game, PartialGames
 from meta_impala.evaluation.starts import Start
 from meta_impala.storage.run_folder import RunFolder
-from meta_impala.storage.trained_run import open_folder, read_agent_file
+from meta_impala.storage.trained_run import open_folder, read_agent_file, refuse_larger_network
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.tensorflow_import import import_tensorflow
@@ -248,6 +248,8 @@ def _inputs() -> Inputs:
                 f"{list(description.observation_shape)} and {description.num_actions} here"
             )
     config = config_lib.resolve_network(config, description.observation_shape)
+    if folder is not None:
+        refuse_larger_network(folder, config, description.observation_shape)
     starts, starts_path = _starts(config, description)
     return Inputs(
         folder=folder,

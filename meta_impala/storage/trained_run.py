@@ -7,7 +7,9 @@ Either the folder of a run (`open_trained_run`), or a file that `meta_impala.exp
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import pathlib
 from typing import Any, NamedTuple
 
@@ -22,6 +24,7 @@ from meta_impala.environments import (
 from meta_impala.errors import UserError, one_line
 from meta_impala.storage import trust as trust_lib
 from meta_impala.storage.arrays import open_arrays
+from meta_impala.storage.manifest import list_checkpoints
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trust import Trust
 
@@ -29,6 +32,7 @@ AGENT_FORMAT = "meta_impala agent, version 1"
 # Prefix of the weights in an agent file.
 PARAMETERS = "parameters/"
 _MAX_DIMENSIONS, _MAX_SIZE = 8, 2**20
+_FLOAT = 4
 
 
 class TrainedRun(NamedTuple):
@@ -81,7 +85,40 @@ def open_trained_run(logdir: str | None, trust: Trust = trust_lib.NOBODY) -> Tra
     except (UnknownEnvironmentError, UnsupportedEnvironmentError) as error:
         raise UserError(f"{folder.config_path}: {error}") from None
     config = config_lib.resolve_network(config, description.observation_shape)
+    refuse_larger_network(folder, config, description.observation_shape)
     return TrainedRun(folder, config, description)
+
+
+def refuse_larger_network(folder: RunFolder, config: Config, shape: tuple[int, ...]) -> None:
+    """Before the network of a run's config is made, which takes as much memory as it says.
+
+    Args:
+      folder: of the run.
+      config: its config, network included.
+      shape: of an observation.
+
+    Raises:
+      UserError: if the config is of a larger network than any checkpoint has weights for.
+    """
+    sizes = [
+        sum(512 * file.lstat().st_blocks for file in path.glob("state.data*"))
+        for path in list_checkpoints(folder.checkpoints)
+    ]
+    if sizes:
+        _check_size(folder.config_path, config, shape, max(sizes))
+
+
+def _check_size(source: pathlib.Path, config: Config, shape: tuple[int, ...], nbytes: int) -> None:
+    """Raises UserError if the weights of a config's network need more than these bytes."""
+    widths = [math.prod(shape), *config.mlp_widths] if config.network == "mlp" else []
+    least = sum(a * b for a, b in itertools.pairwise(widths))
+    if config.core == "lstm":
+        least += 4 * config.core_size * (config.core_size + (widths or [1])[-1])
+    if _FLOAT * least > nbytes:
+        raise UserError(
+            f"{source}: --mlp_sizes={config.mlp_sizes} --core_size={config.core_size}: the "
+            f"network would have {_FLOAT * least:,} bytes of weights, but there are {nbytes:,}"
+        )
 
 
 def read_agent_file(path: pathlib.Path, trust: Trust = trust_lib.NOBODY) -> AgentFile:
@@ -100,6 +137,7 @@ def read_agent_file(path: pathlib.Path, trust: Trust = trust_lib.NOBODY) -> Agen
     try:
         with open_arrays(path) as file:
             about, saved = json.loads(file.text("about")), json.loads(file.text("config"))
+            weights = [h for name, h in file.headers.items() if name.startswith(PARAMETERS)]
         if about["format"] != AGENT_FORMAT:
             raise UserError(f'{path}: has the format "{about["format"]}"; must be "{AGENT_FORMAT}"')
         shape, num_actions = _shape(about["observation_shape"]), _size(about["num_actions"])
@@ -118,6 +156,8 @@ def read_agent_file(path: pathlib.Path, trust: Trust = trust_lib.NOBODY) -> Agen
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     trust_lib.refuse_modules(config, path, trust)
+    nbytes = sum(header.nbytes for header in weights)
+    _check_size(path, config_lib.resolve_network(config, shape), shape, nbytes)
     return AgentFile(config, shape, num_actions)
 
 

@@ -70,7 +70,8 @@ def _agent_file(path: pathlib.Path, environment: str) -> pathlib.Path:
         "observation_shape": [10, 5], "num_actions": 3,
     }  # fmt: skip
     texts = {"about": json.dumps(about), "config": json.dumps(_values(environment))}
-    write_arrays(path, {name: np.array(text) for name, text in texts.items()})
+    weights = {"parameters/000/w": np.zeros(10_000, np.float32)}
+    write_arrays(path, weights | {name: np.array(text) for name, text in texts.items()})
     return path
 
 

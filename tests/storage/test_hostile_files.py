@@ -2,6 +2,7 @@
 that they hold. Whatever is in them, the answer is a result or one line, within seconds."""
 
 import contextlib
+import copy
 import hashlib
 import io
 import json
@@ -29,7 +30,7 @@ from meta_impala.storage.checkpoint import Checkpoints, identity_of
 from meta_impala.storage.manifest import Damaged, verify
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trained_agent import TrainedAgent, load_agent_file, save_agent
-from meta_impala.storage.trained_run import read_agent_file
+from meta_impala.storage.trained_run import open_trained_run, read_agent_file
 from meta_impala.training.saved_progress import check_progress
 
 SECONDS = 5.0
@@ -111,7 +112,7 @@ def changed_json(draw, original) -> str:
                 inner = inner[key]
             del inner[path[-1]]
         else:
-            value = _changed(value, path, draw(STRANGE))
+            value = _changed(value, path, copy.deepcopy(draw(STRANGE)))
     return json.dumps(value)
 
 
@@ -395,6 +396,25 @@ def test_the_eta_of_either_scope_is_accepted(scope, tmp_path):
     save_agent(tmp_path / "a.npz", exported, agent.config, agent.description)
     loaded = _load(tmp_path / "a.npz", agent)
     assert loaded.digest() == exported.digest()
+
+
+HUGE = [{"mlp_sizes": "65536,65536"}, {"core": "lstm", "core_size": 10**5}]
+
+
+@pytest.mark.parametrize("changes", HUGE)
+def test_a_config_of_a_huge_network_takes_no_memory(changes, agent_path, folder, tmp_path):
+    path = folder / "changed.npz"
+    config = json.loads(str(arrays.read_arrays(agent_path)["config"])) | changes
+    _rewrite(path, agent_path, config=np.array(json.dumps(config)))
+    with pytest.raises(UserError, match=r"changed.npz: .*core_size="):
+        read_agent_file(path)
+    newest = tmp_path / "checkpoints" / "frames-10"
+    newest.mkdir(parents=True)
+    with open(newest / "state.data-00000-of-00001", "wb") as file:
+        file.truncate(10**12)  # sparse: it has no weights
+    (tmp_path / "config.json").write_text(json.dumps(config | {"environment": "Catch"}))
+    with pytest.raises(UserError, match=r"config.json: .*core_size="):
+        open_trained_run(str(tmp_path))
 
 
 # Bombs.
