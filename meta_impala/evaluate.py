@@ -10,7 +10,6 @@ An evaluation that was interrupted is continued by the same command.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import pathlib
@@ -37,10 +36,9 @@ from meta_impala.evaluation import starts as game_starts
 from meta_impala.evaluation import video
 from meta_impala.evaluation.record import Game, PartialGames
 from meta_impala.evaluation.starts import Start
-from meta_impala.storage import agent_file
-from meta_impala.storage.files import write_atomically
 from meta_impala.storage.run_folder import RunFolder
-from meta_impala.storage.trained_run import open_folder
+from meta_impala.storage.trained_run import open_folder, read_agent_file, refuse_larger_network
+from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.tensorflow_import import import_tensorflow
 
@@ -69,6 +67,7 @@ class _PathOrBool(flags.ArgumentParser):
 
 def define_flags() -> None:
     """The flags of this command."""
+    define_trust_flag()
     flags.DEFINE_string("logdir", None, "Folder of the run; a running training is not disturbed.")
     flags.DEFINE_string(
         "agent", None, "In place of --logdir: a file that meta_impala.export has written."
@@ -222,12 +221,12 @@ def _inputs() -> Inputs:
         raise UserError("--logdir or --agent: one of them must be given, a run's folder or a file")
     folder, agent_path, named = None, None, None
     if FLAGS.logdir:
-        folder, config = open_folder(FLAGS.logdir)
+        folder, config = open_folder(FLAGS.logdir, trust_of_flags())
         folder.prepare()
         source = folder.config_path
     else:
         agent_path = source = pathlib.Path(FLAGS.agent).expanduser()
-        named = agent_file.read(agent_path)
+        named = read_agent_file(agent_path, trust_of_flags())
         config = named.config
     out = _out(folder)
     eta = _eta(config)
@@ -256,6 +255,8 @@ def _inputs() -> Inputs:
                 f"{list(description.observation_shape)} and {description.num_actions} here"
             )
     config = config_lib.resolve_network(config, description.observation_shape)
+    if folder is not None:
+        refuse_larger_network(folder, config, description.observation_shape)
     starts, starts_path = _starts(config, description)
     return Inputs(
         folder=folder,
@@ -310,14 +311,6 @@ def _definition(inputs: Inputs, agent: TrainedAgent) -> dict[str, Any]:
         "seed": FLAGS.seed,
         "versions": evaluation_record.versions(),
     }
-
-
-def _write(path: pathlib.Path, result: dict[str, Any]) -> None:
-    try:
-        write_atomically(path, json.dumps(result, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-    print(f"written to {path}")
 
 
 def _play(
@@ -391,10 +384,13 @@ def _evaluate(inputs: Inputs, agent: TrainedAgent) -> None:
             raise
     played = [game for game in partial.games if game.number < FLAGS.episodes]
     result = evaluation_record.result(definition, played) | {"num_envs": inputs.num_envs}
+    # Before anything is printed: the reader may have left.
+    if inputs.out is not None:
+        evaluation_record.save_result(inputs.out, result)
+    partial.remove()
     print(evaluation_record.table(result))
     if inputs.out is not None:
-        _write(inputs.out, result)
-    partial.remove()
+        print(f"written to {inputs.out}")
 
 
 def _record(
@@ -420,17 +416,15 @@ def main() -> int:
     signal.signal(signal.SIGINT, lambda *_: os._exit(command.EXIT_CODE_INTERRUPTED))
     inputs = _inputs()
     import_tensorflow()
-    from meta_impala.storage.trained_agent import load_agent, with_eta
+    from meta_impala.storage.trained_agent import load_agent, load_agent_file, with_eta
     from meta_impala.system.tensorflow_setup import configure_for_inference
 
     configure_for_inference()
     if inputs.folder is not None:
         agent = load_agent(inputs.folder.checkpoints, inputs.config, inputs.description)
     else:
-        from meta_impala.storage import exported_agent as export
-
         assert inputs.agent_path is not None
-        agent = export.load(inputs.agent_path, inputs.config, inputs.description)
+        agent = load_agent_file(inputs.agent_path, inputs.config, inputs.description)
     if inputs.eta is not None:
         agent = agent._replace(snapshot=with_eta(agent.snapshot, *inputs.eta))
     _STOP.install()  # from here on an interrupt waits for the step that is being played

@@ -27,6 +27,7 @@ from meta_impala.errors import RunFailed, UserError
 from meta_impala.experiments import suite as suite_file
 from meta_impala.experiments import suite_runner
 from meta_impala.experiments.suite import Run, Stage, Suite
+from meta_impala.storage.trust import define_trust_flag, trusting
 from meta_impala.system.signals import StopRequest
 
 # A dry run lists the runs that are not begun only if the suite has no more runs than this.
@@ -47,6 +48,7 @@ _SEEDS = flags.DEFINE_list("seeds", None, "In place of the seeds of the file.")
 _PRESET = flags.DEFINE_string("preset", None, "In place of the preset of the file.")
 _SET = flags.DEFINE_multi_string("set", [], "name=value: a setting of every run; may be repeated.")
 _EPISODES = flags.DEFINE_integer("episodes", None, "In place of the file's evaluation episodes.")
+_TRUST_MODULES = define_trust_flag()
 _SPEED = flags.DEFINE_float(
     "frames_per_second", 4500.0, "Of one run, for --dry_run where no run has been measured."
 )
@@ -193,7 +195,10 @@ def main(arguments: list[str]) -> int:
         suite = _changed(suite_file.read(path))
         if importlib.util.find_spec("matplotlib") is None and not _DRY_RUN.value:
             raise UserError("the report needs matplotlib: pip install 'meta_impala[comparison]'")
-        runs = suite_file.expand(suite, path, out)
+        # Settings of the command line are the user's own words, those of the file are not.
+        typed = [*(_GAMES.value or []), *(text.partition("=")[2] for text in _SET.value)]
+        trust = trusting(typed, everything=_TRUST_MODULES.value)
+        runs = suite_file.expand(suite, path, out, trust)
         _check_baseline(suite, runs, path)
         if _DRY_RUN.value:
             _print_cost(suite, runs)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from meta_impala.errors import UserError
-from meta_impala.storage.run_folder import RunFolder, read_metrics
+from meta_impala.storage.metrics_table import read_metrics
+from meta_impala.storage.run_folder import RunFolder
 
 # Okabe and Ito's colours, told apart by colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -7,6 +7,7 @@ are read as plain JSON, so that runs of older versions can still be compared.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -16,10 +17,12 @@ from typing import Any, NamedTuple
 from meta_impala import config as config_lib
 from meta_impala.analysis.published import HUMAN_STARTS, NO_OP, STICKY, constants_for
 from meta_impala.environments import UnknownEnvironmentError, registry
-from meta_impala.errors import UserError
+from meta_impala.errors import UserError, one_line
 from meta_impala.evaluation import record as evaluation_record
 from meta_impala.evaluation import scores
+from meta_impala.storage.files import read_json_object
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.trust import module_of
 
 _LETTERS = {"gamma": "γ", "lambda": "λ"}
 # Settings that a label speaks of anyway.
@@ -36,6 +39,7 @@ _KINDS: dict[str, Any] = {
     "gamma": (int, float),
     "lambda": (int, float),
 }
+_MAX_BYTES = 2**24
 _POPULATION_KEYS = {"size", "interval", "ranges", "frames"}
 
 
@@ -110,14 +114,11 @@ class Results(NamedTuple):
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
     """Raises UserError if it is not a JSON object."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: must hold one JSON object")
-    return values
+        return read_json_object(path, _MAX_BYTES)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({one_line(error)})") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({one_line(error)})") from None
 
 
 def read_config(folder: RunFolder) -> dict[str, Any]:
@@ -265,12 +266,12 @@ def _result(folder: RunFolder, config: Mapping[str, Any], variant: str, starts: 
         raise UserError(f"{folder.path}: not evaluated (python -m meta_impala.evaluate{how})")
     evaluation = _read_json(path)
     try:
-        try:
-            folder.refuse_own_code(config["environment"])
-            spec = registry.resolve(config["environment"])
-            environment, game = spec.id, spec.game
-        except UnknownEnvironmentError:  # of a module that is not installed here
-            environment, game = config["environment"], None
+        environment, game = config["environment"], None
+        # The module that a run of somebody else names is not imported: its name is enough here.
+        if not module_of(environment):
+            with contextlib.suppress(UnknownEnvironmentError):
+                spec = registry.resolve(environment)
+                environment, game = spec.id, spec.game
         return Result(
             folder=folder,
             variant=variant,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import json
 import pathlib
 import re
 import tomllib
@@ -21,9 +20,12 @@ from meta_impala import config as config_lib
 from meta_impala.config import Config
 from meta_impala.config.flags import define_config_flags, parse_flags
 from meta_impala.environments import ATARI_57, UnknownEnvironmentError, registry
-from meta_impala.errors import UserError
+from meta_impala.errors import UserError, one_line
 from meta_impala.storage import run_folder as run_folder_lib
+from meta_impala.storage import trust as trust_lib
+from meta_impala.storage.files import read_bounded, read_json_object
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.trust import Trust
 
 PRESETS = pathlib.Path(__file__).parents[1] / "presets"
 ALL_GAMES = "atari57"
@@ -39,6 +41,7 @@ _KEYS: dict[str, Any] = {
     "evaluation": dict,
     "variants": list,
 }
+_MAX_BYTES, _MAX_EVALUATION_BYTES = 2**20, 2**24
 _NEEDED = ("title", "games", "seeds", "variants")
 _POPULATION = ("size", "interval", "cpus", "learning_rate", "entropy_cost", "gamma", "lambda")
 _EVALUATION = {"episodes": 200, "seed": 1, "num_envs": 16}
@@ -117,11 +120,11 @@ def read(path: pathlib.Path) -> Suite:
       UserError: naming the file, the key and what is allowed.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
+        content = tomllib.loads(read_bounded(path, _MAX_BYTES).decode("utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: not valid TOML ({error})") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read ({one_line(error)})") from None
     for key, value in content.items():
         if key not in _KEYS:
             raise UserError(f"{path}: unknown key {key}{config_lib.nearest(key, _KEYS)}")
@@ -209,8 +212,8 @@ def _preset_path(suite: Suite, beside: pathlib.Path) -> pathlib.Path:
     return found
 
 
-def _config(arguments: Sequence[str]) -> Config:
-    """What the trainer would make of these arguments.
+def _config(arguments: Sequence[str], source: pathlib.Path, trust: Trust) -> Config:
+    """What the trainer would make of these arguments, which a suite file names.
 
     Raises:
       UserError: as the trainer would.
@@ -224,6 +227,7 @@ def _config(arguments: Sequence[str]) -> Config:
         if values[name].present
     }
     config = config_lib.resolve(Config(**given))
+    trust_lib.refuse_modules(config, source, trust)
     try:
         spec = registry.resolve(config.environment)
     except UnknownEnvironmentError as error:
@@ -232,13 +236,16 @@ def _config(arguments: Sequence[str]) -> Config:
     return dataclasses.replace(config, environment=spec.id)
 
 
-def expand(suite: Suite, suite_path: pathlib.Path, out: pathlib.Path) -> list[Run]:
+def expand(
+    suite: Suite, suite_path: pathlib.Path, out: pathlib.Path, trust: Trust = trust_lib.NOBODY
+) -> list[Run]:
     """Every run of a suite, seed by seed, so that an early stop leaves whole comparisons.
 
     Args:
       suite: as read.
       suite_path: of its file; a preset may lie beside it.
       out: folder of the suite.
+      trust: whose modules its environments and networks may name.
 
     Raises:
       UserError: naming file and variant, if the trainer would refuse a run; or a run is doubled.
@@ -261,7 +268,7 @@ def expand(suite: Suite, suite_path: pathlib.Path, out: pathlib.Path) -> list[Ru
                     *(_as_flag(name, value) for name, value in settings.items()),
                 )
                 try:
-                    config = _config(arguments)
+                    config = _config(arguments, suite_path, trust)
                 except UserError as error:
                     raise UserError(f"{suite_path}: variant {variant.name}: {error}") from None
                 arguments += tuple(
@@ -309,7 +316,8 @@ def begun_otherwise(run: Run) -> str:
     """
     if run.variant.population or not run.folder.has_run():
         return ""
-    saved = run.folder.load_config()
+    # Nothing is imported here: the names are only compared.
+    saved = run.folder.load_config(Trust(everything=True))
     names = config_lib.differing(saved, run.config)
     values = [
         f"--{name}={getattr(run.config, config_lib.FIELDS[name].name)} "
@@ -328,7 +336,7 @@ def stage_of(run: Run, evaluation: Mapping[str, int]) -> Stage:
     if not is_finished or frames_of(run) < run.config.total_frames:
         return Stage.STARTED
     try:
-        evaluated = json.loads(run.folder.evaluation_path.read_text(encoding="utf-8"))
+        evaluated = read_json_object(run.folder.evaluation_path, _MAX_EVALUATION_BYTES)
         is_evaluated = (
             # The frames of a population are those of all members; one of them is evaluated.
             evaluated["frames_trained"] == status.get("frames_of_best", status["frames"])

@@ -23,7 +23,8 @@ import tqdm
 from meta_impala.errors import UserError
 from meta_impala.experiments.suite import Run, Stage, frames_of, stage_of
 from meta_impala.storage import run_folder as run_folder_lib
-from meta_impala.storage.run_folder import read_metrics
+from meta_impala.storage.metrics_table import read_metrics
+from meta_impala.storage.trust import module_of
 from meta_impala.system.processes import end_with_parent
 from meta_impala.system.signals import StopRequest
 
@@ -110,6 +111,8 @@ def command_of(run: Run, stage: Stage, evaluation: Mapping[str, int]) -> list[st
     logdir = f"--logdir={run.folder.path}"
     if stage is Stage.TRAINED:
         flags = [f"--{name}={value}" for name, value in evaluation.items()]
+        if module_of(run.config.environment) or module_of(run.config.network):
+            flags.append("--trust_modules")  # as `expand` has checked
         return [*python, "meta_impala.evaluate", logdir, *flags]
     return [*python, run.module, *run.arguments, logdir]
 

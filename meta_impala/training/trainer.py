@@ -40,6 +40,7 @@ from meta_impala.training.batcher import Batch
 from meta_impala.training.memory import memory_errors
 from meta_impala.training.metrics import MetricsWindow, MetricsWriter
 from meta_impala.training.progress import Progress
+from meta_impala.training.saved_progress import check_progress
 from meta_impala.training.weights_and_biases import WeightsAndBiases
 
 # The learner's thread also updates and saves; a slow disk may take its time.
@@ -95,7 +96,7 @@ class Trainer:
         self.updates = int(self.learner.state.updates.numpy())
         if saved is None:
             self._refuse_vanished_checkpoints()
-        progress = saved.progress if saved else {}
+        progress = check_progress(saved.progress, saved.path) if saved else {}
         self._frames_per_update = (
             config.batch_size * config.unroll_length * description.action_repeat
         )

@@ -22,7 +22,7 @@ from meta_impala.config import (
 from meta_impala.config.eta_settings import EtaSettings
 from meta_impala.config.loss_settings import LossSettings
 from meta_impala.errors import UserError
-from meta_impala.storage import agent_file
+from meta_impala.storage.trained_run import read_agent_file
 from meta_impala.system.processors import processors
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -422,7 +422,7 @@ def test_new_runs_have_e_eta_at_the_last_hidden_layer_and_old_ones_at_the_heads(
     assert resolve(Config()).eta_embedding_place == "last_hidden"
     for path in sorted((ROOT / "testdata").rglob("config.json")):
         assert from_json(path.read_text("utf-8"), path).eta_embedding_place == "heads"
-    assert agent_file.read(ROOT / "testdata/pong_agent.npz").config.eta_embedding_place == "heads"
+    assert read_agent_file(ROOT / "testdata/pong_agent.npz").config.eta_embedding_place == "heads"
     old = dataclasses.replace(resolve(Config()), eta_embedding_place="heads")
     with pytest.raises(UserError, match="--eta_embedding_place=last_hidden .*never changes"):
         merge_for_resume(old, {"eta_embedding_place": "last_hidden"}, override=True)
