@@ -24,8 +24,8 @@ from meta_impala.analysis import published, report, results
 from meta_impala.config import Config
 from meta_impala.distributed import cluster as ray_cluster
 from meta_impala.errors import RunFailed, UserError
+from meta_impala.experiments import forked_process, suite_runner
 from meta_impala.experiments import suite as suite_file
-from meta_impala.experiments import suite_runner
 from meta_impala.experiments.suite import Run, Stage, Suite
 from meta_impala.system.signals import StopRequest
 
@@ -40,6 +40,13 @@ _RAY_ADDRESS = flags.DEFINE_string(
     "its head, auto, or local. Without: on this machine.",
 )
 _CPUS = flags.DEFINE_float("cpus_per_run", 2.0, "CPUs that Ray keeps for a run.", lower_bound=0.0)
+_PRELOAD = flags.DEFINE_bool(
+    "preload",
+    True,
+    "Load TensorFlow once and fork a process of it for every run, in place of a fresh start each: "
+    "saves about 4 CPU-seconds a run; the results are the same. On Linux without a GPU and without "
+    "--ray_address; elsewhere it has no effect.",
+)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what there is to do, and do nothing.")
 _REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Make the report of what there is.")
 _GAMES = flags.DEFINE_list("games", None, "In place of the games of the file.")
@@ -145,10 +152,18 @@ def _report(suite: Suite, runs: list[Run], out: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _place():
+def _place(runs: list[Run], out: pathlib.Path):
     """What starts a command: on this machine, or on a cluster that is joined meanwhile."""
     if _RAY_ADDRESS.value is None:
-        yield suite_runner.start_here
+        if not (_PRELOAD.value and forked_process.can_fork()):
+            yield suite_runner.start_here
+            return
+        modules = list(forked_process.TRAINING_MODULES)
+        if any(run.config.environment.startswith("minatar:") for run in runs):
+            modules.append("minatar")
+        pool = forked_process.ForkPool(out / "logs" / "fork_server.log", modules)
+        with contextlib.closing(pool):
+            yield pool.start
         return
     config = config_lib.resolve(
         Config(actors="ray", ray_address=_RAY_ADDRESS.value, num_actors=os.cpu_count() or 1)
@@ -163,7 +178,7 @@ def _place():
 def _run(suite: Suite, runs: list[Run], out: pathlib.Path) -> int:
     stop = StopRequest()
     stop.install()
-    with suite_runner.locked(out), _place() as start:
+    with suite_runner.locked(out), _place(runs, out) as start:
         runner = suite_runner.SuiteRunner(
             runs, suite.evaluation, out, _PARALLEL.value, stop, start=start
         )

@@ -23,6 +23,7 @@ import tqdm
 from meta_impala.errors import UserError
 from meta_impala.experiments.suite import Run, Stage, frames_of, stage_of
 from meta_impala.storage import run_folder as run_folder_lib
+from meta_impala.storage.folder_lock import is_locked
 from meta_impala.storage.run_folder import read_metrics
 from meta_impala.system.processes import end_with_parent
 from meta_impala.system.signals import StopRequest
@@ -57,8 +58,11 @@ def locked(out: pathlib.Path) -> Iterator[None]:
 def busy_elsewhere(run: Run) -> bool:
     """Whether a process that is not ours is training in the folder of a run.
 
-    So it is for a moment after the runner was killed, while its trainings save.
+    This happens for a moment after the runner was killed, while its trainings save.
     """
+    if is_locked(run.folder.path):
+        return True
+    # Not every file system has locks.
     status = run.folder.read_status()
     if status.get("state") != run_folder_lib.RUNNING:
         return False
