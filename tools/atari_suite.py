@@ -1,10 +1,11 @@
 """Runs a suite, games × seeds × variants, and ends in the comparison with published scores.
 
-python tools/atari_suite.py --out=runs/gamma_grid tools/suites/gamma_grid.toml
+python tools/atari_suite.py --out=runs/gamma_grid gamma_grid
 
-What is finished is skipped, what is not is resumed: stop it, kill it, and give the same command
-again. `--dry_run` prints what it would cost. The suites of tools/suites are for a large machine;
-`--games`, `--seeds`, `--preset` and `--set` cut them to size.
+A suite is the path of a TOML file, or the name of one in `meta_impala/suites`. Finished runs are
+skipped and others resumed: stop it, kill it, and give the same command again. `--dry_run` prints
+what it would cost. Most of the suites that ship are for a large machine; `--games`, `--seeds`,
+`--preset` and `--set` cut them to size, and `--shard` divides them among machines.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ import sys
 from absl import app, flags, logging
 
 from meta_impala import config as config_lib
-from meta_impala.analysis import published, report, results
+from meta_impala.analysis import report, results
 from meta_impala.config import Config
 from meta_impala.distributed import cluster as ray_cluster
 from meta_impala.errors import RunFailed, UserError
 from meta_impala.experiments import forked_process, suite_runner
 from meta_impala.experiments import suite as suite_file
 from meta_impala.experiments.suite import Run, Stage, Suite
+from meta_impala.published import tables as published
 from meta_impala.system.signals import StopRequest
 
 # A dry run lists the runs that are not begun only if the suite has no more runs than this.
@@ -49,7 +51,11 @@ _PRELOAD = flags.DEFINE_bool(
 )
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what there is to do, and do nothing.")
 _REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Make the report of what there is.")
-_GAMES = flags.DEFINE_list("games", None, "In place of the games of the file.")
+_GAMES = flags.DEFINE_list(
+    "games",
+    None,
+    "In place of the games of the file; atari57, atari5 and the like stand for several.",
+)
 _SEEDS = flags.DEFINE_list("seeds", None, "In place of the seeds of the file.")
 _PRESET = flags.DEFINE_string("preset", None, "In place of the preset of the file.")
 _SET = flags.DEFINE_multi_string("set", [], "name=value: a setting of every run; may be repeated.")
@@ -62,7 +68,7 @@ _SPEED = flags.DEFINE_float(
 def _changed(suite: Suite) -> Suite:
     """The suite with what the command line says otherwise."""
     if _GAMES.value:
-        suite = dataclasses.replace(suite, games=tuple(_GAMES.value))
+        suite = dataclasses.replace(suite, games=suite_file.games_of(_GAMES.value))
     if _SEEDS.value:
         if not all(seed.isdecimal() for seed in _SEEDS.value):
             raise UserError(f"--seeds={','.join(_SEEDS.value)}: must be whole numbers from 0")
@@ -99,9 +105,7 @@ def _check_baseline(suite: Suite, runs: list[Run], path: pathlib.Path) -> None:
     names = [variant.name for variant in suite.variants]
     starts = {results.starts_of(run.config.protocol, "noop") for run in runs}
     columns = {
-        name: column
-        for name, column in published.read_columns(published.FOLDER).items()
-        if column.starts in starts
+        name: column for name, column in published.read_columns().items() if column.starts in starts
     }
     if suite.baseline not in names and suite.baseline not in columns:
         near = config_lib.nearest(suite.baseline, [*names, *columns])
@@ -136,7 +140,7 @@ def _report(suite: Suite, runs: list[Run], out: pathlib.Path) -> None:
     begun = [run for run in runs if run.folder.has_run()]
     found = results.read([run.folder for run in begun], labels=[run.variant.label for run in begun])
     baseline: str | None = suite.baseline_label
-    if baseline not in found.variants and baseline not in published.read_columns(published.FOLDER):
+    if baseline not in found.variants and baseline not in published.read_columns():
         found.missing.append(f"the baseline, {baseline}, has no result: a published one serves")
         baseline = None
     found.missing.extend(filter(None, map(suite_file.begun_otherwise, begun)))
@@ -201,10 +205,11 @@ def main(arguments: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)
     try:
         if len(arguments) != 2:
-            raise UserError("give one suite file, for example tools/suites/catch.toml")
+            raise UserError("give one suite, by its path or name, for example catch")
         if not _OUT.value:
             raise UserError("--out: must be given, the folder of the suite")
-        path, out = pathlib.Path(arguments[1]), pathlib.Path(_OUT.value).expanduser().resolve()
+        path = suite_file.find(arguments[1])
+        out = pathlib.Path(_OUT.value).expanduser().resolve()
         suite = _changed(suite_file.read(path))
         if importlib.util.find_spec("matplotlib") is None and not _DRY_RUN.value:
             raise UserError("the report needs matplotlib: pip install 'meta_impala[comparison]'")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import importlib.resources
 import json
 import pathlib
 import re
@@ -22,10 +23,13 @@ from meta_impala.config import Config
 from meta_impala.config.flags import define_config_flags
 from meta_impala.environments import ATARI_57, UnknownEnvironmentError, registry
 from meta_impala.errors import UserError
+from meta_impala.published import atari_n
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.run_folder import RunFolder
 
-PRESETS = pathlib.Path(__file__).parents[1] / "presets"
+_PACKAGE = pathlib.Path(str(importlib.resources.files("meta_impala")))
+PRESETS = _PACKAGE / "presets"
+SUITES = _PACKAGE / "suites"
 ALL_GAMES = "atari57"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _KEYS: dict[str, Any] = {
@@ -110,6 +114,25 @@ def _safe(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "_", text)
 
 
+def find(text: str) -> pathlib.Path:
+    """The suite file of this path, or the one of this name that ships with the program.
+
+    Raises:
+      UserError: if there is neither.
+    """
+    shipped = {path.stem: path for path in sorted(SUITES.glob("*.toml"))}
+    if text in shipped:
+        return shipped[text]
+    path = pathlib.Path(text).expanduser()
+    try:
+        if path.is_file():
+            return path
+    except (OSError, ValueError):  # a name that is too long, or has a null character
+        pass
+    near = config_lib.nearest(path.stem, shipped)
+    raise UserError(f"{text!r}: must be a suite file (TOML), or one of {', '.join(shipped)}{near}")
+
+
 def read(path: pathlib.Path) -> Suite:
     """Reads and checks a suite file; that its settings make sense is checked by `expand`.
 
@@ -178,11 +201,20 @@ def _variant(path: pathlib.Path, entry: Any) -> Variant:
     return Variant(name, str(entry.get("label", name)), settings, population)
 
 
+def games_of(names: Sequence[str]) -> tuple[str, ...]:
+    """The games of a list, in which atari57, atari5 and the like stand for several; none twice."""
+    subsets = {ALL_GAMES: ATARI_57, **{name: tuple(of) for name, of in atari_n.subsets().items()}}
+    return tuple(dict.fromkeys(game for name in names for game in subsets.get(name, (name,))))
+
+
 def _games(path: pathlib.Path, games: Any) -> tuple[str, ...]:
-    if games == ALL_GAMES:
-        return ATARI_57
+    subsets = (ALL_GAMES, *atari_n.subsets())
+    if isinstance(games, str) and games in subsets:
+        return games_of([games])
     if not isinstance(games, list) or not all(isinstance(game, str) for game in games):
-        raise UserError(f'{path}: games = {games!r}: must be a list of names, or "{ALL_GAMES}"')
+        raise UserError(
+            f"{path}: games = {games!r}: must be a list of names, or one of {', '.join(subsets)}"
+        )
     return tuple(games)
 
 
@@ -199,12 +231,15 @@ def _as_flag(name: str, value: Any) -> str:
 
 def _preset_path(suite: Suite, beside: pathlib.Path) -> pathlib.Path:
     assert suite.preset is not None
-    candidates = (beside / suite.preset, PRESETS / suite.preset)
+    candidates = (
+        beside / suite.preset, PRESETS / suite.preset, PRESETS / f"{suite.preset}.flags",
+    )  # fmt: skip
     found = next((path for path in candidates if path.is_file()), None)
     if found is None:
+        shipped = sorted(path.name for path in PRESETS.glob("*.flags"))
         raise UserError(
             f"preset {suite.preset}: is neither a file in {beside} nor one of "
-            f"{', '.join(sorted(path.name for path in PRESETS.glob('*.flags')))}"
+            f"{', '.join(shipped)}{config_lib.nearest(suite.preset, shipped)}"
         )
     return found
 

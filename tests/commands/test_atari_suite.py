@@ -109,7 +109,7 @@ def test_mistakes_are_one_line(suite, tmp_path):
         ([out, str(tmp_path / "none.toml")], "cannot be read"),
         ([out, path, "--games=Pnog"], "did you mean Pong?"),
         ([out, path, "--set=gamma"], "--set=gamma: must be name=value"),
-        ([out, "tools/suites/catch.toml", "--set=gamma=0.98"], "variant impala_0.9 is defined by"),
+        ([out, "catch", "--set=gamma=0.98"], "variant impala_0.9 is defined by"),
         ([out, path, "--episodes=0"], "--episodes=0: must be at least 1"),
         ([out, path, "--seeds=1,1"], "seed 1: must be given only once"),
         ([out, path, "--seeds=\u00b2"], "must be whole numbers from 0"),
@@ -122,7 +122,7 @@ def test_mistakes_are_one_line(suite, tmp_path):
 
 def test_the_command_line_cuts_a_suite_to_size(tmp_path):
     done = _run(
-        "tools/suites/gamma_grid.toml",
+        "gamma_grid",
         f"--out={tmp_path}",
         "--dry_run",
         "--games=Pong",

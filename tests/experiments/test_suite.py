@@ -12,7 +12,7 @@ from meta_impala.experiments import suite as suite_file
 from meta_impala.experiments.suite import Stage
 
 ROOT = pathlib.Path(__file__).parents[2]
-SHIPPED = sorted((ROOT / "tools/suites").glob("*.toml"))
+SHIPPED = sorted(suite_file.SUITES.glob("*.toml"))
 TEXT = """
 title = "A title"
 question = "A question?"
@@ -92,7 +92,11 @@ def test_all_57_games_by_one_word(path):
         ("seeds = [3, 1]", "", "seeds is missing"),
         ("seeds = [3, 1]", "seeds = [1, 1]", "must be different whole numbers"),
         ("seeds = [3, 1]", "seeds = [true]", "must be different whole numbers"),
-        ('games = ["Pong", "catch"]', 'games = "all"', 'must be a list of names, or "atari57"'),
+        (
+            'games = ["Pong", "catch"]',
+            'games = "all"',
+            "must be a list of names, or one of atari57, atari1, atari3, atari5",
+        ),
         ('"Pong"', '"Pnog"', "did you mean Pong?"),
         ('"catch"', '"Pong"', "games and seeds: Pong, seed 3: must be given only once"),
         ('"catch"', '"pong"', "games and seeds: Pong and pong, seed 3: must be given only once"),
@@ -140,7 +144,7 @@ def test_every_question_has_a_suite():
         "multi_task_control",
         "demonstration",
     }
-    grid = suite_file.read(ROOT / "tools/suites/gamma_grid.toml")
+    grid = suite_file.read(suite_file.find("gamma_grid"))
     settings = [variant.settings for variant in grid.variants]
     fixed = [s["gamma"] for s in settings if s["meta_parameters"] == "none"]
     learned = [s["meta_parameters"] for s in settings if s["meta_parameters"] != "none"]
