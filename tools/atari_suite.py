@@ -16,6 +16,7 @@ import importlib.util
 import math
 import os
 import pathlib
+import shlex
 import sys
 
 from absl import app, flags, logging
@@ -25,9 +26,10 @@ from meta_impala.analysis import report, results
 from meta_impala.config import Config
 from meta_impala.distributed import cluster as ray_cluster
 from meta_impala.errors import RunFailed, UserError
-from meta_impala.experiments import forked_process, suite_runner
+from meta_impala.experiments import forked_process, stages, suite_cost, suite_runner
 from meta_impala.experiments import suite as suite_file
-from meta_impala.experiments.suite import Run, Stage, Suite
+from meta_impala.experiments.stages import Stage
+from meta_impala.experiments.suite import Run, Shard, Suite
 from meta_impala.published import tables as published
 from meta_impala.system.signals import StopRequest
 
@@ -49,6 +51,17 @@ _PRELOAD = flags.DEFINE_bool(
     "saves about 4 CPU-seconds a run; the results are the same. On Linux without a GPU and without "
     "--ray_address; elsewhere it has no effect.",
 )
+_SHARD = flags.DEFINE_string(
+    "shard",
+    "1/1",
+    "K/N: only every N-th run, from the K-th, for N machines or jobs that share --out. The report "
+    "is made by the one that finishes last.",
+)
+_PRINT_COMMANDS = flags.DEFINE_bool(
+    "print_commands",
+    False,
+    "Print the commands of the runs that are not finished, one run a line, and do nothing.",
+)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what there is to do, and do nothing.")
 _REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Make the report of what there is.")
 _GAMES = flags.DEFINE_list(
@@ -61,7 +74,11 @@ _PRESET = flags.DEFINE_string("preset", None, "In place of the preset of the fil
 _SET = flags.DEFINE_multi_string("set", [], "name=value: a setting of every run; may be repeated.")
 _EPISODES = flags.DEFINE_integer("episodes", None, "In place of the file's evaluation episodes.")
 _SPEED = flags.DEFINE_float(
-    "frames_per_second", 4500.0, "Of one run, for --dry_run where no run has been measured."
+    "frames_per_second",
+    None,
+    "Of one run, for --dry_run. Default: what the runs that were begun have measured, or what the "
+    "network and environment cost on a reference machine.",
+    lower_bound=1e-3,
 )
 
 
@@ -97,7 +114,19 @@ def _changed(suite: Suite) -> Suite:
 
 
 def _duration(hours: float) -> str:
-    return f"{hours:,.1f} hours" if hours >= 1 else f"{math.ceil(60 * hours)} minutes"
+    if hours >= 48:
+        return f"{hours / 24:,.1f} days"
+    return f"{hours:,.1f} hours" if hours >= 1 else f"{math.ceil(60 * hours)} min"
+
+
+def _print_commands(suite: Suite, runs: list[Run]) -> None:
+    """One line for each run that is not finished: its training, then its evaluation."""
+    for run in runs:
+        stage = stages.stage_of(run, suite.evaluation)
+        left = {Stage.DONE: [], Stage.TRAINED: [Stage.TRAINED]}.get(stage, [stage, Stage.TRAINED])
+        commands = [suite_runner.command_of(run, one, suite.evaluation) for one in left]
+        if commands:
+            print(" && ".join(map(shlex.join, commands)))
 
 
 def _check_baseline(suite: Suite, runs: list[Run], path: pathlib.Path) -> None:
@@ -116,22 +145,32 @@ def _check_baseline(suite: Suite, runs: list[Run], path: pathlib.Path) -> None:
 
 
 def _print_cost(suite: Suite, runs: list[Run]) -> None:
-    cost = suite_runner.cost(runs, suite.evaluation, _PARALLEL.value, _SPEED.value)
+    cost = suite_cost.cost(
+        runs,
+        suite.evaluation,
+        _PARALLEL.value,
+        _SPEED.value,
+        is_preloaded=_PRELOAD.value and forked_process.can_fork(),
+    )
     print(f"{suite.title}: {suite.question}")
     for run in runs:
-        stage = suite_file.stage_of(run, suite.evaluation)
+        stage = stages.stage_of(run, suite.evaluation)
         if stage is not Stage.NEW or len(runs) <= _LISTED:
-            frames = suite_file.frames_of(run)
+            frames = stages.frames_of(run)
             print(f"  {run.name}: {stage.value}, {frames:,} of {run.config.total_frames:,} frames")
-    counts = ", ".join(f"{count} {stage}" for stage, count in cost["runs"].items() if count)
-    source = "measured" if cost["is_measured"] else "assumed (--frames_per_second)"
+    counts = ", ".join(f"{count} {stage}" for stage, count in cost.runs.items() if count)
+    of_shard = "" if _SHARD.value == "1/1" else f", shard {_SHARD.value}"
+    if cost.frames_per_second is None:
+        source = "by the cost of each network and environment on a reference machine"
+    else:
+        measured = "measured" if cost.is_measured else "assumed"
+        source = f"at {cost.frames_per_second:,.0f} frames/s of one run, {measured}"
     print(
         f"{len(runs)} runs ({len(suite.games)} games × {len(suite.seeds)} seeds × "
-        f"{len(suite.variants)} variants): {counts}\n"
-        f"{cost['frames_left']:,} of {cost['frames']:,} frames to train, about "
-        f"{_duration(cost['hours_left'])} at {cost['frames_per_second']:,.0f} frames/s, "
-        f"{source}, {_PARALLEL.value} at a time; then {cost['evaluation_games_left']:,} games of "
-        "evaluation"
+        f"{len(suite.variants)} variants{of_shard}): {counts}\n"
+        f"{cost.frames_left:,} of {cost.frames:,} frames to train and {cost.games_left:,} games to "
+        f"evaluate: about {cost.core_hours:,.1f} core-hours, {_duration(cost.hours)} on this "
+        f"machine with {_PARALLEL.value} at a time ({source}); {cost.disk_gb:,.1f} GB of disk"
     )
 
 
@@ -143,7 +182,7 @@ def _report(suite: Suite, runs: list[Run], out: pathlib.Path) -> None:
     if baseline not in found.variants and baseline not in published.read_columns():
         found.missing.append(f"the baseline, {baseline}, has no result: a published one serves")
         baseline = None
-    found.missing.extend(filter(None, map(suite_file.begun_otherwise, begun)))
+    found.missing.extend(filter(None, map(stages.settings_changed, begun)))
     absent = len(runs) - len(begun)
     if absent:
         found.missing.append(f"{absent} of {len(runs)} runs of the suite are not begun")
@@ -163,7 +202,7 @@ def _place(runs: list[Run], out: pathlib.Path):
             yield suite_runner.start_here
             return
         modules = list(forked_process.TRAINING_MODULES)
-        if any(run.config.environment.startswith("minatar:") for run in runs):
+        if any(run.config.environment.lower().startswith("minatar") for run in runs):
             modules.append("minatar")
         pool = forked_process.ForkPool(out / "logs" / "fork_server.log", modules)
         with contextlib.closing(pool):
@@ -179,10 +218,11 @@ def _place(runs: list[Run], out: pathlib.Path):
         yield lambda arguments, log: RayProcess(arguments, log, _CPUS.value)
 
 
-def _run(suite: Suite, runs: list[Run], out: pathlib.Path) -> int:
-    stop = StopRequest()
+def _run(suite: Suite, every: list[Run], shard: Shard, out: pathlib.Path) -> int:
+    """Runs a shard of the suite; the report is of the whole."""
+    stop, runs = StopRequest(), shard.of(every)
     stop.install()
-    with suite_runner.locked(out), _place(runs, out) as start:
+    with suite_runner.locked(out, shard), _place(runs, out) as start:
         runner = suite_runner.SuiteRunner(
             runs, suite.evaluation, out, _PARALLEL.value, stop, start=start
         )
@@ -190,7 +230,12 @@ def _run(suite: Suite, runs: list[Run], out: pathlib.Path) -> int:
         if stop.is_set():
             print(f"stopped by {stop.signal_name}; the same command continues the suite")
             return 130
-        _report(suite, runs, out)
+        others = [run for run in every if run not in runs]
+        left = [r for r in others if stages.stage_of(r, suite.evaluation) is not Stage.DONE]
+        if left:
+            print(f"shard {shard} is through; {len(left)} runs of other shards are not finished")
+        else:
+            _report(suite, every, out)
     if not is_done:
         print(
             f"{len(runner.failed)} of {len(runs)} runs failed; the same command tries again:\n"
@@ -211,20 +256,26 @@ def main(arguments: list[str]) -> int:
         path = suite_file.find(arguments[1])
         out = pathlib.Path(_OUT.value).expanduser().resolve()
         suite = _changed(suite_file.read(path))
-        if importlib.util.find_spec("matplotlib") is None and not _DRY_RUN.value:
+        if importlib.util.find_spec("matplotlib") is None and not (
+            _DRY_RUN.value or _PRINT_COMMANDS.value
+        ):
             raise UserError("the report needs matplotlib: pip install 'meta_impala[comparison]'")
         runs = suite_file.expand(suite, path, out)
         _check_baseline(suite, runs, path)
+        shard = Shard.parse(_SHARD.value)
         if _DRY_RUN.value:
-            _print_cost(suite, runs)
+            _print_cost(suite, shard.of(runs))
+            return 0
+        if _PRINT_COMMANDS.value:
+            _print_commands(suite, shard.of(runs))
             return 0
         if _REPORT_ONLY.value:
             _report(suite, runs, out)
             return 0
         for run in runs:
-            if otherwise := suite_file.begun_otherwise(run):
+            if otherwise := stages.settings_changed(run):
                 raise UserError(f"{path}: {otherwise}; use another --out")
-        return _run(suite, runs, out)
+        return _run(suite, runs, shard, out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

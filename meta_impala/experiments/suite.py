@@ -7,9 +7,7 @@ folder alone, so that a suite can be stopped, killed and continued. No TensorFlo
 from __future__ import annotations
 
 import dataclasses
-import enum
 import importlib.resources
-import json
 import pathlib
 import re
 import tomllib
@@ -24,7 +22,6 @@ from meta_impala.config.flags import define_config_flags
 from meta_impala.environments import ATARI_57, UnknownEnvironmentError, registry
 from meta_impala.errors import UserError
 from meta_impala.published import atari_n
-from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.run_folder import RunFolder
 
 _PACKAGE = pathlib.Path(str(importlib.resources.files("meta_impala")))
@@ -312,6 +309,37 @@ def expand(suite: Suite, suite_path: pathlib.Path, out: pathlib.Path) -> list[Ru
     return runs
 
 
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One of several parts of a suite's runs, for a machine or a job of an array: number `index`,
+    from 1, of `count`."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """The shard of "K/N".
+
+        Raises:
+          UserError: unless 1 <= K <= N.
+        """
+        match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise UserError(f"--shard={text}: must be K/N with 1 <= K <= N, for example 1/4")
+        return cls(int(match[1]), int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def of(self, runs: Sequence[Run]) -> list[Run]:
+        """The runs of this shard: every `count`-th. Seeds that are added later change nothing."""
+        return list(runs[self.index - 1 :: self.count])
+
+
+WHOLE = Shard(1, 1)
+
+
 def _refuse_doubles(runs: Sequence[Run]) -> None:
     seen: dict[tuple[str, str, int], Run] = {}
     for run in runs:
@@ -319,61 +347,3 @@ def _refuse_doubles(runs: Sequence[Run]) -> None:
         if other is not run:
             games = run.game if run.game == other.game else f"{other.game} and {run.game}"
             raise UserError(f"games and seeds: {games}, seed {run.seed}: must be given only once")
-
-
-class Stage(enum.Enum):
-    """How far a run is."""
-
-    NEW = "not begun"
-    STARTED = "unfinished"
-    TRAINED = "trained, not evaluated"
-    DONE = "finished"
-
-
-def frames_of(run: Run) -> int:
-    """Frames trained, as its folder says."""
-    frames = run.folder.read_status().get("frames", 0)
-    return frames if isinstance(frames, int) else 0
-
-
-def begun_otherwise(run: Run) -> str:
-    """How a run that was begun differs from what the suite says now; empty if it does not.
-
-    The folder alone says how far a run is (`stage_of`), but a suite, its preset or --set may have
-    been changed since. A population's settings are in its members' hands.
-
-    Raises:
-      UserError: if its config cannot be read.
-    """
-    if run.variant.population or not run.folder.has_run():
-        return ""
-    saved = run.folder.load_config()
-    names = config_lib.differing(saved, run.config)
-    values = [
-        f"--{name}={getattr(run.config, config_lib.FIELDS[name].name)} "
-        f"(the run has {getattr(saved, config_lib.FIELDS[name].name)})"
-        for name in names
-    ]
-    return f"{run.name} was trained with other settings: {', '.join(values)}" if names else ""
-
-
-def stage_of(run: Run, evaluation: Mapping[str, int]) -> Stage:
-    """How far a run is, as its folder says."""
-    if not run.folder.has_run():
-        return Stage.NEW
-    status = run.folder.read_status()
-    is_finished = status.get("state") == run_folder_lib.FINISHED
-    if not is_finished or frames_of(run) < run.config.total_frames:
-        return Stage.STARTED
-    try:
-        evaluated = json.loads(run.folder.evaluation_path.read_text(encoding="utf-8"))
-        is_evaluated = (
-            # The frames of a population are those of all members; one of them is evaluated.
-            evaluated["frames_trained"] == status.get("frames_of_best", status["frames"])
-            and evaluated["episodes"] >= evaluation["episodes"]
-            and evaluated["starts"] == "noop"
-            and evaluated["eta_is_from"] == "checkpoint"
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        is_evaluated = False
-    return Stage.DONE if is_evaluated else Stage.TRAINED

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from meta_impala.analysis import comparison, report, results, statistics, variants
+from meta_impala.analysis import comparison, figures, labels, report, results, statistics, variants
 from meta_impala.errors import UserError
 from meta_impala.published import tables as published
 from meta_impala.storage.run_folder import RunFolder
@@ -497,3 +497,21 @@ def test_comparators_at_another_number_of_frames_are_marked(tmp_path):
         compared = comparison.compare(results.read([run]), COLUMNS, MEDIANS)
         found = {d.column.name: d.marks for d in compared.differences}
         assert found["slmlab_ppo_10m_steps"] == found["slmlab_a2c_10m_steps"] == marks
+
+
+def test_figures_show_labels_as_text_whatever_is_in_them(tmp_path):
+    pytest.importorskip("matplotlib")
+    names = ["$x$", "a$b", "_hidden", "\x1b[31mred", "n" * 300, "\udcff", "new\nline", "{γ, λ}"]
+    folders = [make_run(tmp_path / str(i), "Pong", i, 10.0) for i in range(len(names))]
+    (tmp_path / "0/metrics.csv").write_text("frames,episode_return,gamma,lambda\n1,nan,,\n")
+    (tmp_path / "1/metrics.csv").write_text("")
+    found = results.read(folders, labels=names)
+    compared = comparison.compare(found, COLUMNS, MEDIANS)
+    assert len(figures.draw_all(compared, tmp_path)) == 3
+    assert all(
+        (tmp_path / name).stat().st_size > 1000 for name in figures.draw_all(compared, tmp_path)
+    )
+    assert labels.figure_text("$x$") == r"\$x\$"
+    assert labels.figure_text("_a") == " _a"
+    assert len(labels.figure_text("n" * 300)) <= 60
+    assert labels.printable("\udcff\n\x1b") == r"?\n\x1b"
