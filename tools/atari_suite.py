@@ -18,6 +18,7 @@ import os
 import pathlib
 import shlex
 import sys
+from collections.abc import Iterator
 
 from absl import app, flags, logging
 
@@ -30,6 +31,7 @@ from meta_impala.experiments import forked_process, stages, suite_cost, suite_ru
 from meta_impala.experiments import suite as suite_file
 from meta_impala.experiments.stages import Stage
 from meta_impala.experiments.suite import Run, Shard, Suite
+from meta_impala.experiments.suite_runner import StartProcess
 from meta_impala.published import tables as published
 from meta_impala.system.signals import StopRequest
 
@@ -119,6 +121,10 @@ def _duration(hours: float) -> str:
     return f"{hours:,.1f} hours" if hours >= 1 else f"{math.ceil(60 * hours)} min"
 
 
+def _size(gigabytes: float) -> str:
+    return f"{gigabytes:,.1f} GB" if gigabytes >= 1 else f"{math.ceil(1e3 * gigabytes)} MB"
+
+
 def _print_commands(suite: Suite, runs: list[Run]) -> None:
     """One line for each run that is not finished: its training, then its evaluation."""
     for run in runs:
@@ -170,7 +176,7 @@ def _print_cost(suite: Suite, runs: list[Run]) -> None:
         f"{len(suite.variants)} variants{of_shard}): {counts}\n"
         f"{cost.frames_left:,} of {cost.frames:,} frames to train and {cost.games_left:,} games to "
         f"evaluate: about {cost.core_hours:,.1f} core-hours, {_duration(cost.hours)} on this "
-        f"machine with {_PARALLEL.value} at a time ({source}); {cost.disk_gb:,.1f} GB of disk"
+        f"machine with {_PARALLEL.value} at a time ({source}); {_size(cost.disk_gb)} of disk"
     )
 
 
@@ -195,7 +201,7 @@ def _report(suite: Suite, runs: list[Run], out: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _place(runs: list[Run], out: pathlib.Path):
+def _place(runs: list[Run], out: pathlib.Path) -> Iterator[StartProcess]:
     """What starts a command: on this machine, or on a cluster that is joined meanwhile."""
     if _RAY_ADDRESS.value is None:
         if not (_PRELOAD.value and forked_process.can_fork()):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from typing import TextIO
 
 from absl import app, flags
 
@@ -66,7 +67,7 @@ def _summary(folder: RunFolder, label: str, levels: list[float]) -> list[str]:
     return lines
 
 
-def _say(text: str, stream) -> None:
+def _say(text: str, stream: TextIO | None) -> None:
     """Prints a line, in whatever encoding and whether or not somebody still reads it."""
     if stream is None:
         return

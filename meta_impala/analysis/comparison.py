@@ -6,7 +6,7 @@ Whatever is unlike in how two numbers came about is a mark on the number, never 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -180,7 +180,9 @@ def _game_row(results: Sequence[Result]) -> GameRow:
     )
 
 
-def _differences(rows: Sequence[GameRow], columns: Sequence[Column], starts: str):
+def _differences(
+    rows: Sequence[GameRow], columns: Sequence[Column], starts: str
+) -> Iterator[Difference]:
     for row in rows:
         for column in columns:
             if row.game is None or row.game not in column.by_game or row.human_normalised is None:
@@ -216,7 +218,9 @@ def _span_of_frames(results: Results) -> tuple[int, int]:
     return min(frames), max(frames)
 
 
-def _aggregate_rows(results: Results, columns: Sequence[Column], starts: str):
+def _aggregate_rows(
+    results: Results, columns: Sequence[Column], starts: str
+) -> Iterator[AggregateRow]:
     games = games_of_all(results)
     for variant, by_game in normalised_scores(results).items():
         shared = {game: of_game for game, of_game in by_game.items() if game in games}
@@ -242,7 +246,9 @@ def _aggregate_rows(results: Results, columns: Sequence[Column], starts: str):
                 )
 
 
-def _improvements(rows: Sequence[GameRow], baseline: str, columns: Mapping[str, Column]):
+def _improvements(
+    rows: Sequence[GameRow], baseline: str, columns: Mapping[str, Column]
+) -> Iterator[Improvement]:
     theirs: Mapping[str, float]
     if baseline in columns:
         theirs = columns[baseline].by_game

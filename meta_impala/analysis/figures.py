@@ -186,9 +186,10 @@ def draw_improvements(comparison: Comparison, out: pathlib.Path) -> None:
         axis.grid(axis="x", alpha=0.3)
     if max(abs(i.value) for i in comparison.improvements) > _LINEAR_UP_TO:
         grid[-1, 0].set_xscale("symlog", linthresh=100)
+    baseline = figure_text(comparison.marked_baseline)
     grid[-1, 0].set_xlabel(
-        f"improvement relative to {figure_text(comparison.marked_baseline)}\n(%; 100 is the distance from "
-        "a random player to the better of human and baseline)"
+        f"improvement relative to {baseline}\n(%; 100 is the distance from a random player to the "
+        "better of human and baseline)"
     )
     figure.get_layout_engine().set(w_pad=_MARGIN, h_pad=_MARGIN)
     figure.savefig(out, dpi=_DOTS_PER_INCH)

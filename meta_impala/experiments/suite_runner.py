@@ -86,6 +86,9 @@ class Process(Protocol):
     def kill(self) -> None: ...
 
 
+StartProcess = Callable[[Sequence[str], IO[bytes]], Process]
+
+
 def start_here(arguments: Sequence[str], log: IO[bytes]) -> Process:
     """Starts a command on this machine, its output in `log`."""
     return subprocess.Popen(
@@ -132,7 +135,7 @@ class SuiteRunner:
         stop: StopRequest,
         tell: Callable[[str], None] = lambda text: print(text, flush=True),
         command: Callable[[Run, Stage, Mapping[str, int]], list[str]] = command_of,
-        start: Callable[[Sequence[str], IO[bytes]], Process] = start_here,
+        start: StartProcess = start_here,
     ) -> None:
         """Args:
         runs: of the suite.

@@ -72,7 +72,8 @@ def state_returns(rewards: tf.Tensor, eta: Eta, values: tf.Tensor, *, arrived: b
         arrived: g_t = R_{t+1} + γ(S_{t+1}) [(1 − λ(S_{t+1})) v(S_{t+1}) + λ(S_{t+1}) g_{t+1}]
         left:    g_t = R_{t+1} + γ(S_t)     [(1 − λ(S_t))     v(S_{t+1}) + λ(S_t)     g_{t+1}]
 
-    with v = g = 0 at S_T, which is terminal.
+    with v = g = 0 at S_T, which is terminal. `trfl.multistep_forward_view` gives the same up to
+    rounding (a test), but by a loop that takes two to three times as long under nested tapes.
 
     Args:
       rewards: `[T, B]`, R_{t+1} in row t.
