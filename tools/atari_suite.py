@@ -35,7 +35,7 @@ from meta_impala.experiments.suite_runner import StartProcess
 from meta_impala.published import tables as published
 from meta_impala.system.signals import StopRequest
 
-# A dry run lists the runs that are not begun only if the suite has no more runs than this.
+# A dry run lists the runs that are not started only if the suite has no more runs than this.
 _LISTED = 50
 _OUT = flags.DEFINE_string("out", None, "Folder of the suite: runs, logs and report.")
 _PARALLEL = flags.DEFINE_integer("parallel", 1, "Runs at a time.", lower_bound=1)
@@ -62,10 +62,14 @@ _SHARD = flags.DEFINE_string(
 _PRINT_COMMANDS = flags.DEFINE_bool(
     "print_commands",
     False,
-    "Print the commands of the runs that are not finished, one run a line, and do nothing.",
+    "Print the commands of the runs that are not finished, one run a line; start nothing.",
 )
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what there is to do, and do nothing.")
-_REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Make the report of what there is.")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Print what is left to do and what it costs; start nothing."
+)
+_REPORT_ONLY = flags.DEFINE_bool(
+    "report_only", False, "Write the report of the runs that are finished; start nothing."
+)
 _GAMES = flags.DEFINE_list(
     "games",
     None,
@@ -78,7 +82,7 @@ _EPISODES = flags.DEFINE_integer("episodes", None, "In place of the file's evalu
 _SPEED = flags.DEFINE_float(
     "frames_per_second",
     None,
-    "Of one run, for --dry_run. Default: what the runs that were begun have measured, or what the "
+    "Of one run, for --dry_run. Default: what the started runs have measured, or what the "
     "network and environment cost on a reference machine.",
     lower_bound=1e-3,
 )
@@ -136,7 +140,7 @@ def _print_commands(suite: Suite, runs: list[Run]) -> None:
 
 
 def _check_baseline(suite: Suite, runs: list[Run], path: pathlib.Path) -> None:
-    """Before hours of training, not after them."""
+    """Refuses an unknown baseline before the training, not after it."""
     names = [variant.name for variant in suite.variants]
     starts = {results.starts_of(run.config.protocol, "noop") for run in runs}
     columns = {
@@ -181,7 +185,7 @@ def _print_cost(suite: Suite, runs: list[Run]) -> None:
 
 
 def _report(suite: Suite, runs: list[Run], out: pathlib.Path) -> None:
-    """Makes the report of the runs that were begun; says so if there is nothing to report."""
+    """Writes the report of the runs that were started, or says that there is nothing to report."""
     begun = [run for run in runs if run.folder.has_run()]
     found = results.read([run.folder for run in begun], labels=[run.variant.label for run in begun])
     baseline: str | None = suite.baseline_label
@@ -191,7 +195,7 @@ def _report(suite: Suite, runs: list[Run], out: pathlib.Path) -> None:
     found.missing.extend(filter(None, map(stages.settings_changed, begun)))
     absent = len(runs) - len(begun)
     if absent:
-        found.missing.append(f"{absent} of {len(runs)} runs of the suite are not begun")
+        found.missing.append(f"{absent} of {len(runs)} runs of the suite are not started")
     if not found.found:
         print("nothing to report yet: no run was evaluated")
         return
@@ -202,7 +206,7 @@ def _report(suite: Suite, runs: list[Run], out: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _place(runs: list[Run], out: pathlib.Path) -> Iterator[StartProcess]:
-    """What starts a command: on this machine, or on a cluster that is joined meanwhile."""
+    """Yields what starts commands: on this machine, or on a Ray cluster that is joined."""
     if _RAY_ADDRESS.value is None:
         if not (_PRELOAD.value and forked_process.can_fork()):
             yield suite_runner.start_here
@@ -239,7 +243,7 @@ def _run(suite: Suite, every: list[Run], shard: Shard, out: pathlib.Path) -> int
         others = [run for run in every if run not in runs]
         left = [r for r in others if stages.stage_of(r, suite.evaluation) is not Stage.DONE]
         if left:
-            print(f"shard {shard} is through; {len(left)} runs of other shards are not finished")
+            print(f"shard {shard} is finished; {len(left)} runs of other shards are not")
         else:
             _report(suite, every, out)
     if not is_done:

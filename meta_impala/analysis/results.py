@@ -42,7 +42,7 @@ class Result:
       starts: how games begin, in the words of the published tables.
       frames: environment frames trained.
       episodes: full games evaluated; `mean` and `standard_error` are of their raw returns.
-      caveats: what is unlike the published protocol in this evaluation.
+      caveats: how this evaluation differs from the published protocol.
       config: as saved.
       digests: SHA-256 of the file of starts and of the ROM; None where the evaluation has none.
     """
@@ -150,7 +150,7 @@ def _caveats(evaluation: Mapping[str, Any], game: str | None) -> tuple[str, ...]
     if game and evaluation["episodes"] < 200:
         caveats.append(f"{evaluation['episodes']} games evaluated (published: 200)")
     if evaluation.get("eta_is_from", "checkpoint") != "checkpoint":
-        caveats.append("the network was fed another η than it had learned")
+        caveats.append("the network was given another η than it had learned")
     if evaluation.get("starts", "noop") == "human":
         of = evaluation.get("starts_recorded_from")
         caveats.append(
@@ -233,7 +233,8 @@ def read(
 
     Raises:
       UserError: if a folder is no run, two runs are the same seed of the same game and variant, or
-        the runs were evaluated under unlike protocols, or a game on another file of starts or ROM.
+        the runs were evaluated under different protocols, or a game on another file of starts or
+        ROM.
     """
     folders = list(folders)
     configs = [read_config(folder) for folder in folders]
@@ -245,7 +246,7 @@ def read(
         except UserError as error:
             missing.append(str(error))
     _refuse_doubles(found)
-    _refuse_unlike(found)
+    _refuse_different_protocols(found)
     return Results(found, missing)
 
 
@@ -260,7 +261,7 @@ def _refuse_doubles(found: Sequence[Result]) -> None:
             )
 
 
-def _refuse_unlike(found: Sequence[Result]) -> None:
+def _refuse_different_protocols(found: Sequence[Result]) -> None:
     protocols = {(result.starts, result.protocol): result for result in found if result.game}
     if len(protocols) > 1:
         examples = "; ".join(
@@ -268,8 +269,8 @@ def _refuse_unlike(found: Sequence[Result]) -> None:
             for (starts, protocol), r in protocols.items()
         )
         raise UserError(
-            f"the runs were evaluated under unlike protocols ({examples}); compare those of each "
-            "protocol on their own"
+            f"the runs were evaluated under different protocols ({examples}); compare those of "
+            "each protocol on their own"
         )
     for what in ("file of starts", "ROM"):
         seen: dict[str, tuple[str, Result]] = {}

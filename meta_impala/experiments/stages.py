@@ -1,4 +1,4 @@
-"""How far the runs of a suite are, read from their folders alone."""
+"""The progress of the runs of a suite, read from their folders alone."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from meta_impala.storage import run_folder as run_folder_lib
 
 
 class Stage(enum.Enum):
-    """How far a run is."""
+    """Progress of a run."""
 
-    NEW = "not begun"
+    NEW = "not started"
     STARTED = "unfinished"
     TRAINED = "trained, not evaluated"
     DONE = "finished"
 
 
 def frames_of(run: Run) -> int:
-    """Frames trained, as its folder says."""
+    """Frames trained, according to its folder."""
     frames = run.folder.read_status().get("frames", 0)
     return frames if isinstance(frames, int) else 0
 
 
 def settings_changed(run: Run) -> str:
-    """How a run that was begun differs from what the suite says now; empty if it does not.
+    """How the saved settings of a run differ from those of the suite; empty if they do not.
 
-    The folder alone says how far a run is (`stage_of`), but a suite, its preset or --set may have
-    been changed since. A population's settings are in its members' hands.
+    A suite, its preset or --set may have been changed since the run was started. Populations are
+    not checked: their members change settings.
 
     Raises:
       UserError: if its config cannot be read.
@@ -48,7 +48,7 @@ def settings_changed(run: Run) -> str:
 
 
 def stage_of(run: Run, evaluation: Mapping[str, int]) -> Stage:
-    """How far a run is, as its folder says."""
+    """Progress of a run, according to its folder."""
     if not run.folder.has_run():
         return Stage.NEW
     status = run.folder.read_status()

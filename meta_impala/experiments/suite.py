@@ -1,7 +1,7 @@
 """Suites: games × seeds × variants from one declarative file (TOML), as runs of the trainer.
 
-A run is the arguments of `meta_impala.train` and a folder; what state it is in is read from that
-folder alone, so that a suite can be stopped, killed and continued. No TensorFlow here.
+A run is the arguments of `meta_impala.train` and a folder. Its progress is read from that folder
+alone (`stages`), so a suite can be stopped, killed and continued. No TensorFlow here.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _EVALUATION = {"episodes": 200, "seed": 1, "num_envs": 16}
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """What is compared: a name for folders, a label for people, settings by flag name.
+    """One of the agents that are compared: name of its folders, label in reports, its settings.
 
     `population` has, without their `population_`, the flags of `meta_impala.population`; empty for
     a run of `meta_impala.train`.
@@ -65,7 +65,7 @@ class Run:
 
     Attributes:
       arguments: of `meta_impala.train` (or `population`), without `--logdir`.
-      config: what they amount to.
+      config: the config that they give.
     """
 
     variant: Variant
@@ -82,7 +82,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """For people and for log files."""
+        """Name in messages and of log files."""
         return f"{self.variant.name}.{_safe(self.game)}.seed_{self.seed}"
 
 
@@ -102,7 +102,7 @@ class Suite:
 
     @property
     def baseline_label(self) -> str:
-        """As the report names it."""
+        """Label of the baseline in the report."""
         labels = {variant.name: variant.label for variant in self.variants}
         return labels.get(self.baseline, self.baseline)
 
@@ -242,7 +242,7 @@ def _preset_path(suite: Suite, beside: pathlib.Path) -> pathlib.Path:
 
 
 def _config(arguments: Sequence[str]) -> Config:
-    """What the trainer would make of these arguments.
+    """The config that the trainer would make of these arguments.
 
     Raises:
       UserError: as the trainer would.
@@ -268,7 +268,7 @@ def _config(arguments: Sequence[str]) -> Config:
 
 
 def expand(suite: Suite, suite_path: pathlib.Path, out: pathlib.Path) -> list[Run]:
-    """Every run of a suite, seed by seed, so that an early stop leaves whole comparisons.
+    """All runs of a suite, ordered by seed, so that an early stop leaves complete comparisons.
 
     Args:
       suite: as read.
@@ -276,7 +276,7 @@ def expand(suite: Suite, suite_path: pathlib.Path, out: pathlib.Path) -> list[Ru
       out: folder of the suite.
 
     Raises:
-      UserError: naming file and variant, if the trainer would refuse a run; or a run is doubled.
+      UserError: naming file and variant, if the trainer would refuse a run or a run is there twice.
     """
     preset = () if suite.preset is None else (_preset_path(suite, suite_path.parent),)
     runs = []

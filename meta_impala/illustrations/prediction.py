@@ -187,7 +187,7 @@ def prediction_step(
     parameters: tf.Tensor,
     x: tf.Tensor,
     rewards: tf.Tensor,
-    judging_rewards: tf.Tensor,
+    meta_rewards: tf.Tensor,
     chain: Chain,
     eta_of: EtaOf,
     reference: Eta,
@@ -199,7 +199,7 @@ def prediction_step(
       parameters: θ `[K, B]`.
       x: logits `[K, B]`.
       rewards: τ, `[T, B]`.
-      judging_rewards: τ', `[T, B]`, of another episode.
+      meta_rewards: τ', `[T, B]`, of another episode.
       chain: the states.
       eta_of: x -> η.
       reference: η'.
@@ -210,7 +210,7 @@ def prediction_step(
         x,
         _inner_objective(rewards, chain, eta_of, tf.stop_gradient(parameters)),
         update_rule,
-        lambda thetas: (meta_loss(thetas[0], judging_rewards, chain, reference), None),
+        lambda thetas: (meta_loss(thetas[0], meta_rewards, chain, reference), None),
     )
     return PredictionStep(
         parameters=step.inner.parameters[0],
@@ -227,7 +227,7 @@ def traced_prediction_step(
     x: tf.Tensor,
     trace: tf.Tensor,
     rewards: tf.Tensor,
-    judging_rewards: tf.Tensor,
+    meta_rewards: tf.Tensor,
     chain: Chain,
     eta_of: EtaOf,
     reference: Eta,
@@ -276,7 +276,7 @@ def traced_prediction_step(
     (new_parameters,) = step.parameters
     with tf.GradientTape(watch_accessed_variables=False) as meta_tape:
         meta_tape.watch(new_parameters)
-        loss = meta_loss(new_parameters, judging_rewards, chain, reference)
+        loss = meta_loss(new_parameters, meta_rewards, chain, reference)
     sensitivities = meta_tape.gradient(loss, new_parameters)  # dJ'/dθ', `[K, B]`
     return PredictionStep(
         parameters=new_parameters,

@@ -55,7 +55,7 @@ def numbers(seed, rows=T):
         "parameters": random.normal(size=(rows, B)),
         "x": random.normal(size=(rows, B)),
         "rewards": random.normal(size=(T, B)),
-        "judging_rewards": random.normal(size=(T, B)),
+        "meta_rewards": random.normal(size=(T, B)),
     }
 
 
@@ -266,9 +266,7 @@ def test_the_meta_gradient_is_the_derivative_of_the_meta_loss(learned, rule, obs
         return after[list(observations)]
 
     at_reference = (np.full((T, B), 0.95), np.full((T, B), 0.8))
-    targets = returns_of(
-        arrays["judging_rewards"], *at_reference, values_after(arrays["x"]), arrived
-    )
+    targets = returns_of(arrays["meta_rewards"], *at_reference, values_after(arrays["x"]), arrived)
 
     def loss(x):  # J' of each column; its targets do not move with θ'
         return 0.5 * np.square(targets - values_after(x)).sum(axis=0)
@@ -286,9 +284,7 @@ def test_the_meta_gradient_is_the_formula_of_a_table():
     lambdas = np.full((T, B), 0.7)
     targets = returns_of(arrays["rewards"], gammas, lambdas, arrays["parameters"])
     after = arrays["parameters"] + ALPHA * (targets - arrays["parameters"])
-    judging = returns_of(
-        arrays["judging_rewards"], np.full((T, B), 0.95), np.full((T, B), 0.8), after
-    )
+    judging = returns_of(arrays["meta_rewards"], np.full((T, B), 0.95), np.full((T, B), 0.8), after)
     expected = np.zeros((T, B))
     for k in range(T):
         bumped = gammas.astype(complex)
