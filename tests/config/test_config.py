@@ -282,7 +282,7 @@ def test_many_actors_have_fewer_environments_each(num_actors, expected):
 def test_a_quota_of_processor_time_counts_as_so_many_processors(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     quota = tmp_path / "cpu.max"
-    monkeypatch.setattr(config_lib, "_QUOTA", quota)
+    monkeypatch.setattr("meta_impala.system.processors._QUOTA", quota)
     assert processors() == 64
     for text, expected in [("max 100000\n", 64), ("200000 100000\n", 2), ("150000 100000", 2),
                            ("20000 100000", 1), ("9900000 100000", 64), ("x", 64)]:  # fmt: skip
