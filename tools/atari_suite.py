@@ -264,7 +264,7 @@ def main(arguments: list[str]) -> int:
         if not _OUT.value:
             raise UserError("--out: must be given, the folder of the suite")
         path = suite_file.find(arguments[1])
-        out = pathlib.Path(_OUT.value).expanduser().resolve()
+        out = pathlib.Path(os.path.expanduser(_OUT.value)).resolve()
         suite = _changed(suite_file.read(path))
         if importlib.util.find_spec("matplotlib") is None and not (
             _DRY_RUN.value or _PRINT_COMMANDS.value

@@ -9,6 +9,7 @@ evaluates a run. Runs that differ in more than game and seed are variants.
 
 from __future__ import annotations
 
+import os
 import pathlib
 import sys
 
@@ -37,7 +38,7 @@ _PICTURES = flags.DEFINE_bool("pictures", True, "Draw PNG files (needs matplotli
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     logging.set_verbosity(logging.WARNING)  # rliable reports each estimate
-    out = pathlib.Path(_OUT.value).expanduser()
+    out = pathlib.Path(os.path.expanduser(_OUT.value))
     try:
         if len(arguments) < 2:
             raise UserError("give at least one run folder, or a folder above runs")

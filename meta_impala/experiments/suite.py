@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.resources
+import os
 import pathlib
 import re
 import tomllib
@@ -120,7 +121,7 @@ def find(text: str) -> pathlib.Path:
     shipped = {path.stem: path for path in sorted(SUITES.glob("*.toml"))}
     if text in shipped:
         return shipped[text]
-    path = pathlib.Path(text).expanduser()
+    path = pathlib.Path(os.path.expanduser(text))
     try:
         if path.is_file():
             return path
