@@ -33,8 +33,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["meta_impala", "meta_impala.*"]),
     package_data={
-        "meta_impala": ["presets/*.flags", "py.typed"],
-        "meta_impala.analysis": ["*.csv"],
+        "meta_impala": ["presets/*.flags", "published/*.csv", "suites/*.toml", "py.typed"],
     },
     python_requires=">=3.11",
     install_requires=[

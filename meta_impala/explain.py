@@ -86,6 +86,7 @@ def _check_run(run: TrainedRun) -> None:
 
 def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
     from meta_impala.analysis.meta_gradient import attribution_report as meta_gradient_report
+    from meta_impala.analysis.meta_gradient import attribution_text
     from meta_impala.analysis.meta_gradient import samples as meta_gradient_samples
     from meta_impala.storage.trained_agent import load_learner
 
@@ -121,7 +122,7 @@ def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
     ):
         collected = list(followed)
     result = meta_gradient_report.report(config, collected)
-    text = meta_gradient_report.text(
+    text = attribution_text.text(
         config,
         f"{environment}, {frames:,} frames trained ({checkpoint}); {FLAGS.batches} batches of "
         f"{games}, warm-up {FLAGS.warmup}, seed {FLAGS.seed}.",
@@ -137,7 +138,7 @@ def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
         "warmup": FLAGS.warmup,
         "seed": FLAGS.seed,
         "learning_rate": learning_rate,
-        "judged_by": meta_gradient_samples.judge_of_training(config),
+        "judged_by": meta_gradient_samples.meta_batch_of_training(config),
         "share_of_same_games": meta_gradient_samples.share_of_same_games(config),
         **meta_gradient_report.to_json(result),
         "meta_impala_version": __version__,

@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ray import tune
@@ -64,7 +64,7 @@ def _searched_ranges(population: Population) -> dict[str, tuple[float, float]]:
     return ranges
 
 
-def _draws(low: float, high: float, generator: random.Random):
+def _draws(low: float, high: float, generator: random.Random) -> Callable[[], float]:
     """Log-uniform."""
     return lambda: math.exp(generator.uniform(math.log(low), math.log(high)))
 

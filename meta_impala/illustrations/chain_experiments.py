@@ -69,7 +69,7 @@ class Sweep:
 
 
 class Indexing(NamedTuple):
-    """Final γ(s) or λ(s), `[T, seeds]` each, under the two readings of whose it is."""
+    """Final γ(s) or λ(s), `[T, seeds]` each, for the two readings of which state's it is."""
 
     arrived: np.ndarray
     left: np.ndarray
@@ -181,7 +181,7 @@ def eta_of_states(settings: Settings, learned: np.ndarray) -> Eta:
 
 
 def targets(settings: Settings, eta: Eta, values: np.ndarray) -> Targets:
-    """What the targets of the states look like, over many episodes.
+    """Mean and variance of the targets of all states, over many episodes.
 
     Args:
       settings: for the process and the indexing.
@@ -218,7 +218,8 @@ def two_bottleneck_targets(settings: Settings, values: np.ndarray) -> tuple[Targ
 
 
 def speed(settings: Settings, history: History, best_pair: np.ndarray) -> Speed:
-    """How fast v is learned from `SPEED_OFFSET` away: learned η (its final mean), ones, best.
+    """How fast v is learned from a start `SPEED_OFFSET` off, with three fixed η: the final mean of
+    the learned η, 1, and the best.
 
     Args:
       settings: of the example.

@@ -170,7 +170,7 @@ class Simulation:
         return lambda gradients: InnerUpdate(*self._optimizer.step(gradients, slots, step_sizes))
 
     def _one_episode(self, state: State, rewards: tf.Tensor) -> State:
-        """One update on episode τ, judged on episode τ'; rewards is `[2, T, S]`, of both."""
+        """One update on episode τ, J' evaluated on τ'; rewards is `[2, T, S]`, of both."""
         settings = self._settings
         rewards = tf.gather(rewards, self._column_of_seed, axis=-1)  # [2, T, B]
         if settings.theta == "reset":
@@ -232,7 +232,7 @@ class Simulation:
         return state
 
     def _draw(self, episodes: int) -> tf.Tensor:
-        """`[n, 2, T, S]`: the episodes that are learned from, and those that judge."""
+        """`[n, 2, T, S]`: the episodes τ of the updates, and the τ' on which J' is evaluated."""
         states = self._process.num_states
         drawn = [self._process.draw(g, 2 * episodes) for g in self._generators]
         paired = np.stack(drawn, axis=-1).reshape(episodes, 2, states, len(self._generators))
