@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import functools
 import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -164,17 +163,6 @@ def base_label(config: Mapping[str, Any]) -> str:
     return label
 
 
-@functools.cache
-def _defaults_of_recent_settings() -> dict[str, Any]:
-    """What a run was made with that is older than these settings, by flag name."""
-    defaults = config_lib.resolve(config_lib.Config())
-    return {
-        name: getattr(defaults, field.name)
-        for name, field in config_lib.FIELDS.items()
-        if field.metadata["is_recent"]
-    }
-
-
 def _what_defines(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that make a variant; one that is null is as good as absent."""
     free = {
@@ -182,10 +170,11 @@ def _what_defines(config: Mapping[str, Any]) -> dict[str, Any]:
         for name, field in config_lib.FIELDS.items()
         if field.metadata["on_resume"] == config_lib.FREELY
     }
+    given = {name: value for name, value in config.items() if value is not None}
     settings = {
         name: value
-        for name, value in (_defaults_of_recent_settings() | dict(config)).items()
-        if name not in free | {"environment", "seed", "protocol"} and value is not None
+        for name, value in (config_lib.values_if_missing() | given).items()
+        if name not in free | {"environment", "seed", "protocol"}
     }
     if "population" in settings:  # what it came to is no setting
         population = settings.pop("population")

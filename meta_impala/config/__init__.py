@@ -6,6 +6,7 @@ Nothing here imports TensorFlow, so that a mistake is reported at once.
 from meta_impala.config.fields import (
     FREELY,
     NEVER,
+    REQUIRED,
     WITH_OVERRIDE,
     allowed_range,
     nearest,
@@ -15,7 +16,10 @@ from meta_impala.config.resume import (
     from_json,
     join_learners,
     merge_for_resume,
+    saved_addresses,
     to_json,
+    values_if_missing,
+    without_addresses,
 )
 from meta_impala.config.schema import FIELDS, Config, field_type, flag_name
 from meta_impala.config.validation import (
@@ -29,6 +33,7 @@ __all__ = [
     "FIELDS",
     "FREELY",
     "NEVER",
+    "REQUIRED",
     "WITH_OVERRIDE",
     "Config",
     "allowed_range",
@@ -43,5 +48,8 @@ __all__ = [
     "resolve",
     "resolve_frames",
     "resolve_network",
+    "saved_addresses",
     "to_json",
+    "values_if_missing",
+    "without_addresses",
 ]
