@@ -54,17 +54,27 @@ Trace = Sequence[Tensors]
 
 
 class MicroBatches(NamedTuple):
-    """J and J' as sums of parts.
+    """J and J' as sums of parts, computed one after the other.
 
     Attributes:
       number: of the parts.
       inner: index (a scalar tensor) -> a part of J. What it returns beside adds up, too.
-      meta: index -> a part of J'. What it returns beside is dropped.
+      meta: index -> a part of J'. What it returns beside is kept of a single part only.
     """
 
     number: int
     inner: Callable[[tf.Tensor], InnerObjective]
     meta: Callable[[tf.Tensor], MetaObjective]
+
+
+def whole(inner: InnerObjective, meta: MetaObjective | None = None) -> MicroBatches:
+    """J and J' as one part."""
+
+    def meta_of(_: tf.Tensor) -> MetaObjective:
+        assert meta is not None, "there is no meta objective"
+        return meta
+
+    return MicroBatches(1, lambda _: inner, meta_of)
 
 
 def _summed(number: int, function: Callable[[tf.Tensor], Any]) -> Any:
@@ -74,6 +84,8 @@ def _summed(number: int, function: Callable[[tf.Tensor], Any]) -> Any:
         return index + 1, *map(tf.add, sums, tf.nest.flatten(function(index)))
 
     first = function(tf.constant(0))
+    if number == 1:
+        return first
     _, *sums = tf.while_loop(
         lambda index, *_: index < number,
         add,
@@ -148,9 +160,8 @@ def meta_loss_and_gradient(
 def _inner_gradients(
     parameters: Tensors,
     x: Tensors,
-    inner_objective: InnerObjective,
     reduce: Reduce,
-    micro_batches: MicroBatches | None,
+    micro_batches: MicroBatches,
 ) -> tuple[list[tf.Tensor], tf.Tensor, Any]:
     """∇_θ J, J, and what came with it."""
 
@@ -161,11 +172,8 @@ def _inner_gradients(
             loss, auxiliary = objective(live, x)
         return _gradients(tape, loss, live), loss, auxiliary
 
-    if micro_batches is None:
-        gradients, loss, auxiliary = of(inner_objective)
-    else:
-        parts = micro_batches.inner
-        gradients, loss, auxiliary = _summed(micro_batches.number, lambda i: of(parts(i)))
+    parts = micro_batches.inner
+    gradients, loss, auxiliary = _summed(micro_batches.number, lambda i: of(parts(i)))
     *gradients, loss = reduce([*gradients, loss])
     return gradients, loss, auxiliary
 
@@ -189,9 +197,8 @@ def inner_step(
       reduce: of the learners that J is a sum over.
       micro_batches: instead of the objective, if given.
     """
-    gradients, loss, loss_auxiliary = _inner_gradients(
-        parameters, x, inner_objective, reduce, micro_batches
-    )
+    micro_batches = micro_batches or whole(inner_objective)
+    gradients, loss, loss_auxiliary = _inner_gradients(parameters, x, reduce, micro_batches)
     updates, update_auxiliary = update_rule(gradients, x)
     return InnerStep(_updated(parameters, updates), loss, loss_auxiliary, update_auxiliary)
 
@@ -238,9 +245,8 @@ def reverse_over_forward(
       reduce: of the learners that J and J' are sums over; called three times.
       micro_batches: instead of the objectives, if given.
     """
-    gradients, loss, loss_auxiliary = _inner_gradients(
-        parameters, x, inner_objective, reduce, micro_batches
-    )
+    parts = micro_batches or whole(inner_objective, meta_objective)
+    gradients, loss, loss_auxiliary = _inner_gradients(parameters, x, reduce, parts)
 
     with tf.GradientTape(watch_accessed_variables=False) as update_tape:
         update_tape.watch([*gradients, *x])
@@ -248,16 +254,14 @@ def reverse_over_forward(
     inner = InnerStep(_updated(parameters, updates), loss, loss_auxiliary, update_auxiliary)
 
     meta_auxiliary = None
-    if micro_batches is None:
-        meta_loss, meta_auxiliary, sensitivities = meta_loss_and_gradient(
-            meta_objective, inner.parameters
-        )
-    else:
-        meta_parts = micro_batches.meta
-        meta_loss, sensitivities = _summed(
-            micro_batches.number,
-            lambda i: meta_loss_and_gradient(meta_parts(i), inner.parameters)[::2],
-        )
+
+    def of_part(index: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        nonlocal meta_auxiliary
+        loss, auxiliary, gradients = meta_loss_and_gradient(parts.meta(index), inner.parameters)
+        meta_auxiliary = auxiliary if parts.number == 1 else None
+        return loss, gradients
+
+    meta_loss, sensitivities = _summed(parts.number, of_part)
     *sensitivities, meta_loss = reduce([*sensitivities, meta_loss])
     # u = Pᵀ v and ⟨v, ∂U/∂x⟩, constants of what follows.
     direction, through_rule = update_tape.gradient(
@@ -277,11 +281,7 @@ def reverse_over_forward(
             directional = accumulator.jvp(again, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return _gradients(x_tape, directional, x)
 
-    if micro_batches is None:
-        mine = mixed_derivative(inner_objective)
-    else:
-        inner_parts = micro_batches.inner
-        mine = _summed(micro_batches.number, lambda i: mixed_derivative(inner_parts(i)))
+    mine = _summed(parts.number, lambda i: mixed_derivative(parts.inner(i)))
     meta_gradient = [
         -mixed - direct for mixed, direct in zip(reduce(mine), through_rule, strict=True)
     ]
@@ -327,7 +327,9 @@ def accumulative_trace(
         decayed = [decay * z for z in carried]
         tangents = decayed if curvature else [tf.zeros_like(z) for z in decayed]
         unit = tf.one_hot(index, logits.shape[0], dtype=logits.dtype)
-        with tf.autodiff.ForwardAccumulator([*parameters, logits], [*tangents, unit]) as accumulator:
+        with tf.autodiff.ForwardAccumulator(
+            [*parameters, logits], [*tangents, unit]
+        ) as accumulator:
             step = inner_step(parameters, x, inner_objective, update_rule)
         # θ' = θ + f, so with curvature this is μ (I + ∂f/∂θ) z + ∂f/∂x at once.
         moved = accumulator.jvp(step.parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO)

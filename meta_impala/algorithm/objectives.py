@@ -18,6 +18,8 @@ import tensorflow as tf
 
 from meta_impala.algorithm import losses
 from meta_impala.algorithm.meta_parameters import (
+    GAMMA,
+    LAMBDA,
     Eta,
     MetaParameters,
     constant,
@@ -88,7 +90,7 @@ class EtaPlaces(NamedTuple):
 
 
 # The same, for people.
-PLACES = (
+VALUE_TARGETS, POLICY_ADVANTAGES, NETWORK, TARGET_VALUES, RATIOS = PLACES = (
     "value targets",
     "policy advantages",
     "network",
@@ -189,8 +191,8 @@ class InnerObjective:
 
     def __call__(
         self, parameters: Tensors, x: Tensors
-    ) -> tuple[tf.Tensor, tuple[losses.InnerLossParts, Eta]]:
-        """J, with its parts and η (scalars, or `[T+1, B]`)."""
+    ) -> tuple[tf.Tensor, tuple[losses.InnerLossParts, dict[str, tf.Tensor]]]:
+        """J, with its parts, and γ, λ and what is learned as means over the states."""
         places = self.places(x)
         features = self.network.body(parameters)
         output = self._outputs(parameters, features, places.network)
@@ -213,7 +215,10 @@ class InnerObjective:
             reference_critic=critic,
             policy_eta=policy_eta,
         )
-        return loss, (parts, eta)
+        names = dict.fromkeys((GAMMA, LAMBDA, *self.meta_parameters.learned))
+        dtype = features.dtype
+        means = {n: tf.reduce_mean(tf.convert_to_tensor(eta[n], dtype)) for n in names}
+        return loss, (parts, means)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,9 +266,7 @@ class MetaObjective:
         reference = self.meta_parameters.reference(current)
         fed = reference if self.network_eta == "reference" else current
         values = self.meta_parameters.fed(fed, features.dtype)
-        outputs = self.network.heads(
-            parameters, features, embedding_input(values, self.embedding)
-        )
+        outputs = self.network.heads(parameters, features, embedding_input(values, self.embedding))
         return outputs, reference
 
     def __call__(self, parameters: Tensors) -> tuple[tf.Tensor, losses.MovingMoments | None]:

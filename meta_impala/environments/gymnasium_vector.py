@@ -10,7 +10,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import DtypeObservation, TransformAction
 
 # Registers Catch.
@@ -41,44 +40,55 @@ class GymnasiumEnvironment(BatchedEnvironment):
             another kind.
         """
         check_num_envs(num_envs)
-        self._envs = SyncVectorEnv(
-            [lambda: make_single(env_id)] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP
-        )
+        self._envs = [make_single(env_id) for _ in range(num_envs)]
         self._closed = False
+        actions, observations = self._envs[0].action_space, self._envs[0].observation_space
+        assert isinstance(actions, Discrete) and isinstance(observations, Box)
         super().__init__(
             num_envs=num_envs,
-            num_actions=int(self._envs.single_action_space.n),
-            observation_shape=tuple(self._envs.single_observation_space.shape or ()),
-            observation_dtype=np.dtype(self._envs.single_observation_space.dtype),
+            num_actions=int(actions.n),
+            observation_shape=tuple(observations.shape),
+            observation_dtype=np.dtype(observations.dtype),
             action_repeat=1,
         )
+        self._observations = np.zeros([num_envs, *observations.shape], observations.dtype)
 
     def close(self) -> None:
         super().close()
         self._closed = True
-        self._envs.close()
+        for env in self._envs:
+            env.close()
 
     def _restart(self, seed: int) -> np.ndarray:
         if self._closed:
             raise RuntimeError("this environment was closed; make a new one")
-        observations, _ = self._envs.reset(seed=seed)
-        return observations
+        for i, env in enumerate(self._envs):
+            self._observations[i], _ = env.reset(seed=seed + i)
+        return self._observations.copy()
 
     def _advance(self, actions: np.ndarray) -> Transition:
-        observations, rewards, terminations, truncations, info = self._envs.step(actions)
-        ends = terminations | truncations
-        final_observations = None
-        if ends.any():
-            final_observations = np.zeros_like(observations)
-            for i in np.flatnonzero(ends):
-                final_observations[i] = info["final_obs"][i]
+        return self._advance_others(actions, np.zeros([self.num_envs], bool))
+
+    def _advance_others(self, actions: np.ndarray, waiting: np.ndarray) -> Transition:
+        rewards = np.zeros([self.num_envs], np.float64)
+        terminations, truncations = np.zeros([2, self.num_envs], bool)
+        finals = None
+        for i in np.flatnonzero(~waiting):
+            env = self._envs[i]
+            observation, rewards[i], terminations[i], truncations[i], _ = env.step(actions[i])
+            if terminations[i] or truncations[i]:
+                # Copied here: an environment may use one buffer for all of its observations.
+                finals = np.zeros_like(self._observations) if finals is None else finals
+                finals[i] = observation
+                observation, _ = env.reset()
+            self._observations[i] = observation
         return Transition(
-            observations=observations,
+            observations=self._observations.copy(),
             rewards=rewards,
             terminations=terminations,
             truncations=truncations,
-            final_observations=final_observations,
-            episode_ends=ends,
+            final_observations=finals,
+            episode_ends=terminations | truncations,
         )
 
 

@@ -186,7 +186,7 @@ class ActorCritic(snt.Module):
                 rows, None if joined is None or self._joined is None else self._joined(joined)
             )
         elif joined is not None:
-            whole = tf.broadcast_to(joined, [time * batch, joined.shape[-1]])
+            whole = joined if joined.shape[0] != 1 else tf.repeat(joined, time * batch, axis=0)
             rows = tf.concat([rows, whole], axis=-1)
         if self._core is not None:
             rows, core_state = self._run_core(rows, inputs.resets, core_state)

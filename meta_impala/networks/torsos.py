@@ -2,7 +2,9 @@
 
 η (and the last action and reward) can join at the input of the last hidden layer, so a torso has
 two parts: `body`, from observations to φ, and `last_layer`, a fully connected layer that
-`last_hidden` applies. Shapes as in IMPALA (Espeholt et al. 2018, figure 3) and in *Nature* DQN (Mnih et al. 2015).
+`last_hidden` applies.
+
+Shapes as in IMPALA (Espeholt et al. 2018, figure 3) and in *Nature* DQN (Mnih et al. 2015).
 Images are uint8 and become numbers in [0, 1] here; the dtype of the weights follows from the
 dtype asked for, so that gradient checks can run on the real modules in float64.
 """

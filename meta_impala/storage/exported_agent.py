@@ -17,8 +17,8 @@ import tensorflow as tf
 
 from meta_impala import __version__
 from meta_impala import config as config_lib
-from meta_impala.agent.builders import make_network
-from meta_impala.agent.policy import Snapshot
+from meta_impala.agent.builders import eta_is_per_state, make_network
+from meta_impala.agent.policy import EtaSnapshot, Snapshot
 from meta_impala.config import Config
 from meta_impala.environments import Description
 from meta_impala.errors import UserError
@@ -51,7 +51,7 @@ def save(path: pathlib.Path, agent: TrainedAgent, config: Config, description: D
     arrays: dict[str, Any] = {
         "about": np.array(json.dumps(about)),
         "config": np.array(config_lib.to_json(config)),
-        "eta": agent.snapshot.eta.numpy(),
+        "eta": agent.snapshot.eta.values.numpy(),
     }
     variables = agent.network.trainable_variables
     for index, (variable, tensor) in enumerate(
@@ -102,7 +102,9 @@ def load(path: pathlib.Path, config: Config, description: Description) -> Traine
     parameters = tuple(tf.constant(array) for array in arrays)
     return TrainedAgent(
         network=network,
-        snapshot=Snapshot(updates, parameters, tf.constant(eta)),
+        snapshot=Snapshot(
+            updates, parameters, EtaSnapshot(tf.constant(eta), eta_is_per_state(config))
+        ),
         frames=frames,
         checkpoint=checkpoint,
     )

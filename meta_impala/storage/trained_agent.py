@@ -9,7 +9,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from meta_impala.agent.builders import make_network
-from meta_impala.agent.policy import Snapshot
+from meta_impala.agent.policy import EtaSnapshot, Snapshot
 from meta_impala.config import Config
 from meta_impala.environments import Description
 from meta_impala.learner.learner import Learner
@@ -35,7 +35,7 @@ class TrainedAgent(NamedTuple):
     def digest(self) -> str:
         """A short digest of θ and η: the same for the same agent, wherever it was read from."""
         hashed = hashlib.sha256()
-        for tensor in (*self.snapshot.parameters, self.snapshot.eta):
+        for tensor in (*self.snapshot.parameters, self.snapshot.eta.values):
             hashed.update(tensor.numpy().tobytes())
         return hashed.hexdigest()[:16]
 
@@ -75,4 +75,8 @@ def load_learner(
 
 def with_eta(snapshot: Snapshot, gamma: float, lambda_: float) -> Snapshot:
     """The same θ, fed another η."""
-    return snapshot._replace(eta=tf.constant([gamma, lambda_], tf.float32))
+    eta = snapshot.eta
+    others = [] if eta.per_state else eta.values.numpy()[2:]
+    return snapshot._replace(
+        eta=EtaSnapshot(tf.constant([gamma, lambda_, *others], tf.float32), per_state=False)
+    )
