@@ -144,8 +144,9 @@ def test_with_curvature_and_no_decay_it_is_dtheta_dx_over_all_updates(settings):
             return case.theta
 
     def differences(batches):
+        # Small steps: e_η moves the last hidden layer across the kinks of its ReLUs.
         return [
-            difference(lambda e: five_updates(case.x + e * unit, batches), 1e-3)  # noqa: B023
+            difference(lambda e: five_updates(case.x + e * unit, batches), 1e-5)  # noqa: B023
             for unit in np.eye(len(case.x))
         ]
 

@@ -301,8 +301,8 @@ def test_frames_count_the_action_repeat():
     agent = make_agent(description=description)
     _, snapshot = run(agent, [random_batch(agent, seed) for seed in range(3)])
     assert agent.learner.state.updates == 2 and snapshot.version == 2
-    # Two batches of 4 × 5 rows and action repeat 1; the third is τ' only.
-    assert agent.learner.state.frames == 3 * (4 * 5 - 1)
+    # A row that a time limit cost is no step.
+    assert agent.learner.state.frames == 2 * (4 * 5 - 1) * 4
 
 
 # State.

@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 import tensorflow as tf
+from support.helpers import select_columns
 from support.update_oracle import make_case
 
 from meta_impala.algorithm.meta_gradient import (
