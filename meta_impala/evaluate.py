@@ -294,9 +294,9 @@ def _starts(config: Config, description: Description) -> tuple[list[Start], path
 def _definition(inputs: Inputs, agent: TrainedAgent) -> dict[str, Any]:
     """All that a game hangs on."""
     config = inputs.config
-    eta = agent.snapshot.eta.numpy()
+    eta = agent.snapshot.eta.values.numpy()
     # With an η per state the snapshot holds the weights of its logits instead.
-    gamma, lambda_ = map(float, eta) if eta.ndim == 1 else (None, None)
+    gamma, lambda_ = (None, None) if agent.snapshot.eta.per_state else map(float, eta[:2])
     return evaluation_record.where_games_are_played(
         config.environment, config.protocol, inputs.starts_path, config.environment_arguments
     ) | {

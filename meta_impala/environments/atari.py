@@ -178,6 +178,22 @@ class AtariEnvironment(BatchedEnvironment):
         self._lives = np.array(info["lives"])
         return observations
 
+    def _advance_others(self, actions: np.ndarray, waiting: np.ndarray) -> Transition:
+        # The emulator steps all games or none. Those that wait take a step that nobody sees, and
+        # are started once more: a time limit is reached once in 27,000 steps.
+        transition = self._advance(actions)
+        observations, info = self._emulators.reset(options={"reset_mask": waiting})
+        self._lives = np.where(waiting, info["lives"], self._lives)
+        shown = transition.observations.copy()
+        shown[waiting] = observations[waiting]
+        return transition._replace(
+            observations=shown,
+            rewards=np.where(waiting, 0, transition.rewards),
+            terminations=transition.terminations & ~waiting,
+            truncations=transition.truncations & ~waiting,
+            episode_ends=transition.episode_ends & ~waiting,
+        )
+
     def _advance(self, actions: np.ndarray) -> Transition:
         observations, rewards, game_overs, truncations, info = self._emulators.step(actions)
         ends = game_overs | truncations
@@ -186,8 +202,7 @@ class AtariEnvironment(BatchedEnvironment):
         if self._protocol.terminal_on_life_loss:
             # Where a game ended, `lives` are already those of the next one, and may be fewer (a
             # bonus life gone) or more: they say nothing about this step. So a life lost on the very
-            # frame of the time limit stays unseen and the step is a truncation: the learner skips
-            # it, and learns nothing false.
+            # frame of the time limit stays unseen, and the step is a truncation.
             terminations = game_overs | ((lives < self._lives) & ~ends)
         self._lives = lives
         return Transition(

@@ -59,6 +59,7 @@ class GymnasiumEnvironment(BatchedEnvironment):
             observation_dtype=np.dtype(space.dtype),
             action_repeat=1,
         )
+        self._observations = np.zeros([num_envs, *space.shape], space.dtype)
 
     @property
     def envs(self) -> tuple[CommonForm, ...]:
@@ -78,29 +79,33 @@ class GymnasiumEnvironment(BatchedEnvironment):
     def _restart(self, seed: int) -> np.ndarray:
         if self._closed:
             raise RuntimeError("this environment was closed; make a new one")
-        return np.stack([env.reset(seed=seed + i)[0] for i, env in enumerate(self._envs)])
+        for i, env in enumerate(self._envs):
+            self._observations[i], _ = env.reset(seed=seed + i)
+        return self._observations.copy()
 
     def _advance(self, actions: np.ndarray) -> Transition:
-        observations = np.empty((self.num_envs, *self.observation_shape), self.observation_dtype)
-        rewards = np.empty(self.num_envs, np.float64)
-        terminations = np.zeros(self.num_envs, np.bool_)
-        truncations = np.zeros(self.num_envs, np.bool_)
-        final_observations = None
-        for i, (env, action) in enumerate(zip(self._envs, actions.tolist(), strict=True)):
-            observation, rewards[i], terminated, truncated, _ = env.step(action)
+        return self._advance_others(actions, np.zeros([self.num_envs], bool))
+
+    def _advance_others(self, actions: np.ndarray, waiting: np.ndarray) -> Transition:
+        rewards = np.zeros([self.num_envs], np.float64)
+        terminations, truncations = np.zeros([2, self.num_envs], bool)
+        finals = None
+        for i in np.flatnonzero(~waiting):
+            env = self._envs[i]
+            observation, rewards[i], terminated, truncated, _ = env.step(int(actions[i]))
             if terminated or truncated:
                 terminations[i], truncations[i] = terminated, truncated
-                if final_observations is None:
-                    final_observations = np.zeros_like(observations)
-                final_observations[i] = observation
+                # Copied here: an environment may use one buffer for all of its observations.
+                finals = np.zeros_like(self._observations) if finals is None else finals
+                finals[i] = observation
                 observation, _ = env.reset()
-            observations[i] = observation
+            self._observations[i] = observation
         return Transition(
-            observations=observations,
+            observations=self._observations.copy(),
             rewards=rewards,
             terminations=terminations,
             truncations=truncations,
-            final_observations=final_observations,
+            final_observations=finals,
             episode_ends=terminations | truncations,
         )
 

@@ -14,9 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from meta_impala.algorithm.meta_parameters import Eta
 from meta_impala.illustrations.chains import make
-from meta_impala.illustrations.prediction import state_returns
+from meta_impala.illustrations.prediction import Eta, state_returns
 from meta_impala.illustrations.settings import ARRIVED, LEFT, Settings
 from meta_impala.illustrations.simulation import (
     History,

@@ -18,8 +18,15 @@ import tensorflow as tf
 
 from meta_impala.algorithm import meta_gradient
 from meta_impala.algorithm.meta_gradient import InnerStep, UpdateRule
-from meta_impala.algorithm.meta_parameters import Eta
 from meta_impala.algorithm.vtrace import vtrace
+
+
+class Eta(NamedTuple):
+    """γ and λ of the states or observations: scalars or arrays of one shape."""
+
+    gamma: tf.Tensor
+    lambda_: tf.Tensor
+
 
 # x `[K, B]` -> γ and λ of each observation, `[K, B]`
 EtaOf = Callable[[tf.Tensor], Eta]
@@ -147,14 +154,16 @@ def inner_update(
         gradient of J leaves it alone.
     """
     objective = _inner_objective(rewards, chain, eta_of, bootstrap_parameters)
-    return meta_gradient.inner_step([parameters], x, objective, update_rule)
+    return meta_gradient.inner_step([parameters], [x], objective, update_rule)
 
 
 def _inner_objective(
     rewards: tf.Tensor, chain: Chain, eta_of: EtaOf, bootstrap_parameters: tf.Tensor
 ) -> meta_gradient.InnerObjective:
-    def objective(thetas: meta_gradient.Tensors, x: tf.Tensor) -> tuple[tf.Tensor, tuple]:
-        eta = Eta(*map(chain.at_states, eta_of(x)))
+    def objective(
+        thetas: meta_gradient.Tensors, x: meta_gradient.Tensors
+    ) -> tuple[tf.Tensor, tuple]:
+        eta = Eta(*map(chain.at_states, eta_of(x[0])))
         loss = prediction_loss(
             chain.at_states(thetas[0]),
             rewards,
@@ -207,7 +216,7 @@ def prediction_step(
     """
     step = meta_gradient.nested_tapes(
         [parameters],
-        x,
+        [x],
         _inner_objective(rewards, chain, eta_of, tf.stop_gradient(parameters)),
         update_rule,
         lambda thetas: (meta_loss(thetas[0], meta_rewards, chain, reference), None),
@@ -217,7 +226,7 @@ def prediction_step(
         inner_loss=step.inner.inner_loss,
         slots=step.inner.update_auxiliary,
         meta_loss=step.meta_loss,
-        meta_gradient=step.meta_gradient,
+        meta_gradient=step.meta_gradient[0],
         trace=None,
     )
 

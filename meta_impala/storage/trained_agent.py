@@ -19,7 +19,7 @@ import tensorflow as tf
 from meta_impala import __version__
 from meta_impala import config as config_lib
 from meta_impala.agent.builders import eta_is_per_state, make_network
-from meta_impala.agent.policy import Snapshot
+from meta_impala.agent.policy import EtaSnapshot, Snapshot
 from meta_impala.config import Config
 from meta_impala.environments import Description
 from meta_impala.errors import UserError, one_line
@@ -50,7 +50,7 @@ class TrainedAgent(NamedTuple):
     def digest(self) -> str:
         """A short digest of θ and η: the same for the same agent, wherever it was read from."""
         hashed = hashlib.sha256()
-        for tensor in (*self.snapshot.parameters, self.snapshot.eta):
+        for tensor in (*self.snapshot.parameters, self.snapshot.eta.values):
             hashed.update(tensor.numpy().tobytes())
         return hashed.hexdigest()[:16]
 
@@ -90,7 +90,11 @@ def load_learner(
 
 def with_eta(snapshot: Snapshot, gamma: float, lambda_: float) -> Snapshot:
     """The same θ, fed another η."""
-    return snapshot._replace(eta=tf.constant([gamma, lambda_], tf.float32))
+    eta = snapshot.eta
+    others = [] if eta.per_state else eta.values.numpy()[2:]
+    return snapshot._replace(
+        eta=EtaSnapshot(tf.constant([gamma, lambda_, *others], tf.float32), per_state=False)
+    )
 
 
 def save_agent(
@@ -119,7 +123,7 @@ def save_agent(
     arrays: dict[str, np.ndarray] = {
         "about": np.array(json.dumps(about)),
         "config": np.array(config_lib.to_json(config)),
-        "eta": agent.snapshot.eta.numpy(),
+        "eta": agent.snapshot.eta.values.numpy(),
     }
     variables = agent.network.trainable_variables
     for index, (variable, tensor) in enumerate(
@@ -158,7 +162,11 @@ def load_agent_file(path: pathlib.Path, config: Config, description: Description
         variable.assign(array)
     return TrainedAgent(
         network=network,
-        snapshot=Snapshot(updates, tuple(map(tf.constant, arrays)), tf.constant(eta)),
+        snapshot=Snapshot(
+            updates,
+            tuple(map(tf.constant, arrays)),
+            EtaSnapshot(tf.constant(eta), eta_is_per_state(config)),
+        ),
         frames=frames,
         checkpoint=checkpoint,
     )

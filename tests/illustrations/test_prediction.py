@@ -9,9 +9,9 @@ import trfl
 
 from meta_impala.algorithm import optimizers
 from meta_impala.algorithm.meta_gradient import InnerUpdate
-from meta_impala.algorithm.meta_parameters import Eta
 from meta_impala.illustrations.prediction import (
     Chain,
+    Eta,
     inner_update,
     meta_loss,
     prediction_step,
@@ -25,11 +25,11 @@ STRAIGHT = tuple(range(T))
 ALIASED = (0, 1, 2, 1, 3, 1)  # three time steps look alike
 
 
-def sgd(gradients):
+def sgd(gradients, _=None):
     return InnerUpdate([ALPHA * gradients[0]], ())
 
 
-def rmsprop(gradients):
+def rmsprop(gradients, _=None):
     mean_square = tf.constant(0.3, tf.float64)
     rule = optimizers.RMSProp(decay=0.9, epsilon=0.01)
     return InnerUpdate(*rule.step(gradients, {"mean_squares": [mean_square]}, tf.constant(ALPHA)))
@@ -336,7 +336,7 @@ def test_columns_do_not_mix():
         "chain": Chain(STRAIGHT),
         "eta_of": learn_lambda,
         "reference": reference(),
-        "update_rule": lambda gradients: InnerUpdate([0.5 * gradients[0]], ()),
+        "update_rule": lambda gradients, _: InnerUpdate([0.5 * gradients[0]], ()),
     }
     together = prediction_step(**tensors(**arrays), **options)
     alone = prediction_step(

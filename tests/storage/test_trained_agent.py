@@ -63,7 +63,7 @@ def test_what_is_saved_is_loaded(trained, path):
     assert loaded.checkpoint == "frames-1234"
     for ours, theirs in zip(loaded.snapshot.parameters, exported.snapshot.parameters, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    np.testing.assert_array_equal(loaded.snapshot.eta, exported.snapshot.eta)
+    np.testing.assert_array_equal(loaded.snapshot.eta.values, exported.snapshot.eta.values)
     assert loaded.digest() == exported.digest()
     variables = loaded.network.trainable_variables
     for variable, tensor in zip(variables, exported.snapshot.parameters, strict=True):

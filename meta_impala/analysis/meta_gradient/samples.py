@@ -131,9 +131,11 @@ def _meta_evaluation(
         parts = learner.parts(batch, meta_batch, tf.constant(learning_rate, tf.float32))
         split = explanation.split_meta_gradient(*parts)
         inner = split.step.inner
-        _, _, direction = meta_gradient.judged(parts.meta_objective, inner.parameters)
+        _, _, direction = meta_gradient.meta_loss_and_gradient(
+            parts.meta_objective, inner.parameters
+        )
         by_place, by_time = split.by_place, split.by_time[:, 1:]
-        if parts.x.shape.rank > 1:  # the bias of the logits is their last row
+        if parts.x[0].shape.rank > 1:  # the bias of the logits is their last row
             by_place, by_time = by_place[..., -1, :], by_time[..., -1, :]
         _, gradient_norm, coefficient = inner.update_auxiliary
         _, eta = inner.loss_auxiliary
@@ -145,8 +147,8 @@ def _meta_evaluation(
             tf.concat([tf.reshape(part, [-1]) for part in direction], axis=0),
             gradient_norm,
             coefficient,
-            tf.reduce_mean(eta.gamma),
-            tf.reduce_mean(eta.lambda_),
+            eta["gamma"],
+            eta["lambda"],
         )
 
     def evaluate(batch: Unroll, meta_batch: Unroll) -> _MetaEvaluation:
