@@ -18,6 +18,9 @@ COMPARISON = [
     "pandas>=2.2,<3",  # arch, which rliable imports, does not import with pandas 3
 ]
 DISTRIBUTED = ["ray[tune]>=2.60,<3"]
+MINATAR = ["minatar==1.0.15", "pandas>=2.2,<3"]  # minatar itself would take pandas 3
+PLAY = ["pygame>=2.5,<3"]
+WANDB = ["wandb>=0.19,<1"]
 VIDEO = ["imageio-ffmpeg>=0.5,<1", "opencv-python-headless>=4.10,<6"]
 
 setup(
@@ -30,8 +33,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["meta_impala", "meta_impala.*"]),
     package_data={
-        "meta_impala": ["presets/*.flags", "py.typed"],
-        "meta_impala.analysis": ["*.csv"],
+        "meta_impala": ["presets/*.flags", "published/*.csv", "suites/*.toml", "py.typed"],
     },
     python_requires=">=3.11",
     install_requires=[
@@ -58,13 +60,16 @@ setup(
             "mypy>=1.15,<3",
             *COMPARISON,
             *DISTRIBUTED,
+            *MINATAR,
             *VIDEO,
         ],
+        "all": [*COMPARISON, *DISTRIBUTED, *MINATAR, *PLAY, *VIDEO, *WANDB],
         "analysis": ANALYSIS,
         "comparison": COMPARISON,
         "video": VIDEO,
-        "wandb": ["wandb>=0.19,<1"],
-        "play": ["pygame>=2.5,<3"],
+        "minatar": MINATAR,
+        "play": PLAY,
+        "wandb": WANDB,
         "distributed": DISTRIBUTED,
     },
 )

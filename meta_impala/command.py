@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from absl import app, flags
+from absl import app
 
+from meta_impala.config.flags import parse_flags
 from meta_impala.errors import RunFailed, UserError, warn
 from meta_impala.system.tensorflow_import import quiet_tensorflow
 
@@ -24,9 +25,9 @@ def run(main: Callable[[], int]) -> None:
 
     def parse(arguments: list[str]) -> list[str]:
         try:
-            rest = flags.FLAGS(arguments)
-        except (flags.Error, OSError) as error:
-            fail(" ".join(str(error).split()))
+            rest = parse_flags(arguments)
+        except UserError as error:
+            fail(str(error))
         if len(rest) > 1:
             fail(f"{rest[1]}: unexpected argument; settings are given as --name=value")
         return rest

@@ -10,7 +10,6 @@ An evaluation that was interrupted is continued by the same command.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import pathlib
@@ -37,11 +36,10 @@ from meta_impala.evaluation import starts as game_starts
 from meta_impala.evaluation import video
 from meta_impala.evaluation.record import Game, PartialGames
 from meta_impala.evaluation.starts import Start
-from meta_impala.storage import agent_file
-from meta_impala.storage.files import write_atomically
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.run_status import describe_dead_trainer
-from meta_impala.storage.trained_run import open_folder
+from meta_impala.storage.trained_run import open_folder, read_agent_file, refuse_larger_network
+from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.tensorflow_import import import_tensorflow
 
@@ -70,6 +68,7 @@ class _PathOrBool(flags.ArgumentParser):
 
 def define_flags() -> None:
     """The flags of this command."""
+    define_trust_flag()
     flags.DEFINE_string("logdir", None, "Folder of the run; a running training is not disturbed.")
     flags.DEFINE_string(
         "agent", None, "In place of --logdir: a file that meta_impala.export has written."
@@ -202,6 +201,8 @@ def _out(folder: RunFolder | None) -> pathlib.Path | None:
             )
         return path
     if folder is None:
+        if FLAGS.best:
+            raise UserError("--best=True: needs --logdir, the folder of a run")
         return None
     return evaluation_record.result_path(folder, FLAGS.starts, best=FLAGS.best)
 
@@ -225,34 +226,44 @@ class Inputs(NamedTuple):
     recorded: video.RecordedEnvironment | None
 
 
+def _open_run() -> tuple[RunFolder, Config]:
+    folder, config = open_folder(FLAGS.logdir, trust_of_flags())
+    folder.prepare()
+    if died := describe_dead_trainer(folder):
+        warn(f"warning: {died}")
+    return folder, config
+
+
 def _inputs() -> Inputs:
     num_envs = _num_envs()
     if FLAGS.evaluation_eta is not None:
         parse_eta(FLAGS.evaluation_eta)
     if bool(FLAGS.logdir) == bool(FLAGS.agent):
         raise UserError("--logdir or --agent: one of them must be given, a run's folder or a file")
-    if FLAGS.best and not FLAGS.logdir:
-        raise UserError("--best=True: needs --logdir, the folder of a run")
     folder, agent_path, named = None, None, None
     if FLAGS.logdir:
-        folder, config = open_folder(FLAGS.logdir)
-        folder.prepare()
-        if died := describe_dead_trainer(folder):
-            warn(f"warning: {died}")
+        folder, config = _open_run()
         source = folder.config_path
     else:
         agent_path = source = pathlib.Path(FLAGS.agent).expanduser()
-        named = agent_file.read(agent_path)
+        named = read_agent_file(agent_path, trust_of_flags())
         config = named.config
     out = _out(folder)
     eta = _eta(config)
     video_path, recorded = _video_path(folder), None
     try:
-        description = registry.describe(config.environment, config.protocol)
+        description = registry.describe(
+            config.environment, config.protocol, config.environment_arguments
+        )
         if video_path is not None:
             video.check_path(video_path)
             video.check_packages(config.environment)
-            recorded = video.RecordedEnvironment(config.environment, config.protocol, FLAGS.seed)
+            recorded = video.RecordedEnvironment(
+                registry.evaluated_in(config.environment),
+                config.protocol,
+                FLAGS.seed,
+                config.environment_arguments,
+            )
     except (UnknownEnvironmentError, UnsupportedEnvironmentError) as error:
         raise UserError(f"{source}: {error}") from None
     if named is not None:
@@ -264,6 +275,8 @@ def _inputs() -> Inputs:
                 f"{list(description.observation_shape)} and {description.num_actions} here"
             )
     config = config_lib.resolve_network(config, description.observation_shape)
+    if folder is not None:
+        refuse_larger_network(folder, config, description.observation_shape)
     starts, starts_path = _starts(config, description)
     return Inputs(
         folder=folder,
@@ -301,11 +314,11 @@ def _starts(config: Config, description: Description) -> tuple[list[Start], path
 def _definition(inputs: Inputs, agent: TrainedAgent) -> dict[str, Any]:
     """All that a game hangs on."""
     config = inputs.config
-    eta = agent.snapshot.eta.numpy()
+    eta = agent.snapshot.eta.values.numpy()
     # With an η per state the snapshot holds the weights of its logits instead.
-    gamma, lambda_ = map(float, eta) if eta.ndim == 1 else (None, None)
+    gamma, lambda_ = (None, None) if agent.snapshot.eta.per_state else map(float, eta[:2])
     return evaluation_record.where_games_are_played(
-        config.environment, config.protocol, inputs.starts_path
+        config.environment, config.protocol, inputs.starts_path, config.environment_arguments
     ) | {
         "policy": "stochastic",
         "frames_trained": agent.frames,
@@ -318,14 +331,6 @@ def _definition(inputs: Inputs, agent: TrainedAgent) -> dict[str, Any]:
         "seed": FLAGS.seed,
         "versions": evaluation_record.versions(),
     }
-
-
-def _write(path: pathlib.Path, result: dict[str, Any]) -> None:
-    try:
-        write_atomically(path, json.dumps(result, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-    print(f"written to {path}")
 
 
 def _play(
@@ -375,9 +380,10 @@ def _evaluate(inputs: Inputs, agent: TrainedAgent) -> None:
         environments = []
         for _ in range(min(inputs.num_envs, FLAGS.episodes - before)):
             environment = registry.make(
-                inputs.config.environment,
+                registry.evaluated_in(inputs.config.environment),
                 1,
                 inputs.config.protocol,
+                environment_kwargs=inputs.config.environment_arguments,
                 min_noops=evaluation_record.noops(inputs.config.protocol)[0],
             )
             environments.append(stack.enter_context(contextlib.closing(environment)))
@@ -398,10 +404,13 @@ def _evaluate(inputs: Inputs, agent: TrainedAgent) -> None:
             raise
     played = [game for game in partial.games if game.number < FLAGS.episodes]
     result = evaluation_record.result(definition, played) | {"num_envs": inputs.num_envs}
+    # Before anything is printed: the reader may have left.
+    if inputs.out is not None:
+        evaluation_record.save_result(inputs.out, result)
+    partial.remove()
     print(evaluation_record.table(result))
     if inputs.out is not None:
-        _write(inputs.out, result)
-    partial.remove()
+        print(f"written to {inputs.out}")
 
 
 def _record(
@@ -427,7 +436,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, lambda *_: os._exit(command.EXIT_CODE_INTERRUPTED))
     inputs = _inputs()
     import_tensorflow()
-    from meta_impala.storage.trained_agent import load_agent, with_eta
+    from meta_impala.storage.trained_agent import load_agent, load_agent_file, with_eta
     from meta_impala.system.tensorflow_setup import configure_for_inference
 
     configure_for_inference()
@@ -435,10 +444,8 @@ def main() -> int:
         checkpoints = inputs.folder.best_checkpoint if FLAGS.best else inputs.folder.checkpoints
         agent = load_agent(checkpoints, inputs.config, inputs.description)
     else:
-        from meta_impala.storage import exported_agent as export
-
         assert inputs.agent_path is not None
-        agent = export.load(inputs.agent_path, inputs.config, inputs.description)
+        agent = load_agent_file(inputs.agent_path, inputs.config, inputs.description)
     if inputs.eta is not None:
         agent = agent._replace(snapshot=with_eta(agent.snapshot, *inputs.eta))
     _STOP.install()  # from here on an interrupt waits for the step that is being played

@@ -25,6 +25,7 @@ from meta_impala.environments import registry
 from meta_impala.errors import UserError
 from meta_impala.storage import results_folder
 from meta_impala.storage.trained_run import TrainedRun, open_trained_run
+from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.tensorflow_import import import_tensorflow
 
 FLAGS = flags.FLAGS
@@ -34,6 +35,7 @@ _MAX_SEED = 2**31 - 1
 
 def define_flags() -> None:
     """The flags of this command."""
+    define_trust_flag()
     flags.DEFINE_string("logdir", None, "Folder of the run; a running training is not disturbed.")
     flags.DEFINE_integer("batches", 20, "Batches to explain. Allowed: at least 2.")
     flags.DEFINE_integer(
@@ -84,6 +86,7 @@ def _check_run(run: TrainedRun) -> None:
 
 def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
     from meta_impala.analysis.meta_gradient import attribution_report as meta_gradient_report
+    from meta_impala.analysis.meta_gradient import attribution_text
     from meta_impala.analysis.meta_gradient import samples as meta_gradient_samples
     from meta_impala.storage.trained_agent import load_learner
 
@@ -119,7 +122,7 @@ def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
     ):
         collected = list(followed)
     result = meta_gradient_report.report(config, collected)
-    text = meta_gradient_report.text(
+    text = attribution_text.text(
         config,
         f"{environment}, {frames:,} frames trained ({checkpoint}); {FLAGS.batches} batches of "
         f"{games}, warm-up {FLAGS.warmup}, seed {FLAGS.seed}.",
@@ -135,7 +138,7 @@ def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
         "warmup": FLAGS.warmup,
         "seed": FLAGS.seed,
         "learning_rate": learning_rate,
-        "judged_by": meta_gradient_samples.judge_of_training(config),
+        "judged_by": meta_gradient_samples.meta_batch_of_training(config),
         "share_of_same_games": meta_gradient_samples.share_of_same_games(config),
         **meta_gradient_report.to_json(result),
         "meta_impala_version": __version__,
@@ -157,7 +160,7 @@ def main() -> int:
     # As in `evaluate`: until something is open, an interrupt just leaves.
     signal.signal(signal.SIGINT, lambda *_: os._exit(command.EXIT_CODE_INTERRUPTED))
     _check_flags()
-    run = open_trained_run(FLAGS.logdir)
+    run = open_trained_run(FLAGS.logdir, trust_of_flags())
     _check_run(run)
     outdir = results_folder.make_outdir(FLAGS.outdir or str(run.folder.path / "explain"))
     import_tensorflow()

@@ -30,11 +30,12 @@ from meta_impala.environments import (
 )
 from meta_impala.errors import RunFailed, UserError, warn
 from meta_impala.storage import run_folder as run_folder_lib
-from meta_impala.storage.folder_lock import FolderLock
+from meta_impala.storage.folder_lock import locked
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.run_status import describe_dead_trainer
+from meta_impala.storage.trust import define_trust_flag, refuse_modules, trust_of_flags
 from meta_impala.system import signals
-from meta_impala.system.ending import ending_the_process, refusing_exits
+from meta_impala.system.ending import ending_the_process
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.training import memory, weights_and_biases
@@ -49,6 +50,7 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
     """The flags of this command."""
     define_config_flags()
+    define_trust_flag()
     flags.DEFINE_string(
         "logdir", None, "Folder of the run: made if it is not there, continued if it holds a run."
     )
@@ -87,7 +89,8 @@ def _config_for(folder: RunFolder) -> Config:
     if folder.has_run():
         if "environment" in given:
             given["environment"] = _environment_id(given["environment"])
-        return config_lib.merge_for_resume(folder.load_config(), given, override=FLAGS.override)
+        saved = folder.load_config(trust_of_flags())
+        return config_lib.merge_for_resume(saved, given, override=FLAGS.override)
     config = Config(**{config_lib.FIELDS[name].name: value for name, value in given.items()})
     config = config_lib.resolve(config)
     return dataclasses.replace(config, environment=_environment_id(config.environment))
@@ -95,16 +98,14 @@ def _config_for(folder: RunFolder) -> Config:
 
 def _environment_id(name: str) -> str:
     try:
-        with refusing_exits(f"--environment={name}"):
-            return registry.resolve(name).id
+        return registry.resolve(name).id
     except UnknownEnvironmentError as error:
         raise UserError(f"--environment={name}: {error}") from None
 
 
 def _describe(config: Config) -> Description:
     try:
-        with refusing_exits(f"--environment={config.environment}"):
-            return registry.describe(config.environment, config.protocol)
+        return registry.describe(config.environment, config.protocol, config.environment_arguments)
     except UnsupportedEnvironmentError as error:
         raise UserError(f"--environment={config.environment}: {error}") from None
 
@@ -131,25 +132,19 @@ def main() -> int:
     if not FLAGS.logdir:
         raise UserError("--logdir: must be given, the folder of the run")
     folder = RunFolder(FLAGS.logdir)
-    folder.prepare()
     # Held to the end of the process. Nothing was read or written before.
-    lock = FolderLock(folder.path)
-    folder.clean()
-    stop.stacks_path = folder.stacks_path
-    if died := describe_dead_trainer(folder, is_held_here=True):
-        warn(f"warning: {died}")
-    try:
+    with locked(folder):
+        stop.stacks_path = folder.stacks_path
+        if died := describe_dead_trainer(folder, is_held_here=True):
+            warn(f"warning: {died}")
         return _train(folder, stop)
-    finally:
-        lock.release()
 
 
 def _train(folder: RunFolder, stop: StopRequest) -> int:
     config = _config_for(folder)
     weights_and_biases.check(config)
     ray_cluster.check(config)
-    with refusing_exits(f"--environment={config.environment}"):
-        config_lib.resolve_frames(config, registry.resolve(config.environment).action_repeat)
+    config_lib.resolve_frames(config, registry.resolve(config.environment).action_repeat)
     if folder.has_run() and _is_finished(folder, config):
         command.say(
             f"{folder.path}: this run is finished ({config.total_frames:,} frames); give a larger "
@@ -266,6 +261,7 @@ def _join_run(stop: StopRequest) -> int:
         command.say(f"stopped by {stop.signal_name}, before anything was trained")
         return FLAGS.exit_code_stopped
     config = learner_group.take_settings(group, given)
+    refuse_modules(config, "the settings of learner 0", trust_of_flags())
     config = dataclasses.replace(config, wandb_project="")  # the first one logs
     description = _describe(config)
     memory.check(config.share, description)

@@ -27,6 +27,7 @@ from meta_impala.evaluation import starts as game_starts
 from meta_impala.evaluation.starts import Start
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trained_run import open_trained_run
+from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.tensorflow_import import import_tensorflow, quiet_tensorflow
 
 _OUT = flags.DEFINE_string("out", "starts.json", "File to write.")
@@ -39,6 +40,7 @@ _MAX_STEPS = flags.DEFINE_integer(
     "max_steps", 4500, "Agent steps into a game at most (4500: 5 minutes of Atari).", lower_bound=1
 )
 _SEED = flags.DEFINE_integer("seed", 1, "Of games and draws.", lower_bound=0)
+define_trust_flag()
 _SPEED = flags.DEFINE_float("frames_per_second", 15.0, "Agent steps a second for a person.")
 
 
@@ -64,7 +66,7 @@ def _by_person(environment: str, protocol: str) -> list[start_recorder.Recording
 
 
 def _by_agent(logdir: str) -> tuple[Config, list[start_recorder.Recording], str]:
-    folder, config, description = open_trained_run(logdir)
+    folder, config, description = open_trained_run(logdir, trust_of_flags())
     quiet_tensorflow()
     import_tensorflow()
     from meta_impala.evaluation.games import GamePolicy, play_games

@@ -38,6 +38,7 @@ def make_environment(config: Config, num_envs: int | None = None) -> BatchedEnvi
         num_envs or config.envs_per_actor,
         config.protocol,
         num_threads=config.env_threads,
+        environment_kwargs=config.environment_arguments,
     )
 
 

@@ -1,32 +1,25 @@
-"""What evaluated runs say: one `Result` per run folder, gathered by variant and game.
+"""The results of evaluated runs: one `Result` per run folder, grouped by variant and game.
 
-A variant is every setting but game, seed and what a resumed run may freely change. Config files
-are read as plain JSON, so that runs of older versions can still be compared.
+Config files are read as plain JSON, so that runs of older versions can still be compared.
 """
 
 from __future__ import annotations
 
-import collections
+import contextlib
 import dataclasses
-import functools
-import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from meta_impala import config as config_lib
-from meta_impala.analysis.published import HUMAN_STARTS, NO_OP, STICKY, constants_for
+from meta_impala.analysis import variants
 from meta_impala.environments import UnknownEnvironmentError, registry
-from meta_impala.errors import UserError
+from meta_impala.errors import UserError, one_line
 from meta_impala.evaluation import record as evaluation_record
 from meta_impala.evaluation import scores
+from meta_impala.published.tables import HUMAN_STARTS, NO_OP, STICKY, constants_for
+from meta_impala.storage.files import read_json_object
 from meta_impala.storage.run_folder import RunFolder
-
-_LETTERS = {"gamma": "γ", "lambda": "λ"}
-# Settings that a label speaks of anyway.
-_IN_LABEL = frozenset(
-    {"meta_parameters", "gamma", "lambda", "reference_gamma", "eta_embedding_size"}
-)
+from meta_impala.storage.trust import module_of
 
 # What every version's config has, and what a comparison reads of a population.
 _KINDS: dict[str, Any] = {
@@ -37,6 +30,7 @@ _KINDS: dict[str, Any] = {
     "gamma": (int, float),
     "lambda": (int, float),
 }
+_MAX_BYTES = 2**24
 _POPULATION_KEYS = {"size", "interval", "ranges", "frames"}
 
 
@@ -51,7 +45,7 @@ class Result:
       starts: how games begin, in the words of the published tables.
       frames: environment frames trained.
       episodes: full games evaluated; `mean` and `standard_error` are of their raw returns.
-      caveats: what is unlike the published protocol in this evaluation.
+      caveats: how this evaluation differs from the published protocol.
       config: as saved.
       digests: SHA-256 of the file of starts and of the ROM; None where the evaluation has none.
     """
@@ -111,14 +105,11 @@ class Results(NamedTuple):
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
     """Raises UserError if it is not a JSON object."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: must hold one JSON object")
-    return values
+        return read_json_object(path, _MAX_BYTES)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({one_line(error)})") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({one_line(error)})") from None
 
 
 def read_config(folder: RunFolder) -> dict[str, Any]:
@@ -146,80 +137,6 @@ def read_config(folder: RunFolder) -> dict[str, Any]:
     return config
 
 
-def base_label(config: Mapping[str, Any]) -> str:
-    """What is learned, or the fixed γ and λ: `meta {γ, λ}, γ' 0.995` or `IMPALA, γ 0.99`."""
-    if "population" in config:
-        return f"population of {config['population']['size']}"
-    if config["meta_parameters"] == "none":
-        fixed = f"IMPALA, γ {config['gamma']:g}"
-        return fixed if config["lambda"] == 1.0 else f"{fixed}, λ {config['lambda']:g}"
-    learned = ", ".join(_LETTERS.get(name, name) for name in config["meta_parameters"].split(","))
-    schedule = config.get("eta_schedule", "learned")
-    if schedule != "learned":
-        return f"{schedule} {{{learned}}}, nothing learned"
-    reference = config.get("reference_gamma")
-    label = f"meta {{{learned}}}" + (f", γ' {reference:g}" if reference is not None else "")
-    if "gamma" not in config["meta_parameters"].split(","):
-        label += f", γ {config['gamma']:g}"
-    return label
-
-
-@functools.cache
-def _defaults_of_recent_settings() -> dict[str, Any]:
-    """What a run was made with that is older than these settings, by flag name."""
-    defaults = config_lib.resolve(config_lib.Config())
-    return {
-        name: getattr(defaults, field.name)
-        for name, field in config_lib.FIELDS.items()
-        if field.metadata["is_recent"]
-    }
-
-
-def _what_defines(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that make a variant; one that is null is as good as absent."""
-    free = {
-        name
-        for name, field in config_lib.FIELDS.items()
-        if field.metadata["on_resume"] == config_lib.FREELY
-    }
-    settings = {
-        name: value
-        for name, value in (_defaults_of_recent_settings() | dict(config)).items()
-        if name not in free | {"environment", "seed", "protocol"} and value is not None
-    }
-    if "population" in settings:  # what it came to is no setting
-        population = settings.pop("population")
-        settings = {n: v for n, v in settings.items() if n not in population["ranges"]}
-        settings |= {f"population_{n}": population[n] for n in ("size", "interval", "ranges")}
-    return settings
-
-
-def variant_labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A label for each config: equal for one variant, different for two.
-
-    Variants that `base_label` cannot tell apart get the settings in which they differ appended.
-    """
-    defining = [_what_defines(config) for config in configs]
-    keys = [json.dumps(settings, sort_keys=True) for settings in defining]
-    alike: dict[str, list[int]] = collections.defaultdict(list)
-    for index, config in enumerate(configs):
-        alike[base_label(config)].append(index)
-    labels = [""] * len(configs)
-    for label, indices in alike.items():
-        names = sorted({name for index in indices for name in defining[index]})
-        differing = [
-            name
-            for name in names
-            if len({json.dumps(defining[index].get(name)) for index in indices}) > 1
-        ]
-        for index in indices:
-            values = [f"{name}={defining[index].get(name)}" for name in differing]
-            labels[index] = ", ".join([label, *values])
-    # Equal labels if and only if equal settings.
-    assert len(set(labels)) == len(set(keys))
-    return labels
-
-
 def starts_of(protocol: str, starts: str) -> str:
     """How the games of an evaluation with `noop` or `human` starts begin, in the words of the
     published tables."""
@@ -233,7 +150,7 @@ def _caveats(evaluation: Mapping[str, Any], game: str | None) -> tuple[str, ...]
     if game and evaluation["episodes"] < 200:
         caveats.append(f"{evaluation['episodes']} games evaluated (published: 200)")
     if evaluation.get("eta_is_from", "checkpoint") != "checkpoint":
-        caveats.append("the network was fed another η than it had learned")
+        caveats.append("the network was given another η than it had learned")
     if evaluation.get("starts", "noop") == "human":
         of = evaluation.get("starts_recorded_from")
         caveats.append(
@@ -273,12 +190,12 @@ def _result(folder: RunFolder, config: Mapping[str, Any], variant: str, starts: 
         raise UserError(f"{folder.path}: not evaluated (python -m meta_impala.evaluate{how})")
     evaluation = _read_json(path)
     try:
-        try:
-            folder.refuse_own_code(config["environment"])
-            spec = registry.resolve(config["environment"])
-            environment, game = spec.id, spec.game
-        except UnknownEnvironmentError:  # of a module that is not installed here
-            environment, game = config["environment"], None
+        environment, game = config["environment"], None
+        # The module that a run of somebody else names is not imported: its name is enough here.
+        if not module_of(environment):
+            with contextlib.suppress(UnknownEnvironmentError):
+                spec = registry.resolve(environment)
+                environment, game = spec.id, spec.game
         return Result(
             folder=folder,
             variant=variant,
@@ -316,11 +233,12 @@ def read(
 
     Raises:
       UserError: if a folder is no run, two runs are the same seed of the same game and variant, or
-        the runs were evaluated under unlike protocols, or a game on another file of starts or ROM.
+        the runs were evaluated under different protocols, or a game on another file of starts or
+        ROM.
     """
     folders = list(folders)
     configs = [read_config(folder) for folder in folders]
-    labels = labels or variant_labels(configs)
+    labels = labels or variants.labels(configs)
     found, missing = [], []
     for folder, config, label in zip(folders, configs, labels, strict=True):
         try:
@@ -328,7 +246,7 @@ def read(
         except UserError as error:
             missing.append(str(error))
     _refuse_doubles(found)
-    _refuse_unlike(found)
+    _refuse_different_protocols(found)
     return Results(found, missing)
 
 
@@ -343,7 +261,7 @@ def _refuse_doubles(found: Sequence[Result]) -> None:
             )
 
 
-def _refuse_unlike(found: Sequence[Result]) -> None:
+def _refuse_different_protocols(found: Sequence[Result]) -> None:
     protocols = {(result.starts, result.protocol): result for result in found if result.game}
     if len(protocols) > 1:
         examples = "; ".join(
@@ -351,8 +269,8 @@ def _refuse_unlike(found: Sequence[Result]) -> None:
             for (starts, protocol), r in protocols.items()
         )
         raise UserError(
-            f"the runs were evaluated under unlike protocols ({examples}); compare those of each "
-            "protocol on their own"
+            f"the runs were evaluated under different protocols ({examples}); compare those of "
+            "each protocol on their own"
         )
     for what in ("file of starts", "ROM"):
         seen: dict[str, tuple[str, Result]] = {}

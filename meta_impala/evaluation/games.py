@@ -133,8 +133,8 @@ def play_games(
       KeyboardInterrupt: if it should stop.
     """
     tables = [_Table(environment, core_state_size) for environment in environments]
-    eta = snapshot.eta.numpy()
-    if eta.ndim == 1:  # one for all states, hence for all environments
+    eta = snapshot.eta.values.numpy()
+    if not snapshot.eta.per_state:
         eta = np.tile(eta, (len(tables), 1))
     waiting = iter(games)
     finished: list[Game] = []

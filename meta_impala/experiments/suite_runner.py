@@ -1,8 +1,8 @@
-"""Runs a suite: N processes at a time, one display, stopped and continued at any time.
+"""Runs a suite, N runs at a time; can be stopped and continued at any time.
 
-The runner keeps no state of its own: every step asks the run folders. Trainings and evaluations are
-the ordinary commands, each with a log file. On Linux they are told to save and stop when the runner
-dies, however it dies.
+The runner keeps no state of its own: every step reads the run folders. Trainings and evaluations
+are the ordinary commands, each with a log file. On Linux they are sent SIGTERM, on which they save
+and stop, when the runner dies for any reason.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
 import psutil
 import tqdm
 
 from meta_impala.errors import UserError
-from meta_impala.experiments.suite import Run, Stage, frames_of, stage_of
+from meta_impala.experiments.stages import Stage, frames_of, stage_of
+from meta_impala.experiments.suite import WHOLE, Run, Shard
 from meta_impala.storage import run_folder as run_folder_lib
-from meta_impala.storage.run_folder import read_metrics
+from meta_impala.storage.folder_lock import is_locked
+from meta_impala.storage.trust import module_of
 from meta_impala.system.processes import end_with_parent
 from meta_impala.system.signals import StopRequest
 
-_SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_BETWEEN_POLLS = 0.5
 
 _SECONDS_BETWEEN_LINES = 60.0
 
@@ -35,30 +37,35 @@ _SECONDS_TO_STOP = 120.0
 
 
 @contextlib.contextmanager
-def locked(out: pathlib.Path) -> Iterator[None]:
-    """Holds the folder of a suite for this process.
+def locked(out: pathlib.Path, shard: Shard = WHOLE) -> Iterator[None]:
+    """Holds the folder of a suite, or a shard of it, for this process.
 
     Raises:
       UserError: if another process has it, or it cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        file = open(out / ".lock", "w", encoding="utf-8")  # noqa: SIM115
+        name = ".lock" if shard == WHOLE else f".lock.{shard.index}_of_{shard.count}"
+        file = open(out / name, "w", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
         raise UserError(f"--out={out}: must be a folder that can be written ({error})") from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"--out={out}: another process is running a suite there") from None
+            of = "a suite" if shard == WHOLE else f"shard {shard}"
+            raise UserError(f"--out={out}: another process is running {of} there") from None
         yield
 
 
 def busy_elsewhere(run: Run) -> bool:
     """Whether a process that is not ours is training in the folder of a run.
 
-    So it is for a moment after the runner was killed, while its trainings save.
+    This happens for a moment after the runner was killed, while its trainings save.
     """
+    if is_locked(run.folder.path):
+        return True
+    # Not every file system has locks.
     status = run.folder.read_status()
     if status.get("state") != run_folder_lib.RUNNING:
         return False
@@ -70,7 +77,7 @@ def busy_elsewhere(run: Run) -> bool:
 
 
 class Process(Protocol):
-    """What the runner wants to know of a command that it has started."""
+    """A command that was started, as `subprocess.Popen` has it."""
 
     @property
     def returncode(self) -> int | None: ...
@@ -78,6 +85,9 @@ class Process(Protocol):
     def wait(self, timeout: float) -> int: ...
     def terminate(self) -> None: ...
     def kill(self) -> None: ...
+
+
+StartProcess = Callable[[Sequence[str], IO[bytes]], Process]
 
 
 def start_here(arguments: Sequence[str], log: IO[bytes]) -> Process:
@@ -110,12 +120,14 @@ def command_of(run: Run, stage: Stage, evaluation: Mapping[str, int]) -> list[st
     logdir = f"--logdir={run.folder.path}"
     if stage is Stage.TRAINED:
         flags = [f"--{name}={value}" for name, value in evaluation.items()]
+        if module_of(run.config.environment) or module_of(run.config.network):
+            flags.append("--trust_modules")  # as `expand` has checked
         return [*python, "meta_impala.evaluate", logdir, *flags]
     return [*python, run.module, *run.arguments, logdir]
 
 
 class SuiteRunner:
-    """Brings every run of a suite to its end."""
+    """Trains and evaluates every run of a suite."""
 
     def __init__(
         self,
@@ -126,7 +138,7 @@ class SuiteRunner:
         stop: StopRequest,
         tell: Callable[[str], None] = lambda text: print(text, flush=True),
         command: Callable[[Run, Stage, Mapping[str, int]], list[str]] = command_of,
-        start: Callable[[Sequence[str], IO[bytes]], Process] = start_here,
+        start: StartProcess = start_here,
     ) -> None:
         """Args:
         runs: of the suite.
@@ -155,23 +167,23 @@ class SuiteRunner:
         """Runs until everything is done or has failed, or the user asks to stop.
 
         Returns:
-          Whether nothing was left undone. `failed` says for each run that failed why.
+          Whether every run is finished. `failed` has the reason of each run that failed.
         """
         self._logs.mkdir(parents=True, exist_ok=True)
         try:
             while not self._stop.is_set():
                 self._reap()
-                if not self._start_what_can_be() and not self._jobs:
+                if not self._start_ready_runs() and not self._jobs:
                     break
                 self._display.show(self._jobs)
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
+                time.sleep(_SECONDS_BETWEEN_POLLS)
         finally:
             self._end_all()
             self._display.close()
         return not self._open
 
-    def _start_what_can_be(self) -> bool:
-        """Starts jobs; returns whether something is left to wait for."""
+    def _start_ready_runs(self) -> bool:
+        """Starts as many jobs as may run; returns whether any run is left to wait for."""
         ours = {job.run.name for job in self._jobs}
         waiting = False
         for run in self._open:
@@ -194,7 +206,7 @@ class SuiteRunner:
         return _Job(run, stage, process, log, file, time.monotonic())
 
     def _reap(self) -> None:
-        """Takes note of the jobs that have ended."""
+        """Removes the jobs that have ended and records their results."""
         for job in [job for job in self._jobs if job.process.poll() is not None]:
             self._jobs.remove(job)
             job.file.close()
@@ -256,11 +268,11 @@ class _Display:
         )
 
     def note(self, run: Run) -> None:
-        """Looks how far a run is."""
+        """Updates the progress of a run."""
         self._frames[run.name] = min(frames_of(run), run.config.total_frames)
 
     def evaluated(self, seconds: float) -> None:
-        """Notes that an evaluation is done, and how long it took."""
+        """Records that an evaluation is done, and how long it took."""
         self._open -= 1
         self._evaluations.append(seconds)
 
@@ -279,7 +291,7 @@ class _Display:
         return f"{hours}:{rest // 60:02}:{rest % 60:02}{unknown} left"
 
     def show(self, jobs: Sequence[_Job]) -> None:
-        """Shows how far the suite is."""
+        """Shows the progress of the suite."""
         now = time.monotonic()
         if not self._is_terminal and now - self._last_line < _SECONDS_BETWEEN_LINES:
             return
@@ -301,44 +313,3 @@ class _Display:
         """Ends the bar."""
         with contextlib.suppress(OSError):
             self._bar.close()
-
-
-def measured_speed(runs: Sequence[Run]) -> float | None:
-    """Median frames per second of the rows that the runs have written; None without any."""
-    speeds = sorted(
-        float(row["frames_per_second"])
-        for run in runs
-        for row in read_metrics(run.folder.metrics_path)
-        if row.get("frames_per_second")
-    )
-    return speeds[len(speeds) // 2] if speeds else None
-
-
-def cost(
-    runs: Sequence[Run], evaluation: Mapping[str, int], parallel: int, assumed_speed: float
-) -> dict[str, Any]:
-    """What is left to do, and about how long it takes.
-
-    Args:
-      runs: of the suite.
-      evaluation: of the suite.
-      parallel: how many at a time; the speed is that of one of them.
-      assumed_speed: frames per second of a run, where none was measured.
-
-    Returns:
-      `runs` (stage -> how many), `frames`, `frames_left`, `evaluation_games_left`,
-      `frames_per_second`, `is_measured`, `hours_left` of training.
-    """
-    stages = [stage_of(run, evaluation) for run in runs]
-    speed = measured_speed(runs)
-    left = sum(max(0, run.config.total_frames - frames_of(run)) for run in runs)
-    return {
-        "runs": {stage.value: stages.count(stage) for stage in Stage},
-        "frames": sum(run.config.total_frames for run in runs),
-        "frames_left": left,
-        "evaluation_games_left": evaluation["episodes"]
-        * sum(stage is not Stage.DONE for stage in stages),
-        "frames_per_second": speed or assumed_speed,
-        "is_measured": speed is not None,
-        "hours_left": left / (speed or assumed_speed) / parallel / 3600,
-    }

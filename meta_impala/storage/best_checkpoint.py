@@ -14,8 +14,9 @@ from typing import Any
 
 from meta_impala.errors import RunFailed, one_line, warn
 from meta_impala.learner.state import LearnerState
-from meta_impala.storage.checkpoint import Checkpoints, list_checkpoints
-from meta_impala.storage.files import flush
+from meta_impala.storage.checkpoint import Checkpoints
+from meta_impala.storage.files import flush_folder, make_folder
+from meta_impala.storage.manifest import list_checkpoints
 
 _CANDIDATE = "candidate"
 
@@ -63,7 +64,7 @@ class BestCheckpoint:
         folder = self._folder / _CANDIDATE
         shutil.rmtree(folder, ignore_errors=True)
         try:
-            self._folder.mkdir(exist_ok=True)
+            make_folder(self._folder)
         except OSError as error:
             raise RunFailed(f"{self._folder}: cannot be made ({one_line(error)})") from error
         Checkpoints(folder, self._state, 1, self._identity).save(progress)
@@ -78,6 +79,6 @@ class BestCheckpoint:
         before = [path for path in list_checkpoints(self._folder) if path.name != name]
         shutil.rmtree(self._folder / name, ignore_errors=True)
         os.rename(self._folder / _CANDIDATE / name, self._folder / name)
-        flush(self._folder)
+        flush_folder(self._folder)
         for path in before:
             shutil.rmtree(path, ignore_errors=True)

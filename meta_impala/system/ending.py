@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator
 from typing import NoReturn
 
-from meta_impala.errors import RunFailed, UserError
+from meta_impala.errors import RunFailed
 
 # What exit handlers and threads of environments and libraries may take.
 _SECONDS_FOR_OTHERS = 10.0
@@ -89,22 +89,3 @@ def ended_program(error: BaseException) -> RunFailed:
     return RunFailed(
         f"an environment ended the program ({error!r}); it must raise an ordinary exception"
     )
-
-
-@contextlib.contextmanager
-def refusing_exits(flag: str) -> Iterator[None]:
-    """Around an environment's module, constructor or `close` before a run has begun.
-
-    Args:
-      flag: that named the environment, with its value.
-
-    Raises:
-      UserError: if its code raises SystemExit or KeyboardInterrupt.
-    """
-    try:
-        yield
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise UserError(
-            f"{flag}: ended the program while it was imported, made or closed ({error!r}); it must "
-            "raise an ordinary exception"
-        ) from error

@@ -12,6 +12,7 @@ from meta_impala.actors.trajectory import Unroll
 from meta_impala.errors import RunFailed, one_line, warn
 from meta_impala.learner.state import Statistics
 from meta_impala.storage.arrays import write_arrays
+from meta_impala.storage.files import make_folder
 
 # The first ones show what went wrong; later ones only that it goes on.
 MAX_FILES = 5
@@ -92,7 +93,7 @@ def keep(
     for name, batch in batches.items():
         arrays |= {f"{name} {field}": np.asarray(a) for field, a in batch._asdict().items()}
     try:
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         if len(list(folder.iterdir())) >= MAX_FILES:
             return None
         write_arrays(path, arrays)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import pathlib
 from typing import NamedTuple
 
-from meta_impala.storage.files import write_atomically, writing
-from meta_impala.storage.run_folder import read_metrics
+from meta_impala.storage.files import read_bounded, write_atomically, writing
 
 
 class Evaluation(NamedTuple):
@@ -33,6 +30,8 @@ class Evaluation(NamedTuple):
     seconds: float
 
 
+_MAX_BYTES = 2**26
+
 COLUMNS = tuple(name.rstrip("_") for name in Evaluation._fields)
 
 
@@ -52,7 +51,7 @@ class EvaluationTable:
           RunFailed: here and in `add`, if the file cannot be written.
         """
         self._path = path
-        found = [_parse(row) for row in read_metrics(path)]
+        found = [_parse(line) for line in _lines(path)]
         self.rows = [row for row in found if row is not None and row.frames <= frames]
         if len(self.rows) < len(found):
             self._write()
@@ -67,12 +66,9 @@ class EvaluationTable:
         return next((row.mean_return for row in self.rows if row.frames == frames), -math.inf)
 
     def _write(self) -> None:
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows([_text(value) for value in row] for row in self.rows)
+        lines = [COLUMNS, *(map(_text, row) for row in self.rows)]
         with writing(self._path):
-            write_atomically(self._path, buffer.getvalue())
+            write_atomically(self._path, "".join(",".join(cells) + "\n" for cells in lines))
 
 
 def _text(value: float) -> str:
@@ -82,11 +78,23 @@ def _text(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.8g}"
 
 
-def _parse(row: dict[str, str]) -> Evaluation | None:
-    """A row of the file; None if it is damaged."""
+def _lines(path: pathlib.Path) -> list[str]:
+    """The lines of a file below its header; none if it cannot be read."""
     try:
-        _, *values = (float(row[name]) if row[name] else math.nan for name in COLUMNS)
-        mean_return, error, episodes, *others = values
-        return Evaluation(int(row["frames"]), mean_return, error, int(episodes), *others)
-    except (KeyError, ValueError):
+        return read_bounded(path, _MAX_BYTES).decode("ascii", "replace").split("\n")[1:-1]
+    except (OSError, ValueError):
+        return []
+
+
+def _parse(line: str) -> Evaluation | None:
+    """A line of the file; None if it is damaged."""
+    cells = line.split(",")
+    if len(cells) != len(COLUMNS):
         return None
+    try:
+        frames, episodes = int(cells[0]), int(cells[3])
+        numbers = [float(cell) if cell else math.nan for cell in cells]
+    except ValueError:
+        return None
+    _, mean_return, error, _, *others = numbers
+    return Evaluation(frames, mean_return, error, episodes, *others)

@@ -85,9 +85,10 @@ class GamePlayer:
         while len(self._environments) < self._num_envs:
             self._environments.append(
                 registry.make(
-                    config.environment,
+                    registry.evaluated_in(config.environment),
                     1,
                     config.protocol,
+                    environment_kwargs=config.environment_arguments,
                     min_noops=record.noops(config.protocol)[0],
                 )
             )
@@ -104,8 +105,9 @@ class GamePlayer:
             should_stop=should_stop,
         )
         summary = scores.summarize([game.episode_return for game in sorted(games)])
-        eta = snapshot.eta.numpy()
-        gamma, lambda_ = map(float, eta) if eta.ndim == 1 else (math.nan, math.nan)
+        gamma = lambda_ = math.nan
+        if not snapshot.eta.per_state:
+            gamma, lambda_ = map(float, snapshot.eta.values.numpy()[:2])
         error = math.nan if summary.standard_error is None else float(summary.standard_error)
         seconds = time.monotonic() - started
         return Evaluation(frames, summary.mean, error, len(games), gamma, lambda_, seconds)

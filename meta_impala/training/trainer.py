@@ -39,6 +39,7 @@ from meta_impala.training.memory import memory_errors
 from meta_impala.training.metrics import MetricsWindow, MetricsWriter
 from meta_impala.training.periodic_evaluation import PeriodicEvaluation
 from meta_impala.training.progress import Progress
+from meta_impala.training.saved_progress import check_progress
 from meta_impala.training.weights_and_biases import WeightsAndBiases
 
 # The learner's thread also updates and saves; a slow disk may take its time.
@@ -92,9 +93,6 @@ class Trainer:
         self._checkpoints = Checkpoints(
             folder.checkpoints, self.learner.state, config.keep_checkpoints, self._identity
         )
-        self._frames_per_update = (
-            config.batch_size * config.unroll_length * description.action_repeat
-        )
         self._stopwatches = stopwatches
         self._stopwatch = stopwatches.learner if stopwatches else None
         self._batcher = Batcher(
@@ -119,7 +117,8 @@ class Trainer:
         self.updates = int(self.learner.state.updates.numpy())
         if saved is None:
             self._refuse_vanished_checkpoints()
-        progress = saved.progress if saved else {}
+        progress = check_progress(saved.progress, saved.path) if saved else {}
+        self._frames_of_update = 0  # of the last one
         self._next_row = min(
             progress.get("next_row", self.frames + config.log_frames),
             self.frames + config.log_frames,
@@ -211,7 +210,7 @@ class Trainer:
 
     def _trace(self) -> None:
         """Builds every graph, before the first thread starts."""
-        self.learner.trace()
+        self.learner.build()
         network = self.learner.state.network
         self._source_maker = SourceMaker(
             self.config, self._description, network, self._restarts, self._stop_waiting,
@@ -278,7 +277,9 @@ class Trainer:
         self._source.publish(self._snapshot)
         lag = float(np.mean([self.updates - version for version in batch.versions]))
         self.updates += 1
-        self.frames += self._frames_per_update
+        # Rows that a time limit cost are no transitions.
+        self._frames_of_update = round(statistics.steps) * self._description.action_repeat
+        self.frames += self._frames_of_update
         self._batcher.learned_from(batch)
         applied = bool(statistics.applied)
         self._window.add(statistics, batch.episodes, lag, self._source.fill(), applied=applied)
@@ -361,7 +362,7 @@ class Trainer:
         interval = self.config.checkpoint_frames
         if not interval:
             return False
-        return self.frames // interval > (self.frames - self._frames_per_update) // interval
+        return self.frames // interval > (self.frames - self._frames_of_update) // interval
 
     def _save(self) -> None:
         if not self._group.keeps_folder:

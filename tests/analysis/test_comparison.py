@@ -9,13 +9,14 @@ import sys
 
 import pytest
 
-from meta_impala.analysis import comparison, published, report, results, statistics
+from meta_impala.analysis import comparison, figures, labels, report, results, statistics, variants
 from meta_impala.errors import UserError
+from meta_impala.published import tables as published
 from meta_impala.storage.run_folder import RunFolder
 
 ROOT = pathlib.Path(__file__).parents[2]
-COLUMNS = published.read_columns(ROOT / "testdata/published")
-MEDIANS = published.read_medians(ROOT / "testdata/published")
+COLUMNS = published.read_columns()
+MEDIANS = published.read_medians()
 FIXED = {"meta_parameters": "none", "lambda": 1.0}
 METRICS = ("frames", "episode_return", "gamma", "lambda")
 
@@ -92,7 +93,7 @@ def test_settings_that_differ_tell_variants_apart(tmp_path):
         make_run(tmp_path / "c", "Pong", 2, 1.0, entropy_cost=0.01),
         make_run(tmp_path / "d", "Pong", 1, 1.0, **FIXED),
     ]
-    assert results.variant_labels([results.read_config(f) for f in folders]) == [
+    assert variants.labels([results.read_config(f) for f in folders]) == [
         f"{META}, entropy_cost=0.01",
         f"{META}, entropy_cost=0.02",
         f"{META}, entropy_cost=0.01",
@@ -145,7 +146,7 @@ def test_a_published_baseline_is_marked_where_it_is_unlike(runs, tmp_path):
 def test_seeds_that_do_not_count_over_games_are_said(runs):
     compared = comparison.compare(results.read(runs), COLUMNS, MEDIANS, LOW)
     text = "\n".join(compared.missing)
-    assert f"{HIGH}: what is said over games is of 1 of the seeds of each" in text
+    assert f"{HIGH}: aggregates over games use 1 seeds of each game" in text
     assert f"{META}: what is said over games" not in text
 
 
@@ -192,7 +193,9 @@ def test_agents_without_a_game_in_common_are_not_compared_and_that_is_said(tmp_p
     ]
     compared = comparison.compare(results.read(folders), COLUMNS, MEDIANS)
     assert compared.against_fixed == []
-    assert f"{META}: no game has it and every fixed agent" in "\n".join(compared.missing)
+    assert f"{META}: no game has results of it and of every fixed agent" in "\n".join(
+        compared.missing
+    )
 
 
 def test_what_is_missing_is_said(runs, tmp_path):
@@ -207,7 +210,7 @@ def test_what_is_missing_is_said(runs, tmp_path):
     assert f"{HIGH}: no run of Qbert" in text
     assert "not evaluated" in text
     whole = report.markdown(compared, "Title", ["curves.png"])
-    assert "3 of 57 games: no aggregate below" in whole
+    assert "3 of 57 games: the aggregates below are not comparable" in whole
     assert "![curves](curves.png)" in whole
     assert "287.6 %" in whole, "the published medians stand beside ours"
     for variant in (META, LOW, HIGH):
@@ -277,7 +280,7 @@ def test_frames_that_differ_are_said_and_marked(runs, tmp_path):
     compared = comparison.compare(results.read([*runs, third]), COLUMNS, MEDIANS, LOW)
     text = "\n".join(compared.missing)
     assert f"{META}: the seeds of Pong were trained for different numbers of frames" in text
-    assert "what is compared in Pong was trained for different" in text
+    assert "in Pong, variants were trained for different" in text
     assert compared.baseline_marks == "f"
     assert f"Improvement relative to {LOW} (f)\n" in report.markdown(compared, "Title")
     near = trained("near", "Pong", 3, 199_990_000)
@@ -295,7 +298,7 @@ def test_aggregates_beside_each_other_are_over_the_same_games(runs, tmp_path):
     assert [r for r in compared.aggregates if r.what == "ours"] == [
         r for r in alone.aggregates if r.what == "ours"
     ]
-    assert "of the 2 that every variant has; without Qbert" in "\n".join(compared.missing)
+    assert "use the 2 games that every variant has, without Qbert" in "\n".join(compared.missing)
     assert "that every variant has" not in "\n".join(alone.missing)
 
 
@@ -309,6 +312,18 @@ def test_a_run_older_than_a_setting_was_made_as_its_default_makes_it(tmp_path):
         f"{META}, precision=float32",
         f"{META}, precision=bfloat16",
     ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "matters"),
+    [({"eta_embedding_size": 16}, True), ({"eta_embedding_size": 0}, False),
+     ({"eta_embedding_size": 16, "core": "lstm"}, False)],
+)  # fmt: skip
+def test_the_place_of_e_eta_makes_variants_only_where_something_joins(tmp_path, settings, matters):
+    old = make_run(tmp_path / "old", "Pong", 1, 1.0, **settings)
+    new = make_run(tmp_path / "new", "Pong", 2, 1.0, eta_embedding_place="last_hidden", **settings)
+    places = [f"{META}, eta_embedding_place={place}" for place in ("heads", "last_hidden")]
+    assert results.read([old, new]).variants == (places if matters else [META])
 
 
 def test_games_outside_the_57_do_not_count_as_some_of_them(tmp_path):
@@ -339,7 +354,7 @@ def test_runs_that_are_no_atari_have_scores_of_their_own(tmp_path):
 def test_unlike_protocols_are_refused(tmp_path):
     sticky = make_run(tmp_path / "m", "Pong", 2, 1.0, evaluation={"protocol": "machado"})
     noop = make_run(tmp_path / "n", "Pong", 1, 1.0)
-    with pytest.raises(UserError, match="unlike protocols") as error:
+    with pytest.raises(UserError, match="different protocols") as error:
         results.read([noop, sticky])
     assert "sticky actions" in str(error.value) and "no-op" in str(error.value)
     compared = comparison.compare(results.read([sticky]), COLUMNS, MEDIANS)
@@ -361,7 +376,7 @@ def test_human_starts_of_unlike_protocols_or_files_are_refused(tmp_path):
     early = human("early", 3)
     assert len(results.read([plain, same, early], starts="human").found) == 3
     sticky = human("sticky", 4, protocol="machado")
-    with pytest.raises(UserError, match="unlike protocols.*impala.*machado"):
+    with pytest.raises(UserError, match="different protocols.*impala.*machado"):
         results.read([plain, sticky], starts="human")
     elsewhere = human("elsewhere", 5, starts_sha256="bb")
     with pytest.raises(UserError, match="with another file of starts than .*plain"):
@@ -458,9 +473,59 @@ def test_the_command_writes_report_tables_and_pictures(runs, tmp_path):
 def test_the_commands_mistakes_are_one_line(runs, tmp_path):
     for arguments, message in [
         ([], "give at least one run folder"),
-        ([str(tmp_path)], "no config.json"),
+        ([str(tmp_path / "runs/none")], "with a config.json"),
         ([f"--out={tmp_path}", "--baseline=nobody", str(runs[0].path)], "--baseline=nobody"),
     ]:
         done = _tool(*arguments)
         assert done.returncode == 2 and done.stderr.count("\n") == 1
         assert message in done.stderr
+
+
+@pytest.mark.parametrize("frames", [200_000_000, 10_000_000])
+def test_the_median_over_57_games_is_estimated_at_200m_frames_only(tmp_path, frames):
+    means = {"BattleZone": 37187.5, "NameThisGame": 8049.0, "Phoenix": 7242.6}  # human
+    folders = [
+        make_run(tmp_path / game, game, 1, mean, evaluation={"frames_trained": frames})
+        for game, mean in means.items()
+    ]
+    compared = comparison.compare(results.read(folders), COLUMNS, MEDIANS)
+    refusals = [line for line in compared.missing if "Atari-N" in line]
+    text = report.terminal(compared)
+    if frames == 200_000_000:
+        assert [estimate.subset for estimate in compared.atari_n] == ["atari1", "atari3"]
+        expected = 101.0 ** (0.37056 + 0.51327 + 0.10152) - 1
+        assert compared.atari_n[1].median_percent == pytest.approx(expected, rel=1e-3)
+        assert refusals == [] and f"{expected:,.1f} %" in text
+        assert "atari_n.csv" in report.csv_files(compared)
+    else:
+        assert compared.atari_n == [] and "estimated" not in text
+        assert len(refusals) == 1 and "these runs have 10,000,000" in refusals[0]
+
+
+def test_comparators_at_another_number_of_frames_are_marked(tmp_path):
+    for frames, marks in ((10_000_000, "fe"), (40_000_000, "e")):
+        run = make_run(
+            tmp_path / str(frames), "Breakout", 1, 20.0, protocol="machado",
+            evaluation={"protocol": "machado", "frames_trained": frames},
+        )  # fmt: skip
+        compared = comparison.compare(results.read([run]), COLUMNS, MEDIANS)
+        found = {d.column.name: d.marks for d in compared.differences}
+        assert found["slmlab_ppo_10m_steps"] == found["slmlab_a2c_10m_steps"] == marks
+
+
+def test_figures_show_labels_as_text_whatever_is_in_them(tmp_path):
+    pytest.importorskip("matplotlib")
+    names = ["$x$", "a$b", "_hidden", "\x1b[31mred", "n" * 300, "\udcff", "new\nline", "{γ, λ}"]
+    folders = [make_run(tmp_path / str(i), "Pong", i, 10.0) for i in range(len(names))]
+    (tmp_path / "0/metrics.csv").write_text("frames,episode_return,gamma,lambda\n1,nan,,\n")
+    (tmp_path / "1/metrics.csv").write_text("")
+    found = results.read(folders, labels=names)
+    compared = comparison.compare(found, COLUMNS, MEDIANS)
+    assert len(figures.draw_all(compared, tmp_path)) == 3
+    assert all(
+        (tmp_path / name).stat().st_size > 1000 for name in figures.draw_all(compared, tmp_path)
+    )
+    assert labels.figure_text("$x$") == r"\$x\$"
+    assert labels.figure_text("_a") == " _a"
+    assert len(labels.figure_text("n" * 300)) <= 60
+    assert labels.printable("\udcff\n\x1b") == r"?\n\x1b"

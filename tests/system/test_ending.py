@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from meta_impala.errors import RunFailed, UserError
-from meta_impala.system.ending import ended_program, refusing_exits
+from meta_impala.errors import RunFailed
+from meta_impala.system.ending import ended_program
 
 PRELUDE = """
 import atexit, os, signal, sys, threading, time
@@ -100,8 +100,3 @@ with ending.ending_the_process():
 def test_what_would_end_the_program_is_named(error):
     failure = ended_program(error)
     assert isinstance(failure, RunFailed) and type(error).__name__ in str(failure)
-    named = pytest.raises(UserError, match="^--environment=mine: ended the program")
-    with named, refusing_exits("--environment=mine"):
-        raise error
-    with pytest.raises(ValueError, match="as it is"), refusing_exits("--environment=mine"):
-        raise ValueError("as it is")

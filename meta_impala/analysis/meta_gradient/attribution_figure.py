@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from meta_impala.algorithm.attribution import TIMED_PLACES
 from meta_impala.algorithm.objectives import PLACES
 from meta_impala.analysis.curves import COLOURS
+from meta_impala.analysis.labels import figure_text
 from meta_impala.analysis.meta_gradient.attribution_report import SYMBOLS, Estimate, Report
 from meta_impala.storage.results_folder import save_figure
 
@@ -42,7 +43,7 @@ def draw(path: pathlib.Path, title: str, result: Report) -> None:
         panel.spines[["top", "right"]].set_visible(False)
     sizes = ", ".join(f"{SYMBOLS[name]} {scales[name]:.1e}" for name in result.learned)
     figure.suptitle(
-        f"{title}: what the meta-gradient does\n"
+        f"{figure_text(title, 100)}: what the meta-gradient does\n"
         f"push = −dJ'/dx in units of its typical size in a batch ({sizes}); "
         "above 0 the parameter goes up",
         fontsize=11,
@@ -156,5 +157,5 @@ def _draw_cosines(axes: Any, result: Report) -> None:
     axes.tick_params(axis="y", labelsize=8)
     axes.invert_yaxis()
     axes.set(xlim=(-1.05, 1.05), xlabel="cosine (1: same direction, 0: unrelated, −1: opposite)")
-    axes.set_title("(d) How independent τ' is: do two judges agree?", fontsize=10)
+    axes.set_title("(d) How independent τ' is: do two meta batches agree?", fontsize=10)
     axes.legend(fontsize=8, loc="lower right")

@@ -1,0 +1,73 @@
+"""The progress of the runs of a suite, read from their folders alone."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+from meta_impala import config as config_lib
+from meta_impala.experiments.suite import Run
+from meta_impala.storage import run_folder as run_folder_lib
+from meta_impala.storage.files import read_json_object
+from meta_impala.storage.trust import Trust
+
+_MAX_EVALUATION_BYTES = 2**24
+
+
+class Stage(enum.Enum):
+    """Progress of a run."""
+
+    NEW = "not started"
+    STARTED = "unfinished"
+    TRAINED = "trained, not evaluated"
+    DONE = "finished"
+
+
+def frames_of(run: Run) -> int:
+    """Frames trained, according to its folder."""
+    frames = run.folder.read_status().get("frames", 0)
+    return frames if isinstance(frames, int) else 0
+
+
+def settings_changed(run: Run) -> str:
+    """How the saved settings of a run differ from those of the suite; empty if they do not.
+
+    A suite, its preset or --set may have been changed since the run was started. Populations are
+    not checked: their members change settings.
+
+    Raises:
+      UserError: if its config cannot be read.
+    """
+    if run.variant.population or not run.folder.has_run():
+        return ""
+    # Nothing is imported here: the names are only compared.
+    saved = run.folder.load_config(Trust(everything=True))
+    names = config_lib.differing(saved, run.config)
+    values = [
+        f"--{name}={getattr(run.config, config_lib.FIELDS[name].name)} "
+        f"(the run has {getattr(saved, config_lib.FIELDS[name].name)})"
+        for name in names
+    ]
+    return f"{run.name} was trained with other settings: {', '.join(values)}" if names else ""
+
+
+def stage_of(run: Run, evaluation: Mapping[str, int]) -> Stage:
+    """Progress of a run, according to its folder."""
+    if not run.folder.has_run():
+        return Stage.NEW
+    status = run.folder.read_status()
+    is_finished = status.get("state") == run_folder_lib.FINISHED
+    if not is_finished or frames_of(run) < run.config.total_frames:
+        return Stage.STARTED
+    try:
+        evaluated = read_json_object(run.folder.evaluation_path, _MAX_EVALUATION_BYTES)
+        is_evaluated = (
+            # The frames of a population are those of all members; one of them is evaluated.
+            evaluated["frames_trained"] == status.get("frames_of_best", status["frames"])
+            and evaluated["episodes"] >= evaluation["episodes"]
+            and evaluated["starts"] == "noop"
+            and evaluated["eta_is_from"] == "checkpoint"
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        is_evaluated = False
+    return Stage.DONE if is_evaluated else Stage.TRAINED
