@@ -111,7 +111,7 @@ def test_the_games_are_those_of_an_evaluation_and_the_best_weights_are_kept(tmp_
     agent = load_agent(tmp_path / "checkpoints_best", config, description)
     assert agent.frames == int(best["frames"])
     np.testing.assert_allclose(
-        [float(best["gamma"]), float(best["lambda"])], agent.snapshot.eta, rtol=1e-6
+        [float(best["gamma"]), float(best["lambda"])], agent.snapshot.eta.values, rtol=1e-6
     )
     seed = evaluation_seed(config.seed, agent.frames // config.evaluation_frames)
     environments = [registry.make(config.environment, 1, config.protocol) for _ in range(2)]
