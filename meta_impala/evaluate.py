@@ -12,9 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import pathlib
-import signal
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -407,9 +405,6 @@ def _record(
 
 def main() -> int:
     """Runs the command; returns its exit code."""
-    # An interrupt while libraries are imported could come out as any exception, or be swallowed:
-    # nothing is open yet, so just leave.
-    signal.signal(signal.SIGINT, lambda *_: os._exit(command.EXIT_CODE_INTERRUPTED))
     inputs = _inputs()
     import_tensorflow()
     from meta_impala.storage.trained_agent import load_agent, with_eta

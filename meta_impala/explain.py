@@ -13,9 +13,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import os
 import pathlib
-import signal
 
 import tqdm
 from absl import flags
@@ -26,6 +24,7 @@ from meta_impala.errors import UserError
 from meta_impala.storage import results_folder
 from meta_impala.storage.trained_run import TrainedRun, open_trained_run
 from meta_impala.system.tensorflow_import import import_tensorflow
+from meta_impala.system.user_path import define_path
 
 FLAGS = flags.FLAGS
 
@@ -34,7 +33,7 @@ _MAX_SEED = 2**31 - 1
 
 def define_flags() -> None:
     """The flags of this command."""
-    flags.DEFINE_string("logdir", None, "Folder of the run; a running training is not disturbed.")
+    define_path("logdir", None, "Folder of the run; a running training is not disturbed.")
     flags.DEFINE_integer("batches", 20, "Batches to explain. Allowed: at least 2.")
     flags.DEFINE_integer(
         "warmup",
@@ -45,7 +44,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "seed", 1, "Seed of games and actions: the same seed and checkpoint give the same numbers."
     )
-    flags.DEFINE_string(
+    define_path(
         "outdir", None, "Folder of the results. Default: the folder explain in that of the run."
     )
     flags.DEFINE_bool("figure", True, "Whether to draw; --nofigure needs no matplotlib.")
@@ -154,8 +153,6 @@ def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
 
 def main() -> int:
     """Runs the command; returns its exit code."""
-    # As in `evaluate`: until something is open, an interrupt just leaves.
-    signal.signal(signal.SIGINT, lambda *_: os._exit(command.EXIT_CODE_INTERRUPTED))
     _check_flags()
     run = open_trained_run(FLAGS.logdir)
     _check_run(run)
@@ -164,7 +161,7 @@ def main() -> int:
     from meta_impala.system.tensorflow_setup import configure_for_inference
 
     configure_for_inference()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    command.raise_on_interrupt()
     _explain(run, outdir)
     return 0
 

@@ -21,6 +21,7 @@ from meta_impala import command
 from meta_impala import config as config_lib
 from meta_impala.config import Config
 from meta_impala.config.flags import define_config_flags, given_config_flags
+from meta_impala.config.presets import define_preset_flag
 from meta_impala.distributed import cluster as ray_cluster
 from meta_impala.environments import (
     Description,
@@ -34,18 +35,40 @@ from meta_impala.storage.folder_lock import FolderLock
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.tensorflow_import import import_tensorflow
+from meta_impala.system.user_path import define_path
 from meta_impala.training import memory, weights_and_biases
 
 if TYPE_CHECKING:
+    from meta_impala.learner.group import ConnectedLearners, LearnerGroup
     from meta_impala.training.trainer import Trainer
 
 FLAGS = flags.FLAGS
+
+# What `--help` lists.
+EVERYDAY = (
+    "preset",
+    "logdir",
+    "environment",
+    "total_frames",
+    "seed",
+    "meta_parameters",
+    "gamma",
+    "lambda",
+    "network",
+    "batch_size",
+    "learning_rate",
+    "num_actors",
+    "envs_per_actor",
+    "override",
+    "deterministic",
+)
 
 
 def define_flags() -> None:
     """The flags of this command."""
     define_config_flags()
-    flags.DEFINE_string(
+    define_preset_flag()
+    define_path(
         "logdir", None, "Folder of the run: made if it is not there, continued if it holds a run."
     )
     flags.DEFINE_bool(
@@ -180,7 +203,7 @@ def _run(trainer: Trainer, config: Config, folder: RunFolder, stop: StopRequest)
     return 0
 
 
-def _learners(config: Config, stop: StopRequest):
+def _learners(config: Config, stop: StopRequest) -> LearnerGroup | None:
     """The learners of a run, connected; None if the user asked to stop before all were there."""
     from meta_impala.learner import group as learner_group
 
@@ -192,7 +215,7 @@ def _learners(config: Config, stop: StopRequest):
     return group
 
 
-def _connect(config: Config, stop: StopRequest):
+def _connect(config: Config, stop: StopRequest) -> ConnectedLearners | None:
     """The group of several learners, or None if the user asked to stop before all were there."""
     from meta_impala.learner import group as learner_group
 

@@ -1,0 +1,229 @@
+"""Runs a suite, games × seeds × variants, and ends in the comparison with published scores.
+
+    meta-impala suite --out=runs/gamma_grid tools/suites/gamma_grid.toml
+
+What is finished is skipped, what is not is resumed: stop it, kill it, and give the same command
+again. `--dry_run` prints what it would cost. The suites of tools/suites are for a large machine;
+`--games`, `--seeds`, `--preset` and `--set` cut them to size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import math
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO
+
+from absl import flags, logging
+
+from meta_impala import command
+from meta_impala import config as config_lib
+from meta_impala.analysis import published, report, results
+from meta_impala.config import Config, presets
+from meta_impala.distributed import cluster as ray_cluster
+from meta_impala.errors import UserError
+from meta_impala.experiments import suite as suite_file
+from meta_impala.experiments import suite_runner
+from meta_impala.experiments.suite import Run, Stage, Suite
+from meta_impala.system.signals import StopRequest
+from meta_impala.system.user_path import define_path, user_path
+
+# A dry run lists the runs that are not begun only if the suite has no more runs than this.
+_LISTED = 50
+
+FLAGS = flags.FLAGS
+
+POSITIONAL = "SUITE"
+
+
+def define_flags() -> None:
+    """The flags of this command."""
+    define_path("out", None, "Folder of the suite: runs, logs and report.")
+    flags.DEFINE_integer("parallel", 1, "Runs at a time.", lower_bound=1)
+    flags.DEFINE_string(
+        "ray_address",
+        None,
+        "Runs are placed on this Ray cluster, whose machines see --out at the same path: HOST:PORT "
+        "of its head, auto, or local. Without: on this machine.",
+    )
+    flags.DEFINE_float("cpus_per_run", 2.0, "CPUs that Ray keeps for a run.", lower_bound=0.0)
+    flags.DEFINE_bool("dry_run", False, "Print what there is to do, and do nothing.")
+    flags.DEFINE_bool("report_only", False, "Make the report of what there is.")
+    flags.DEFINE_list("games", None, "In place of the games of the file.")
+    flags.DEFINE_list("seeds", None, "In place of the seeds of the file.")
+    flags.DEFINE_string(
+        "preset",
+        None,
+        f"In place of the preset of the file: {', '.join(presets.names())}, or a flag file beside "
+        "that file.",
+    )
+    flags.DEFINE_multi_string("set", [], "name=value: a setting of every run; may be repeated.")
+    flags.DEFINE_integer("episodes", None, "In place of the file's evaluation episodes.")
+    flags.DEFINE_float(
+        "frames_per_second", 4500.0, "Of one run, for --dry_run where no run has been measured."
+    )
+
+
+def _changed(suite: Suite, path: pathlib.Path) -> Suite:
+    """The suite of a file with what the command line says otherwise."""
+    if FLAGS.games:
+        suite = dataclasses.replace(suite, games=tuple(FLAGS.games))
+    if FLAGS.seeds:
+        if not all(seed.isdecimal() for seed in FLAGS.seeds):
+            raise UserError(f"--seeds={','.join(FLAGS.seeds)}: must be whole numbers from 0")
+        suite = dataclasses.replace(suite, seeds=tuple(map(int, FLAGS.seeds)))
+    if FLAGS.preset:
+        beside = path.parent / FLAGS.preset
+        preset = beside if beside.is_file() else presets.find(FLAGS.preset)
+        suite = dataclasses.replace(suite, preset=str(preset))
+    settings = dict(suite.settings)
+    for text in FLAGS.set:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--set={text}: must be name=value")
+        for variant in suite.variants:
+            if name in variant.settings:
+                raise UserError(
+                    f"--set={text}: variant {variant.name} is defined by its own {name}; change "
+                    "it in the suite file"
+                )
+        settings[name] = value
+    evaluation = dict(suite.evaluation)
+    if FLAGS.episodes is not None:
+        if FLAGS.episodes < 1:
+            raise UserError(f"--episodes={FLAGS.episodes}: must be at least 1")
+        evaluation["episodes"] = FLAGS.episodes
+    evaluation["num_envs"] = min(evaluation["num_envs"], evaluation["episodes"])
+    return dataclasses.replace(suite, settings=settings, evaluation=evaluation)
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:,.1f} hours" if hours >= 1 else f"{math.ceil(60 * hours)} minutes"
+
+
+def _check_baseline(suite: Suite, runs: list[Run], path: pathlib.Path) -> None:
+    """Before hours of training, not after them."""
+    names = [variant.name for variant in suite.variants]
+    starts = {results.starts_of(run.config.protocol, "noop") for run in runs}
+    columns = {
+        name: column
+        for name, column in published.read_columns(published.FOLDER).items()
+        if column.starts in starts
+    }
+    if suite.baseline not in names and suite.baseline not in columns:
+        near = config_lib.nearest(suite.baseline, [*names, *columns])
+        raise UserError(
+            f"{path}: baseline = {suite.baseline}: must be a variant's name or a published "
+            f"column with {' or '.join(sorted(starts))}{near}"
+        )
+
+
+def _print_cost(suite: Suite, runs: list[Run]) -> None:
+    cost = suite_runner.cost(runs, suite.evaluation, FLAGS.parallel, FLAGS.frames_per_second)
+    print(f"{suite.title}: {suite.question}")
+    for run in runs:
+        stage = suite_file.stage_of(run, suite.evaluation)
+        if stage is not Stage.NEW or len(runs) <= _LISTED:
+            frames = suite_file.frames_of(run)
+            print(f"  {run.name}: {stage.value}, {frames:,} of {run.config.total_frames:,} frames")
+    counts = ", ".join(f"{count} {stage}" for stage, count in cost["runs"].items() if count)
+    source = "measured" if cost["is_measured"] else "assumed (--frames_per_second)"
+    print(
+        f"{len(runs)} runs ({len(suite.games)} games × {len(suite.seeds)} seeds × "
+        f"{len(suite.variants)} variants): {counts}\n"
+        f"{cost['frames_left']:,} of {cost['frames']:,} frames to train, about "
+        f"{_duration(cost['hours_left'])} at {cost['frames_per_second']:,.0f} frames/s, "
+        f"{source}, {FLAGS.parallel} at a time; then {cost['evaluation_games_left']:,} games of "
+        "evaluation"
+    )
+
+
+def _report(suite: Suite, runs: list[Run], out: pathlib.Path) -> None:
+    """Makes the report of the runs that were begun; says so if there is nothing to report."""
+    begun = [run for run in runs if run.folder.has_run()]
+    found = results.read([run.folder for run in begun], labels=[run.variant.label for run in begun])
+    baseline: str | None = suite.baseline_label
+    if baseline not in found.variants and baseline not in published.read_columns(published.FOLDER):
+        found.missing.append(f"the baseline, {baseline}, has no result: a published one serves")
+        baseline = None
+    found.missing.extend(filter(None, map(suite_file.begun_otherwise, begun)))
+    absent = len(runs) - len(begun)
+    if absent:
+        found.missing.append(f"{absent} of {len(runs)} runs of the suite are not begun")
+    if not found.found:
+        print("nothing to report yet: no run was evaluated")
+        return
+    title = f"{suite.title}\n\n{suite.question}".strip()
+    print(report.make(found, out / "report", baseline, title))
+    print(f"report written to {out / 'report'}")
+
+
+@contextlib.contextmanager
+def _place() -> Iterator[Callable[[Sequence[str], IO[bytes]], suite_runner.Process]]:
+    """What starts a command: on this machine, or on a cluster that is joined meanwhile."""
+    if FLAGS.ray_address is None:
+        yield suite_runner.start_here
+        return
+    config = config_lib.resolve(
+        Config(actors="ray", ray_address=FLAGS.ray_address, num_actors=os.cpu_count() or 1)
+    )
+    ray_cluster.check(config)
+    with ray_cluster.connected(config):
+        from meta_impala.experiments.ray_process import RayProcess
+
+        yield lambda arguments, log: RayProcess(arguments, log, FLAGS.cpus_per_run)
+
+
+def _run(suite: Suite, runs: list[Run], out: pathlib.Path) -> int:
+    stop = StopRequest()
+    stop.install()
+    with suite_runner.locked(out), _place() as start:
+        runner = suite_runner.SuiteRunner(
+            runs, suite.evaluation, out, FLAGS.parallel, stop, start=start
+        )
+        is_done = runner.run()
+        if stop.is_set():
+            print(f"stopped by {stop.signal_name}; the same command continues the suite")
+            return command.EXIT_CODE_INTERRUPTED
+        _report(suite, runs, out)
+    if not is_done:
+        print(
+            f"{len(runner.failed)} of {len(runs)} runs failed; the same command tries again:\n"
+            + "\n".join(f"  {name}: {reason}" for name, reason in runner.failed.items())
+        )
+        return command.EXIT_CODE_FAILED
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    logging.set_verbosity(logging.WARNING)
+    if len(arguments) != 1:
+        raise UserError("give one suite file, for example tools/suites/catch.toml")
+    if not FLAGS.out:
+        raise UserError("--out: must be given, the folder of the suite")
+    path, out = user_path(arguments[0]), pathlib.Path(FLAGS.out).resolve()
+    suite = _changed(suite_file.read(path), path)
+    if importlib.util.find_spec("matplotlib") is None and not FLAGS.dry_run:
+        raise UserError("the report needs matplotlib: pip install 'meta_impala[comparison]'")
+    runs = suite_file.expand(suite, path, out)
+    _check_baseline(suite, runs, path)
+    if FLAGS.dry_run:
+        _print_cost(suite, runs)
+        return 0
+    if FLAGS.report_only:
+        _report(suite, runs, out)
+        return 0
+    for run in runs:
+        if otherwise := suite_file.begun_otherwise(run):
+            raise UserError(f"{path}: {otherwise}; use another --out")
+    return _run(suite, runs, out)
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main, POSITIONAL)
