@@ -83,6 +83,7 @@ def _check_run(run: TrainedRun) -> None:
 
 def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
     from meta_impala.analysis.meta_gradient import attribution_report as meta_gradient_report
+    from meta_impala.analysis.meta_gradient import attribution_text
     from meta_impala.analysis.meta_gradient import samples as meta_gradient_samples
     from meta_impala.storage.trained_agent import load_learner
 
@@ -118,7 +119,7 @@ def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
     ):
         collected = list(followed)
     result = meta_gradient_report.report(config, collected)
-    text = meta_gradient_report.text(
+    text = attribution_text.text(
         config,
         f"{environment}, {frames:,} frames trained ({checkpoint}); {FLAGS.batches} batches of "
         f"{games}, warm-up {FLAGS.warmup}, seed {FLAGS.seed}.",

@@ -11,8 +11,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from meta_impala.analysis import statistics
-from meta_impala.analysis.published import (
+from meta_impala.analysis import limitations, statistics
+from meta_impala.analysis.limitations import (
+    are_alike,
+    games_of_all,
+    normalised_scores,
+    span,
+)
+from meta_impala.analysis.results import Result, Results
+from meta_impala.errors import UserError
+from meta_impala.evaluation import scores
+from meta_impala.published import atari_n
+from meta_impala.published.tables import (
     HUMAN_STARTS,
     NO_OP,
     STICKY,
@@ -20,13 +30,7 @@ from meta_impala.analysis.published import (
     PublishedMedian,
     constants_for,
 )
-from meta_impala.analysis.results import Result, Results
-from meta_impala.environments import ATARI_57
-from meta_impala.errors import UserError
-from meta_impala.evaluation import scores
 
-PUBLISHED_GAMES = len(ATARI_57)
-_SAME_FRAMES = 0.01  # relative
 _FINAL = "final policy, 200 games"  # in `sources.csv`
 # Of the relative improvement, unless another is named; by starts.
 BASELINES = {
@@ -114,6 +118,7 @@ class Comparison:
       baseline: label of a variant, or a published agent's name.
       baseline_marks: letters of `MARKS`; of a variant "f" where it was trained for other frames
         than another, in a game that both have.
+      atari_n: estimates of the median over 57 games from a few of them.
       missing: what is not there, one line each.
     """
 
@@ -126,6 +131,7 @@ class Comparison:
     baseline: str
     improvements: list[Improvement]
     against_fixed: list[statistics.AgainstFixed]
+    atari_n: list[atari_n.Estimate]
     missing: list[str]
     baseline_marks: str = ""
 
@@ -133,11 +139,6 @@ class Comparison:
     def marked_baseline(self) -> str:
         """The baseline's name with its marks."""
         return f"{self.baseline} ({self.baseline_marks})" if self.baseline_marks else self.baseline
-
-
-def _alike(*frames: int) -> bool:
-    """Whether these are about the same number of frames."""
-    return max(frames) - min(frames) <= _SAME_FRAMES * max(frames)
 
 
 def marks(column: Column, starts: str, frames: tuple[int, int]) -> str:
@@ -152,7 +153,7 @@ def marks(column: Column, starts: str, frames: tuple[int, int]) -> str:
     # The published human starts were never released, so ours are others.
     if column.starts != starts or starts == HUMAN_STARTS:
         letters += "s"
-    if column.frames is None or not _alike(*frames, column.frames):
+    if column.frames is None or not are_alike(*frames, column.frames):
         letters += "f"
     if column.evaluation != _FINAL:
         letters += "e"
@@ -197,51 +198,15 @@ def _differences(rows: Sequence[GameRow], columns: Sequence[Column], starts: str
             )
 
 
-def normalised_scores(results: Results) -> dict[str, dict[str, list[float]]]:
-    """Variant -> game -> human-normalised score per seed; games without human scores left out."""
-    by_variant: dict[str, dict[str, list[float]]] = {}
-    for variant in results.variants:
-        by_game = by_variant.setdefault(variant, {})
-        for result in results.of(variant):
-            score = result.human_normalised
-            if score is not None:
-                by_game.setdefault(result.name, []).append(score)
-    return by_variant
-
-
-def _unlike_frames(results: Results) -> list[str]:
-    """A line for what is compared although it was trained for different numbers of frames."""
-    lines = []
-    for variant in results.variants:
-        names = [
-            name
-            for name in results.names
-            if (of_game := results.of(variant, name)) and not _alike(*(r.frames for r in of_game))
-        ]
-        if names:
-            lines.append(
-                f"{variant}: the seeds of {', '.join(names)} were trained for different numbers of "
-                "frames, and are averaged as if they were alike"
-            )
-    names = [
-        name
-        for name in results.names
-        if not _alike(*(r.frames for r in results.found if r.name == name))
-    ]
-    if names and len(results.variants) > 1:
-        lines.append(
-            f"what is compared in {', '.join(names)} was trained for different numbers of frames"
-        )
-    return lines
-
-
 def _baseline_marks(
     results: Results, baseline: str, columns: Mapping[str, Column], starts: str
 ) -> str:
     if baseline in columns:
         return marks(columns[baseline], starts, _span_of_frames(results))
     for theirs in results.of(baseline):
-        if not all(_alike(theirs.frames, r.frames) for r in results.found if r.name == theirs.name):
+        if not all(
+            are_alike(theirs.frames, r.frames) for r in results.found if r.name == theirs.name
+        ):
             return "f"
     return ""
 
@@ -251,35 +216,12 @@ def _span_of_frames(results: Results) -> tuple[int, int]:
     return min(frames), max(frames)
 
 
-def _span(counts: Sequence[int]) -> str:
-    low, high = min(counts), max(counts)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def games_of_all(results: Results) -> set[str]:
-    """The games with human scores that every variant has (one that has none does not count): only
-    over the same games can aggregates stand beside each other."""
-    sets = [set(by_game) for by_game in normalised_scores(results).values() if by_game]
-    return set.intersection(*sets) if sets else set()
-
-
-def _games_left_out(results: Results) -> list[str]:
-    shared = games_of_all(results)
-    every = {game for by_game in normalised_scores(results).values() for game in by_game}
-    if every == shared:
-        return []
-    return [
-        f"what is said over games is of the {len(shared)} that every variant has; without "
-        f"{', '.join(sorted(every - shared))}"
-    ]
-
-
 def _aggregate_rows(results: Results, columns: Sequence[Column], starts: str):
     games = games_of_all(results)
     for variant, by_game in normalised_scores(results).items():
         shared = {game: of_game for game, of_game in by_game.items() if game in games}
         if shared:
-            seeds = _span([len(of_game) for of_game in shared.values()])
+            seeds = span([len(of_game) for of_game in shared.values()])
             found = statistics.aggregates(shared)
             yield AggregateRow("ours", variant, starts, len(shared), seeds, found)
     frames = _span_of_frames(results)
@@ -328,31 +270,23 @@ def _adaptive_and_fixed(results: Results) -> tuple[list[str], list[str]]:
     return adaptive, fixed
 
 
-def _missing(results: Results, rows: Sequence[GameRow], frames_published: int) -> list[str]:
-    lines = []
-    for variant in results.variants:
-        of_variant = [row for row in rows if row.variant == variant]
-        games = [row for row in of_variant if row.game]
-        if games:
-            published = sum(row.game in ATARI_57 for row in games)
-            lines.append(
-                f"{variant}: {published} of {PUBLISHED_GAMES} games; seeds per game: "
-                f"{_span([len(row.seeds) for row in games])}; frames trained: "
-                f"{_span([frames for row in games for frames in row.frames])} (published: mostly "
-                f"{frames_published:,})"
-            )
-        seeds = [len(row.seeds) for row in games]
-        if len(set(seeds)) > 1:
-            lines.append(
-                f"{variant}: what is said over games is of {min(seeds)} of the seeds of each, as "
-                "many as the game with the fewest has"
-            )
-        caveats = dict.fromkeys(c for result in results.of(variant) for c in result.caveats)
-        lines += [f"{variant}: {caveat}" for caveat in caveats]
-        absent = sorted(set(results.names) - {row.name for row in of_variant})
-        if absent:
-            lines.append(f"{variant}: no run of {', '.join(absent)}")
-    return lines + _unlike_frames(results) + _games_left_out(results) + results.missing
+def _atari_n(
+    by_variant: Mapping[str, Mapping[str, Sequence[float]]], results: Results
+) -> tuple[list[atari_n.Estimate], list[str]]:
+    """Estimates of the median over 57 games, and the reasons where there is none."""
+    found, refused = [], []
+    for variant, by_game in by_variant.items():
+        means = {game: float(np.mean(of_game)) for game, of_game in by_game.items()}
+        estimates = atari_n.estimates(variant, means)
+        frames = [result.frames for result in results.of(variant) if result.game]
+        if not estimates or all(map(atari_n.is_trained_enough, frames)):
+            found += estimates
+            continue
+        refused.append(
+            f"{variant}: no estimate of the median over 57 games from a subset (Atari-N): its "
+            f"weights hold at {atari_n.FRAMES:,} frames only, and these runs have {span(frames)}"
+        )
+    return found, refused
 
 
 def compare(
@@ -393,6 +327,7 @@ def compare(
     every = list(columns.values())
     by_variant = normalised_scores(results)
     adaptive, fixed = _adaptive_and_fixed(results)
+    estimated, refused = _atari_n(by_variant, results)
     against, apart = [], []
     for variant in adaptive if fixed else []:
         found = statistics.against_fixed(variant, fixed, by_variant)
@@ -410,6 +345,7 @@ def compare(
         baseline=columns[baseline].agent if baseline in columns else baseline,
         improvements=list(_improvements(rows, baseline, columns)),
         against_fixed=against,
-        missing=_missing(results, rows, 200_000_000) + apart,
+        atari_n=estimated,
+        missing=limitations.describe(results, rows) + apart + refused,
         baseline_marks=_baseline_marks(results, baseline, columns, starts),
     )

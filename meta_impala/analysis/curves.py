@@ -2,23 +2,69 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
+import os
 import pathlib
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from meta_impala.errors import UserError
+from meta_impala.analysis.labels import figure_text
+from meta_impala.errors import UserError, one_line
 from meta_impala.storage.run_folder import RunFolder, read_metrics
 
-# Okabe and Ito's colours, told apart by colour-blind readers.
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# matplotlib computes with squares and sums of what it draws.
+_LARGEST = 1e100
+_MOST_FRAMES = 10**15
+_PANELS = (
+    ("episode_return", "return per game\n(mean of last 100)"),
+    ("gamma", "discount γ"),
+    ("lambda", "bootstrapping λ"),
+)
 
 
 class Curve(NamedTuple):
-    """One column of a run's `metrics.csv` against frames; rows without a value are left out."""
+    """One column of a run's `metrics.csv` against frames. Rows without a value are left out; values
+    that are not finite are NaN."""
 
     frames: list[int]
     values: list[float]
+
+    @property
+    def last(self) -> float | None:
+        """The last finite value; None if there is none."""
+        return next((value for value in reversed(self.values) if math.isfinite(value)), None)
+
+
+def _value(text: str) -> float:
+    value = float(text)
+    return value if abs(value) <= _LARGEST else math.nan
+
+
+def _frames(text: str) -> int:
+    frames = int(text)
+    if frames > _MOST_FRAMES:
+        raise ValueError(f"frames are at most {_MOST_FRAMES:,}")
+    return frames
+
+
+def read_rows(folder: RunFolder) -> list[dict[str, str]]:
+    """The rows of a run's `metrics.csv`.
+
+    Raises:
+      UserError: if there are none, or they cannot be read.
+    """
+    try:
+        rows = read_metrics(folder.metrics_path)
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{folder.metrics_path}: cannot be read ({one_line(error)})") from None
+    if not rows:
+        raise UserError(f"{folder.metrics_path}: there are no metrics yet")
+    return rows
 
 
 def read_curve(folder: RunFolder, column: str) -> Curve:
@@ -27,16 +73,16 @@ def read_curve(folder: RunFolder, column: str) -> Curve:
     Raises:
       UserError: if the folder has no metrics or no such column, or they are damaged.
     """
-    rows = read_metrics(folder.metrics_path)
-    if not rows:
-        raise UserError(f"{folder.metrics_path}: there are no metrics yet")
+    rows = read_rows(folder)
     if column not in rows[0]:
         raise UserError(f"{folder.metrics_path}: has no column {column}")
     kept = [row for row in rows if row[column] != ""]
     try:
-        return Curve([int(row["frames"]) for row in kept], [float(row[column]) for row in kept])
+        return Curve(
+            [_frames(row["frames"]) for row in kept], [_value(row[column]) for row in kept]
+        )
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder.metrics_path}: is damaged ({error})") from None
+        raise UserError(f"{folder.metrics_path}: is damaged ({one_line(error)})") from None
 
 
 def first_passing(curve: Curve, level: float) -> int | None:
@@ -48,7 +94,7 @@ def first_passing(curve: Curve, level: float) -> int | None:
 
 
 def pyplot() -> Any:
-    """matplotlib's, drawing to files only.
+    """matplotlib's pyplot, drawing to files only.
 
     Raises:
       UserError: if matplotlib is not installed.
@@ -62,38 +108,83 @@ def pyplot() -> Any:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    # A character that the font has not is drawn as a box.
+    warnings.filterwarnings("ignore", "Glyph", UserWarning)
     return pyplot
 
 
-def plot(folders: Sequence[RunFolder], labels: Sequence[str], out: pathlib.Path) -> None:
-    """Draws return, γ and λ of the runs against frames, one above the other, as a PNG.
+def check_picture_path(flag: str, text: str) -> pathlib.Path:
+    """The path of a picture to write, in a folder that exists.
 
     Raises:
-      UserError: if matplotlib is not installed.
+      UserError: naming the flag, if it is not.
+    """
+    path = pathlib.Path(os.path.expanduser(text))
+    try:
+        if path.suffix.lower() not in (".png", ".pdf", ".svg"):
+            raise UserError(f"--{flag}={text!r}: must end in .png, .pdf or .svg")
+        if path.is_dir() or not path.parent.is_dir():
+            raise UserError(f"--{flag}={text!r}: must be a file in a folder that exists")
+    except (OSError, ValueError) as error:
+        raise UserError(f"--{flag}={text!r}: is not a path ({one_line(error)})") from None
+    return path
+
+
+def _curve_or_nothing(folder: RunFolder, column: str) -> Curve:
+    try:
+        return read_curve(folder, column)
+    except UserError:
+        return Curve([], [])
+
+
+def plot(folders: Sequence[RunFolder], labels: Sequence[str], out: pathlib.Path) -> None:
+    """Draws return, γ and λ of the runs against frames, one above the other.
+
+    A run without a column, or without a value in it, has no line in its panel.
+
+    Args:
+      folders: of runs with metrics.
+      labels: one each; any text.
+      out: a PNG, PDF or SVG.
+
+    Raises:
+      UserError: if matplotlib is not installed, or the picture cannot be written.
     """
     plots = pyplot()
     figure, axes = plots.subplots(
         3, 1, figsize=(8, 8), sharex=True, gridspec_kw={"height_ratios": (2, 1, 1)}
     )
-    panels = (
-        ("episode_return", "return per game\n(mean of last 100)"),
-        ("gamma", "discount γ"),
-        ("lambda", "bootstrapping λ"),
-    )
-    for axis, (column, name) in zip(axes, panels, strict=True):
+    longest = 0
+    for axis, (column, name) in zip(axes, _PANELS, strict=True):
         for index, (folder, label) in enumerate(zip(folders, labels, strict=True)):
-            curve = read_curve(folder, column)
-            colour = COLOURS[index % len(COLOURS)]
-            millions = [frames / 1e6 for frames in curve.frames]
-            axis.plot(millions, curve.values, color=colour, label=label, linewidth=1.5)
+            curve = _curve_or_nothing(folder, column)
+            longest = max([longest, *curve.frames])
+            axis.plot(
+                [frames / 1e6 for frames in curve.frames],
+                curve.values,
+                color=COLOURS[index % len(COLOURS)],
+                label=figure_text(label),
+                linewidth=1.5,
+                marker="o" if len(curve.frames) == 1 else None,
+            )
         axis.set_ylabel(name)
         axis.grid(alpha=0.3)
         axis.ticklabel_format(useOffset=False)
     axes[0].legend(frameon=False)
     axes[-1].set_xlabel("environment frames (millions)")
-    longest = max(read_curve(folder, "gamma").frames[-1] for folder in folders)
-    axes[-1].set_xlim(0, longest / 1e6 if math.isfinite(longest) else None)
+    axes[-1].set_xlim(0, max(longest, 1) / 1e6)
     figure.align_ylabels(axes)
     figure.tight_layout()
-    figure.savefig(out, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120, format=out.suffix[1:].lower())
     plots.close(figure)
+    _write(out, picture.getvalue())
+
+
+def _write(path: pathlib.Path, content: bytes) -> None:
+    aside = path.with_name(f".{path.name[:100]}.{os.getpid()}")
+    try:
+        aside.write_bytes(content)
+        os.replace(aside, path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be written ({one_line(error)})") from None

@@ -14,6 +14,7 @@ import numpy as np
 
 from meta_impala.analysis.comparison import Comparison, Improvement
 from meta_impala.analysis.curves import COLOURS, Curve, pyplot, read_curve
+from meta_impala.analysis.labels import figure_text
 from meta_impala.analysis.results import Results
 from meta_impala.errors import UserError
 from meta_impala.storage.run_folder import RunFolder
@@ -78,7 +79,7 @@ def _draw(axis: Any, results: Results, variant: str, name: str, column: str, ind
     scale = _frame_scale(results)
     frames = frames / scale.size
     axis.set_xlabel(scale.label)
-    axis.plot(frames, mean, label=variant, linewidth=1.8, **style)
+    axis.plot(frames, mean, label=figure_text(variant), linewidth=1.8, **style)
     if len(curves) > 1:
         axis.fill_between(frames, low, high, color=style["color"], alpha=0.2, linewidth=0)
 
@@ -117,7 +118,7 @@ def draw_learning_curves(results: Results, out: pathlib.Path) -> None:
     for axis, name in zip(axes, results.names, strict=False):
         for index, variant in enumerate(results.variants):
             _draw(axis, results, variant, name, "episode_return", index)
-        axis.set_title(name, fontsize=11)
+        axis.set_title(figure_text(name), fontsize=11)
         axis.grid(alpha=0.3)
         axis.set_ylabel("return per game (points,\nmean of last 100 games)")
     for axis in axes[len(results.names) :]:
@@ -142,7 +143,7 @@ def draw_meta_parameters(results: Results, out: pathlib.Path) -> None:
         for axis, (column, label) in zip(row, panels, strict=True):
             for index, variant in enumerate(results.variants):
                 _draw(axis, results, variant, name, column, index)
-            axis.set_title(name, fontsize=11)
+            axis.set_title(figure_text(name), fontsize=11)
             axis.set_ylabel(label)
             axis.grid(alpha=0.3)
             axis.ticklabel_format(useOffset=False)
@@ -181,12 +182,12 @@ def draw_improvements(comparison: Comparison, out: pathlib.Path) -> None:
         axis.axvline(0, color="black", linewidth=0.8)
         axis.margins(x=0.15)
         axis.set_ylim(-0.7, len(bars) - 0.3)
-        axis.set_title(variant, fontsize=11)
+        axis.set_title(figure_text(variant, 90), fontsize=11)
         axis.grid(axis="x", alpha=0.3)
     if max(abs(i.value) for i in comparison.improvements) > _LINEAR_UP_TO:
         grid[-1, 0].set_xscale("symlog", linthresh=100)
     grid[-1, 0].set_xlabel(
-        f"improvement relative to {comparison.marked_baseline} (%; 100 is the distance from\n"
+        f"improvement relative to {figure_text(comparison.marked_baseline)}\n(%; 100 is the distance from "
         "a random player to the better of human and baseline)"
     )
     figure.get_layout_engine().set(w_pad=_MARGIN, h_pad=_MARGIN)

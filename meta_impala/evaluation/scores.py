@@ -1,7 +1,7 @@
-"""What the returns of an evaluation amount to: their statistics, and the human-normalised score.
+"""Statistics of the returns of an evaluation, and the human-normalised score.
 
 The scores of a random player and of a professional games tester, for both kinds of start, are in
-`human_random.csv`, whose first line names the source. NumPy only: no TensorFlow here.
+`published/human_random.csv`, whose first line names the source. No TensorFlow here.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def human_random(starts: str = "noop") -> dict[str, HumanRandom]:
     """
     if starts not in STARTS:
         raise ValueError(f"starts is {starts!r}; must be one of {', '.join(STARTS)}")
-    table = importlib.resources.files("meta_impala.analysis") / "human_random.csv"
+    table = importlib.resources.files("meta_impala") / "published" / "human_random.csv"
     lines = table.read_text(encoding="utf-8").splitlines()
     return {
         row["game"]: HumanRandom(float(row[f"human_{starts}"]), float(row[f"random_{starts}"]))

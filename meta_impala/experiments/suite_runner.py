@@ -15,15 +15,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
 import psutil
 import tqdm
 
 from meta_impala.errors import UserError
-from meta_impala.experiments.suite import Run, Stage, frames_of, stage_of
+from meta_impala.experiments.stages import Stage, frames_of, stage_of
+from meta_impala.experiments.suite import WHOLE, Run, Shard
 from meta_impala.storage import run_folder as run_folder_lib
-from meta_impala.storage.run_folder import read_metrics
+from meta_impala.storage.folder_lock import is_locked
 from meta_impala.system.processes import end_with_parent
 from meta_impala.system.signals import StopRequest
 
@@ -35,30 +36,35 @@ _SECONDS_TO_STOP = 120.0
 
 
 @contextlib.contextmanager
-def locked(out: pathlib.Path) -> Iterator[None]:
-    """Holds the folder of a suite for this process.
+def locked(out: pathlib.Path, shard: Shard = WHOLE) -> Iterator[None]:
+    """Holds the folder of a suite, or a shard of it, for this process.
 
     Raises:
       UserError: if another process has it, or it cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        file = open(out / ".lock", "w", encoding="utf-8")  # noqa: SIM115
+        name = ".lock" if shard == WHOLE else f".lock.{shard.index}_of_{shard.count}"
+        file = open(out / name, "w", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
         raise UserError(f"--out={out}: must be a folder that can be written ({error})") from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"--out={out}: another process is running a suite there") from None
+            of = "a suite" if shard == WHOLE else f"shard {shard}"
+            raise UserError(f"--out={out}: another process is running {of} there") from None
         yield
 
 
 def busy_elsewhere(run: Run) -> bool:
     """Whether a process that is not ours is training in the folder of a run.
 
-    So it is for a moment after the runner was killed, while its trainings save.
+    This happens for a moment after the runner was killed, while its trainings save.
     """
+    if is_locked(run.folder.path):
+        return True
+    # Not every file system has locks.
     status = run.folder.read_status()
     if status.get("state") != run_folder_lib.RUNNING:
         return False
@@ -301,44 +307,3 @@ class _Display:
         """Ends the bar."""
         with contextlib.suppress(OSError):
             self._bar.close()
-
-
-def measured_speed(runs: Sequence[Run]) -> float | None:
-    """Median frames per second of the rows that the runs have written; None without any."""
-    speeds = sorted(
-        float(row["frames_per_second"])
-        for run in runs
-        for row in read_metrics(run.folder.metrics_path)
-        if row.get("frames_per_second")
-    )
-    return speeds[len(speeds) // 2] if speeds else None
-
-
-def cost(
-    runs: Sequence[Run], evaluation: Mapping[str, int], parallel: int, assumed_speed: float
-) -> dict[str, Any]:
-    """What is left to do, and about how long it takes.
-
-    Args:
-      runs: of the suite.
-      evaluation: of the suite.
-      parallel: how many at a time; the speed is that of one of them.
-      assumed_speed: frames per second of a run, where none was measured.
-
-    Returns:
-      `runs` (stage -> how many), `frames`, `frames_left`, `evaluation_games_left`,
-      `frames_per_second`, `is_measured`, `hours_left` of training.
-    """
-    stages = [stage_of(run, evaluation) for run in runs]
-    speed = measured_speed(runs)
-    left = sum(max(0, run.config.total_frames - frames_of(run)) for run in runs)
-    return {
-        "runs": {stage.value: stages.count(stage) for stage in Stage},
-        "frames": sum(run.config.total_frames for run in runs),
-        "frames_left": left,
-        "evaluation_games_left": evaluation["episodes"]
-        * sum(stage is not Stage.DONE for stage in stages),
-        "frames_per_second": speed or assumed_speed,
-        "is_measured": speed is not None,
-        "hours_left": left / (speed or assumed_speed) / parallel / 3600,
-    }

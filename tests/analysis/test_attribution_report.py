@@ -7,6 +7,7 @@ import pytest
 
 from meta_impala.algorithm.objectives import PLACES
 from meta_impala.analysis.meta_gradient import attribution_report as reporting
+from meta_impala.analysis.meta_gradient import attribution_text
 from meta_impala.analysis.meta_gradient import samples as sampling
 from meta_impala.analysis.meta_gradient.samples import ITSELF, LATER, NEXT, OTHERS, Sample
 from meta_impala.config import Config, resolve
@@ -37,7 +38,7 @@ def test_where_it_is_heading_in_words(pushes, words):
     heading = reporting.Heading(
         0.99, reporting.estimate(pushes), int((pushes > 0).sum()), int((pushes < 0).sum())
     )
-    assert reporting.heading_in_words("gamma", heading) == words
+    assert attribution_text.heading_in_words("gamma", heading) == words
 
 
 def _samples(learned=2):
@@ -97,12 +98,12 @@ def test_the_numbers_of_a_report():
 
 def test_the_text_says_what_it_leaves_out():
     config = _config(meta_parameters="lambda", trace_decay=0.9)
-    text = reporting.text(config, "a run", 0.1, reporting.report(config, _samples(1)))
+    text = attribution_text.text(config, "a run", 0.1, reporting.report(config, _samples(1)))
     assert "## Where λ is heading" in text and "γ" not in text.split("## Where λ")[1].split("By")[0]
     assert "has a trace (μ = 0.9)" in text
     assert "sign agreement of dJ'/dx" in text
     config = _config(meta_parameter_scope="state")
-    text = reporting.text(config, "a run", 0.1, reporting.report(config, _samples()))
+    text = attribution_text.text(config, "a run", 0.1, reporting.report(config, _samples()))
     assert "those of the bias of x" in text and "in the mean over states" in text
     assert "effective horizon 1/(1−γ) = 50 agent steps" in text
     assert "agrees with τ more than other games do" in text  # 0.2 a step, t = 3.5

@@ -9,13 +9,14 @@ import sys
 
 import pytest
 
-from meta_impala.analysis import comparison, published, report, results, statistics
+from meta_impala.analysis import comparison, figures, labels, report, results, statistics, variants
 from meta_impala.errors import UserError
+from meta_impala.published import tables as published
 from meta_impala.storage.run_folder import RunFolder
 
 ROOT = pathlib.Path(__file__).parents[2]
-COLUMNS = published.read_columns(ROOT / "testdata/published")
-MEDIANS = published.read_medians(ROOT / "testdata/published")
+COLUMNS = published.read_columns()
+MEDIANS = published.read_medians()
 FIXED = {"meta_parameters": "none", "lambda": 1.0}
 METRICS = ("frames", "episode_return", "gamma", "lambda")
 
@@ -92,7 +93,7 @@ def test_settings_that_differ_tell_variants_apart(tmp_path):
         make_run(tmp_path / "c", "Pong", 2, 1.0, entropy_cost=0.01),
         make_run(tmp_path / "d", "Pong", 1, 1.0, **FIXED),
     ]
-    assert results.variant_labels([results.read_config(f) for f in folders]) == [
+    assert variants.labels([results.read_config(f) for f in folders]) == [
         f"{META}, entropy_cost=0.01",
         f"{META}, entropy_cost=0.02",
         f"{META}, entropy_cost=0.01",
@@ -458,9 +459,59 @@ def test_the_command_writes_report_tables_and_pictures(runs, tmp_path):
 def test_the_commands_mistakes_are_one_line(runs, tmp_path):
     for arguments, message in [
         ([], "give at least one run folder"),
-        ([str(tmp_path)], "no config.json"),
+        ([str(tmp_path / "runs/none")], "with a config.json"),
         ([f"--out={tmp_path}", "--baseline=nobody", str(runs[0].path)], "--baseline=nobody"),
     ]:
         done = _tool(*arguments)
         assert done.returncode == 2 and done.stderr.count("\n") == 1
         assert message in done.stderr
+
+
+@pytest.mark.parametrize("frames", [200_000_000, 10_000_000])
+def test_the_median_over_57_games_is_estimated_at_200m_frames_only(tmp_path, frames):
+    means = {"BattleZone": 37187.5, "NameThisGame": 8049.0, "Phoenix": 7242.6}  # human
+    folders = [
+        make_run(tmp_path / game, game, 1, mean, evaluation={"frames_trained": frames})
+        for game, mean in means.items()
+    ]
+    compared = comparison.compare(results.read(folders), COLUMNS, MEDIANS)
+    refusals = [line for line in compared.missing if "Atari-N" in line]
+    text = report.terminal(compared)
+    if frames == 200_000_000:
+        assert [estimate.subset for estimate in compared.atari_n] == ["atari1", "atari3"]
+        expected = 101.0 ** (0.37056 + 0.51327 + 0.10152) - 1
+        assert compared.atari_n[1].median_percent == pytest.approx(expected, rel=1e-3)
+        assert refusals == [] and f"{expected:,.1f} %" in text
+        assert "atari_n.csv" in report.csv_files(compared)
+    else:
+        assert compared.atari_n == [] and "estimated" not in text
+        assert len(refusals) == 1 and "these runs have 10,000,000" in refusals[0]
+
+
+def test_comparators_at_another_number_of_frames_are_marked(tmp_path):
+    for frames, marks in ((10_000_000, "fe"), (40_000_000, "e")):
+        run = make_run(
+            tmp_path / str(frames), "Breakout", 1, 20.0, protocol="machado",
+            evaluation={"protocol": "machado", "frames_trained": frames},
+        )  # fmt: skip
+        compared = comparison.compare(results.read([run]), COLUMNS, MEDIANS)
+        found = {d.column.name: d.marks for d in compared.differences}
+        assert found["slmlab_ppo_10m_steps"] == found["slmlab_a2c_10m_steps"] == marks
+
+
+def test_figures_show_labels_as_text_whatever_is_in_them(tmp_path):
+    pytest.importorskip("matplotlib")
+    names = ["$x$", "a$b", "_hidden", "\x1b[31mred", "n" * 300, "\udcff", "new\nline", "{γ, λ}"]
+    folders = [make_run(tmp_path / str(i), "Pong", i, 10.0) for i in range(len(names))]
+    (tmp_path / "0/metrics.csv").write_text("frames,episode_return,gamma,lambda\n1,nan,,\n")
+    (tmp_path / "1/metrics.csv").write_text("")
+    found = results.read(folders, labels=names)
+    compared = comparison.compare(found, COLUMNS, MEDIANS)
+    assert len(figures.draw_all(compared, tmp_path)) == 3
+    assert all(
+        (tmp_path / name).stat().st_size > 1000 for name in figures.draw_all(compared, tmp_path)
+    )
+    assert labels.figure_text("$x$") == r"\$x\$"
+    assert labels.figure_text("_a") == " _a"
+    assert len(labels.figure_text("n" * 300)) <= 60
+    assert labels.printable("\udcff\n\x1b") == r"?\n\x1b"

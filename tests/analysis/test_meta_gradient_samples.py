@@ -9,6 +9,7 @@ from meta_impala.agent.builders import make_network
 from meta_impala.algorithm.attribution import TIMED_PLACES
 from meta_impala.algorithm.objectives import PLACES, RATIOS
 from meta_impala.analysis.meta_gradient import attribution_report as meta_gradient_report
+from meta_impala.analysis.meta_gradient import attribution_text
 from meta_impala.analysis.meta_gradient import samples as sampling
 from meta_impala.config import Config, resolve
 from meta_impala.environments import registry
@@ -84,7 +85,7 @@ def test_the_parts_are_those_of_the_update_that_the_learner_makes(name, monkeypa
     assert np.any(sample.meta_gradients[training] != 0)
     np.testing.assert_array_equal(sample.by_place.sum(axis=0), sample.meta_gradients[training])
     result = meta_gradient_report.report(config, samples)
-    assert "## How independent" in meta_gradient_report.text(config, "a run", RATE, result)
+    assert "## How independent" in attribution_text.text(config, "a run", RATE, result)
 
     # The first batch, put to the learner itself.
     if config.meta_data == "held_out":

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -81,7 +82,7 @@ def test_it_survives_its_own_kill_and_ends_in_the_report(suite, tmp_path):
     dry = _run(*suite, "--dry_run", end)
     assert dry.returncode == 0, dry.stderr
     assert f"meta.Catch.seed_1: unfinished, {reached:,} of {reached + 4000:,} frames" in dry.stdout
-    assert "4,000 of" in dry.stdout and "frames/s, measured" in dry.stdout
+    assert "4,000 of" in dry.stdout and "frames/s of one run, measured" in dry.stdout
 
     done = _run(*suite, end)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -106,10 +107,12 @@ def test_mistakes_are_one_line(suite, tmp_path):
     path, out = suite
     for arguments, message in [
         ([path], "--out: must be given"),
-        ([out, str(tmp_path / "none.toml")], "cannot be read"),
+        ([out, str(tmp_path / "none.toml")], "must be a suite file (TOML), or one of catch"),
+        ([out, "gamma_gird"], "did you mean gamma_grid?"),
+        ([out, path, "--shard=3/2"], "--shard=3/2: must be K/N"),
         ([out, path, "--games=Pnog"], "did you mean Pong?"),
         ([out, path, "--set=gamma"], "--set=gamma: must be name=value"),
-        ([out, "tools/suites/catch.toml", "--set=gamma=0.98"], "variant impala_0.9 is defined by"),
+        ([out, "catch", "--set=gamma=0.98"], "variant impala_0.9 is defined by"),
         ([out, path, "--episodes=0"], "--episodes=0: must be at least 1"),
         ([out, path, "--seeds=1,1"], "seed 1: must be given only once"),
         ([out, path, "--seeds=\u00b2"], "must be whole numbers from 0"),
@@ -122,7 +125,7 @@ def test_mistakes_are_one_line(suite, tmp_path):
 
 def test_the_command_line_cuts_a_suite_to_size(tmp_path):
     done = _run(
-        "tools/suites/gamma_grid.toml",
+        "gamma_grid",
         f"--out={tmp_path}",
         "--dry_run",
         "--games=Pong",
@@ -136,10 +139,28 @@ def test_the_command_line_cuts_a_suite_to_size(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "meta_gamma_lambda_0.995.Pong.seed_5: not begun, 0 of 45,000,000" in done.stdout
     assert "7 runs (1 games × 1 seeds × 7 variants): 7 not begun" in done.stdout
-    # 7 · 45M frames at 2 · 5,000 a second: 8.75 hours.
-    assert "about 8.8 hours at 5,000 frames/s, assumed" in done.stdout
-    assert "then 70 games of evaluation" in done.stdout
+    # 7 · 45M frames at 2 · 5,000 a second: 8.75 hours, and the evaluation.
+    assert "8.8 hours on this machine with 2 at a time (at 5,000 frames/s" in done.stdout
+    assert "and 70 games to evaluate" in done.stdout and "GB of disk" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_commands_are_printed_for_other_schedulers(suite, tmp_path):
+    path, out = suite
+    shards = [
+        _run(path, out, "--seeds=1,2,3", f"--shard={index}/2", "--print_commands").stdout
+        for index in (1, 2)
+    ]
+    lines = [shard.splitlines() for shard in shards]
+    assert [[line.count("seed_") for line in of_shard] for of_shard in lines] == [[2, 2], [2]]
+    assert not (tmp_path / "out").exists()
+    for line, seed in zip([*lines[0], *lines[1]], (1, 3, 2), strict=True):
+        train, evaluate = (shlex.split(command) for command in line.split(" && "))
+        assert train[1:3] == ["-m", "meta_impala.train"] and f"--seed={seed}" in train
+        logdir = f"--logdir={tmp_path / 'out/runs/meta/Catch'}/seed_{seed}"
+        assert logdir in train and logdir in evaluate
+    shown = _run(path, out, "--seeds=1,2,3", "--shard=1/2", "--dry_run").stdout
+    assert "2 runs (1 games × 3 seeds × 1 variants, shard 1/2): 2 not begun" in shown
 
 
 def test_a_baseline_that_nobody_knows_is_refused_before_the_training(tmp_path):

@@ -48,7 +48,7 @@ def test_every_run_has_learned(run):
 def test_the_report_is_made_of_the_runs(tmp_path):
     pytest.importorskip("rliable")
     shutil.copytree(SHIPPED / "runs", tmp_path / "runs")
-    suite = "tools/suites/demonstration.toml"
+    suite = "demonstration"
     done = run_tool("atari_suite", f"--out={tmp_path}", "--report_only", suite)
     assert done.returncode == 0, done.stderr
     assert "trained with other settings" not in done.stdout

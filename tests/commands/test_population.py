@@ -17,8 +17,9 @@ from absl import flags
 from meta_impala import command, population
 from meta_impala.config.flags import define_config_flags
 from meta_impala.errors import UserError
+from meta_impala.experiments import stages
 from meta_impala.experiments import suite as suite_file
-from meta_impala.experiments.suite import Stage
+from meta_impala.experiments.stages import Stage
 from meta_impala.storage.run_folder import RunFolder
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -84,10 +85,10 @@ def test_a_suite_may_have_a_population(suite_path):
     many.folder.prepare()
     many.folder.save_config(many.config)
     many.folder.write_status("finished", 8000, frames_of_best=4000)
-    assert suite_file.stage_of(many, evaluation) is Stage.TRAINED
+    assert stages.stage_of(many, evaluation) is Stage.TRAINED
     found = {"frames_trained": 4000, "episodes": 4, "starts": "noop", "eta_is_from": "checkpoint"}
     many.folder.evaluation_path.write_text(json.dumps(found))
-    assert suite_file.stage_of(many, evaluation) is Stage.DONE
+    assert stages.stage_of(many, evaluation) is Stage.DONE
 
     suite_path.write_text(SUITE.replace("size = 2, ", ""))
     with pytest.raises(UserError, match="variant many: population = .*must have size"):

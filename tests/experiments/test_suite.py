@@ -8,11 +8,12 @@ import pytest
 
 from meta_impala.environments import ATARI_57
 from meta_impala.errors import UserError
+from meta_impala.experiments import stages
 from meta_impala.experiments import suite as suite_file
-from meta_impala.experiments.suite import Stage
+from meta_impala.experiments.stages import Stage
 
 ROOT = pathlib.Path(__file__).parents[2]
-SHIPPED = sorted((ROOT / "tools/suites").glob("*.toml"))
+SHIPPED = sorted(suite_file.SUITES.glob("*.toml"))
 TEXT = """
 title = "A title"
 question = "A question?"
@@ -92,7 +93,11 @@ def test_all_57_games_by_one_word(path):
         ("seeds = [3, 1]", "", "seeds is missing"),
         ("seeds = [3, 1]", "seeds = [1, 1]", "must be different whole numbers"),
         ("seeds = [3, 1]", "seeds = [true]", "must be different whole numbers"),
-        ('games = ["Pong", "catch"]', 'games = "all"', 'must be a list of names, or "atari57"'),
+        (
+            'games = ["Pong", "catch"]',
+            'games = "all"',
+            "must be a list of names, or one of atari57, atari1, atari3, atari5",
+        ),
         ('"Pong"', '"Pnog"', "did you mean Pong?"),
         ('"catch"', '"Pong"', "games and seeds: Pong, seed 3: must be given only once"),
         ('"catch"', '"pong"', "games and seeds: Pong and pong, seed 3: must be given only once"),
@@ -140,7 +145,7 @@ def test_every_question_has_a_suite():
         "multi_task_control",
         "demonstration",
     }
-    grid = suite_file.read(ROOT / "tools/suites/gamma_grid.toml")
+    grid = suite_file.read(suite_file.find("gamma_grid"))
     settings = [variant.settings for variant in grid.variants]
     fixed = [s["gamma"] for s in settings if s["meta_parameters"] == "none"]
     learned = [s["meta_parameters"] for s in settings if s["meta_parameters"] != "none"]
@@ -153,14 +158,14 @@ def test_the_stage_is_read_from_the_folder_alone(path):
     evaluation = {"episodes": 20, "seed": 1, "num_envs": 4}
 
     def stage():
-        return suite_file.stage_of(run, evaluation)
+        return stages.stage_of(run, evaluation)
 
-    assert (stage(), suite_file.frames_of(run)) == (Stage.NEW, 0)
+    assert (stage(), stages.frames_of(run)) == (Stage.NEW, 0)
     run.folder.prepare()
     run.folder.save_config(run.config)
     assert stage() is Stage.STARTED
     run.folder.write_status("running", 500_000)
-    assert (stage(), suite_file.frames_of(run)) == (Stage.STARTED, 500_000)
+    assert (stage(), stages.frames_of(run)) == (Stage.STARTED, 500_000)
     run.folder.write_status("finished", 500_000)
     assert stage() is Stage.STARTED, "finished, but shorter than the suite asks"
     run.folder.write_status("finished", 1_000_000)
@@ -181,3 +186,59 @@ def test_the_stage_is_read_from_the_folder_alone(path):
         assert stage() is Stage.TRAINED, change
     run.folder.evaluation_path.write_text(json.dumps(evaluated))
     assert stage() is Stage.DONE
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 11])
+def test_shards_are_a_partition_that_later_seeds_leave_alone(path, count):
+    runs = _expand(path)
+    shards = [suite_file.Shard(index, count).of(runs) for index in range(1, count + 1)]
+    assert sorted((run for shard in shards for run in shard), key=runs.index) == runs
+    sizes = [len(shard) for shard in shards]
+    assert max(sizes) - min(sizes) <= 1
+    path.write_text(TEXT.replace("[3, 1]", "[3, 1, 7, 8]"))
+    more = _expand(path)
+    for index, shard in enumerate(shards, start=1):
+        names = [run.name for run in suite_file.Shard(index, count).of(more)]
+        assert names[: len(shard)] == [run.name for run in shard]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1", "0/2", "3/2", "1/0", "a/b", "-1/2", "1/2/3", "1/1e9", "١/٢"]
+)
+def test_what_is_no_shard(text):
+    with pytest.raises(UserError, match="must be K/N"):
+        suite_file.Shard.parse(text)
+    assert suite_file.Shard.parse("2/3") == suite_file.Shard(2, 3)
+
+
+def test_a_suite_is_found_by_path_or_name(path):
+    assert suite_file.find(str(path)) == path
+    for shipped in SHIPPED:
+        assert suite_file.find(shipped.stem) == shipped
+
+
+@pytest.mark.parametrize(
+    "text", ["gamma_gird", "tools/suites/gamma_gird.toml", "x" * 5000, "a\0b", ""]
+)
+def test_a_suite_that_is_nowhere_is_one_line_with_the_names(text):
+    with pytest.raises(UserError, match="must be a suite file") as error:
+        suite_file.find(text)
+    assert "catch, demonstration" in str(error.value) and "\n" not in str(error.value)
+    if "gird" in text:
+        assert "did you mean gamma_grid?" in str(error.value)
+
+
+def test_a_preset_is_found_without_its_ending_and_a_mistyped_one_suggested(path):
+    path.write_text(TEXT.replace('"laptop.flags"', '"laptop"'))
+    assert _expand(path)[0].config.batch_size == 8
+    path.write_text(TEXT.replace('"laptop.flags"', '"labtop.flags"'))
+    with pytest.raises(UserError, match="did you mean laptop.flags"):
+        _expand(path)
+
+
+def test_the_games_of_a_subset(path):
+    path.write_text(TEXT.replace('["Pong", "catch"]', '"atari5"'))
+    expected = ("BattleZone", "DoubleDunk", "NameThisGame", "Phoenix", "Qbert")
+    assert suite_file.read(path).games == expected
+    assert suite_file.games_of(["Pong", "atari5", "Qbert"]) == ("Pong", *expected)
+    assert len(suite_file.games_of(["atari57", "Catch"])) == 58

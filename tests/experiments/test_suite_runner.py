@@ -11,9 +11,11 @@ import time
 import pytest
 
 from meta_impala.errors import UserError
+from meta_impala.experiments import stages, suite_runner
 from meta_impala.experiments import suite as suite_file
-from meta_impala.experiments import suite_runner
-from meta_impala.experiments.suite import Stage
+from meta_impala.experiments.stages import Stage
+from meta_impala.experiments.suite import Shard
+from meta_impala.storage.folder_lock import FolderLock
 from meta_impala.system.signals import StopRequest
 
 EVALUATION = {"episodes": 5, "seed": 1, "num_envs": 1}
@@ -92,7 +94,7 @@ def test_every_run_is_trained_then_evaluated_and_what_is_finished_is_skipped(tmp
     assert suite.runner().run()
     expected = [[run, stage] for run in ("a1", "b1", "a2", "b2") for stage in ("train", "evaluate")]
     assert suite.notes == expected
-    assert all(suite_file.stage_of(run, EVALUATION) is Stage.DONE for run in suite.runs)
+    assert all(stages.stage_of(run, EVALUATION) is Stage.DONE for run in suite.runs)
     assert suite.runner().run()
     assert suite.notes == expected, "nothing is done twice"
     (suite.runs[1].folder.evaluation_path).unlink()
@@ -193,6 +195,10 @@ def test_a_stale_process_number_is_nobody(tmp_path):
     assert not suite_runner.busy_elsewhere(run), "this process does something else"
     run.folder.status_path.write_text(json.dumps(status | {"pid": 2**22 + 1}))
     assert not suite_runner.busy_elsewhere(run)
+    lock = FolderLock(run.folder.path)
+    assert suite_runner.busy_elsewhere(run), "whatever its status says, a trainer holds the folder"
+    lock.release()
+    assert not suite_runner.busy_elsewhere(run)
 
 
 def test_one_suite_per_folder(tmp_path):
@@ -204,26 +210,17 @@ def test_one_suite_per_folder(tmp_path):
         pass
     with suite_runner.locked(tmp_path / "out"):
         pass
+    shards = [Shard(index, 2) for index in (1, 2)]
+    with (
+        suite_runner.locked(tmp_path / "out", shards[0]),
+        suite_runner.locked(tmp_path / "out", shards[1]),
+        pytest.raises(UserError, match="another process is running shard 2/2"),
+        suite_runner.locked(tmp_path / "out", shards[1]),
+    ):
+        pass
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="must be a folder"), suite_runner.locked(tmp_path / "file"):
         pass
-
-
-def test_the_cost_of_what_is_left(tmp_path):
-    suite = Suite(tmp_path)
-    suite.runs[0].folder.prepare()
-    suite.runs[0].folder.save_config(suite.runs[0].config)
-    suite.runs[0].folder.write_status("stopped", 400)
-    cost = suite_runner.cost(suite.runs, EVALUATION, parallel=2, assumed_speed=100.0)
-    assert cost["runs"]["not begun"] == 3 and cost["runs"]["unfinished"] == 1
-    assert (cost["frames"], cost["frames_left"]) == (4000, 3600)
-    assert cost["evaluation_games_left"] == 20
-    assert (cost["frames_per_second"], cost["is_measured"]) == (100.0, False)
-    assert cost["hours_left"] == pytest.approx(3600 / 100 / 2 / 3600)
-    path = suite.runs[0].folder.metrics_path
-    path.write_text("frames,frames_per_second\n1,50\n2,70\n3,60\n")
-    cost = suite_runner.cost(suite.runs, EVALUATION, parallel=2, assumed_speed=100.0)
-    assert (cost["frames_per_second"], cost["is_measured"]) == (60.0, True)
 
 
 def test_the_time_left(tmp_path, monkeypatch):

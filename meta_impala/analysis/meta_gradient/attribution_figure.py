@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from meta_impala.algorithm.attribution import TIMED_PLACES
 from meta_impala.algorithm.objectives import PLACES
 from meta_impala.analysis.curves import COLOURS
+from meta_impala.analysis.labels import figure_text
 from meta_impala.analysis.meta_gradient.attribution_report import SYMBOLS, Estimate, Report
 from meta_impala.storage.results_folder import save_figure
 
@@ -42,7 +43,7 @@ def draw(path: pathlib.Path, title: str, result: Report) -> None:
         panel.spines[["top", "right"]].set_visible(False)
     sizes = ", ".join(f"{SYMBOLS[name]} {scales[name]:.1e}" for name in result.learned)
     figure.suptitle(
-        f"{title}: what the meta-gradient does\n"
+        f"{figure_text(title, 100)}: what the meta-gradient does\n"
         f"push = −dJ'/dx in units of its typical size in a batch ({sizes}); "
         "above 0 the parameter goes up",
         fontsize=11,

@@ -1,12 +1,11 @@
-"""What the samples of a meta-gradient amount to: numbers for `explain.json`, and a text to read.
+"""Statistics of the samples of a meta-gradient: the numbers of `explain.json`.
 
-Everything is told as a *push*, −dJ'/dx: above 0 the meta-parameter goes up. x is its logit, which
+Everything is given as a *push*, −dJ'/dx: above 0 the meta-parameter goes up. x is its logit, which
 is what the meta-optimiser moves.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -30,9 +29,13 @@ from meta_impala.config import Config
 SYMBOLS = {"gamma": "γ", "lambda": "λ"}
 # Below this many standard errors a mean is not told from 0.
 CLEAR = 2.0
-_QUARTERS = 4
 _PATH_OF = {NETWORK: EMBEDDING, TARGET_VALUES: EMBEDDING, RATIOS: IMPORTANCE_WEIGHTS}
 _CONSECUTIVE = "one update and the one after it, each judged as in training"
+
+
+def path_of(place: str) -> str:
+    """The path of the meta-gradient, as in `--meta_gradient_paths`, that a place lies on."""
+    return _PATH_OF.get(place, RETURNS)
 
 
 class Estimate(NamedTuple):
@@ -147,7 +150,7 @@ def report(config: Config, samples: Sequence[Sample]) -> Report:
         open_places=tuple(
             place
             for place in PLACES
-            if PATHS.index(_PATH_OF.get(place, RETURNS)) <= PATHS.index(config.meta_gradient_paths)
+            if PATHS.index(path_of(place)) <= PATHS.index(config.meta_gradient_paths)
         ),
         headings=headings,
         by_place={
@@ -244,172 +247,3 @@ def to_json(result: Report) -> dict[str, Any]:
             name: result.pushes[:, i].tolist() for i, name in enumerate(result.learned)
         },
     }
-
-
-# The text.
-
-
-def _push(push: Estimate) -> str:
-    if push.mean is None:
-        return "–"
-    error = "" if push.standard_error is None else f" ± {push.standard_error:.1e}"
-    return f"{push.mean:+.2e}{error}"
-
-
-def _cosine(cosine: Estimate) -> str:
-    if cosine.mean is None:
-        return "–"
-    error = "" if cosine.standard_error is None else f" ± {cosine.standard_error:.2f}"
-    return f"{cosine.mean:+.2f}{error}"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A Markdown table whose columns also line up on the screen."""
-    cells = [list(header), *map(list, rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "| " + " | ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)) + " |"
-        for row in cells
-    ]
-    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
-
-
-def heading_in_words(name: str, heading: Heading) -> str:
-    """For example "γ up: 14 of 20 batches, t = 3.1"."""
-    symbol, batches = SYMBOLS[name], heading.push.batches
-    if heading.direction == "nowhere":
-        return f"{symbol} nowhere: its meta-gradient is zero in the mean"
-    t = "–" if heading.push.t is None else f"{heading.push.t:.1f}"
-    agreeing = heading.up if heading.direction == "up" else heading.down
-    evidence = f"{agreeing} of {batches} batches, t = {t}"
-    if heading.is_clear:
-        return f"{symbol} {heading.direction}: {evidence}"
-    return f"{symbol} in no clear direction (leans {heading.direction}: {evidence})"
-
-
-def _heading_lines(config: Config, result: Report) -> list[str]:
-    lines = []
-    for name, heading in result.headings.items():
-        value = f"{heading.value:.4f}"
-        if config.meta_parameter_scope == "state":
-            value += " in the mean over states"
-        if name == "gamma":
-            horizon = 1.0 / (1.0 - heading.value) if heading.value < 1.0 else math.inf
-            value += f", effective horizon 1/(1−γ) = {horizon:,.0f} agent steps"
-        lines.append(f"- {heading_in_words(name, heading)}. Now {value}.")
-        largest = max(
-            result.by_place[name].items(),
-            key=lambda place_and_push: abs(place_and_push[1].mean or 0),
-        )
-        lines.append(f"  Push {_push(heading.push)}; its largest part is that of the {largest[0]}.")
-    return lines
-
-
-def _time_rows(result: Report) -> list[list[str]]:
-    """The push of each quarter of the unroll: sums over its states."""
-    of_batches = result.by_time[result.learned[0]][TIMED_PLACES[0]]
-    rows = []
-    for states in np.array_split(np.arange(len(of_batches)), min(_QUARTERS, len(of_batches))):
-        first, last = int(states[0]) + 1, int(states[-1]) + 1
-        row = [f"{first} to {last}" if last > first else str(first)]
-        for name in result.learned:
-            for place in TIMED_PLACES:
-                means = [result.by_time[name][place][state].mean for state in states]
-                row.append(f"{sum(mean or 0.0 for mean in means):+.2e}")
-        rows.append(row)
-    return rows
-
-
-def _independence_lines(config: Config, result: Report) -> list[str]:
-    excess = result.excess
-    by = "–" if excess.mean is None else f"{_cosine(excess)}, t = {excess.t or 0.0:.1f}"
-    if excess.t is None or abs(excess.t) < CLEAR:
-        verdict = "is not told from other games as a judge of the update on τ"
-    elif excess.t > 0:
-        verdict = "agrees with τ more than other games do: it is no independent judge"
-    else:
-        verdict = "agrees with τ less than other games do"
-    lines = [f"The next unroll of the games of τ {verdict} (difference {by})."]
-    if config.meta_data == "held_out":
-        return [*lines, "In training τ' is of other games, held out from the same batch."]
-    environments = config.num_actors * config.envs_per_actor
-    share = sampling.share_of_same_games(config)
-    continues = {0.0: "none", 1.0: "all"}.get(share, f"some {100 * share:.0f} %")
-    return [
-        *lines,
-        f"In training {continues} of τ' continues games of τ: {environments} environments fill "
-        f"batches of {config.batch_size} in turn.",
-    ]
-
-
-def _preamble(config: Config, title: str, learning_rate: float) -> list[str]:
-    lines = [
-        title,
-        "θ and η are held at the checkpoint: these are samples of the meta-gradient at one point.",
-        "Push is −dJ'/dx, x the logit of γ or λ: above 0 it goes up. It grows with the learning",
-        f"rate, here {learning_rate:.3g}, that of the run's last update. ± is the standard error",
-        "over batches, as if they were independent. J' is judged as in training, by:",
-        f"{sampling.judge_of_training(config)}.",
-    ]
-    if config.meta_parameter_scope == "state":
-        lines.append("γ and λ belong to the state: all pushes are those of the bias of x.")
-    if config.trace_decay:
-        lines.append(
-            f"The run has a trace (μ = {config.trace_decay:g}): this is the part of one update, "
-            "∂f/∂η; what the trace carries over is left out."
-        )
-    return lines
-
-
-def _place_rows(result: Report) -> list[list[str]]:
-    rows = []
-    for place in PLACES:
-        pushes = [
-            _push(result.by_place[name][place]) if place in result.open_places else "0 (closed)"
-            for name in result.learned
-        ]
-        rows.append([_PATH_OF.get(place, RETURNS).replace("_", " "), place, *pushes])
-    return [*rows, ["all", "all", *(_push(result.headings[name].push) for name in result.learned)]]
-
-
-def text(config: Config, title: str, learning_rate: float, result: Report) -> str:
-    """What is printed and written to `explain.md`.
-
-    Args:
-      config: of the run.
-      title: says which run, checkpoint and batches.
-      learning_rate: of the updates.
-      result: the numbers.
-    """
-    symbols = [SYMBOLS[name] for name in result.learned]
-    pushes = [f"push on {symbol}" for symbol in symbols]
-    timed = [f"{symbol}, {place}" for symbol in symbols for place in TIMED_PLACES]
-    cosines = ["cosine of ∇_θ' J'", "cosine of dJ'/dx"]
-    if len(symbols) == 1:
-        cosines[1] = "sign agreement of dJ'/dx (1: same, −1: opposite)"
-    agreements = [
-        [a.pair, _cosine(a.directions), _cosine(a.meta_gradients)] for a in result.agreements
-    ]
-    judges = [
-        [judge, *(_push(of_name) for of_name in names.values())]
-        for judge, names in result.by_judge.items()
-    ]
-    sizes = [[name, _push(size).removeprefix("+")] for name, size in result.sizes.items()]
-    sections = [
-        ["# What the meta-gradient does"],
-        _preamble(config, title, learning_rate),
-        [f"## Where {' and '.join(symbols)} {'is' if len(symbols) == 1 else 'are'} heading"],
-        _heading_lines(config, result),
-        ["## Which term, along which path"],
-        _table(["path", "place", *pushes], _place_rows(result)),
-        ["## Where in the unroll"],
-        ["By the γ and λ of the states that are arrived in after so many steps."],
-        _table(["steps", *timed], _time_rows(result)),
-        ["## How independent is τ'?"],
-        _table(["two judges", *cosines], agreements),
-        _independence_lines(config, result),
-        _table(["judged by", *pushes], judges),
-        ["## Sizes"],
-        _table(["", "mean over batches"], sizes),
-    ]
-    return "\n\n".join("\n".join(section) for section in sections) + "\n"

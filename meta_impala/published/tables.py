@@ -1,31 +1,33 @@
-"""The published scores: which column says what of whom, and the medians that follow from them.
+"""The published scores: which agent each column is of, and the medians that follow from them.
 
-The tables lie in `testdata/published/`; its `sources.csv` has a row for every column of every
-table, with what it means and where it was read.
+The tables are data of the package, in `meta_impala/published/`. `sources.csv` has a row for every
+column of every table: what it means and where it was read.
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
-import pathlib
+import importlib.resources
 from collections.abc import Mapping, Sequence
+from importlib.resources.abc import Traversable
 
 import numpy as np
 
 from meta_impala.errors import UserError
 from meta_impala.evaluation import scores
 
-# Of the source tree; an installation elsewhere has no tables of its own.
-FOLDER = pathlib.Path(__file__).parents[2] / "testdata/published"
-SCORE_TABLES = ("impala.csv", "others.csv", "reimpl.csv")
+FOLDER: Traversable = importlib.resources.files("meta_impala") / "published"
+SCORE_TABLES = (
+    "impala.csv", "others.csv", "reimpl.csv", "discorl2025.csv", "slmlab_a2c_ppo.csv",
+)  # fmt: skip
 # How evaluation games begin, as in `sources.csv`.
 NO_OP, HUMAN_STARTS, STICKY = "no-op", "human starts", "sticky actions"
 
 
 def constants_for(starts: str) -> str:
-    """Which human and random scores normalise; for sticky actions those of no-op starts, since
-    none of their own were published."""
+    """Which human and random scores normalise: those of no-op starts for sticky actions too, since
+    none were published for them."""
     return "human_start" if starts == HUMAN_STARTS else "noop"
 
 
@@ -73,7 +75,7 @@ class PublishedMedian:
     source: str
 
 
-def read_table(path: pathlib.Path) -> list[dict[str, str]]:
+def read_table(path: Traversable) -> list[dict[str, str]]:
     """The rows of a published table; its first line, a comment, names the source.
 
     Raises:
@@ -83,13 +85,12 @@ def read_table(path: pathlib.Path) -> list[dict[str, str]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{path}: cannot be read ({error}); the published tables lie in testdata/published of "
-            "the source tree"
+            f"{path}: cannot be read ({error}); must be a published table, as in {FOLDER}"
         ) from None
     return list(csv.DictReader(line for line in lines if not line.startswith("#")))
 
 
-def read_columns(folder: pathlib.Path) -> dict[str, Column]:
+def read_columns(folder: Traversable = FOLDER) -> dict[str, Column]:
     """Every column of per-game mean scores, by name, in the order of the tables.
 
     Columns of standard deviations are left out.
@@ -119,7 +120,7 @@ def read_columns(folder: pathlib.Path) -> dict[str, Column]:
     return columns
 
 
-def read_medians(folder: pathlib.Path) -> list[PublishedMedian]:
+def read_medians(folder: Traversable = FOLDER) -> list[PublishedMedian]:
     """The published medians of 57 games, in the order of the table.
 
     Raises:

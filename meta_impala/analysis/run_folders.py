@@ -1,0 +1,49 @@
+"""Run folders by their paths, or by the path of a folder that holds some."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Iterable
+
+from meta_impala.errors import UserError
+from meta_impala.storage.run_folder import RunFolder
+
+
+def find(paths: Iterable[str]) -> list[RunFolder]:
+    """Every run at these paths or below them, sorted below each path; none twice.
+
+    Symbolic links are not followed, and nothing is searched below a run.
+
+    Raises:
+      UserError: if a path holds no run.
+    """
+    found: dict[str, RunFolder] = {}
+    for text in paths:
+        runs = _below(text)
+        if not runs:
+            what = "holds no run" if os.path.isdir(_expanded(text)) else "is not a folder"
+            raise UserError(
+                f"{text}: {what}; must be the folder of a run (with a config.json), or a folder "
+                "above runs"
+            )
+        for run in runs:
+            found.setdefault(os.path.realpath(run.path), run)
+    return list(found.values())
+
+
+def _expanded(text: str) -> str:
+    return os.path.expanduser(text)
+
+
+def _below(text: str) -> list[RunFolder]:
+    runs = []
+    try:
+        for path, names, files in os.walk(_expanded(text)):
+            names.sort()
+            if "config.json" in files:
+                runs.append(RunFolder(pathlib.Path(path)))
+                names.clear()
+    except ValueError as error:  # a null character in the path
+        raise UserError(f"{text!r}: is not a path ({error})") from None
+    return runs

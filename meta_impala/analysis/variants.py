@@ -1,0 +1,87 @@
+"""Variants: the runs that share every setting but game, seed and what a resumed run may change."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from meta_impala import config as config_lib
+
+_LETTERS = {"gamma": "γ", "lambda": "λ"}
+
+
+def base_label(config: Mapping[str, Any]) -> str:
+    """What is learned, or the fixed γ and λ: `meta {γ, λ}, γ' 0.995` or `IMPALA, γ 0.99`."""
+    if "population" in config:
+        return f"population of {config['population']['size']}"
+    if config["meta_parameters"] == "none":
+        fixed = f"IMPALA, γ {config['gamma']:g}"
+        return fixed if config["lambda"] == 1.0 else f"{fixed}, λ {config['lambda']:g}"
+    learned = ", ".join(_LETTERS.get(name, name) for name in config["meta_parameters"].split(","))
+    schedule = config.get("eta_schedule", "learned")
+    if schedule != "learned":
+        return f"{schedule} {{{learned}}}, nothing learned"
+    reference = config.get("reference_gamma")
+    label = f"meta {{{learned}}}" + (f", γ' {reference:g}" if reference is not None else "")
+    if "gamma" not in config["meta_parameters"].split(","):
+        label += f", γ {config['gamma']:g}"
+    return label
+
+
+@functools.cache
+def _defaults_of_recent_settings() -> dict[str, Any]:
+    """What a run was made with that is older than these settings, by flag name."""
+    defaults = config_lib.resolve(config_lib.Config())
+    return {
+        name: getattr(defaults, field.name)
+        for name, field in config_lib.FIELDS.items()
+        if field.metadata["is_recent"]
+    }
+
+
+def _what_defines(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that make a variant; one that is null is as good as absent."""
+    free = {
+        name
+        for name, field in config_lib.FIELDS.items()
+        if field.metadata["on_resume"] == config_lib.FREELY
+    }
+    settings = {
+        name: value
+        for name, value in (_defaults_of_recent_settings() | dict(config)).items()
+        if name not in free | {"environment", "seed", "protocol"} and value is not None
+    }
+    if "population" in settings:  # what it came to is no setting
+        population = settings.pop("population")
+        settings = {n: v for n, v in settings.items() if n not in population["ranges"]}
+        settings |= {f"population_{n}": population[n] for n in ("size", "interval", "ranges")}
+    return settings
+
+
+def labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A label for each config: equal for one variant, different for two.
+
+    Variants that `base_label` cannot tell apart get the settings in which they differ appended.
+    """
+    defining = [_what_defines(config) for config in configs]
+    keys = [json.dumps(settings, sort_keys=True) for settings in defining]
+    alike: dict[str, list[int]] = collections.defaultdict(list)
+    for index, config in enumerate(configs):
+        alike[base_label(config)].append(index)
+    found = [""] * len(configs)
+    for label, indices in alike.items():
+        names = sorted({name for index in indices for name in defining[index]})
+        differing = [
+            name
+            for name in names
+            if len({json.dumps(defining[index].get(name)) for index in indices}) > 1
+        ]
+        for index in indices:
+            values = [f"{name}={defining[index].get(name)}" for name in differing]
+            found[index] = ", ".join([label, *values])
+    # Equal labels if and only if equal settings.
+    assert len(set(found)) == len(set(keys))
+    return found

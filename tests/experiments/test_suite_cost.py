@@ -1,0 +1,97 @@
+"""What a suite costs: what is left, by table, by a speed that is given or measured."""
+
+import dataclasses
+
+import pytest
+
+from meta_impala.experiments import suite as suite_file
+from meta_impala.experiments import suite_cost
+
+EVALUATION = {"episodes": 5, "seed": 1, "num_envs": 1}
+SUITE = """
+title = "A title"
+games = ["Catch"]
+seeds = [1, 2]
+settings = { total_frames = 1_000_000, num_actors = 1 }
+variants = [
+  { name = "plain", settings = { meta_parameters = "none" } },
+  { name = "meta" },
+]
+"""
+
+
+@pytest.fixture
+def runs(tmp_path):
+    path = tmp_path / "suite.toml"
+    path.write_text(SUITE)
+    return suite_file.expand(suite_file.read(path), path, tmp_path / "out")
+
+
+def _cost(runs, **more):
+    return suite_cost.cost(runs, EVALUATION, **({"parallel": 2, "cores": 4} | more))
+
+
+def test_what_is_left(runs):
+    runs[0].folder.prepare()
+    runs[0].folder.save_config(runs[0].config)
+    runs[0].folder.write_status("stopped", 400_000)
+    cost = _cost(runs)
+    assert cost.runs["not begun"] == 3 and cost.runs["unfinished"] == 1
+    assert (cost.frames, cost.frames_left) == (4_000_000, 3_600_000)
+    assert cost.games_left == 20
+
+
+def test_by_the_table_plain_and_meta_learned_runs_have_prices_of_their_own(runs):
+    plain, meta = suite_cost.PRICES["catch", "mlp"]
+    assert [suite_cost.price_of(run) for run in runs] == [plain, meta, plain, meta]
+    cost = _cost(runs)
+    training = 2 * (plain + meta) * 1e6 / 1e3 / 3600
+    starts = 4 * suite_cost.START_SECONDS[True] / 3600
+    assert cost.core_hours == pytest.approx(training + starts, rel=1e-3)
+    assert cost.frames_per_second is None and not cost.is_measured
+    # Two at a time keep an actor and a learner each busy.
+    assert cost.hours == pytest.approx(cost.core_hours / 4, rel=1e-6)
+    assert _cost(runs, parallel=1).hours == pytest.approx(cost.core_hours / 2, rel=1e-6)
+    assert _cost(runs, cores=2).hours == pytest.approx(cost.core_hours / 2, rel=1e-6)
+    assert _cost(runs, is_preloaded=False).core_hours > cost.core_hours
+
+
+def test_by_a_speed_that_is_given_or_measured(runs):
+    given = _cost(runs, frames_per_second=100.0)
+    assert (given.frames_per_second, given.is_measured) == (100.0, False)
+    assert given.hours == pytest.approx(4e6 / 100 / 2 / 3600, rel=1e-2)
+    runs[0].folder.prepare()
+    runs[0].folder.metrics_path.write_text("frames,frames_per_second\n1,50\n2,70\n3,60\n")
+    measured = _cost(runs)
+    assert (measured.frames_per_second, measured.is_measured) == (60.0, True)
+    assert _cost(runs, frames_per_second=100.0).frames_per_second == 100.0
+
+
+@pytest.mark.parametrize(
+    ("environment", "kind"),
+    [
+        ("Pong", "atari"),
+        ("ALE/Breakout-v5", "atari"),
+        ("Catch", "catch"),
+        ("CartPole-v1", "features"),
+    ],
+)
+def test_the_kind_of_an_environment(environment, kind):
+    assert suite_cost.kind_of(environment) == kind
+
+
+def test_bigger_networks_cost_more_in_time_and_disk(runs):
+    def of(**settings):
+        config = dataclasses.replace(runs[0].config, environment="ALE/Pong-v5", **settings)
+        run = dataclasses.replace(runs[0], config=config)
+        cost = _cost([run])
+        return cost.core_hours, cost.disk_gb
+
+    shallow, deep, lstm = (
+        of(network="shallow"),
+        of(network="deep"),
+        of(network="deep", core="lstm"),
+    )
+    assert 2 * shallow[0] < deep[0] < lstm[0]
+    assert shallow[1] < deep[1]
+    assert of(network="auto")[0] == shallow[0]
