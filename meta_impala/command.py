@@ -18,9 +18,10 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
-from absl import flags, logging
+from absl import logging
 
 from meta_impala import usage
+from meta_impala.config.flags import parse_flags
 from meta_impala.errors import RunFailed, UserError, one_line, warn
 from meta_impala.system.streams import prepare_streams
 from meta_impala.system.tensorflow_import import quiet_tensorflow
@@ -53,11 +54,9 @@ def run(main: Callable[..., int], positional: str = "") -> NoReturn:
 def _parse(arguments: list[str], positional: str) -> list[str]:
     """Parses the flags; returns the arguments that are none."""
     try:
-        rest = flags.FLAGS(arguments)
+        rest = parse_flags(arguments)
     except UserError as error:
         fail(str(error))
-    except (flags.Error, OSError, ValueError) as error:  # a flag file may be missing, or no text
-        fail(" ".join(str(error).split()))
     if len(rest) > 1 and not positional:
         fail(f"{rest[1]}: unexpected argument; settings are given as --name=value")
     return rest[1:]

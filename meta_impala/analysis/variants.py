@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,17 +30,6 @@ def base_label(config: Mapping[str, Any]) -> str:
     return label
 
 
-@functools.cache
-def _defaults_of_recent_settings() -> dict[str, Any]:
-    """What a run was made with that is older than these settings, by flag name."""
-    defaults = config_lib.resolve(config_lib.Config())
-    return {
-        name: getattr(defaults, field.name)
-        for name, field in config_lib.FIELDS.items()
-        if field.metadata["is_recent"]
-    }
-
-
 def _what_defines(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that make a variant; one that is null is as good as absent."""
     free = {
@@ -49,11 +37,15 @@ def _what_defines(config: Mapping[str, Any]) -> dict[str, Any]:
         for name, field in config_lib.FIELDS.items()
         if field.metadata["on_resume"] == config_lib.FREELY
     }
+    given = {name: value for name, value in config.items() if value is not None}
     settings = {
         name: value
-        for name, value in (_defaults_of_recent_settings() | dict(config)).items()
-        if name not in free | {"environment", "seed", "protocol"} and value is not None
+        for name, value in (config_lib.values_if_missing() | given).items()
+        if name not in free | {"environment", "seed", "protocol"}
     }
+    joins = settings.get("eta_embedding_size") or settings.get("last_action_and_reward")
+    if settings.get("core") == "lstm" or not joins:  # see `Config.embedding_place_matters`
+        settings.pop("eta_embedding_place", None)
     if "population" in settings:  # what it came to is no setting
         population = settings.pop("population")
         settings = {n: v for n, v in settings.items() if n not in population["ranges"]}

@@ -1,25 +1,64 @@
-"""Every setting of a run, declared once: its flag, unit, default, source, range and resume rule.
+"""The settings of a run: each declared once, in the group that owns it.
+
+* `*_settings.py`: the groups, small dataclasses that components take; `fields.py`: how a setting is
+  declared; `schema.py`: `Config`, composed of the groups.
+* `validation.py`: `resolve`, from what was asked for to the settings of a run; it checks each
+  setting, `derived.py` chooses what was left open, `checks.py` refuses what does not go together.
+* `resume.py`: `config.json`, older files, continued runs, further learners.
+* `flags.py`: the command line; `parsers.py`, `flag_files.py`, `suggestions.py`: parts of it.
+* `text.py`: what text from outside may contain.
 
 Nothing here imports TensorFlow, so that a mistake is reported at once.
 """
 
+from meta_impala.config.actor_settings import ActorSettings
+from meta_impala.config.eta_settings import (
+    EtaScheduleSettings,
+    EtaSettings,
+    MetaParameterSettings,
+    ReferenceSettings,
+)
 from meta_impala.config.fields import (
     FREELY,
     NEVER,
+    REQUIRED,
     WITH_OVERRIDE,
     allowed_range,
     nearest,
 )
+from meta_impala.config.learner_settings import LearnerSettings
+from meta_impala.config.loss_settings import (
+    BatchSettings,
+    CostSettings,
+    LossSettings,
+    RewardSettings,
+    VTraceSettings,
+)
+from meta_impala.config.meta_gradient_settings import (
+    EtaEmbeddingSettings,
+    MetaBatchSettings,
+    MetaGradientSettings,
+    MetaOptimizerSettings,
+)
+from meta_impala.config.meta_loss_settings import MetaAdvantageSettings, MetaLossSettings
+from meta_impala.config.network_settings import NetworkSettings
+from meta_impala.config.optimizer_settings import OptimizerSettings
+from meta_impala.config.record_settings import RecordSettings
 from meta_impala.config.resume import (
     differing,
     from_json,
     join_learners,
     merge_for_resume,
+    saved_addresses,
     to_json,
+    values_if_missing,
+    without_addresses,
 )
+from meta_impala.config.run_settings import RunSettings
 from meta_impala.config.schema import FIELDS, Config, field_type, flag_name
 from meta_impala.config.validation import (
     check_addresses,
+    checked_value,
     resolve,
     resolve_frames,
     resolve_network,
@@ -29,10 +68,33 @@ __all__ = [
     "FIELDS",
     "FREELY",
     "NEVER",
+    "REQUIRED",
     "WITH_OVERRIDE",
+    "ActorSettings",
+    "BatchSettings",
     "Config",
+    "CostSettings",
+    "EtaEmbeddingSettings",
+    "EtaScheduleSettings",
+    "EtaSettings",
+    "LearnerSettings",
+    "LossSettings",
+    "MetaAdvantageSettings",
+    "MetaBatchSettings",
+    "MetaGradientSettings",
+    "MetaLossSettings",
+    "MetaOptimizerSettings",
+    "MetaParameterSettings",
+    "NetworkSettings",
+    "OptimizerSettings",
+    "RecordSettings",
+    "ReferenceSettings",
+    "RewardSettings",
+    "RunSettings",
+    "VTraceSettings",
     "allowed_range",
     "check_addresses",
+    "checked_value",
     "differing",
     "field_type",
     "flag_name",
@@ -43,5 +105,8 @@ __all__ = [
     "resolve",
     "resolve_frames",
     "resolve_network",
+    "saved_addresses",
     "to_json",
+    "values_if_missing",
+    "without_addresses",
 ]

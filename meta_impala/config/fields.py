@@ -1,11 +1,15 @@
-"""How a setting is declared: default, help, unit, source, range, resume rule."""
+"""How a setting is declared: default, help, unit, source, range, resume rule, meaning in old files.
+
+A group of settings is a frozen dataclass whose fields are made by `setting`; `schema.Config` is
+composed of the groups. Everything else (flag, JSON key, checks, resume rule) follows from here.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import typing
-from typing import Any
+from typing import Any, Final
 
 IMPALA = "IMPALA, arXiv 1802.01561"
 
@@ -21,11 +25,15 @@ NEVER, FREELY, WITH_OVERRIDE = "never", "freely", "with --override"
 
 MAX_FRAMES = 10**15
 
+# `value_if_missing` of a setting that every file has.
+REQUIRED: Final = object()
+
 
 def setting(
     default: Any,
     help_text: str,
     *,
+    value_if_missing: Any = REQUIRED,
     source: str = "",
     unit: str = "",
     flag: str = "",
@@ -36,12 +44,38 @@ def setting(
     choices: tuple[str, ...] = (),
     on_resume: str = WITH_OVERRIDE,
     auto: bool = False,
-    is_recent: bool = False,
+    is_frames: bool = False,
+    from_command_line_only: bool = False,
+    also_called: tuple[str, ...] = (),
 ) -> Any:
+    """Declares a setting: a dataclass field whose metadata has these arguments by name.
+
+    Args:
+      default: value of a new run; None if it is derived from other settings.
+      help_text: of the flag.
+      value_if_missing: for a setting that is younger than some run folders or exported agents: the
+        value that a file without it means. It never changes, whatever becomes of the default.
+      source: where the default comes from.
+      unit: of the value.
+      flag: name of flag and JSON key, if it is not the field's (`lambda` is a keyword).
+      low: smallest value of a number.
+      high: largest value of a number.
+      low_open: whether `low` itself is refused.
+      high_open: whether `high` itself is refused.
+      choices: the values of a text; empty if any text may be allowed.
+      on_resume: NEVER, FREELY or WITH_OVERRIDE.
+      auto: whether the flag also takes "auto", which is None in the config.
+      is_frames: whether the flag also takes numbers such as 1e6, 10M and 200_000_000.
+      from_command_line_only: whether a saved value is a record only and never used: it names
+        places that this process connects to, so it has to be given at this start.
+      also_called: names that other programs give it; for suggestions only.
+
+    Returns:
+      The dataclass field.
+    """
     metadata = {
-        "auto": auto,
-        "is_recent": is_recent,
         "help": help_text,
+        "value_if_missing": value_if_missing,
         "source": source,
         "unit": unit,
         "flag": flag,
@@ -51,14 +85,25 @@ def setting(
         "high_open": high_open,
         "choices": choices,
         "on_resume": on_resume,
+        "auto": auto,
+        "is_frames": is_frames,
+        "from_command_line_only": from_command_line_only,
+        "also_called": also_called,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
 
+# Longer texts are no mistyped names, and comparing them takes time.
+MAX_COMPARED = 100
+
+
 def nearest(value: str, allowed: typing.Iterable[str]) -> str:
-    """ " (did you mean X?)" or nothing."""
-    matches = difflib.get_close_matches(value, list(allowed), n=1)
-    return f" (did you mean {matches[0]}?)" if matches else ""
+    """ " (did you mean X?)" or nothing; upper and lower case are the same."""
+    if len(value) > MAX_COMPARED:
+        return ""
+    lowered = {name.lower(): name for name in allowed}
+    matches = difflib.get_close_matches(value.lower(), lowered, n=1)
+    return f" (did you mean {lowered[matches[0]]}?)" if matches else ""
 
 
 def allowed_range(metadata: typing.Mapping[str, Any]) -> str:

@@ -1,19 +1,24 @@
-"""One absl flag for each setting of `Config`."""
+"""One absl flag for each setting of `Config`, and the command line of every command.
+
+`parse_flags` is absl's parser with messages of one kind: a UserError of one line that names the
+flag (or the flag file and its line), the value and what is allowed.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
-from meta_impala.config import FIELDS, allowed_range, field_type
-
-
-class _IntegerOrAuto(flags.IntegerParser):
-    """A whole number, or auto (None: what `config.resolve` chooses)."""
-
-    def parse(self, argument: Any) -> int | None:
-        return None if argument == "auto" else super().parse(argument)
+from meta_impala.config import parsers
+from meta_impala.config.fields import allowed_range, nearest
+from meta_impala.config.flag_files import expand_flag_files
+from meta_impala.config.schema import FIELDS, field_type
+from meta_impala.config.suggestions import unknown_flag
+from meta_impala.config.text import shown
+from meta_impala.errors import UserError
 
 
 def define_config_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
@@ -23,34 +28,108 @@ def define_config_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
       flag_values: where; the flags of the command, if not given.
     """
     for name, field in FIELDS.items():
-        metadata = field.metadata
         kind, _ = field_type(field)
-        details = [metadata["help"]]
-        if metadata["unit"]:
-            details.append(f"Unit: {metadata['unit']}.")
-        if metadata["choices"]:
-            details.append(f"Allowed: {' | '.join(metadata['choices'])}.")
-        elif metadata["low"] is not None or metadata["high"] is not None:
-            details.append(f"Allowed: {allowed_range(metadata)}.")
-        if metadata["source"]:
-            details.append(f"Source: {metadata['source']}.")
-        define = {
-            bool: flags.DEFINE_bool,
-            int: flags.DEFINE_integer,
-            float: flags.DEFINE_float,
-            str: flags.DEFINE_string,
-        }[kind]
-        if metadata["auto"]:
-            flags.DEFINE(
-                _IntegerOrAuto(),
-                name,
-                "auto" if field.default is None else field.default,
-                " ".join(details),
-                flag_values=flag_values,
-                serializer=flags.ArgumentSerializer(),
-            )
-            continue
-        define(name, field.default, " ".join(details), flag_values=flag_values)
+        if kind is bool:
+            flag: flags.Flag = flags.BooleanFlag(name, field.default, help_of(name))
+            flag.parser = parsers.BoolParser(name)
+        else:
+            parser = _parser(name, kind, field.metadata)
+            is_auto = field.metadata["auto"] and field.default is None
+            default = "auto" if is_auto else field.default
+            flag = flags.Flag(parser, flags.ArgumentSerializer(), name, default, help_of(name))
+        flags.DEFINE_flag(flag, flag_values)
+
+
+def _parser(name: str, kind: type, metadata: Mapping[str, Any]) -> flags.ArgumentParser:
+    if kind is str:
+        return parsers.TextParser(name)
+    if kind is float:
+        return parsers.FloatParser(name)
+    if metadata["is_frames"]:
+        return parsers.FramesParser(name)
+    return parsers.IntegerOrAutoParser(name) if metadata["auto"] else parsers.IntegerParser(name)
+
+
+def help_of(name: str) -> str:
+    """The help of a setting's flag.
+
+    Args:
+      name: of the flag.
+    """
+    metadata = FIELDS[name].metadata
+    details = [metadata["help"]]
+    if metadata["unit"]:
+        details.append(f"Unit: {metadata['unit']}.")
+    if metadata["choices"]:
+        details.append(f"Allowed: {' | '.join(metadata['choices'])}.")
+    elif metadata["low"] is not None or metadata["high"] is not None:
+        details.append(f"Allowed: {allowed_range(metadata)}.")
+    if metadata["source"]:
+        details.append(f"Source: {metadata['source']}.")
+    return " ".join(details)
+
+
+def define_frames(
+    name: str, default: int | None, help_text: str, flag_values: flags.FlagValues = flags.FLAGS
+) -> None:
+    """A flag of a command that counts frames: takes 1e6, 10M and 200_000_000 too.
+
+    Args:
+      name: of the flag.
+      default: its value if it is not given.
+      help_text: of the flag.
+      flag_values: where; the flags of the command, if not given.
+    """
+    parser, serializer = parsers.FramesParser(name), flags.ArgumentSerializer()
+    flags.DEFINE_flag(flags.Flag(parser, serializer, name, default, help_text), flag_values)
+
+
+def parse_flags(arguments: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS) -> list[str]:
+    """Reads a command line, flag files included, into the flags.
+
+    Args:
+      arguments: `sys.argv`, the program's name first.
+      flag_values: where the flags are defined; the flags of the command, if not given.
+
+    Returns:
+      The program's name, and the arguments that are no flags.
+
+    Raises:
+      UserError: for a flag that does not exist, a value that cannot be one, or a flag file that
+        cannot be read.
+    """
+    try:
+        return flag_values([arguments[0], *expand_flag_files(arguments[1:], flag_values)])
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(unknown_flag(error.flagname, flag_values)) from None
+    except (flags.Error, ValueError, OSError, RecursionError) as error:
+        raise UserError(_in_our_words(error, flag_values)) from None
+
+
+# The values may contain anything, so absl's reasons are named.
+_ILLEGAL_VALUE = re.compile(
+    r"flag --(\w+)=(.*?): (?:invalid literal for int|could not convert string|"
+    r"value should be one of|\('Non-boolean argument|\S+ is not an? )",
+    re.DOTALL,
+)
+
+
+def _in_our_words(error: Exception, flag_values: flags.FlagValues) -> str:
+    """What absl says of a command's own flag, as the settings' parsers would say it."""
+    found = _ILLEGAL_VALUE.match(str(error))
+    if not isinstance(error, flags.IllegalFlagValueError) or not found:
+        return shown(" ".join(str(error).split()), longest=500)
+    name, value = found[1], found[2]
+    parser = flag_values[name].parser
+    allowed, hint = parser.syntactic_help, ""
+    if isinstance(parser, flags.EnumParser):
+        allowed = f"one of {' | '.join(parser.enum_values)}"
+        hint = nearest(value, parser.enum_values)
+    elif flag_values[name].boolean:
+        allowed = "true or false"
+    if not allowed:
+        return shown(" ".join(str(error).removeprefix("flag ").split()), longest=500)
+    return f"--{name}={shown(value)}: must be {allowed}{hint}"
 
 
 def given_config_flags() -> dict[str, Any]:

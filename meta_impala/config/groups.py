@@ -1,26 +1,42 @@
-"""Under which title each setting stands in the full help: where a group begins."""
+"""Under which title each setting stands in the full help."""
 
 from __future__ import annotations
 
-from meta_impala.config.schema import FIELDS
+import dataclasses
+from collections.abc import Iterable
 
-# The first setting of each group, in the order of `Config`.
-_FIRST = {
-    "environment": "The run",
-    "meta_parameters": "What is learned of η, and how",
-    "meta_policy_cost": "The meta objective",
-    "unroll_length": "The inner objective and its optimiser",
-    "network": "The network",
-    "actors": "Actors and queue",
-    "checkpoint_minutes": "Records",
+from meta_impala.config.schema import Config, flag_name
+
+# A group without a title of its own stands under that of the group before it.
+_TITLES = {
+    "RunSettings": "The run",
+    "MetaParameterSettings": "η = (γ, λ): what is learned, start and range",
+    "MetaBatchSettings": "The meta-gradient",
+    "MetaLossSettings": "The meta objective J'",
+    "BatchSettings": "The inner objective J",
+    "OptimizerSettings": "The optimiser of θ",
+    "NetworkSettings": "The network",
+    "ActorSettings": "Actors and queue",
+    "LearnerSettings": "The learner",
+    "RecordSettings": "Records",
 }
+
+
+def _of_one_dataclass() -> Iterable[tuple[type, dataclasses.Field]]:
+    """Each setting and the dataclass that declares it, in the order of `Config`."""
+    declaring = {}
+    for kind in reversed(Config.__mro__):
+        for name in getattr(kind, "__annotations__", {}):
+            declaring[name] = kind
+    for field in dataclasses.fields(Config):
+        yield declaring[field.name], field
 
 
 def _groups() -> dict[str, str]:
     title, found = "", {}
-    for name in FIELDS:
-        title = _FIRST.get(name, title)
-        found[name] = title
+    for kind, field in _of_one_dataclass():
+        title = _TITLES.get(kind.__name__, title)
+        found[flag_name(field)] = title
     return found
 
 

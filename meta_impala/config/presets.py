@@ -7,6 +7,7 @@ import pathlib
 from absl import flags
 
 from meta_impala.config.fields import nearest
+from meta_impala.config.flags import parse_flags
 from meta_impala.errors import UserError
 
 FOLDER = pathlib.Path(__file__).parents[1] / "presets"
@@ -63,7 +64,7 @@ class _PresetFlag(flags.Flag):
 
     def parse(self, argument: str) -> None:
         super().parse(argument)
-        self._values(["preset", f"--flagfile={find(argument)}"])
+        parse_flags(["preset", f"--flagfile={find(argument)}"], self._values)
 
 
 def define_preset_flag(values: flags.FlagValues = flags.FLAGS) -> None:

@@ -7,35 +7,46 @@ import json
 import os
 from typing import Any
 
-from meta_impala.config.fields import FREELY, NEVER, nearest
+from meta_impala.config.fields import FREELY, NEVER, REQUIRED, nearest
 from meta_impala.config.schema import FIELDS, Config
+from meta_impala.config.text import shown
 from meta_impala.config.validation import resolve
 from meta_impala.errors import UserError
 
-# What the learners of a run may differ in.
-_OF_A_LEARNER = (
-    "learner_index", "env_threads", "queue_capacity", "learner_device", "ray_address",
-)  # fmt: skip
+# Settings that come from the command line of this start only, by flag name.
+_COMMAND_LINE_ONLY = {
+    name: field for name, field in FIELDS.items() if field.metadata["from_command_line_only"]
+}
+
+# Settings in which the learners of a run may differ.
+_PER_LEARNER_FIELDS = {
+    "env_threads", "queue_capacity", "learner_device", *_COMMAND_LINE_ONLY,
+}  # fmt: skip
+
+# Unknown keys of a file that are named in its message.
+_MOST_NAMES = 5
 
 
 def join_learners(first: Config, given: dict[str, Any]) -> Config:
-    """The config of another learner than the first: the first one's, and what is its own.
+    """The config of another learner than the first: the first one's settings, and its own places.
 
     Args:
       first: the config of learner 0.
       given: flag name -> value, of the flags the user gave this one.
 
     Raises:
-      UserError: naming every other setting that differs.
+      UserError: naming every setting that was given and differs from the first learner's.
     """
+    first = without_addresses(first)
     wanted = resolve(
         dataclasses.replace(first, **{FIELDS[name].name: value for name, value in given.items()})
     )
-    names = [name for name in given if name not in _OF_A_LEARNER]
     different = [
-        f"--{name}={getattr(wanted, FIELDS[name].name)} (it has {before})"
-        for name in names
-        if (before := getattr(first, FIELDS[name].name)) != getattr(wanted, FIELDS[name].name)
+        f"--{name}={after} (it has {before})"
+        for name in given
+        if name not in _PER_LEARNER_FIELDS
+        and (before := getattr(first, FIELDS[name].name))
+        != (after := getattr(wanted, FIELDS[name].name))
     ]
     if different:
         raise UserError(
@@ -51,49 +62,107 @@ def to_json(config: Config) -> str:
     return json.dumps(values, indent=2) + "\n"
 
 
+def values_if_missing() -> dict[str, Any]:
+    """What a file that is older than these settings means by their absence, by flag name."""
+    return {
+        name: field.metadata["value_if_missing"]
+        for name, field in FIELDS.items()
+        if field.metadata["value_if_missing"] is not REQUIRED
+    }
+
+
 def from_json(text: str, path: str | os.PathLike[str]) -> Config:
-    """The config of a run folder.
+    """The config of a run folder or an exported agent, written by this version or an older one.
+
+    A setting that the file is older than has its `value_if_missing`. Settings that come from the
+    command line only have their defaults (`saved_addresses` tells what the file says of them).
+
+    Args:
+      text: of the file.
+      path: of the file, for messages.
 
     Raises:
       UserError: if the text is not JSON, or a key is missing, unknown or has a bad value.
     """
+    values = _object(text, path)
+    known = values_if_missing() | values
+    missing = [name for name in FIELDS if name not in known]
+    unknown = [name for name in values if name not in FIELDS]
+    if missing:
+        raise UserError(f"{path}: missing keys: {', '.join(missing)}")
+    if unknown:
+        names = [shown(name) + nearest(name, FIELDS) for name in unknown[:_MOST_NAMES]]
+        more = "" if len(unknown) <= _MOST_NAMES else f" and {len(unknown) - _MOST_NAMES} more"
+        raise UserError(f"{path}: unknown keys: {', '.join(names)}{more}")
+    try:
+        config = resolve(Config(**{FIELDS[name].name: value for name, value in known.items()}))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return without_addresses(config)
+
+
+def without_addresses(config: Config) -> Config:
+    """The config with the defaults of all settings that come from the command line only."""
+    defaults: dict[str, Any] = {field.name: field.default for field in _COMMAND_LINE_ONLY.values()}
+    return dataclasses.replace(config, **defaults)
+
+
+def saved_addresses(text: str, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a file records of the settings that come from the command line only.
+
+    For information: a run that is continued without them can say so.
+
+    Args:
+      text: of the file.
+      path: of the file, for messages.
+
+    Returns:
+      Flag name -> value, of those that differ from their defaults.
+
+    Raises:
+      UserError: if the text is not a JSON object.
+    """
+    values = _object(text, path)
+    return {
+        name: values[name]
+        for name, field in _COMMAND_LINE_ONLY.items()
+        if name in values and values[name] != field.default
+    }
+
+
+def _object(text: str, path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: must hold one JSON object")
-    # A run older than a setting was made as its default makes it.
-    missing = [n for n, f in FIELDS.items() if n not in values and not f.metadata["is_recent"]]
-    unknown = [name for name in values if name not in FIELDS]
-    if missing:
-        raise UserError(f"{path}: missing keys: {', '.join(missing)}")
-    if unknown:
-        raise UserError(
-            f"{path}: unknown keys: {', '.join(name + nearest(name, FIELDS) for name in unknown)}"
-        )
-    try:
-        return resolve(Config(**{FIELDS[name].name: value for name, value in values.items()}))
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    return values
 
 
 def differing(saved: Config, wanted: Config) -> list[str]:
     """Settings in which they differ, of those that do not change freely in a run; flag names.
 
-    A network left to "auto" was chosen when the run began.
+    A network left to "auto" was chosen when the run began; a place where nothing joins the network
+    makes no difference.
     """
-    return [
+    names = [
         name
         for name, field in FIELDS.items()
         if field.metadata["on_resume"] != FREELY
         and getattr(saved, field.name) != getattr(wanted, field.name)
-        and not (name == "network" and wanted.network == "auto")
     ]
+    if wanted.network == "auto":
+        names = [name for name in names if name != "network"]
+    if not (saved.embedding_place_matters or wanted.embedding_place_matters):
+        names = [name for name in names if name != "eta_embedding_place"]
+    return names
 
 
 def merge_for_resume(saved: Config, changes: dict[str, Any], *, override: bool) -> Config:
     """The config of a continued run: the saved one with the flags given this time.
+
+    Settings that come from the command line only are those of `changes`, or their defaults.
 
     Args:
       saved: the run's config.
@@ -103,28 +172,41 @@ def merge_for_resume(saved: Config, changes: dict[str, Any], *, override: bool) 
     Raises:
       UserError: naming every difference that is not allowed.
     """
+    saved = without_addresses(saved)
     wanted = dataclasses.replace(
         saved, **{FIELDS[name].name: value for name, value in changes.items()}
     )
-    modes = ("nested_tapes", "reverse_over_forward")
-    if "meta_gradient_mode" not in changes and saved.meta_gradient_mode in modes:
-        # Two ways to one number. Which one serves may change with the number of parts.
-        wanted = resolve(dataclasses.replace(wanted, meta_gradient_mode="auto"))
-        parts = (wanted.micro_batches, wanted.num_learners)
-        if parts == (saved.micro_batches, saved.num_learners):
-            wanted = dataclasses.replace(wanted, meta_gradient_mode=saved.meta_gradient_mode)
-        else:
-            saved = dataclasses.replace(saved, meta_gradient_mode=wanted.meta_gradient_mode)
+    if "meta_gradient_mode" not in changes:
+        saved, wanted = _adapt_meta_gradient_mode(saved, wanted)
     wanted = resolve(wanted)
+    _refuse_differences(saved, wanted, override=override)
+    if wanted.network == "auto":
+        wanted = dataclasses.replace(wanted, network=saved.network)
+    return wanted
+
+
+def _adapt_meta_gradient_mode(saved: Config, wanted: Config) -> tuple[Config, Config]:
+    """Both configs with the mode that fits the number of parts of the wanted one.
+
+    nested_tapes and reverse_over_forward compute the same number, so a run may go from one to the
+    other when its number of learners or micro-batches changes.
+    """
+    if saved.meta_gradient_mode not in ("nested_tapes", "reverse_over_forward"):
+        return saved, wanted
+    wanted = resolve(dataclasses.replace(wanted, meta_gradient_mode="auto"))
+    if (wanted.micro_batches, wanted.num_learners) == (saved.micro_batches, saved.num_learners):
+        return saved, dataclasses.replace(wanted, meta_gradient_mode=saved.meta_gradient_mode)
+    return dataclasses.replace(saved, meta_gradient_mode=wanted.meta_gradient_mode), wanted
+
+
+def _refuse_differences(saved: Config, wanted: Config, *, override: bool) -> None:
     never: list[str] = []
     guarded: list[str] = []
     for name in differing(saved, wanted):
         field = FIELDS[name]
         before, after = getattr(saved, field.name), getattr(wanted, field.name)
-        difference = f"--{name}={after} (the run has {before})"
+        difference = f"--{name}={shown(after)} (the run has {shown(before)})"
         (never if field.metadata["on_resume"] == NEVER else guarded).append(difference)
-    if wanted.network == "auto":
-        wanted = dataclasses.replace(wanted, network=saved.network)
     if never:
         raise UserError(
             f"cannot continue this run with {', '.join(never)}: this never changes in a run; use "
@@ -135,4 +217,3 @@ def merge_for_resume(saved: Config, changes: dict[str, Any], *, override: bool) 
             f"cannot continue this run with {', '.join(guarded)}; give --override to change it, "
             "or use another --logdir"
         )
-    return wanted

@@ -18,7 +18,7 @@ from absl import flags
 
 from meta_impala import config as config_lib
 from meta_impala.config import Config
-from meta_impala.config.flags import define_config_flags
+from meta_impala.config.flags import define_config_flags, parse_flags
 from meta_impala.environments import ATARI_57, UnknownEnvironmentError, registry
 from meta_impala.errors import UserError
 from meta_impala.published import atari_n
@@ -249,10 +249,7 @@ def _config(arguments: Sequence[str]) -> Config:
     """
     values = flags.FlagValues()
     define_config_flags(values)
-    try:
-        values(["train", *arguments])
-    except (flags.Error, OSError) as error:
-        raise UserError(" ".join(str(error).split())) from None
+    parse_flags(["train", *arguments], values)
     given = {
         config_lib.FIELDS[name].name: values[name].value
         for name in config_lib.FIELDS

@@ -26,8 +26,8 @@ class AgentFile(NamedTuple):
 def read(path: pathlib.Path) -> AgentFile:
     """Reads config and shapes.
 
-    Settings that the file does not know, because it is older than they are, have their defaults;
-    settings that are no more are left out. That the weights fit is checked when they are loaded.
+    A file that is older than a setting means that setting's `value_if_missing`. That the weights
+    fit is checked when they are loaded.
 
     Raises:
       UserError: if it is no such file, or damaged.
@@ -35,21 +35,13 @@ def read(path: pathlib.Path) -> AgentFile:
     try:
         file = read_arrays(path)
         about = json.loads(str(file["about"]))
-        saved = json.loads(str(file["config"]))
+        saved = str(file["config"])
         if about["format"] != FORMAT:
             raise UserError(f'{path}: has the format "{about["format"]}"; must be "{FORMAT}"')
         shape, num_actions = tuple(about["observation_shape"]), int(about["num_actions"])
-        known = {
-            config_lib.FIELDS[name].name: value
-            for name, value in saved.items()
-            if name in config_lib.FIELDS
-        }
     except FileNotFoundError:
         raise UserError(f"--agent={path}: there is no such file") from None
     except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--agent={path}: is no exported agent, or damaged ({reason})") from None
-    try:
-        return AgentFile(config_lib.resolve(Config(**known)), shape, num_actions)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    return AgentFile(config_lib.from_json(saved, path), shape, num_actions)

@@ -312,6 +312,18 @@ def test_a_run_older_than_a_setting_was_made_as_its_default_makes_it(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("settings", "matters"),
+    [({"eta_embedding_size": 16}, True), ({"eta_embedding_size": 0}, False),
+     ({"eta_embedding_size": 16, "core": "lstm"}, False)],
+)  # fmt: skip
+def test_the_place_of_e_eta_makes_variants_only_where_something_joins(tmp_path, settings, matters):
+    old = make_run(tmp_path / "old", "Pong", 1, 1.0, **settings)
+    new = make_run(tmp_path / "new", "Pong", 2, 1.0, eta_embedding_place="last_hidden", **settings)
+    places = [f"{META}, eta_embedding_place={place}" for place in ("heads", "last_hidden")]
+    assert results.read([old, new]).variants == (places if matters else [META])
+
+
 def test_games_outside_the_57_do_not_count_as_some_of_them(tmp_path):
     run = make_run(tmp_path / "run", "Tetris", 1, 1.0)
     compared = comparison.compare(results.read([run]), COLUMNS, MEDIANS)

@@ -117,6 +117,7 @@ def make_one_that_hangs(*arguments, **named):
 registry.make = make_one_that_hangs
 watchdog.GRACE_SECONDS = 3.0 if "--deterministic" in sys.argv else 60.0
 train.define_flags()
+from meta_impala.system.tensorflow_import import import_tensorflow
 import_tensorflow()
 from meta_impala.training import trainer
 trainer._LEARNER_EXTRA_SECONDS = 0.0

@@ -14,7 +14,7 @@ import time
 import pytest
 from absl import flags
 
-from meta_impala import command, population
+from meta_impala import population
 from meta_impala.config.flags import define_config_flags
 from meta_impala.errors import UserError
 from meta_impala.experiments import stages
@@ -66,7 +66,7 @@ def test_a_mistake_is_one_line(tmp_path, monkeypatch, arguments, message):
         monkeypatch.setattr(
             flags, name, lambda *args, define=define: define(*args, flag_values=values)
         )
-    monkeypatch.setattr(command, "define_config_flags", lambda: None)
+    monkeypatch.setattr(population, "define_config_flags", lambda: None)
     population.define_flags()
     values(["population", f"--logdir={tmp_path}/run", "--environment=Catch", *arguments])
     with pytest.raises(UserError) as caught:

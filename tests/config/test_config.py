@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -18,8 +19,13 @@ from meta_impala.config import (
     resolve_network,
     to_json,
 )
+from meta_impala.config.eta_settings import EtaSettings
+from meta_impala.config.loss_settings import LossSettings
 from meta_impala.errors import UserError
+from meta_impala.storage import agent_file
 from meta_impala.system.processors import processors
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def _refusal(**settings) -> str:
@@ -233,8 +239,44 @@ def test_several_learners_share_the_batches():
     assert resolve(Config()).share == resolve(Config())
     # One address is one learner, and so is a run that goes on without the others.
     assert resolve(Config(learner_addresses="a:1")).num_learners == 1
-    assert merge_for_resume(config, {"learner_addresses": "", "learner_index": 0},
-                            override=False).num_learners == 1  # fmt: skip
+    for given in ({"learner_addresses": "", "learner_index": 0}, {"learner_addresses": ""}, {}):
+        alone = merge_for_resume(config, given, override=False)
+        assert (alone.num_learners, alone.learner_index) == (1, 0)
+        # And one that goes on with them again.
+        again = merge_for_resume(alone, TWO_LEARNERS | {"learner_index": 1}, override=False)
+        assert again == config
+
+
+PLACES = {
+    "ray_address": "10.0.0.1:6379",
+    "learner_addresses": "10.0.0.1:2222,[::1]:2222",
+    "learner_index": 1,
+    "wandb_project": "somebody",
+}
+
+
+def test_places_to_connect_to_are_marked_as_such():
+    marked = [n for n, f in config_lib.FIELDS.items() if f.metadata["from_command_line_only"]]
+    assert marked == list(PLACES)
+    named = {name for name in config_lib.FIELDS if "address" in name or "wandb" in name}
+    assert named <= set(marked)
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_places_to_connect_to_are_recorded_and_never_taken_from_a_file(name):
+    config = resolve(Config(actors="ray", **PLACES))
+    text = to_json(config)
+    assert json.loads(text)[name] == PLACES[name]
+    default = config_lib.FIELDS[name].default
+    read = from_json(text, "config.json")
+    assert getattr(read, name) == default
+    assert getattr(merge_for_resume(config, {}, override=True), name) == default
+    assert getattr(config_lib.join_learners(config, {}), name) == default
+    assert config_lib.saved_addresses(text, "config.json")[name] == PLACES[name]
+    assert not config_lib.saved_addresses(to_json(read), "config.json")
+    # Typed at this start, it acts.
+    given = {name: PLACES[name]} | ({} if "learner" not in name else TWO_LEARNERS)
+    assert getattr(merge_for_resume(read, given, override=False), name) == PLACES[name]
 
 
 def test_a_further_learner_checks_what_it_needs_to_join():
@@ -249,9 +291,10 @@ def test_a_further_learner_takes_the_firsts_settings():
     first = resolve(Config(**TWO_LEARNERS, batch_size=64, seed=5))
     join = config_lib.join_learners
     given = {"learner_index": 1, "env_threads": 7, "batch_size": 64, "lambda": 0.99}
+    given |= TWO_LEARNERS
     assert join(first, given) == dataclasses.replace(first, learner_index=1, env_threads=7)
     with pytest.raises(UserError, match=r"--learner_index=1.*--seed=6 \(it has 5\)") as caught:
-        join(first, {"learner_index": 1, "seed": 6, "batch_size": 64})
+        join(first, TWO_LEARNERS | {"learner_index": 1, "seed": 6, "batch_size": 64})
     assert "batch_size" not in str(caught.value)
 
 
@@ -282,7 +325,7 @@ def test_many_actors_have_fewer_environments_each(num_actors, expected):
 def test_a_quota_of_processor_time_counts_as_so_many_processors(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     quota = tmp_path / "cpu.max"
-    monkeypatch.setattr(config_lib, "_QUOTA", quota)
+    monkeypatch.setattr("meta_impala.system.processors._QUOTA", quota)
     assert processors() == 64
     for text, expected in [("max 100000\n", 64), ("200000 100000\n", 2), ("150000 100000", 2),
                            ("20000 100000", 1), ("9900000 100000", 64), ("x", 64)]:  # fmt: skip
@@ -317,10 +360,81 @@ def test_auto_actors_are_one_for_each_processor(monkeypatch):
     assert merge_for_resume(saved, {"num_actors": None}, override=False).num_actors == 7
 
 
-def test_a_run_older_than_a_setting_has_its_default():
+def test_a_run_older_than_a_setting_has_the_value_it_had_then():
     values = json.loads(to_json(resolve(Config())))
-    recent = [name for name, field in config_lib.FIELDS.items() if field.metadata["is_recent"]]
-    assert {"actors", "precision"} <= set(recent)
-    for name in recent:
+    young = config_lib.values_if_missing()
+    assert {"actors", "precision", "policy_return", "eta_embedding_place"} <= set(young)
+    for name in young:
         del values[name]
-    assert from_json(json.dumps(values), "config.json") == resolve(Config())
+    old = dataclasses.replace(resolve(Config()), eta_embedding_place="heads")
+    assert from_json(json.dumps(values), "config.json") == old
+
+
+def test_new_runs_have_e_eta_at_the_last_hidden_layer_and_old_ones_at_the_heads():
+    assert resolve(Config()).eta_embedding_place == "last_hidden"
+    for path in sorted((ROOT / "testdata").rglob("config.json")):
+        assert from_json(path.read_text("utf-8"), path).eta_embedding_place == "heads"
+    assert agent_file.read(ROOT / "testdata/pong_agent.npz").config.eta_embedding_place == "heads"
+    old = dataclasses.replace(resolve(Config()), eta_embedding_place="heads")
+    with pytest.raises(UserError, match="--eta_embedding_place=last_hidden .*never changes"):
+        merge_for_resume(old, {"eta_embedding_place": "last_hidden"}, override=True)
+    assert merge_for_resume(old, {}, override=False) == old
+
+
+@pytest.mark.parametrize(
+    ("settings", "matters"),
+    [
+        ({}, True),
+        ({"meta_parameters": "none"}, False),
+        ({"meta_parameters": "none", "last_action_and_reward": True}, True),
+        ({"eta_embedding_size": 0}, False),
+        ({"core": "lstm"}, False),
+    ],
+)
+def test_the_place_of_e_eta_is_a_difference_only_where_something_joins_there(settings, matters):
+    new = resolve(Config(**settings))
+    old = dataclasses.replace(new, eta_embedding_place="heads")
+    assert config_lib.differing(old, new) == (["eta_embedding_place"] if matters else [])
+
+
+# The 44 settings of the first version, in the order of its files; testdata/pong_agent.npz is one.
+FIRST = (
+    "environment protocol total_frames seed deterministic meta_parameters gamma lambda "
+    "reference_gamma reference_lambda meta_batch_size meta_learning_rate eta_embedding_size "
+    "eta_embedding_input meta_network_eta meta_gradient_mode unroll_length batch_size "
+    "learning_rate learning_rate_schedule rmsprop_decay rmsprop_epsilon max_gradient_norm "
+    "baseline_cost entropy_cost reward_clip rho_clip c_clip pg_rho_clip network mlp_sizes "
+    "core core_size last_action_and_reward num_actors envs_per_actor env_threads "
+    "queue_capacity stall_timeout learner_device checkpoint_minutes checkpoint_frames "
+    "keep_checkpoints log_frames"
+)
+
+
+def test_every_setting_that_some_files_lack_says_what_they_mean():
+    assert [name for name in config_lib.FIELDS if name not in config_lib.values_if_missing()] == (
+        FIRST.split()
+    )
+    for name, value in config_lib.values_if_missing().items():
+        assert config_lib.checked_value(config_lib.FIELDS[name], value) == value
+
+
+def test_the_order_of_config_json_is_that_of_older_files():
+    new = list(json.loads(to_json(resolve(Config()))))
+    for path in sorted((ROOT / "testdata").rglob("config.json")):
+        old = list(json.loads(path.read_text("utf-8")))
+        assert [name for name in new if name in old] == old
+
+
+def test_a_setting_belongs_to_one_group_and_a_component_takes_its_group():
+    owners = [
+        name for group in Config.__mro__ for name in group.__dict__.get("__annotations__", {})
+    ]
+    assert sorted(owners) == sorted(field.name for field in config_lib.FIELDS.values())
+    config = resolve(Config(rho_clip=0.5, policy_return="next_target"))
+    losses = config.part(LossSettings)
+    assert losses == LossSettings(rho_clip=0.5, policy_return="next_target")
+    assert [field.name for field in dataclasses.fields(losses)] == [
+        "baseline_cost", "entropy_cost", "rho_clip", "c_clip", "pg_rho_clip", "policy_return",
+    ]  # fmt: skip
+    assert config.part(EtaSettings).learned == ("gamma", "lambda")
+    assert config.part(Config) == config

@@ -103,7 +103,7 @@ def test_all_57_games_by_one_word(path):
         ('"catch"', '"pong"', "games and seeds: Pong and pong, seed 3: must be given only once"),
         ("gamma = 0.98", "gama = 0.98", "there is no setting gama (did you mean gamma?)"),
         ("gamma = 0.98", "gamma = 1.98", "variant fixed: --gamma=1.98: must be"),
-        ("gamma = 0.98", 'gamma = "x"', "variant fixed: flag --gamma=x"),
+        ("gamma = 0.98", 'gamma = "x"', "variant fixed: --gamma=x: must be a number"),
         ('name = "meta"', 'name = "fixed"', "two variants have the name fixed"),
         ('name = "meta"', 'name = "../up"', "a name is of letters"),
         ('name = "meta"', 'lable = "meta"', "every [[variants]] needs a name"),

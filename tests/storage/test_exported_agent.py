@@ -82,12 +82,18 @@ def test_there_are_weights_eta_and_config_and_nothing_else(trained, path):
         assert all(file[name].dtype == np.float32 for name in parameters)
 
 
-def test_settings_that_came_later_have_their_defaults_and_old_ones_are_left_out(trained, path):
-    agent, _ = trained
+def test_settings_that_came_later_have_the_value_they_had_then_and_others_are_refused(path):
     config = _json(path, "config")
+    del config["eta_embedding_place"]
+    _rewrite(path, config=np.array(json.dumps(config)))
+    assert agent_file.read(path).config.eta_embedding_place == "heads"
+    _rewrite(path, config=np.array(json.dumps(config | {"entropy_costs": 3})))
+    with pytest.raises(UserError, match=r"unknown keys: entropy_costs \(did you mean entropy_cost"):
+        agent_file.read(path)
     del config["entropy_cost"]
-    _rewrite(path, config=np.array(json.dumps(config | {"gone_by_now": 3})))
-    assert agent_file.read(path).config == agent.config
+    _rewrite(path, config=np.array(json.dumps(config)))
+    with pytest.raises(UserError, match="missing keys: entropy_cost"):
+        agent_file.read(path)
 
 
 def test_what_is_no_agent_or_does_not_fit_is_refused_in_one_line(trained, path, tmp_path):
@@ -111,7 +117,7 @@ def test_what_is_no_agent_or_does_not_fit_is_refused_in_one_line(trained, path, 
         agent_file.read(path)
     path.write_bytes(before)
     _rewrite(path, config=np.array("[]"))
-    with pytest.raises(UserError, match="is no exported agent, or damaged"):
+    with pytest.raises(UserError, match="must hold one JSON object"):
         agent_file.read(path)
     path.write_bytes(before)
     about = _json(path, "about")

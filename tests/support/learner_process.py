@@ -85,7 +85,8 @@ def main(ports, index, out):
     if index == 0:
         learner_group.give_settings(group, config)
     else:
-        taken = learner_group.take_settings(group, {"learner_index": 1})
+        given = {"learner_index": 1, "learner_addresses": addresses}
+        taken = learner_group.take_settings(group, given)
         assert taken == config
     arrays = {}
     for name in ("gamma,lambda", "none"):

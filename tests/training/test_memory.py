@@ -51,7 +51,7 @@ def test_what_cannot_fit_is_refused_with_its_flag(settings, flag, monkeypatch):
 
 _FREED = """
 import os, psutil, numpy as np
-from meta_impala import memory
+from meta_impala.system.tensorflow_setup import give_back_large_arrays
 if {fixed}:
     give_back_large_arrays()
 np.ones(31 * 2**20, np.uint8)  # freed: from now on glibc would keep such blocks in its heap

@@ -1,0 +1,179 @@
+"""Settings of η: which meta-parameters there are, where they start, and η'."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from meta_impala.config.fields import NEVER, OURS, XU, setting
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaParameterSettings:
+    """γ and λ: which of them vary, start, range and scope."""
+
+    meta_parameters: str = setting(
+        "gamma,lambda",
+        "What is learned: gamma,lambda, gamma, lambda, or none (plain IMPALA).",
+        source=XU,
+        choices=("gamma,lambda", "gamma", "lambda", "none"),
+        on_resume=NEVER,
+    )
+    gamma: float = setting(
+        0.99,
+        "Discount γ if fixed, its start if learned (a start must lie strictly between 0 and 1).",
+        source="IMPALA; the start is " + OURS,
+        low=0.0,
+        high=1.0,
+        also_called=("discount", "discount_factor", "discounting"),
+    )
+    lambda_: float | None = setting(
+        None,
+        "Bootstrapping parameter λ if fixed, its start if learned (a start must lie strictly "
+        "between 0 and 1). Default: 1 if fixed, 0.99 if learned.",
+        source="IMPALA; the start is " + OURS,
+        flag="lambda",
+        low=0.0,
+        high=1.0,
+        also_called=("lambda_", "gae_lambda", "lambd"),
+    )
+    gamma_min: float = setting(
+        0.0,
+        "Lower end of the range of a learned γ.",
+        value_if_missing=0.0,
+        source=OURS,
+        low=0.0,
+        high=1.0,
+    )
+    gamma_max: float = setting(
+        1.0,
+        "Upper end of the range of a learned γ.",
+        value_if_missing=1.0,
+        source=OURS,
+        low=0.0,
+        high=1.0,
+    )
+    lambda_min: float = setting(
+        0.0,
+        "Lower end of the range of a learned λ.",
+        value_if_missing=0.0,
+        source=OURS,
+        low=0.0,
+        high=1.0,
+    )
+    lambda_max: float = setting(
+        1.0,
+        "Upper end of the range of a learned λ.",
+        value_if_missing=1.0,
+        source=OURS,
+        low=0.0,
+        high=1.0,
+    )
+    meta_parameter_scope: str = setting(
+        "global",
+        "global: one γ and λ for all states; state: γ(s) and λ(s) of the state arrived in, from "
+        "the torso's features (which they do not train).",
+        value_if_missing="global",
+        source=XU + " (state was tried and did not help)",
+        choices=("global", "state"),
+        on_resume=NEVER,
+    )
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The meta-parameters that are learned, or drawn (`eta_schedule`)."""
+        if self.meta_parameters == "none":
+            return ()
+        return tuple(self.meta_parameters.split(","))
+
+
+@dataclasses.dataclass(frozen=True)
+class ReferenceSettings:
+    """η', the meta-parameters of the meta objective."""
+
+    reference_gamma: float = setting(
+        0.995, "γ', the fixed discount of the meta objective.", source=XU, low=0.0, high=1.0
+    )
+    reference_lambda: float = setting(
+        1.0,
+        "λ', the fixed bootstrapping parameter of the meta objective.",
+        source=XU,
+        low=0.0,
+        high=1.0,
+    )
+    reference_tracking: str = setting(
+        "none",
+        "Which parts of η' are not fixed but the current γ, λ (as constants).",
+        value_if_missing="none",
+        source="a question of the paper's reviewer",
+        choices=("none", "gamma", "lambda", "gamma,lambda"),
+    )
+
+    @property
+    def tracked(self) -> tuple[str, ...]:
+        """The parts of η' that are the current values."""
+        if self.reference_tracking == "none":
+            return ()
+        return tuple(self.reference_tracking.split(","))
+
+
+@dataclasses.dataclass(frozen=True)
+class EtaScheduleSettings:
+    """Where the η of an unroll comes from."""
+
+    eta_schedule: str = setting(
+        "learned",
+        "Where η comes from. learned: from the meta-gradient. The other schedules condition the "
+        "network on η in the same way but learn none of it: fixed (at --gamma, --lambda), random "
+        "(drawn for every unroll), mixture (one of --eta_mixture for every unroll): the control "
+        "for multi-task learning.",
+        value_if_missing="learned",
+        source="a question of the paper's reviewer",
+        choices=("learned", "fixed", "random", "mixture"),
+        on_resume=NEVER,
+    )
+    eta_mixture: str = setting(
+        "0.98,0.9;0.99,0.95;0.995,1",
+        "The set of --eta_schedule=mixture: γ,λ;γ,λ;…",
+        value_if_missing="0.98,0.9;0.99,0.95;0.995,1",
+        source=OURS,
+    )
+    eta_random_gamma: str = setting(
+        "0.9,0.999",
+        "Range LOW,HIGH of the γ drawn by --eta_schedule=random, inside (0, 1); its logit is "
+        "uniform.",
+        value_if_missing="0.9,0.999",
+        source=OURS,
+    )
+    eta_random_lambda: str = setting(
+        "0.9,0.999",
+        "Range LOW,HIGH of the λ drawn by --eta_schedule=random, inside (0, 1); its logit is "
+        "uniform.",
+        value_if_missing="0.9,0.999",
+        source=OURS,
+    )
+
+    @property
+    def eta_pairs(self) -> tuple[tuple[float, float], ...]:
+        """`eta_mixture` as numbers. Raises ValueError if it is not made of pairs of numbers."""
+        pairs = (pair.split(",") for pair in self.eta_mixture.split(";"))
+        return tuple((float(gamma), float(lambda_)) for gamma, lambda_ in pairs)
+
+
+@dataclasses.dataclass(frozen=True)
+class EtaSettings(EtaScheduleSettings, ReferenceSettings, MetaParameterSettings):
+    """Everything about γ and λ: what varies, η', and where η comes from."""
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """The meta-parameters that are learned, in the order of the entries of x."""
+        return self.varied if self.eta_schedule == "learned" else ()
+
+    @property
+    def eta_draws(self) -> dict[str, tuple[float, float]]:
+        """`eta_random_gamma` and `eta_random_lambda` as numbers, of what is varied."""
+        texts = {"gamma": self.eta_random_gamma, "lambda": self.eta_random_lambda}
+        draws = {}
+        for name in self.varied:
+            low, high = texts[name].split(",")
+            draws[name] = (float(low), float(high))
+        return draws

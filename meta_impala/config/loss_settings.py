@@ -1,0 +1,90 @@
+"""Settings of the inner objective J: its batches, the terms of the loss, and V-trace."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from meta_impala.config.fields import IMPALA, setting
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchSettings:
+    """What one update learns from."""
+
+    unroll_length: int = setting(
+        20,
+        "T, length of a trajectory.",
+        unit="agent steps",
+        source=IMPALA,
+        low=1,
+        high=10_000,
+        also_called=("num_steps", "n_steps", "rollout"),
+    )
+    batch_size: int = setting(
+        32, "B, trajectories per update.", unit="unrolls", source=IMPALA, low=1, high=65_536
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class CostSettings:
+    """Weights b and c of equation (12)."""
+
+    baseline_cost: float = setting(
+        0.5,
+        "b, weight of the value loss ½(vs−V)².",
+        source=IMPALA,
+        low=0.0,
+        also_called=("vf_coef", "value_cost", "value_loss_coeff"),
+    )
+    entropy_cost: float = setting(
+        0.01,
+        "c, weight of the entropy.",
+        unit="per nat",
+        source=IMPALA,
+        low=0.0,
+        also_called=("ent_coef", "entropy_coef", "entropy_bonus"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardSettings:
+    """What the learner makes of rewards."""
+
+    reward_clip: float = setting(
+        1.0,
+        "Rewards are clipped to ± this for the learner; 0 for no clip.",
+        source=IMPALA,
+        low=0.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class VTraceSettings:
+    """The clips of V-trace, and the return of its policy gradient."""
+
+    rho_clip: float = setting(
+        1.0, "ρ̄, clip of V-trace's temporal difference.", source=IMPALA, low=0.0, low_open=True
+    )
+    c_clip: float = setting(
+        1.0, "c̄, clip of V-trace's trace.", source=IMPALA, low=0.0, low_open=True
+    )
+    pg_rho_clip: float = setting(
+        1.0,
+        "Clip of the importance weight of the policy gradient.",
+        source=IMPALA,
+        low=0.0,
+        low_open=True,
+    )
+    policy_return: str = setting(
+        "mixed",
+        "The return of the policy's advantage. mixed: r + γ[λ vs + (1−λ)V] of the next state, on "
+        "policy the λ-return of equation (12); next_target: r + γ vs.",
+        value_if_missing="mixed",
+        source="the paper is silent; IMPALA has next_target, the same at λ = 1",
+        choices=("mixed", "next_target"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LossSettings(VTraceSettings, CostSettings):
+    """Coefficients of J: weights of its terms, clips of V-trace, and the policy's return."""

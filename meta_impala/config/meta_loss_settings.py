@@ -1,0 +1,75 @@
+"""Settings of the meta objective J'."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from meta_impala.config.fields import BONNET, NEVER, OURS, XU, setting
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaLossSettings:
+    """Weights of the terms of J'; the default is equation (14): the policy gradient alone."""
+
+    meta_policy_cost: float = setting(
+        1.0,
+        "Weight of the policy gradient in J'.",
+        value_if_missing=1.0,
+        source=XU,
+        low=0.0,
+    )
+    meta_baseline_cost: float = setting(
+        0.0,
+        "Weight of the value loss ½(vs'−V')² in J'.",
+        value_if_missing=0.0,
+        source=XU,
+        low=0.0,
+    )
+    meta_entropy_cost: float = setting(
+        0.0,
+        "Weight of the entropy in J'.",
+        value_if_missing=0.0,
+        unit="per nat",
+        source=XU,
+        low=0.0,
+    )
+    meta_kl_cost: float = setting(
+        0.0,
+        "Weight of KL(π_θ', π_θ) in J'.",
+        value_if_missing=0.0,
+        unit="per nat",
+        source=XU + " has none; STACX, arXiv 2002.12928",
+        low=0.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaAdvantageSettings:
+    """The critic of J', and what is done to its advantages."""
+
+    meta_value_head: str = setting(
+        "shared",
+        "Which value head the returns of J' use. shared: the one that is trained at η; reference: "
+        "a second one, trained at η'.",
+        value_if_missing="shared",
+        source=XU + "; " + BONNET,
+        choices=("shared", "reference"),
+        on_resume=NEVER,
+    )
+    meta_advantage_normalization: str = setting(
+        "none",
+        "ema: the advantages of J' are normalised by their moving mean and standard deviation.",
+        value_if_missing="none",
+        source=XU + "; later work has ema",
+        choices=("none", "ema"),
+        on_resume=NEVER,
+    )
+    meta_advantage_decay: float = setting(
+        0.99,
+        "Decay per update of the moving moments of --meta_advantage_normalization=ema.",
+        value_if_missing=0.99,
+        source=OURS,
+        low=0.0,
+        high=1.0,
+        high_open=True,
+    )

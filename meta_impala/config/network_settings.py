@@ -1,0 +1,53 @@
+"""Settings of the network."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from meta_impala.config.fields import IMPALA, NEVER, OURS, setting
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSettings:
+    """Torso, core and inputs of the network (e_η has `EtaEmbeddingSettings`)."""
+
+    network: str = setting(
+        "auto",
+        "Torso: shallow (2 convolutions), nature (3), deep (residual), mlp; auto takes shallow for "
+        "84×84 images and mlp otherwise.",
+        source=IMPALA + "; Mnih et al. 2015",
+        choices=("auto", "shallow", "nature", "deep", "mlp"),
+        on_resume=NEVER,
+        also_called=("torso", "model", "arch"),
+    )
+    mlp_sizes: str = setting(
+        "64,64",
+        "Widths of the hidden layers of the mlp torso.",
+        unit="units, comma-separated",
+        source=OURS,
+        on_resume=NEVER,
+        also_called=("hidden_sizes", "hidden_size"),
+    )
+    core: str = setting(
+        "none",
+        "Recurrent core.",
+        source=IMPALA,
+        choices=("none", "lstm"),
+        on_resume=NEVER,
+        also_called=("use_lstm", "lstm"),
+    )
+    core_size: int = setting(
+        256, "Width of the LSTM.", unit="units", source=IMPALA, low=1, high=8192, on_resume=NEVER
+    )
+    last_action_and_reward: bool = setting(
+        False,
+        "Whether the last action and the last clipped reward are inputs of the network "
+        "(--eta_embedding_place says where).",
+        source=IMPALA + " (DMLab agents)",
+        on_resume=NEVER,
+    )
+
+    @property
+    def mlp_widths(self) -> tuple[int, ...]:
+        """`mlp_sizes` as numbers. Raises ValueError if they are none."""
+        return tuple(int(width) for width in self.mlp_sizes.split(","))

@@ -1,0 +1,129 @@
+"""What the text of a flag may be, for each type of setting.
+
+Parsers raise UserError themselves: absl would put its own words around a ValueError.
+"""
+
+from __future__ import annotations
+
+import decimal
+import re
+from typing import Any
+
+from absl import flags
+
+from meta_impala.config.fields import MAX_FRAMES
+from meta_impala.config.text import normalized, shown
+from meta_impala.errors import UserError
+
+
+class _Parser(flags.ArgumentParser):
+    """A parser that knows its flag's name.
+
+    Attributes:
+      name: of the flag.
+    """
+
+    kind = ""
+    allowed = ""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def flag_type(self) -> str:
+        """The type that help shows."""
+        return self.kind
+
+    def parse(self, argument: Any) -> Any:
+        """The value of a text (or of a default, which may be of the flag's type already)."""
+        try:
+            return self.convert(argument)
+        except (ValueError, TypeError, OverflowError):
+            raise UserError(f"--{self.name}={shown(argument)}: must be {self.allowed}") from None
+
+    def convert(self, argument: Any) -> Any:
+        """As `parse`, but raises ValueError, TypeError or OverflowError."""
+        raise NotImplementedError
+
+
+class BoolParser(_Parser):
+    """true or false."""
+
+    kind = "bool"
+    allowed = "true or false"
+
+    def convert(self, argument: Any) -> bool:
+        """As absl: true, t and 1, or false, f and 0, in upper or lower case."""
+        return flags.BooleanParser().parse(argument)
+
+
+class FloatParser(_Parser):
+    """A number."""
+
+    kind = "float"
+    allowed = "a number"
+
+    def convert(self, argument: Any) -> float:
+        """As Python reads a float."""
+        return float(argument)
+
+
+class IntegerParser(_Parser):
+    """A whole number."""
+
+    kind = "int"
+    allowed = "a whole number"
+
+    def convert(self, argument: Any) -> int | None:
+        """As Python reads an int, in decimal or (0x) hexadecimal digits."""
+        return flags.IntegerParser().convert(argument)
+
+
+class IntegerOrAutoParser(IntegerParser):
+    """A whole number, or auto: None, which `resolve` chooses for."""
+
+    allowed = "a whole number, or auto"
+
+    def convert(self, argument: Any) -> int | None:
+        """None for auto."""
+        return None if argument == "auto" else super().convert(argument)
+
+
+_FRAMES = re.compile(r"([+-]?[0-9][0-9_]*(?:\.[0-9]+)?(?:[eE]\+?[0-9]{1,4})?)([kKmMgGbB]?)")
+
+_FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
+
+
+class FramesParser(_Parser):
+    """A whole number of frames, as people write millions: 200_000_000, 1e6, 10M, 2.5k."""
+
+    kind = "int"
+    allowed = "a whole number of frames, for example 200000000, 200_000_000, 1e6, 2.5k or 10M"
+
+    def convert(self, argument: Any) -> int:
+        """Exact: decimal, not binary, fractions. More than `MAX_FRAMES` is a UserError."""
+        if isinstance(argument, int) and not isinstance(argument, bool):
+            return argument
+        match = _FRAMES.fullmatch(argument.strip())
+        if match is None:
+            return flags.IntegerParser().convert(argument)  # such as 0x10
+        number = decimal.Decimal(match[1].replace("_", ""))
+        if number.adjusted() > 20:  # before it is written out
+            raise UserError(f"--{self.name}={shown(argument)}: must be at most {MAX_FRAMES}")
+        frames = number * _FACTORS[match[2].lower()]
+        if frames != frames.to_integral_value():
+            raise ValueError(argument)
+        return int(frames)
+
+
+class TextParser(_Parser):
+    """Text of printable characters, without white space around it."""
+
+    kind = "string"
+
+    def convert(self, argument: Any) -> str:
+        """See `text.normalized`."""
+        try:
+            return normalized(argument)
+        except ValueError as error:
+            raise UserError(f"--{self.name}={shown(argument)}: {error}") from None

@@ -1,0 +1,55 @@
+"""Settings of the run itself: what is trained, for how long, from which seed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from meta_impala.config.fields import FREELY, IMPALA, MAX_FRAMES, NEVER, setting
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+    """Environment, length and seed of a run."""
+
+    environment: str = setting(
+        "Pong",
+        "Atari game (Pong or ALE/Pong-v5), Catch, or any Gymnasium id with discrete actions and "
+        "a Box observation.",
+        on_resume=NEVER,
+        also_called=("env", "env_id", "env_name", "game", "task"),
+    )
+    protocol: str = setting(
+        "impala",
+        "Atari protocol. impala: minimal action set, no sticky actions, 0 to 30 no-ops, life loss "
+        "ends an episode for the learner. machado: sticky actions 0.25, 18 actions, no no-ops, no "
+        "life-loss signal.",
+        source="IMPALA; Machado et al. 2018",
+        choices=("impala", "machado"),
+        on_resume=NEVER,
+    )
+    total_frames: int = setting(
+        200_000_000,
+        "Length of training; the learning rate reaches 0 here.",
+        unit="environment frames (agent steps × action repeat)",
+        source=IMPALA,
+        low=1,
+        high=MAX_FRAMES,
+        on_resume=FREELY,
+        is_frames=True,
+        also_called=(
+            "frames",
+            "steps",
+            "total_timesteps",
+            "total_steps",
+            "num_frames",
+            "max_frames",
+        ),
+    )
+    seed: int = setting(
+        1, "Seed of every random number generator of the run.", low=0, high=2**31 - 1
+    )
+    deterministic: bool = setting(
+        False,
+        "Bit-identical weights and metrics for the same seed: actors and learner take turns in one "
+        "fixed schedule (slower).",
+    )
