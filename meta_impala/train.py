@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from meta_impala import command
+from meta_impala import command, start_banner
 from meta_impala import config as config_lib
 from meta_impala.config import Config
 from meta_impala.config.flags import define_config_flags, given_config_flags
@@ -150,6 +150,7 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
     config = config_lib.resolve_network(config, description.observation_shape)
     memory.check(config.share, description)
 
+    command.say("loading TensorFlow")
     import_tensorflow()
     from meta_impala.system.tensorflow_setup import configure_tensorflow
     from meta_impala.training.trainer import Trainer
@@ -176,18 +177,11 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
             if not isinstance(error, UserError):  # a run that is refused has not failed
                 folder.write_failure(error)
             raise
-        return _run(trainer, config, folder, stop)
+        _say_what_is_trained(trainer, config, description, folder)
+        return _run(trainer, folder, stop)
 
 
-def _run(trainer: Trainer, config: Config, folder: RunFolder, stop: StopRequest) -> int:
-    if trainer.restored_from:
-        command.say(f"continuing {folder.path} from {trainer.frames:,} frames")
-    else:
-        learned = config.meta_parameters.replace(",", " and ")
-        command.say(
-            f"training on {config.environment} for {config.total_frames:,} frames in "
-            f"{folder.path}; learned of η: {learned}"
-        )
+def _run(trainer: Trainer, folder: RunFolder, stop: StopRequest) -> int:
     try:
         state = trainer.run()
     except RunFailed as error:
@@ -201,6 +195,28 @@ def _run(trainer: Trainer, config: Config, folder: RunFolder, stop: StopRequest)
             "frames; the same command continues the run"
         )
     return 0
+
+
+def _say_what_is_trained(
+    trainer: Trainer, config: Config, description: Description, folder: RunFolder
+) -> None:
+    from meta_impala.system.tensorflow_setup import learner_device
+
+    device = learner_device(config.learner_device)
+    variables = trainer.learner.state.network.trainable_variables
+    for line in start_banner.lines(
+        config,
+        description,
+        folder.path,
+        num_parameters=sum(variable.shape.num_elements() for variable in variables),
+        device=device,
+        frames=trainer.frames if trainer.restored_from else 0,
+    ):
+        command.say(line)
+    if device.startswith("CPU"):
+        hint = start_banner.hint(config, description, trainer.frames)
+        if hint:
+            command.say(hint)
 
 
 def _learners(config: Config, stop: StopRequest) -> LearnerGroup | None:
