@@ -90,7 +90,8 @@ def flags_of(name: str) -> list[flags.Flag]:
     """
     before = set(flags.FLAGS)
     importlib.import_module(COMMANDS[name].module).define_flags()
-    added = [flags.FLAGS[flag] for flag in flags.FLAGS if flag not in before]
+    added = [flags.FLAGS[flag] for flag in set(flags.FLAGS) - before]
+    added.sort(key=lambda flag: flag.name)
     for flag in added:
         delattr(flags.FLAGS, flag.name)
     return added

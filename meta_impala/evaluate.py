@@ -108,6 +108,10 @@ def define_flags() -> None:
         f"{evaluation_record.DEFAULT_MAX_EPISODE_FRAMES:,} for one that has none. Allowed: at "
         "least 1.",
     )
+    _define_video_flag()
+
+
+def _define_video_flag() -> None:
     flags.DEFINE_flag(
         flags.Flag(
             _PathOrBool(),

@@ -14,6 +14,7 @@ import contextlib
 import importlib.util
 import json
 import pathlib
+from typing import Any
 
 import tqdm
 from absl import flags
@@ -100,8 +101,7 @@ def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
             "no meta-gradient"
         )
     environment = registry.resolve(config.environment).id
-    games = f"{config.batch_size} games × {config.unroll_length} steps"
-    print(f"playing {FLAGS.batches} batches of {environment} with {checkpoint}", flush=True)
+    command.say(f"playing {FLAGS.batches} batches of {environment} with {checkpoint}")
     samples = meta_gradient_samples.samples(
         learner,
         description,
@@ -122,7 +122,8 @@ def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
     text = attribution_text.text(
         config,
         f"{environment}, {frames:,} frames trained ({checkpoint}); {FLAGS.batches} batches of "
-        f"{games}, warm-up {FLAGS.warmup}, seed {FLAGS.seed}.",
+        f"{config.batch_size} games × {config.unroll_length} steps, warm-up {FLAGS.warmup}, seed "
+        f"{FLAGS.seed}.",
         learning_rate,
         result,
     )
@@ -140,16 +141,17 @@ def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
         **meta_gradient_report.to_json(result),
         "meta_impala_version": __version__,
     }
-    print("\n" + text)
     results_folder.write_text(outdir / "explain.md", text)
     results_folder.write_text(outdir / "explain.json", json.dumps(numbers, indent=2) + "\n")
     if FLAGS.figure:
-        from meta_impala.analysis.meta_gradient import attribution_figure as meta_gradient_figure
+        _draw(outdir / "explain.png", f"{environment}, {frames:,} frames", result)
+    command.say(f"\n{text}\nwritten to {outdir}")
 
-        meta_gradient_figure.draw(
-            outdir / "explain.png", f"{environment}, {frames:,} frames", result
-        )
-    print(f"written to {outdir}")
+
+def _draw(path: pathlib.Path, title: str, result: Any) -> None:
+    from meta_impala.analysis.meta_gradient import attribution_figure as meta_gradient_figure
+
+    meta_gradient_figure.draw(path, title, result)
 
 
 def main() -> int:

@@ -130,7 +130,9 @@ def _kind(flag: flags.Flag) -> str:
 
 def _grouped(values: flags.FlagValues) -> dict[str, list[flags.Flag]]:
     """Every flag under the title of its group, in the order in which the settings are declared."""
-    defined = {name: values[name] for name in values if name not in _HIDDEN}
+    # A flag with a short name is there twice.
+    defined = {values[name].name: values[name] for name in values}
+    defined = {name: flag for name, flag in defined.items() if name not in _HIDDEN}
     groups: dict[str, list[flags.Flag]] = {_OF_THIS_COMMAND: []}
     for name in FIELDS:
         if _is_setting(values, name):

@@ -108,6 +108,19 @@ class _Table:
         )
 
 
+def eta_of_environments(snapshot: Snapshot, num_envs: int) -> np.ndarray:
+    """What a policy is fed as η: `[N, 2]`, or the snapshot's weights with an η per state.
+
+    Args:
+      snapshot: what acts.
+      num_envs: N.
+    """
+    eta = snapshot.eta.numpy()
+    if eta.ndim == 1:  # one for all states, hence for all environments
+        eta = np.tile(eta, (num_envs, 1))
+    return eta
+
+
 def play_games(
     policy: Acts,
     snapshot: Snapshot,
@@ -144,9 +157,7 @@ def play_games(
       KeyboardInterrupt: if it should stop.
     """
     tables = [_Table(environment, core_state_size) for environment in environments]
-    eta = snapshot.eta.numpy()
-    if eta.ndim == 1:  # one for all states, hence for all environments
-        eta = np.tile(eta, (len(tables), 1))
+    eta = eta_of_environments(snapshot, len(tables))
     waiting = iter(games)
     finished: list[Game] = []
 
