@@ -1,4 +1,4 @@
-"""Exceptions that are shown as a line, never as a traceback; and how to say it."""
+"""Exceptions that are shown as one line, never as a traceback; text that is safe to print."""
 
 from __future__ import annotations
 
@@ -6,13 +6,37 @@ import contextlib
 import re
 import sys
 
+# Longer messages quote something that nobody wants to read: a number of a million digits, say.
+_MAX_CHARACTERS = 4000
+
+
+def printable(text: object) -> str:
+    """One line without control characters, whatever the text holds.
+
+    Line breaks become spaces. Everything else that is not printable becomes an escape such as
+    `\\x1b`: terminal sequences, text direction marks, invisible spaces, lone surrogates.
+    """
+    line = " ".join(str(text).splitlines())
+    if len(line) > _MAX_CHARACTERS:
+        line = f"{line[:_MAX_CHARACTERS]}… ({len(line)} characters)"
+    return _escaped(line)
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
 
 class UserError(Exception):
     """A mistake in flags, files or folders; its message is one line that says what is allowed."""
 
     def __init__(self, message: object = "") -> None:
-        # A value that is quoted in it may have lines of its own.
-        super().__init__(" ".join(str(message).splitlines()))
+        # It may quote a file.
+        super().__init__(printable(message))
 
 
 class RunFailed(Exception):
@@ -24,17 +48,24 @@ class RunFailed(Exception):
 
     leaves_threads = False
 
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
 
 def one_line(error: BaseException) -> str:
     """What went wrong, in one line."""
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+        return printable(error.strerror)
     # Without the name of the operation: "{{function_node ...}} what is wrong [Op:RestoreV2]".
     text = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]", "", str(error)).strip()
-    return text.splitlines()[0][:300].strip() if text else type(error).__name__
+    return printable(text.splitlines()[0])[:300].strip() if text else type(error).__name__
 
 
 def warn(message: str) -> None:
-    """Prints to stderr, if there is still somebody to read it: a run outlives its terminal."""
-    with contextlib.suppress(OSError):
-        print(message, file=sys.stderr, flush=True)
+    """Prints to stderr, if there is still somebody to read it: a run outlives its terminal.
+
+    The message may have several lines; what it quotes from a file must be `printable`.
+    """
+    lines = "\n".join(_escaped(line.expandtabs()) for line in str(message).split("\n"))
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or never opened
+        print(lines, file=sys.stderr, flush=True)

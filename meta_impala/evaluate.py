@@ -29,9 +29,10 @@ from meta_impala.evaluation import record as evaluation_record
 from meta_impala.evaluation import starts as game_starts
 from meta_impala.evaluation import video
 from meta_impala.evaluation.starts import Start
-from meta_impala.storage import agent_file, shipped_agents
+from meta_impala.storage import shipped_agents
 from meta_impala.storage.run_folder import RunFolder
-from meta_impala.storage.trained_run import open_folder
+from meta_impala.storage.trained_run import open_folder, read_agent_file, refuse_larger_network
+from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path, user_path
@@ -58,6 +59,7 @@ class _PathOrBool(flags.ArgumentParser):
 
 def define_flags() -> None:
     """The flags of this command."""
+    define_trust_flag()
     define_path("logdir", None, "Folder of the run; a running training is not disturbed.")
     flags.DEFINE_string(
         "agent",
@@ -236,22 +238,29 @@ def _inputs() -> Inputs:
         raise UserError("--logdir or --agent: one of them must be given, a run's folder or a file")
     folder, agent_path, named = None, None, None
     if FLAGS.logdir:
-        folder, config = open_folder(FLAGS.logdir)
+        folder, config = open_folder(FLAGS.logdir, trust_of_flags())
         folder.prepare()
         source = folder.config_path
     else:
         agent_path = source = shipped_agents.find(FLAGS.agent)
-        named = agent_file.read(agent_path)
+        named = read_agent_file(agent_path, trust_of_flags())
         config = named.config
     out = _out(folder)
     eta = _eta(config)
     video_path, recorded = _video_path(folder), None
     try:
-        description = registry.describe(config.environment, config.protocol)
+        description = registry.describe(
+            config.environment, config.protocol, config.environment_arguments
+        )
         if video_path is not None:
             video.check_path(video_path)
             video.check_packages(config.environment)
-            recorded = video.RecordedEnvironment(config.environment, config.protocol, FLAGS.seed)
+            recorded = video.RecordedEnvironment(
+                registry.evaluated_in(config.environment),
+                config.protocol,
+                FLAGS.seed,
+                config.environment_arguments,
+            )
     except (UnknownEnvironmentError, UnsupportedEnvironmentError) as error:
         raise UserError(f"{source}: {error}") from None
     if named is not None:
@@ -263,6 +272,8 @@ def _inputs() -> Inputs:
                 f"{list(description.observation_shape)} and {description.num_actions} here"
             )
     config = config_lib.resolve_network(config, description.observation_shape)
+    if folder is not None:
+        refuse_larger_network(folder, config, description.observation_shape)
     starts, starts_path = _starts(config, description)
     return Inputs(
         folder=folder,
@@ -304,17 +315,15 @@ def main() -> int:
     import_tensorflow()
     from meta_impala.evaluation import evaluator
     from meta_impala.evaluation.evaluator import Evaluation
-    from meta_impala.storage.trained_agent import load_agent, with_eta
+    from meta_impala.storage.trained_agent import load_agent, load_agent_file, with_eta
     from meta_impala.system.tensorflow_setup import configure_for_inference
 
     configure_for_inference()
     if inputs.folder is not None:
         agent = load_agent(inputs.folder.checkpoints, inputs.config, inputs.description)
     else:
-        from meta_impala.storage import exported_agent as export
-
         assert inputs.agent_path is not None
-        agent = export.load(inputs.agent_path, inputs.config, inputs.description)
+        agent = load_agent_file(inputs.agent_path, inputs.config, inputs.description)
     if inputs.eta is not None:
         agent = agent._replace(snapshot=with_eta(agent.snapshot, *inputs.eta))
     _STOP.install()  # from here on an interrupt waits for the step that is being played

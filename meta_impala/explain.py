@@ -24,6 +24,7 @@ from meta_impala.environments import registry
 from meta_impala.errors import UserError
 from meta_impala.storage import results_folder
 from meta_impala.storage.trained_run import TrainedRun, open_trained_run
+from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path
 
@@ -34,6 +35,7 @@ _MAX_SEED = 2**31 - 1
 
 def define_flags() -> None:
     """The flags of this command."""
+    define_trust_flag()
     define_path("logdir", None, "Folder of the run; a running training is not disturbed.")
     flags.DEFINE_integer("batches", 20, "Batches to explain. Allowed: at least 2.")
     flags.DEFINE_integer(
@@ -136,16 +138,14 @@ def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
         "warmup": FLAGS.warmup,
         "seed": FLAGS.seed,
         "learning_rate": learning_rate,
-        "judged_by": meta_gradient_samples.judge_of_training(config),
+        "judged_by": meta_gradient_samples.meta_batch_of_training(config),
         "share_of_same_games": meta_gradient_samples.share_of_same_games(config),
         **meta_gradient_report.to_json(result),
         "meta_impala_version": __version__,
     }
-    results_folder.write_text(outdir / "explain.md", text)
-    results_folder.write_text(outdir / "explain.json", json.dumps(numbers, indent=2) + "\n")
     if FLAGS.figure:
         _draw(outdir / "explain.png", f"{environment}, {frames:,} frames", result)
-    command.say(f"\n{text}\nwritten to {outdir}")
+    _write(outdir, text, numbers)
 
 
 def _draw(path: pathlib.Path, title: str, result: Any) -> None:
@@ -154,10 +154,17 @@ def _draw(path: pathlib.Path, title: str, result: Any) -> None:
     meta_gradient_figure.draw(path, title, result)
 
 
+def _write(outdir: pathlib.Path, text: str, numbers: dict[str, Any]) -> None:
+    """Writes the files, then prints the text."""
+    results_folder.write_text(outdir / "explain.md", text)
+    results_folder.write_text(outdir / "explain.json", json.dumps(numbers, indent=2) + "\n")
+    command.say(f"\n{text}\nwritten to {outdir}")
+
+
 def main() -> int:
     """Runs the command; returns its exit code."""
     _check_flags()
-    run = open_trained_run(FLAGS.logdir)
+    run = open_trained_run(FLAGS.logdir, trust_of_flags())
     _check_run(run)
     outdir = results_folder.make_outdir(FLAGS.outdir or str(run.folder.path / "explain"))
     import_tensorflow()

@@ -15,6 +15,7 @@ from absl import flags
 from meta_impala import command
 from meta_impala.errors import UserError
 from meta_impala.storage.trained_run import open_trained_run
+from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path
 
@@ -23,6 +24,7 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """The flags of this command."""
+    define_trust_flag()
     define_path("logdir", None, "Folder of the run; a running training is not disturbed.")
     define_path("out", None, "File to write; must end in .npz.")
 
@@ -32,15 +34,14 @@ def main() -> int:
     out = pathlib.Path(FLAGS.out or "")
     if out.suffix != ".npz" or not out.parent.is_dir():
         raise UserError(f"--out={FLAGS.out or ''}: must be a file .npz in a folder that exists")
-    folder, config, description = open_trained_run(FLAGS.logdir)
+    folder, config, description = open_trained_run(FLAGS.logdir, trust_of_flags())
     import_tensorflow()
-    from meta_impala.storage import exported_agent as export
-    from meta_impala.storage.trained_agent import load_agent
+    from meta_impala.storage.trained_agent import load_agent, save_agent
     from meta_impala.system.tensorflow_setup import configure_for_inference
 
     configure_for_inference()
     agent = load_agent(folder.checkpoints, config, description)
-    export.save(out, agent, config, description)
+    save_agent(out, agent, config, description)
     print(f"{agent.checkpoint} of {folder.path} written to {out} ({out.stat().st_size:,} bytes)")
     return 0
 

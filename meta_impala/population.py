@@ -29,7 +29,7 @@ from meta_impala.environments import UnknownEnvironmentError, registry
 from meta_impala.errors import UserError
 from meta_impala.experiments.pbt_settings import ADAPTED, Population
 from meta_impala.storage import run_folder as run_folder_lib
-from meta_impala.storage.folder_lock import FolderLock
+from meta_impala.storage.folder_lock import locked
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.system.user_path import define_path
 
@@ -124,15 +124,11 @@ def main() -> int:
         raise UserError(f"--environment={config.environment}: {error}") from None
     population = _population(config, action_repeat)
     folder = RunFolder(FLAGS.logdir)
-    folder.prepare()
-    lock = FolderLock(folder.path)
-    try:
+    with locked(folder):
         if folder.read_status().get("state") == run_folder_lib.FINISHED:
             command.say(f"{folder.path}: this population is finished")
             return 0
         return _train(folder, config, population, arguments)
-    finally:
-        lock.release()
 
 
 def _train(folder: RunFolder, config: Config, population: Population, arguments: list[str]) -> int:

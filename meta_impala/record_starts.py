@@ -33,6 +33,7 @@ from meta_impala.evaluation import starts as game_starts
 from meta_impala.evaluation.starts import Start
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trained_run import open_trained_run
+from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path, user_path
 
@@ -41,6 +42,7 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """The flags of this command."""
+    define_trust_flag()
     define_path("out", None, "File to write. Default: starts.json.")
     flags.DEFINE_string("environment", "Pong", "What a person plays.")
     flags.DEFINE_enum("protocol", "impala", list(PROTOCOLS), "Atari protocol.")
@@ -80,7 +82,7 @@ def _by_person(environment: str, protocol: str) -> list[start_recorder.Recording
 
 
 def _by_agent(logdir: str) -> tuple[Config, list[start_recorder.Recording], str]:
-    folder, config, description = open_trained_run(logdir)
+    folder, config, description = open_trained_run(logdir, trust_of_flags())
     import_tensorflow()
     from meta_impala.evaluation.games import GamePolicy, play_games
     from meta_impala.storage.trained_agent import load_agent

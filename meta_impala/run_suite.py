@@ -17,8 +17,7 @@ import math
 import os
 import pathlib
 import shlex
-from collections.abc import Callable, Iterator, Sequence
-from typing import IO
+from collections.abc import Iterator
 
 from absl import flags, logging
 
@@ -32,11 +31,13 @@ from meta_impala.experiments import forked_process, stages, suite_cost, suite_ru
 from meta_impala.experiments import suite as suite_file
 from meta_impala.experiments.stages import Stage
 from meta_impala.experiments.suite import Run, Shard, Suite
+from meta_impala.experiments.suite_runner import StartProcess
 from meta_impala.published import tables as published
+from meta_impala.storage.trust import define_trust_flag, trusting
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.user_path import define_path
 
-# A dry run lists the runs that are not begun only if the suite has no more runs than this.
+# A dry run lists the runs that are not started only if the suite has no more runs than this.
 _LISTED = 50
 
 FLAGS = flags.FLAGS
@@ -46,6 +47,7 @@ POSITIONAL = "SUITE"
 
 def define_flags() -> None:
     """The flags of this command."""
+    define_trust_flag()
     define_path("out", None, "Folder of the suite: runs, logs and report.")
     flags.DEFINE_integer("parallel", 1, "Runs at a time.", lower_bound=1)
     flags.DEFINE_string(
@@ -71,10 +73,14 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "print_commands",
         False,
-        "Print the commands of the runs that are not finished, one run a line, and do nothing.",
+        "Print the commands of the runs that are not finished, one run a line; start nothing.",
     )
-    flags.DEFINE_bool("dry_run", False, "Print what there is to do, and do nothing.")
-    flags.DEFINE_bool("report_only", False, "Make the report of what there is.")
+    flags.DEFINE_bool(
+        "dry_run", False, "Print what is left to do and what it costs; start nothing."
+    )
+    flags.DEFINE_bool(
+        "report_only", False, "Write the report of the runs that are finished; start nothing."
+    )
     flags.DEFINE_list(
         "games",
         None,
@@ -92,8 +98,8 @@ def define_flags() -> None:
     flags.DEFINE_float(
         "frames_per_second",
         None,
-        "Of one run, for --dry_run. Default: what the runs that were begun have measured, or what "
-        "the network and environment cost on a reference machine.",
+        "Of one run, for --dry_run. Default: what the started runs have measured, or what the "
+        "network and environment cost on a reference machine.",
         lower_bound=1e-3,
     )
 
@@ -148,7 +154,7 @@ def _print_commands(suite: Suite, runs: list[Run]) -> None:
 
 
 def _check_baseline(suite: Suite, runs: list[Run], path: pathlib.Path) -> None:
-    """Before hours of training, not after them."""
+    """Refuses an unknown baseline before the training, not after it."""
     names = [variant.name for variant in suite.variants]
     starts = {results.starts_of(run.config.protocol, "noop") for run in runs}
     columns = {
@@ -193,7 +199,7 @@ def _print_cost(suite: Suite, runs: list[Run]) -> None:
 
 
 def _report(suite: Suite, runs: list[Run], out: pathlib.Path) -> None:
-    """Makes the report of the runs that were begun; says so if there is nothing to report."""
+    """Writes the report of the runs that were started, or says that there is nothing to report."""
     begun = [run for run in runs if run.folder.has_run()]
     found = results.read([run.folder for run in begun], labels=[run.variant.label for run in begun])
     baseline: str | None = suite.baseline_label
@@ -203,7 +209,7 @@ def _report(suite: Suite, runs: list[Run], out: pathlib.Path) -> None:
     found.missing.extend(filter(None, map(stages.settings_changed, begun)))
     absent = len(runs) - len(begun)
     if absent:
-        found.missing.append(f"{absent} of {len(runs)} runs of the suite are not begun")
+        found.missing.append(f"{absent} of {len(runs)} runs of the suite are not started")
     if not found.found:
         print("nothing to report yet: no run was evaluated")
         return
@@ -213,10 +219,8 @@ def _report(suite: Suite, runs: list[Run], out: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _place(
-    runs: list[Run], out: pathlib.Path
-) -> Iterator[Callable[[Sequence[str], IO[bytes]], suite_runner.Process]]:
-    """What starts a command: on this machine, or on a cluster that is joined meanwhile."""
+def _place(runs: list[Run], out: pathlib.Path) -> Iterator[StartProcess]:
+    """Yields what starts commands: on this machine, or on a Ray cluster that is joined."""
     if FLAGS.ray_address is None:
         if not (FLAGS.preload and forked_process.can_fork()):
             yield suite_runner.start_here
@@ -253,7 +257,7 @@ def _run(suite: Suite, every: list[Run], shard: Shard, out: pathlib.Path) -> int
         others = [run for run in every if run not in runs]
         left = [r for r in others if stages.stage_of(r, suite.evaluation) is not Stage.DONE]
         if left:
-            print(f"shard {shard} is through; {len(left)} runs of other shards are not finished")
+            print(f"shard {shard} is finished; {len(left)} runs of other shards are not")
         else:
             _report(suite, every, out)
     if not is_done:
@@ -278,7 +282,10 @@ def main(arguments: list[str]) -> int:
         FLAGS.dry_run or FLAGS.print_commands
     ):
         raise UserError("the report needs matplotlib: pip install 'meta_impala[comparison]'")
-    runs = suite_file.expand(suite, path, out)
+    # Settings of the command line are the user's own words, those of the file are not.
+    typed = [*(FLAGS.games or []), *(text.partition("=")[2] for text in FLAGS.set)]
+    trust = trusting(typed, everything=FLAGS.trust_modules)
+    runs = suite_file.expand(suite, path, out, trust)
     _check_baseline(suite, runs, path)
     shard = Shard.parse(FLAGS.shard)
     if FLAGS.dry_run:

@@ -31,8 +31,9 @@ from meta_impala.environments import (
 )
 from meta_impala.errors import RunFailed, UserError
 from meta_impala.storage import run_folder as run_folder_lib
-from meta_impala.storage.folder_lock import FolderLock
+from meta_impala.storage.folder_lock import locked
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.trust import define_trust_flag, refuse_modules, trust_of_flags
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path
@@ -68,6 +69,7 @@ def define_flags() -> None:
     """The flags of this command."""
     define_config_flags()
     define_preset_flag()
+    define_trust_flag()
     define_path(
         "logdir", None, "Folder of the run: made if it is not there, continued if it holds a run."
     )
@@ -86,7 +88,8 @@ def _config_for(folder: RunFolder) -> Config:
     if folder.has_run():
         if "environment" in given:
             given["environment"] = _environment_id(given["environment"])
-        return config_lib.merge_for_resume(folder.load_config(), given, override=FLAGS.override)
+        saved = folder.load_config(trust_of_flags())
+        return config_lib.merge_for_resume(saved, given, override=FLAGS.override)
     config = Config(**{config_lib.FIELDS[name].name: value for name, value in given.items()})
     config = config_lib.resolve(config)
     return dataclasses.replace(config, environment=_environment_id(config.environment))
@@ -101,7 +104,7 @@ def _environment_id(name: str) -> str:
 
 def _describe(config: Config) -> Description:
     try:
-        return registry.describe(config.environment, config.protocol)
+        return registry.describe(config.environment, config.protocol, config.environment_arguments)
     except UnsupportedEnvironmentError as error:
         raise UserError(f"--environment={config.environment}: {error}") from None
 
@@ -125,14 +128,9 @@ def main() -> int:
     if not FLAGS.logdir:
         raise UserError("--logdir: must be given, the folder of the run")
     folder = RunFolder(FLAGS.logdir)
-    folder.prepare()
     # Held to the end of the process. Nothing was read or written before.
-    lock = FolderLock(folder.path)
-    folder.clean()
-    try:
+    with locked(folder):
         return _train(folder, stop)
-    finally:
-        lock.release()
 
 
 def _train(folder: RunFolder, stop: StopRequest) -> int:
@@ -261,6 +259,7 @@ def _join_run(stop: StopRequest) -> int:
         command.say(f"stopped by {stop.signal_name}, before anything was trained")
         return 0
     config = learner_group.take_settings(group, given)
+    refuse_modules(config, "the settings of learner 0", trust_of_flags())
     config = dataclasses.replace(config, wandb_project="")  # the first one logs
     description = _describe(config)
     memory.check(config.share, description)

@@ -16,6 +16,7 @@ from absl import flags
 
 from meta_impala import command
 from meta_impala.storage.trained_run import TrainedRun, open_trained_run
+from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path
 
@@ -25,6 +26,7 @@ _QUANTITIES = ("gradient", "gradient of J'", "meta-gradient")
 
 def define_flags() -> None:
     """The flags of this command."""
+    define_trust_flag()
     define_path("logdir", None, "Folder of the run.")
     flags.DEFINE_integer("batches", 50, "How many updates.", lower_bound=1)
     flags.DEFINE_integer("seed", 1, "Of the games.", lower_bound=0)
@@ -58,7 +60,7 @@ def _derived(run: TrainedRun, precision: str) -> tuple[Any, Any]:
 
 def main() -> int:
     """Runs the command; returns its exit code."""
-    run = open_trained_run(FLAGS.logdir)
+    run = open_trained_run(FLAGS.logdir, trust_of_flags())
     import_tensorflow()
     import tensorflow as tf
 
@@ -74,7 +76,12 @@ def main() -> int:
     learner, exact = _derived(run, "float32")
     _, rough = _derived(run, "bfloat16")
     columns = config.batch_size
-    made = registry.make(config.environment, columns, config.protocol)
+    made = registry.make(
+        config.environment,
+        columns,
+        config.protocol,
+        environment_kwargs=config.environment_arguments,
+    )
     policy = Policy(learner.state.network, config, description, columns)
     schedule = eta_schedule_of(config)
     actor = Actor(0, made, policy, config.unroll_length, eta_schedule=schedule)

@@ -60,7 +60,9 @@ def _measure() -> None:
 
     config = resolve(Config(environment=FLAGS.environment, meta_parameters="gamma,lambda"))
     configure_tensorflow(deterministic=config.deterministic)
-    description = registry.describe(config.environment, config.protocol)
+    description = registry.describe(
+        config.environment, config.protocol, config.environment_arguments
+    )
     config = resolve_network(config, description.observation_shape)
     windows: list[scaling.Window] = []
     loads = [os.getloadavg()[0]]

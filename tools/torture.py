@@ -33,7 +33,8 @@ from meta_impala.config import Config
 from meta_impala.environments import registry
 from meta_impala.errors import UserError
 from meta_impala.storage.folder_lock import is_locked
-from meta_impala.storage.run_folder import RunFolder, read_metrics
+from meta_impala.storage.metrics_table import read_metrics
+from meta_impala.storage.run_folder import RunFolder
 from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path
 
@@ -298,7 +299,9 @@ def soak(work: pathlib.Path) -> str:
 
     deadline = time.monotonic() + 60 * FLAGS.minutes
     config = config_lib.resolve(_SOAK)
-    description = registry.describe(config.environment, config.protocol)
+    description = registry.describe(
+        config.environment, config.protocol, config.environment_arguments
+    )
     config = config_lib.resolve_network(config, description.observation_shape)
     configure_tensorflow(deterministic=config.deterministic)
     folder = RunFolder(work / "soak")

@@ -1,4 +1,10 @@
-"""An actor: environments stepped as a batch, unrolls cut from their life, handed to the queue."""
+"""An actor: steps a batch of environments and emits fixed-length unrolls.
+
+An episode that is cut by a time limit is not over for the learner: its last transition bootstraps
+from V(final observation). So the final observation is a state of the unroll of its own, and the
+step from it to the next episode's first observation has weight 0. That environment waits meanwhile,
+so a truncation costs a row of the unroll, and nothing else does.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +16,7 @@ import numpy as np
 from meta_impala.actors.trajectory import Block, Episode, Unroll
 from meta_impala.agent.policy import Policy, Snapshot
 from meta_impala.agent.shared_arrays import empty
-from meta_impala.algorithm.eta_schedule import EVERY_UNROLL_ALIKE, EtaSchedule
+from meta_impala.algorithm.eta_schedule import NO_DRAWS, EtaSchedule
 from meta_impala.environments.base import BatchedEnvironment, Step
 from meta_impala.errors import RunFailed
 
@@ -40,7 +46,7 @@ class Actor:
         policy: Policy,
         unroll_length: int,
         *,
-        eta_schedule: EtaSchedule = EVERY_UNROLL_ALIKE,
+        eta_schedule: EtaSchedule = NO_DRAWS,
         keep_actions: bool = False,
     ) -> None:
         """Args:
@@ -70,6 +76,8 @@ class Actor:
         self._rewards = np.zeros([num_envs], np.float32)
         self._terminations = np.zeros([num_envs], bool)
         self._truncations = np.zeros([num_envs], bool)
+        # Environments that show the final observation of a truncated episode.
+        self._at_final = np.zeros([num_envs], bool)
         self._core_state = np.zeros([num_envs, core_state_size], np.float32)
 
     @property
@@ -88,10 +96,11 @@ class Actor:
         sound = np.isfinite(self._core_state).all(axis=1, keepdims=True)
         if not sound.all():
             self._core_state = np.where(sound, self._core_state, np.float32(0.0))
-        # One η per environment for the whole unroll; it travels with it.
-        fed, eta = self._eta_schedule.of_unroll(
-            snapshot.eta.numpy(), num_envs, (self._seed, self._calls)
-        )
+        # One η per environment for the whole unroll; γ and λ travel with it.
+        fed, eta = snapshot.eta.values.numpy(), np.zeros([num_envs, 2], np.float32)
+        if not snapshot.eta.per_state:
+            fed = self._eta_schedule.of_unroll(fed, num_envs, (self._seed, self._calls))
+            eta = fed[:, :2]
         # Newly allocated every time: the learner owns what it was given.
         result = Unroll(
             observations=empty((length + 1, *self._observations.shape), self._observations.dtype),
@@ -127,13 +136,18 @@ class Actor:
 
     def _step(self, actions: np.ndarray) -> Step:
         self._calls += 1
-        step = self._environment.step(actions)
+        step = self._environment.step(actions, waiting=self._at_final)
         self.steps += 1
         if self._keep_actions:
             self._actions += actions.astype(np.uint16).tobytes()
+        # Those that waited arrive at their next episode's first observation.
+        self._truncations, self._at_final = self._at_final, step.truncations
         self._observations, self._last_actions = step.observations, actions
-        self._rewards = step.rewards
-        self._terminations, self._truncations = step.terminations, step.truncations
+        if self._at_final.any():
+            assert step.final_observations is not None, "an episode ended"
+            self._observations = step.observations.copy()
+            self._observations[self._at_final] = step.final_observations[self._at_final]
+        self._rewards, self._terminations = step.rewards, step.terminations
         return step
 
     def _record_arrival(self, unroll: Unroll, row: int) -> None:

@@ -15,14 +15,17 @@ class Unroll(NamedTuple):
 
     Row t of every `[T+1, N]` array describes the *arrival* in state t: what was seen, the action
     that led there, the reward received on the way, and whether an episode ended on the way (state
-    t is then the next episode's first). Row 0 repeats the last row of the unroll before.
+    t is then the next episode's first). Row 0 repeats the last row of the unroll before. The final
+    observation of an episode that a time limit cut is a state of its own; the "step" from there to
+    the next episode's first observation is no transition, and has weight 0.
 
     Attributes:
       observations: `[T+1, N, ...]`.
       last_actions: `[T+1, N]` int32.
       rewards: `[T+1, N]` float32, raw; the learner clips them.
       terminations: `[T+1, N]` bool, terminal for the learner.
-      truncations: `[T+1, N]` bool, cut by a time limit.
+      truncations: `[T+1, N]` bool, whether the arrival is from the final observation of an episode
+        that a time limit cut.
       behaviour_log_probs: `[T, N]` float32, log μ of the action chosen on *leaving* state t.
       core_state: `[N, S]` float32 before row 0.
       eta: `[N, 2]` float32, the γ and λ that the acting network was fed; zeros where η belongs to

@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from meta_impala.algorithm import optimizers
+from meta_impala.algorithm import losses, optimizers
 from meta_impala.algorithm.eta_schedule import EtaSchedule
-from meta_impala.algorithm.meta_parameters import MetaParameters
+from meta_impala.algorithm.meta_parameters import (
+    MetaParameter,
+    MetaParameters,
+    discount_rows,
+)
 from meta_impala.config import Config
 from meta_impala.environments import Description
 from meta_impala.networks.actor_critic import ActorCritic, NetworkSettings
 
 
 def meta_parameters_of(config: Config) -> MetaParameters:
-    """η and η' of a resolved config."""
+    """The table of a resolved config: hyper-parameters of J and U, and which are learned."""
     assert config.lambda_ is not None, "the config is not resolved"
-    return MetaParameters(
-        learned=config.learned,
-        gamma=config.gamma,
-        lambda_=config.lambda_,
-        reference_gamma=config.reference_gamma,
-        reference_lambda=config.reference_lambda,
-        gamma_range=(config.gamma_min, config.gamma_max),
-        lambda_range=(config.lambda_min, config.lambda_max),
-        tracking=config.tracked,
+    discounts = discount_rows(
+        config.gamma,
+        config.lambda_,
+        config.reference_gamma,
+        config.reference_lambda,
+        (config.gamma_min, config.gamma_max),
+        (config.lambda_min, config.lambda_max),
     )
+    constants = {
+        "policy_cost": 1.0,
+        "baseline_cost": config.baseline_cost,
+        "entropy_cost": config.entropy_cost,
+        "rho_clip": config.rho_clip,
+        "c_clip": config.c_clip,
+        "vtrace_alpha": 1.0,
+    }
+    others = [MetaParameter(name, float(v), float(v)) for name, v in constants.items()]
+    return MetaParameters((*discounts, *others), config.learned, config.tracked)
 
 
 def eta_is_per_state(config: Config) -> bool:
@@ -37,8 +49,22 @@ def eta_schedule_of(config: Config) -> EtaSchedule:
     return EtaSchedule(
         pairs=config.eta_pairs if config.eta_schedule == "mixture" else (),
         draws=config.eta_draws if config.eta_schedule == "random" else {},
-        per_state=eta_is_per_state(config),
     )
+
+
+def return_settings_of(config: Config) -> losses.ReturnSettings:
+    """What defines the returns besides η."""
+    return losses.ReturnSettings(config.pg_rho_clip, config.policy_return)
+
+
+def meta_weights_of(config: Config) -> dict[str, float]:
+    """The weights of the terms of J'."""
+    return {
+        losses.POLICY: config.meta_policy_cost,
+        losses.VALUE: config.meta_baseline_cost,
+        losses.ENTROPY: config.meta_entropy_cost,
+        losses.KL: config.meta_kl_cost,
+    }
 
 
 def make_network(
@@ -52,6 +78,8 @@ def make_network(
         core_size=config.core_size,
         mlp_sizes=config.mlp_widths,
         eta_embedding_size=config.eta_embedding_size or 0,
+        eta_embedding_place=config.eta_embedding_place,
+        num_embedded=len(meta_parameters_of(config).embedded),
         last_action_and_reward=config.last_action_and_reward,
         second_value_head=config.second_value_head,
     )
@@ -76,7 +104,7 @@ def meta_optimizer_of(config: Config) -> optimizers.Optimizer:
     """The optimiser of x."""
     kinds: dict[str, optimizers.Optimizer] = {
         "adam": optimizers.Adam(),
-        "rmsprop": optimizers.RMSProp(decay=0.99, epsilon=1e-8),
+        "rmsprop": optimizers.CorrectedRMSProp(),
         "sgd": optimizers.Sgd(),
     }
     return kinds[config.meta_optimizer]

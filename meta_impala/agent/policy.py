@@ -14,10 +14,23 @@ import tensorflow as tf
 from meta_impala.agent.builders import eta_is_per_state, meta_parameters_of
 from meta_impala.agent.shared_arrays import as_tensor
 from meta_impala.algorithm.losses import action_log_probs
-from meta_impala.algorithm.meta_parameters import Eta, embedding_input
+from meta_impala.algorithm.meta_parameters import embedding_input
 from meta_impala.config import Config
 from meta_impala.environments import Description
 from meta_impala.networks.actor_critic import ActorCritic, NetworkInputs
+
+
+class EtaSnapshot(NamedTuple):
+    """What an agent acts by of η.
+
+    Attributes:
+      values: `[E]`, the entries of η that the network is fed (γ, λ, ...); with an η per state the
+        weights x `[F+1, n]` of their logits (see `MetaParameters.at_states`).
+      per_state: which of the two.
+    """
+
+    values: tf.Tensor
+    per_state: bool = False
 
 
 class Snapshot(NamedTuple):
@@ -26,13 +39,12 @@ class Snapshot(NamedTuple):
     Attributes:
       version: learner updates behind it.
       parameters: θ, in the order of the network's `trainable_variables`.
-      eta: `[2]`, the γ and λ that the network is fed; with an η per state the logits' weights
-        `[F+1, n]` (see `MetaParameters.at_states`).
+      eta: what the network is fed.
     """
 
     version: int
     parameters: tuple[tf.Tensor, ...]
-    eta: tf.Tensor
+    eta: EtaSnapshot
 
 
 def clip_rewards(rewards: tf.Tensor, limit: float) -> tf.Tensor:
@@ -61,7 +73,7 @@ class Policy:
         self._embedding = config.eta_embedding_input
         self._meta_parameters = meta_parameters_of(config)
         self._per_state = eta_is_per_state(config)
-        eta_shape = [num_envs, 2]
+        eta_shape = [num_envs, len(self._meta_parameters.embedded)]
         if self._per_state:
             eta_shape = [network.num_features + 1, len(config.learned)]
         state_size = network.settings.core_state_size
@@ -93,13 +105,15 @@ class Policy:
                 resets[tf.newaxis],
             )
 
-            def eta_input(features):
-                of_state = Eta(eta[tf.newaxis, :, 0], eta[tf.newaxis, :, 1])
-                if self._per_state:
-                    of_state = self._meta_parameters.at_states(eta, features)
-                return embedding_input(of_state, self._embedding)
-
-            output = self._network.at_parameters(parameters, inputs, core_state, eta_input)
+            features = self._network.body_at(parameters, inputs.observations)
+            if self._per_state:
+                values = self._meta_parameters.at_states(eta, features)
+                fed = self._meta_parameters.fed(values, features.dtype)
+            else:
+                fed = tf.unstack(eta[tf.newaxis], axis=-1)
+            output = self._network.heads_at(
+                parameters, features, inputs, core_state, embedding_input(fed, self._embedding)
+            )
             logits = output.policy_logits[0]
             # From logits that are not numbers it draws the action after the last.
             actions = tf.minimum(self._choose(logits, seed), logits.shape[1] - 1)
@@ -128,7 +142,8 @@ class Policy:
 
         Args:
           parameters: θ, of a `Snapshot`.
-          eta: `[N, 2]` γ and λ of each environment; with an η per state `Snapshot.eta`.
+          eta: `[N, E]`, what each environment's network is fed; with an η per state the snapshot's
+            weights `[F+1, n]`.
           observations: `[N, ...]`; not to be changed before this returns.
           last_actions: `[N]` int32.
           rewards: `[N]` float32, raw, received on arriving here.

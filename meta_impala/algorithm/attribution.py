@@ -1,7 +1,7 @@
 """The meta-gradient taken apart: by the place where η acts, and by the time step it belongs to.
 
-Every place of `objectives.PLACES`, and within the targets every state of the unroll, is given its
-own copy of x, all with equal values. The derivative by the copies is the split. It comes from
+Every place of `objectives.EtaPlaces`, and within the targets every state of the unroll, is given
+its own copy of x, all with equal values. The derivative by the copies is the split. It comes from
 `meta_gradient.nested_tapes` on the learner's own objectives, so the copies' derivatives add up to
 the meta-gradient that the learner follows.
 """
@@ -15,16 +15,10 @@ import tensorflow as tf
 
 from meta_impala.algorithm import meta_gradient
 from meta_impala.algorithm.meta_gradient import MetaObjective, MetaStep, Tensors, UpdateRule
-from meta_impala.algorithm.meta_parameters import Eta
-from meta_impala.algorithm.objectives import (
-    PLACES,
-    POLICY_ADVANTAGES,
-    VALUE_TARGETS,
-    InnerObjective,
-)
+from meta_impala.algorithm.objectives import EtaPlaces, InnerObjective, Logits
 
 # The places where each state of the unroll has an η of its own: equation (13).
-TIMED_PLACES = (VALUE_TARGETS, POLICY_ADVANTAGES)
+TIMED_PLACES = ("value targets", "policy advantages")
 
 
 class SplitMetaStep(NamedTuple):
@@ -46,7 +40,7 @@ class SplitMetaStep(NamedTuple):
 
 def split_meta_gradient(
     parameters: Tensors,
-    x: tf.Tensor,
+    x: Tensors,
     inner_objective: InnerObjective,
     update_rule: UpdateRule,
     meta_objective: MetaObjective,
@@ -55,37 +49,42 @@ def split_meta_gradient(
 
     Args:
       parameters: θ, tensors.
-      x: logits of η, `[n]` or `[F+1, n]`.
-      inner_objective: J; its η must be a function of x (`drawn` is None).
+      x: the logits of η, `[n]` or `[F+1, n]`, alone in a list.
+      inner_objective: J; its η must be a function of x (`given` is None).
       update_rule: U.
       meta_objective: J'.
     """
-    assert inner_objective.drawn is None, "there is no derivative by an η that is drawn"
+    assert inner_objective.given is None, "there is no derivative by an η that is no function of x"
     rows = inner_objective.transitions.actions.shape[0] + 1
-    sizes = [rows if place in TIMED_PLACES else 1 for place in PLACES]
-    starts = {place: sum(sizes[:index]) for index, place in enumerate(PLACES)}
-    at_states = inner_objective.meta_parameters.at_states
+    (logits,) = x
+    configured = inner_objective.places(x)
+    timed = [place in ("value_targets", "policy_advantages") for place in EtaPlaces._fields]
+    sizes = [rows if is_timed else 1 for is_timed in timed]
 
-    def eta_at(copies: tf.Tensor, features: tf.Tensor, place: str) -> Eta:
-        start = starts[place]
-        if place not in TIMED_PLACES:
-            return at_states(copies[start], features)
-        etas = [at_states(copies[start + row], features[row]) for row in range(rows)]
-        # One number per row (or one per state): [T+1, 1], or [T+1, B].
-        return Eta(*(tf.reshape(tf.stack(part), [rows, -1]) for part in zip(*etas, strict=True)))
+    def places(copies: Tensors) -> EtaPlaces:
+        parts = tf.split(copies[0], sizes)
+        return EtaPlaces(
+            *(
+                # A path that is closed stays closed: its copy is a constant.
+                Logits(part if was.live else tf.stop_gradient(part), True, timed=True)
+                if is_timed
+                else Logits(part[0] if was.live else tf.stop_gradient(part[0]), was.live)
+                for part, is_timed, was in zip(parts, timed, configured, strict=True)
+            )
+        )
 
-    copies = tf.repeat(x[tf.newaxis], sum(sizes), axis=0)
+    copies = [tf.repeat(logits[tf.newaxis], sum(sizes), axis=0)]
     step = meta_gradient.nested_tapes(
         parameters,
         copies,
-        dataclasses.replace(inner_objective, eta_at=eta_at),
+        dataclasses.replace(inner_objective, places=places),
         update_rule,
         meta_objective,
     )
-    parts = dict(zip(PLACES, tf.split(step.meta_gradient, sizes), strict=True))
-    by_place = tf.stack([tf.reduce_sum(part, axis=0) for part in parts.values()])
+    parts = tf.split(step.meta_gradient[0], sizes)
+    by_place = tf.stack([tf.reduce_sum(part, axis=0) for part in parts])
     return SplitMetaStep(
-        step=step._replace(meta_gradient=tf.reduce_sum(by_place, axis=0)),
+        step=step._replace(meta_gradient=[tf.reduce_sum(by_place, axis=0)]),
         by_place=by_place,
-        by_time=tf.stack([parts[place] for place in TIMED_PLACES]),
+        by_time=tf.stack([part for part, is_timed in zip(parts, timed, strict=True) if is_timed]),
     )

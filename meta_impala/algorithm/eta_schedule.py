@@ -1,18 +1,60 @@
-"""What η an unroll is played with: the learned one, or the draws of the multi-task control.
+"""What η an unroll is played with: the learned one, or one of the controls.
 
 The reviewer of Xu et al. 2018 asks whether the gain comes from adapting η or from learning at
 several η at once. In the control every unroll is played, and learned from, at an η drawn for it,
-which the network is fed; nothing is adapted, all else is equal.
+which the network is fed; nothing is adapted, all else is equal. Two more controls separate *that* η
+moves from *why*: the γ and λ of another run replayed, and a straight line between two values. The
+network is fed them as in the learned run.
 """
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from meta_impala.algorithm.meta_parameters import NAMES, logit
+from meta_impala.algorithm.meta_parameters import GAMMA, LAMBDA, logit
+
+NAMES = (GAMMA, LAMBDA)
+
+
+@dataclasses.dataclass(frozen=True)
+class StepFunction:
+    """γ and λ as a step function of frames; the last values are held.
+
+    Attributes:
+      frames: increasing; values[i] holds from frames[i] on, and values[0] from the start.
+      values: (γ, λ) each.
+    """
+
+    frames: tuple[int, ...]
+    values: tuple[tuple[float, float], ...]
+
+    def __call__(self, frames: int) -> tuple[float, float]:
+        """(γ, λ) after so many frames."""
+        return self.values[max(0, bisect.bisect_right(self.frames, frames) - 1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """γ and λ linear in frames, constant after the end.
+
+    Attributes:
+      start, end: (γ, λ).
+      total_frames: where the end is reached.
+    """
+
+    start: tuple[float, float]
+    end: tuple[float, float]
+    total_frames: int
+
+    def __call__(self, frames: int) -> tuple[float, float]:
+        """(γ, λ) after so many frames."""
+        share = min(1.0, max(0.0, frames / self.total_frames))
+        gamma, lambda_ = (a + share * (b - a) for a, b in zip(self.start, self.end, strict=True))
+        return gamma, lambda_
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,47 +64,54 @@ class EtaSchedule:
     Attributes:
       pairs: a set of (γ, λ), of which each unroll takes one.
       draws: name -> (low, high), between which it is drawn, its logit uniformly.
-      per_state: whether η is a function of the state, and the network knows it.
+      of_frames: γ and λ as a function of the frames learned from.
 
-    With no pairs and no draws every unroll is played at the snapshot's η.
+    Without any of them every unroll is played at the snapshot's η.
     """
 
     pairs: Sequence[tuple[float, float]] = ()
     draws: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
-    per_state: bool = False
+    of_frames: StepFunction | Line | None = None
 
     @property
     def is_drawn(self) -> bool:
         """Whether η differs from unroll to unroll."""
         return bool(self.pairs or self.draws)
 
-    def of_unroll(
-        self, current: np.ndarray, num_envs: int, seed: Sequence[int]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """η of one unroll.
+    @property
+    def follows_frames(self) -> bool:
+        """Whether γ and λ are a function of frames (of the learner's, at the update)."""
+        return self.of_frames is not None
+
+    def at(self, frames: int) -> np.ndarray:
+        """`[2]` float32: γ and λ after so many frames; zeros if they are no function of frames."""
+        if self.of_frames is None:
+            return np.zeros([2], np.float32)
+        return np.array(self.of_frames(frames), np.float32)
+
+    def of_unroll(self, current: np.ndarray, num_envs: int, seed: Sequence[int]) -> np.ndarray:
+        """What the network is fed of η in one unroll.
 
         Args:
-          current: the snapshot's: `[2]`, or `[F+1, n]` if it is a function of the state.
+          current: the snapshot's, `[E]`: γ, λ, and whatever else is fed.
           num_envs: N.
           seed: non-negative numbers, others for every unroll.
 
         Returns:
-          What the policy is fed (`[N, 2]` or `current`), and what travels with the unroll
-          (`[N, 2]`, zeros if η is a function of the state).
+          `[N, E]` float32.
         """
-        if self.per_state:
-            return current, np.zeros([num_envs, 2], np.float32)
         eta = np.tile(current, (num_envs, 1)).astype(np.float32)
         if not self.is_drawn:
-            return eta, eta
+            return eta
         generator = np.random.default_rng(list(seed))
         if self.pairs:
-            eta[:] = np.array(self.pairs)[generator.integers(len(self.pairs), size=num_envs)]
+            chosen = generator.integers(len(self.pairs), size=num_envs)
+            eta[:, :2] = np.array(self.pairs)[chosen]
         for index, name in enumerate(NAMES):
             if name in self.draws:
                 low, high = map(logit, self.draws[name])
                 eta[:, index] = 1.0 / (1.0 + np.exp(-generator.uniform(low, high, num_envs)))
-        return eta, eta
+        return eta
 
 
-EVERY_UNROLL_ALIKE = EtaSchedule()
+NO_DRAWS = EtaSchedule()

@@ -1,21 +1,23 @@
 """The two objectives: the inner loss J (equation 12) and the meta loss J' (equation 14).
 
-Both are losses (both go down) and both are *sums* over time and batch, as in IMPALA. What is
-constant in them is said here, at the calls of `tf.stop_gradient`:
+Both are losses (both go down), both are weighted sums of terms, and each term is a *sum* over time
+and batch, as in IMPALA. What is constant in them is said here, at the calls of `tf.stop_gradient`:
 
 * in J the targets are constant in θ (V, ρ and c are) and live in η (γ and λ are);
 * in J' the targets are constant in everything.
 
-These are functions of a network's outputs. `objectives.py` runs the network for them.
+These are functions of a network's outputs. `objectives.py` runs the network for them. A new term is
+one function of `TermInputs` and one entry of `TERMS`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from meta_impala.algorithm.meta_parameters import Eta
+from meta_impala.algorithm.meta_parameters import Eta, constant, of_arrivals
 from meta_impala.algorithm.vtrace import VTraceReturns, vtrace
 
 
@@ -29,7 +31,8 @@ class Transitions(NamedTuple):
       actions: int32, A_t.
       rewards: R_{t+1}, already clipped.
       continues: 0 where state t+1 is terminal, else 1; times γ it is the discount γ_{t+1}.
-      step_mask: 0 where the step was cut by a time limit (see `vtrace`), else 1.
+      step_mask: 0 where the step leads from the final observation of a truncated episode to the
+        first of the next: nothing was done there, and it has weight 0 in every term; else 1.
       behaviour_log_probs: log μ(A_t|S_t) of the policy that acted.
     """
 
@@ -40,27 +43,11 @@ class Transitions(NamedTuple):
     behaviour_log_probs: tf.Tensor
 
 
-class LossSettings(NamedTuple):
-    """Coefficients of J: b and c of equation (12), the clips of V-trace, and its policy return."""
+class ReturnSettings(NamedTuple):
+    """What defines the returns besides η: the clip of the policy's weight, and which return."""
 
-    baseline_cost: float = 0.5
-    entropy_cost: float = 0.01
-    rho_clip: float = 1.0
-    c_clip: float = 1.0
     pg_rho_clip: float = 1.0
     policy_return: str = "mixed"
-
-
-class MetaLossSettings(NamedTuple):
-    """Weights of the terms of J'; the default is equation (14): the policy gradient alone."""
-
-    policy_cost: float = 1.0
-    baseline_cost: float = 0.0
-    entropy_cost: float = 0.0
-    kl_cost: float = 0.0
-
-
-POLICY_GRADIENT_ONLY = MetaLossSettings()
 
 
 class TargetInputs(NamedTuple):
@@ -84,13 +71,44 @@ class ReferenceCritic(NamedTuple):
     eta: Eta
 
 
+class TermInputs(NamedTuple):
+    """What a term of J or J' is made of.
+
+    Attributes:
+      logits: `[T, B, A]` of the policy, live in θ.
+      log_probs: `[T, B]` log π(A_t|S_t), live in θ.
+      values: `[T, B]` V_t, live in θ.
+      value_targets: `[T, B]` vs_t, constant in θ.
+      advantages: `[T, B]` times their importance weight, constant in θ.
+      old_logits: `[T, B, A]` of the policy before the update, constants; None if not asked for.
+    """
+
+    logits: tf.Tensor
+    log_probs: tf.Tensor
+    values: tf.Tensor
+    value_targets: tf.Tensor
+    advantages: tf.Tensor
+    old_logits: tf.Tensor | None = None
+
+
+# A loss per step `[T, B]`, before its weight.
+Term = Callable[[TermInputs], tf.Tensor]
+
+
 class InnerLossParts(NamedTuple):
-    """Scalars that explain J: its terms (before their costs) and the share of ρ at the clip."""
+    """Scalars that explain J: its terms (before their weights), and shares of real steps.
+
+    Attributes:
+      policy_loss, value_loss, entropy: sums over the steps of weight 1.
+      rhos_clipped: how many of these steps have ρ at its clip.
+      steps: how many there are.
+    """
 
     policy_loss: tf.Tensor
     value_loss: tf.Tensor
     entropy: tf.Tensor
-    rho_clipped_share: tf.Tensor
+    rhos_clipped: tf.Tensor
+    steps: tf.Tensor
 
 
 class MovingMoments(NamedTuple):
@@ -123,26 +141,69 @@ def kl_divergences(policy_logits: tf.Tensor, other_logits: tf.Tensor) -> tf.Tens
     return tf.reduce_sum(tf.exp(log_probs) * (log_probs - other), axis=-1)
 
 
-def _targets(
-    values: tf.Tensor,
-    log_probs: tf.Tensor,
-    transitions: Transitions,
-    eta: Eta,
-    settings: LossSettings,
+def policy_term(inputs: TermInputs) -> tf.Tensor:
+    """−A_t log π(A_t|S_t), whose gradient is the policy gradient."""
+    return -inputs.advantages * inputs.log_probs
+
+
+def value_term(inputs: TermInputs) -> tf.Tensor:
+    """½ (vs_t − V_t)²."""
+    return 0.5 * tf.square(inputs.value_targets - inputs.values)
+
+
+def entropy_term(inputs: TermInputs) -> tf.Tensor:
+    """−H(π(·|S_t))."""
+    return -entropies(inputs.logits)
+
+
+def kl_term(inputs: TermInputs) -> tf.Tensor:
+    """KL(π, π_old) of the policy before the update."""
+    if inputs.old_logits is None:
+        raise ValueError("the KL term needs the policy before the update")
+    return kl_divergences(inputs.logits, inputs.old_logits)
+
+
+POLICY, VALUE, ENTROPY, KL = "policy", "value", "entropy", "kl"
+
+# Terms of J and J' by name.
+TERMS: dict[str, Term] = {
+    POLICY: policy_term,
+    VALUE: value_term,
+    ENTROPY: entropy_term,
+    KL: kl_term,
+}
+# What J is made of: term -> the entry of η that is its weight (1, b and c of equation 12).
+INNER_WEIGHTS: dict[str, str] = {
+    POLICY: "policy_cost",
+    VALUE: "baseline_cost",
+    ENTROPY: "entropy_cost",
+}
+# What J' is made of by default: equation (14), the policy gradient alone.
+POLICY_GRADIENT_ONLY: Mapping[str, float] = {POLICY: 1.0}
+
+
+def targets(
+    target_inputs: TargetInputs, transitions: Transitions, eta: Eta, settings: ReturnSettings
 ) -> VTraceReturns:
-    arrivals = eta.of_arrivals()
+    """V-trace of a trajectory at η; stops no gradient."""
+    rows = tf.ones_like(transitions.continues)
     return vtrace(
-        log_rhos=log_probs - transitions.behaviour_log_probs,
+        log_rhos=target_inputs.log_probs - transitions.behaviour_log_probs,
         rewards=transitions.rewards,
-        discounts=arrivals.gamma * transitions.continues,
-        lambdas=arrivals.lambda_ * tf.ones_like(transitions.continues),
-        values=values,
+        discounts=of_arrivals(eta["gamma"]) * transitions.continues,
+        lambdas=of_arrivals(eta["lambda"]) * rows,
+        values=target_inputs.values,
         step_mask=transitions.step_mask,
-        rho_clip=settings.rho_clip,
-        c_clip=settings.c_clip,
+        rho_clip=eta["rho_clip"],
+        c_clip=eta["c_clip"],
+        alpha=eta["vtrace_alpha"],
         pg_rho_clip=settings.pg_rho_clip,
         policy_return=settings.policy_return,
     )
+
+
+def _summed(term: Term, inputs: TermInputs, mask: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(mask * term(inputs))
 
 
 def inner_objective(
@@ -150,7 +211,7 @@ def inner_objective(
     values: tf.Tensor,
     transitions: Transitions,
     eta: Eta,
-    settings: LossSettings,
+    settings: ReturnSettings,
     *,
     target_inputs: TargetInputs | None = None,
     reference_critic: ReferenceCritic | None = None,
@@ -158,26 +219,26 @@ def inner_objective(
 ) -> tuple[tf.Tensor, InnerLossParts]:
     """J(τ, θ, η), whose gradient is equation (12) of Xu et al. with its sign turned.
 
-        J = Σ_{t,b} −A_t log π(A_t|S_t) + b ½ (vs_t − V_t)² − c H(π(·|S_t))
+        J = Σ_{t,b} −a A_t log π(A_t|S_t) + b ½ (vs_t − V_t)² − c H(π(·|S_t))
 
-    A_t and vs_t come from the same g_η, constant in θ and live in η; differentiating ∇_θ J by η
-    gives equation (13).
+    with a = 1 in the paper. A_t and vs_t come from the same g_η, constant in θ and live in η;
+    differentiating ∇_θ J by η gives equation (13).
 
     Args:
       policy_logits: `[T+1, B, A]`, of the network at θ on the T+1 states of τ.
       values: `[T+1, B]`, likewise; the last row is the bootstrap value.
       transitions: the trajectory, `[T, B]`.
-      eta: γ and λ, scalars or `[T+1, B]`.
-      settings: costs and clips.
+      eta: γ and λ, scalars or `[T+1, B]`; the weights of the terms, the clips and the leak.
+      settings: of the returns.
       target_inputs: what the targets are made of, already constant in θ; None for the network's
         outputs above, made constant here.
       reference_critic: adds b ½ (vs − V)² of a second value head at its own η.
-      policy_eta: another η for A_t, to look at the two uses of η one by one; None for `eta`.
+      policy_eta: η of A_t where it is not the one of vs_t; None for `eta`.
 
     Returns:
       J (a scalar) and its parts.
     """
-    logits = policy_logits[:-1]
+    logits, mask = policy_logits[:-1], transitions.step_mask
     log_probs = action_log_probs(logits, transitions.actions)
     if target_inputs is None:
         target_inputs = TargetInputs(
@@ -185,29 +246,28 @@ def inner_objective(
             tf.stop_gradient(log_probs),
             None if reference_critic is None else tf.stop_gradient(reference_critic.values),
         )
-    targets = _targets(target_inputs.values, target_inputs.log_probs, transitions, eta, settings)
-    advantages = targets.pg_advantages
+    returns = targets(target_inputs, transitions, eta, settings)
+    advantages = returns.pg_advantages
     if policy_eta is not None:
-        advantages = _targets(
-            target_inputs.values, target_inputs.log_probs, transitions, policy_eta, settings
-        ).pg_advantages
-    policy_loss = -tf.reduce_sum(advantages * log_probs)
-    value_loss = 0.5 * tf.reduce_sum(tf.square(targets.vs - values[:-1]))
-    entropy = tf.reduce_sum(entropies(logits))
-    loss = policy_loss + settings.baseline_cost * value_loss - settings.entropy_cost * entropy
+        advantages = targets(target_inputs, transitions, policy_eta, settings).pg_advantages
+    inputs = TermInputs(logits, log_probs, values[:-1], returns.vs, advantages)
+    sums = {name: _summed(TERMS[name], inputs, mask) for name in INNER_WEIGHTS}
+    weighted = [eta[weight] * sums[name] for name, weight in INNER_WEIGHTS.items()]
+    loss = sum(weighted[1:], weighted[0])
     if reference_critic is not None:
         assert target_inputs.reference_values is not None
-        reference_vs = _targets(
-            target_inputs.reference_values,
-            target_inputs.log_probs,
-            transitions,
-            reference_critic.eta.constant(),
-            settings,
-        ).vs
-        errors = reference_vs - reference_critic.values[:-1]
-        loss += settings.baseline_cost * 0.5 * tf.reduce_sum(tf.square(errors))
-    at_clip = tf.cast(targets.clipped_rhos >= settings.rho_clip, loss.dtype)
-    parts = InnerLossParts(policy_loss, value_loss, entropy, tf.reduce_mean(at_clip))
+        second = target_inputs._replace(values=target_inputs.reference_values)
+        vs = targets(second, transitions, constant(reference_critic.eta), settings).vs
+        of_second = inputs._replace(values=reference_critic.values[:-1], value_targets=vs)
+        loss += eta[INNER_WEIGHTS[VALUE]] * _summed(value_term, of_second, mask)
+    at_clip = tf.cast(returns.clipped_rhos >= eta["rho_clip"], loss.dtype)
+    parts = InnerLossParts(
+        policy_loss=sums[POLICY],
+        value_loss=sums[VALUE],
+        entropy=-sums[ENTROPY],
+        rhos_clipped=tf.reduce_sum(mask * at_clip),
+        steps=tf.reduce_sum(mask),
+    )
     return loss, parts
 
 
@@ -216,8 +276,8 @@ def meta_objective(
     values: tf.Tensor,
     transitions: Transitions,
     reference: Eta,
-    settings: LossSettings,
-    meta_settings: MetaLossSettings = POLICY_GRADIENT_ONLY,
+    settings: ReturnSettings,
+    weights: Mapping[str, float] = POLICY_GRADIENT_ONLY,
     *,
     old_policy_logits: tf.Tensor | None = None,
     moments: MovingMoments | None = None,
@@ -232,11 +292,11 @@ def meta_objective(
 
     Args:
       policy_logits: `[T+1, B', A]`, of the network *at θ'* on the T+1 states of τ'.
-      values: `[T+1, B']`, likewise, of the critic that judges.
+      values: `[T+1, B']`, likewise, of the critic that J' uses.
       transitions: τ', `[T, B']`.
       reference: η', made constant here.
-      settings: clips and policy return (its costs are those of J and not used).
-      meta_settings: weights of the terms.
+      settings: of the returns.
+      weights: term of `TERMS` -> its weight; terms of weight 0 are not computed.
       old_policy_logits: as `policy_logits`, of the network at θ; needed for the KL term only, and
         made constant here.
       moments: moving moments of q − V, with which it is normalised; None for no normalisation.
@@ -245,32 +305,25 @@ def meta_objective(
     Returns:
       J' (a scalar), and the moments with this batch in them.
     """
-    logits = policy_logits[:-1]
+    logits, mask = policy_logits[:-1], transitions.step_mask
     log_probs = action_log_probs(logits, transitions.actions)
-    targets = VTraceReturns(
+    returns = VTraceReturns(
         *map(
             tf.stop_gradient,
-            _targets(values, log_probs, transitions, reference.constant(), settings),
+            targets(TargetInputs(values, log_probs), transitions, constant(reference), settings),
         )
     )
-    advantages = targets.pg_advantages
+    advantages = returns.pg_advantages
     if moments is not None:
-        moments = _updated_moments(
-            moments, targets.advantages, transitions.step_mask, moments_decay
-        )
+        moments = _updated_moments(moments, returns.advantages, mask, moments_decay)
         # Masked steps have weight zero, so that the subtracted mean does not bring them back.
-        advantages = targets.pg_rhos * _normalised(targets.advantages, moments)
-    loss = meta_settings.policy_cost * -tf.reduce_sum(advantages * log_probs)
-    if meta_settings.baseline_cost:
-        errors = targets.vs - values[:-1]
-        loss += meta_settings.baseline_cost * 0.5 * tf.reduce_sum(tf.square(errors))
-    if meta_settings.entropy_cost:
-        loss -= meta_settings.entropy_cost * tf.reduce_sum(entropies(logits))
-    if meta_settings.kl_cost:
-        if old_policy_logits is None:
-            raise ValueError("the KL term needs old_policy_logits")
-        old_logits = tf.stop_gradient(old_policy_logits[:-1])
-        loss += meta_settings.kl_cost * tf.reduce_sum(kl_divergences(logits, old_logits))
+        advantages = returns.pg_rhos * _normalised(returns.advantages, moments)
+    old_logits = None if old_policy_logits is None else tf.stop_gradient(old_policy_logits[:-1])
+    inputs = TermInputs(logits, log_probs, values[:-1], returns.vs, advantages, old_logits)
+    loss = tf.zeros([], logits.dtype)
+    for name, weight in weights.items():
+        if weight:
+            loss += weight * _summed(TERMS[name], inputs, mask)
     return loss, moments
 
 

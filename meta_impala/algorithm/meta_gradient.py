@@ -2,18 +2,21 @@
 
     g = ∇_θ J(τ, θ, η(x)),    θ' = θ − U(g),    dJ'/dx = dJ'(τ', θ', η')/dθ' · dθ'/dx
 
-(Xu et al. 2018, equations 1 and 2.) U holds clip, optimiser and learning rate, and is a function of
-η through g.
+(Xu et al. 2018, equations 1 and 2.) U(g, x) holds clip, optimiser and learning rate. It is a
+function of η through g, and by itself where a coefficient of U is learned.
+
+x is a list of tensors: the logits of η first, and whatever else is meta-learned.
 
 `nested_tapes` is the definition for μ = 0, written down: an outer tape around everything.
-`reverse_over_forward` never differentiates a backward pass: with u = Pᵀ dJ'/dθ' held constant,
-where P = ∂U/∂g, it is dJ'/dx = −∂/∂x ⟨u, ∇_θ J⟩, and ⟨u, ∇_θ J⟩ is the forward-mode derivative of
-J along u. Each is an oracle for the other.
+`reverse_over_forward` never differentiates a backward pass: with v = dJ'/dθ', P = ∂U/∂g and
+u = Pᵀ v, held constant, it is dJ'/dx = −∂/∂x ⟨u, ∇_θ J⟩ − ⟨v, ∂U/∂x⟩, and ⟨u, ∇_θ J⟩ is the
+forward-mode derivative of J along u. Each is an oracle for the other.
 `accumulative_trace` is equation (4), z ≈ dθ/dx carried from update to update, for μ > 0.
 
 With several learners J and J' are sums of parts, one per learner, and `reduce` adds up what each
 made of its own: ∇_θ J before U (the clip is of the sum), dJ'/dθ' before Pᵀ, and −∂/∂x ⟨u, ∇_θ J⟩.
-An outer tape around a part alone would miss how θ' hangs on the other parts' η.
+⟨v, ∂U/∂x⟩ is the same for each of them. An outer tape around a part alone would miss how θ' depends
+on the other parts' η.
 
 For the same reason they can be computed in micro-batches, one after the other in the memory of one.
 
@@ -39,29 +42,39 @@ class InnerUpdate(NamedTuple):
 
 
 # (θ, x) -> (J, anything worth reporting)
-InnerObjective = Callable[[Tensors, tf.Tensor], tuple[tf.Tensor, Any]]
-# g -> U(g)
-UpdateRule = Callable[[Tensors], InnerUpdate]
+InnerObjective = Callable[[Tensors, Tensors], tuple[tf.Tensor, Any]]
+# (g, x) -> U(g, x)
+UpdateRule = Callable[[Tensors, Tensors], InnerUpdate]
 # θ' -> (J', anything worth keeping)
 MetaObjective = Callable[[Tensors], tuple[tf.Tensor, Any]]
 # One learner's part of some tensors -> their sums over all learners, the same for each.
 Reduce = Callable[[Tensors], list[tf.Tensor]]
-# z: for every entry of x, a list like θ.
+# z: for every entry of the logits, a list like θ.
 Trace = Sequence[Tensors]
 
 
 class MicroBatches(NamedTuple):
-    """J and J' as sums of parts.
+    """J and J' as sums of parts, computed one after the other.
 
     Attributes:
       number: of the parts.
       inner: index (a scalar tensor) -> a part of J. What it returns beside adds up, too.
-      meta: index -> a part of J'. What it returns beside is dropped.
+      meta: index -> a part of J'. What it returns beside is kept of a single part only.
     """
 
     number: int
     inner: Callable[[tf.Tensor], InnerObjective]
     meta: Callable[[tf.Tensor], MetaObjective]
+
+
+def whole(inner: InnerObjective, meta: MetaObjective | None = None) -> MicroBatches:
+    """J and J' as one part."""
+
+    def meta_of(_: tf.Tensor) -> MetaObjective:
+        assert meta is not None, "there is no meta objective"
+        return meta
+
+    return MicroBatches(1, lambda _: inner, meta_of)
 
 
 def _summed(number: int, function: Callable[[tf.Tensor], Any]) -> Any:
@@ -71,6 +84,8 @@ def _summed(number: int, function: Callable[[tf.Tensor], Any]) -> Any:
         return index + 1, *map(tf.add, sums, tf.nest.flatten(function(index)))
 
     first = function(tf.constant(0))
+    if number == 1:
+        return first
     _, *sums = tf.while_loop(
         lambda index, *_: index < number,
         add,
@@ -103,14 +118,14 @@ class MetaStep(NamedTuple):
       inner: the inner update, bit-equal to the one without a meta-gradient.
       meta_loss: J', a scalar (of all learners).
       meta_auxiliary: what the meta objective returned beside J'.
-      meta_gradient: dJ'/dx, of the shape of x.
+      meta_gradient: dJ'/dx, a list like x.
       trace: z' of `accumulative_trace`, else None.
     """
 
     inner: InnerStep
     meta_loss: tf.Tensor
     meta_auxiliary: Any
-    meta_gradient: tf.Tensor
+    meta_gradient: list[tf.Tensor]
     trace: list[list[tf.Tensor]] | None = None
 
 
@@ -132,7 +147,7 @@ def alone(parts: Tensors) -> list[tf.Tensor]:
     return list(parts)
 
 
-def judged(
+def meta_loss_and_gradient(
     meta_objective: MetaObjective, parameters: Tensors
 ) -> tuple[tf.Tensor, Any, list[tf.Tensor]]:
     """J' at these θ', what came with it, and dJ'/dθ'."""
@@ -144,10 +159,9 @@ def judged(
 
 def _inner_gradients(
     parameters: Tensors,
-    x: tf.Tensor,
-    inner_objective: InnerObjective,
+    x: Tensors,
     reduce: Reduce,
-    micro_batches: MicroBatches | None,
+    micro_batches: MicroBatches,
 ) -> tuple[list[tf.Tensor], tf.Tensor, Any]:
     """∇_θ J, J, and what came with it."""
 
@@ -158,18 +172,15 @@ def _inner_gradients(
             loss, auxiliary = objective(live, x)
         return _gradients(tape, loss, live), loss, auxiliary
 
-    if micro_batches is None:
-        gradients, loss, auxiliary = of(inner_objective)
-    else:
-        parts = micro_batches.inner
-        gradients, loss, auxiliary = _summed(micro_batches.number, lambda i: of(parts(i)))
+    parts = micro_batches.inner
+    gradients, loss, auxiliary = _summed(micro_batches.number, lambda i: of(parts(i)))
     *gradients, loss = reduce([*gradients, loss])
     return gradients, loss, auxiliary
 
 
 def inner_step(
     parameters: Tensors,
-    x: tf.Tensor,
+    x: Tensors,
     inner_objective: InnerObjective,
     update_rule: UpdateRule,
     *,
@@ -180,22 +191,21 @@ def inner_step(
 
     Args:
       parameters: θ, tensors.
-      x: logits of η.
+      x: the logits of η, and whatever else is meta-learned.
       inner_objective: (θ, x) -> (J, auxiliary).
       update_rule: U.
       reduce: of the learners that J is a sum over.
       micro_batches: instead of the objective, if given.
     """
-    gradients, loss, loss_auxiliary = _inner_gradients(
-        parameters, x, inner_objective, reduce, micro_batches
-    )
-    updates, update_auxiliary = update_rule(gradients)
+    micro_batches = micro_batches or whole(inner_objective)
+    gradients, loss, loss_auxiliary = _inner_gradients(parameters, x, reduce, micro_batches)
+    updates, update_auxiliary = update_rule(gradients, x)
     return InnerStep(_updated(parameters, updates), loss, loss_auxiliary, update_auxiliary)
 
 
 def nested_tapes(
     parameters: Tensors,
-    x: tf.Tensor,
+    x: Tensors,
     inner_objective: InnerObjective,
     update_rule: UpdateRule,
     meta_objective: MetaObjective,
@@ -204,22 +214,21 @@ def nested_tapes(
 
     Args:
       parameters: θ, tensors.
-      x: logits of η, of any shape.
+      x: the logits of η, and whatever else is meta-learned; any shapes.
       inner_objective: (θ, x) -> (J, auxiliary); the only place where x enters.
       update_rule: U, differentiable.
       meta_objective: θ' -> (J', auxiliary).
     """
     with tf.GradientTape(watch_accessed_variables=False) as outer_tape:
-        outer_tape.watch(x)
+        outer_tape.watch(list(x))
         step = inner_step(parameters, x, inner_objective, update_rule)
         meta_loss, meta_auxiliary = meta_objective(step.parameters)
-    (meta_gradient,) = _gradients(outer_tape, meta_loss, [x])
-    return MetaStep(step, meta_loss, meta_auxiliary, meta_gradient)
+    return MetaStep(step, meta_loss, meta_auxiliary, _gradients(outer_tape, meta_loss, x))
 
 
 def reverse_over_forward(
     parameters: Tensors,
-    x: tf.Tensor,
+    x: Tensors,
     inner_objective: InnerObjective,
     update_rule: UpdateRule,
     meta_objective: MetaObjective,
@@ -236,53 +245,52 @@ def reverse_over_forward(
       reduce: of the learners that J and J' are sums over; called three times.
       micro_batches: instead of the objectives, if given.
     """
-    gradients, loss, loss_auxiliary = _inner_gradients(
-        parameters, x, inner_objective, reduce, micro_batches
-    )
+    parts = micro_batches or whole(inner_objective, meta_objective)
+    gradients, loss, loss_auxiliary = _inner_gradients(parameters, x, reduce, parts)
 
     with tf.GradientTape(watch_accessed_variables=False) as update_tape:
-        update_tape.watch(gradients)
-        updates, update_auxiliary = update_rule(gradients)
+        update_tape.watch([*gradients, *x])
+        updates, update_auxiliary = update_rule(gradients, x)
     inner = InnerStep(_updated(parameters, updates), loss, loss_auxiliary, update_auxiliary)
 
     meta_auxiliary = None
-    if micro_batches is None:
-        meta_loss, meta_auxiliary, sensitivities = judged(meta_objective, inner.parameters)
-    else:
-        judges = micro_batches.meta
-        meta_loss, sensitivities = _summed(
-            micro_batches.number, lambda i: judged(judges(i), inner.parameters)[::2]
-        )
+
+    def of_part(index: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        nonlocal meta_auxiliary
+        loss, auxiliary, gradients = meta_loss_and_gradient(parts.meta(index), inner.parameters)
+        meta_auxiliary = auxiliary if parts.number == 1 else None
+        return loss, gradients
+
+    meta_loss, sensitivities = _summed(parts.number, of_part)
     *sensitivities, meta_loss = reduce([*sensitivities, meta_loss])
-    direction = update_tape.gradient(
+    # u = Pᵀ v and ⟨v, ∂U/∂x⟩, constants of what follows.
+    direction, through_rule = update_tape.gradient(
         list(updates),
-        gradients,
+        [list(gradients), list(x)],
         output_gradients=sensitivities,
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
-    )  # u = Pᵀ dJ'/dθ', a constant of what follows
+    )
 
     def mixed_derivative(objective: InnerObjective) -> list[tf.Tensor]:
         """∂/∂x ⟨u, ∇_θ J⟩."""
         live = _copies(parameters)
         with tf.GradientTape(watch_accessed_variables=False) as x_tape:
-            x_tape.watch(x)
+            x_tape.watch(list(x))
             with tf.autodiff.ForwardAccumulator(live, direction) as accumulator:
                 again, _ = objective(live, x)
             directional = accumulator.jvp(again, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return _gradients(x_tape, directional, [x])
+        return _gradients(x_tape, directional, x)
 
-    if micro_batches is None:
-        mine = mixed_derivative(inner_objective)
-    else:
-        inner_parts = micro_batches.inner
-        mine = _summed(micro_batches.number, lambda i: mixed_derivative(inner_parts(i)))
-    (mixed,) = reduce(mine)
-    return MetaStep(inner, meta_loss, meta_auxiliary, -mixed)
+    mine = _summed(parts.number, lambda i: mixed_derivative(parts.inner(i)))
+    meta_gradient = [
+        -mixed - direct for mixed, direct in zip(reduce(mine), through_rule, strict=True)
+    ]
+    return MetaStep(inner, meta_loss, meta_auxiliary, meta_gradient)
 
 
 def accumulative_trace(
     parameters: Tensors,
-    x: tf.Tensor,
+    x: Tensors,
     inner_objective: InnerObjective,
     update_rule: UpdateRule,
     meta_objective: MetaObjective,
@@ -307,18 +315,21 @@ def accumulative_trace(
       trace: z before this update; for every entry of x a list like θ.
       decay: μ.
       curvature: whether A is μ (I + ∂f/∂θ).
-      others: as in `nested_tapes`; x is `[n]`.
+      others: as in `nested_tapes`; x is the logits of η alone, `[n]`.
 
     Returns:
       `MetaStep` with z' as its `trace`.
     """
     parameters = list(parameters)
+    (logits,) = x
     steps, new_trace = [], []
     for index, carried in enumerate(trace):
         decayed = [decay * z for z in carried]
         tangents = decayed if curvature else [tf.zeros_like(z) for z in decayed]
-        unit = tf.one_hot(index, x.shape[0], dtype=x.dtype)
-        with tf.autodiff.ForwardAccumulator([*parameters, x], [*tangents, unit]) as accumulator:
+        unit = tf.one_hot(index, logits.shape[0], dtype=logits.dtype)
+        with tf.autodiff.ForwardAccumulator(
+            [*parameters, logits], [*tangents, unit]
+        ) as accumulator:
             step = inner_step(parameters, x, inner_objective, update_rule)
         # θ' = θ + f, so with curvature this is μ (I + ∂f/∂θ) z + ∂f/∂x at once.
         moved = accumulator.jvp(step.parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO)
@@ -327,11 +338,13 @@ def accumulative_trace(
         new_trace.append(moved)
         steps.append(step)
     inner = steps[0]
-    meta_loss, meta_auxiliary, sensitivities = judged(meta_objective, inner.parameters)
+    meta_loss, meta_auxiliary, sensitivities = meta_loss_and_gradient(
+        meta_objective, inner.parameters
+    )
     meta_gradient = tf.stack(
         [
             tf.add_n([tf.reduce_sum(u * z) for u, z in zip(sensitivities, column, strict=True)])
             for column in new_trace
         ]
     )
-    return MetaStep(inner, meta_loss, meta_auxiliary, meta_gradient, new_trace)
+    return MetaStep(inner, meta_loss, meta_auxiliary, [meta_gradient], new_trace)

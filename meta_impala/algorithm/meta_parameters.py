@@ -1,8 +1,11 @@
-"""η (`meta_parameters`): which of γ and λ are learned, their logits x, and what the network is fed.
+"""The table of meta-parameters: η, its logits x, its reference η', and what the network is fed.
 
-η = σ(x), and x is what the meta-optimiser moves (Xu et al. 2018). A value that is not learned is a
-constant and may be exactly 0 or 1; a learned one lies strictly inside its range, because x is
-finite. x is `[n]` when η is one for all states (n = what is learned), and `[F+1, n]` when every
+A row of the table (`MetaParameter`) is a hyper-parameter of the inner objective J or of the inner
+update U. Those that are learned have logits x, which the meta-optimiser moves: the value is
+low + (high − low) σ(x) (Xu et al. 2018: η = σ(x)). The others are constants, and may be exactly 0
+or 1; a learned one lies strictly inside its range, because x is finite.
+
+x is a tensor `[n]` when η is one for all states (n = number learned), and `[F+1, n]` when every
 state has its own: weights of the features and, in the last row, a bias.
 
 Nothing here stops a gradient; what is constant is said in `objectives.py`.
@@ -11,35 +14,33 @@ Nothing here stops a gradient; what is constant is said in `objectives.py`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
-NAMES = ("gamma", "lambda")
+GAMMA, LAMBDA = "gamma", "lambda"
 
 # Logits are cut here before they are embedded, so that λ' = 1 (an infinite logit) can be fed to
 # the network; σ(7) = 0.99909. Divided by it they lie in [−1, 1], on the scale of other features.
 EMBEDDED_LOGIT_BOUND = 7.0
 
+# η: name -> value. A constant is a Python float; what is learned or drawn is a tensor: a scalar, or
+# `[T+1, B]`, one value for each state, used where the state is *arrived in*.
+Eta: TypeAlias = Mapping[str, "tf.Tensor | float"]
 
-class Eta(NamedTuple):
-    """η: the discount γ and the bootstrapping parameter λ.
 
-    Scalars, or `[T+1, B]`: one per state, to be used where the state is *arrived in*.
-    """
+def constant(eta: Eta) -> dict[str, tf.Tensor | float]:
+    """The same numbers, through which no gradient flows."""
+    return {n: v if isinstance(v, float) else tf.stop_gradient(v) for n, v in eta.items()}
 
-    gamma: tf.Tensor
-    lambda_: tf.Tensor
 
-    def of_arrivals(self) -> Eta:
-        """The same for the T transitions between T+1 states: that of the state arrived in."""
-        return Eta(*(part[1:] if part.shape.rank else part for part in self))
-
-    def constant(self) -> Eta:
-        """The same numbers, through which no gradient flows."""
-        return Eta(*map(tf.stop_gradient, self))
+def of_arrivals(value: tf.Tensor | float) -> tf.Tensor | float:
+    """A value of the T+1 states as one of the T transitions: that of the state arrived in."""
+    return value if isinstance(value, float) or not value.shape.rank else value[1:]
 
 
 def logit(value: float) -> float:
@@ -48,65 +49,92 @@ def logit(value: float) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
-class MetaParameters:
-    """Which meta-parameters are learned, from where, and the reference η' that judges them.
+class MetaParameter:
+    """A row of the table.
 
     Attributes:
-      learned: a sub-sequence of ("gamma", "lambda"); the last axis of x is in this order.
-      gamma: γ if fixed, its start if learned.
-      lambda_: λ if fixed, its start if learned.
-      reference_gamma: γ', the discount of the meta objective.
-      reference_lambda: λ', the bootstrapping parameter of the meta objective.
-      gamma_range: (low, high) of a learned γ = low + (high − low) σ(x).
-      lambda_range: likewise of λ.
-      tracking: of which names η' is the current value, not the two numbers above.
+      name: as in `--meta_parameters` and in the metrics.
+      value: the constant if it is not learned, the start if it is.
+      reference: its value in η', with which the meta objective is computed.
+      low, high: range of a learned value, low + (high − low) σ(x); both ends open.
+      embedded: whether the network is told its value.
+      per_state: whether it is a function of the state when η is (`--meta_parameter_scope`); else
+        only the bias of its logits is used.
     """
 
-    learned: tuple[str, ...]
-    gamma: float
-    lambda_: float
-    reference_gamma: float
-    reference_lambda: float
-    gamma_range: tuple[float, float] = (0.0, 1.0)
-    lambda_range: tuple[float, float] = (0.0, 1.0)
+    name: str
+    value: float
+    reference: float
+    low: float = 0.0
+    high: float = 1.0
+    embedded: bool = False
+    per_state: bool = False
+
+
+def discount_rows(
+    gamma: float,
+    lambda_: float,
+    reference_gamma: float,
+    reference_lambda: float,
+    gamma_range: tuple[float, float] = (0.0, 1.0),
+    lambda_range: tuple[float, float] = (0.0, 1.0),
+) -> tuple[MetaParameter, MetaParameter]:
+    """The rows of γ and λ: the meta-parameters of Xu et al. 2018, which every table has."""
+    return (
+        MetaParameter(GAMMA, gamma, reference_gamma, *gamma_range, embedded=True, per_state=True),
+        MetaParameter(
+            LAMBDA, lambda_, reference_lambda, *lambda_range, embedded=True, per_state=True
+        ),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaParameters:
+    """The table, and which of its rows are learned.
+
+    Attributes:
+      rows: of all hyper-parameters that could be learned; γ and λ first.
+      learned: names of those that are; the last axis of x is in this order.
+      tracking: names whose value in η' is the current value and not `reference`.
+    """
+
+    rows: tuple[MetaParameter, ...]
+    learned: tuple[str, ...] = ()
     tracking: tuple[str, ...] = ()
 
+    def __getitem__(self, name: str) -> MetaParameter:
+        return next(row for row in self.rows if row.name == name)
+
     @property
-    def _ranges(self) -> dict[str, tuple[float, float]]:
-        return {"gamma": self.gamma_range, "lambda": self.lambda_range}
+    def embedded(self) -> tuple[str, ...]:
+        """Names of what the network is told, in the order in which it is fed."""
+        return tuple(row.name for row in self.rows if row.embedded)
 
     def initial_logits(self, num_features: int | None = None) -> np.ndarray:
         """x before the first update: `[n]` float32.
 
         With `num_features` F, `[F+1, n]`: weights zero, so that all states begin alike.
         """
-        starts = {"gamma": self.gamma, "lambda": self.lambda_}
-        bias = [
-            logit((starts[name] - low) / (high - low))
-            for name, (low, high) in self._ranges.items()
-            if name in self.learned
-        ]
+        rows = [self[name] for name in self.learned]
+        bias = [logit((row.value - row.low) / (row.high - row.low)) for row in rows]
         if num_features is None:
             return np.array(bias, np.float32)
         return np.array([*np.zeros([num_features, len(bias)]), bias], np.float32)
 
-    def values(self, x: tf.Tensor) -> Eta:
-        """η(x): learned values from their logits `[..., n]`, fixed ones as constants."""
-        values = {
-            "gamma": tf.constant(self.gamma, x.dtype),
-            "lambda": tf.constant(self.lambda_, x.dtype),
-        }
-        for index, name in enumerate(self.learned):
-            low, high = self._ranges[name]
-            value = tf.sigmoid(x[..., index])
-            # In the whole range (0, 1) without a multiplication, to the bit.
-            values[name] = value if (low, high) == (0.0, 1.0) else low + (high - low) * value
-        if len(self.learned) == 1 and values[self.learned[0]].shape.rank:
-            like = values[self.learned[0]]
-            values = {name: value + tf.zeros_like(like) for name, value in values.items()}
-        return Eta(values["gamma"], values["lambda"])
+    def values(self, x: tf.Tensor) -> dict[str, tf.Tensor | float]:
+        """η(x): learned values from their logits `[..., n]`, the others as constants."""
+        return self._values({name: x[..., i] for i, name in enumerate(self.learned)})
 
-    def at_states(self, x: tf.Tensor, features: tf.Tensor) -> Eta:
+    def _values(self, logits: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor | float]:
+        values: dict[str, tf.Tensor | float] = {row.name: row.value for row in self.rows}
+        for name, of_name in logits.items():
+            row, share = self[name], tf.sigmoid(of_name)
+            # In the whole range (0, 1) without a multiplication, to the bit.
+            whole = (row.low, row.high) == (0.0, 1.0)
+            values[name] = share if whole else row.low + (row.high - row.low) * share
+        return values
+
+    def at_states(self, x: tf.Tensor, features: tf.Tensor) -> dict[str, tf.Tensor | float]:
         """η of the states with these features.
 
         Args:
@@ -115,50 +143,81 @@ class MetaParameters:
             below 1, so that a step of the meta-optimiser has a bounded effect.
 
         Returns:
-          Scalars, or `[...]`.
+          Scalars, or `[...]` for what is a function of the state.
         """
         if x.shape.rank == 1:
             return self.values(x)
         length = tf.sqrt(1.0 + tf.reduce_sum(tf.square(features), axis=-1, keepdims=True))
-        return self.values(tf.tensordot(features / length, x[:-1], 1) + x[-1])
+        at_states = tf.tensordot(features / length, x[:-1], 1) + x[-1]
+        return self._values(
+            {
+                name: at_states[..., i] if self[name].per_state else x[-1, i]
+                for i, name in enumerate(self.learned)
+            }
+        )
 
-    def reference(self, dtype: tf.DType = tf.float32, current: Eta | None = None) -> Eta:
+    def at_times(self, x: tf.Tensor, features: tf.Tensor) -> dict[str, tf.Tensor | float]:
+        """η with logits of its own for every state of an unroll.
+
+        Args:
+          x: `[T+1, n]` or `[T+1, F+1, n]`.
+          features: `[T+1, B, F]`.
+
+        Returns:
+          What is learned as `[T+1, 1]` or `[T+1, B]`.
+        """
+        rows = [self.at_states(*pair) for pair in zip(tf.unstack(x), features, strict=True)]
+        result: dict[str, tf.Tensor | float] = dict(rows[0])
+        for name in self.learned:
+            result[name] = tf.reshape(tf.stack([row[name] for row in rows]), [len(rows), -1])
+        return result
+
+    def reference(self, current: Eta | None = None) -> dict[str, tf.Tensor | float]:
         """η': constants, or the current values of those that are tracked.
 
         Args:
-          dtype: of the result.
           current: η as it is now; needed only to track it.
         """
-        values = {
-            "gamma": tf.constant(self.reference_gamma, dtype),
-            "lambda": tf.constant(self.reference_lambda, dtype),
-        }
+        values: dict[str, tf.Tensor | float] = {row.name: row.reference for row in self.rows}
         for name in self.tracking:
             assert current is not None, "what is tracked?"
-            values[name] = current.gamma if name == "gamma" else current.lambda_
-        shapes = [value.shape for value in values.values() if value.shape.rank]
-        if shapes:
-            values = {name: tf.broadcast_to(v, shapes[0]) for name, v in values.items()}
-        return Eta(values["gamma"], values["lambda"])
+            values[name] = current[name]
+        return values
+
+    def fed(self, eta: Eta, dtype: tf.DType) -> list[tf.Tensor]:
+        """The values of η that the network is told, each in [0, 1].
+
+        γ and λ are fed as they are, the others relative to their range.
+        """
+        fed = []
+        for row in self.rows:
+            if row.embedded:
+                value = tf.convert_to_tensor(eta[row.name], dtype)
+                whole = row.name in (GAMMA, LAMBDA)
+                fed.append(value if whole else (value - row.low) / (row.high - row.low))
+        return fed
 
 
-def embedding_input(eta: Eta, kind: str = "logits") -> tf.Tensor:
+def embedding_input(values: Iterable[tf.Tensor], kind: str = "logits") -> tf.Tensor:
     """What of η the network embeds; finite, with finite gradients, for all of [0, 1].
 
     Args:
-      eta: γ and λ, scalars or of one shape, all in [0, 1].
-      kind: "logits": of γ and λ, cut to ±7 and divided by 7, so that 0.99 and 0.995 are told apart
-        and exactly 0 and 1 can be fed; "values": γ and λ themselves.
+      values: of η (`MetaParameters.fed`), scalars or of shapes that can be broadcast, in [0, 1].
+      kind: "logits": of the values, cut to ±7 and divided by 7, so that 0.99 and 0.995 are told
+        apart and exactly 0 and 1 can be fed; "values": the values themselves. Beyond ±7 (γ above
+        0.99909 or below 0.00091) all logits look alike to the network.
 
     Returns:
-      `[..., 2]`, of η's dtype.
+      `[..., E]`, of the values' dtype.
     """
-    values = tf.stack([eta.gamma, eta.lambda_], axis=-1)
+    values = list(values)
+    shape = functools.reduce(tf.broadcast_static_shape, [value.shape for value in values])
+    stacked = tf.stack([tf.broadcast_to(value, shape) for value in values], axis=-1)
     if kind == "values":
-        return values
+        return stacked
     if kind != "logits":
         raise ValueError(f'kind must be "logits" or "values", is {kind!r}')
     edge = 1.0 / (1.0 + math.exp(EMBEDDED_LOGIT_BOUND))
-    inside = tf.clip_by_value(values, edge, 1.0 - edge)
+    inside = tf.clip_by_value(stacked, edge, 1.0 - edge)
     logits = tf.math.log(inside) - tf.math.log1p(-inside)
     return logits / EMBEDDED_LOGIT_BOUND

@@ -3,27 +3,93 @@
 `losses.py` has the formulas; `meta_gradient.py` differentiates what is here.
 
 What is constant in θ but not in η cannot be had by `tf.stop_gradient`, which stops both. It is
-computed by a second forward pass at *other tensors with the same values*: `meta_gradient`
-differentiates J by copies of θ, and the objective holds the originals (`target_parameters`).
+computed by a second pass of the network's head layers at *other tensors with the same values*:
+`meta_gradient` differentiates J by copies of θ, and the objective holds the originals
+(`target_parameters`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import tensorflow as tf
 
 from meta_impala.algorithm import losses
-from meta_impala.algorithm.meta_parameters import Eta, MetaParameters, embedding_input
+from meta_impala.algorithm.meta_parameters import (
+    GAMMA,
+    LAMBDA,
+    Eta,
+    MetaParameters,
+    constant,
+    embedding_input,
+)
 
 Tensors = Sequence[tf.Tensor]
 
 RETURNS, EMBEDDING, IMPORTANCE_WEIGHTS = PATHS = ("returns", "embedding", "importance_weights")
 
-# The places where η acts on ∇_θ J: γ and λ in the targets of the value and in the advantages of the
-# policy; e_η in the network that is differentiated, in the V of the targets, and in ρ and c.
+
+class Outputs(Protocol):
+    """What a network gives on the T+1 states of a trajectory (`networks.NetworkOutput` does).
+
+    `reference_values` (`[T+1, B]`) are needed for a second value head only.
+    """
+
+    @property
+    def policy_logits(self) -> tf.Tensor: ...
+    @property
+    def values(self) -> tf.Tensor: ...
+    @property
+    def reference_values(self) -> tf.Tensor | None: ...
+
+
+class TrajectoryNetwork(Protocol):
+    """A network on the T+1 states of one trajectory, in two parts, as functions of θ."""
+
+    def body(self, parameters: Tensors) -> tf.Tensor:
+        """φ `[T+1, B, F]`, before η joins; what an η per state is a function of."""
+        ...
+
+    def heads(self, parameters: Tensors, features: tf.Tensor, eta_input: tf.Tensor) -> Outputs:
+        """The outputs, from φ and from what of η is embedded (`[E]` or `[T+1, B, E]`)."""
+        ...
+
+
+class Logits(NamedTuple):
+    """The logits of η in one place: x itself, or another tensor with the same values.
+
+    Attributes:
+      value: `[n]` or `[F+1, n]`; `[T+1, n]` or `[T+1, F+1, n]` where `timed`.
+      live: whether somebody differentiates by them.
+      timed: whether every state of the unroll has logits of its own (`attribution.py`).
+    """
+
+    value: tf.Tensor
+    live: bool
+    timed: bool = False
+
+
+class EtaPlaces(NamedTuple):
+    """Which logits of η each place has where η acts on ∇_θ J.
+
+    Attributes:
+      value_targets: γ and λ of vs, and every other entry of η that is a coefficient of J.
+      policy_advantages: γ and λ of the policy's advantages.
+      network: e_η in the network that is differentiated.
+      target_values: e_η in the V of the targets.
+      importance_weights: e_η in the π of ρ and c.
+    """
+
+    value_targets: Logits
+    policy_advantages: Logits
+    network: Logits
+    target_values: Logits
+    importance_weights: Logits
+
+
+# The same, for people.
 VALUE_TARGETS, POLICY_ADVANTAGES, NETWORK, TARGET_VALUES, RATIOS = PLACES = (
     "value targets",
     "policy advantages",
@@ -33,36 +99,23 @@ VALUE_TARGETS, POLICY_ADVANTAGES, NETWORK, TARGET_VALUES, RATIOS = PLACES = (
 )
 
 
-class Outputs(Protocol):
-    """What a network gives on the T+1 states of a trajectory (`networks.NetworkOutput` does).
+def places_of(paths: str, x: Tensors) -> EtaPlaces:
+    """x where the paths are open, and a constant elsewhere.
 
-    `features` (`[T+1, B, F]`) are needed for an η per state only, and `reference_values`
-    (`[T+1, B]`) for a second value head only.
+    Args:
+      paths: "returns": γ and λ in the targets, equation (13); "embedding": also η -> e_η ->
+        log π, v and H, and -> V in the targets; "importance_weights": also -> ρ and c.
+      x: the logits of η are its first tensor.
     """
-
-    @property
-    def policy_logits(self) -> tf.Tensor: ...
-    @property
-    def values(self) -> tf.Tensor: ...
-    @property
-    def features(self) -> tf.Tensor: ...
-    @property
-    def reference_values(self) -> tf.Tensor | None: ...
-
-
-# features -> what of η is embedded, `[2]` or `[T+1, B, 2]`.
-EtaInput = Callable[[tf.Tensor], tf.Tensor]
-# (θ, η input) -> outputs, on one trajectory.
-Forward = Callable[[Tensors, EtaInput], Outputs]
-
-
-def _eta_at(
-    meta_parameters: MetaParameters, x: tf.Tensor, features: tf.Tensor, drawn: Eta | None
-) -> Eta:
-    if drawn is not None:
-        return drawn
-    # The features are constant: η may follow them, it does not train them.
-    return meta_parameters.at_states(x, tf.stop_gradient(features))
+    live, stopped = Logits(x[0], True), Logits(tf.stop_gradient(x[0]), False)
+    embedded = stopped if paths == RETURNS else live
+    return EtaPlaces(
+        value_targets=live,
+        policy_advantages=live,
+        network=embedded,
+        target_values=embedded,
+        importance_weights=live if paths == IMPORTANCE_WEIGHTS else stopped,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,95 +123,102 @@ class InnerObjective:
     """J(τ, θ, η(x)) as a function of (θ, x).
 
     Attributes:
-      forward: the network on the T+1 states of τ.
+      network: on the T+1 states of τ.
       transitions: τ.
       target_parameters: θ, as tensors that no derivative by θ watches; the targets are constant in
         θ because they are computed from these. (The trace with curvature is the one that does
         watch them: it wants the whole derivative of the update.)
       meta_parameters: x -> η and η'.
-      settings: costs and clips.
-      paths: along which paths η acts on ∇_θ J. "returns": γ and λ in the targets, equation (13).
-        "embedding": also η -> e_η -> log π, v and H, and -> V in the targets.
-        "importance_weights": also -> ρ and c.
+      settings: of the returns.
+      places: x -> the logits in every place.
       embedding: what of η is embedded, see `embedding_input`.
       second_value_head: whether the network has one, to be trained at η'.
-      drawn: η of each state `[T+1, B]` if it is not a function of x (`eta_schedule`).
+      given: γ and λ that are not a function of x (`eta_schedule`), scalars or `[T+1, B]`.
       follow_targets: computes the targets from `target_parameters` also where a `stop_gradient`
         would do, so that whoever watches these sees the whole derivative by θ.
-      eta_at: another (x, features, place) -> η, to tell the `PLACES` where η acts from each other.
     """
 
-    forward: Forward
+    network: TrajectoryNetwork
     transitions: losses.Transitions
     target_parameters: Tensors
     meta_parameters: MetaParameters
-    settings: losses.LossSettings
-    paths: str = RETURNS
+    settings: losses.ReturnSettings
+    places: Callable[[Tensors], EtaPlaces]
     embedding: str = "logits"
     second_value_head: bool = False
-    drawn: Eta | None = None
+    given: Eta | None = None
     follow_targets: bool = False
-    eta_at: Callable[[tf.Tensor, tf.Tensor, str], Eta] | None = None
 
-    def _eta(self, x: tf.Tensor, features: tf.Tensor, place: str) -> Eta:
-        if self.eta_at is not None:
-            return self.eta_at(x, tf.stop_gradient(features), place)
-        return _eta_at(self.meta_parameters, x, features, self.drawn)
+    def _eta(self, logits: Logits, features: tf.Tensor) -> Eta:
+        # The features are constant: η may follow them, it does not train them.
+        features = tf.stop_gradient(features)
+        at = self.meta_parameters.at_times if logits.timed else self.meta_parameters.at_states
+        eta = at(logits.value, features)
+        return eta if self.given is None else {**eta, **self.given}
 
-    def _run(self, parameters: Tensors, x: tf.Tensor, place: str, *, eta_is_live: bool) -> Outputs:
-        def eta_input(features: tf.Tensor) -> tf.Tensor:
-            eta = self._eta(x, features, place)
-            return embedding_input(eta if eta_is_live else eta.constant(), self.embedding)
+    def _outputs(self, parameters: Tensors, features: tf.Tensor, logits: Logits) -> Outputs:
+        fed = self.meta_parameters.fed(self._eta(logits, features), features.dtype)
+        return self.network.heads(parameters, features, embedding_input(fed, self.embedding))
 
-        return self.forward(parameters, eta_input)
+    def _of_targets(self, output: Outputs) -> losses.TargetInputs:
+        log_probs = losses.action_log_probs(output.policy_logits[:-1], self.transitions.actions)
+        return losses.TargetInputs(output.values, log_probs, output.reference_values)
 
-    def _log_probs(self, output: Outputs) -> tf.Tensor:
-        return losses.action_log_probs(output.policy_logits[:-1], self.transitions.actions)
-
-    def _target_inputs(self, output: Outputs, x: tf.Tensor) -> losses.TargetInputs:
-        """V and ρ of the targets: constant in θ, live in η as `paths` says."""
-        of_values = self._at_constant_parameters(output, x, TARGET_VALUES, self.paths != RETURNS)
-        if self.paths != EMBEDDING and self.eta_at is None:
-            return of_values  # one pass serves both
-        of_ratios = self._at_constant_parameters(
-            output, x, RATIOS, self.paths == IMPORTANCE_WEIGHTS
-        )
-        return of_values._replace(log_probs=of_ratios.log_probs)
-
-    def _at_constant_parameters(
-        self, output: Outputs, x: tf.Tensor, place: str, eta_is_live: bool
+    def _target_inputs(
+        self, output: Outputs, features: tf.Tensor, places: EtaPlaces
     ) -> losses.TargetInputs:
-        if eta_is_live or self.follow_targets:
-            other = self._run(self.target_parameters, x, place, eta_is_live=eta_is_live)
-            return losses.TargetInputs(other.values, self._log_probs(other), other.reference_values)
-        # Constant in both, at no cost.
-        constants = (output.values, self._log_probs(output), output.reference_values)
-        return losses.TargetInputs(
-            *(None if tensor is None else tf.stop_gradient(tensor) for tensor in constants)
-        )
+        """V and ρ of the targets: constant in θ, live in η where their places are."""
+        if self.follow_targets:
+            features = self.network.body(self.target_parameters)
+        else:
+            features = tf.stop_gradient(features)  # φ does not depend on η
+
+        def at(logits: Logits) -> losses.TargetInputs:
+            if logits.live or self.follow_targets:
+                again = self._outputs(self.target_parameters, features, logits)
+                return self._of_targets(again)
+            constants = self._of_targets(output)  # in both, at no cost
+            return losses.TargetInputs(
+                *(None if part is None else tf.stop_gradient(part) for part in constants)
+            )
+
+        of_values = at(places.target_values)
+        if places.importance_weights is places.target_values:
+            return of_values  # one pass serves both
+        if not (self.follow_targets or places.importance_weights.live or places.target_values.live):
+            return of_values
+        return of_values._replace(log_probs=at(places.importance_weights).log_probs)
 
     def __call__(
-        self, parameters: Tensors, x: tf.Tensor
-    ) -> tuple[tf.Tensor, tuple[losses.InnerLossParts, Eta]]:
-        """J, with its parts and η (scalars, or `[T+1, B]`)."""
-        output = self._run(parameters, x, NETWORK, eta_is_live=self.paths != RETURNS)
-        eta = self._eta(x, output.features, VALUE_TARGETS)
+        self, parameters: Tensors, x: Tensors
+    ) -> tuple[tf.Tensor, tuple[losses.InnerLossParts, dict[str, tf.Tensor]]]:
+        """J, with its parts, and γ, λ and what is learned as means over the states."""
+        places = self.places(x)
+        features = self.network.body(parameters)
+        output = self._outputs(parameters, features, places.network)
+        eta = self._eta(places.value_targets, features)
         critic = None
         if self.second_value_head:
             assert output.reference_values is not None, "the network has no second value head"
-            reference = self.meta_parameters.reference(x.dtype, eta.constant())
+            reference = self.meta_parameters.reference(constant(eta))
             critic = losses.ReferenceCritic(output.reference_values, reference)
+        policy_eta = None
+        if places.policy_advantages is not places.value_targets:
+            policy_eta = self._eta(places.policy_advantages, features)
         loss, parts = losses.inner_objective(
             output.policy_logits,
             output.values,
             self.transitions,
             eta,
             self.settings,
-            target_inputs=self._target_inputs(output, x),
+            target_inputs=self._target_inputs(output, features, places),
             reference_critic=critic,
-            policy_eta=(self._eta(x, output.features, POLICY_ADVANTAGES) if self.eta_at else None),
+            policy_eta=policy_eta,
         )
-        return loss, (parts, eta)
+        names = dict.fromkeys((GAMMA, LAMBDA, *self.meta_parameters.learned))
+        dtype = features.dtype
+        means = {n: tf.reduce_mean(tf.convert_to_tensor(eta[n], dtype)) for n in names}
+        return loss, (parts, means)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,61 +226,67 @@ class MetaObjective:
     """J'(τ', θ', η') as a function of θ'. Every η in it is a constant.
 
     Attributes:
-      forward: the network on the T+1 states of τ'.
+      network: on the T+1 states of τ'.
       transitions: τ'.
       old_parameters: θ before the update, for the KL term; constants.
       x: the logits as they are, for what follows the current η: as constants.
       meta_parameters: η'.
-      settings: the clips of V-trace.
-      meta_settings: weights of the terms.
+      settings: of the returns.
+      weights: term -> its weight in J'.
       network_eta: which η the network is fed: "reference" (η') or "current".
       embedding: what of it is embedded.
-      second_value_head: whether the critic that judges is the second value head.
+      second_value_head: whether J' uses the values of the second value head.
       moments: moving moments for the advantages, or None.
       moments_decay: of these.
     """
 
-    forward: Forward
+    network: TrajectoryNetwork
     transitions: losses.Transitions
     old_parameters: Tensors
     x: tf.Tensor
     meta_parameters: MetaParameters
-    settings: losses.LossSettings
-    meta_settings: losses.MetaLossSettings = losses.POLICY_GRADIENT_ONLY
+    settings: losses.ReturnSettings
+    weights: Mapping[str, float] = dataclasses.field(
+        default_factory=lambda: losses.POLICY_GRADIENT_ONLY
+    )
     network_eta: str = "reference"
     embedding: str = "logits"
     second_value_head: bool = False
     moments: losses.MovingMoments | None = None
     moments_decay: float = 0.99
 
-    def _current(self, features: tf.Tensor) -> Eta:
-        return _eta_at(self.meta_parameters, tf.stop_gradient(self.x), features, None).constant()
-
-    def _reference(self, features: tf.Tensor) -> Eta:
-        return self.meta_parameters.reference(self.x.dtype, self._current(features)).constant()
-
-    def _eta_input(self, features: tf.Tensor) -> tf.Tensor:
-        of = self._reference if self.network_eta == "reference" else self._current
-        return embedding_input(of(features), self.embedding)
+    def _run(self, parameters: Tensors) -> tuple[Outputs, Eta]:
+        """Outputs at these parameters, and η'."""
+        features = self.network.body(parameters)
+        # An η per state follows the features, as a constant.
+        of_states = self.meta_parameters.at_states(
+            tf.stop_gradient(self.x), tf.stop_gradient(features)
+        )
+        current = constant(of_states)
+        reference = self.meta_parameters.reference(current)
+        fed = reference if self.network_eta == "reference" else current
+        values = self.meta_parameters.fed(fed, features.dtype)
+        outputs = self.network.heads(parameters, features, embedding_input(values, self.embedding))
+        return outputs, reference
 
     def __call__(self, parameters: Tensors) -> tuple[tf.Tensor, losses.MovingMoments | None]:
         """J', and the moving moments with this batch in them."""
-        output = self.forward(parameters, self._eta_input)
+        output, reference = self._run(parameters)
         values = output.values
         if self.second_value_head:
             assert output.reference_values is not None, "the network has no second value head"
             values = output.reference_values
         old_policy_logits = None
-        if self.meta_settings.kl_cost:
+        if self.weights.get(losses.KL):
             constants = [tf.stop_gradient(parameter) for parameter in self.old_parameters]
-            old_policy_logits = self.forward(constants, self._eta_input).policy_logits
+            old_policy_logits = self._run(constants)[0].policy_logits
         return losses.meta_objective(
             output.policy_logits,
             values,
             self.transitions,
-            self._reference(output.features),
+            reference,
             self.settings,
-            self.meta_settings,
+            self.weights,
             old_policy_logits=old_policy_logits,
             moments=self.moments,
             moments_decay=self.moments_decay,

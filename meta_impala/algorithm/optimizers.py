@@ -4,7 +4,8 @@ An update is *subtracted* from the parameters. Everything here can be differenti
 gradients, because the meta-gradient goes through the inner step (Xu et al. 2018, equation 2):
 the clip and the second moment are part of that step, unless the caller asks to hold them constant.
 
-`Sgd`, `RMSProp` and `Adam` are the same kind of object, and serve θ and the logits of η alike.
+All are the same kind of object. `Sgd` and `Adam` serve θ and the logits of η alike; RMSProp has a
+form for each.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def safe_sqrt(square: tf.Tensor) -> tf.Tensor:
     """√x, with derivatives of every order equal to zero (instead of infinite or NaN) at x = 0.
 
     `tf.clip_by_global_norm` at g = 0 has a NaN second derivative; a batch without any error
-    signal must not destroy η. What is no number stays none.
+    signal must not destroy η. NaN inputs stay NaN.
     """
     has_root = tf.logical_not(square <= 0)  # so is NaN's
     return tf.where(has_root, tf.sqrt(tf.where(has_root, square, 1.0)), 0.0)
@@ -131,6 +132,46 @@ class RMSProp:
             for gradient, mean_square in zip(gradients, mean_squares, strict=True)
         ]
         return updates, {"mean_squares": mean_squares}
+
+
+@dataclasses.dataclass(frozen=True)
+class CorrectedRMSProp:
+    """RMSProp for the logits of η: the mean square starts at zeros, with Adam's bias correction.
+
+        ms ← decay · ms + (1 − decay) g²,    update = learning_rate · g / (√(ms / (1 − decayⁿ)) + ε)
+
+    Meta-gradients are small (1e-5 to 1e-1 here), so the mean square of ones that θ's RMSProp starts
+    with would hold x still for some 1,800 updates.
+
+    Attributes:
+      decay: of the mean square.
+      epsilon: ε, outside the root.
+    """
+
+    decay: float = 0.99
+    epsilon: float = 1e-8
+
+    def initial_slots(self, parameters: Tensors) -> Slots:
+        return {
+            "mean_squares": [tf.zeros_like(parameter) for parameter in parameters],
+            "count": [tf.zeros([], tf.int64)],
+        }
+
+    def step(
+        self, gradients: Tensors, slots: Slots, learning_rate: tf.Tensor | float
+    ) -> tuple[list[tf.Tensor], Slots]:
+        count = slots["count"][0] + 1
+        mean_squares = [
+            self.decay * mean_square + (1.0 - self.decay) * tf.square(gradient)
+            for gradient, mean_square in zip(gradients, slots["mean_squares"], strict=True)
+        ]
+        updates = []
+        for gradient, mean_square in zip(gradients, mean_squares, strict=True):
+            dtype = gradient.dtype
+            decayed = tf.pow(tf.constant(self.decay, dtype), tf.cast(count, dtype))
+            corrected = mean_square / (1.0 - decayed)
+            updates.append(learning_rate * gradient / (safe_sqrt(corrected) + self.epsilon))
+        return updates, {"mean_squares": mean_squares, "count": [count]}
 
 
 @dataclasses.dataclass(frozen=True)

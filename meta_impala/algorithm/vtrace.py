@@ -16,6 +16,8 @@ import tensorflow as tf
 
 # exp(20) = 5e8: far beyond every clip in use, far below the float32 overflow.
 MAX_ABS_LOG_RHO = 20.0
+# The part of a ratio that leaks past the clip is cut here: the trace is a product of T of them.
+MAX_LEAKED_RATIO = 100.0
 
 
 class VTraceReturns(NamedTuple):
@@ -24,8 +26,8 @@ class VTraceReturns(NamedTuple):
     Attributes:
       vs: `[T, B]` value targets, vs_t.
       advantages: `[T, B]` q_t − V_t.
-      pg_rhos: `[T, B]` min(ρ̄_pg, ρ_t), zero where the step is masked.
-      clipped_rhos: `[T, B]` min(ρ̄, ρ_t), likewise.
+      pg_rhos: `[T, B]` min(ρ̄_pg, π/μ), zero where the step is masked.
+      clipped_rhos: `[T, B]` min(ρ̄, π/μ), likewise, before any leak.
     """
 
     vs: tf.Tensor
@@ -44,6 +46,14 @@ def importance_weights(log_rhos: tf.Tensor) -> tf.Tensor:
     return tf.exp(tf.clip_by_value(log_rhos, -MAX_ABS_LOG_RHO, MAX_ABS_LOG_RHO))
 
 
+def _leaky(ratios: tf.Tensor, clip: tf.Tensor | float, alpha: tf.Tensor | float) -> tf.Tensor:
+    """α min(clip, ratio) + (1 − α) ratio; with a constant α = 1 the clip alone, to the bit."""
+    clipped = tf.minimum(ratios, tf.convert_to_tensor(clip, ratios.dtype))
+    if isinstance(alpha, float) and alpha == 1.0:
+        return clipped
+    return alpha * clipped + (1.0 - alpha) * tf.minimum(ratios, MAX_LEAKED_RATIO)
+
+
 def vtrace(
     *,
     log_rhos: tf.Tensor,
@@ -52,8 +62,9 @@ def vtrace(
     lambdas: tf.Tensor,
     values: tf.Tensor,
     step_mask: tf.Tensor | None = None,
-    rho_clip: float = 1.0,
-    c_clip: float = 1.0,
+    rho_clip: tf.Tensor | float = 1.0,
+    c_clip: tf.Tensor | float = 1.0,
+    alpha: tf.Tensor | float = 1.0,
     pg_rho_clip: float = 1.0,
     policy_return: str = "mixed",
 ) -> VTraceReturns:
@@ -79,11 +90,14 @@ def vtrace(
       discounts: `[T, B]` γ_{t+1}, 0 where the state arrived in is terminal.
       lambdas: `[T, B]` λ_{t+1}.
       values: `[T+1, B]` V_0 … V_T; the last row is the bootstrap value.
-      step_mask: `[T, B]` 1 for an ordinary step, 0 for one whose successor belongs to another
-        episode without being terminal (a truncation): there ρ = c = 0, so that vs_t = V_t and the
+      step_mask: `[T, B]` 1 for an ordinary step, 0 for the one from the final observation of a
+        truncated episode to the first of the next: there ρ = c = 0, so that vs_t = V_t and the
         step before bootstraps from V_t. None means all ones.
       rho_clip: ρ̄, clip of the temporal difference.
       c_clip: c̄, clip of the trace.
+      alpha: α of leaky V-trace (Zahavy et al. 2020): ρ_t = α min(ρ̄, π/μ) + (1 − α) π/μ, and c_t
+        likewise; 1 is V-trace. The ratio that leaks is cut at `MAX_LEAKED_RATIO`. The weight of
+        the policy gradient does not leak.
       pg_rho_clip: ρ̄_pg, clip of the weight of the policy gradient.
       policy_return: "mixed" or "next_target", which q_t.
 
@@ -111,11 +125,11 @@ def vtrace(
     rhos = importance_weights(log_rhos)
     if step_mask is not None:
         rhos *= step_mask
-    clipped_rhos = tf.minimum(rhos, tf.constant(rho_clip, rhos.dtype))
-    cs = lambdas * tf.minimum(rhos, tf.constant(c_clip, rhos.dtype))
-    pg_rhos = tf.minimum(rhos, tf.constant(pg_rho_clip, rhos.dtype))
+    clipped_rhos = tf.minimum(rhos, tf.convert_to_tensor(rho_clip, rhos.dtype))
+    cs = lambdas * _leaky(rhos, c_clip, alpha)
+    pg_rhos = tf.minimum(rhos, tf.convert_to_tensor(pg_rho_clip, rhos.dtype))
 
-    deltas = clipped_rhos * (rewards + discounts * values[1:] - values[:-1])
+    deltas = _leaky(rhos, rho_clip, alpha) * (rewards + discounts * values[1:] - values[:-1])
     decays = discounts * cs
 
     # A Python loop: T is small and static, and forward-mode differentiation works through it

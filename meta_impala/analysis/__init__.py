@@ -1,1 +1,1 @@
-"""From scores to statements: human-normalised scores, statistics and plots."""
+"""Comparison of evaluated runs: human-normalised scores, statistics, reports and figures."""

@@ -1,12 +1,12 @@
-"""Our results beside the published ones: every number of the report, before it is drawn or written.
+"""Our results beside the published ones: every number of the report.
 
-Whatever is unlike in how two numbers came about is a mark on the number, never left out.
+Every difference in how two numbers were obtained is a mark on the number.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,11 +40,9 @@ BASELINES = {
 }
 # What a mark on a published number means.
 MARKS = {
-    "s": "other starts (human ones are always our own) or sticky actions, or the source does not "
-    "say",
-    "f": "trained for another number of frames, or the source does not say",
-    "e": "no final evaluation (a training return, or the best in training), or the source does "
-    "not say",
+    "s": "other starts (human starts are always our own) or sticky actions, or not stated",
+    "f": "trained for another number of frames, or not stated",
+    "e": "no final evaluation (training return or best score in training), or not stated",
 }
 
 
@@ -112,14 +110,14 @@ class Improvement(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Everything the report says.
+    """All numbers of a report.
 
     Attributes:
       baseline: label of a variant, or a published agent's name.
       baseline_marks: letters of `MARKS`; of a variant "f" where it was trained for other frames
         than another, in a game that both have.
       atari_n: estimates of the median over 57 games from a few of them.
-      missing: what is not there, one line each.
+      missing: limitations and missing runs, one line each.
     """
 
     results: Results
@@ -142,7 +140,7 @@ class Comparison:
 
 
 def marks(column: Column, starts: str, frames: tuple[int, int]) -> str:
-    """The letters of `MARKS` that a published number deserves beside ours.
+    """The letters of `MARKS` that apply to a published number beside ours.
 
     Args:
       column: that it is of.
@@ -180,7 +178,9 @@ def _game_row(results: Sequence[Result]) -> GameRow:
     )
 
 
-def _differences(rows: Sequence[GameRow], columns: Sequence[Column], starts: str):
+def _differences(
+    rows: Sequence[GameRow], columns: Sequence[Column], starts: str
+) -> Iterator[Difference]:
     for row in rows:
         for column in columns:
             if row.game is None or row.game not in column.by_game or row.human_normalised is None:
@@ -216,7 +216,9 @@ def _span_of_frames(results: Results) -> tuple[int, int]:
     return min(frames), max(frames)
 
 
-def _aggregate_rows(results: Results, columns: Sequence[Column], starts: str):
+def _aggregate_rows(
+    results: Results, columns: Sequence[Column], starts: str
+) -> Iterator[AggregateRow]:
     games = games_of_all(results)
     for variant, by_game in normalised_scores(results).items():
         shared = {game: of_game for game, of_game in by_game.items() if game in games}
@@ -242,7 +244,9 @@ def _aggregate_rows(results: Results, columns: Sequence[Column], starts: str):
                 )
 
 
-def _improvements(rows: Sequence[GameRow], baseline: str, columns: Mapping[str, Column]):
+def _improvements(
+    rows: Sequence[GameRow], baseline: str, columns: Mapping[str, Column]
+) -> Iterator[Improvement]:
     theirs: Mapping[str, float]
     if baseline in columns:
         theirs = columns[baseline].by_game
@@ -258,7 +262,7 @@ def _improvements(rows: Sequence[GameRow], baseline: str, columns: Mapping[str, 
 
 
 def _adaptive_and_fixed(results: Results) -> tuple[list[str], list[str]]:
-    """Variants that learn γ, and those whose γ stays as it is and that condition on nothing."""
+    """Variants that learn γ, and variants with a fixed γ that learn nothing."""
     adaptive, fixed = [], []
     for variant in results.variants:
         config = results.of(variant)[0].config
@@ -295,7 +299,7 @@ def compare(
     medians: Sequence[PublishedMedian],
     baseline: str | None = None,
 ) -> Comparison:
-    """Compares.
+    """Compares results with the published scores and with each other.
 
     Args:
       results: at least one.
@@ -334,7 +338,7 @@ def compare(
         if found is not None:
             against.append(found)
         elif by_variant[variant]:
-            apart.append(f"{variant}: no game has it and every fixed agent, so nothing to compare")
+            apart.append(f"{variant}: no game has results of it and of every fixed agent")
     return Comparison(
         results=results,
         starts=starts,

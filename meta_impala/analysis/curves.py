@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from meta_impala.analysis.labels import figure_text
 from meta_impala.errors import UserError, one_line
-from meta_impala.storage.run_folder import RunFolder, read_metrics
+from meta_impala.storage.metrics_table import read_metrics
+from meta_impala.storage.run_folder import RunFolder
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

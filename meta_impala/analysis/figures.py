@@ -1,4 +1,4 @@
-"""The pictures of a comparison: improvement per game, learning curves, γ and λ against frames.
+"""The figures of a comparison: improvement per game, learning curves, γ and λ against frames.
 
 Drawn for the width of a README: 9 to 10 inches at 110 dots, text of 9 points and more.
 """
@@ -29,7 +29,7 @@ _LINEAR_UP_TO = 5.0
 
 
 def _style(index: int) -> dict[str, Any]:
-    """Colour and dashes of a variant; both tell it from the others."""
+    """Colour and line style of a variant; each identifies it."""
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": _LINES[index % len(_LINES)]}
 
 
@@ -52,7 +52,7 @@ def band(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
 
 
 class _FrameScale(NamedTuple):
-    """In what frames are counted along an axis."""
+    """The unit of the frame axis."""
 
     size: float
     label: str
@@ -186,9 +186,10 @@ def draw_improvements(comparison: Comparison, out: pathlib.Path) -> None:
         axis.grid(axis="x", alpha=0.3)
     if max(abs(i.value) for i in comparison.improvements) > _LINEAR_UP_TO:
         grid[-1, 0].set_xscale("symlog", linthresh=100)
+    baseline = figure_text(comparison.marked_baseline)
     grid[-1, 0].set_xlabel(
-        f"improvement relative to {figure_text(comparison.marked_baseline)}\n(%; 100 is the distance from "
-        "a random player to the better of human and baseline)"
+        f"improvement relative to {baseline}\n(%; 100 is the distance from a random player to the "
+        "better of human and baseline)"
     )
     figure.get_layout_engine().set(w_pad=_MARGIN, h_pad=_MARGIN)
     figure.savefig(out, dpi=_DOTS_PER_INCH)

@@ -1,4 +1,4 @@
-"""What limits a comparison, one line each: seeds, games and frames that are missing or unlike."""
+"""The limitations of a comparison, one line each: missing or different seeds, games and frames."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def normalised_scores(results: Results) -> dict[str, dict[str, list[float]]]:
 
 
 def games_of_all(results: Results) -> set[str]:
-    """The games with human scores that every variant has (one that has none does not count): only
-    over the same games can aggregates stand beside each other."""
+    """The games with human scores that every variant has (variants without any are ignored):
+    aggregates can be compared over the same games only."""
     sets = [set(by_game) for by_game in normalised_scores(results).values() if by_game]
     return set.intersection(*sets) if sets else set()
 
@@ -47,7 +47,7 @@ def span(counts: Sequence[int]) -> str:
 
 
 def _unlike_frames(results: Results) -> list[str]:
-    """A line for what is compared although it was trained for different numbers of frames."""
+    """One line for each comparison between different numbers of frames."""
     lines = []
     for variant in results.variants:
         names = [
@@ -59,7 +59,7 @@ def _unlike_frames(results: Results) -> list[str]:
         if names:
             lines.append(
                 f"{variant}: the seeds of {', '.join(names)} were trained for different numbers of "
-                "frames, and are averaged as if they were alike"
+                "frames; their plain mean is shown"
             )
     names = [
         name
@@ -68,7 +68,7 @@ def _unlike_frames(results: Results) -> list[str]:
     ]
     if names and len(results.variants) > 1:
         lines.append(
-            f"what is compared in {', '.join(names)} was trained for different numbers of frames"
+            f"in {', '.join(names)}, variants were trained for different numbers of frames"
         )
     return lines
 
@@ -79,7 +79,7 @@ def _games_left_out(results: Results) -> list[str]:
     if every == shared:
         return []
     return [
-        f"what is said over games is of the {len(shared)} that every variant has; without "
+        f"aggregates over games use the {len(shared)} games that every variant has, without "
         f"{', '.join(sorted(every - shared))}"
     ]
 
@@ -101,8 +101,8 @@ def describe(results: Results, rows: Sequence[GameRow]) -> list[str]:
         seeds = [len(row.seeds) for row in games]
         if len(set(seeds)) > 1:
             lines.append(
-                f"{variant}: what is said over games is of {min(seeds)} of the seeds of each, as "
-                "many as the game with the fewest has"
+                f"{variant}: aggregates over games use {min(seeds)} seeds of each game, as many "
+                "as the game with the fewest has"
             )
         caveats = dict.fromkeys(c for result in results.of(variant) for c in result.caveats)
         lines += [f"{variant}: {caveat}" for caveat in caveats]

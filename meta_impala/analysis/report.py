@@ -34,12 +34,12 @@ def _legend(comparison: Comparison) -> str:
     used |= set(comparison.baseline_marks)
     lines = [f"({m}) {meaning}" for m, meaning in comparison_lib.MARKS.items() if m in used]
     if any(row.interval and row.interval.over == "games" for row in comparison.games):
-        lines.append("* one seed: the interval is over its games and says nothing of other seeds")
+        lines.append("* one seed: the interval is over its games, not over seeds")
     return "; ".join(lines)
 
 
 def terminal(comparison: Comparison) -> str:
-    """What the terminal shows."""
+    """The report as text for the terminal."""
     parts = [games_table(comparison)]
     if comparison.differences:
         parts += ["published scores [ours minus theirs]", differences_table(comparison)]
@@ -63,10 +63,10 @@ def terminal(comparison: Comparison) -> str:
 
 
 def markdown(comparison: Comparison, title: str, pictures: Sequence[str] = ()) -> str:
-    """The whole report.
+    """The report as Markdown.
 
     Args:
-      comparison: what it says.
+      comparison: its numbers.
       title: its heading.
       pictures: names of PNG files beside it.
     """
@@ -76,9 +76,9 @@ def markdown(comparison: Comparison, title: str, pictures: Sequence[str] = ()) -
         parts.append("## What is missing")
     if 0 < count < limitations.PUBLISHED_GAMES:
         parts.append(
-            f"**These are {count} of {limitations.PUBLISHED_GAMES} games: no aggregate below "
-            "can be held against a published one over all games; the published agents are "
-            "therefore also aggregated over the same games.**"
+            f"**These are {count} of {limitations.PUBLISHED_GAMES} games: the aggregates below "
+            "are not comparable with published ones over all games; the published agents are "
+            "therefore aggregated over the same games, too.**"
         )
     parts.append("\n".join(f"* {line}" for line in comparison.missing))
     if not statistics.rliable_is_installed():
@@ -92,17 +92,16 @@ def markdown(comparison: Comparison, title: str, pictures: Sequence[str] = ()) -
             "## Over games",
             "Human-normalised, 100 % is a human. In brackets the 95 % interval of a bootstrap that "
             "redraws seeds within games (rliable; none with a single seed; too narrow with two or "
-            "three, because it knows no other seeds). Median and mean are of "
-            "the games' means over seeds; the interquartile mean is over all runs; the optimality "
-            "gap is how far short of a human the runs fall, scores above human not counting.",
+            "three seeds). Median and mean are of "
+            "the games' means over seeds; the interquartile mean is over all runs; the "
+            "optimality gap is how far the runs are below human, scores above human not counting.",
             aggregates_table(comparison, every_column=True),
         ]
     if comparison.atari_n:
         parts += [
             "## The median over 57 games, estimated from a few",
-            "Atari-N (Aitchison et al. 2022): a power law fitted to published agents. Held against "
-            "agents with all 57 games published, it is off by up to a third, so it is a secondary "
-            "figure.",
+            "Atari-N (Aitchison et al. 2022): a power law fitted to published agents, where it is "
+            "off by up to a third. A secondary figure.",
             atari_n_table(comparison),
         ]
     for against in comparison.against_fixed:

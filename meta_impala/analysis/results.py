@@ -5,19 +5,21 @@ Config files are read as plain JSON, so that runs of older versions can still be
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from meta_impala.analysis import variants
 from meta_impala.environments import UnknownEnvironmentError, registry
-from meta_impala.errors import UserError
+from meta_impala.errors import UserError, one_line
 from meta_impala.evaluation import record as evaluation_record
 from meta_impala.evaluation import scores
 from meta_impala.published.tables import HUMAN_STARTS, NO_OP, STICKY, constants_for
+from meta_impala.storage.files import read_json_object
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.trust import module_of
 
 # What every version's config has, and what a comparison reads of a population.
 _KINDS: dict[str, Any] = {
@@ -28,6 +30,7 @@ _KINDS: dict[str, Any] = {
     "gamma": (int, float),
     "lambda": (int, float),
 }
+_MAX_BYTES = 2**24
 _POPULATION_KEYS = {"size", "interval", "ranges", "frames"}
 
 
@@ -42,7 +45,7 @@ class Result:
       starts: how games begin, in the words of the published tables.
       frames: environment frames trained.
       episodes: full games evaluated; `mean` and `standard_error` are of their raw returns.
-      caveats: what is unlike the published protocol in this evaluation.
+      caveats: how this evaluation differs from the published protocol.
       config: as saved.
       digests: SHA-256 of the file of starts and of the ROM; None where the evaluation has none.
     """
@@ -102,14 +105,11 @@ class Results(NamedTuple):
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
     """Raises UserError if it is not a JSON object."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: must hold one JSON object")
-    return values
+        return read_json_object(path, _MAX_BYTES)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({one_line(error)})") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({one_line(error)})") from None
 
 
 def read_config(folder: RunFolder) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def _caveats(evaluation: Mapping[str, Any], game: str | None) -> tuple[str, ...]
     if game and evaluation["episodes"] < 200:
         caveats.append(f"{evaluation['episodes']} games evaluated (published: 200)")
     if evaluation.get("eta_is_from", "checkpoint") != "checkpoint":
-        caveats.append("the network was fed another η than it had learned")
+        caveats.append("the network was given another η than it had learned")
     if evaluation.get("starts", "noop") == "human":
         of = evaluation.get("starts_recorded_from")
         caveats.append(
@@ -190,12 +190,12 @@ def _result(folder: RunFolder, config: Mapping[str, Any], variant: str, starts: 
         raise UserError(f"{folder.path}: not evaluated (python -m meta_impala.evaluate{how})")
     evaluation = _read_json(path)
     try:
-        try:
-            folder.refuse_own_code(config["environment"])
-            spec = registry.resolve(config["environment"])
-            environment, game = spec.id, spec.game
-        except UnknownEnvironmentError:  # of a module that is not installed here
-            environment, game = config["environment"], None
+        environment, game = config["environment"], None
+        # The module that a run of somebody else names is not imported: its name is enough here.
+        if not module_of(environment):
+            with contextlib.suppress(UnknownEnvironmentError):
+                spec = registry.resolve(environment)
+                environment, game = spec.id, spec.game
         return Result(
             folder=folder,
             variant=variant,
@@ -233,7 +233,8 @@ def read(
 
     Raises:
       UserError: if a folder is no run, two runs are the same seed of the same game and variant, or
-        the runs were evaluated under unlike protocols, or a game on another file of starts or ROM.
+        the runs were evaluated under different protocols, or a game on another file of starts or
+        ROM.
     """
     folders = list(folders)
     configs = [read_config(folder) for folder in folders]
@@ -245,7 +246,7 @@ def read(
         except UserError as error:
             missing.append(str(error))
     _refuse_doubles(found)
-    _refuse_unlike(found)
+    _refuse_different_protocols(found)
     return Results(found, missing)
 
 
@@ -260,7 +261,7 @@ def _refuse_doubles(found: Sequence[Result]) -> None:
             )
 
 
-def _refuse_unlike(found: Sequence[Result]) -> None:
+def _refuse_different_protocols(found: Sequence[Result]) -> None:
     protocols = {(result.starts, result.protocol): result for result in found if result.game}
     if len(protocols) > 1:
         examples = "; ".join(
@@ -268,8 +269,8 @@ def _refuse_unlike(found: Sequence[Result]) -> None:
             for (starts, protocol), r in protocols.items()
         )
         raise UserError(
-            f"the runs were evaluated under unlike protocols ({examples}); compare those of each "
-            "protocol on their own"
+            f"the runs were evaluated under different protocols ({examples}); compare those of "
+            "each protocol on their own"
         )
     for what in ("file of starts", "ROM"):
         seen: dict[str, tuple[str, Result]] = {}

@@ -112,7 +112,9 @@ def _measure(work: Callable[[], int], effort: Effort) -> list[_Sample]:
 def describe(config: Config) -> tuple[Config, Description]:
     """The config with its network chosen, and the environment's description."""
     config = resolve(config)
-    description = registry.describe(config.environment, config.protocol)
+    description = registry.describe(
+        config.environment, config.protocol, config.environment_arguments
+    )
     return resolve_network(config, description.observation_shape), description
 
 
@@ -126,7 +128,13 @@ def environment(
 
 def environment_of(config: Config, count: int, threads: int, effort: Effort) -> Cost:
     """So many environments on so many threads."""
-    made = registry.make(config.environment, count, config.protocol, num_threads=threads)
+    made = registry.make(
+        config.environment,
+        count,
+        config.protocol,
+        num_threads=threads,
+        environment_kwargs=config.environment_arguments,
+    )
     made.reset(config.seed)
     random = np.random.default_rng(config.seed)
     actions = random.integers(0, made.num_actions, (1024, count), np.int32)
@@ -154,6 +162,7 @@ def _actors(config: Config, learner: Learner, description: Description) -> list[
             config.envs_per_actor,
             config.protocol,
             num_threads=config.env_threads,
+            environment_kwargs=config.environment_arguments,
         )
         actor = Actor(
             index, made, policy, config.unroll_length, eta_schedule=eta_schedule_of(config)
@@ -235,7 +244,9 @@ _ENVIRONMENTS_OF_BATCHES = 4
 def _batches(config: Config, snapshot: Snapshot, core_state_size: int) -> list[Unroll]:
     """Two batches of the game, of as few environments as will do: they take long to make."""
     count = math.gcd(config.batch_size, _ENVIRONMENTS_OF_BATCHES)
-    made = registry.make(config.environment, count, config.protocol)
+    made = registry.make(
+        config.environment, count, config.protocol, environment_kwargs=config.environment_arguments
+    )
     policy: Any = _RandomPolicy(made.num_actions, config.seed)
     actor = Actor(0, made, policy, config.unroll_length, eta_schedule=eta_schedule_of(config))
     actor.reset(config.seed, core_state_size)

@@ -11,6 +11,9 @@ from meta_impala.config.schema import Config
 from meta_impala.config.text import shown
 from meta_impala.errors import UserError
 
+# Arguments of `gymnasium.make` that the program sets.
+_NOT_ARGUMENTS = ("id", "disable_env_checker", "render_mode")
+
 _MAX_ACTOR_THREADS = 1024
 
 _MAX_WIDTH = 65_536
@@ -18,6 +21,22 @@ _MAX_WIDTH = 65_536
 _MAX_PORT = 65_535
 
 _HOST_AND_PORT = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
+
+
+def check_environment_kwargs(config: Config) -> None:
+    """The environment's arguments are a JSON object, and none that the program gives itself."""
+    flag = f"--environment_kwargs={shown(config.environment_kwargs)}"
+    try:
+        arguments = config.environment_arguments
+    except (ValueError, RecursionError):
+        raise UserError(
+            f'{flag}: must be a JSON object, for example {{"size": 5}}, or empty'
+        ) from None
+    for name in arguments:
+        if not name.isidentifier():
+            raise UserError(f"{flag}: {shown(name)!r} is no name of an argument")
+        if name in _NOT_ARGUMENTS:
+            raise UserError(f"{flag}: must not have {name}, which the program gives itself")
 
 
 def check_ranges_of_eta(config: Config) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 
 from meta_impala.config.schema import Config
@@ -28,12 +29,23 @@ def derive(config: Config) -> Config:
     Args:
       config: each of its settings is valid on its own.
     """
+    config = _spell_environment_kwargs(config)
     config = _choose_lambda(config)
     config = _choose_num_actors(config)
     config = _choose_envs_per_actor(config)
     config = _choose_precision(config)
     config = _choose_embedding(config)
     return _choose_meta_gradient_mode(config)
+
+
+def _spell_environment_kwargs(config: Config) -> Config:
+    """Equal arguments have equal texts. What is no JSON object is left to the check."""
+    try:
+        arguments = config.environment_arguments
+    except (ValueError, RecursionError):
+        return config
+    text = json.dumps(arguments, sort_keys=True, ensure_ascii=False) if arguments else ""
+    return dataclasses.replace(config, environment_kwargs=text)
 
 
 def _choose_lambda(config: Config) -> Config:

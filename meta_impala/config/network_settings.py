@@ -13,10 +13,11 @@ class NetworkSettings:
 
     network: str = setting(
         "auto",
-        "Torso: shallow (2 convolutions), nature (3), deep (residual), mlp; auto takes shallow for "
-        "84×84 images and mlp otherwise.",
-        source=IMPALA + "; Mnih et al. 2015",
-        choices=("auto", "shallow", "nature", "deep", "mlp"),
+        "Torso: shallow (2 convolutions), nature (3), deep (residual), minatar (1 convolution of "
+        "16 3×3 filters), mlp; auto takes shallow for 84×84 images, minatar for several planes "
+        "with sides from 5 to 20, and mlp otherwise.",
+        source=IMPALA + "; Mnih et al. 2015; minatar: Young and Tian 2019",
+        choices=("auto", "shallow", "nature", "deep", "minatar", "mlp"),
         on_resume=NEVER,
         also_called=("torso", "model", "arch"),
     )

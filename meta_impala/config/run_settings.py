@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from typing import Any
 
 from meta_impala.config.fields import FREELY, IMPALA, MAX_FRAMES, NEVER, setting
 
@@ -13,10 +15,18 @@ class RunSettings:
 
     environment: str = setting(
         "Pong",
-        "Atari game (Pong or ALE/Pong-v5), Catch, or any Gymnasium id with discrete actions and "
-        "a Box observation.",
+        "Atari game (Pong or ALE/Pong-v5), Catch, MinAtar/Breakout, or any Gymnasium id with "
+        "discrete actions and observations of numbers (my_module:MyEnv-v0 imports my_module).",
         on_resume=NEVER,
         also_called=("env", "env_id", "env_name", "game", "task"),
+    )
+    environment_kwargs: str = setting(
+        "",
+        "Arguments of a Gymnasium environment's constructor, a JSON object, for example "
+        '{"size": 5}; empty for none.',
+        value_if_missing="",
+        on_resume=NEVER,
+        also_called=("env_kwargs", "env_args", "env_config", "environment_args"),
     )
     protocol: str = setting(
         "impala",
@@ -53,3 +63,17 @@ class RunSettings:
         "Bit-identical weights and metrics for the same seed: actors and learner take turns in one "
         "fixed schedule (slower).",
     )
+
+    @property
+    def environment_arguments(self) -> dict[str, Any]:
+        """`environment_kwargs` as a dictionary. Raises ValueError if it is no JSON object."""
+        if not self.environment_kwargs:
+            return {}
+        arguments = json.loads(self.environment_kwargs, parse_constant=_refuse_constant)
+        if not isinstance(arguments, dict):
+            raise ValueError("no object")
+        return arguments
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

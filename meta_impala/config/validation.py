@@ -12,6 +12,7 @@ from typing import Any
 from meta_impala.config import checks
 from meta_impala.config.derived import derive
 from meta_impala.config.fields import allowed_range, nearest
+from meta_impala.config.image_layout import image_shape
 from meta_impala.config.schema import FIELDS, Config, field_type, flag_name
 from meta_impala.config.text import normalized, shown
 from meta_impala.errors import UserError
@@ -32,6 +33,7 @@ def resolve(config: Config) -> Config:
         field.name: checked_value(field, getattr(config, field.name)) for field in FIELDS.values()
     }
     config = derive(dataclasses.replace(config, **checked))
+    checks.check_environment_kwargs(config)
     checks.check_ranges_of_eta(config)
     checks.check_meta_batch(config)
     checks.check_trace(config)
@@ -148,7 +150,10 @@ def resolve_frames(config: Config, action_repeat: int) -> None:
 
 
 # The smallest image side for which the valid convolutions of a torso have an output.
-_MINIMUM_SIDE = {"shallow": 20, "nature": 36, "deep": 8}
+_MINIMUM_SIDE = {"shallow": 20, "nature": 36, "deep": 8, "minatar": 3}
+
+# Sides of the observations that `auto` takes the torso "minatar" for.
+_MINATAR_SIDES = range(5, 21)
 
 
 def resolve_network(config: Config, observation_shape: tuple[int, ...]) -> Config:
@@ -161,11 +166,11 @@ def resolve_network(config: Config, observation_shape: tuple[int, ...]) -> Confi
     Raises:
       UserError: for an image torso on something that is no image or too small for it.
     """
-    sides = _image_sides(observation_shape)
     if config.network == "auto":
-        return dataclasses.replace(config, network="shallow" if sides == (84, 84) else "mlp")
+        return dataclasses.replace(config, network=_choose_network(observation_shape))
     minimum = _MINIMUM_SIDE.get(config.network, 0)
-    if minimum and (not sides or min(sides) < minimum):
+    image = image_shape(observation_shape)
+    if minimum and (image is None or min(image[:2]) < minimum):
         raise UserError(
             f"--network={config.network}: needs images of at least {minimum}×{minimum}, the "
             f"observations of {config.environment} are {list(observation_shape)}; use mlp"
@@ -173,10 +178,13 @@ def resolve_network(config: Config, observation_shape: tuple[int, ...]) -> Confi
     return config
 
 
-def _image_sides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Height and width of an image `[H, W]`, `[C, H, W]` or `[H, W, C]`; empty for others."""
-    if len(shape) == 2:
-        return shape
-    if len(shape) == 3:
-        return shape[1:] if shape[0] < shape[-1] else shape[:2]
-    return ()
+def _choose_network(observation_shape: tuple[int, ...]) -> str:
+    image = image_shape(observation_shape)
+    if image is None:
+        return "mlp"
+    height, width, channels = image
+    if (height, width) == (84, 84):
+        return "shallow"
+    if channels > 1 and height in _MINATAR_SIDES and width in _MINATAR_SIDES:
+        return "minatar"
+    return "mlp"

@@ -29,23 +29,25 @@ class Weights(NamedTuple):
     version: int
     parameters: tuple[np.ndarray, ...]
     eta: np.ndarray
+    eta_is_per_state: bool
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> Weights:
         """The weights of a snapshot."""
         parameters = tuple(parameter.numpy() for parameter in snapshot.parameters)
-        return cls(snapshot.version, parameters, snapshot.eta.numpy())
+        eta, per_state = snapshot.eta
+        return cls(snapshot.version, parameters, eta.numpy(), per_state)
 
     def snapshot(self) -> Snapshot:
         """The snapshot again, in memory of this process."""
         import tensorflow as tf
 
-        from meta_impala.agent.policy import Snapshot
+        from meta_impala.agent.policy import EtaSnapshot, Snapshot
 
         return Snapshot(
             self.version,
             tuple(tf.constant(parameter) for parameter in self.parameters),
-            tf.constant(self.eta),
+            EtaSnapshot(tf.constant(self.eta), self.eta_is_per_state),
         )
 
     @property
@@ -66,13 +68,20 @@ class Publisher:
         arrays = read_arrays(pathlib.Path(path))
         pathlib.Path(path).unlink()
         version, eta = int(arrays.pop("version")), arrays.pop("eta")
-        return Weights(version, tuple(arrays[str(i)] for i in range(len(arrays))), eta)
+        per_state = bool(arrays.pop("eta_is_per_state"))
+        parameters = tuple(arrays[str(i)] for i in range(len(arrays)))
+        return Weights(version, parameters, eta, per_state)
 
 
 def save(weights: Weights, path: pathlib.Path) -> None:
     """Writes weights for `Publisher.load`."""
     parameters = {str(index): array for index, array in enumerate(weights.parameters)}
-    write_arrays(path, {"version": np.array(weights.version), "eta": weights.eta, **parameters})
+    others = {
+        "version": np.array(weights.version),
+        "eta": weights.eta,
+        "eta_is_per_state": np.array(weights.eta_is_per_state),
+    }
+    write_arrays(path, others | parameters)
 
 
 class Delivery(NamedTuple):
@@ -140,6 +149,7 @@ class RemoteActor:
                 config.envs_per_actor,
                 config.protocol,
                 num_threads=config.env_threads,
+                environment_kwargs=config.environment_arguments,
             ),
             Policy(network, config, self._description, config.envs_per_actor),
             config.unroll_length,

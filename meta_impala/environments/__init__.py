@@ -1,4 +1,4 @@
-"""Atari, Catch and any Gymnasium id behind one batched interface.
+"""Atari, the built-in tasks and any Gymnasium id behind one batched interface.
 
 Importing this package is quick (NumPy only): Gymnasium and the emulator are imported when an
 environment is made, so that a command can check its flags first.
@@ -16,6 +16,7 @@ from meta_impala.environments.registry import (
     Description,
     EnvironmentSpec,
     describe,
+    evaluated_in,
     make,
     make_render,
     resolve,
@@ -32,6 +33,7 @@ __all__ = [
     "UnknownEnvironmentError",
     "UnsupportedEnvironmentError",
     "describe",
+    "evaluated_in",
     "make",
     "make_render",
     "resolve",

@@ -7,8 +7,12 @@ actions, no life-loss signal). ale-py's defaults differ from both in several pla
 that matters is set here explicitly.
 """
 
+import contextlib
 import dataclasses
 import pathlib
+import sys
+import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,6 +118,7 @@ class AtariEnvironment(BatchedEnvironment):
         if not 0 <= min_noops <= protocol.max_noops:
             raise ValueError(f"min_noops is {min_noops}; must be from 0 to {protocol.max_noops}")
 
+        register_games()
         from ale_py import AtariVectorEnv
         from gymnasium.vector import AutoresetMode
 
@@ -173,6 +178,22 @@ class AtariEnvironment(BatchedEnvironment):
         self._lives = np.array(info["lives"])
         return observations
 
+    def _advance_others(self, actions: np.ndarray, waiting: np.ndarray) -> Transition:
+        # The emulator steps all games or none. Those that wait take a step that nobody sees, and
+        # are started once more: a time limit is reached once in 27,000 steps.
+        transition = self._advance(actions)
+        observations, info = self._emulators.reset(options={"reset_mask": waiting})
+        self._lives = np.where(waiting, info["lives"], self._lives)
+        shown = transition.observations.copy()
+        shown[waiting] = observations[waiting]
+        return transition._replace(
+            observations=shown,
+            rewards=np.where(waiting, 0, transition.rewards),
+            terminations=transition.terminations & ~waiting,
+            truncations=transition.truncations & ~waiting,
+            episode_ends=transition.episode_ends & ~waiting,
+        )
+
     def _advance(self, actions: np.ndarray) -> Transition:
         observations, rewards, game_overs, truncations, info = self._emulators.step(actions)
         ends = game_overs | truncations
@@ -181,8 +202,7 @@ class AtariEnvironment(BatchedEnvironment):
         if self._protocol.terminal_on_life_loss:
             # Where a game ended, `lives` are already those of the next one, and may be fewer (a
             # bonus life gone) or more: they say nothing about this step. So a life lost on the very
-            # frame of the time limit stays unseen and the step is a truncation: the learner skips
-            # it, and learns nothing false.
+            # frame of the time limit stays unseen, and the step is a truncation.
             terminations = game_overs | ((lives < self._lives) & ~ends)
         self._lives = lives
         return Transition(
@@ -223,11 +243,10 @@ def make_render(
         protocol = get_protocol(protocol)
     _check_max_episode_frames(max_episode_frames)
 
-    import ale_py
     import gymnasium
     from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 
-    gymnasium.register_envs(ale_py)
+    register_games()
     raw = gymnasium.make(
         f"ALE/{game}-v5",
         render_mode="rgb_array",
@@ -249,6 +268,50 @@ def make_render(
     env = FrameStackObservation(preprocessed, STACK_SIZE, padding_type="zero")
     env.reset(seed=seed)
     return env
+
+
+_registering = threading.Lock()
+
+
+def register_games() -> None:
+    """Imports ale-py, which registers its games with Gymnasium.
+
+    It registers short names too, as Pong-v0, and replaces or refuses what a person registered under
+    such a name before. So it finds an empty registry, and what was there comes back over it.
+    """
+    import gymnasium
+
+    with _registering:
+        if "ale_py" in sys.modules:
+            return
+        others = dict(gymnasium.registry)
+        gymnasium.registry.clear()
+        try:
+            import ale_py
+
+            gymnasium.register_envs(ale_py)
+        finally:
+            gymnasium.registry.update(others)
+
+
+@contextlib.contextmanager
+def short_names_hidden() -> Iterator[None]:
+    """Lets a module register own environments under short names that ale-py took before."""
+    import gymnasium
+
+    registry = gymnasium.registry
+    hidden = {
+        name: entry
+        for name, entry in registry.items()
+        if str(entry.entry_point).startswith("ale_py") and entry.namespace is None
+    }
+    for name in hidden:
+        del registry[name]
+    try:
+        yield
+    finally:
+        for name, entry in hidden.items():
+            registry.setdefault(name, entry)
 
 
 def _check_max_episode_frames(max_episode_frames: int) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from meta_impala.errors import UserError
+from meta_impala.errors import RunFailed, UserError
 
 # The emulator keeps its seed in a signed 32-bit integer, so no environment is given a larger one.
 SEED_LIMIT = 2**31
@@ -23,6 +23,10 @@ class UnknownEnvironmentError(UserError, ValueError):
 
 class UnsupportedEnvironmentError(UserError, ValueError):
     """The environment exists but cannot be used here; the message is one line that says why."""
+
+
+class EnvironmentFailed(RunFailed):
+    """A running environment raised, or returned what is no result; the message is one line."""
 
 
 class Step(NamedTuple):
@@ -125,11 +129,13 @@ class BatchedEnvironment(abc.ABC):
         self._running = True
         return observations
 
-    def step(self, actions: np.ndarray) -> Step:
-        """Takes one action in every environment.
+    def step(self, actions: np.ndarray, waiting: np.ndarray | None = None) -> Step:
+        """Takes one action in every environment that is not waiting.
 
         Args:
           actions: [N] of an integer dtype, each from 0 to `num_actions - 1`.
+          waiting: [N] bool, environments whose episode ended on the last step and that are to stay
+            at their next episode's first observation: no reward, no end. None for none.
 
         Returns:
           What they led to, counted from the last `reset`.
@@ -142,10 +148,14 @@ class BatchedEnvironment(abc.ABC):
             raise RuntimeError(
                 "call reset(seed) before step(actions); a closed environment stays closed"
             )
-        transition = self._advance(self._checked(actions))
+        actions = self._checked(actions)
+        if waiting is None or not waiting.any():
+            transition = self._advance(actions)
+        else:
+            transition = self._advance_others(actions, waiting)
 
         self._returns += transition.rewards
-        self._frames += self.action_repeat
+        self._frames += self.action_repeat if waiting is None else self.action_repeat * ~waiting
         ends = transition.episode_ends
         final_observations = transition.final_observations if ends.any() else None
         if final_observations is not None:
@@ -187,6 +197,11 @@ class BatchedEnvironment(abc.ABC):
                 f"has actions 0 to {self.num_actions - 1}"
             )
         return actions.astype(np.int64)
+
+    def _advance_others(self, actions: np.ndarray, waiting: np.ndarray) -> Transition:
+        """The same for the environments that are not waiting; the others show the first
+        observation of an episode, with reward 0 and no end. Needed where actors play."""
+        raise NotImplementedError(f"{type(self).__name__} cannot let an environment wait")
 
     @abc.abstractmethod
     def _restart(self, seed: int) -> np.ndarray:

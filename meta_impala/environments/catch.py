@@ -10,10 +10,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-CATCH_ID = "meta_impala/Catch-v0"
+from meta_impala.environments import boards
+from meta_impala.environments.built_in import CATCH_ID
+
 ROWS = 10
 COLUMNS = 5
-_PIXELS_PER_CELL = 16
 
 
 class Catch(gymnasium.Env[np.ndarray, np.int64]):
@@ -57,11 +58,7 @@ class Catch(gymnasium.Env[np.ndarray, np.int64]):
 
     def render(self) -> np.ndarray | None:
         """Returns the board as [160, 80, 3] uint8, or None if made without a render mode."""
-        if self.render_mode is None:
-            return None
-        cell = np.full((_PIXELS_PER_CELL, _PIXELS_PER_CELL), 255.0)
-        pixels = np.kron(self._board(), cell).astype(np.uint8)
-        return np.repeat(pixels[:, :, None], 3, axis=2)
+        return None if self.render_mode is None else boards.picture(self._board())
 
     def _board(self) -> np.ndarray:
         board = np.zeros((ROWS, COLUMNS), np.float32)

@@ -1,20 +1,25 @@
 """From the name a person types to an environment.
 
-The 57 Atari games and Catch are resolved from the tables below, without importing Gymnasium or the
-emulator, so that a mistyped flag is refused at once.
+The 57 Atari games, those of MinAtar and the tasks that come with the program are resolved from the
+tables below, without importing Gymnasium or the emulator, so that a mistyped flag is refused at once.
 """
 
 import dataclasses
 import difflib
 import importlib
 import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from meta_impala.environments import atari
-from meta_impala.environments.base import BatchedEnvironment, UnknownEnvironmentError
+from meta_impala.environments import atari, minatar_games
+from meta_impala.environments.base import (
+    BatchedEnvironment,
+    UnknownEnvironmentError,
+    UnsupportedEnvironmentError,
+)
+from meta_impala.environments.built_in import BUILT_IN, EVALUATED_IN
 
 if TYPE_CHECKING:
     import gymnasium
@@ -30,9 +35,6 @@ ATARI_57 = (
     "SpaceInvaders", "StarGunner", "Surround", "Tennis", "TimePilot", "Tutankham", "UpNDown",
     "Venture", "VideoPinball", "WizardOfWor", "YarsRevenge", "Zaxxon",
 )  # fmt: skip
-
-# Equal to catch.CATCH_ID; importing that would import Gymnasium.
-_CATCH_ID = "meta_impala/Catch-v0"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,41 +70,91 @@ def _names(spec: EnvironmentSpec) -> tuple[str, ...]:
     return (spec.id.lower(), spec.game.lower()) if spec.game else (spec.id.lower(),)
 
 
-_CATCH = EnvironmentSpec("gymnasium", _CATCH_ID)
 _QUICK = {name: spec for spec in map(_atari_spec, ATARI_57) for name in _names(spec)}
-_QUICK |= {"catch": _CATCH, _CATCH_ID.lower(): _CATCH}
+for _short, _id in (
+    *BUILT_IN.items(),
+    *((f"{minatar_games.NAMESPACE}{g}", minatar_games.id_of(g)) for g in minatar_games.GAMES),
+):
+    _QUICK |= dict.fromkeys((_short.lower(), _id.lower()), EnvironmentSpec("gymnasium", _id))
 
 
 def resolve(name: str) -> EnvironmentSpec:
-    """Finds what a name means; the case of its letters does not matter.
+    """Finds what a name means.
+
+    An id that is spelled exactly as it was registered wins. Otherwise the case of its letters does
+    not matter, as long as one id only is meant.
 
     Args:
-      name: `Pong` or `ALE/Pong-v5` (any game that ale-py registers), `Catch`, or a Gymnasium id,
-        which may name the module that registers it (`my_module:MyEnv-v0`).
+      name: `Pong` or `ALE/Pong-v5` (any game that ale-py registers), a task that comes with the
+        program (`Catch`), `MinAtar/Breakout`, or a Gymnasium id, which may name the module that
+        registers it (`my_module:MyEnv-v0`). With a module, an id of the module is meant, also
+        where an Atari game has that name.
 
     Raises:
-      UnknownEnvironmentError: nothing has this name; the message lists the nearest ones.
+      UnknownEnvironmentError: nothing has this name, or several have; the message lists the nearest
+        ones. Or the module cannot be imported.
     """
-    key = name.strip().lower()
-    if key in _QUICK:
-        return _QUICK[key]
-    module, colon, _ = name.strip().rpartition(":")
+    stripped = name.strip()
+    if stripped.lower() in _QUICK:
+        return _QUICK[stripped.lower()]
+    module, colon, bare = stripped.rpartition(":")
+    if any(char.isspace() or not char.isprintable() for char in stripped):
+        raise UnknownEnvironmentError(f"unknown environment {name!r}; a name has no spaces")
     if module:
-        try:
+        _import(module, name)
+        ids = _ids(with_games=False)
+        if bare in ids:
+            # The id keeps the module, so that another process can make the environment from it.
+            return _with_module(ids[bare], module + colon)
+    ids = _ids(with_games=True)
+    if bare in ids:
+        return _with_module(ids[bare], module + colon)
+    key = bare.lower()
+    found = [spec for env_id, spec in ids.items() if env_id.lower() == key]
+    found = found or [spec for spec in ids.values() if key in _names(spec)]
+    if len(found) > 1:
+        names = " or ".join(spec.id for spec in found)
+        raise UnknownEnvironmentError(
+            f"environment {name!r} is not exact, and {names} differ in case only; must be one of "
+            "these"
+        )
+    if found:
+        return _with_module(found[0], module + colon)
+    raise UnknownEnvironmentError(f"unknown environment {name!r}; {_suggestion(key, ids.values())}")
+
+
+def _with_module(spec: EnvironmentSpec, prefix: str) -> EnvironmentSpec:
+    return spec if spec.game else dataclasses.replace(spec, id=f"{prefix}{spec.id}")
+
+
+def _import(module: str, name: str) -> None:
+    """Imports the module that a name names, whatever that raises."""
+    refusal = f"environment {name!r} names a module that cannot be imported"
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise UnknownEnvironmentError(f"{refusal}: {module!r} is no name of a module")
+    try:
+        with atari.short_names_hidden():
             importlib.import_module(module)
-        except (ImportError, TypeError, ValueError) as error:  # the last two: no name of a module
-            raise UnknownEnvironmentError(
-                f"environment {name!r} names a module that cannot be imported: {error}"
-            ) from error
-        key = key.rpartition(":")[2]
-    registered = {alias: spec for spec in _registered() for alias in _names(spec)}
-    if key in registered:
-        spec = registered[key]
-        # The id keeps the module, so that another process can make the environment from it.
-        return spec if spec.game else dataclasses.replace(spec, id=f"{module}{colon}{spec.id}")
-    raise UnknownEnvironmentError(
-        f"unknown environment {name!r}; {_suggestion(key, registered.values())}"
-    )
+    except BaseException as error:  # noqa: BLE001 - a stranger's program may raise anything
+        from meta_impala.environments import faults
+
+        if faults.is_ctrl_c(error):
+            raise
+        missing = isinstance(error, ModuleNotFoundError) and error.name == module.split(".")[0]
+        hint = "; its folder must be on PYTHONPATH" if missing else ""
+        raise UnknownEnvironmentError(f"{refusal}: {faults.describe(error)}{hint}") from error
+
+
+def evaluated_in(name: str) -> str:
+    """The environment in which an agent of this one is scored; in most cases, the same.
+
+    A task with two phases, or with rewards that are mostly noise, has a registered variant for it.
+
+    Raises:
+      UnknownEnvironmentError: nothing has this name.
+    """
+    env_id = resolve(name).id
+    return EVALUATED_IN.get(env_id, env_id)
 
 
 def make(
@@ -112,6 +164,7 @@ def make(
     num_threads: int = 1,
     max_episode_frames: int = atari.MAX_EPISODE_FRAMES,
     min_noops: int = 0,
+    environment_kwargs: Mapping[str, Any] | None = None,
 ) -> BatchedEnvironment:
     """Makes a batch of environments.
 
@@ -124,6 +177,7 @@ def make(
       max_episode_frames: the time limit in frames; Atari only, a Gymnasium environment brings its
         own.
       min_noops: no-ops that a game begins with at least; Atari only.
+      environment_kwargs: arguments of a Gymnasium environment's constructor.
 
     Raises:
       UnknownEnvironmentError: nothing has this name.
@@ -133,18 +187,31 @@ def make(
     atari.get_protocol(protocol)
     spec = resolve(name)
     if spec.game:
+        _refuse_arguments(spec, environment_kwargs)
         return atari.AtariEnvironment(
             spec.game, num_envs, protocol, num_threads, max_episode_frames, min_noops
         )
     from meta_impala.environments import gymnasium_vector
 
-    return gymnasium_vector.GymnasiumEnvironment(spec.id, num_envs)
+    return gymnasium_vector.GymnasiumEnvironment(spec.id, num_envs, environment_kwargs)
 
 
-def describe(name: str, protocol: str) -> Description:
-    """Makes one environment, and says what a network must know of it. Raises as `make` does."""
-    environment = make(name, 1, protocol)
+def describe(
+    name: str, protocol: str, environment_kwargs: Mapping[str, Any] | None = None
+) -> Description:
+    """Makes one environment, tries it for a few steps, and says what a network must know of it.
+
+    Raises:
+      UnknownEnvironmentError, UnsupportedEnvironmentError, ValueError: as `make`; also if it breaks
+        Gymnasium's rules.
+    """
+    environment = make(name, 1, protocol, environment_kwargs=environment_kwargs)
     try:
+        # Not by its type: that would import Gymnasium for the emulator's games.
+        for env in getattr(environment, "envs", ()):
+            from meta_impala.environments.contract import check_contract
+
+            check_contract(env, resolve(name).id)
         return Description(
             observation_shape=environment.observation_shape,
             observation_dtype=environment.observation_dtype,
@@ -156,7 +223,11 @@ def describe(name: str, protocol: str) -> Description:
 
 
 def make_render(
-    name: str, protocol: str, seed: int, max_episode_frames: int = atari.MAX_EPISODE_FRAMES
+    name: str,
+    protocol: str,
+    seed: int,
+    max_episode_frames: int = atari.MAX_EPISODE_FRAMES,
+    environment_kwargs: Mapping[str, Any] | None = None,
 ) -> "gymnasium.Env":
     """Makes one environment with `render_mode="rgb_array"` whose observations are those of `make`.
 
@@ -170,38 +241,56 @@ def make_render(
     atari.get_protocol(protocol)
     spec = resolve(name)
     if spec.game:
+        _refuse_arguments(spec, environment_kwargs)
         return atari.make_render(spec.game, protocol, seed, max_episode_frames)
     from meta_impala.environments import gymnasium_vector
 
-    return gymnasium_vector.make_render(spec.id, seed)
+    return gymnasium_vector.make_render(spec.id, seed, environment_kwargs)
 
 
-def _registered() -> list[EnvironmentSpec]:
-    """Returns all that Gymnasium and ale-py know. Importing them takes a moment."""
-    import ale_py
+def _refuse_arguments(spec: EnvironmentSpec, arguments: Mapping[str, Any] | None) -> None:
+    if arguments:
+        raise UnsupportedEnvironmentError(
+            f"{spec.id} takes no --environment_kwargs; --protocol says how Atari games are played"
+        )
+
+
+def _ids(with_games: bool) -> dict[str, EnvironmentSpec]:
+    """What Gymnasium knows, by exact id. Importing it takes a moment.
+
+    Args:
+      with_games: whether all games of ale-py, and of MinAtar if it is installed, are there.
+    """
     import gymnasium
 
-    gymnasium.register_envs(ale_py)
-    specs = []
+    if with_games:
+        atari.register_games()
+        if minatar_games.is_installed():
+            minatar_games.register()
+    specs = {}
     for env_id, entry in gymnasium.registry.items():
-        if entry.namespace == "ALE" and entry.version == 5:
-            specs.append(_atari_spec(entry.name))
+        is_games_own = str(entry.entry_point).startswith("ale_py")
+        if is_games_own and entry.namespace == "ALE" and entry.version == 5:
+            specs[env_id] = _atari_spec(entry.name)
         # The older Atari ids (PongNoFrameskip-v4) come without this project's preprocessing: not
         # offered.
-        elif not str(entry.entry_point).startswith("ale_py"):
-            specs.append(EnvironmentSpec("gymnasium", env_id))
+        elif not is_games_own:
+            specs[env_id] = EnvironmentSpec("gymnasium", env_id)
     return specs
 
 
 def _suggestion(key: str, specs: Iterable[EnvironmentSpec]) -> str:
     """Returns the nearest names, or, if none is near, what a name may be."""
-    spelled = {(spec.game or spec.id).lower(): spec.game or spec.id for spec in specs} | {
-        "catch": "Catch"
-    }
+    spelled = {(spec.game or spec.id).lower(): spec.game or spec.id for spec in specs}
+    short = (*BUILT_IN, *(f"{minatar_games.NAMESPACE}{game}" for game in minatar_games.GAMES))
+    spelled |= {name.lower(): name for name in short}
     # People also type older ids: ALE/Pong-v4, PongNoFrameskip-v4, Pong-v5.
     bare = re.sub(r"(-ram)?(noframeskip|deterministic)?(-v\d+)?$", "", key.removeprefix("ale/"))
     near = difflib.get_close_matches(bare, spelled, n=1, cutoff=0.8)
     near = near or difflib.get_close_matches(key, spelled, n=3)
     if near:
         return f"did you mean {' or '.join(spelled[match] for match in near)}?"
-    return "give an Atari game (Pong or ALE/Pong-v5), Catch, or a Gymnasium id (CartPole-v1)"
+    return (
+        "give an Atari game (Pong or ALE/Pong-v5), Catch, MinAtar/Breakout, or a Gymnasium id "
+        "(CartPole-v1, my_module:MyEnv-v0)"
+    )

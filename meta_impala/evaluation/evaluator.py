@@ -6,7 +6,6 @@ Imports TensorFlow; what was asked for is checked before (`meta_impala.evaluate`
 from __future__ import annotations
 
 import contextlib
-import json
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,13 +16,11 @@ import tqdm
 from meta_impala.config import Config
 from meta_impala.environments import Description, registry
 from meta_impala.environments.base import BatchedEnvironment
-from meta_impala.errors import UserError
 from meta_impala.evaluation import record, video
 from meta_impala.evaluation import starts as game_starts
 from meta_impala.evaluation.games import GamePolicy, play_games
 from meta_impala.evaluation.record import Game, PartialGames
 from meta_impala.evaluation.starts import Start
-from meta_impala.storage.files import write_atomically
 from meta_impala.storage.trained_agent import TrainedAgent
 
 # So long without the end of a game, and the frames so far are told: is it an endless one?
@@ -59,11 +56,15 @@ class Evaluation(NamedTuple):
 
     def definition(self) -> dict[str, Any]:
         """Everything that determines a game's result."""
-        eta = self.agent.snapshot.eta.numpy()
+        eta = self.agent.snapshot.eta
         # With an η per state the snapshot holds the weights of its logits instead.
-        gamma, lambda_ = map(float, eta) if eta.ndim == 1 else (None, None)
+        gamma, lambda_ = (None, None) if eta.per_state else map(float, eta.values.numpy()[:2])
         return record.where_games_are_played(
-            self.config.environment, self.config.protocol, self.starts_path, self.max_episode_frames
+            self.config.environment,
+            self.config.protocol,
+            self.starts_path,
+            self.config.environment_arguments,
+            max_episode_frames=self.max_episode_frames,
         ) | {
             "policy": "stochastic",
             "frames_trained": self.agent.frames,
@@ -113,7 +114,7 @@ class Evaluation(NamedTuple):
         played = [game for game in partial.games if game.number < episodes]
         result = record.result(definition, played) | {"num_envs": num_envs}
         if out is not None:
-            _write(out, result)
+            record.save_result(out, result)
         partial.remove()
         return result
 
@@ -125,9 +126,10 @@ class Evaluation(NamedTuple):
             environments = []
             for _ in range(num_envs):
                 environment = registry.make(
-                    self.config.environment,
+                    registry.evaluated_in(self.config.environment),
                     1,
                     self.config.protocol,
+                    environment_kwargs=self.config.environment_arguments,
                     min_noops=record.noops(self.config.protocol)[0],
                 )
                 environments.append(stack.enter_context(contextlib.closing(environment)))
@@ -233,10 +235,3 @@ def hint(result: dict[str, Any]) -> str:
     if result["episodes"] == 1:
         lines.append("a standard error needs more games than one (--episodes)")
     return "\n".join(lines)
-
-
-def _write(path: pathlib.Path, result: dict[str, Any]) -> None:
-    try:
-        write_atomically(path, json.dumps(result, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None

@@ -51,7 +51,7 @@ class GamePolicy(Policy):
         return [num_envs, 2]
 
     def _choose(self, logits: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        def one(row):
+        def one(row: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
             return tf.random.stateless_categorical(row[0][tf.newaxis], 1, row[1], dtype=tf.int32)
 
         return tf.map_fn(one, (logits, seed), fn_output_signature=tf.int32)[:, 0, 0]
@@ -109,14 +109,14 @@ class _Table:
 
 
 def eta_of_environments(snapshot: Snapshot, num_envs: int) -> np.ndarray:
-    """What a policy is fed as η: `[N, 2]`, or the snapshot's weights with an η per state.
+    """What a policy is fed as η: `[N, E]`, or the snapshot's weights with an η per state.
 
     Args:
       snapshot: what acts.
       num_envs: N.
     """
-    eta = snapshot.eta.numpy()
-    if eta.ndim == 1:  # one for all states, hence for all environments
+    eta = snapshot.eta.values.numpy()
+    if not snapshot.eta.per_state:
         eta = np.tile(eta, (num_envs, 1))
     return eta
 

@@ -19,10 +19,11 @@ from meta_impala.errors import UserError
 from meta_impala.evaluation import record
 from meta_impala.evaluation.evaluator import Evaluation
 from meta_impala.evaluation.games import GamePolicy, eta_of_environments
-from meta_impala.storage import agent_file, exported_agent, shipped_agents
+from meta_impala.storage import shipped_agents
 from meta_impala.storage.run_folder import RunFolder
-from meta_impala.storage.trained_agent import TrainedAgent, load_agent
-from meta_impala.storage.trained_run import open_trained_run
+from meta_impala.storage.trained_agent import TrainedAgent, load_agent, load_agent_file
+from meta_impala.storage.trained_run import open_trained_run, read_agent_file
+from meta_impala.storage.trust import trusting
 
 
 class Agent:
@@ -99,7 +100,11 @@ class Agent:
         """
         noops = record.noops(self.config.protocol)[0]
         return registry.make(
-            self.config.environment, num_envs, self.config.protocol, min_noops=noops
+            registry.evaluated_in(self.config.environment),
+            num_envs,
+            self.config.protocol,
+            environment_kwargs=self.config.environment_arguments,
+            min_noops=noops,
         )
 
     def evaluate(
@@ -126,29 +131,32 @@ class Agent:
         return evaluation.run(episodes, min(16, episodes), pathlib.Path(out) if out else None)
 
 
-def load(path: str | os.PathLike[str], *, seed: int = 0) -> Agent:
+def load(path: str | os.PathLike[str], *, seed: int = 0, trust_modules: bool = False) -> Agent:
     """Loads an agent.
 
     Args:
       path: folder of a run (its newest checkpoint), file of an exported agent, or the name of one
         that comes with the program (`pong`).
       seed: of its actions.
+      trust_modules: import the modules that the run or file names, which runs their code.
 
     Raises:
       UserError: if it is none of these, or its environment cannot be made here.
     """
-    text = os.fspath(path)
+    text, trust = os.fspath(path), trusting([], everything=trust_modules)
     if RunFolder(text).has_run():
-        run = open_trained_run(text)
+        run = open_trained_run(text, trust)
         trained = load_agent(run.folder.checkpoints, run.config, run.description)
         return Agent(trained, run.config, run.description, seed)
     file = shipped_agents.find(text)
     if file.is_dir():
         raise UserError(f"{file}: must be the folder of a run (there is no config.json)")
-    config = agent_file.read(file).config
-    description = registry.describe(config.environment, config.protocol)
+    config = read_agent_file(file, trust).config
+    description = registry.describe(
+        config.environment, config.protocol, config.environment_arguments
+    )
     config = config_lib.resolve_network(config, description.observation_shape)
-    return Agent(exported_agent.load(file, config, description), config, description, seed)
+    return Agent(load_agent_file(file, config, description), config, description, seed)
 
 
 def evaluate_agent(

@@ -1,7 +1,7 @@
-"""What defines an evaluation, and the games that an interrupted one has already played.
+"""What defines an evaluation, its result, and the games that an interrupted one has played.
 
-The definition holds all that a score hangs on: agent, environment, ROM, protocol, starts, seed and
-versions. Games are continued only under an equal definition. No TensorFlow here.
+The definition holds everything that determines a game's result: agent, environment, ROM, protocol,
+starts, seed and versions. Games are continued only under an equal definition. No TensorFlow here.
 """
 
 from __future__ import annotations
@@ -10,23 +10,26 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import math
 import pathlib
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from meta_impala import __version__
 from meta_impala.environments import PROTOCOLS, EnvironmentSpec, atari, registry
-from meta_impala.errors import UserError
+from meta_impala.errors import UserError, one_line, printable
 from meta_impala.evaluation import scores
 from meta_impala.evaluation import starts as game_starts
-from meta_impala.storage.files import read_bounded, write_atomically
+from meta_impala.storage.files import open_regular, read_json_object, write_atomically
 from meta_impala.storage.run_folder import RunFolder
 
 _PACKAGES = ("tensorflow", "numpy", "gymnasium", "ale-py")
 _SECONDS_BETWEEN_SAVES = 2.0
-_MAX_BYTES = 2**28
+# A game takes some 30 bytes.
+_MAX_BYTES = 2**24
+_MAX_COUNT = 2**63
 _PARTIAL = ".partial-"
 
 
@@ -41,12 +44,17 @@ def rom(spec: EnvironmentSpec) -> dict[str, str] | None:
     if spec.game is None:
         return None
     path = atari.rom_path(spec.game)
-    return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return {"file": path.name, "sha256": file_digest(path)}
 
 
 def file_digest(path: pathlib.Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """SHA-256 of a file.
+
+    Raises:
+      OSError: if it cannot be read, or is no regular file.
+    """
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def result_path(folder: RunFolder, starts: str) -> pathlib.Path:
@@ -83,7 +91,7 @@ DEFAULT_MAX_EPISODE_FRAMES = atari.MAX_EPISODE_FRAMES
 
 def has_time_limit(environment: str) -> bool:
     """Whether an environment ends its episodes after a number of steps, as far as it says so."""
-    spec = registry.resolve(environment)
+    spec = registry.resolve(registry.evaluated_in(environment))
     if spec.game:
         return True
     import gymnasium
@@ -95,17 +103,22 @@ def where_games_are_played(
     environment: str,
     protocol: str,
     starts_path: pathlib.Path | None,
+    environment_kwargs: Mapping[str, Any] | None = None,
+    *,
     max_episode_frames: int | None = None,
 ) -> dict[str, Any]:
     """The part of a definition that is not the agent's.
 
     Args:
-      environment, protocol: of the run.
+      environment, protocol, environment_kwargs: of the run; the environment may be another one in
+        which agents of the run's are scored (`registry.evaluated_in`).
       starts_path: file of human starts; None for no-op starts.
       max_episode_frames: after which a game is cut; None for the environment's own limit.
     """
-    spec = registry.resolve(environment)
-    return {
+    spec = registry.resolve(registry.evaluated_in(environment))
+    # Without the key where there are none: games that were played before are continued.
+    arguments = {"environment_kwargs": dict(environment_kwargs)} if environment_kwargs else {}
+    return arguments | {
         "environment": spec.id,
         "rom": rom(spec),
         "protocol": protocol,
@@ -179,7 +192,7 @@ def table(found: Mapping[str, Any]) -> str:
         elif isinstance(value, float):
             text = f"{value:,.{4 if name in _FOUR_DECIMALS else 2}f}"
         else:
-            text = f"{value:,}" if isinstance(value, int) else str(value)
+            text = f"{value:,}" if isinstance(value, int) else printable(value)
         lines.append(f"{name + ':':<{width}} {text}")
     return "\n".join(lines)
 
@@ -201,10 +214,10 @@ class PartialGames:
         self._saved_at = time.monotonic()
         if path is None:
             return
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-            content = json.loads(read_bounded(path, _MAX_BYTES))
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            content = read_json_object(path, _MAX_BYTES)
             if content["definition"] == self._definition:
-                self.games = [Game(int(n), float(r), int(f)) for n, r, f in content["games"]]
+                self.games = list(_games(content["games"]))
 
     def add(self, game: Game) -> None:
         """Adds a game; saves now and then."""
@@ -224,10 +237,73 @@ class PartialGames:
         try:
             write_atomically(self._path, json.dumps(content) + "\n")
         except OSError as error:
-            raise UserError(f"{self._path}: cannot be written ({error.strerror})") from None
+            raise UserError(f"{self._path}: cannot be written ({one_line(error)})") from None
         self._saved_at = time.monotonic()
 
     def remove(self) -> None:
-        """Removes the file."""
+        """Removes the file; the result is written, so that it is no failure if it stays."""
         if self._path is not None:
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
+
+def _games(rows: Any) -> Iterator[Game]:
+    """The games of a file; a number that is there twice counts once.
+
+    Raises:
+      ValueError, TypeError: if they are not what `save` writes.
+    """
+    seen = set()
+    for number, episode_return, frames in rows:
+        counts = type(number) is int and type(frames) is int
+        if not counts or not 0 <= number < _MAX_COUNT or not 0 < frames < _MAX_COUNT:
+            raise ValueError(f"game {number} of {frames} frames")
+        if type(episode_return) not in (int, float) or not math.isfinite(episode_return):
+            raise ValueError(f"a return of {episode_return}")
+        if number not in seen:
+            seen.add(number)
+            yield Game(number, float(episode_return), frames)
+
+
+def save_result(path: pathlib.Path, found: Mapping[str, Any]) -> None:
+    """Writes the result of an evaluation, to be done before anything is printed.
+
+    Raises:
+      UserError: if it cannot be written.
+    """
+    try:
+        write_atomically(path, json.dumps(found, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({one_line(error)})") from None
+
+
+# What every result has, and what it must be.
+_RESULT_TYPES: dict[str, tuple[type, ...]] = {
+    "environment": (str,),
+    "protocol": (str,),
+    "starts": (str,),
+    "frames_trained": (int,),
+    "episodes": (int,),
+    "mean": (int, float),
+    "standard_error": (int, float, type(None)),
+}
+
+
+def read_result(path: pathlib.Path) -> dict[str, Any]:
+    """The result of an evaluation, checked in what others compute with.
+
+    Raises:
+      UserError: if it cannot be read, or is none.
+    """
+    try:
+        found = read_json_object(path, _MAX_BYTES)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as an evaluation ({one_line(error)})") from None
+    for name, kinds in _RESULT_TYPES.items():
+        value = found.get(name)
+        is_sound = name in found and type(value) in kinds
+        if isinstance(value, int | float):
+            is_sound = is_sound and -_MAX_COUNT < value < _MAX_COUNT
+        if not is_sound:
+            raise UserError(f"{path}: is no evaluation, or damaged ({name} is {value!r})")
+    return found

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from meta_impala.environments import BatchedEnvironment
-from meta_impala.errors import UserError
-from meta_impala.storage.files import read_bounded, write_atomically
+from meta_impala.errors import UserError, one_line, printable
+from meta_impala.storage.files import read_json_object, write_atomically
 
 FORMAT = "meta_impala starts, version 1"
 _DIGITS = 16
-# Some hundred starts in the middle of long games are a hundredth of it.
-_MAX_BYTES = 2**28
+# A hundred starts, 5 minutes into a game, are a fiftieth of it.
+_MAX_BYTES = 2**26
 
 
 class Start(NamedTuple):
@@ -106,7 +106,8 @@ def write_starts(
 
 def recorded_from(path: pathlib.Path) -> str:
     """Whose games the starts of a file, which `read_starts` has accepted, lie in."""
-    return str(json.loads(read_bounded(path, _MAX_BYTES)).get("recorded_from", "unknown games"))
+    found = read_json_object(path, _MAX_BYTES).get("recorded_from", "unknown games")
+    return printable(found)[:200]
 
 
 def read_starts(
@@ -118,29 +119,38 @@ def read_starts(
       UserError: if it is no such file, or one of another environment or protocol.
     """
     try:
-        content = json.loads(read_bounded(path, _MAX_BYTES))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as a file of starts ({error})") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        content = read_json_object(path, _MAX_BYTES)
+    except (OSError, ValueError) as error:
+        reason = one_line(error)
+        raise UserError(f"{path}: cannot be read as a file of starts ({reason})") from None
+    if content.get("format") != FORMAT:
         raise UserError(f'{path}: is no file of starts (its "format" must be "{FORMAT}")')
     for name, wanted in (("environment", environment), ("protocol", protocol)):
         if content.get(name) != wanted:
             raise UserError(f"{path}: has starts of {name} {content.get(name)}; must be {wanted}")
-    try:
-        starts = [
-            Start(int(row["seed"]), tuple(int(a) for a in row["actions"]), str(row["observation"]))
-            for row in content["starts"]
-        ]
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{path}: has a damaged start ({type(error).__name__}: {error})") from None
-    if not starts:
+    rows = content.get("starts")
+    if not isinstance(rows, list):
+        raise UserError(f"{path}: has a damaged list of starts")
+    if not rows:
         raise UserError(f"{path}: has no starts")
-    for start in starts:
-        if not 0 <= start.seed < 2**31:
-            raise UserError(f"{path}: has the seed {start.seed}; must be from 0 to {2**31 - 1}")
-        if not all(0 <= action < num_actions for action in start.actions):
-            raise UserError(
-                f"{path}: the start with seed {start.seed} has an action outside 0 to "
-                f"{num_actions - 1}"
-            )
-    return starts
+    return [_start(path, row, num_actions) for row in rows]
+
+
+def _start(path: pathlib.Path, row: Any, num_actions: int) -> Start:
+    """One start of a file. Raises UserError if it is none."""
+    if not isinstance(row, dict):
+        raise UserError(f"{path}: has a damaged start ({row!r:.100})")
+    seed, actions, observation = (row.get(name) for name in Start._fields)
+    if type(seed) is not int or not isinstance(observation, str):
+        raise UserError(
+            f"{path}: has a damaged start (seed {seed!r:.100}, observation {observation!r:.100})"
+        )
+    if not 0 <= seed < 2**31:
+        raise UserError(f"{path}: has the seed {seed!r:.100}; must be from 0 to {2**31 - 1}")
+    if not isinstance(actions, list) or not all(type(action) is int for action in actions):
+        raise UserError(f"{path}: has a damaged start (seed {seed}: its actions are no list)")
+    if not all(0 <= action < num_actions for action in actions):
+        raise UserError(
+            f"{path}: the start with seed {seed} has an action outside 0 to {num_actions - 1}"
+        )
+    return Start(seed, tuple(actions), observation)

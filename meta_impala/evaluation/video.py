@@ -11,7 +11,7 @@ import importlib.util
 import os
 import pathlib
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 from meta_impala.environments import PROTOCOLS, UnsupportedEnvironmentError, registry
 from meta_impala.environments.base import BatchedEnvironment, Transition
 from meta_impala.errors import UserError
+from meta_impala.evaluation.pictures import Pictures
 
 _INSTALL = "pip install 'meta_impala[video]'"
 _ATARI_FRAMES_PER_SECOND = 60
@@ -70,33 +71,35 @@ class RecordedEnvironment(BatchedEnvironment):
       on_picture: called with `[H, W, 3]` uint8.
     """
 
-    def __init__(self, name: str, protocol: str, seed: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        protocol: str,
+        seed: int,
+        environment_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
         """Makes the environment, and tries whether it can be rendered.
 
         Args:
-          name, protocol: as for `registry.make`.
+          name, protocol, environment_kwargs: as for `registry.make`.
           seed: fixes the game; the seed given to `reset` is of no effect.
 
         Raises:
           UnsupportedEnvironmentError: it cannot be rendered; the message is one line.
         """
-        import gymnasium
-
         spec = registry.resolve(name)
-        self._env: Any = registry.make_render(name, protocol, seed)
+        self._env: Any = registry.make_render(
+            name, protocol, seed, environment_kwargs=environment_kwargs
+        )
+        self._env_id = spec.id
+        self._pictures = Pictures(spec.id)
         self._life_loss_is_terminal = bool(spec.game and PROTOCOLS[protocol].terminal_on_life_loss)
         self._lives = 0
         try:
-            picture = self._env.render()
-        except (gymnasium.error.Error, ImportError) as error:
+            self._picture()
+        except UnsupportedEnvironmentError:
             self._env.close()
-            reason = " ".join(str(error).split())
-            raise UnsupportedEnvironmentError(f"{spec.id} cannot be rendered: {reason}") from error
-        if np.ndim(picture) != 3 or np.shape(picture)[2] != 3:
-            self._env.close()
-            raise UnsupportedEnvironmentError(
-                f"{spec.id} cannot be recorded: its pictures are no RGB arrays"
-            )
+            raise
         per_second = (
             _ATARI_FRAMES_PER_SECOND
             if spec.game
@@ -116,9 +119,22 @@ class RecordedEnvironment(BatchedEnvironment):
         super().close()
         self._env.close()
 
+    def _picture(self) -> np.ndarray:
+        from meta_impala.environments import faults
+
+        try:
+            rendered = self._env.render()
+        except BaseException as error:  # noqa: BLE001 - an environment may raise anything
+            if faults.is_ctrl_c(error):
+                raise
+            raise UnsupportedEnvironmentError(
+                f"{self._env_id} cannot be rendered: {faults.describe(error)}"
+            ) from error
+        return self._pictures.rgb(rendered)
+
     def _restart(self, seed: int) -> np.ndarray:
         observation = self._begin_game()
-        self.on_picture(self._env.render())
+        self.on_picture(self._picture())
         return observation
 
     def _begin_game(self) -> np.ndarray:
@@ -128,7 +144,7 @@ class RecordedEnvironment(BatchedEnvironment):
 
     def _advance(self, actions: np.ndarray) -> Transition:
         observation, reward, game_over, truncated, info = self._env.step(int(actions[0]))
-        self.on_picture(self._env.render())
+        self.on_picture(self._picture())
         observation = np.asarray(observation)[np.newaxis]
         ends = bool(game_over or truncated)
         terminated, final_observations = bool(game_over), None

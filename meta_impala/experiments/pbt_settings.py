@@ -1,4 +1,4 @@
-"""What a population is of; needs no Ray."""
+"""Settings of a population; needs no Ray."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ADAPTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Population:
-    """What a population is of.
+    """Settings of a population.
 
     Attributes:
       size: how many members.

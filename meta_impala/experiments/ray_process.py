@@ -1,4 +1,4 @@
-"""Runs commands anywhere in a Ray cluster, as `subprocess.Popen` runs them here.
+"""Runs commands on a Ray cluster, with the interface of `subprocess.Popen`.
 
 All machines see the same files at the same paths: run folders, logs, and the program itself.
 """
@@ -21,7 +21,7 @@ _CODE_LOST = -1
 
 
 class _Command:
-    """On the machine where it runs. It ends with the process that Ray made for it."""
+    """A command on the machine where it runs. It ends with the process that Ray made for it."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -49,7 +49,7 @@ class _Command:
 
 
 class RayProcess:
-    """A command somewhere in the cluster; waits there for room if there is none."""
+    """A command on the cluster; queued until CPUs are free."""
 
     def __init__(self, arguments: Sequence[str], log: IO[bytes], cpus: float) -> None:
         """Args:

@@ -1,43 +1,47 @@
-"""How far the runs of a suite are, read from their folders alone."""
+"""The progress of the runs of a suite, read from their folders alone."""
 
 from __future__ import annotations
 
 import enum
-import json
 from collections.abc import Mapping
 
 from meta_impala import config as config_lib
 from meta_impala.experiments.suite import Run
 from meta_impala.storage import run_folder as run_folder_lib
+from meta_impala.storage.files import read_json_object
+from meta_impala.storage.trust import Trust
+
+_MAX_EVALUATION_BYTES = 2**24
 
 
 class Stage(enum.Enum):
-    """How far a run is."""
+    """Progress of a run."""
 
-    NEW = "not begun"
+    NEW = "not started"
     STARTED = "unfinished"
     TRAINED = "trained, not evaluated"
     DONE = "finished"
 
 
 def frames_of(run: Run) -> int:
-    """Frames trained, as its folder says."""
+    """Frames trained, according to its folder."""
     frames = run.folder.read_status().get("frames", 0)
     return frames if isinstance(frames, int) else 0
 
 
 def settings_changed(run: Run) -> str:
-    """How a run that was begun differs from what the suite says now; empty if it does not.
+    """How the saved settings of a run differ from those of the suite; empty if they do not.
 
-    The folder alone says how far a run is (`stage_of`), but a suite, its preset or --set may have
-    been changed since. A population's settings are in its members' hands.
+    A suite, its preset or --set may have been changed since the run was started. Populations are
+    not checked: their members change settings.
 
     Raises:
       UserError: if its config cannot be read.
     """
     if run.variant.population or not run.folder.has_run():
         return ""
-    saved = run.folder.load_config()
+    # Nothing is imported here: the names are only compared.
+    saved = run.folder.load_config(Trust(everything=True))
     names = config_lib.differing(saved, run.config)
     values = [
         f"--{name}={getattr(run.config, config_lib.FIELDS[name].name)} "
@@ -48,7 +52,7 @@ def settings_changed(run: Run) -> str:
 
 
 def stage_of(run: Run, evaluation: Mapping[str, int]) -> Stage:
-    """How far a run is, as its folder says."""
+    """Progress of a run, according to its folder."""
     if not run.folder.has_run():
         return Stage.NEW
     status = run.folder.read_status()
@@ -56,7 +60,7 @@ def stage_of(run: Run, evaluation: Mapping[str, int]) -> Stage:
     if not is_finished or frames_of(run) < run.config.total_frames:
         return Stage.STARTED
     try:
-        evaluated = json.loads(run.folder.evaluation_path.read_text(encoding="utf-8"))
+        evaluated = read_json_object(run.folder.evaluation_path, _MAX_EVALUATION_BYTES)
         is_evaluated = (
             # The frames of a population are those of all members; one of them is evaluated.
             evaluated["frames_trained"] == status.get("frames_of_best", status["frames"])

@@ -1,13 +1,14 @@
 """Suites: games × seeds × variants from one declarative file (TOML), as runs of the trainer.
 
-A run is the arguments of `meta_impala.train` and a folder; what state it is in is read from that
-folder alone, so that a suite can be stopped, killed and continued. No TensorFlow here.
+A run is the arguments of `meta_impala.train` and a folder. Its progress is read from that folder
+alone (`stages`), so a suite can be stopped, killed and continued. No TensorFlow here.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.resources
+import os
 import pathlib
 import re
 import tomllib
@@ -20,9 +21,12 @@ from meta_impala import config as config_lib
 from meta_impala.config import Config
 from meta_impala.config.flags import define_config_flags, parse_flags
 from meta_impala.environments import ATARI_57, UnknownEnvironmentError, registry
-from meta_impala.errors import UserError
+from meta_impala.errors import UserError, one_line
 from meta_impala.published import atari_n
+from meta_impala.storage import trust as trust_lib
+from meta_impala.storage.files import read_bounded
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.trust import Trust
 
 _PACKAGE = pathlib.Path(str(importlib.resources.files("meta_impala")))
 PRESETS = _PACKAGE / "presets"
@@ -40,6 +44,7 @@ _KEYS: dict[str, Any] = {
     "evaluation": dict,
     "variants": list,
 }
+_MAX_BYTES = 2**20
 _NEEDED = ("title", "games", "seeds", "variants")
 _POPULATION = ("size", "interval", "cpus", "learning_rate", "entropy_cost", "gamma", "lambda")
 _EVALUATION = {"episodes": 200, "seed": 1, "num_envs": 16}
@@ -47,7 +52,7 @@ _EVALUATION = {"episodes": 200, "seed": 1, "num_envs": 16}
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """What is compared: a name for folders, a label for people, settings by flag name.
+    """One of the agents that are compared: name of its folders, label in reports, its settings.
 
     `population` has, without their `population_`, the flags of `meta_impala.population`; empty for
     a run of `meta_impala.train`.
@@ -65,7 +70,7 @@ class Run:
 
     Attributes:
       arguments: of `meta_impala.train` (or `population`), without `--logdir`.
-      config: what they amount to.
+      config: the config that they give.
     """
 
     variant: Variant
@@ -82,7 +87,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """For people and for log files."""
+        """Name in messages and of log files."""
         return f"{self.variant.name}.{_safe(self.game)}.seed_{self.seed}"
 
 
@@ -102,7 +107,7 @@ class Suite:
 
     @property
     def baseline_label(self) -> str:
-        """As the report names it."""
+        """Label of the baseline in the report."""
         labels = {variant.name: variant.label for variant in self.variants}
         return labels.get(self.baseline, self.baseline)
 
@@ -120,7 +125,7 @@ def find(text: str) -> pathlib.Path:
     shipped = {path.stem: path for path in sorted(SUITES.glob("*.toml"))}
     if text in shipped:
         return shipped[text]
-    path = pathlib.Path(text).expanduser()
+    path = pathlib.Path(os.path.expanduser(text))
     try:
         if path.is_file():
             return path
@@ -137,11 +142,11 @@ def read(path: pathlib.Path) -> Suite:
       UserError: naming the file, the key and what is allowed.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
+        content = tomllib.loads(read_bounded(path, _MAX_BYTES).decode("utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: not valid TOML ({error})") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read ({one_line(error)})") from None
     for key, value in content.items():
         if key not in _KEYS:
             raise UserError(f"{path}: unknown key {key}{config_lib.nearest(key, _KEYS)}")
@@ -241,8 +246,8 @@ def _preset_path(suite: Suite, beside: pathlib.Path) -> pathlib.Path:
     return found
 
 
-def _config(arguments: Sequence[str]) -> Config:
-    """What the trainer would make of these arguments.
+def _config(arguments: Sequence[str], source: pathlib.Path, trust: Trust) -> Config:
+    """The config that the trainer would make of these arguments.
 
     Raises:
       UserError: as the trainer would.
@@ -256,6 +261,7 @@ def _config(arguments: Sequence[str]) -> Config:
         if values[name].present
     }
     config = config_lib.resolve(Config(**given))
+    trust_lib.refuse_modules(config, source, trust)
     try:
         spec = registry.resolve(config.environment)
     except UnknownEnvironmentError as error:
@@ -264,16 +270,19 @@ def _config(arguments: Sequence[str]) -> Config:
     return dataclasses.replace(config, environment=spec.id)
 
 
-def expand(suite: Suite, suite_path: pathlib.Path, out: pathlib.Path) -> list[Run]:
-    """Every run of a suite, seed by seed, so that an early stop leaves whole comparisons.
+def expand(
+    suite: Suite, suite_path: pathlib.Path, out: pathlib.Path, trust: Trust = trust_lib.NOBODY
+) -> list[Run]:
+    """All runs of a suite, ordered by seed, so that an early stop leaves complete comparisons.
 
     Args:
       suite: as read.
       suite_path: of its file; a preset may lie beside it.
       out: folder of the suite.
+      trust: whose modules its environments and networks may name.
 
     Raises:
-      UserError: naming file and variant, if the trainer would refuse a run; or a run is doubled.
+      UserError: naming file and variant, if the trainer would refuse a run or a run is there twice.
     """
     preset = () if suite.preset is None else (_preset_path(suite, suite_path.parent),)
     runs = []
@@ -293,7 +302,7 @@ def expand(suite: Suite, suite_path: pathlib.Path, out: pathlib.Path) -> list[Ru
                     *(_as_flag(name, value) for name, value in settings.items()),
                 )
                 try:
-                    config = _config(arguments)
+                    config = _config(arguments, suite_path, trust)
                 except UserError as error:
                     raise UserError(f"{suite_path}: variant {variant.name}: {error}") from None
                 arguments += tuple(

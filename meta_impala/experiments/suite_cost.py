@@ -15,7 +15,7 @@ from meta_impala.config import Config
 from meta_impala.environments import registry
 from meta_impala.experiments.stages import Stage, frames_of, stage_of
 from meta_impala.experiments.suite import Run
-from meta_impala.storage.run_folder import read_metrics
+from meta_impala.storage.metrics_table import read_metrics
 from meta_impala.system.processors import processors
 
 

@@ -1,8 +1,8 @@
-"""Runs a suite: N processes at a time, one display, stopped and continued at any time.
+"""Runs a suite, N runs at a time; can be stopped and continued at any time.
 
-The runner keeps no state of its own: every step asks the run folders. Trainings and evaluations are
-the ordinary commands, each with a log file. On Linux they are told to save and stop when the runner
-dies, however it dies.
+The runner keeps no state of its own: every step reads the run folders. Trainings and evaluations
+are the ordinary commands, each with a log file. On Linux they are sent SIGTERM, on which they save
+and stop, when the runner dies for any reason.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from meta_impala.experiments.stages import Stage, frames_of, stage_of
 from meta_impala.experiments.suite import WHOLE, Run, Shard
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.folder_lock import is_locked
+from meta_impala.storage.trust import module_of
 from meta_impala.system.processes import end_with_parent
 from meta_impala.system.signals import StopRequest
 
-_SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_BETWEEN_POLLS = 0.5
 
 _SECONDS_BETWEEN_LINES = 60.0
 
@@ -76,7 +77,7 @@ def busy_elsewhere(run: Run) -> bool:
 
 
 class Process(Protocol):
-    """What the runner wants to know of a command that it has started."""
+    """A command that was started, as `subprocess.Popen` has it."""
 
     @property
     def returncode(self) -> int | None: ...
@@ -84,6 +85,9 @@ class Process(Protocol):
     def wait(self, timeout: float) -> int: ...
     def terminate(self) -> None: ...
     def kill(self) -> None: ...
+
+
+StartProcess = Callable[[Sequence[str], IO[bytes]], Process]
 
 
 def start_here(arguments: Sequence[str], log: IO[bytes]) -> Process:
@@ -116,12 +120,14 @@ def command_of(run: Run, stage: Stage, evaluation: Mapping[str, int]) -> list[st
     logdir = f"--logdir={run.folder.path}"
     if stage is Stage.TRAINED:
         flags = [f"--{name}={value}" for name, value in evaluation.items()]
+        if module_of(run.config.environment) or module_of(run.config.network):
+            flags.append("--trust_modules")  # as `expand` has checked
         return [*python, "meta_impala.evaluate", logdir, *flags]
     return [*python, run.module, *run.arguments, logdir]
 
 
 class SuiteRunner:
-    """Brings every run of a suite to its end."""
+    """Trains and evaluates every run of a suite."""
 
     def __init__(
         self,
@@ -132,7 +138,7 @@ class SuiteRunner:
         stop: StopRequest,
         tell: Callable[[str], None] = lambda text: print(text, flush=True),
         command: Callable[[Run, Stage, Mapping[str, int]], list[str]] = command_of,
-        start: Callable[[Sequence[str], IO[bytes]], Process] = start_here,
+        start: StartProcess = start_here,
     ) -> None:
         """Args:
         runs: of the suite.
@@ -161,23 +167,23 @@ class SuiteRunner:
         """Runs until everything is done or has failed, or the user asks to stop.
 
         Returns:
-          Whether nothing was left undone. `failed` says for each run that failed why.
+          Whether every run is finished. `failed` has the reason of each run that failed.
         """
         self._logs.mkdir(parents=True, exist_ok=True)
         try:
             while not self._stop.is_set():
                 self._reap()
-                if not self._start_what_can_be() and not self._jobs:
+                if not self._start_ready_runs() and not self._jobs:
                     break
                 self._display.show(self._jobs)
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
+                time.sleep(_SECONDS_BETWEEN_POLLS)
         finally:
             self._end_all()
             self._display.close()
         return not self._open
 
-    def _start_what_can_be(self) -> bool:
-        """Starts jobs; returns whether something is left to wait for."""
+    def _start_ready_runs(self) -> bool:
+        """Starts as many jobs as may run; returns whether any run is left to wait for."""
         ours = {job.run.name for job in self._jobs}
         waiting = False
         for run in self._open:
@@ -200,7 +206,7 @@ class SuiteRunner:
         return _Job(run, stage, process, log, file, time.monotonic())
 
     def _reap(self) -> None:
-        """Takes note of the jobs that have ended."""
+        """Removes the jobs that have ended and records their results."""
         for job in [job for job in self._jobs if job.process.poll() is not None]:
             self._jobs.remove(job)
             job.file.close()
@@ -262,11 +268,11 @@ class _Display:
         )
 
     def note(self, run: Run) -> None:
-        """Looks how far a run is."""
+        """Updates the progress of a run."""
         self._frames[run.name] = min(frames_of(run), run.config.total_frames)
 
     def evaluated(self, seconds: float) -> None:
-        """Notes that an evaluation is done, and how long it took."""
+        """Records that an evaluation is done, and how long it took."""
         self._open -= 1
         self._evaluations.append(seconds)
 
@@ -285,7 +291,7 @@ class _Display:
         return f"{hours}:{rest // 60:02}:{rest % 60:02}{unknown} left"
 
     def show(self, jobs: Sequence[_Job]) -> None:
-        """Shows how far the suite is."""
+        """Shows the progress of the suite."""
         now = time.monotonic()
         if not self._is_terminal and now - self._last_line < _SECONDS_BETWEEN_LINES:
             return

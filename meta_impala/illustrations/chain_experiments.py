@@ -14,9 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from meta_impala.algorithm.meta_parameters import Eta
 from meta_impala.illustrations.chains import make
-from meta_impala.illustrations.prediction import state_returns
+from meta_impala.illustrations.prediction import Eta, state_returns
 from meta_impala.illustrations.settings import ARRIVED, LEFT, Settings
 from meta_impala.illustrations.simulation import (
     History,
@@ -69,7 +68,7 @@ class Sweep:
 
 
 class Indexing(NamedTuple):
-    """Final γ(s) or λ(s), `[T, seeds]` each, under the two readings of whose it is."""
+    """Final γ(s) or λ(s), `[T, seeds]` each, for the two readings of which state's it is."""
 
     arrived: np.ndarray
     left: np.ndarray
@@ -181,7 +180,7 @@ def eta_of_states(settings: Settings, learned: np.ndarray) -> Eta:
 
 
 def targets(settings: Settings, eta: Eta, values: np.ndarray) -> Targets:
-    """What the targets of the states look like, over many episodes.
+    """Mean and variance of the targets of all states, over many episodes.
 
     Args:
       settings: for the process and the indexing.
@@ -218,7 +217,8 @@ def two_bottleneck_targets(settings: Settings, values: np.ndarray) -> tuple[Targ
 
 
 def speed(settings: Settings, history: History, best_pair: np.ndarray) -> Speed:
-    """How fast v is learned from `SPEED_OFFSET` away: learned η (its final mean), ones, best.
+    """How fast v is learned from a start `SPEED_OFFSET` off, with three fixed η: the final mean of
+    the learned η, 1, and the best.
 
     Args:
       settings: of the example.

@@ -1,4 +1,4 @@
-"""What a run of an example leaves: the table on the screen, the CSV files, and the verdict.
+"""The results of an example: the table on the screen, the CSV files, and the verdict.
 
 The verdict is the claim of the paper as a number, averaged over seeds. discount: the gap between
 the lowest γ of a signal state (after the first, whose γ does nothing) and the highest of a noise
@@ -32,7 +32,7 @@ BAND = (20, 80)
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What became of the paper's claim.
+    """Whether the paper's claim holds, as numbers.
 
     Attributes:
       gap: the lowest of the states that should be high minus the highest of those that should be

@@ -65,7 +65,7 @@ def branch_rewards(branches: int, noise: float) -> np.ndarray:
 
 
 def discount_process(num_states: int, signal: float, noise: float) -> Process:
-    """Example (a): the odd states' +0.1 has to be heard through the even states' N(0, 1)."""
+    """Example (a): the odd states' +0.1 is a signal in the even states' noise N(0, 1)."""
     even = np.arange(num_states) % 2 == 1  # state 2 has index 1
 
     def draw(generator: np.random.Generator, episodes: int) -> np.ndarray:
@@ -89,7 +89,7 @@ def bootstrap_process(
     last_reward_random: bool = False,
     alias_all: bool = False,
 ) -> Process:
-    """Example (b): what a bottleneck's transition pays, the next one takes back.
+    """Example (b): the reward of a bottleneck's transition is undone by the next one.
 
     Args:
       num_states: T, odd: a bottleneck at either end.

@@ -1,7 +1,7 @@
-"""Why the two examples come out as they do: every answer is a run and a sentence.
+"""Why the two examples have these results: every answer is an experiment and a sentence.
 
-`gather` runs the experiments of an example, `sentences` says what came out. The command writes
-both down: `explained.md`, `explained.png` and the numbers as CSV files.
+`gather` runs the experiments of an example, `sentences` describes their results. The command writes
+both: `explained.md`, `explained.png` and the numbers as CSV files.
 """
 
 from __future__ import annotations

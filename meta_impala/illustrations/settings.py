@@ -1,7 +1,7 @@
 """Every switch of the illustrative examples once: help, default and allowed values.
 
 `python -m meta_impala.illustrative` makes its flags from this dataclass. Nothing here imports
-TensorFlow, so that a mistake is answered at once.
+TensorFlow, so that a mistake is reported at once.
 """
 
 from __future__ import annotations

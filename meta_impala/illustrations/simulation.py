@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from meta_impala.algorithm import optimizers
 from meta_impala.algorithm.meta_gradient import InnerUpdate, UpdateRule
-from meta_impala.algorithm.meta_parameters import Eta, logit
+from meta_impala.algorithm.meta_parameters import logit
 from meta_impala.errors import UserError
 from meta_impala.illustrations import prediction
 from meta_impala.illustrations.chains import Process, make
@@ -121,7 +121,9 @@ class Simulation:
             self._process.observations, arrived=settings.indexing == ARRIVED
         )
         self._shape = [self._process.num_observations, columns.count]
-        self._fixed = Eta(*(self._per_observation(v) for v in (columns.gammas, columns.lambdas)))
+        self._fixed = prediction.Eta(
+            *(self._per_observation(v) for v in (columns.gammas, columns.lambdas))
+        )
         self._true_values = tf.constant(
             self._process.true_values(settings.reference_gamma)[:, None], DTYPE
         )
@@ -140,13 +142,13 @@ class Simulation:
     def _per_observation(self, value: np.ndarray) -> tf.Tensor:
         return tf.constant(np.broadcast_to(value, self._shape), DTYPE)
 
-    def _eta_of(self, x: tf.Tensor) -> Eta:
+    def _eta_of(self, x: tf.Tensor) -> prediction.Eta:
         if not self._learn:
             return self._fixed
         learned = tf.sigmoid(x)
         if self._settings.learned == "gamma":
-            return Eta(learned, self._fixed.lambda_)
-        return Eta(self._fixed.gamma, learned)
+            return prediction.Eta(learned, self._fixed.lambda_)
+        return prediction.Eta(self._fixed.gamma, learned)
 
     def _initial_state(self) -> State:
         settings = self._settings
@@ -167,10 +169,10 @@ class Simulation:
 
     def _update_rule(self, slots: optimizers.Slots) -> UpdateRule:
         step_sizes = tf.constant(self._columns.inner_step_sizes, DTYPE)  # [B]
-        return lambda gradients: InnerUpdate(*self._optimizer.step(gradients, slots, step_sizes))
+        return lambda gradients, _: InnerUpdate(*self._optimizer.step(gradients, slots, step_sizes))
 
     def _one_episode(self, state: State, rewards: tf.Tensor) -> State:
-        """One update on episode τ, judged on episode τ'; rewards is `[2, T, S]`, of both."""
+        """One update on episode τ, J' evaluated on τ'; rewards is `[2, T, S]`, of both."""
         settings = self._settings
         rewards = tf.gather(rewards, self._column_of_seed, axis=-1)  # [2, T, B]
         if settings.theta == "reset":
@@ -189,7 +191,7 @@ class Simulation:
             )
             return self._with_theta(state, inner.parameters[0], inner.update_auxiliary)
 
-        reference = Eta(
+        reference = prediction.Eta(
             tf.constant(settings.reference_gamma, DTYPE),
             tf.constant(settings.reference_lambda, DTYPE),
         )
@@ -232,7 +234,7 @@ class Simulation:
         return state
 
     def _draw(self, episodes: int) -> tf.Tensor:
-        """`[n, 2, T, S]`: the episodes that are learned from, and those that judge."""
+        """`[n, 2, T, S]`: the episodes τ of the updates, and the τ' on which J' is evaluated."""
         states = self._process.num_states
         drawn = [self._process.draw(g, 2 * episodes) for g in self._generators]
         paired = np.stack(drawn, axis=-1).reshape(episodes, 2, states, len(self._generators))

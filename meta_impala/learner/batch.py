@@ -1,15 +1,74 @@
-"""A batch as the learner sees it: from rows of arrivals to network inputs and transitions."""
+"""A batch as the learner sees it: unrolls, turned once into network inputs and transitions.
+
+Rows of an `Unroll` are arrivals; row t of a transition leaves state t and arrives in t+1. The shift
+between the two is made here and nowhere else, and rewards are clipped here and nowhere else.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from meta_impala.actors.trajectory import Unroll
 from meta_impala.agent.policy import clip_rewards
-from meta_impala.algorithm import losses
+from meta_impala.algorithm.losses import Transitions
+from meta_impala.algorithm.objectives import Tensors
 from meta_impala.config import Config
 from meta_impala.environments import Description
-from meta_impala.networks.actor_critic import NetworkInputs
+from meta_impala.networks.actor_critic import ActorCritic, NetworkInputs, NetworkOutput
+
+
+class Trajectories(NamedTuple):
+    """B trajectories of T transitions.
+
+    Attributes:
+      inputs: of the network, on the T+1 states.
+      transitions: between them, `[T, B]`.
+      core_state: `[B, S]` before the first state.
+      eta: `[B, 2]`, the γ and λ that the acting network was fed.
+    """
+
+    inputs: NetworkInputs
+    transitions: Transitions
+    core_state: tf.Tensor
+    eta: tf.Tensor
+
+    @property
+    def num_columns(self) -> int:
+        """B."""
+        return int(self.core_state.shape[0])
+
+    def columns(self, indices: tf.Tensor) -> Trajectories:
+        """The trajectories with these indices."""
+
+        def in_time(group: tuple) -> list[tf.Tensor]:
+            return [tf.gather(tensor, indices, axis=1) for tensor in group]
+
+        return Trajectories(
+            NetworkInputs(*in_time(self.inputs)),
+            Transitions(*in_time(self.transitions)),
+            tf.gather(self.core_state, indices),
+            tf.gather(self.eta, indices),
+        )
+
+
+class NetworkOnTrajectories(NamedTuple):
+    """The network on the states of some trajectories, as functions of θ (`TrajectoryNetwork`)."""
+
+    network: ActorCritic
+    trajectories: Trajectories
+
+    def body(self, parameters: Tensors) -> tf.Tensor:
+        """φ `[T+1, B, F]`."""
+        return self.network.body_at(parameters, self.trajectories.inputs.observations)
+
+    def heads(
+        self, parameters: Tensors, features: tf.Tensor, eta_input: tf.Tensor
+    ) -> NetworkOutput:
+        """The outputs from φ and from what of η is embedded."""
+        inputs, core_state = self.trajectories.inputs, self.trajectories.core_state
+        return self.network.heads_at(parameters, features, inputs, core_state, eta_input)
 
 
 def batch_signature(config: Config, description: Description, core_state_size: int) -> Unroll:
@@ -30,33 +89,29 @@ def batch_signature(config: Config, description: Description, core_state_size: i
     )
 
 
-def network_inputs(batch: Unroll, reward_clip: float, dtype: tf.DType) -> NetworkInputs:
-    """What the network sees of the T+1 states of a batch."""
-    return NetworkInputs(
+def trajectories_of(batch: Unroll, reward_clip: float, dtype: tf.DType) -> Trajectories:
+    """A batch of unrolls as the network and the objectives take it.
+
+    Args:
+      batch: tensors `[T+1, B, ...]`.
+      reward_clip: rewards are clipped to ± this; 0 for no clip.
+      dtype: of all numbers but the observations.
+    """
+    rewards = tf.cast(clip_rewards(batch.rewards, reward_clip), dtype)
+    inputs = NetworkInputs(
         observations=batch.observations,
         last_actions=batch.last_actions,
-        last_rewards=tf.cast(clip_rewards(batch.rewards, reward_clip), dtype),
+        last_rewards=rewards,
         resets=batch.terminations | batch.truncations,
     )
-
-
-def transitions_of(batch: Unroll, reward_clip: float, dtype: tf.DType) -> losses.Transitions:
-    """The T transitions between the T+1 states of a batch.
-
-    Rows of a batch are arrivals; row t of a transition leaves state t and arrives in t+1. So the
-    action, reward and end of transition t stand in row t+1 of the batch.
-    """
-    return losses.Transitions(
+    # The action, reward and end of transition t stand in row t+1 of the batch.
+    transitions = Transitions(
         actions=batch.last_actions[1:],
-        rewards=tf.cast(clip_rewards(batch.rewards[1:], reward_clip), dtype),
+        rewards=rewards[1:],
         continues=1.0 - tf.cast(batch.terminations[1:], dtype),
         step_mask=1.0 - tf.cast(batch.truncations[1:], dtype),
         behaviour_log_probs=tf.cast(batch.behaviour_log_probs, dtype),
     )
-
-
-def select_columns(batch: Unroll, columns: tf.Tensor) -> Unroll:
-    """The trajectories with these indices."""
-    return batch.map(
-        lambda array: tf.gather(array, columns, axis=1), lambda array: tf.gather(array, columns)
+    return Trajectories(
+        inputs, transitions, tf.cast(batch.core_state, dtype), tf.cast(batch.eta, dtype)
     )

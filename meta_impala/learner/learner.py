@@ -5,45 +5,46 @@
 The differentiated update *is* the real update. With nothing to learn the same function is plain
 IMPALA: the outer derivative is left out and nothing else changes.
 
-Every switch of the method is a small object made here once, from the config: the meta-parameters,
-the two optimisers, the derivation, the settings of J and J'.
+Every switch of the method is a small object made here once, from the config: the table of
+meta-parameters, the two optimisers, the derivation, the settings of J and J'.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from meta_impala.actors.trajectory import Unroll
-from meta_impala.agent.builders import (
-    eta_schedule_of,
-    inner_optimizer_of,
-    meta_optimizer_of,
-    meta_parameters_of,
-)
-from meta_impala.agent.policy import Snapshot
+from meta_impala.agent import builders
+from meta_impala.agent.policy import EtaSnapshot, Snapshot
 from meta_impala.algorithm import losses, meta_gradient, optimizers
-from meta_impala.algorithm.meta_gradient import InnerStep, InnerUpdate, MetaStep, MicroBatches
-from meta_impala.algorithm.meta_parameters import Eta
-from meta_impala.algorithm.objectives import Forward, InnerObjective, MetaObjective
+from meta_impala.algorithm.meta_gradient import (
+    InnerStep,
+    InnerUpdate,
+    MetaStep,
+    MicroBatches,
+    Tensors,
+)
+from meta_impala.algorithm.meta_parameters import GAMMA, LAMBDA
+from meta_impala.algorithm.objectives import InnerObjective, MetaObjective, places_of
 from meta_impala.config import Config
 from meta_impala.environments import Description
 from meta_impala.learner.batch import (
+    NetworkOnTrajectories,
+    Trajectories,
     batch_signature,
-    network_inputs,
-    select_columns,
-    transitions_of,
+    trajectories_of,
 )
 from meta_impala.learner.group import ALONE, LearnerGroup
 from meta_impala.learner.state import LearnerState, Statistics
 from meta_impala.networks.actor_critic import ActorCritic
 
 
-def _read(variables):
+def _read(variables: Any) -> Any:
     """The values of variables, in the same lists and dicts."""
     return tf.nest.map_structure(lambda variable: variable.read_value(), variables)
 
@@ -52,10 +53,28 @@ class UpdateParts(NamedTuple):
     """What a derivation of `meta_gradient` takes, in its order."""
 
     parameters: list[tf.Tensor]
-    x: tf.Tensor
+    x: list[tf.Tensor]
     inner_objective: InnerObjective
     update_rule: meta_gradient.UpdateRule
     meta_objective: MetaObjective
+
+
+class MetaUpdate(NamedTuple):
+    """What a meta-gradient makes of x.
+
+    Attributes:
+      new: (variables, values) pairs: x, its slots, the trace, the moments.
+      loss: J', of all learners.
+      gradient: dJ'/dx.
+      norm: of it, before its clip.
+      step: what is subtracted from x.
+    """
+
+    new: list[tuple[Any, Any]]
+    loss: tf.Tensor
+    gradient: tf.Tensor
+    norm: tf.Tensor
+    step: tf.Tensor
 
 
 class Learner:
@@ -75,76 +94,67 @@ class Learner:
         group: the learners that make every update together.
         """
         self.config = config
+        self.meta_parameters = builders.meta_parameters_of(config)
+        self.action_repeat = description.action_repeat
         self._group = group
         self._dtype = network.dtype
-        self._meta_parameters = meta_parameters_of(config)
-        self._eta_is_drawn = eta_schedule_of(config).is_drawn
-        self._optimizer = inner_optimizer_of(config)
-        self._meta_optimizer = meta_optimizer_of(config)
+        self._schedule = builders.eta_schedule_of(config)
+        self._optimizer = builders.inner_optimizer_of(config)
+        self._meta_optimizer = builders.meta_optimizer_of(config)
         self.state = LearnerState(config, network)
-        self._loss_settings = losses.LossSettings(
-            baseline_cost=config.baseline_cost,
-            entropy_cost=config.entropy_cost,
-            rho_clip=config.rho_clip,
-            c_clip=config.c_clip,
-            pg_rho_clip=config.pg_rho_clip,
-            policy_return=config.policy_return,
-        )
-        self._meta_loss_settings = losses.MetaLossSettings(
-            policy_cost=config.meta_policy_cost,
-            baseline_cost=config.meta_baseline_cost,
-            entropy_cost=config.meta_entropy_cost,
-            kl_cost=config.meta_kl_cost,
-        )
+        self._returns = builders.return_settings_of(config)
+        self._meta_weights = builders.meta_weights_of(config)
         batch = batch_signature(config, description, network.settings.core_state_size)
-        signature = [batch, tf.TensorSpec([], tf.float32)]
+        # Learning rate, and γ and λ where they are a function of frames.
+        signature = [batch, tf.TensorSpec([], tf.float32), tf.TensorSpec([2], tf.float32)]
         if config.learned:
             signature += [batch, tf.TensorSpec([config.batch_size], tf.int32)]
         self.function = group.function(self._update, signature)
-        self._frames_per_update = (
-            group.size * config.batch_size * config.unroll_length * description.action_repeat
-        )
 
-    def trace(self) -> None:
-        """Builds the graph. Call it before the first thread starts (see `at_parameters`)."""
+    def build(self) -> None:
+        """Traces the graph. Call it before the first thread starts (see `ActorCritic.body_at`)."""
         self.function.get_concrete_function()
 
     # The parts of the update, as functions of θ, x and g.
 
-    def _forward(self, batch: Unroll) -> Forward:
-        """The network on the states of a batch, as a function of θ and of what it is fed of η."""
-        inputs = network_inputs(batch, self.config.reward_clip, self._dtype)
-        core_state = tf.cast(batch.core_state, self._dtype)
-        return lambda parameters, eta_input: self.state.network.at_parameters(
-            parameters, inputs, core_state, eta_input
-        )
+    def trajectories(self, batch: Unroll) -> Trajectories:
+        """A batch of unrolls as the objectives take it."""
+        return trajectories_of(batch, self.config.reward_clip, self._dtype)
 
-    def _inner_objective(self, batch: Unroll, parameters) -> InnerObjective:
-        drawn = None
-        if self._eta_is_drawn:
-            drawn = Eta(
-                *(
-                    tf.broadcast_to(tf.cast(part, self._dtype), batch.rewards.shape)
-                    for part in tf.unstack(batch.eta, axis=-1)
-                )
-            )
+    def _inner_objective(
+        self, batch: Trajectories, parameters: Tensors, frames_eta: tf.Tensor | None = None
+    ) -> InnerObjective:
+        given = None
+        if self._schedule.is_drawn:
+            like = batch.inputs.last_rewards
+            columns = tf.unstack(batch.eta, axis=-1)
+            given = {
+                name: tf.broadcast_to(part, like.shape)
+                for name, part in zip((GAMMA, LAMBDA), columns, strict=True)
+            }
+        elif self._schedule.follows_frames:
+            assert frames_eta is not None, "γ and λ are functions of frames"
+            values = tf.unstack(tf.cast(frames_eta, self._dtype))
+            given = dict(zip((GAMMA, LAMBDA), values, strict=True))
         return InnerObjective(
-            forward=self._forward(batch),
-            transitions=transitions_of(batch, self.config.reward_clip, self._dtype),
+            network=NetworkOnTrajectories(self.state.network, batch),
+            transitions=batch.transitions,
             target_parameters=parameters,
-            meta_parameters=self._meta_parameters,
-            settings=self._loss_settings,
-            paths=self.config.meta_gradient_paths,
+            meta_parameters=self.meta_parameters,
+            settings=self._returns,
+            places=functools.partial(places_of, self.config.meta_gradient_paths),
             embedding=self.config.eta_embedding_input,
             second_value_head=self.config.second_value_head,
-            drawn=drawn,
+            given=given,
             follow_targets=self.config.trace_curvature,
         )
 
-    def _update_rule(self, slots: optimizers.Slots, learning_rate: tf.Tensor):
+    def _update_rule(
+        self, slots: optimizers.Slots, learning_rate: tf.Tensor
+    ) -> meta_gradient.UpdateRule:
         """U: clip, optimiser, learning rate."""
 
-        def rule(gradients) -> InnerUpdate:
+        def rule(gradients: Tensors, x: Tensors) -> InnerUpdate:
             clipped = optimizers.clip_by_global_norm(
                 gradients,
                 self.config.max_gradient_norm,
@@ -155,16 +165,18 @@ class Learner:
 
         return rule
 
-    def _meta_objective(self, batch: Unroll, parameters, x: tf.Tensor) -> MetaObjective:
+    def _meta_objective(
+        self, meta_batch: Trajectories, parameters: Tensors, x: Tensors
+    ) -> MetaObjective:
         moments = _read(self.state.moments)
         return MetaObjective(
-            forward=self._forward(batch),
-            transitions=transitions_of(batch, self.config.reward_clip, self._dtype),
+            network=NetworkOnTrajectories(self.state.network, meta_batch),
+            transitions=meta_batch.transitions,
             old_parameters=parameters,
-            x=x,
-            meta_parameters=self._meta_parameters,
-            settings=self._loss_settings,
-            meta_settings=self._meta_loss_settings,
+            x=x[0],
+            meta_parameters=self.meta_parameters,
+            settings=self._returns,
+            weights=self._meta_weights,
             network_eta=self.config.meta_network_eta,
             embedding=self.config.eta_embedding_input,
             second_value_head=self.config.second_value_head,
@@ -172,7 +184,7 @@ class Learner:
             moments_decay=self.config.meta_advantage_decay,
         )
 
-    def _derivation(self, micro_batches: MicroBatches | None) -> Callable[..., MetaStep]:
+    def _derivation(self, micro_batches: MicroBatches | None = None) -> Callable[..., MetaStep]:
         """(θ, x, J, U, J') -> `MetaStep`."""
         if self.config.meta_gradient_mode == "accumulative_trace":
             return functools.partial(
@@ -190,36 +202,42 @@ class Learner:
         return meta_gradient.nested_tapes
 
     def _micro_batches(
-        self, parameters, x: tf.Tensor, batch: Unroll, judges: Unroll | None
+        self,
+        parameters: Tensors,
+        x: Tensors,
+        batch: Trajectories,
+        meta_batch: Trajectories | None,
+        frames_eta: tf.Tensor,
     ) -> MicroBatches | None:
         """J and J' in `--micro_batches` parts of as many columns each; None for the whole."""
         count = self.config.micro_batches
         if count == 1:
             return None
 
-        def part(whole: Unroll, index: tf.Tensor) -> Unroll:
-            columns = whole.rewards.shape[1] // count
-            return select_columns(whole, index * columns + tf.range(columns))
+        def part(whole: Trajectories, index: tf.Tensor) -> Trajectories:
+            columns = whole.num_columns // count
+            return whole.columns(index * columns + tf.range(columns))
 
         def inner(index: tf.Tensor) -> meta_gradient.InnerObjective:
-            objective = self._inner_objective(part(batch, index), parameters)
+            objective = self._inner_objective(part(batch, index), parameters, frames_eta)
 
-            def with_sums(live, x):
+            def with_sums(live: Tensors, x: Tensors) -> tuple[tf.Tensor, Any]:
                 loss, (parts, eta) = objective(live, x)
                 # Means of the parts, so that the parts' shares of them add up.
-                parts = parts._replace(rho_clipped_share=parts.rho_clipped_share / count)
-                return loss, (parts, Eta(*(tf.reduce_mean(value) / count for value in eta)))
+                return loss, (parts, {name: mean / count for name, mean in eta.items()})
 
             return with_sums
 
         def meta(index: tf.Tensor) -> MetaObjective:
-            assert judges is not None
-            return self._meta_objective(part(judges, index), parameters, x)
+            assert meta_batch is not None
+            return self._meta_objective(part(meta_batch, index), parameters, x)
 
         return MicroBatches(count, inner, meta)
 
-    def _split(self, batch: Unroll, other: Unroll, order: tf.Tensor) -> tuple[Unroll, Unroll]:
-        """τ and τ': what is learned from, and the B' trajectories that judge.
+    def _split(
+        self, batch: Trajectories, other: Trajectories, order: tf.Tensor
+    ) -> tuple[Trajectories, Trajectories]:
+        """τ, and the B' trajectories of τ' on which J' is evaluated.
 
         Args:
           batch: of this update.
@@ -228,141 +246,185 @@ class Learner:
         """
         count = self.config.meta_batch_size
         if self.config.meta_data == "held_out":
-            return select_columns(batch, order[count:]), select_columns(batch, order[:count])
+            return batch.columns(order[count:]), batch.columns(order[:count])
         if count == self.config.batch_size:
-            return batch, other  # all judge: J' is a sum, whatever their order
-        return batch, select_columns(other, order[:count])
+            return batch, other  # J' is a sum over all columns, whatever their order
+        return batch, other.columns(order[:count])
 
-    def _inner_parts(self, batch: Unroll, learning_rate: tf.Tensor):
+    def _inner_parts(
+        self, batch: Trajectories, learning_rate: tf.Tensor, frames_eta: tf.Tensor | None = None
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor], InnerObjective, meta_gradient.UpdateRule]:
         """θ, x, J and U, at the state as it is."""
         parameters, x, slots = _read(
-            [list(self.state.network.trainable_variables), self.state.x, self.state.slots]
+            [list(self.state.network.trainable_variables), [self.state.x], self.state.slots]
         )
         rule = self._update_rule(slots, tf.cast(learning_rate, self._dtype))
-        return parameters, x, self._inner_objective(batch, parameters), rule
+        return parameters, x, self._inner_objective(batch, parameters, frames_eta), rule
 
-    def parts(self, batch: Unroll, judges: Unroll, learning_rate: tf.Tensor) -> UpdateParts:
-        """An update on τ judged by τ', at the state as it is, in the parts it is made of.
+    def parts(self, batch: Unroll, meta_batch: Unroll, learning_rate: tf.Tensor) -> UpdateParts:
+        """An update on τ with its meta objective on τ', at the state as it is, in its parts.
 
         Args:
           batch: τ, tensors `[T+1, B, ...]`.
-          judges: τ', tensors `[T+1, B', ...]`.
+          meta_batch: τ', tensors `[T+1, B', ...]`.
           learning_rate: of U, a scalar.
         """
-        parameters, x, objective, rule = self._inner_parts(batch, learning_rate)
-        judge = self._meta_objective(judges, parameters, x)
-        return UpdateParts(parameters, x, objective, rule, judge)
+        return self._parts(self.trajectories(batch), self.trajectories(meta_batch), learning_rate)
+
+    def _parts(
+        self,
+        batch: Trajectories,
+        meta_batch: Trajectories,
+        learning_rate: tf.Tensor,
+        frames_eta: tf.Tensor | None = None,
+    ) -> UpdateParts:
+        parameters, x, objective, rule = self._inner_parts(batch, learning_rate, frames_eta)
+        meta_objective = self._meta_objective(meta_batch, parameters, x)
+        return UpdateParts(parameters, x, objective, rule, meta_objective)
 
     # The update itself, plain and with the meta-gradient.
 
     def _update(
         self,
-        batch: Unroll,
+        unrolls: Unroll,
         learning_rate: tf.Tensor,
+        frames_eta: tf.Tensor,
         other: Unroll | None = None,
         order: tf.Tensor | None = None,
-    ):
+    ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
+        batch = whole = self.trajectories(unrolls)
+        meta = None
         if other is None:
-            parameters, x, objective, rule = self._inner_parts(batch, learning_rate)
+            parameters, x, objective, rule = self._inner_parts(batch, learning_rate, frames_eta)
             step = meta_gradient.inner_step(
                 parameters,
                 x,
                 objective,
                 rule,
                 reduce=self._group.reduce,
-                micro_batches=self._micro_batches(parameters, x, batch, None),
+                micro_batches=self._micro_batches(parameters, x, batch, None, frames_eta),
             )
-            return self._finish(step, None, self.config.batch_size)
-        assert order is not None
-        batch, judges = self._split(batch, other, order)
-        parts = self.parts(batch, judges, learning_rate)
-        micro_batches = self._micro_batches(parts.parameters, parts.x, batch, judges)
-        meta_step = self._derivation(micro_batches)(*parts)
-        return self._finish(meta_step.inner, meta_step, batch.rewards.shape[1])
-
-    def _finish(self, step: InnerStep, meta_step: MetaStep | None, columns: int):
-        """Assigns θ', slots and x; returns statistics, θ' and η for the next snapshot."""
-        state, config = self.state, self.config
-        new_slots, norm, coefficient = step.update_auxiliary
-        new: list[tuple] = [
-            (list(state.network.trainable_variables), step.parameters),
-            (state.slots, new_slots),
+            meta_steps = tf.ones([], self._dtype)
+        else:
+            assert order is not None
+            batch, meta_batch = self._split(batch, self.trajectories(other), order)
+            parts = self._parts(batch, meta_batch, learning_rate, frames_eta)
+            micro_batches = self._micro_batches(
+                parts.parameters, parts.x, batch, meta_batch, frames_eta
+            )
+            meta_step = self._derivation(micro_batches)(*parts)
+            step, meta = meta_step.inner, self._meta_update(meta_step)
+            meta_steps = tf.reduce_sum(meta_batch.transitions.step_mask)
+        new = [
+            (list(self.state.network.trainable_variables), step.parameters),
+            (self.state.slots, step.update_auxiliary[0]),
+            *(meta.new if meta else []),
         ]
-        x = state.x.read_value()
-        nan = tf.constant(float("nan"), self._dtype)
-        by_name = {
-            f"{what}_{name}": nan for what in ("gradient", "step") for name in ("gamma", "lambda")
-        }
-        meta_loss, meta_norm = nan, nan
-        if meta_step is not None:
-            clipped = optimizers.clip_by_global_norm(
-                [meta_step.meta_gradient], config.meta_max_gradient_norm
-            )
-            (x_update,), new_meta_slots = self._meta_optimizer.step(
-                clipped.gradients, _read(state.meta_slots), config.meta_learning_rate
-            )
-            x = x - x_update
-            new += [(state.x, x), (state.meta_slots, new_meta_slots)]
-            if state.trace:
-                new.append((state.trace, meta_step.trace))
-            if state.moments:
-                new.append((state.moments, list(meta_step.meta_auxiliary)))
-            judging_steps = config.unroll_length * config.meta_batch_size * self._group.size
-            meta_loss = meta_step.meta_loss / judging_steps
-            meta_norm = clipped.norm
-            for index, name in enumerate(config.learned):
-                # Of the bias, the last row, where η belongs to the state.
-                by_name[f"gradient_{name}"] = tf.reshape(meta_step.meta_gradient[..., index], [-1])[
-                    -1
-                ]
-                by_name[f"step_{name}"] = -tf.reshape(x_update[..., index], [-1])[-1]
-        scalars = [step.inner_loss, norm] + ([] if meta_step is None else [meta_loss, meta_norm])
+        _, norm, _ = step.update_auxiliary
+        scalars = [step.inner_loss, norm, *([meta.loss, meta.norm] if meta else [])]
         applied = _are_finite([*scalars, *(value for _, value in _pairs(new))])
+        emulated = tf.reduce_sum(whole.transitions.step_mask)
+        vector = self._statistics(step, meta, emulated, meta_steps, applied)
+        self._apply(new, applied, vector)
+        eta = frames_eta if self._schedule.follows_frames else self._acting_eta()
+        return vector, _read(list(self.state.network.trainable_variables)), eta
 
+    def _meta_update(self, meta_step: MetaStep) -> MetaUpdate:
+        """x − Adam(dJ'/dx), and everything else that the meta-gradient changes."""
+        state, config = self.state, self.config
+        clipped = optimizers.clip_by_global_norm(
+            meta_step.meta_gradient, config.meta_max_gradient_norm
+        )
+        (x_step,), new_slots = self._meta_optimizer.step(
+            clipped.gradients, _read(state.meta_slots), config.meta_learning_rate
+        )
+        new: list[tuple[Any, Any]] = [
+            (state.x, state.x.read_value() - x_step),
+            (state.meta_slots, new_slots),
+        ]
+        if state.trace:
+            new.append((state.trace, meta_step.trace))
+        if state.moments:
+            new.append((state.moments, list(meta_step.meta_auxiliary)))
+        return MetaUpdate(
+            new, meta_step.meta_loss, meta_step.meta_gradient[0], clipped.norm, x_step
+        )
+
+    def _statistics(
+        self,
+        step: InnerStep,
+        meta: MetaUpdate | None,
+        emulated: tf.Tensor,
+        meta_steps: tf.Tensor,
+        applied: tf.Tensor,
+    ) -> tf.Tensor:
+        """`Statistics` of all learners, as a vector."""
         parts, eta = step.loss_auxiliary
-        steps = config.unroll_length * columns
-        statistics = Statistics(
-            inner_loss=step.inner_loss / (steps * self._group.size),
-            policy_loss=parts.policy_loss / steps,
-            value_loss=parts.value_loss / steps,
-            entropy=parts.entropy / steps,
+        _, norm, coefficient = step.update_auxiliary
+        nan = tf.constant(float("nan"), self._dtype)
+        by_name = dict.fromkeys(
+            (f"{what}_{name}" for what in ("gradient", "step") for name in (GAMMA, LAMBDA)), nan
+        )
+        if meta is not None:
+            for index, name in enumerate(self.config.learned):
+                # Of the bias, the last row, where η belongs to the state.
+                by_name[f"gradient_{name}"] = tf.reshape(meta.gradient[..., index], [-1])[-1]
+                by_name[f"step_{name}"] = -tf.reshape(meta.step[..., index], [-1])[-1]
+        sums = Statistics(
+            inner_loss=step.inner_loss / self._group.size,
+            policy_loss=parts.policy_loss,
+            value_loss=parts.value_loss,
+            entropy=parts.entropy,
             gradient_norm=norm,
             clip_coefficient=coefficient,
-            rho_clipped_share=parts.rho_clipped_share,
-            gamma=tf.reduce_mean(eta.gamma),
-            lambda_=tf.reduce_mean(eta.lambda_),
+            rho_clipped_share=parts.rhos_clipped,
+            steps=emulated,
+            gamma=eta[GAMMA],
+            lambda_=eta[LAMBDA],
             applied=applied,
-            meta_loss=meta_loss,
-            meta_gradient_norm=meta_norm,
+            meta_loss=nan if meta is None else meta.loss / self._group.size,
+            meta_gradient_norm=nan if meta is None else meta.norm,
             meta_gradient_gamma=by_name["gradient_gamma"],
             meta_gradient_lambda=by_name["gradient_lambda"],
             x_step_gamma=by_name["step_gamma"],
             x_step_lambda=by_name["step_lambda"],
         )
-        vector = self._group.mean(tf.stack([tf.cast(value, tf.float32) for value in statistics]))
+        vector = [tf.cast(value, tf.float32) for value in (*sums, parts.steps, meta_steps)]
+        *means, steps, meta_steps = tf.unstack(self._group.mean(tf.stack(vector)))
+        of_all = Statistics(*means)
+        # Means over the steps of weight 1, of all learners.
+        per_step = ("inner_loss", "policy_loss", "value_loss", "entropy", "rho_clipped_share")
+        of_all = of_all._replace(
+            **{name: getattr(of_all, name) / tf.maximum(steps, 1.0) for name in per_step},
+            meta_loss=of_all.meta_loss / tf.maximum(meta_steps, 1.0),
+            steps=of_all.steps * self._group.size,
+        )
+        return tf.stack(of_all)
 
-        def apply():
+    def _apply(self, new: list[tuple[Any, Any]], applied: tf.Tensor, vector: tf.Tensor) -> None:
+        """Assigns what is new, unless it is not finite; counts the update and its frames."""
+
+        def assign() -> tf.Tensor:
             for variable, value in _pairs(new):
                 variable.assign(value)
             return tf.constant(True)
 
-        # After the last word from the other learners: an update that loses them changes nothing.
+        # After the last message from the other learners: an update that loses them changes nothing.
         with tf.control_dependencies([vector]):
             # One that is not finite changes nothing either; its frames count as learned from.
-            tf.cond(applied, apply, lambda: tf.constant(False))
-            state.updates.assign_add(1)
-            state.frames.assign_add(self._frames_per_update)
-        return (
-            vector,
-            _read(list(state.network.trainable_variables)),
-            self._eta_of_snapshot(state.x.read_value()),
-        )
+            tf.cond(applied, assign, lambda: tf.constant(False))
+            self.state.updates.assign_add(1)
+            steps = tf.cast(tf.round(vector[Statistics._fields.index("steps")]), tf.int64)
+            self.state.frames.assign_add(steps * self.action_repeat)
 
-    def _eta_of_snapshot(self, x: tf.Tensor) -> tf.Tensor:
-        """What of η the actors get: γ and λ, or x itself where they depend on the state."""
-        if x.shape.rank > 1:
+    def _acting_eta(self) -> tf.Tensor:
+        """What the actors get of η: the values that are fed, or x where η depends on the state."""
+        x = self.state.x.read_value()
+        if builders.eta_is_per_state(self.config):
             return tf.cast(x, tf.float32)
-        return tf.cast(tf.stack([*self._meta_parameters.values(x)]), tf.float32)
+        values = self.meta_parameters.values(x)
+        names = self.meta_parameters.embedded
+        return tf.stack([tf.cast(tf.convert_to_tensor(values[n]), tf.float32) for n in names])
 
     # What the trainer calls.
 
@@ -376,7 +438,7 @@ class Learner:
     def column_order(self, updates: int) -> np.ndarray:
         """A permutation of the columns for update number `updates`, `[B]` int32.
 
-        The first B' trajectories in this order are those that judge.
+        J' is evaluated on the first B' trajectories in this order.
         """
         of_learner = [self._group.index] if self._group.index else []
         generator = np.random.default_rng([self.config.seed, updates, *of_learner])
@@ -400,7 +462,11 @@ class Learner:
           LearnerLost: if another learner cannot be reached; nothing was changed then.
         """
         # NumPy's numbers: TensorFlow keeps every Python number that it was ever given (753 bytes).
-        arguments = [batch, tf.constant(np.float32(self.learning_rate(frames)))]
+        arguments = [
+            batch,
+            tf.constant(np.float32(self.learning_rate(frames))),
+            tf.constant(self._schedule.at(frames)),
+        ]
         if self.config.learned:
             arguments += [other, tf.constant(self.column_order(updates))]
         with self._group.reaching():
@@ -411,13 +477,17 @@ class Learner:
     def snapshot(self) -> Snapshot:
         """A snapshot of the state as it is (before the first update, after a restore)."""
         values = _read(list(self.state.network.trainable_variables))
-        eta = self._eta_of_snapshot(self.state.x.read_value())
+        eta = self._acting_eta()
+        if self._schedule.follows_frames:
+            eta = tf.constant(self._schedule.at(int(self.state.frames.numpy())))
         return self._to_snapshot(int(self.state.updates.numpy()), values, eta)
 
-    def _to_snapshot(self, version: int, parameters, eta: tf.Tensor) -> Snapshot:
+    def _to_snapshot(self, version: int, parameters: Sequence[tf.Tensor], eta: tf.Tensor):
         with tf.device("CPU:0"):  # from a GPU, one copy per update
             return Snapshot(
-                version, tuple(tf.identity(tensor) for tensor in parameters), tf.identity(eta)
+                version,
+                tuple(tf.identity(tensor) for tensor in parameters),
+                EtaSnapshot(tf.identity(eta), builders.eta_is_per_state(self.config)),
             )
 
 
@@ -427,7 +497,7 @@ def _are_finite(tensors: list[tf.Tensor]) -> tf.Tensor:
     return tf.reduce_all(tf.math.is_finite(tf.stack(sums)))
 
 
-def _pairs(new: list[tuple]) -> Iterator[tuple[tf.Variable, tf.Tensor]]:
+def _pairs(new: list[tuple[Any, Any]]) -> Iterator[tuple[tf.Variable, tf.Tensor]]:
     """(variable, value) of pairs of equal structures."""
     for variables, values in new:
         yield from zip(tf.nest.flatten(variables), tf.nest.flatten(values), strict=True)

@@ -64,9 +64,10 @@ class LearnerState(tf.Module):
 class Statistics(NamedTuple):
     """Scalars of one update; losses and entropy are means per agent step (J and J' are sums).
 
-    γ and λ are means over the batch where they differ within it; the meta-gradient and the step of
-    x are then those of the bias. The entries from `meta_loss` on are NaN where nothing (or that
-    parameter) is not learned.
+    `steps` are the agent steps of the batch, of all learners; rows of weight 0 do not count. γ and
+    λ are means over the batch where they differ within it; the meta-gradient and the step of x are
+    then those of the bias. The entries from `meta_loss` on are NaN where nothing (or that
+    parameter) is learned.
     """
 
     inner_loss: float
@@ -76,6 +77,7 @@ class Statistics(NamedTuple):
     gradient_norm: float
     clip_coefficient: float
     rho_clipped_share: float
+    steps: float
     gamma: float
     lambda_: float
     applied: float

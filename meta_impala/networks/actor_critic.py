@@ -1,21 +1,34 @@
 """The actor-critic: torso, embedding of η, optional LSTM core, policy and value heads.
 
-π([S; e_η]) and v([S; e_η]), with e_η a learned embedding of the current η concatenated to the
-features (Xu et al. 2018, section 1.4). The module is an ordinary Sonnet module; `at_parameters`
-runs it with tensors in place of its variables, which is how the learner evaluates θ'.
+π([S; e_η]) and v([S; e_η]), with e_η a learned embedding of the current η (Xu et al. 2018, section
+1.4). The paper does not say where e_η joins. Here it is the input of the last hidden layer, since
+after it e_η would be no more than a bias of linear heads. So the network is two functions:
+
+    body(observations) -> φ
+    heads(φ, e_η, last action, last reward) -> last hidden layer, then policy and values
+
+With an LSTM core φ are the torso's features, and the rest joins at the core's input.
+
+The module is an ordinary Sonnet module; `body_at` and `heads_at` run it with tensors in place of
+its variables, which is how the learner evaluates θ'.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import sonnet as snt
 import tensorflow as tf
 
 from meta_impala.networks.torsos import TORSOS
+
+# Where e_η and the last action and reward join a network without a core.
+LAST_HIDDEN, HEADS = "last_hidden", "heads"
 
 
 class NetworkInputs(NamedTuple):
@@ -40,20 +53,13 @@ class NetworkOutput(NamedTuple):
     policy_logits: `[T, B, A]`.
     values: `[T, B]`.
     core_state: `[B, S]` after the last row; S = 0 without a core.
-    features: `[T, B, F]` of the torso alone, before e_η joins them.
     reference_values: `[T, B]` of the second value head, or None without one.
     """
 
     policy_logits: tf.Tensor
     values: tf.Tensor
     core_state: tf.Tensor
-    features: tf.Tensor
     reference_values: tf.Tensor | None = None
-
-
-# What of η is embedded: `[2]`, or `[T, B, 2]` for one η per state; or a function of the features
-# that gives it.
-EtaInput: TypeAlias = tf.Tensor | Callable[[tf.Tensor], tf.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +73,9 @@ class NetworkSettings:
       core_size: width of the LSTM.
       mlp_sizes: hidden widths of the "mlp" torso.
       eta_embedding_size: width of e_η; 0 for none.
+      eta_embedding_place: `LAST_HIDDEN`, or `HEADS`: beside the features of the last hidden layer,
+        as in versions before 0.2.
+      num_embedded: E, how many entries of η are embedded.
       last_action_and_reward: whether the last action (one-hot) and the last clipped reward are
         inputs.
       second_value_head: whether there is a value head besides the one that η trains.
@@ -78,6 +87,8 @@ class NetworkSettings:
     core_size: int = 256
     mlp_sizes: tuple[int, ...] = (64, 64)
     eta_embedding_size: int = 0
+    eta_embedding_place: str = LAST_HIDDEN
+    num_embedded: int = 2
     last_action_and_reward: bool = False
     second_value_head: bool = False
 
@@ -85,6 +96,17 @@ class NetworkSettings:
     def core_state_size(self) -> int:
         """S: hidden and cell state of the LSTM side by side, or 0."""
         return 2 * self.core_size if self.core == "lstm" else 0
+
+    @property
+    def joined_size(self) -> int:
+        """Width of what joins φ: e_η, one-hot action and reward."""
+        return self.eta_embedding_size + self.last_action_and_reward * (self.num_actions + 1)
+
+    @property
+    def joins_last_hidden(self) -> bool:
+        """Whether something joins at the input of the last hidden layer."""
+        at_last_hidden = self.core == "none" and self.eta_embedding_place == LAST_HIDDEN
+        return at_last_hidden and self.joined_size > 0
 
 
 class ActorCritic(snt.Module):
@@ -112,6 +134,9 @@ class ActorCritic(snt.Module):
             if settings.eta_embedding_size
             else None
         )
+        # The rows of the last hidden layer's matrix that belong to what joins. Made in `build`,
+        # which knows |φ|.
+        self._joined: snt.Linear | None = None
         self._core = snt.LSTM(settings.core_size, dtype=dtype) if settings.core == "lstm" else None
         self._policy_head = snt.Linear(settings.num_actions, name="policy_head")
         self._value_head = snt.Linear(1, name="value_head")
@@ -119,56 +144,89 @@ class ActorCritic(snt.Module):
             snt.Linear(1, name="reference_value_head") if settings.second_value_head else None
         )
 
+    @property
+    def splits_before_last_hidden(self) -> bool:
+        """Whether φ is what the last hidden layer sees (else the torso's features)."""
+        place = self.settings.eta_embedding_place
+        return self.settings.core == "none" and place == LAST_HIDDEN
+
     def initial_core_state(self, batch_size: int) -> tf.Tensor:
         """`[B, S]` zeros."""
         return tf.zeros([batch_size, self.settings.core_state_size], self.dtype)
 
-    def __call__(
-        self, inputs: NetworkInputs, core_state: tf.Tensor, eta_input: EtaInput
+    def body(self, observations: tf.Tensor) -> tf.Tensor:
+        """φ `[T, B, F]` of observations `[T, B, ...]`."""
+        time, batch = observations.shape[:2]
+        features = self._torso.body(snt.merge_leading_dims(observations, 2))
+        if not self.splits_before_last_hidden:
+            features = self._torso.last_hidden(features)
+        return tf.reshape(features, [time, batch, features.shape[-1]])
+
+    def heads(
+        self,
+        features: tf.Tensor,
+        inputs: NetworkInputs,
+        core_state: tf.Tensor,
+        eta_input: tf.Tensor,
     ) -> NetworkOutput:
-        """Runs the network over T rows.
+        """All that follows φ.
 
         Args:
-          inputs: T rows of B environments.
+          features: φ `[T, B, F]`.
+          inputs: T rows of B environments; the observations are not looked at.
           core_state: `[B, S]` before the first row.
-          eta_input: what of η is embedded (`meta_parameters.embedding_input`).
-
-        Returns:
-          `NetworkOutput`.
+          eta_input: what of η is embedded (`meta_parameters.embedding_input`): `[E]`, or
+            `[T, B, E]`.
         """
-        time, batch = inputs.observations.shape[:2]
-        features = self._torso(snt.merge_leading_dims(inputs.observations, 2))
-        torso_features = tf.reshape(features, [time, batch, features.shape[-1]])
-        extras = []
+        time, batch = inputs.last_actions.shape
+        rows = tf.reshape(features, [time * batch, features.shape[-1]])
+        joined = self._joining(inputs, eta_input)
+        if self.splits_before_last_hidden:
+            rows = self._torso.last_hidden(
+                rows, None if joined is None or self._joined is None else self._joined(joined)
+            )
+        elif joined is not None:
+            whole = joined if joined.shape[0] != 1 else tf.repeat(joined, time * batch, axis=0)
+            rows = tf.concat([rows, whole], axis=-1)
+        if self._core is not None:
+            rows, core_state = self._run_core(rows, inputs.resets, core_state)
+        policy_logits = self._policy_head(rows)
+        reference_values = None
+        if self._reference_value_head is not None:
+            reference_values = tf.reshape(self._reference_value_head(rows), [time, batch])
+        return NetworkOutput(
+            policy_logits=tf.reshape(policy_logits, [time, batch, self.settings.num_actions]),
+            values=tf.reshape(self._value_head(rows), [time, batch]),
+            core_state=core_state,
+            reference_values=reference_values,
+        )
+
+    def _joining(self, inputs: NetworkInputs, eta_input: tf.Tensor) -> tf.Tensor | None:
+        """What joins φ, `[T·B, J]`; `[1, J]` where it is the same for all states."""
+        parts = []
+        time, batch = inputs.last_actions.shape
         if self.settings.last_action_and_reward:
             last_actions = tf.one_hot(
                 tf.reshape(inputs.last_actions, [-1]), self.settings.num_actions, dtype=self.dtype
             )
-            last_rewards = tf.reshape(tf.cast(inputs.last_rewards, self.dtype), [-1, 1])
-            extras += [last_actions, last_rewards]
+            parts += [
+                last_actions,
+                tf.reshape(tf.cast(inputs.last_rewards, self.dtype), [-1, 1]),
+            ]
         if self._eta_embedding is not None:
-            fed = eta_input(torso_features) if callable(eta_input) else eta_input
-            fed = tf.cast(fed, self.dtype)
-            if fed.shape.rank == 1:
-                embedded = tf.repeat(self._eta_embedding(fed[tf.newaxis]), time * batch, axis=0)
-            else:
-                embedded = self._eta_embedding(tf.reshape(fed, [time * batch, 2]))
-            extras.append(embedded)
-        if extras:
-            features = tf.concat([features, *extras], axis=-1)
-        if self._core is not None:
-            features, core_state = self._run_core(features, inputs.resets, core_state)
-        policy_logits = self._policy_head(features)
-        reference_values = None
-        if self._reference_value_head is not None:
-            reference_values = tf.reshape(self._reference_value_head(features), [time, batch])
-        return NetworkOutput(
-            policy_logits=tf.reshape(policy_logits, [time, batch, self.settings.num_actions]),
-            values=tf.reshape(self._value_head(features), [time, batch]),
-            core_state=core_state,
-            features=torso_features,
-            reference_values=reference_values,
-        )
+            fed = tf.cast(eta_input, self.dtype)
+            rows = 1 if fed.shape.rank == 1 else time * batch
+            embedded = self._eta_embedding(tf.reshape(fed, [rows, fed.shape[-1]]))
+            if parts:
+                embedded = tf.broadcast_to(embedded, [time * batch, embedded.shape[-1]])
+            parts.append(embedded)
+        return tf.concat(parts, axis=-1) if parts else None
+
+    def __call__(
+        self, inputs: NetworkInputs, core_state: tf.Tensor, eta_input: tf.Tensor
+    ) -> NetworkOutput:
+        """Body and heads; arguments as `heads`."""
+        return self.heads(self.body(inputs.observations), inputs, core_state, eta_input)
 
     def _run_core(
         self, features: tf.Tensor, resets: tf.Tensor, core_state: tf.Tensor
@@ -189,35 +247,59 @@ class ActorCritic(snt.Module):
             outputs.append(output)
         return tf.concat(outputs, axis=0), core_state
 
-    def at_parameters(
-        self,
-        parameters: Sequence[tf.Tensor],
-        inputs: NetworkInputs,
-        core_state: tf.Tensor,
-        eta_input: EtaInput,
-    ) -> NetworkOutput:
-        """`__call__` with tensors in place of the variables, in `trainable_variables` order.
+    @contextlib.contextmanager
+    def _with(self, parameters: Sequence[tf.Tensor]) -> Iterator[None]:
+        """Tensors in place of the variables, in `trainable_variables` order.
 
         Sonnet's getter patches every Sonnet module of the process while it is open, so this is
-        called only while a `tf.function` is traced, before the first thread starts.
+        entered only while a `tf.function` is traced, before the first thread starts.
         """
         tensors = {
             variable.ref(): tensor
             for variable, tensor in zip(self.trainable_variables, parameters, strict=True)
         }
         with snt.custom_variable_getter(lambda variable: tensors[variable.ref()]):
-            return self(inputs, core_state, eta_input)
+            yield
+
+    def body_at(self, parameters: Sequence[tf.Tensor], observations: tf.Tensor) -> tf.Tensor:
+        """`body` with tensors in place of the variables; only while a function is traced."""
+        with self._with(parameters):
+            return self.body(observations)
+
+    def heads_at(
+        self,
+        parameters: Sequence[tf.Tensor],
+        features: tf.Tensor,
+        inputs: NetworkInputs,
+        core_state: tf.Tensor,
+        eta_input: tf.Tensor,
+    ) -> NetworkOutput:
+        """`heads` with tensors in place of the variables; only while a function is traced."""
+        with self._with(parameters):
+            return self.heads(features, inputs, core_state, eta_input)
 
     def build(self, observation_shape: Sequence[int], observation_dtype: np.dtype | type) -> None:
         """Creates the variables, by one call on zeros, and learns F (`num_features`)."""
-        output = self(
-            NetworkInputs(
-                tf.zeros([1, 1, *observation_shape], tf.as_dtype(observation_dtype)),
-                tf.zeros([1, 1], tf.int32),
-                tf.zeros([1, 1]),
-                tf.zeros([1, 1], tf.bool),
-            ),
-            self.initial_core_state(1),
-            tf.zeros([2]),
+        inputs = NetworkInputs(
+            tf.zeros([1, 1, *observation_shape], tf.as_dtype(observation_dtype)),
+            tf.zeros([1, 1], tf.int32),
+            tf.zeros([1, 1]),
+            tf.zeros([1, 1], tf.bool),
         )
-        self.num_features = int(output.features.shape[-1])
+        features = self.body(inputs.observations)
+        self.num_features = int(features.shape[-1])
+        if self.settings.joins_last_hidden:
+            # Begins as one matrix would that has φ and what joins it as its input.
+            fan_in = self.num_features + self.settings.joined_size
+            self._joined = snt.Linear(
+                self._torso.last_layer.output_size,
+                with_bias=False,
+                w_init=snt.initializers.TruncatedNormal(stddev=1.0 / math.sqrt(fan_in)),
+                name="joined",
+            )
+        self.heads(
+            features,
+            inputs,
+            self.initial_core_state(1),
+            tf.zeros([self.settings.num_embedded]),
+        )

@@ -1,4 +1,8 @@
-"""Torsos: observations in, a feature vector out.
+"""Torsos: observations in, a feature vector out, by a body and one last hidden layer.
+
+η (and the last action and reward) can join at the input of the last hidden layer, so a torso has
+two parts: `body`, from observations to φ, and `last_layer`, a fully connected layer that
+`last_hidden` applies.
 
 Shapes as in IMPALA (Espeholt et al. 2018, figure 3) and in *Nature* DQN (Mnih et al. 2015).
 Images are uint8 and become numbers in [0, 1] here; the dtype of the weights follows from the
@@ -13,22 +17,24 @@ from collections.abc import Callable, Sequence
 import sonnet as snt
 import tensorflow as tf
 
-
-def is_channels_first(shape: Sequence[int]) -> bool:
-    """Whether an image `[C, H, W]` (as the Atari emulator stacks frames) and not `[H, W, C]`."""
-    return len(shape) == 3 and shape[0] < shape[-1]
+from meta_impala.config.image_layout import is_channels_first
 
 
 def prepare_images(observations: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """`[N, C, H, W]`, `[N, H, W, C]` or `[N, H, W]` to `[N, H, W, C]`, uint8 scaled by 1/255."""
+    """Images in one of the layouts of `image_layout` to `[N, H, W, C]`; uint8 scaled by 1/255."""
     images = tf.cast(observations, dtype)
     if observations.dtype == tf.uint8:
         images *= tf.constant(1.0 / 255.0, dtype)
-    if images.shape.rank == 3:
-        images = images[..., tf.newaxis]
-    if is_channels_first(images.shape[1:]):
-        images = tf.transpose(images, [0, 2, 3, 1])
-    return images
+    rank = images.shape.rank
+    if rank == 3:
+        return images[..., tf.newaxis]
+    if rank == 4:
+        return tf.transpose(images, [0, 2, 3, 1]) if is_channels_first(images.shape[1:]) else images
+    if is_channels_first(images.shape[2:]):
+        images = tf.transpose(images, [0, 1, 3, 4, 2])
+    # The frames of a stack are channels: [N, S, H, W, C] to [N, H, W, S C].
+    _, frames, height, width, channels = images.shape
+    return tf.reshape(tf.transpose(images, [0, 2, 3, 1, 4]), [-1, height, width, frames * channels])
 
 
 def _convolve(convolution: snt.Conv2D, features: tf.Tensor) -> tf.Tensor:
@@ -38,6 +44,54 @@ def _convolve(convolution: snt.Conv2D, features: tf.Tensor) -> tf.Tensor:
     kernel, bias = (tf.cast(v, features.dtype) for v in (convolution.w, convolution.b))
     result = tf.nn.conv2d(features, kernel, convolution.stride, convolution.conv_padding)
     return tf.nn.bias_add(result, bias)
+
+
+class Torso(snt.Module):
+    """A torso in two parts.
+
+    A torso of your own derives from this class and defines `body` and `last_layer`.
+
+    """
+
+    def __init__(
+        self, dtype: tf.DType, compute_dtype: tf.DType | None = None, name: str | None = None
+    ) -> None:
+        """Args:
+        dtype: of weights and features.
+        compute_dtype: of what lies between; `dtype` if not given.
+        name: of the module.
+        """
+        super().__init__(name=name)
+        self._dtype = dtype
+        self._compute_dtype = compute_dtype or dtype
+
+    @property
+    def last_layer(self) -> snt.Linear:
+        """The last hidden layer, from φ to the features; ReLU follows."""
+        raise NotImplementedError
+
+    def body(self, observations: tf.Tensor) -> tf.Tensor:
+        """φ `[N, F]`, of `dtype`, of observations `[N, ...]`."""
+        raise NotImplementedError
+
+    def last_hidden(self, features: tf.Tensor, joined: tf.Tensor | None = None) -> tf.Tensor:
+        """The features `[N, H]`.
+
+        Args:
+          features: φ `[N, F]`.
+          joined: `[1 or N, H]`, added before the ReLU.
+        """
+        if hasattr(self.last_layer, "w"):
+            features = _multiply(self.last_layer, tf.cast(features, self._compute_dtype))
+        else:
+            features = self.last_layer(features)
+        if joined is not None:
+            return tf.nn.relu(tf.cast(features, self._dtype) + joined)
+        return tf.cast(tf.nn.relu(features), self._dtype)
+
+    def __call__(self, observations: tf.Tensor) -> tf.Tensor:
+        """The features `[N, H]` of observations `[N, ...]`."""
+        return self.last_hidden(self.body(observations))
 
 
 def _multiply(linear: snt.Linear, features: tf.Tensor) -> tf.Tensor:
@@ -86,7 +140,7 @@ def fold_kernel(kernel: tf.Tensor) -> tf.Tensor:
     return tf.reshape(tiles, [size // _FOLD, size // _FOLD, channels * _FOLD * _FOLD, outputs])
 
 
-class ConvolutionalTorso(snt.Module):
+class ConvolutionalTorso(Torso):
     """Convolutions (valid padding, ReLU), then a fully connected layer with ReLU."""
 
     def __init__(
@@ -104,9 +158,7 @@ class ConvolutionalTorso(snt.Module):
         compute_dtype: of what lies between; `dtype` if not given.
         name: of the module.
         """
-        super().__init__(name=name)
-        self._dtype = dtype
-        self._compute_dtype = compute_dtype or dtype
+        super().__init__(dtype, compute_dtype, name)
         self._first = convolutions[0]
         self._convolutions = [
             snt.Conv2D(channels, kernel, stride, padding="VALID", name=f"conv_{index}")
@@ -114,7 +166,11 @@ class ConvolutionalTorso(snt.Module):
         ]
         self._linear = snt.Linear(output_size, name="fc")
 
-    def __call__(self, observations: tf.Tensor) -> tf.Tensor:
+    @property
+    def last_layer(self) -> snt.Linear:
+        return self._linear
+
+    def body(self, observations: tf.Tensor) -> tf.Tensor:
         first, *others = self._convolutions
         if not hasattr(first, "w"):
             return self._make_variables(observations)
@@ -129,14 +185,13 @@ class ConvolutionalTorso(snt.Module):
             features = _convolve(first, tf.cast(images, self._compute_dtype))
         for convolution in others:
             features = _convolve(convolution, tf.nn.relu(features))
-        features = _multiply(self._linear, snt.flatten(tf.nn.relu(features)))
-        return tf.cast(tf.nn.relu(features), self._dtype)
+        return tf.cast(snt.flatten(tf.nn.relu(features)), self._dtype)
 
     def _make_variables(self, observations: tf.Tensor) -> tf.Tensor:
         features = prepare_images(observations, self._dtype)
         for convolution in self._convolutions:
             features = tf.nn.relu(convolution(features))
-        return tf.nn.relu(self._linear(snt.flatten(features)))
+        return snt.flatten(features)
 
     def _folds(self, observations: tf.Tensor) -> bool:
         _, kernel, stride = self._first
@@ -158,7 +213,7 @@ class ResidualBlock(snt.Module):
         return features + _convolve(self._second, tf.nn.relu(inner))
 
 
-class DeepTorso(snt.Module):
+class DeepTorso(Torso):
     """IMPALA's deep network: three sections of convolution, max-pool and two residual blocks."""
 
     def __init__(
@@ -176,9 +231,7 @@ class DeepTorso(snt.Module):
         compute_dtype: of what lies between; `dtype` if not given.
         name: of the module.
         """
-        super().__init__(name=name)
-        self._dtype = dtype
-        self._compute_dtype = compute_dtype or dtype
+        super().__init__(dtype, compute_dtype, name)
         self._sections = [
             (
                 snt.Conv2D(width, 3, padding="SAME", name=f"section_{index}_conv"),
@@ -189,22 +242,27 @@ class DeepTorso(snt.Module):
         ]
         self._linear = snt.Linear(output_size, name="fc")
 
-    def __call__(self, observations: tf.Tensor) -> tf.Tensor:
+    @property
+    def last_layer(self) -> snt.Linear:
+        return self._linear
+
+    def body(self, observations: tf.Tensor) -> tf.Tensor:
         features = prepare_images(observations, self._dtype)
-        is_made = hasattr(self._linear, "w")
+        is_made = hasattr(self._sections[0][0], "w")
         if is_made:
             features = tf.cast(features, self._compute_dtype)
         for convolution, first_block, second_block in self._sections:
             features = _convolve(convolution, features) if is_made else convolution(features)
             features = tf.nn.max_pool2d(features, ksize=3, strides=2, padding="SAME")
             features = second_block(first_block(features))
-        features = snt.flatten(tf.nn.relu(features))
-        features = _multiply(self._linear, features) if is_made else self._linear(features)
-        return tf.cast(tf.nn.relu(features), self._dtype)
+        return tf.cast(snt.flatten(tf.nn.relu(features)), self._dtype)
 
 
-class MLPTorso(snt.Module):
-    """Flattened observation, then fully connected layers with ReLU."""
+class MLPTorso(Torso):
+    """Flattened observation, then fully connected layers with ReLU.
+
+    φ is what the last of them sees: of a single layer the flattened observation.
+    """
 
     def __init__(
         self,
@@ -219,49 +277,61 @@ class MLPTorso(snt.Module):
         compute_dtype: of what lies between; `dtype` if not given.
         name: of the module.
         """
-        super().__init__(name=name)
-        self._dtype = dtype
-        self._compute_dtype = compute_dtype or dtype
+        super().__init__(dtype, compute_dtype, name)
         self._mlp = snt.nets.MLP(output_sizes, activate_final=True, name="mlp")
 
-    def __call__(self, observations: tf.Tensor) -> tf.Tensor:
+    @property
+    def _layers(self) -> list[snt.Linear]:
+        return [module for module in self._mlp.submodules if isinstance(module, snt.Linear)]
+
+    @property
+    def last_layer(self) -> snt.Linear:
+        return self._layers[-1]
+
+    def body(self, observations: tf.Tensor) -> tf.Tensor:
         features = tf.cast(observations, self._dtype)
         if observations.dtype == tf.uint8:
             features *= tf.constant(1.0 / 255.0, self._dtype)
         features = tf.reshape(features, [-1, math.prod(observations.shape[1:])])
-        layers = [module for module in self._mlp.submodules if isinstance(module, snt.Linear)]
-        if self._compute_dtype == self._dtype or not hasattr(layers[0], "w"):
-            return self._mlp(features)
-        features = tf.cast(features, self._compute_dtype)
-        for layer in layers:
-            features = tf.nn.relu(_multiply(layer, features))
+        for layer in self._layers[:-1]:
+            if hasattr(layer, "w"):
+                features = _multiply(layer, tf.cast(features, self._compute_dtype))
+            else:
+                features = layer(features)
+            features = tf.nn.relu(features)
         return tf.cast(features, self._dtype)
 
 
-def _shallow(dtype: tf.DType, _: Sequence[int], compute_dtype: tf.DType | None) -> snt.Module:
+def _shallow(dtype: tf.DType, _: Sequence[int], compute_dtype: tf.DType | None) -> Torso:
     # IMPALA, figure 3, left (two convolutions).
     convolutions = [(16, 8, 4), (32, 4, 2)]
     return ConvolutionalTorso(convolutions, 256, dtype, compute_dtype, name="shallow_torso")
 
 
-def _nature(dtype: tf.DType, _: Sequence[int], compute_dtype: tf.DType | None) -> snt.Module:
+def _nature(dtype: tf.DType, _: Sequence[int], compute_dtype: tf.DType | None) -> Torso:
     # Mnih et al. 2015 (three convolutions); IMPALA's "shallow" Atari experts had three as well.
     convolutions = [(32, 8, 4), (64, 4, 2), (64, 3, 1)]
     return ConvolutionalTorso(convolutions, 512, dtype, compute_dtype, name="nature_torso")
 
 
-def _deep(dtype: tf.DType, _: Sequence[int], compute_dtype: tf.DType | None) -> snt.Module:
+def _deep(dtype: tf.DType, _: Sequence[int], compute_dtype: tf.DType | None) -> Torso:
     return DeepTorso(dtype=dtype, compute_dtype=compute_dtype)
 
 
-def _mlp(dtype: tf.DType, mlp_sizes: Sequence[int], compute_dtype: tf.DType | None) -> snt.Module:
+def _minatar(dtype: tf.DType, _: Sequence[int], compute_dtype: tf.DType | None) -> Torso:
+    # Young and Tian 2019: one convolution of 16 3×3 filters, one hidden layer of 128 units.
+    return ConvolutionalTorso([(16, 3, 1)], 128, dtype, compute_dtype, name="minatar_torso")
+
+
+def _mlp(dtype: tf.DType, mlp_sizes: Sequence[int], compute_dtype: tf.DType | None) -> Torso:
     return MLPTorso(mlp_sizes, dtype, compute_dtype)
 
 
 # (dtype, widths of the MLP, dtype between the two ends) -> torso.
-TORSOS: dict[str, Callable[[tf.DType, Sequence[int], tf.DType | None], snt.Module]] = {
+TORSOS: dict[str, Callable[[tf.DType, Sequence[int], tf.DType | None], Torso]] = {
     "shallow": _shallow,
     "nature": _nature,
     "deep": _deep,
+    "minatar": _minatar,
     "mlp": _mlp,
 }

@@ -1,48 +1,209 @@
-"""Named NumPy arrays in a file that cannot hold anything else, least of all code."""
+"""Named NumPy arrays in a file (`.npz`) that cannot hold anything else, least of all code.
+
+A file from elsewhere promises shapes, types and sizes in its headers. They are checked before
+anything of that size is allocated, and nothing is ever unpickled.
+"""
 
 from __future__ import annotations
 
-import os
+import ast
+import contextlib
+import math
 import pathlib
+import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import IO, NamedTuple
 
 import numpy as np
 
+from meta_impala.storage.files import open_regular, replacing
+
 MAX_BYTES = 2**31
+# What was written by `write_arrays` is not compressed, and weights shrink by a tenth. A file that
+# unpacks to more than this many times its size is not read as a whole.
+_MAX_RATIO = 4
+_SMALL_BYTES = 2**20
+_MAX_ENTRIES = 10_000
+_MAX_HEADER_BYTES = 10_000
+_MAX_DIMENSIONS = 32
+_KINDS = "biufU"  # no objects, no records, no bytes
+
+_MALFORMED = (
+    zipfile.BadZipFile, zlib.error, EOFError, MemoryError, NotImplementedError, RuntimeError,
+    struct.error, SyntaxError, TypeError, LookupError, OverflowError, ValueError,
+)  # fmt: skip
 
 
-def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes an `.npz` file and flushes it to disk.
+def write_arrays(
+    path: pathlib.Path, arrays: Mapping[str, np.ndarray], *, compressed: bool = False
+) -> None:
+    """Writes an `.npz` file as a whole or not at all, flushed to disk.
 
     Raises:
       ValueError: for an array of objects.
       OSError: if it cannot be written.
     """
-    with open(path, "wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise ValueError(f"{name} is an array of objects")
+    save = np.savez_compressed if compressed else np.savez
+    with replacing(path) as file:
+        save(file, allow_pickle=False, **arrays)
 
 
-def read_arrays(path: pathlib.Path, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]:
-    """Reads an `.npz` file without ever unpickling.
+class Header(NamedTuple):
+    """What an array's header promises."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    is_fortran: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array, in exact arithmetic."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class ArrayFile:
+    """An `.npz` file that is open: headers first, arrays one by one.
+
+    Attributes:
+      headers: by name; every one agrees with the size that the file states for its array.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, max_bytes: int) -> None:
+        self._archive = archive
+        self._entries: dict[str, zipfile.ZipInfo] = {}
+        self.headers: dict[str, Header] = {}
+        entries = archive.infolist()
+        if len(entries) > _MAX_ENTRIES:
+            raise ValueError(f"it has {len(entries)} arrays; at most {_MAX_ENTRIES}")
+        size = sum(entry.file_size for entry in entries)
+        if size > max_bytes:
+            raise ValueError(f"it would unpack to {size} bytes; at most {max_bytes}")
+        for entry in entries:
+            name = entry.filename.removesuffix(".npy")
+            if name in self._entries or name == entry.filename:
+                raise ValueError(f"{entry.filename} is a second one, or no array")
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(f"{name} is compressed in a way that is not supported")
+            self._entries[name] = entry
+            with archive.open(entry) as stream:
+                header = _read_header(stream)
+                if header.nbytes != entry.file_size - stream.tell():
+                    raise ValueError(f"{name} has another size than its header says")
+            self.headers[name] = header
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays together, unpacked."""
+        return sum(header.nbytes for header in self.headers.values())
+
+    def read(self, name: str) -> np.ndarray:
+        """One array; the memory that it takes is what its header says.
+
+        Raises:
+          ValueError: if there is none of this name, or it is damaged.
+        """
+        if name not in self._entries:
+            raise ValueError(f"{name} is missing")
+        with _as_value_error(), self._archive.open(self._entries[name]) as stream:
+            header = _read_header(stream)
+            data = bytearray()
+            while part := stream.read(_SMALL_BYTES):  # to the end, which checks the CRC
+                data += part
+                if len(data) > header.nbytes:
+                    break
+            if len(data) != header.nbytes:
+                raise ValueError(f"{name} has another size than its header says")
+            if not data:
+                return np.empty(header.shape, header.dtype)
+            array = np.frombuffer(data, header.dtype)
+            return array.reshape(header.shape, order="F" if header.is_fortran else "C")
+
+    def text(self, name: str) -> str:
+        """A short text, saved as an array of one string.
+
+        Raises:
+          ValueError: if it is none, or too long.
+        """
+        header = self.headers.get(name)
+        if header is None or header.shape or header.dtype.kind != "U":
+            raise ValueError(f"{name} is missing, or no text")
+        if header.nbytes > _SMALL_BYTES:
+            raise ValueError(f"{name} has {header.nbytes} bytes; at most {_SMALL_BYTES}")
+        return str(self.read(name))
+
+
+@contextlib.contextmanager
+def open_arrays(path: pathlib.Path, max_bytes: int = MAX_BYTES) -> Iterator[ArrayFile]:
+    """Opens an `.npz` file; nothing but headers is read.
 
     Args:
       path: of the file.
       max_bytes: of all arrays, unpacked.
 
     Raises:
-      ValueError: if it is no such file, would unpack to more, or holds objects.
-      OSError: if it cannot be read.
+      ValueError: if it is no such file, holds objects, or promises more bytes.
+      OSError: if it cannot be read, or is no regular file.
     """
+    with open_regular(path) as file:
+        with _as_value_error():
+            opened = ArrayFile(zipfile.ZipFile(file), max_bytes)
+        yield opened
+
+
+def read_arrays(path: pathlib.Path, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]:
+    """All arrays of an `.npz` file.
+
+    Raises:
+      ValueError: if it is no such file, holds objects, or would unpack to more than `max_bytes` or
+        to much more than its own size.
+      OSError: if it cannot be read, or is no regular file.
+    """
+    with open_arrays(path, max_bytes) as file:
+        allowed = _MAX_RATIO * path.stat().st_size + _SMALL_BYTES
+        if file.nbytes > allowed:
+            raise ValueError(f"it would unpack to {file.nbytes} bytes; at most {allowed}")
+        return {name: file.read(name) for name in file.headers}
+
+
+@contextlib.contextmanager
+def _as_value_error() -> Iterator[None]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > max_bytes:
-            raise ValueError(f"{path.name} would unpack to {size} bytes; at most {max_bytes}")
-        with np.load(path, allow_pickle=False) as file:
-            return {name: np.asarray(file[name]) for name in file.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, MemoryError, NotImplementedError) as error:
-        raise ValueError(f"{path.name} is not a file of arrays ({error})") from error
+        yield
+    except _MALFORMED as error:
+        raise ValueError(f"is not a file of arrays ({error})") from error
+
+
+def _read_header(stream: IO[bytes]) -> Header:
+    """The header of the `.npy` format, versions 1 to 3."""
+    magic = _exactly(stream, 8)
+    if magic[:6] != b"\x93NUMPY" or magic[6] not in (1, 2, 3):
+        raise ValueError("it does not begin as an array does")
+    length_format = "<H" if magic[6] == 1 else "<I"
+    (length,) = struct.unpack(length_format, _exactly(stream, struct.calcsize(length_format)))
+    if length > _MAX_HEADER_BYTES:
+        raise ValueError(f"a header has {length} bytes; at most {_MAX_HEADER_BYTES}")
+    text = _exactly(stream, length).decode("latin-1" if magic[6] < 3 else "utf-8")
+    fields = ast.literal_eval(text.strip())
+    shape, is_fortran = fields["shape"], fields["fortran_order"]
+    if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError(f"the shape {shape} is none")
+    if len(shape) > _MAX_DIMENSIONS or not isinstance(is_fortran, bool):
+        raise ValueError("a header is malformed")
+    if not isinstance(fields["descr"], str):
+        raise ValueError("an array is of records")
+    dtype = np.dtype(fields["descr"])
+    if dtype.kind not in _KINDS or dtype.hasobject:
+        raise ValueError(f"an array is of type {dtype}; must be numbers or text")
+    return Header(shape, dtype, is_fortran)
+
+
+def _exactly(stream: IO[bytes], count: int) -> bytes:
+    data = stream.read(count)
+    if len(data) != count:
+        raise ValueError("it ends in the middle of a header")
+    return data

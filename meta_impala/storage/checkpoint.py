@@ -14,11 +14,8 @@ complete. One that was damaged later fails its digests, and the one before is ta
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 import pathlib
-import re
 import shutil
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -26,28 +23,27 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from meta_impala import __version__
 from meta_impala.config import Config
 from meta_impala.environments import Description
-from meta_impala.errors import RunFailed, UserError, one_line, warn
+from meta_impala.errors import RunFailed, UserError, one_line, printable, warn
 from meta_impala.learner.state import LearnerState
 from meta_impala.storage import arrays as arrays_lib
-from meta_impala.storage.files import flush, read_bounded
+from meta_impala.storage.files import flush, flush_folder, make_folder, writing
+from meta_impala.storage.manifest import (
+    FORMAT,
+    SOURCE,
+    Damaged,
+    list_checkpoints,
+    verify,
+    write_manifest,
+)
 
-FORMAT = 2  # 1 had no manifest
-_NAME = re.compile(r"frames-(\d+)")
 _ASIDE, _REMOVED = ".saving", ".removing"
-_MANIFEST, _MANIFEST_DIGEST, _SOURCE = "manifest.json", "manifest.sha256", "source.npz"
-_MAX_MANIFEST_BYTES = 2**22
 # Above the bytes of the variables: names, alignment, the graph of objects.
 _MAX_OVERHEAD_BYTES = 2**24
 _EVALUATION_ATTEMPTS = 5
 
 Arrays = Mapping[str, np.ndarray]
-
-
-class Damaged(Exception):
-    """A checkpoint is not what was saved; the message says in what."""
 
 
 class Saved(NamedTuple):
@@ -138,7 +134,7 @@ class Checkpoints:
 
         Raises:
           RunFailed: if it cannot be written, or a variable is not finite; the checkpoints before
-            are untouched.
+            are untouched. If the message says that it is written, it is whole, and the newest.
         """
         path = self._folder / f"frames-{int(self._state.frames.numpy())}"
         if path == self._newest and path.is_dir():
@@ -146,18 +142,21 @@ class Checkpoints:
         aside = self._folder / f"{_ASIDE}-{os.getpid()}"
         try:
             _check_finite(self._state)
-            self._folder.mkdir(exist_ok=True)
+            make_folder(self._folder)
             shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir()
+            os.mkdir(aside)
             self._write(aside, progress, source)
             if path.exists():
                 _set_aside(path)
             os.rename(aside, path)
-            flush(self._folder)
         except (OSError, tf.errors.OpError, FloatingPointError) as error:
             shutil.rmtree(aside, ignore_errors=True)
-            raise RunFailed(f"{path}: cannot be saved ({one_line(error)})") from error
-        self._newest = path
+            # A file aside that is only not flushed counts as not written.
+            reason = one_line(error.__cause__ or error)
+            raise RunFailed(f"{path}: cannot be saved ({reason})") from error
+        self._newest = path  # whole, whatever comes now
+        with writing(path):
+            flush_folder(self._folder)
         for old in list_checkpoints(self._folder)[self._keep :]:
             _remove(old)
         return path
@@ -166,24 +165,11 @@ class Checkpoints:
         self, folder: pathlib.Path, progress: Mapping[str, Any], source: Arrays | None
     ) -> None:
         tf.train.Checkpoint(learner=self._state).write(str(folder / "state"))
-        if source is not None:
-            arrays_lib.write_arrays(folder / _SOURCE, source)
-        files = {}
-        for path in sorted(folder.iterdir()):
-            files[path.name] = {"bytes": path.stat().st_size, "sha256": _digest(path)}
-        manifest = {
-            "format": FORMAT,
-            "meta_impala": __version__,
-            "identity": self._identity,
-            "progress": dict(progress),
-            "files": files,
-        }
-        content = (json.dumps(manifest, indent=1) + "\n").encode()
-        (folder / _MANIFEST).write_bytes(content)
-        (folder / _MANIFEST_DIGEST).write_bytes(_manifest_digest(content))
         for path in folder.iterdir():
             flush(path)
-        flush(folder)
+        if source is not None:
+            arrays_lib.write_arrays(folder / SOURCE, source)
+        write_manifest(folder, self._identity, progress)
 
 
 def restore_for_evaluation(
@@ -217,52 +203,6 @@ def restore_for_evaluation(
     raise _all_damaged(folder, damaged)
 
 
-def list_checkpoints(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The checkpoints of a folder, the newest first."""
-    try:
-        found = [(_NAME.fullmatch(path.name), path) for path in folder.iterdir()]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    numbered = [(int(match[1]), path) for match, path in found if match and path.is_dir()]
-    return [path for _, path in sorted(numbered, reverse=True)]
-
-
-def verify(path: pathlib.Path) -> dict[str, Any]:
-    """The manifest of a checkpoint whose files are as they were saved.
-
-    Raises:
-      Damaged: if one is missing or differs.
-      UserError: if it is of a format that this version does not know.
-    """
-    try:
-        content = read_bounded(path / _MANIFEST, _MAX_MANIFEST_BYTES)
-        if read_bounded(path / _MANIFEST_DIGEST, 100) != _manifest_digest(content):
-            raise Damaged(f"{_MANIFEST} does not match its digest")
-        manifest = json.loads(content)
-        if not isinstance(manifest["progress"], dict):
-            raise Damaged(f"{_MANIFEST} is not a manifest")
-        if manifest["format"] != FORMAT:
-            raise UserError(
-                f"{path}: a checkpoint of format {manifest['format']} (meta_impala "
-                f"{manifest['meta_impala']}); this version reads format {FORMAT}"
-            )
-        for name, entry in manifest["files"].items():
-            if pathlib.PurePath(name).name != name:
-                raise Damaged(f"{name} is no name of a file")
-            size = (path / name).stat().st_size
-            if size != entry["bytes"]:
-                raise Damaged(f"{name} has {size} bytes, not {entry['bytes']}")
-            if _digest(path / name) != entry["sha256"]:
-                raise Damaged(f"{name} does not match its digest")
-    except FileNotFoundError as error:
-        raise Damaged(f"{pathlib.Path(str(error.filename)).name} is missing") from error
-    except OSError as error:
-        raise Damaged(f"it cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Damaged(f"{_MANIFEST} is not a manifest") from error
-    return manifest
-
-
 def _restore_newest(
     paths: list[pathlib.Path], state: LearnerState, identity: Mapping[str, Any]
 ) -> tuple[Saved | None, dict[pathlib.Path, str]]:
@@ -278,22 +218,17 @@ def _restore_newest(
 
 def _restore(path: pathlib.Path, state: LearnerState, identity: Mapping[str, Any]) -> Saved:
     """Restores one checkpoint, or raises Damaged or UserError and leaves the state as it was."""
-    manifest = verify(path)
-    _check_identity(path, manifest.get("identity"), identity)
-    expected_bytes = sum(variable.numpy().nbytes for variable in state.variables)
-    actual_bytes = sum(
-        entry["bytes"] for name, entry in manifest["files"].items() if name != _SOURCE
-    )
-    if actual_bytes > 2 * expected_bytes + _MAX_OVERHEAD_BYTES:
-        raise Damaged(f"it has {actual_bytes} bytes for {expected_bytes} bytes of variables")
     before = [variable.numpy() for variable in state.variables]
+    manifest = verify(path, 2 * sum(array.nbytes for array in before) + _MAX_OVERHEAD_BYTES)
+    _check_identity(path, manifest["identity"], identity)
     try:
         status = tf.train.Checkpoint(learner=state).read(str(path / "state"))
         status.assert_consumed()
         source = None
-        if _SOURCE in manifest["files"]:
-            source = arrays_lib.read_arrays(path / _SOURCE)
+        if SOURCE in manifest["files"]:
+            source = arrays_lib.read_arrays(path / SOURCE)
         _check_finite(state)
+        _check_counters(path, state)
     except (
         AssertionError, LookupError, ValueError, TypeError, OSError, ArithmeticError,
         tf.errors.OpError,
@@ -306,15 +241,15 @@ def _restore(path: pathlib.Path, state: LearnerState, identity: Mapping[str, Any
     return Saved(path, manifest["progress"], source)
 
 
-def _check_identity(path: pathlib.Path, there: Any, here: Mapping[str, Any]) -> None:
+def _check_identity(path: pathlib.Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
     """Raises UserError that spells out the first differences, if there are any."""
-    if not isinstance(there, dict):
-        raise Damaged(f"{_MANIFEST} is not a manifest")
     names = [name for name in here if name != "variables" and there.get(name) != here[name]]
     differences = [f"{name} {there.get(name)} (here {here[name]})" for name in names]
     if not differences and there.get("variables") != here["variables"]:
         # A list that differs in length differs in what one of the two has not.
-        mine, theirs = set(here["variables"]), set(map(str, there.get("variables") or []))
+        found = there.get("variables")
+        mine = set(here["variables"])
+        theirs = set(map(str, found if isinstance(found, list) else []))
         differences = [
             f"variables {'; '.join(sorted(theirs - mine)[:3]) or 'missing'} "
             f"(here {'; '.join(sorted(mine - theirs)[:3]) or 'missing'})"
@@ -329,13 +264,10 @@ def _check_finite(state: LearnerState) -> None:
             raise FloatingPointError(f"{variable.name} is not finite")
 
 
-def _manifest_digest(content: bytes) -> bytes:
-    return f"{hashlib.sha256(content).hexdigest()}\n".encode()
-
-
-def _digest(path: pathlib.Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _check_counters(path: pathlib.Path, state: LearnerState) -> None:
+    frames, updates = int(state.frames.numpy()), int(state.updates.numpy())
+    if path.name != f"frames-{frames}" or not 0 <= updates <= frames:
+        raise ValueError(f"it is of {frames} frames and {updates} updates")
 
 
 def _remove(path: pathlib.Path) -> None:
@@ -359,8 +291,8 @@ def _set_aside(path: pathlib.Path) -> None:
 def _warn(taken: pathlib.Path, damaged: Mapping[pathlib.Path, str]) -> None:
     for path, why in damaged.items():
         warn(
-            f"warning: checkpoint {path.name} is damaged ({why}); taking {taken.name}, the one "
-            "before"
+            f"warning: checkpoint {path.name} is damaged ({printable(why)}); taking "
+            f"{taken.name}, the one before"
         )
 
 

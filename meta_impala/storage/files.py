@@ -1,51 +1,287 @@
-"""Files that are written as a whole or not at all, and read within bounds. No TensorFlow here."""
+"""Every file is written as a whole or not at all, and read within bounds. No TensorFlow here.
+
+Writing is one sequence, here and nowhere else: write aside, flush, fsync, rename, fsync the folder.
+A reader sees the old content or the new one, and so does the next start after a crash or power cut.
+Reading accepts regular files only: a named pipe would wait for ever, a device has no end.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
+import json
 import os
 import pathlib
+import stat
 from collections.abc import Iterator
+from typing import Any, BinaryIO
 
-from meta_impala.errors import RunFailed, one_line
+from meta_impala.errors import RunFailed, one_line, warn
+
+_CHUNK_BYTES = 2**20
+# What systems say when a file or folder cannot be flushed there at all (some network and FUSE file
+# systems, folders on others): no failure of the disk.
+_NOT_SUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+# A folder that may be written but not listed cannot even be opened.
+_CANNOT_OPEN_FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.EISDIR}) | _NOT_SUPPORTED
+# Names have at most 255 bytes; the name aside is longer by the process id and two dots.
+_MAX_NAME_ASIDE = 200
+
+_warned_about_flush = False
 
 
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Replaces a file as a whole: a reader sees the old text or the new, never a part."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+class NotFlushed(OSError):
+    """The file is in place and whole, but it is not certain that it would survive a power cut."""
+
+
+# Writing.
+
+
+def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
+    """Replaces a file as a whole: a reader sees the old content or the new, never a part.
+
+    Raises:
+      NotFlushed: the new content is in place, but the folder could not be flushed.
+      OSError: it cannot be written; the old content is untouched.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """A binary file that takes the place of `path` when the block ends without an exception.
+
+    A symbolic link at `path` is replaced, not followed.
+
+    Raises:
+      NotFlushed, OSError: as `write_atomically`.
+    """
+    aside = aside_of(path)
     try:
-        with open(aside, "w", encoding="utf-8") as file:
-            file.write(text)
+        with io.BufferedWriter(_File(_create(aside)), _CHUNK_BYTES) as file:
+            yield file
             file.flush()
-            os.fsync(file.fileno())
+            _fsync(file.fileno(), aside)
         os.replace(aside, path)
-    except OSError:
+    except BaseException:
         with contextlib.suppress(OSError):
-            aside.unlink()
+            os.unlink(aside)
         raise
-    flush(path.parent)
+    flush_folder(path.parent)
+
+
+def put_in_place(aside: pathlib.Path, path: pathlib.Path) -> None:
+    """The same for a file that another program wrote aside, in the same folder.
+
+    Raises:
+      NotFlushed, OSError: as `write_atomically`; `aside` is then still there.
+    """
+    flush(aside)
+    os.replace(aside, path)
+    flush_folder(path.parent)
+
+
+def make_folder(path: pathlib.Path, *, parents: bool = False) -> list[pathlib.Path]:
+    """Makes a folder, flushed to disk; one that exists is left as it is.
+
+    Args:
+      path: of the folder.
+      parents: whether those above it are made too.
+
+    Returns:
+      The folders that were made, the innermost first.
+
+    Raises:
+      OSError: if it cannot be made, or is a file.
+    """
+    missing: list[pathlib.Path] = []
+    for folder in (path, *path.parents) if parents else (path,):
+        if folder.exists():
+            break
+        missing.append(folder)
+    made: list[pathlib.Path] = []
+    for folder in reversed(missing):
+        try:
+            os.mkdir(folder)
+        except FileExistsError:  # somebody else was quicker
+            continue
+        made.insert(0, folder)
+        flush_folder(folder.parent)
+    if not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    return made
 
 
 def flush(path: pathlib.Path) -> None:
-    """Makes what is in a file, or the names in a folder, outlive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Makes the content of a file outlive a power cut.
+
+    Raises:
+      OSError: if the disk fails in it; that it is not supported is a warning, once.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        _fsync(descriptor, path)
     finally:
         os.close(descriptor)
+
+
+def flush_open(descriptor: int, path: pathlib.Path) -> None:
+    """The same for a file that is open for writing."""
+    _fsync(descriptor, path)
+
+
+def flush_folder(path: pathlib.Path) -> None:
+    """Makes the names in a folder outlive a power cut.
+
+    Raises:
+      NotFlushed: if the disk fails in it; that it is not supported is a warning, once.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    except OSError as error:
+        if error.errno not in _CANNOT_OPEN_FOLDER:
+            raise _not_flushed(error, path) from error
+        _warn_not_supported(path, error)
+        return
+    try:
+        _fsync(descriptor, path)
+    except OSError as error:
+        raise _not_flushed(error, path) from error
+    finally:
+        os.close(descriptor)
+
+
+def aside_of(path: pathlib.Path) -> pathlib.Path:
+    """Where a file is written before it takes the place of `path`: hidden, in the same folder."""
+    name = os.fsdecode(os.fsencode(path.name)[:_MAX_NAME_ASIDE])
+    return path.with_name(f".{name}.{os.getpid()}")
+
+
+def _create(path: pathlib.Path) -> int:
+    """A new file; what stood there, an earlier process's or a link, is removed and not followed."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o666)
+    except FileExistsError:
+        os.unlink(path)
+        return os.open(path, flags, 0o666)
+
+
+class _File(io.RawIOBase):
+    """A file descriptor open for writing."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        return os.write(self._descriptor, data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return os.lseek(self._descriptor, offset, whence)
+
+    def close(self) -> None:
+        if not self.closed:
+            try:
+                super().close()
+            finally:
+                os.close(self._descriptor)
+
+
+def _fsync(descriptor: int, path: pathlib.Path) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+        _warn_not_supported(path, error)
+
+
+def _not_flushed(error: OSError, path: pathlib.Path) -> NotFlushed:
+    reason = f"it is written, but could not be flushed to disk: {one_line(error)}"
+    return NotFlushed(error.errno or errno.EIO, reason, str(path))
+
+
+def _warn_not_supported(path: pathlib.Path, error: OSError) -> None:
+    global _warned_about_flush
+    if not _warned_about_flush:
+        _warned_about_flush = True
+        warn(
+            f"warning: {path}: this file system cannot flush it to disk ({one_line(error)}); after "
+            "a power cut the newest files may be missing"
+        )
+
+
+# Reading.
+
+
+@contextlib.contextmanager
+def open_regular(path: pathlib.Path) -> Iterator[io.BufferedReader]:
+    """A regular file, open for reading.
+
+    Raises:
+      OSError: if it cannot be opened, or is no regular file.
+    """
+    _refuse_special(os.stat(path), path)  # opening a device may already do something
+    # Non-blocking: it may have become a pipe meanwhile.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        _refuse_special(os.fstat(descriptor), path)
+        yield file
+
+
+def _refuse_special(status: os.stat_result, path: pathlib.Path) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
 
 
 def read_bounded(path: pathlib.Path, max_bytes: int) -> bytes:
     """A file's content.
 
     Raises:
-      OSError: if it cannot be read.
+      OSError: if it cannot be read, or is no regular file.
       ValueError: if it has more bytes.
     """
-    with open(path, "rb") as file:
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise ValueError(f"it has more than {max_bytes} bytes")
+    too_large = ValueError(f"it has more than {max_bytes} bytes")
+    parts, size = [], 0
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > max_bytes:
+            raise too_large
+        while part := file.read(_CHUNK_BYTES):
+            parts.append(part)
+            size += len(part)
+            if size > max_bytes:
+                raise too_large
+    return b"".join(parts)
+
+
+def read_json_object(path: pathlib.Path, max_bytes: int) -> dict[str, Any]:
+    """The JSON object of a file; what its entries are is for the caller to check.
+
+    Raises:
+      OSError: if it cannot be read, or is no regular file.
+      ValueError: if it is larger, no JSON in UTF-8, nested too deeply, or no object.
+    """
+    try:
+        content = json.loads(read_bounded(path, max_bytes).decode("utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(content, dict):
+        raise ValueError("it must hold one JSON object")
     return content
 
 
@@ -54,5 +290,7 @@ def writing(path: pathlib.Path) -> Iterator[None]:
     """What goes wrong inside is that this file cannot be written: RunFailed, in one line."""
     try:
         yield
+    except NotFlushed as error:
+        raise RunFailed(f"{path}: {one_line(error)}") from error
     except OSError as error:
         raise RunFailed(f"{path}: cannot be written ({one_line(error)})") from error

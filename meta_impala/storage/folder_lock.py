@@ -1,15 +1,37 @@
-"""One trainer per folder: a lock that the kernel gives back when its holder dies, however."""
+"""One trainer per folder, also where the file system has no locks.
+
+Two things guard a folder. The kernel's lock on the file `lock`, given back when its holder dies,
+however. And the record in it (`lock_record`), which says who holds it: it decides where the
+file system has no working locks (NFS), and where a child process of a dead trainer still keeps the
+kernel's lock.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import pathlib
+import stat
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
 
-from meta_impala.errors import UserError, warn
+from meta_impala.errors import UserError, one_line, warn
+from meta_impala.storage import lock_record
+from meta_impala.storage.files import aside_of
+from meta_impala.storage.lock_record import Record
+from meta_impala.storage.run_folder import RunFolder
 
 FILE_NAME = "lock"
+# Where there are no locks, two that start within the same moment both write their record; the one
+# that still reads its own after this time holds the folder.
+_SECONDS_TO_CONFIRM = 0.5
+_ATTEMPTS = 20
+_SECONDS_BETWEEN_ATTEMPTS = 0.1
+_HELD = (errno.EWOULDBLOCK, errno.EACCES)
 
 
 class FolderLock:
@@ -19,46 +41,257 @@ class FolderLock:
         """Takes the lock.
 
         Raises:
-          UserError: if another process holds it, or it cannot be opened.
+          UserError: if another trainer holds it, or it cannot be opened or is no plain file.
         """
-        path = folder / FILE_NAME
-        try:
-            self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be opened ({error.strerror})") from None
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.pread(self._descriptor, 20, 0).decode("ascii", "replace").strip()
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                self.release()
-                raise UserError(
-                    f"--logdir={folder}: another trainer (process {holder or 'unknown'}) is at "
-                    "work in this folder; must be a folder of its own, or wait until it has ended"
-                ) from None
-            # Some network file systems have no locks; that is no reason not to train.
-            warn(f"warning: {path}: cannot be locked ({error.strerror})")
-            return
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._folder = folder
+        self._path = folder / FILE_NAME
+        self._pid = os.getpid()
+        self._record = lock_record.own_record()
+        self._released = threading.Event()
+        self._descriptor: int | None = self._take()
+        _locks.add(self)
+        # Another machine can see only by this that the holder lives.
+        threading.Thread(target=self._renew, name="folder lock", daemon=True).start()
 
     def release(self) -> None:
-        """Gives the lock back; the file stays, since removing it would let two hold "the" lock."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        """Gives the lock back; the file stays, empty."""
+        self._released.set()
+        if self._descriptor is None:
+            return
+        if os.getpid() == self._pid and self._is_own():
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, 0)
+        self._close()
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with contextlib.suppress(OSError):  # an environment may have closed everything
+                os.close(descriptor)
+
+    def _take(self) -> int:
+        try:
+            with _guard(self._folder):
+                for _ in range(_ATTEMPTS):
+                    descriptor = _open(self._path, os.O_RDWR | os.O_CREAT)
+                    try:
+                        if self._hold(descriptor):
+                            return descriptor
+                    except BaseException:
+                        os.close(descriptor)
+                        raise
+                    os.close(descriptor)  # the file was replaced
+        except OSError as error:
+            raise UserError(f"{self._path}: cannot be opened ({one_line(error)})") from None
+        raise UserError(f"--logdir={self._folder}: another trainer is starting here; try again")
+
+    def _hold(self, descriptor: int) -> bool:
+        """Takes the lock of this file; False if it is not the folder's any more."""
+        kernel = _lock(descriptor)
+        if not _is_at(descriptor, self._path):
+            return False
+        holder = lock_record.parse(os.pread(descriptor, lock_record.MAX_BYTES, 0))
+        if _is_held(kernel, holder, lambda: self._age(descriptor)):
+            raise self._refusal(descriptor, holder)
+        if kernel is False:  # only a child process of a dead trainer keeps it
+            self._replace_file()
+            return False
+        content = self._record.to_bytes()
+        os.pwrite(descriptor, content, 0)
+        os.ftruncate(descriptor, len(content))
+        if kernel is None:
+            warn(f"warning: {self._path}: no locks on this file system; going by this record alone")
+            time.sleep(_SECONDS_TO_CONFIRM)
+            found = lock_record.parse(_read(self._path))
+            if found != self._record:
+                raise self._refusal(descriptor, found)
+        return True
+
+    def _replace_file(self) -> None:
+        """Puts an empty file in the place of one that a dead trainer's child keeps locked."""
+        aside = aside_of(self._path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(aside)
+        os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+        os.replace(aside, self._path)
+
+    def _age(self, descriptor: int) -> float:
+        """Seconds since the record was renewed, by the clock of the file system's server."""
+        aside = aside_of(self._path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(aside)
+        probe = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            now = os.fstat(probe).st_mtime
+        finally:
+            os.close(probe)
+            os.unlink(aside)
+        return now - os.fstat(descriptor).st_mtime
+
+    def _refusal(self, descriptor: int, holder: Record | None) -> UserError:
+        hint = "wait until it has ended"
+        if holder is not None:
+            who = holder.holder
+            if lock_record.is_alive(holder) is None:
+                who += f", seen {max(0.0, self._age(descriptor)):.0f} s ago"
+                hint += f" (if it is dead: {lock_record.DEAD_AFTER_SECONDS:g} s after that)"
+        else:  # of an earlier version
+            pid = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+            who = f"process {pid if pid.isdecimal() else 'unknown'}"
+        return UserError(
+            f"--logdir={self._folder}: another trainer ({who}) is at work in this folder; must be "
+            f"a folder of its own, or {hint}"
+        )
+
+    def _is_own(self) -> bool:
+        descriptor = self._descriptor
+        try:
+            return (
+                descriptor is not None
+                and _is_at(descriptor, self._path)
+                and lock_record.parse(os.pread(descriptor, lock_record.MAX_BYTES, 0))
+                == self._record
+            )
+        except OSError:
+            return False
+
+    def _renew(self) -> None:
+        while not self._released.wait(lock_record.RENEWAL_SECONDS):
+            with contextlib.suppress(OSError):
+                found = lock_record.parse(_read(self._path))
+                if found is not None and found != self._record:
+                    warn(f"warning: {self._path}: {found.holder} has taken over this folder")
+                    return
+                os.utime(self._path, follow_symlinks=False)
+
+
+@contextlib.contextmanager
+def locked(folder: RunFolder) -> Iterator[FolderLock]:
+    """Prepares a run folder and holds its lock; a start that is refused leaves no folder behind.
+
+    Raises:
+      UserError: if the folder cannot be used, or another trainer is at work in it.
+    """
+    folder.prepare()
+    try:
+        lock = FolderLock(folder.path)
+        try:
+            folder.clean()
+            yield lock
+        finally:
+            lock.release()
+    except UserError:
+        folder.undo_prepare()
+        raise
+
+
+# Locks of this process. A child that Python forks shares an open file with its parent, and so would
+# keep the kernel's lock alive when the parent dies.
+_locks: weakref.WeakSet[FolderLock] = weakref.WeakSet()
+
+
+def _close_in_child() -> None:
+    for lock in list(_locks):
+        lock._close()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 def is_locked(folder: pathlib.Path) -> bool:
     """Whether a trainer is at work in the folder; touches nothing."""
+    path = folder / FILE_NAME
     try:
-        descriptor = os.open(folder / FILE_NAME, os.O_RDONLY)
+        descriptor = _open(path, os.O_RDONLY)
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+        kernel = _lock(descriptor, fcntl.LOCK_SH)
+        holder = lock_record.parse(os.pread(descriptor, lock_record.MAX_BYTES, 0))
+        return _is_held(kernel, holder, lambda: time.time() - os.fstat(descriptor).st_mtime)
+    except OSError:
+        return False
     finally:
         os.close(descriptor)
-    return False
+
+
+def _is_held(kernel: bool | None, holder: Record | None, age: Callable[[], float]) -> bool:
+    """Whether a living trainer holds the folder.
+
+    Args:
+      kernel: whether the kernel's lock could be taken; None where there are no locks.
+      holder: the record in the file, if there is one.
+      age: seconds since it was renewed.
+    """
+    if holder is None:
+        return kernel is False
+    alive = lock_record.is_alive(holder)
+    if alive is not None:
+        return alive
+    if kernel is False:
+        return True
+    here = lock_record.this_machine()
+    if kernel and (holder.machine.boot == here.boot or holder.machine.host == here.host):
+        return False  # another container of this machine, or before its restart
+    return age() < lock_record.DEAD_AFTER_SECONDS
+
+
+@contextlib.contextmanager
+def _guard(folder: pathlib.Path) -> Iterator[None]:
+    """Only one at a time looks at the lock file and decides; where there are no locks, no guard."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:  # it may be written, but not listed
+        yield
+        return
+    try:
+        for _ in range(_ATTEMPTS):
+            if _lock(descriptor) is not False:
+                break
+            time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: pathlib.Path, flags: int) -> int:
+    """Opens the file; a link, a pipe or a device in its place is refused."""
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o644)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "it is a symbolic link") from None
+        raise
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file of its own")
+    return descriptor
+
+
+def _read(path: pathlib.Path) -> bytes:
+    descriptor = _open(path, os.O_RDONLY)
+    try:
+        return os.pread(descriptor, lock_record.MAX_BYTES, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool | None:
+    """Takes the kernel's lock: True if it was free, False if not, None if there are no locks."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if error.errno in _HELD else None
+    return True
+
+
+def _is_at(descriptor: int, path: pathlib.Path) -> bool:
+    """Whether the open file is the one that has this name."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    mine = os.fstat(descriptor)
+    return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)

@@ -6,27 +6,27 @@ import os
 import pathlib
 from typing import Any
 
-from meta_impala.errors import UserError
-from meta_impala.storage.files import write_atomically
+from meta_impala.errors import UserError, one_line
+from meta_impala.storage.files import make_folder, replacing, write_atomically
 
 
 def make_outdir(outdir: str | None) -> pathlib.Path:
-    """The folder of the results, made if it is not there.
+    """The folder of the results, absolute; made if it is not there.
 
     Raises:
       UserError: if none was given, or it cannot be made or written to.
     """
     if not outdir:
         raise UserError("--outdir: must be given, the folder of the results")
-    path = pathlib.Path(outdir).expanduser()
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".writable"
-        probe.touch()
+        path = pathlib.Path(os.path.abspath(pathlib.Path(outdir).expanduser()))
+        make_folder(path, parents=True)
+        probe = path / f".writable.{os.getpid()}"
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC))
         probe.unlink()
-    except OSError as error:
+    except (OSError, RuntimeError, ValueError) as error:  # no such user, a NUL character
         raise UserError(
-            f"--outdir={outdir}: cannot be made or written to ({error.strerror})"
+            f"--outdir={outdir}: cannot be made or written to ({one_line(error)})"
         ) from None
     return path
 
@@ -40,18 +40,17 @@ def write_text(path: pathlib.Path, text: str) -> None:
     try:
         write_atomically(path, text)
     except OSError as error:
-        raise UserError(f"--outdir: cannot write {path} ({error.strerror})") from None
+        raise UserError(f"--outdir: cannot write {path} ({one_line(error)})") from None
 
 
-def save_figure(figure: Any, path: pathlib.Path) -> None:
+def save_figure(figure: Any, path: pathlib.Path, dpi: int = 150) -> None:
     """Writes a matplotlib figure as a PNG, as a whole.
 
     Raises:
       UserError: if it cannot be written.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.png")
     try:
-        figure.savefig(aside, dpi=150)
-        os.replace(aside, path)
+        with replacing(path) as file:
+            figure.savefig(file, dpi=dpi, format="png")
     except OSError as error:
-        raise UserError(f"--outdir: cannot write {path} ({error.strerror})") from None
+        raise UserError(f"--outdir: cannot write {path} ({one_line(error)})") from None

@@ -3,49 +3,86 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import glob
-import io
 import json
 import os
 import pathlib
-import sys
+import re
+import stat
 import time
 from typing import Any
 
 from meta_impala import config as config_lib
 from meta_impala.config import Config
-from meta_impala.errors import RunFailed, UserError
-from meta_impala.storage.files import read_bounded, write_atomically, writing
+from meta_impala.errors import RunFailed, UserError, one_line, printable
+from meta_impala.storage import trust as trust_lib
+from meta_impala.storage.files import (
+    make_folder,
+    read_bounded,
+    read_json_object,
+    write_atomically,
+    writing,
+)
+from meta_impala.storage.trust import Trust
 
 RUNNING, STOPPED, FINISHED, FAILED = "running", "stopped", "finished", "failed"
 
-# No config, status or manifest comes near; what a hostile file may make us read.
+# No config or status comes near; what a hostile file may make us read.
 _MAX_JSON_BYTES = 2**20
 
+# What training writes in a run folder. A link in its place would lead out of the folder.
+_FILES = (
+    "config.json",
+    "status.json",
+    "metrics.csv",
+    "lock",
+    "stacks.txt",
+    "evaluation.json",
+    "population.json",
+)
+_FOLDERS = ("checkpoints", "tensorboard", "bad_updates", "wandb")
 
-def read_metrics(path: pathlib.Path) -> list[dict[str, str]]:
-    """The complete rows of a `metrics.csv`, as text; a torn last line is left out."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return []
-    complete = text[: text.rfind("\n") + 1]
-    rows = csv.DictReader(io.StringIO(complete))
-    return [
-        row
-        for row in rows
-        if None not in row
-        and all(value is not None for value in row.values())
-        and row.get("frames", "").isdecimal()
-    ]
+_CHECKPOINT = re.compile(r"frames-\d{1,18}", re.ASCII)
+_MAX_COUNT = 2**63
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _MAX_COUNT
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_checkpoint(value: Any) -> bool:
+    return isinstance(value, str) and _CHECKPOINT.fullmatch(value) is not None
+
+
+# Entries of `status.json` that somebody reads, and what they may be.
+_STATUS = {
+    "state": _is_text,
+    "frames": _is_count,
+    "frames_of_best": _is_count,
+    "checkpoint": _is_checkpoint,
+    "reason": _is_text,
+}
 
 
 class RunFolder:
-    """The names of the files of a run."""
+    """The names of the files of a run.
+
+    Attributes:
+      path: absolute, since an environment may change the working directory.
+    """
 
     def __init__(self, logdir: str | os.PathLike[str]) -> None:
-        self.path = pathlib.Path(logdir).expanduser()
+        """Raises UserError if no folder can have that name."""
+        try:
+            self.path = pathlib.Path(os.path.abspath(pathlib.Path(logdir).expanduser()))
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                os.lstat(self.path)  # too long, with a NUL character, a circle of links
+        except (RuntimeError, OSError, ValueError) as error:
+            raise UserError(f"--logdir={logdir}: {one_line(error)}; must be a folder") from None
+        self._made: list[pathlib.Path] = []
 
     @property
     def config_path(self) -> pathlib.Path:
@@ -95,21 +132,48 @@ class RunFolder:
         """Makes the folder and checks that it can be written.
 
         Raises:
-          UserError: if it is a file, or cannot be made or written.
+          UserError: if it is a file, cannot be made or written, or what training writes in it is
+            something else there (a symbolic link, a named pipe, ...).
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self._made = make_folder(self.path, parents=True)
+            self._refuse_special_files()
             probe = self.path / f".writable.{os.getpid()}"
-            probe.touch()
+            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC))
             probe.unlink(missing_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise UserError(
                 f"--logdir={self.path}: is a file, or lies below one; must be a folder"
             ) from None
         except OSError as error:
+            self.undo_prepare()
             raise UserError(
-                f"--logdir={self.path}: must be a folder that can be written ({error.strerror})"
+                f"--logdir={self.path}: must be a folder that can be written ({one_line(error)})"
             ) from None
+
+    def _refuse_special_files(self) -> None:
+        kinds = [(name, stat.S_ISREG, "a regular file") for name in _FILES]
+        kinds += [(name, stat.S_ISDIR, "a folder") for name in _FOLDERS]
+        for name, is_kind, kind in kinds:
+            try:
+                mode = os.lstat(self.path / name).st_mode
+            except FileNotFoundError:
+                continue
+            if not is_kind(mode):
+                what = "is a symbolic link; " if stat.S_ISLNK(mode) else ""
+                raise UserError(f"{self.path / name}: {what}must be {kind} of this run folder")
+
+    def undo_prepare(self) -> None:
+        """Removes what `prepare` and the lock made, if no run was begun: for a refused start."""
+        if self.has_run():
+            return
+        with contextlib.suppress(OSError):
+            lock = self.path / "lock"
+            if lock.stat(follow_symlinks=False).st_size == 0:
+                lock.unlink()
+        with contextlib.suppress(OSError):  # something else has come into it meanwhile
+            for folder in self._made:
+                folder.rmdir()
 
     def clean(self) -> None:
         """Removes what a killed trainer left half-written; for the holder of the lock only."""
@@ -118,11 +182,14 @@ class RunFolder:
                 with contextlib.suppress(OSError):
                     leftover.unlink()
 
-    def load_config(self) -> Config:
+    def load_config(self, trust: Trust = trust_lib.NOBODY) -> Config:
         """The run's config.
 
+        Args:
+          trust: whose modules it may name.
+
         Raises:
-          UserError: if there is none, it is damaged, or its environment is code in this folder.
+          UserError: if there is none, it is damaged, or it names a module that is not trusted.
         """
         try:
             text = read_bounded(self.config_path, _MAX_JSON_BYTES).decode("utf-8")
@@ -131,32 +198,10 @@ class RunFolder:
                 f"--logdir={self.path}: must be the folder of a run (there is no config.json)"
             ) from None
         except (OSError, ValueError) as error:  # also UnicodeDecodeError
-            raise UserError(f"{self.config_path}: cannot be read ({error})") from None
+            raise UserError(f"{self.config_path}: cannot be read ({one_line(error)})") from None
         config = config_lib.from_json(text, self.config_path)
-        self.refuse_own_code(config.environment)
+        trust_lib.refuse_modules(config, self.config_path, trust)
         return config
-
-    def refuse_own_code(self, environment: str) -> None:
-        """Before the environment of its config is looked for, which imports the module it names.
-
-        A run folder from elsewhere may have brought a module of its own, and importing `a.b.c` runs
-        `a` and `a.b` too, whether there is an `a.b.c` or not.
-
-        Raises:
-          UserError: if a part of the module lies in this folder.
-        """
-        parts = environment.rpartition(":")[0].split(".")
-        inside = self.path.resolve()
-        for entry in sys.path:
-            place = pathlib.Path(entry or ".")
-            for part in filter(None, parts):
-                found = [place / part, *place.glob(f"{glob.escape(part)}.*")]
-                place = place / part
-                if any(one.exists() and one.resolve().is_relative_to(inside) for one in found):
-                    raise UserError(
-                        f"{self.config_path}: --environment={environment}: names code that lies "
-                        "in the run folder; must be a module elsewhere"
-                    )
 
     def save_config(self, config: Config) -> None:
         """Writes `config.json`. Raises RunFailed if it cannot be written."""
@@ -164,16 +209,22 @@ class RunFolder:
             write_atomically(self.config_path, config_lib.to_json(config))
 
     def read_status(self) -> dict[str, Any]:
-        """`status.json`, or an empty dict if there is none that can be read."""
+        """`status.json`, without entries of the wrong type; empty if it cannot be read."""
         try:
-            status = json.loads(read_bounded(self.status_path, _MAX_JSON_BYTES))
-        except (OSError, ValueError, RecursionError):
+            status = read_json_object(self.status_path, _MAX_JSON_BYTES)
+        except (OSError, ValueError):
             return {}
-        return status if isinstance(status, dict) else {}
+        return {
+            name: value
+            for name, value in status.items()
+            if name not in _STATUS or _STATUS[name](value)
+        }
 
     def write_failure(self, error: BaseException, **more: Any) -> None:
         """Says `failed` and why; never raises an OSError. What is not given stays as it was."""
-        reason = str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
+        reason = printable(
+            error if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
+        )
         with contextlib.suppress(RunFailed):  # the first error is the one to show
             self.write_status(FAILED, **(self._progress() | more), reason=reason)
 
@@ -185,8 +236,7 @@ class RunFolder:
 
     def _progress(self) -> dict[str, Any]:
         status = self.read_status()
-        frames = status.get("frames")
-        progress: dict[str, Any] = {"frames": frames if isinstance(frames, int) else 0}
+        progress: dict[str, Any] = {"frames": status.get("frames", 0)}
         return progress | {name: status[name] for name in ["checkpoint"] if name in status}
 
     def write_status(self, state: str, frames: int, **more: Any) -> None:
@@ -211,7 +261,17 @@ class RunFolder:
                 raise
             # The disk is full, perhaps, which must not keep the status from saying "failed":
             # written over the old text, it needs no room.
-            with contextlib.suppress(OSError), open(self.status_path, "r+b", buffering=0) as file:
-                content = text.encode()
-                file.write(content)
-                file.truncate(len(content))
+            with contextlib.suppress(OSError):
+                _overwrite(self.status_path, text)
+
+
+def _overwrite(path: pathlib.Path, text: str) -> None:
+    """Writes JSON over a file in one call, filled up with spaces so that no old text is left."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            content = text.encode()
+            os.pwrite(descriptor, content.ljust(status.st_size), 0)
+    finally:
+        os.close(descriptor)

@@ -1,8 +1,17 @@
-"""What a command needs of a run that has trained, checked without TensorFlow."""
+"""What a command needs of something that was trained, checked without TensorFlow.
+
+Either the folder of a run (`open_trained_run`), or a file that `meta_impala.export` has written
+(`read_agent_file`): its config, and what its network must fit. The weights are read later, by
+`trained_agent`.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import itertools
+import json
+import math
+import pathlib
+from typing import Any, NamedTuple
 
 from meta_impala import config as config_lib
 from meta_impala.config import Config
@@ -12,8 +21,18 @@ from meta_impala.environments import (
     UnsupportedEnvironmentError,
     registry,
 )
-from meta_impala.errors import UserError
+from meta_impala.errors import UserError, one_line
+from meta_impala.storage import trust as trust_lib
+from meta_impala.storage.arrays import open_arrays
+from meta_impala.storage.manifest import list_checkpoints
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.trust import Trust
+
+AGENT_FORMAT = "meta_impala agent, version 1"
+# Prefix of the weights in an agent file.
+PARAMETERS = "parameters/"
+_MAX_DIMENSIONS, _MAX_SIZE = 8, 2**20
+_FLOAT = 4
 
 
 class TrainedRun(NamedTuple):
@@ -24,16 +43,28 @@ class TrainedRun(NamedTuple):
     description: Description
 
 
-def open_folder(logdir: str | None) -> tuple[RunFolder, Config]:
+class AgentFile(NamedTuple):
+    """Config of the run that an agent file came from, and what its network must fit."""
+
+    config: Config
+    observation_shape: tuple[int, ...]
+    num_actions: int
+
+
+def open_folder(logdir: str | None, trust: Trust = trust_lib.NOBODY) -> tuple[RunFolder, Config]:
     """The folder that `--logdir` names, and its config; writes nothing.
 
+    Args:
+      logdir: the flag's value.
+      trust: whose modules the config may name.
+
     Raises:
-      UserError: if it is no run, or has no checkpoint yet.
+      UserError: if it is no run, has no checkpoint yet, or names a module that is not trusted.
     """
     if not logdir:
         raise UserError("--logdir: must be given, the folder of a run")
     folder = RunFolder(logdir)
-    config = folder.load_config()
+    config = folder.load_config(trust)
     if not folder.has_checkpoint():
         raise UserError(
             f"{folder.checkpoints}: no checkpoint yet; train first, or wait until the first one is "
@@ -42,16 +73,94 @@ def open_folder(logdir: str | None) -> tuple[RunFolder, Config]:
     return folder, config
 
 
-def open_trained_run(logdir: str | None) -> TrainedRun:
+def open_trained_run(logdir: str | None, trust: Trust = trust_lib.NOBODY) -> TrainedRun:
     """The same with the environment.
 
     Raises:
       UserError: as `open_folder`, and if the environment cannot be made here.
     """
-    folder, config = open_folder(logdir)
+    folder, config = open_folder(logdir, trust)
     try:
-        description = registry.describe(config.environment, config.protocol)
+        description = registry.describe(
+            config.environment, config.protocol, config.environment_arguments
+        )
     except (UnknownEnvironmentError, UnsupportedEnvironmentError) as error:
         raise UserError(f"{folder.config_path}: {error}") from None
     config = config_lib.resolve_network(config, description.observation_shape)
+    refuse_larger_network(folder, config, description.observation_shape)
     return TrainedRun(folder, config, description)
+
+
+def refuse_larger_network(folder: RunFolder, config: Config, shape: tuple[int, ...]) -> None:
+    """Before the network of a run's config is made, which takes as much memory as it says.
+
+    Args:
+      folder: of the run.
+      config: its config, network included.
+      shape: of an observation.
+
+    Raises:
+      UserError: if the config is of a larger network than any checkpoint has weights for.
+    """
+    sizes = [
+        sum(512 * file.lstat().st_blocks for file in path.glob("state.data*"))
+        for path in list_checkpoints(folder.checkpoints)
+    ]
+    if sizes:
+        _check_size(folder.config_path, config, shape, max(sizes))
+
+
+def _check_size(source: pathlib.Path, config: Config, shape: tuple[int, ...], nbytes: int) -> None:
+    """Raises UserError if the weights of a config's network need more than these bytes."""
+    widths = [math.prod(shape), *config.mlp_widths] if config.network == "mlp" else []
+    least = sum(a * b for a, b in itertools.pairwise(widths))
+    if config.core == "lstm":
+        least += 4 * config.core_size * (config.core_size + (widths or [1])[-1])
+    if _FLOAT * least > nbytes:
+        raise UserError(
+            f"{source}: --mlp_sizes={config.mlp_sizes} --core_size={config.core_size}: the "
+            f"network would have {_FLOAT * least:,} bytes of weights, but there are {nbytes:,}"
+        )
+
+
+def read_agent_file(path: pathlib.Path, trust: Trust = trust_lib.NOBODY) -> AgentFile:
+    """Reads config and shapes of an agent file; no weights.
+
+    A file that is older than a setting means that setting's `value_if_missing`.
+
+    Args:
+      path: of the file.
+      trust: whose modules the config may name.
+
+    Raises:
+      UserError: if it is no such file, or damaged, or names a module that is not trusted.
+    """
+    try:
+        with open_arrays(path) as file:
+            about, saved = json.loads(file.text("about")), file.text("config")
+            weights = [h for name, h in file.headers.items() if name.startswith(PARAMETERS)]
+        if about["format"] != AGENT_FORMAT:
+            raise UserError(f'{path}: has the format "{about["format"]}"; must be "{AGENT_FORMAT}"')
+        shape, num_actions = _shape(about["observation_shape"]), _size(about["num_actions"])
+    except FileNotFoundError:
+        raise UserError(f"--agent={path}: there is no such file") from None
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        reason = " ".join(one_line(error).split())
+        raise UserError(f"--agent={path}: is no exported agent, or damaged ({reason})") from None
+    config = config_lib.from_json(saved, path)
+    trust_lib.refuse_modules(config, path, trust)
+    nbytes = sum(header.nbytes for header in weights)
+    _check_size(path, config_lib.resolve_network(config, shape), shape, nbytes)
+    return AgentFile(config, shape, num_actions)
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or len(value) > _MAX_DIMENSIONS:
+        raise ValueError(f"observation_shape {value}")
+    return tuple(map(_size, value))
+
+
+def _size(value: Any) -> int:
+    if type(value) is not int or not 0 < value <= _MAX_SIZE:
+        raise ValueError(f"size {value}")
+    return value

@@ -1,4 +1,4 @@
-"""Evidence of updates that were not finite, and so were not applied: statistics and batches."""
+"""Updates that were not applied because something was not finite: their statistics and batches."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from meta_impala.actors.trajectory import Unroll
 from meta_impala.errors import one_line, warn
 from meta_impala.learner.state import Statistics
 from meta_impala.storage.arrays import write_arrays
+from meta_impala.storage.files import make_folder
 
 # The first ones say what went wrong; the later ones that it still does.
 MAX_FILES = 5
@@ -19,7 +20,7 @@ _SHOWN = ("inner_loss", "gradient_norm", "meta_loss", "meta_gradient_norm")
 
 
 def describe(statistics: Statistics, batches: Mapping[str, Unroll]) -> str:
-    """Which inputs are not finite or, if all are, what came of them."""
+    """Which inputs are not finite or, if all are finite, which results."""
     inputs = [
         f"{field} of the {name}"
         for name, batch in batches.items()
@@ -44,7 +45,7 @@ def keep(
     for name, batch in batches.items():
         arrays |= {f"{name} {field}": np.asarray(a) for field, a in batch._asdict().items()}
     try:
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         if len(list(folder.iterdir())) >= MAX_FILES:
             return None
         write_arrays(path, arrays)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import csv
 import errno
-import io
 import math
 import os
 import pathlib
@@ -22,39 +20,8 @@ from tensorboard.compat.proto import event_pb2
 from meta_impala.actors.trajectory import Episode
 from meta_impala.errors import one_line, warn
 from meta_impala.learner.state import Statistics
-from meta_impala.storage.files import write_atomically, writing
-from meta_impala.storage.run_folder import read_metrics
-
-COLUMNS = (
-    "frames",
-    "updates",
-    "seconds",
-    "frames_per_second",
-    "episodes",
-    "episode_return",
-    "episode_frames",
-    "gamma",
-    "lambda",
-    "meta_gradient_norm",
-    "meta_gradient_gamma",
-    "meta_gradient_lambda",
-    "x_step_gamma",
-    "x_step_lambda",
-    "meta_loss",
-    "inner_loss",
-    "policy_loss",
-    "value_loss",
-    "entropy",
-    "gradient_norm",
-    "clip_coefficient",
-    "rho_clipped_share",
-    "policy_lag",
-    "learning_rate",
-    "queue_fill",
-    "bad_updates",
-    "actor_restarts",
-    "rss_mib",
-)
+from meta_impala.storage.files import flush_open, make_folder, write_atomically, writing
+from meta_impala.storage.metrics_table import COLUMNS, header_line, line_of, read_table
 
 # What two deterministic runs may differ in: times, memory and queue fill.
 NOT_REPRODUCIBLE = ("seconds", "frames_per_second", "queue_fill", "rss_mib")
@@ -82,16 +49,12 @@ class MetricsWriter:
         """
         self.also: Callable[[Row], None] = lambda row: None
         self._path = csv_path
-        _set_aside_what_is_no_table(csv_path)
-        kept = [row for row in read_metrics(csv_path) if int(row["frames"]) <= frames]
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n", restval="")
-        writer.writeheader()
-        writer.writerows({name: row.get(name, "") for name in COLUMNS} for row in kept)
         with writing(csv_path):
-            write_atomically(csv_path, buffer.getvalue())
-            # Unbuffered: a row is one call to the kernel.
-            self._file = open(csv_path, "ab", buffering=0)  # noqa: SIM115
+            kept = [row for row in _read_and_keep_damaged(csv_path) if int(row["frames"]) <= frames]
+            write_atomically(csv_path, header_line() + "".join(map(line_of, kept)))
+            self._descriptor = os.open(
+                csv_path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            )
         with writing(tensorboard), _tensorflow_errors():
             _mark_start(tensorboard, frames)
             self._tensorboard = tf.summary.create_file_writer(str(tensorboard))
@@ -103,10 +66,8 @@ class MetricsWriter:
             value = row[name]
             is_whole = isinstance(value, int)
             cells[name] = str(value) if is_whole else "" if math.isnan(value) else f"{value:.8g}"
-        buffer = io.StringIO()
-        csv.DictWriter(buffer, COLUMNS, lineterminator="\n").writerow(cells)
         with writing(self._path):
-            self._append(buffer.getvalue().encode())
+            self._append(line_of(cells).encode())
         with (
             writing(self._path.parent / "tensorboard"),
             _tensorflow_errors(),
@@ -122,20 +83,24 @@ class MetricsWriter:
 
     def _append(self, line: bytes) -> None:
         """Appends a whole line, or nothing: a disk that fills up takes a part of it."""
-        end = self._file.tell()
-        if self._file.write(line) != len(line):
-            self._file.truncate(end)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        end = os.fstat(self._descriptor).st_size
+        try:
+            if os.write(self._descriptor, line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            with contextlib.suppress(OSError):  # what is left is one line that is not read
+                os.ftruncate(self._descriptor, end)
+            raise
 
     def sync(self) -> None:
         """Makes the rows outlive a power cut."""
         with writing(self._path):
-            os.fsync(self._file.fileno())
+            flush_open(self._descriptor, self._path)
 
     def close(self) -> None:
         """Closes both; what cannot be written any more was reported before."""
         with contextlib.suppress(OSError):
-            self._file.close()
+            os.close(self._descriptor)
         with contextlib.suppress(OSError), _tensorflow_errors():
             self._tensorboard.close()
 
@@ -151,22 +116,37 @@ def _mark_start(folder: pathlib.Path, frames: int) -> None:
         event_pb2.Event(wall_time=time.time(), step=frames + 1, session_log=log),
     ]
     # Files are read in the order of their names: after the older ones, before that of this start.
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     path = folder / f"events.out.tfevents.{int(time.time())}.-start.{os.getpid()}"
     with tf.io.TFRecordWriter(str(path)) as file:
         for event in events:
             file.write(event.SerializeToString())
 
 
-def _set_aside_what_is_no_table(path: pathlib.Path) -> None:
-    """A file without a header we know is kept under another name, not cut to nothing."""
-    with writing(path), contextlib.suppress(FileNotFoundError):
-        with open(path, "rb") as file:
-            header = file.readline(2**16)
-        if header and b"frames" not in header.rstrip(b"\n").split(b","):
-            aside = path.with_name(f"{path.name}.damaged")
-            os.replace(path, aside)
-            warn(f"warning: {path}: is no table of metrics; kept as {aside.name}")
+def _read_and_keep_damaged(path: pathlib.Path) -> list[dict[str, str]]:
+    """The rows of the file. If some of it is damaged, that is said, and the whole file kept aside.
+
+    Raises:
+      OSError: if it cannot be read, or is too large.
+      RunFailed: if it cannot be kept.
+    """
+    try:
+        rows, damaged, content = read_table(path)
+    except ValueError as error:
+        raise OSError(errno.EFBIG, str(error)) from None
+    if damaged:
+        aside, number = path.with_name(f"{path.name}.damaged"), 1
+        while aside.is_symlink() or aside.exists():
+            number += 1
+            aside = path.with_name(f"{path.name}.damaged-{number}")
+        with writing(aside):
+            write_atomically(aside, content)
+        shown = ", ".join(map(str, damaged[:5])) + ", …" * (len(damaged) > 5)
+        warn(
+            f"warning: {path}: {len(damaged)} of {len(rows) + len(damaged)} lines are damaged and "
+            f"left out (line {shown}); the file is kept as {aside.name}"
+        )
+    return rows
 
 
 @contextlib.contextmanager

@@ -31,7 +31,9 @@ def make_trainer(
     config = config_lib.resolve(config)
     spec = registry.resolve(config.environment)
     config_lib.resolve_frames(config, spec.action_repeat)
-    description = registry.describe(config.environment, config.protocol)
+    description = registry.describe(
+        config.environment, config.protocol, config.environment_arguments
+    )
     config = config_lib.resolve_network(config, description.observation_shape)
     folder = RunFolder(os.path.abspath(logdir))
     folder.prepare()

@@ -40,6 +40,7 @@ from meta_impala.training.batcher import Batch
 from meta_impala.training.memory import memory_errors
 from meta_impala.training.metrics import MetricsWindow, MetricsWriter
 from meta_impala.training.progress import Progress
+from meta_impala.training.saved_progress import check_progress
 from meta_impala.training.weights_and_biases import WeightsAndBiases
 
 # The learner's thread also updates and saves; a slow disk may take its time.
@@ -95,10 +96,8 @@ class Trainer:
         self.updates = int(self.learner.state.updates.numpy())
         if saved is None:
             self._refuse_vanished_checkpoints()
-        progress = saved.progress if saved else {}
-        self._frames_per_update = (
-            config.batch_size * config.unroll_length * description.action_repeat
-        )
+        progress = check_progress(saved.progress, saved.path) if saved else {}
+        self._frames_of_update = 0  # of the last one
         self._next_row = min(
             progress.get("next_row", self.frames + config.log_frames),
             self.frames + config.log_frames,
@@ -168,7 +167,7 @@ class Trainer:
 
     def _train(self) -> str:
         # Every function is traced before the first thread starts.
-        self.learner.trace()
+        self.learner.build()
         self._policy = Policy(
             self.learner.state.network, self.config, self._description, self.config.envs_per_actor
         )
@@ -228,6 +227,7 @@ class Trainer:
             config.envs_per_actor,
             config.protocol,
             num_threads=config.env_threads,
+            environment_kwargs=config.environment_arguments,
         )
 
     def _make_actor(self, index: int) -> Actor:
@@ -355,7 +355,9 @@ class Trainer:
         self._source.publish(snapshot)
         lag = float(np.mean([self.updates - version for version in batch.versions]))
         self.updates += 1
-        self.frames += self._frames_per_update
+        # Rows that a time limit cost are no transitions.
+        self._frames_of_update = round(statistics.steps) * self._description.action_repeat
+        self.frames += self._frames_of_update
         del self._unused[: len(batch.versions)]
         applied = bool(statistics.applied)
         self._window.add(statistics, batch.episodes, lag, self._source.fill(), applied=applied)
@@ -396,7 +398,7 @@ class Trainer:
         interval = self.config.checkpoint_frames
         if not interval:
             return False
-        return self.frames // interval > (self.frames - self._frames_per_update) // interval
+        return self.frames // interval > (self.frames - self._frames_of_update) // interval
 
     def _restart_source(self) -> None:
         """What a run that is stopped here would do when it continues."""

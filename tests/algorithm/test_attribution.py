@@ -10,7 +10,6 @@ from support.update_oracle import OPEN, Places, make_case
 
 from meta_impala.algorithm import attribution as explanation
 from meta_impala.algorithm.meta_gradient import inner_step, nested_tapes
-from meta_impala.algorithm.meta_parameters import Eta
 from meta_impala.algorithm.objectives import (
     NETWORK,
     PLACES,
@@ -18,6 +17,8 @@ from meta_impala.algorithm.objectives import (
     RATIOS,
     TARGET_VALUES,
     VALUE_TARGETS,
+    EtaPlaces,
+    Logits,
 )
 
 # Place -> the oracle's name of it; the oracle has one name for both targets.
@@ -56,11 +57,11 @@ def test_the_parts_add_up_to_the_meta_gradient(name):
     case = make_case(80.0, **CELLS[name])
     split = _split(case)
     expected = case.meta_step(nested_tapes)
-    scale = np.abs(expected.meta_gradient).max()
+    scale = np.abs(expected.meta_gradient[0]).max()
     assert scale > 1e-6
     close = {"rtol": 1e-9, "atol": 1e-12 * scale}
-    np.testing.assert_allclose(split.by_place.numpy().sum(0), expected.meta_gradient, **close)
-    np.testing.assert_allclose(split.step.meta_gradient, expected.meta_gradient, **close)
+    np.testing.assert_allclose(split.by_place.numpy().sum(0), expected.meta_gradient[0], **close)
+    np.testing.assert_allclose(split.step.meta_gradient[0], expected.meta_gradient[0], **close)
     np.testing.assert_allclose(split.by_time.numpy().sum(1), split.by_place[:2], **close)
     np.testing.assert_allclose(split.step.meta_loss, expected.meta_loss, rtol=1e-12)
     for ours, theirs in zip(split.step.inner.parameters, expected.inner.parameters, strict=True):
@@ -74,12 +75,14 @@ def test_each_place_is_what_is_left_when_all_others_are_constants(name):
     by_place = _split(case).by_place.numpy()
     for index, live in enumerate(PLACES):
 
-        def eta_at(x, features, place, live=live):
-            eta = objective.meta_parameters.at_states(x, features)
-            return eta if place == live else eta.constant()
+        def places(x, live=live):
+            constant = Logits(tf.stop_gradient(x[0]), True)
+            return EtaPlaces(
+                *(Logits(x[0], True) if place == live else constant for place in PLACES)
+            )
 
-        alone = dataclasses.replace(objective, eta_at=eta_at)
-        expected = nested_tapes(parameters, x, alone, rule, judge).meta_gradient
+        alone = dataclasses.replace(objective, places=places)
+        (expected,) = nested_tapes(parameters, x, alone, rule, judge).meta_gradient
         scale = max(np.abs(expected).max(), 1e-12)
         np.testing.assert_allclose(by_place[index], expected, rtol=1e-9, atol=1e-10 * scale)
 
@@ -118,8 +121,6 @@ def test_each_state_is_the_finite_difference_of_its_own_gamma_and_lambda(place):
     rows = len(by_time)
     # Nothing arrives in state 0 within the unroll.
     np.testing.assert_array_equal(by_time[0], np.zeros(2))
-    eta_of = objective.meta_parameters.values
-
     states = [1, 3, rows - 1]
 
     def judged_at(of_states):
@@ -127,13 +128,11 @@ def test_each_state_is_the_finite_difference_of_its_own_gamma_and_lambda(place):
         logits = np.tile(case.x, (rows, 1))
         logits[states] = of_states.reshape(len(states), 2)
 
-        def eta_at(x, features, where):
-            if where != place:
-                return eta_of(x)
-            eta = eta_of(tf.constant(logits))
-            return Eta(eta.gamma[:, tf.newaxis], eta.lambda_[:, tf.newaxis])
+        def places(x):
+            timed = Logits(tf.constant(logits), True, timed=True)
+            return objective.places(x)._replace(**{place.replace(" ", "_"): timed})
 
-        step = inner_step(parameters, x, dataclasses.replace(objective, eta_at=eta_at), rule)
+        step = inner_step(parameters, x, dataclasses.replace(objective, places=places), rule)
         return judge([tensor.numpy() for tensor in step.parameters])
 
     expected = central_difference(judged_at, np.tile(case.x, len(states)), 1e-3)

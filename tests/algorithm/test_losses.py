@@ -7,19 +7,24 @@ import tensorflow as tf
 from support.helpers import log_softmax, vtrace_ground_truth
 
 from meta_impala.algorithm.losses import (
-    LossSettings,
+    ReturnSettings,
     Transitions,
     action_log_probs,
     entropies,
     inner_objective,
     meta_objective,
 )
-from meta_impala.algorithm.meta_parameters import Eta
 
 T, B, A = 6, 4, 3
-SETTINGS = LossSettings(
-    baseline_cost=0.4, entropy_cost=0.03, rho_clip=1.2, c_clip=0.9, pg_rho_clip=1.1
-)
+SETTINGS = ReturnSettings(pg_rho_clip=1.1)
+COEFFICIENTS = {
+    "policy_cost": 1.0,
+    "baseline_cost": 0.4,
+    "entropy_cost": 0.03,
+    "rho_clip": 1.2,
+    "c_clip": 0.9,
+    "vtrace_alpha": 1.0,
+}
 GAMMA, LAMBDA = 0.9, 0.7
 
 
@@ -40,7 +45,11 @@ def random_data(seed=0):
 
 
 def constants(gamma=GAMMA, lambda_=LAMBDA):
-    return Eta(tf.constant(gamma, tf.float64), tf.constant(lambda_, tf.float64))
+    discounts = {
+        "gamma": tf.constant(gamma, tf.float64),
+        "lambda": tf.constant(lambda_, tf.float64),
+    }
+    return COEFFICIENTS | discounts
 
 
 def ground_truth(logits, values, transitions, gamma, lambda_, settings=SETTINGS):
@@ -55,8 +64,8 @@ def ground_truth(logits, values, transitions, gamma, lambda_, settings=SETTINGS)
         lambdas=np.full((T, B), lambda_),
         values=values.numpy(),
         step_mask=transitions.step_mask.numpy(),
-        rho_clip=settings.rho_clip,
-        c_clip=settings.c_clip,
+        rho_clip=COEFFICIENTS["rho_clip"],
+        c_clip=COEFFICIENTS["c_clip"],
         pg_rho_clip=settings.pg_rho_clip,
     )
     return vs, advantages, all_log_probs, log_probs
@@ -92,15 +101,17 @@ def test_the_inner_objective_is_a_sum_over_time_and_batch():
         logits, values, transitions, GAMMA, LAMBDA
     )
     policy_loss = -np.sum(advantages * log_probs)
-    value_loss = 0.5 * np.sum((vs - values.numpy()[:-1]) ** 2)
-    entropy = -np.sum(np.exp(all_log_probs) * all_log_probs)
+    is_step = transitions.step_mask.numpy()
+    value_loss = 0.5 * np.sum(is_step * (vs - values.numpy()[:-1]) ** 2)
+    entropy = -np.sum(is_step[..., None] * np.exp(all_log_probs) * all_log_probs)
     np.testing.assert_allclose(parts.policy_loss, policy_loss)
     np.testing.assert_allclose(parts.value_loss, value_loss)
     np.testing.assert_allclose(parts.entropy, entropy)
     np.testing.assert_allclose(loss, policy_loss + 0.4 * value_loss - 0.03 * entropy)
     rhos = np.exp(log_probs - transitions.behaviour_log_probs.numpy())
     at_clip = (rhos >= 1.2) & (transitions.step_mask.numpy() > 0)
-    np.testing.assert_allclose(parts.rho_clipped_share, np.mean(at_clip))
+    np.testing.assert_allclose(parts.rhos_clipped, np.sum(at_clip))
+    np.testing.assert_allclose(parts.steps, T * B - 1)
     assert 0.1 < np.mean(at_clip) < 0.9
 
 
@@ -118,15 +129,17 @@ def test_gamma_and_lambda_may_be_given_per_state():
     logits, values, transitions = random_data()
     scalar, _ = inner_objective(logits, values, transitions, constants(), SETTINGS)
     for first in (0.0, 1.0):
-        full = Eta(
-            *(
-                tf.concat([tf.fill([1, B], tf.cast(first, value.dtype)), tf.fill([T, B], value)], 0)
-                for value in constants()
+        full = COEFFICIENTS | {
+            name: tf.concat(
+                [tf.fill([1, B], tf.cast(first, tf.float64)), tf.fill([T, B], constants()[name])], 0
             )
-        )
+            for name in ("gamma", "lambda")
+        }
         per_state, _ = inner_objective(logits, values, transitions, full, SETTINGS)
         np.testing.assert_allclose(per_state, scalar)
-    last = Eta(*(tf.concat([part[:-1], 0.5 * part[-1:]], 0) for part in full))
+    last = full | {
+        name: tf.concat([full[name][:-1], 0.5 * full[name][-1:]], 0) for name in ("gamma", "lambda")
+    }
     other, _ = inner_objective(logits, values, transitions, last, SETTINGS)
     assert abs(other - scalar) > 1e-3
 
@@ -144,7 +157,7 @@ def test_the_inner_gradient_is_equation_12():
     pi = np.exp(log_probs)
     entropy = -np.sum(pi * log_probs, axis=-1, keepdims=True)
     d_log_prob = one_hot(transitions.actions) - pi
-    d_entropy = -pi * (log_probs + entropy)
+    d_entropy = -pi * (log_probs + entropy) * transitions.step_mask.numpy()[..., None]
     # Were V, ρ or c not constant, these would carry more terms.
     np.testing.assert_allclose(
         by_logits[:-1], -advantages[..., None] * d_log_prob - 0.03 * d_entropy, atol=1e-13
@@ -154,25 +167,23 @@ def test_the_inner_gradient_is_equation_12():
     np.testing.assert_array_equal(by_values[-1], np.zeros(B))
 
 
-def test_a_truncated_step_pulls_on_its_entropy_only():
+def test_the_step_from_a_final_observation_has_weight_zero():
     logits, values, transitions = random_data()
     with tf.GradientTape() as tape:
         tape.watch([logits, values])
-        loss, _ = inner_objective(
-            logits, values, transitions, constants(), SETTINGS._replace(entropy_cost=0.0)
-        )
+        loss, _ = inner_objective(logits, values, transitions, constants(), SETTINGS)
     by_logits, by_values = tape.gradient(loss, [logits, values])
     np.testing.assert_array_equal(by_logits[3, 1], np.zeros(A))
     np.testing.assert_array_equal(by_values[3, 1], 0.0)
     assert np.count_nonzero(by_values) == T * B - 1
 
 
-@pytest.mark.parametrize("name", Eta._fields)
+@pytest.mark.parametrize("name", ["gamma", "lambda"])
 def test_the_inner_gradient_depends_on_eta_through_both_targets(name):
     """Equation (13) on the network's outputs, dA/dη and dvs/dη by the complex step."""
     logits, values, transitions = random_data()
     eta = constants()
-    variable = getattr(eta, name)
+    variable = eta[name]
     with tf.GradientTape(persistent=True) as outer:
         outer.watch(variable)
         with tf.GradientTape() as tape:
@@ -181,10 +192,10 @@ def test_the_inner_gradient_depends_on_eta_through_both_targets(name):
         by_logits, by_values = tape.gradient(loss, [logits, values])
     d_logits = outer.jacobian(by_logits, variable, experimental_use_pfor=False)
     d_values = outer.jacobian(by_values, variable, experimental_use_pfor=False)
-    moved = {"gamma": complex(GAMMA), "lambda_": complex(LAMBDA)}
+    moved = {"gamma": complex(GAMMA), "lambda": complex(LAMBDA)}
     moved[name] += 1e-30j
     vs, advantages, log_probs, _ = ground_truth(
-        logits, values, transitions, moved["gamma"], moved["lambda_"]
+        logits, values, transitions, moved["gamma"], moved["lambda"]
     )
     d_log_prob = one_hot(transitions.actions) - np.exp(log_probs)
     expected = -(advantages.imag / 1e-30)[..., None] * d_log_prob
@@ -213,11 +224,12 @@ def test_the_meta_gradient_on_the_network_is_equation_14():
 def test_nothing_reaches_the_reference():
     logits, values, transitions = random_data()
     reference = constants()
+    parts = [reference["gamma"], reference["lambda"]]
     data = [transitions.rewards, transitions.continues, transitions.behaviour_log_probs]
     with tf.GradientTape() as tape:
-        tape.watch([*reference, *data, logits])
+        tape.watch([*parts, *data, logits])
         loss, _ = meta_objective(logits, values, transitions, reference, SETTINGS)
-    *none, by_logits = tape.gradient(loss, [*reference, *data, logits])
+    *none, by_logits = tape.gradient(loss, [*parts, *data, logits])
     assert none == [None] * 5
     assert by_logits is not None
 
@@ -225,6 +237,6 @@ def test_nothing_reaches_the_reference():
 def test_the_meta_objective_has_no_costs():
     logits, values, transitions = random_data()
     first, _ = meta_objective(logits, values, transitions, constants(), SETTINGS)
-    other_costs = SETTINGS._replace(baseline_cost=7.0, entropy_cost=5.0)
-    second, _ = meta_objective(logits, values, transitions, constants(), other_costs)
+    other_costs = constants() | {"baseline_cost": 7.0, "entropy_cost": 5.0, "policy_cost": 3.0}
+    second, _ = meta_objective(logits, values, transitions, other_costs, SETTINGS)
     np.testing.assert_array_equal(first, second)

@@ -55,7 +55,7 @@ def test_the_inner_gradient_depends_on_eta_as_in_equation_13(name):
     def derivative(index):
         """Of ∇_θ J by one entry of x, forward mode over reverse mode."""
         direction = tf.one_hot(index, len(case.x), dtype=tf.float64)
-        with tf.autodiff.ForwardAccumulator(x, direction) as accumulator:
+        with tf.autodiff.ForwardAccumulator(x[0], direction) as accumulator:
             with tf.GradientTape() as tape:
                 tape.watch(parameters)
                 loss, _ = objective(parameters, x)
@@ -117,8 +117,8 @@ def test_the_meta_gradient_is_the_finite_difference(name, norm):
         directions, step = np.eye(len(case.x)), 1e-3
     expected = case.finite_difference(step, directions)
     assert np.all(np.abs(expected) > 1e-5 * case.agent.config.learning_rate)
-    np.testing.assert_allclose(directions @ nested.meta_gradient.numpy(), expected, rtol=1e-6)
-    np.testing.assert_allclose(directional.meta_gradient, nested.meta_gradient, rtol=1e-10)
+    np.testing.assert_allclose(directions @ nested.meta_gradient[0].numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(directional.meta_gradient[0], nested.meta_gradient[0], rtol=1e-10)
 
     # And the update that is differentiated is the update.
     gradients = case.inner_gradient(case.x)
@@ -142,7 +142,7 @@ def test_the_embedding_of_eta_is_constant_in_eta(kind, judged_at):
     arguments = case.arguments()
     expected = case.finite_difference()
     for derivation in (nested_tapes, reverse_over_forward):
-        np.testing.assert_allclose(derivation(*arguments).meta_gradient, expected, rtol=1e-6)
+        np.testing.assert_allclose(derivation(*arguments).meta_gradient[0], expected, rtol=1e-6)
 
     # Were the gradient not stopped there, the number would be another one.
     judge = case.judged()
@@ -176,7 +176,9 @@ def test_without_a_clip():
     )
     expected = case_without.finite_difference()
     for derivation in (nested_tapes, reverse_over_forward):
-        np.testing.assert_allclose(derivation(*case.arguments()).meta_gradient, expected, rtol=1e-6)
+        np.testing.assert_allclose(
+            derivation(*case.arguments()).meta_gradient[0], expected, rtol=1e-6
+        )
 
 
 # At a gradient of zero.
@@ -205,7 +207,7 @@ def zero_case(reward, value):
 def test_a_batch_without_any_error_signal_leaves_eta_alone(derivation):
     step = derivation(*zero_case(reward=0.0, value=0.0).arguments())
     assert step.inner.update_auxiliary[1] == 0.0
-    np.testing.assert_array_equal(step.meta_gradient, [0.0])
+    np.testing.assert_array_equal(step.meta_gradient[0], [0.0])
     assert np.isfinite(step.meta_loss)
 
 
@@ -216,7 +218,7 @@ def test_a_gradient_that_vanishes_at_this_eta_only(derivation):
     assert step.inner.update_auxiliary[1] == 0.0
     expected = case.finite_difference()
     assert abs(expected[0]) > 1e-4
-    np.testing.assert_allclose(step.meta_gradient, expected, rtol=1e-6)
+    np.testing.assert_allclose(step.meta_gradient[0], expected, rtol=1e-6)
 
 
 # Must be zero.
@@ -255,12 +257,12 @@ def test_the_data_of_the_inner_update_do_not_judge():
     case = make_case()
     parameters, x, objective, _, judge = case.arguments()
 
-    def stand_still(gradients):
+    def stand_still(gradients, _):
         return InnerUpdate([tf.zeros_like(g) for g in gradients], ())
 
     for derivation in (nested_tapes, reverse_over_forward):
         step = derivation(parameters, x, objective, stand_still, judge)
-        np.testing.assert_array_equal(step.meta_gradient, [0.0, 0.0])
+        np.testing.assert_array_equal(step.meta_gradient[0], [0.0, 0.0])
         np.testing.assert_allclose(step.meta_loss, judge(parameters)[0])
 
 
@@ -273,13 +275,13 @@ def test_a_quadratic_with_a_known_meta_gradient():
     for derivation in (nested_tapes, reverse_over_forward):
         step = derivation(
             [tf.constant(theta)],
-            tf.constant(x),
-            lambda parameters, x: (0.5 * tf.reduce_sum((parameters[0] - x) ** 2), None),
-            lambda gradients: InnerUpdate([alpha * g for g in gradients], None),
+            [tf.constant(x)],
+            lambda parameters, x: (0.5 * tf.reduce_sum((parameters[0] - x[0]) ** 2), None),
+            lambda gradients, _: InnerUpdate([alpha * g for g in gradients], None),
             lambda parameters: (0.5 * tf.reduce_sum(parameters[0] ** 2), "kept"),
         )
         expected = (1.0 - alpha) * theta + alpha * x
         np.testing.assert_allclose(step.inner.parameters[0], expected)
-        np.testing.assert_allclose(step.meta_gradient, alpha * expected)
+        np.testing.assert_allclose(step.meta_gradient[0], alpha * expected)
         np.testing.assert_allclose(step.meta_loss, 0.5 * np.sum(expected**2))
         assert step.meta_auxiliary == "kept"

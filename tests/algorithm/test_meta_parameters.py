@@ -7,22 +7,23 @@ import tensorflow as tf
 
 from meta_impala.algorithm.meta_parameters import (
     EMBEDDED_LOGIT_BOUND,
-    NAMES,
-    Eta,
     MetaParameters,
+    discount_rows,
     embedding_input,
     logit,
+    of_arrivals,
 )
 
+NAMES = ("gamma", "lambda")
 CHOICES = [(), ("gamma",), ("lambda",), ("gamma", "lambda")]
 
 
 def make(learned, gamma=0.97, lambda_=0.8):
-    return MetaParameters(learned, gamma, lambda_, reference_gamma=0.995, reference_lambda=1.0)
+    return MetaParameters(discount_rows(gamma, lambda_, 0.995, 1.0), learned)
 
 
 def scalars(gamma, lambda_, dtype=tf.float64):
-    return Eta(tf.constant(gamma, dtype), tf.constant(lambda_, dtype))
+    return [tf.constant(gamma, dtype), tf.constant(lambda_, dtype)]
 
 
 @pytest.mark.parametrize("value", [1e-6, 0.3, 0.5, 0.99, 0.9999])
@@ -36,7 +37,7 @@ def test_initial_logits_give_the_starts(learned):
     x = meta_parameters.initial_logits()
     assert x.shape == (len(learned),) and x.dtype == np.float32
     eta = meta_parameters.values(tf.constant(x))
-    np.testing.assert_allclose([eta.gamma, eta.lambda_], [0.97, 0.8], rtol=1e-6)
+    np.testing.assert_allclose([eta[name] for name in NAMES], [0.97, 0.8], rtol=1e-6)
 
 
 @pytest.mark.parametrize("learned", CHOICES)
@@ -46,9 +47,9 @@ def test_learned_values_are_sigmoids_of_their_own_logit(learned):
         tape.watch(x)
         eta = make(learned).values(x)
     fixed = {"gamma": 0.97, "lambda": 0.8}
-    for name, value in zip(NAMES, eta, strict=True):
-        gradient = tape.gradient(value, x)
+    for name, value in eta.items():
         if name in learned:
+            gradient = tape.gradient(value, x)
             index = learned.index(name)
             expected = 1.0 / (1.0 + np.exp(-x[index].numpy()))
             np.testing.assert_allclose(value, expected)
@@ -56,20 +57,24 @@ def test_learned_values_are_sigmoids_of_their_own_logit(learned):
                 gradient, np.eye(len(learned))[index] * expected * (1.0 - expected)
             )
         else:
-            np.testing.assert_allclose(value, fixed[name], rtol=1e-15)
-            assert gradient is None
+            assert value == fixed[name] and isinstance(value, float)
 
 
 def test_fixed_values_may_be_exactly_zero_or_one():
     eta = make((), gamma=1.0, lambda_=0.0).values(tf.zeros([0]))
-    assert eta.gamma == 1.0 and eta.lambda_ == 0.0
+    assert eta == {"gamma": 1.0, "lambda": 0.0}
+
+
+def test_the_reference_is_constant():
+    assert make(("gamma",)).reference() == {"gamma": 0.995, "lambda": 1.0}
 
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
-def test_the_reference_is_constant(dtype):
-    reference = make(("gamma",)).reference(dtype)
-    assert reference.gamma.dtype == reference.lambda_.dtype == dtype
-    np.testing.assert_allclose(reference, [0.995, 1.0], rtol=1e-7)
+def test_constants_are_fed_exactly(dtype):
+    table = make(())
+    fed = table.fed(table.reference(), dtype)
+    assert all(value.dtype == dtype for value in fed)
+    np.testing.assert_array_equal(fed, np.array([0.995, 1.0], dtype.as_numpy_dtype))
 
 
 @pytest.mark.parametrize("kind", ["logits", "values"])
@@ -106,7 +111,7 @@ def test_the_gradient_of_what_is_fed_is_finite_everywhere(kind):
             outer.watch(gamma)
             with tf.GradientTape() as inner:
                 inner.watch(gamma)
-                fed = embedding_input(Eta(gamma, 1.0 - gamma), kind)
+                fed = embedding_input([gamma, 1.0 - gamma], kind)
             first = inner.gradient(fed, gamma)
         assert np.isfinite(first)
         second = outer.gradient(first, gamma)
@@ -120,17 +125,17 @@ def test_the_gradient_of_what_is_fed_is_finite_everywhere(kind):
 
 
 def test_a_range_bounds_what_is_learned():
-    meta_parameters = MetaParameters(
-        ("gamma", "lambda"), 0.95, 0.3, 0.99, 1.0, gamma_range=(0.9, 1.0), lambda_range=(0.0, 0.5)
-    )
+    rows = discount_rows(0.95, 0.3, 0.99, 1.0, gamma_range=(0.9, 1.0), lambda_range=(0.0, 0.5))
+    meta_parameters = MetaParameters(rows, NAMES)
     eta = meta_parameters.values(tf.constant(meta_parameters.initial_logits()))
-    np.testing.assert_allclose([eta.gamma, eta.lambda_], [0.95, 0.3], rtol=1e-6)
+    np.testing.assert_allclose([eta[name] for name in NAMES], [0.95, 0.3], rtol=1e-6)
     for x, expected in (([-50.0, -50.0], [0.9, 0.0]), ([50.0, 50.0], [1.0, 0.5])):
-        np.testing.assert_allclose(meta_parameters.values(tf.constant(x)), expected, atol=1e-7)
+        eta = meta_parameters.values(tf.constant(x))
+        np.testing.assert_allclose([eta[name] for name in NAMES], expected, atol=1e-7)
     x = tf.constant([0.3, -0.2], tf.float64)
     with tf.GradientTape() as tape:
         tape.watch(x)
-        gamma = meta_parameters.values(x).gamma
+        gamma = meta_parameters.values(x)["gamma"]
     sigma = 1.0 / (1.0 + np.exp(-0.3))
     np.testing.assert_allclose(gamma, 0.9 + 0.1 * sigma)
     np.testing.assert_allclose(tape.gradient(gamma, x), [0.1 * sigma * (1.0 - sigma), 0.0])
@@ -147,15 +152,16 @@ def test_eta_of_states_by_hand(learned):
     x = random.normal(size=(6, len(learned)))
     eta = meta_parameters.at_states(tf.constant(x), tf.constant(features))
     fixed = {"gamma": 0.97, "lambda": 0.8}
-    for name, value in zip(NAMES, eta, strict=True):
+    for name, value in eta.items():
+        if name not in learned:
+            assert value == fixed[name]
+            continue
         assert value.shape == (4, 3)
         for t in range(4):
             for b in range(3):
-                expected = fixed[name]
-                if name in learned:
-                    phi = features[t, b]
-                    z = phi @ x[:-1, learned.index(name)] / np.sqrt(1.0 + phi @ phi)
-                    expected = 1.0 / (1.0 + np.exp(-z - x[-1, learned.index(name)]))
+                phi = features[t, b]
+                z = phi @ x[:-1, learned.index(name)] / np.sqrt(1.0 + phi @ phi)
+                expected = 1.0 / (1.0 + np.exp(-z - x[-1, learned.index(name)]))
                 np.testing.assert_allclose(value[t, b], expected, rtol=1e-12)
 
 
@@ -165,8 +171,8 @@ def test_all_states_begin_alike():
     assert x.shape == (6, 2) and x.dtype == np.float32
     features = tf.constant(np.random.default_rng(0).normal(size=(7, 2, 5)), tf.float32)
     eta = meta_parameters.at_states(tf.constant(x), features)
-    np.testing.assert_allclose(eta.gamma, np.full((7, 2), 0.97), rtol=1e-6)
-    np.testing.assert_allclose(eta.lambda_, np.full((7, 2), 0.8), rtol=1e-6)
+    np.testing.assert_allclose(eta["gamma"], np.full((7, 2), 0.97), rtol=1e-6)
+    np.testing.assert_allclose(eta["lambda"], np.full((7, 2), 0.8), rtol=1e-6)
 
 
 def test_features_do_not_matter_to_one_eta_for_all():
@@ -176,23 +182,22 @@ def test_features_do_not_matter_to_one_eta_for_all():
 
 
 def test_arrivals():
-    of_states = Eta(tf.reshape(tf.range(6.0), [3, 2]), tf.constant(0.5))
-    gamma, lambda_ = of_states.of_arrivals()
-    np.testing.assert_array_equal(gamma, [[2.0, 3.0], [4.0, 5.0]])
-    assert lambda_ == 0.5
+    of_states = tf.reshape(tf.range(6.0), [3, 2])
+    np.testing.assert_array_equal(of_arrivals(of_states), [[2.0, 3.0], [4.0, 5.0]])
+    for alike in (0.5, tf.constant(0.5)):
+        assert of_arrivals(alike) is alike
 
 
 # Tracking.
 
 
 def test_the_reference_may_track():
-    tracking = MetaParameters(("gamma",), 0.9, 1.0, 0.995, 1.0, tracking=("gamma",))
-    current = scalars(0.7, 0.6)
-    np.testing.assert_allclose(tracking.reference(tf.float64, current), [0.7, 1.0])
-    of_states = Eta(tf.fill([3, 2], tf.constant(0.7, tf.float64)), scalars(0.0, 0.6).lambda_)
-    gamma, lambda_ = tracking.reference(tf.float64, of_states)
-    np.testing.assert_array_equal(gamma, of_states.gamma)
-    np.testing.assert_array_equal(lambda_, np.ones((3, 2)))
+    tracking = MetaParameters(discount_rows(0.9, 1.0, 0.995, 1.0), ("gamma",), ("gamma",))
+    current = {"gamma": tf.fill([3, 2], 0.7), "lambda": 0.6}
+    reference = tracking.reference(current)
+    assert reference["gamma"] is current["gamma"] and reference["lambda"] == 1.0
+    fed = tracking.fed(reference, tf.float32)
+    assert embedding_input(fed).shape == (3, 2, 2)
 
 
 def test_an_unknown_kind_is_refused():

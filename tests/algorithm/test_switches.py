@@ -20,7 +20,6 @@ from meta_impala.algorithm.meta_gradient import (
     nested_tapes,
     reverse_over_forward,
 )
-from meta_impala.algorithm.objectives import NETWORK
 from meta_impala.errors import UserError
 
 FED = {"eta_embedding_size": 4}
@@ -92,10 +91,10 @@ def assert_is_the_derivative(case, count=2, at_least=1e-6):
     expected = case.finite_difference(directions=directions)
     scale = np.abs(expected).max()
     assert scale >= at_least
-    actual = directions @ nested.meta_gradient.numpy().ravel()
+    actual = directions @ nested.meta_gradient[0].numpy().ravel()
     np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-7 * scale + 1e-11)
     np.testing.assert_allclose(
-        directional.meta_gradient, nested.meta_gradient, rtol=1e-10, atol=1e-12 * scale
+        directional.meta_gradient[0], nested.meta_gradient[0], rtol=1e-10, atol=1e-12 * scale
     )
     np.testing.assert_allclose(directional.meta_loss, nested.meta_loss, rtol=1e-12)
     new_parameters = case.new_parameters(case.x)
@@ -121,7 +120,7 @@ def test_each_path_adds_to_the_meta_gradient():
     gradients = []
     for paths in OPEN:
         case = make_case(20.0, **FED, meta_gradient_paths=paths)
-        gradients.append(case.meta_step(nested_tapes).meta_gradient.numpy())
+        gradients.append(case.meta_step(nested_tapes).meta_gradient[0].numpy())
     for one, other in itertools.combinations(gradients, 2):
         assert np.all(np.abs(one - other) > 1e-3 * np.abs(one))
 
@@ -135,16 +134,18 @@ def test_eta_acts_in_the_open_places_and_in_no_other(paths, place):
     live = [tf.identity(parameter) for parameter in parameters]
     is_open = dict(zip(Places._fields, OPEN[paths], strict=True))[place]
     with tf.GradientTape(persistent=True) as tape:
-        tape.watch([x, *live])
-        output = objective._run(live, x, NETWORK, eta_is_live=paths != "returns")
-        inputs = objective._target_inputs(output, x)
+        tape.watch([*x, *live])
+        places = objective.places(x)
+        features = objective.network.body(live)
+        output = objective._outputs(live, features, places.network)
+        inputs = objective._target_inputs(output, features, places)
     watched = {
         "embedding": output.policy_logits,
         "values": inputs.values,
         "importance_weights": inputs.log_probs,
     }
     if place in watched:
-        gradient = tape.gradient(watched[place], x)
+        gradient = tape.gradient(watched[place], x[0])
         assert (gradient is not None) == is_open
     # V, ρ and c are constant in θ on every path.
     assert all(g is None for g in tape.gradient([inputs.values, inputs.log_probs], live))
@@ -180,11 +181,12 @@ def test_every_eta_in_the_meta_objective_is_a_constant(name):
     case = make_case(**FED, **J_PRIME[name], meta_gradient_paths="importance_weights")
     parameters, x, _, _, _ = case.arguments()
     with tf.GradientTape(persistent=True) as tape:
-        tape.watch([x, *parameters])
-        objective = case.agent.learner._meta_objective(case.judges, parameters, x)
+        tape.watch([*x, *parameters])
+        learner = case.agent.learner
+        objective = learner._meta_objective(learner.trajectories(case.judges), parameters, x)
         others = [tf.stop_gradient(parameter) + 0.01 for parameter in parameters]
         meta_loss, _ = objective(others)
-    assert tape.gradient(meta_loss, x) is None
+    assert tape.gradient(meta_loss, x[0]) is None
     # θ before the update is a constant too, in the KL term.
     assert all(gradient is None for gradient in tape.gradient(meta_loss, parameters))
 
@@ -285,7 +287,7 @@ def test_a_reference_of_exactly_zero_or_one_gives_numbers(paths, kind, value):
         case.x = np.array([x])
         for mode in (nested_tapes, reverse_over_forward):
             step = case.meta_step(mode)
-            for tensor in (step.meta_gradient, step.meta_loss, *step.inner.parameters):
+            for tensor in (step.meta_gradient[0], step.meta_loss, *step.inner.parameters):
                 assert np.all(np.isfinite(tensor))
 
 
@@ -343,9 +345,9 @@ def check_combination(drawn):
         parameters = case.agent.network.trainable_variables
         nothing = [[tf.zeros_like(v) for v in parameters] for _ in case.agent.config.learned]
         traced = accumulative_trace(*case.arguments(), trace=nothing, decay=0.0)
-        scale = np.abs(nested.meta_gradient).max()
+        scale = np.abs(nested.meta_gradient[0]).max()
         np.testing.assert_allclose(
-            traced.meta_gradient, nested.meta_gradient, rtol=1e-9, atol=1e-11 * scale
+            traced.meta_gradient[0], nested.meta_gradient[0], rtol=1e-9, atol=1e-11 * scale
         )
 
 

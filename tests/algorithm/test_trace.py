@@ -97,13 +97,13 @@ def test_the_new_trace_is_the_finite_difference(name, curvature, norm):
         sum(np.sum(u.numpy() * z) for u, z in zip(pulls, column, strict=True))
         for column in expected
     ]
-    np.testing.assert_allclose(step.meta_gradient, products, rtol=1e-6)
+    np.testing.assert_allclose(step.meta_gradient[0], products, rtol=1e-6)
     for ours, theirs in zip(step.inner.parameters, case.new_parameters(case.x), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
     # The curvature changes it: the test can fail.
     if curvature:
         plain = accumulative_trace(*case.arguments(), trace=trace, decay=0.9)
-        assert np.all(np.abs(plain.meta_gradient - step.meta_gradient) > 1e-6)
+        assert np.all(np.abs(plain.meta_gradient[0] - step.meta_gradient[0]) > 1e-6)
 
 
 @pytest.mark.parametrize("curvature", [False, True])
@@ -115,7 +115,7 @@ def test_without_decay_it_is_the_exact_gradient(paths, curvature):
         *case.arguments(), trace=trace_of(case), decay=0.0, curvature=curvature
     )
     nested = case.meta_step(nested_tapes)
-    np.testing.assert_allclose(step.meta_gradient, nested.meta_gradient, rtol=1e-10)
+    np.testing.assert_allclose(step.meta_gradient[0], nested.meta_gradient[0], rtol=1e-10)
     np.testing.assert_allclose(step.meta_loss, nested.meta_loss, rtol=1e-12)
 
 
@@ -144,8 +144,9 @@ def test_with_curvature_and_no_decay_it_is_dtheta_dx_over_all_updates(settings):
             return case.theta
 
     def differences(batches):
+        # Small steps: e_η moves the last hidden layer across the kinks of its ReLUs.
         return [
-            difference(lambda e: five_updates(case.x + e * unit, batches), 1e-3)  # noqa: B023
+            difference(lambda e: five_updates(case.x + e * unit, batches), 1e-5)  # noqa: B023
             for unit in np.eye(len(case.x))
         ]
 

@@ -28,8 +28,8 @@ def test_an_estimate():
         ([1.0, 2.0, 3.0, 2.0], "γ up: 4 of 4 batches, t = 4.9"),
         ([-1.0, -2.0, -3.0, -2.0], "γ down: 4 of 4 batches, t = -4.9"),
         ([-9.0, 2.0, 3.0, 2.0], "γ in no clear direction (leans down: 1 of 4 batches, t = -0.2)"),
-        ([-1.0, 1.0], "γ nowhere: its meta-gradient is zero in the mean"),
-        ([0.0, 0.0], "γ nowhere: its meta-gradient is zero in the mean"),
+        ([-1.0, 1.0], "γ nowhere: its mean meta-gradient is zero"),
+        ([0.0, 0.0], "γ nowhere: its mean meta-gradient is zero"),
         ([1.0, 1.0], "γ in no clear direction (leans up: 2 of 2 batches, t = –)"),
     ],
 )
@@ -82,8 +82,8 @@ def test_the_numbers_of_a_report():
     assert result.by_place["gamma"]["value targets"].mean == 8.0
     assert result.by_place["gamma"]["policy advantages"].mean == -2.0
     assert [p.mean for p in result.by_time["gamma"]["value targets"]] == [6.0, 2.0]
-    assert result.by_judge[NEXT]["gamma"].mean == -6.0
-    assert result.by_judge[LATER]["gamma"].mean == 12.0
+    assert result.by_meta_batch[NEXT]["gamma"].mean == -6.0
+    assert result.by_meta_batch[LATER]["gamma"].mean == 12.0
     assert result.open_places == PLACES[:2]
     pairs = {a.pair: a for a in result.agreements}
     assert pairs[f"{ITSELF}, {NEXT}"].directions.mean == pytest.approx(0.6)
@@ -99,12 +99,15 @@ def test_the_numbers_of_a_report():
 def test_the_text_says_what_it_leaves_out():
     config = _config(meta_parameters="lambda", trace_decay=0.9)
     text = attribution_text.text(config, "a run", 0.1, reporting.report(config, _samples(1)))
-    assert "## Where λ is heading" in text and "γ" not in text.split("## Where λ")[1].split("By")[0]
+    assert (
+        "## Where λ is heading" in text
+        and "γ" not in text.split("## Where λ")[1].split("## Where in")[0]
+    )
     assert "has a trace (μ = 0.9)" in text
     assert "sign agreement of dJ'/dx" in text
     config = _config(meta_parameter_scope="state")
     text = attribution_text.text(config, "a run", 0.1, reporting.report(config, _samples()))
-    assert "those of the bias of x" in text and "in the mean over states" in text
+    assert "those of the bias of x" in text and "on average over states" in text
     assert "effective horizon 1/(1−γ) = 50 agent steps" in text
     assert "agrees with τ more than other games do" in text  # 0.2 a step, t = 3.5
     assert "In training none of τ' continues games of τ: 64 environments" in text

@@ -146,7 +146,7 @@ def test_a_published_baseline_is_marked_where_it_is_unlike(runs, tmp_path):
 def test_seeds_that_do_not_count_over_games_are_said(runs):
     compared = comparison.compare(results.read(runs), COLUMNS, MEDIANS, LOW)
     text = "\n".join(compared.missing)
-    assert f"{HIGH}: what is said over games is of 1 of the seeds of each" in text
+    assert f"{HIGH}: aggregates over games use 1 seeds of each game" in text
     assert f"{META}: what is said over games" not in text
 
 
@@ -193,7 +193,9 @@ def test_agents_without_a_game_in_common_are_not_compared_and_that_is_said(tmp_p
     ]
     compared = comparison.compare(results.read(folders), COLUMNS, MEDIANS)
     assert compared.against_fixed == []
-    assert f"{META}: no game has it and every fixed agent" in "\n".join(compared.missing)
+    assert f"{META}: no game has results of it and of every fixed agent" in "\n".join(
+        compared.missing
+    )
 
 
 def test_what_is_missing_is_said(runs, tmp_path):
@@ -208,7 +210,7 @@ def test_what_is_missing_is_said(runs, tmp_path):
     assert f"{HIGH}: no run of Qbert" in text
     assert "not evaluated" in text
     whole = report.markdown(compared, "Title", ["curves.png"])
-    assert "3 of 57 games: no aggregate below" in whole
+    assert "3 of 57 games: the aggregates below are not comparable" in whole
     assert "![curves](curves.png)" in whole
     assert "287.6 %" in whole, "the published medians stand beside ours"
     for variant in (META, LOW, HIGH):
@@ -278,7 +280,7 @@ def test_frames_that_differ_are_said_and_marked(runs, tmp_path):
     compared = comparison.compare(results.read([*runs, third]), COLUMNS, MEDIANS, LOW)
     text = "\n".join(compared.missing)
     assert f"{META}: the seeds of Pong were trained for different numbers of frames" in text
-    assert "what is compared in Pong was trained for different" in text
+    assert "in Pong, variants were trained for different" in text
     assert compared.baseline_marks == "f"
     assert f"Improvement relative to {LOW} (f)\n" in report.markdown(compared, "Title")
     near = trained("near", "Pong", 3, 199_990_000)
@@ -296,7 +298,7 @@ def test_aggregates_beside_each_other_are_over_the_same_games(runs, tmp_path):
     assert [r for r in compared.aggregates if r.what == "ours"] == [
         r for r in alone.aggregates if r.what == "ours"
     ]
-    assert "of the 2 that every variant has; without Qbert" in "\n".join(compared.missing)
+    assert "use the 2 games that every variant has, without Qbert" in "\n".join(compared.missing)
     assert "that every variant has" not in "\n".join(alone.missing)
 
 
@@ -352,7 +354,7 @@ def test_runs_that_are_no_atari_have_scores_of_their_own(tmp_path):
 def test_unlike_protocols_are_refused(tmp_path):
     sticky = make_run(tmp_path / "m", "Pong", 2, 1.0, evaluation={"protocol": "machado"})
     noop = make_run(tmp_path / "n", "Pong", 1, 1.0)
-    with pytest.raises(UserError, match="unlike protocols") as error:
+    with pytest.raises(UserError, match="different protocols") as error:
         results.read([noop, sticky])
     assert "sticky actions" in str(error.value) and "no-op" in str(error.value)
     compared = comparison.compare(results.read([sticky]), COLUMNS, MEDIANS)
@@ -374,7 +376,7 @@ def test_human_starts_of_unlike_protocols_or_files_are_refused(tmp_path):
     early = human("early", 3)
     assert len(results.read([plain, same, early], starts="human").found) == 3
     sticky = human("sticky", 4, protocol="machado")
-    with pytest.raises(UserError, match="unlike protocols.*impala.*machado"):
+    with pytest.raises(UserError, match="different protocols.*impala.*machado"):
         results.read([plain, sticky], starts="human")
     elsewhere = human("elsewhere", 5, starts_sha256="bb")
     with pytest.raises(UserError, match="with another file of starts than .*plain"):

@@ -54,18 +54,18 @@ def eager():
 def test_the_parts_are_those_of_the_update_that_the_learner_makes(name, monkeypatch, eager):
     learner, description = _learner(**CELLS[name])
     config, calls = learner.config, []
-    make = sampling._judged_update
+    make = sampling._meta_evaluation
 
     def recorded(*arguments):
-        judged_update = make(*arguments)
+        evaluate = make(*arguments)
 
-        def judged(batch, judges):
-            calls.append((batch, judges, judged_update(batch, judges)))
+        def recorder(batch, meta_batch):
+            calls.append((batch, meta_batch, evaluate(batch, meta_batch)))
             return calls[-1][-1]
 
-        return judged
+        return recorder
 
-    monkeypatch.setattr(sampling, "_judged_update", recorded)
+    monkeypatch.setattr(sampling, "_meta_evaluation", recorded)
     before = _state(learner)
     samples = list(sampling.samples(learner, description, RATE, batches=1, warmup=1, seed=3))
     for one, other in zip(before, _state(learner), strict=True):
@@ -81,7 +81,7 @@ def test_the_parts_are_those_of_the_update_that_the_learner_makes(name, monkeypa
         np.testing.assert_array_equal(sample.by_place[2:], np.zeros([3, learned]))
     else:
         assert np.all(sample.by_place[PLACES.index(RATIOS)] != 0)
-    training = sampling.judge_of_training(config)
+    training = sampling.meta_batch_of_training(config)
     assert np.any(sample.meta_gradients[training] != 0)
     np.testing.assert_array_equal(sample.by_place.sum(axis=0), sample.meta_gradients[training])
     result = meta_gradient_report.report(config, samples)
@@ -91,10 +91,10 @@ def test_the_parts_are_those_of_the_update_that_the_learner_makes(name, monkeypa
     if config.meta_data == "held_out":
         assert calls[0][0].rewards.shape == calls[0][1].rewards.shape == (6, 2)
         return
-    batch, judges, found = next(
+    batch, meta_batch, found = next(
         call for call in calls if np.array_equal(call[2].by_place, sample.by_place)
     )
-    tensors = (Unroll(*map(tf.constant, unroll)) for unroll in (batch, judges))
+    tensors = (Unroll(*map(tf.constant, unroll)) for unroll in (batch, meta_batch))
     statistics, _ = learner.update(*tensors, updates=0, frames=0)
     for index, of_name in enumerate(config.learned):
         expected = getattr(statistics, f"meta_gradient_{of_name}")
@@ -107,21 +107,23 @@ def test_the_parts_are_those_of_the_update_that_the_learner_makes(name, monkeypa
     assert (found.gamma, found.lambda_) == pytest.approx(eta, rel=1e-6)
 
 
-def test_who_judges(monkeypatch):
+def test_which_columns_are_the_meta_batch(monkeypatch):
     """τ' of each name is what its name says: which unroll, of which group, which games."""
     learner, description = _learner(meta_batch_size=3, unroll_length=9)
     seen = []
 
     def recorded(*_):
-        def judged(batch, judges):
-            seen.append((batch, judges))
+        def recorder(batch, meta_batch):
+            seen.append((batch, meta_batch))
             zeros = np.zeros(2)
             direction = np.array([1.0, len(seen)])
-            return sampling._Judged(zeros[None], zeros[None, None], 0.0, direction, 1.0, 1.0, 0, 0)
+            return sampling._MetaEvaluation(
+                zeros[None], zeros[None, None], 0.0, direction, 1.0, 1.0, 0, 0
+            )
 
-        return judged
+        return recorder
 
-    monkeypatch.setattr(sampling, "_judged_update", recorded)
+    monkeypatch.setattr(sampling, "_meta_evaluation", recorded)
     list(sampling.samples(learner, description, RATE, batches=25, warmup=2, seed=3))
     assert len(seen) == 4 * 25
     for number in range(25):
@@ -138,7 +140,7 @@ def test_who_judges(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("settings", "share", "judge"),
+    ("settings", "share", "meta_batch"),
     [
         ({"num_actors": 1}, 1.0, sampling.NEXT),
         ({"num_actors": 2}, 0.0, sampling.OTHERS),
@@ -149,11 +151,11 @@ def test_who_judges(monkeypatch):
         ({"num_actors": 1, "meta_data": "held_out"}, 0.0, sampling.HELD_OUT),
     ],
 )
-def test_which_judge_stands_for_training(settings, share, judge):
+def test_which_meta_batch_is_that_of_training(settings, share, meta_batch):
     defaults = {"batch_size": 4, "envs_per_actor": 4, "meta_batch_size": 3}
     config = resolve(Config(**(defaults | settings)))
     assert sampling.share_of_same_games(config) == share
-    assert sampling.judge_of_training(config) == judge
+    assert sampling.meta_batch_of_training(config) == meta_batch
 
 
 def test_cosine():

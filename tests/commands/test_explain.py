@@ -32,7 +32,7 @@ PAIRS = [
     f"{JUDGES[0]}, {JUDGES[3]}",
     f"{JUDGES[1]}, {JUDGES[2]}",
     f"{JUDGES[1]}, {JUDGES[3]}",
-    "one update and the one after it, each judged as in training",
+    "one update and the next, each on the meta batch of training",
 ]
 NUMBER = r"[+-]\d\.\d\de[+-]\d\d"
 PUSH = re.compile(rf"({NUMBER}) ± \d\.\de[+-]\d\d")
@@ -130,7 +130,7 @@ def test_every_line_that_is_printed(trained, explained):
         assert ("no clear direction" in lines[index]) == (abs(heading["push"]["t"]) < 2)
         assert f"Now {heading['value']:.4f}" in lines[index]
         largest = max(PLACES, key=lambda p: abs(numbers["by_place"][name][p]["mean"]))  # noqa: B023
-        assert lines[index + 1].endswith(f"; its largest part is that of the {largest}.")
+        assert lines[index + 1].endswith(f"; the largest part is through the {largest}.")
         assert _shown(lines[index + 1].split("Push ")[1].split(";")[0]) == pytest.approx(
             heading["push"]["mean"], rel=0.01
         )
@@ -168,7 +168,7 @@ def test_every_line_that_is_printed(trained, explained):
         whole = numbers["by_place"][name][place]["mean"]
         assert sum(of_steps) == pytest.approx(whole, rel=1e-3, abs=1e-6 * max(map(abs, of_steps)))
 
-    assert cosines[0] == ["two judges", "cosine of ∇_θ' J'", "cosine of dJ'/dx"]
+    assert cosines[0] == ["two meta batches", "cosine of ∇_θ' J'", "cosine of dJ'/dx"]
     assert [row[0] for row in cosines[1:]] == PAIRS
     for row, entry in zip(cosines[1:], numbers["cosines"], strict=True):
         assert entry["pair"] == row[0]
@@ -186,7 +186,7 @@ def test_every_line_that_is_printed(trained, explained):
         "In training none of τ' continues games of τ: 8 environments fill batches of 4 in turn."
     ) in lines
 
-    assert judges[0] == ["judged by", "push on γ", "push on λ"]
+    assert judges[0] == ["meta batch", "push on γ", "push on λ"]
     assert tuple(row[0] for row in judges[1:]) == JUDGES
     for row in judges[1:]:
         for name, text in zip(("gamma", "lambda"), row[1:], strict=True):

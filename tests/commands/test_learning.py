@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from meta_impala.storage.run_folder import read_metrics
+from meta_impala.storage.metrics_table import read_metrics
 
 PRESETS = pathlib.Path(__file__).parents[2] / "meta_impala" / "presets"
 

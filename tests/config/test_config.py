@@ -22,7 +22,7 @@ from meta_impala.config import (
 from meta_impala.config.eta_settings import EtaSettings
 from meta_impala.config.loss_settings import LossSettings
 from meta_impala.errors import UserError
-from meta_impala.storage import agent_file
+from meta_impala.storage.trained_run import read_agent_file
 from meta_impala.system.processors import processors
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -131,6 +131,40 @@ def test_addresses_of_a_ray_cluster(address):
     assert config.ray_address == address
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["5", "[1]", '"a"', "null", "{", "{size: 5}", '{"size": NaN}', '{"size": Infinity}', "size=5",
+     '{"a": 1} {"b": 2}', '{"a b": 1}', '{"": 1}', '{"render_mode": "human"}', '{"id": "x"}',
+     "[" * 2000],
+)  # fmt: skip
+def test_arguments_of_the_environment_are_a_json_object(text):
+    message = _refusal(environment="Catch", environment_kwargs=text)
+    assert message.startswith("--environment_kwargs=") and len(message) < 400
+
+
+def test_equal_arguments_of_the_environment_have_equal_texts():
+    texts = ('{"b": [1, "é"], "a": {"c": null}}', ' {"a":{"c":null},\t"b":[1,"\\u00e9"]} ')
+    configs = [resolve(Config(environment_kwargs=text.replace("\t", ""))) for text in texts]
+    assert configs[0] == configs[1] == resolve(configs[0])
+    assert configs[0].environment_arguments == {"a": {"c": None}, "b": [1, "é"]}
+    for none in ("", "{}", " {} "):
+        assert resolve(Config(environment_kwargs=none)).environment_kwargs == ""
+
+
+def test_a_config_older_than_the_arguments_of_the_environment_has_none():
+    values = json.loads(config_lib.to_json(resolve(Config())))
+    del values["environment_kwargs"]
+    assert config_lib.from_json(json.dumps(values), "config.json").environment_arguments == {}
+
+
+def test_a_run_never_changes_the_arguments_of_its_environment():
+    saved = resolve(Config(environment_kwargs='{"size": 5}'))
+    same = {"environment_kwargs": '{"size":5}'}
+    assert config_lib.merge_for_resume(saved, same, override=False) == saved
+    with pytest.raises(UserError, match="environment_kwargs"):
+        config_lib.merge_for_resume(saved, {"environment_kwargs": ""}, override=True)
+
+
 def test_fixed_values_may_be_exactly_zero_or_one():
     config = resolve(Config(meta_parameters="lambda", gamma=1.0, meta_batch_size=8))
     assert config.gamma == 1.0
@@ -148,11 +182,25 @@ def test_a_run_is_at_least_one_batch():
 
 
 @pytest.mark.parametrize(
-    ("shape", "network"),
-    [((4, 84, 84), "shallow"), ((84, 84, 3), "shallow"), ((10, 5), "mlp"), ((4,), "mlp")],
+    ("network", "shapes"),
+    [
+        ("shallow", [(4, 84, 84), (84, 84, 3), (84, 84), (4, 84, 84, 3), (4, 3, 84, 84)]),
+        # MinAtar's games; the smallest and the largest sides; more planes than sides; stacks.
+        ("minatar", [(10, 10, n) for n in (4, 6, 7, 10)]),
+        ("minatar", [(5, 5, 2), (20, 20, 3), (5, 20, 3), (8, 8, 20), (20, 8, 8), (4, 10, 10, 6)]),
+        # Catch and Patience; one plane; sides that are too small or too large; no images.
+        ("mlp", [(10, 5), (9, 3), (10, 10, 1), (1, 10, 10), (4, 4, 3), (21, 20, 3), (5, 21, 3)]),
+        ("mlp", [(), (4,), (2, 2, 2, 2, 2)]),
+    ],
 )
-def test_auto_takes_shallow_for_84_by_84_images(shape, network):
-    assert resolve_network(Config(), shape).network == network
+def test_auto_chooses_by_the_sides_and_planes_of_an_observation(network, shapes):
+    assert [resolve_network(Config(), shape).network for shape in shapes] == [network] * len(shapes)
+
+
+def test_the_torso_of_minatar_needs_three_by_three_pixels():
+    assert resolve_network(Config(network="minatar"), (3, 3, 1)).network == "minatar"
+    with pytest.raises(UserError, match="3×3"):
+        resolve_network(Config(network="minatar"), (2, 9, 1))
 
 
 @pytest.mark.parametrize("network", ["shallow", "nature", "deep"])
@@ -374,7 +422,7 @@ def test_new_runs_have_e_eta_at_the_last_hidden_layer_and_old_ones_at_the_heads(
     assert resolve(Config()).eta_embedding_place == "last_hidden"
     for path in sorted((ROOT / "testdata").rglob("config.json")):
         assert from_json(path.read_text("utf-8"), path).eta_embedding_place == "heads"
-    assert agent_file.read(ROOT / "testdata/pong_agent.npz").config.eta_embedding_place == "heads"
+    assert read_agent_file(ROOT / "testdata/pong_agent.npz").config.eta_embedding_place == "heads"
     old = dataclasses.replace(resolve(Config()), eta_embedding_place="heads")
     with pytest.raises(UserError, match="--eta_embedding_place=last_hidden .*never changes"):
         merge_for_resume(old, {"eta_embedding_place": "last_hidden"}, override=True)

@@ -79,6 +79,99 @@ def test_an_id_may_name_the_module_that_registers_it(tmp_path, monkeypatch):
         resolve("no_such_module:Mine-v0")
 
 
+OWN_NAMES = """
+import gymnasium, numpy
+from gymnasium.spaces import Box, Discrete
+class Own(gymnasium.Env):
+    action_space = Discrete(2)
+    def __init__(self, size):
+        self.observation_space = Box(-1, 1, (size,), numpy.float32)
+    def reset(self, seed=None, options=None):
+        return numpy.zeros(self.observation_space.shape, numpy.float32), {}
+    def step(self, action):
+        return (self.reset()[0], 0.0, False, False, {})
+for size, name in enumerate(NAMES, start=11):
+    gymnasium.register(id=name, entry_point=Own, kwargs={"size": size})
+"""
+NAMES = (
+    "Maze-v0", "maze-v0", "MAZE-v0", "Pong-v0", "Freeway", "pong", "my/Pong-v0", "Catch",
+    "Breakout-v4", "Only-v0",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("emulator_first", [False, True])
+def test_an_exact_id_wins_over_case_and_over_the_games(tmp_path, emulator_first):
+    """In a process of its own: what ale-py registers, and when, is the point."""
+    (tmp_path / "own_names.py").write_text(f"NAMES = {NAMES!r}\n{OWN_NAMES}")
+    result = run_python(
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        + ("import ale_py\n" if emulator_first else "")
+        + "from meta_impala.environments import describe, make, resolve\n"
+        "resolve('own_names:Only-v0')\n"
+        "make('Pong', 1, 'impala')\n"
+        f"for name in {NAMES!r}:\n"
+        "    print(describe(f'own_names:{name}', 'impala').observation_shape[0])\n"
+        "print(resolve('Pong').kind, resolve('Freeway').kind, resolve('Catch').id)\n"
+        "print(resolve('own_names:ONLY-v0').id, resolve('own_names:freeway').id)\n"
+    )
+    sizes = [str(size) for size in range(11, 11 + len(NAMES))]
+    expected = "atari atari meta_impala/Catch-v0"
+    assert result.stdout.splitlines() == [
+        *sizes,
+        expected,
+        "own_names:Only-v0 own_names:Freeway",
+    ], result.stderr
+    assert "Overriding" not in result.stderr
+
+
+def test_a_name_that_could_be_several_ids_is_refused_with_all_of_them(registered_ids):
+    registered_ids("Twin-v0", "twin-v0")
+    with pytest.raises(UnknownEnvironmentError, match="Twin-v0 or twin-v0 differ in case only"):
+        resolve("TWIN-v0")
+    assert resolve("twin-v0").id == "twin-v0"
+    assert resolve("Twin-v0").id == "Twin-v0"
+
+
+@pytest.fixture
+def registered_ids():
+    made = []
+
+    def register(*names):
+        for name in names:
+            gymnasium.register(name, entry_point="gymnasium.envs.classic_control:CartPoleEnv")
+            made.append(name)
+
+    yield register
+    for name in made:
+        del gymnasium.registry[name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["no such:X-v0", "a b", "..up:X-v0", ".rel:X-v0", "os.path;x:X-v0", "a\u200b:X-v0", "x\0y", ":",
+     "a::b", "", " ", "\n", "-v0", "a/b:c-v0", "\ufeffPong"],
+)  # fmt: skip
+def test_what_is_no_name_is_refused_and_imports_nothing(name):
+    with pytest.raises(UnknownEnvironmentError) as refusal:
+        resolve(name)
+    assert "\n" not in str(refusal.value) and "\0" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["raise SystemExit('no licence')", "raise KeyboardInterrupt", "import sys; sys.exit(0)",
+     "1 / 0", "import not_there_at_all", "def", "class E(BaseException): pass\nraise E('odd')",
+     "import argparse; argparse.ArgumentParser().parse_args(['--x'])"],
+)  # fmt: skip
+def test_whatever_a_module_raises_when_imported_is_one_line(statement, tmp_path, monkeypatch):
+    monkeypatch.setattr("signal.getsignal", lambda *_: None)  # as in a command that handles Ctrl-C
+    (tmp_path / "module_that_raises.py").write_text(statement)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UnknownEnvironmentError) as refusal:
+        resolve("module_that_raises:X-v0")
+    assert "module_that_raises:X-v0" in str(refusal.value) and "\n" not in str(refusal.value)
+
+
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [

@@ -272,7 +272,7 @@ def test_another_eta_is_fed_to_the_network(learner, snapshot, config, descriptio
         zeros = np.zeros(3, np.float32)
         return policy(
             fed.parameters,
-            np.tile(fed.eta.numpy(), (3, 1)),
+            np.tile(fed.eta.values.numpy(), (3, 1)),
             np.ones([3, 2], np.float32),
             zeros.astype(np.int32),
             zeros,
@@ -282,10 +282,10 @@ def test_another_eta_is_fed_to_the_network(learner, snapshot, config, descriptio
         )[1]
 
     other = with_eta(snapshot, 0.5, 0.25)
-    assert other.eta.numpy().tolist() == [0.5, 0.25]
+    assert other.eta.values.numpy().tolist() == [0.5, 0.25]
     assert other.parameters is snapshot.parameters
     assert not np.array_equal(log_probs(other), log_probs(snapshot))
-    same = with_eta(snapshot, *snapshot.eta.numpy().tolist())
+    same = with_eta(snapshot, *snapshot.eta.values.numpy().tolist())
     np.testing.assert_array_equal(log_probs(same), log_probs(snapshot))
 
 
@@ -312,7 +312,7 @@ def test_the_newest_checkpoint_is_read_and_nothing_touched(tmp_path, config, des
     assert {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]} == before
     assert (agent.checkpoint, agent.frames, agent.snapshot.version) == ("frames-200", 200, 20)
     assert all(np.all(tensor.numpy() == 200) for tensor in agent.snapshot.parameters)
-    np.testing.assert_allclose(agent.snapshot.eta, 1 / (1 + np.exp(-0.2)), rtol=1e-6)
+    np.testing.assert_allclose(agent.snapshot.eta.values, 1 / (1 + np.exp(-0.2)), rtol=1e-6)
 
 
 def test_a_checkpoint_that_training_replaces_is_read_anew(

@@ -101,3 +101,13 @@ def test_versions_of_everything_that_takes_part():
         "gymnasium",
         "ale-py",
     }
+
+
+def test_the_definition_has_the_arguments_of_the_environment_and_what_agents_are_scored_in():
+    def definition(environment, arguments):
+        return evaluation_record.where_games_are_played(environment, "impala", None, arguments)
+
+    plain = definition("Catch", {})
+    assert "environment_kwargs" not in plain
+    assert definition("Catch", {"size": 5}) == plain | {"environment_kwargs": {"size": 5}}
+    assert definition("Switching", {})["environment"] == "meta_impala/SwitchingEvaluation-v0"

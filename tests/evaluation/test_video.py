@@ -135,7 +135,7 @@ def test_an_environment_that_cannot_be_rendered_is_refused(monkeypatch):
         def close(self):
             pass
 
-    monkeypatch.setattr(registry, "make_render", lambda *_: Blind())
+    monkeypatch.setattr(registry, "make_render", lambda *_, **__: Blind())
     with pytest.raises(UnsupportedEnvironmentError, match="cannot be recorded"):
         video.RecordedEnvironment("Catch", "impala", seed=0)
 

@@ -36,7 +36,7 @@ def test_what_is_left(runs):
     runs[0].folder.save_config(runs[0].config)
     runs[0].folder.write_status("stopped", 400_000)
     cost = _cost(runs)
-    assert cost.runs["not begun"] == 3 and cost.runs["unfinished"] == 1
+    assert cost.runs["not started"] == 3 and cost.runs["unfinished"] == 1
     assert (cost.frames, cost.frames_left) == (4_000_000, 3_600_000)
     assert cost.games_left == 20
 

@@ -86,7 +86,7 @@ class Suite:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(suite_runner, "_SECONDS_BETWEEN_LOOKS", 0.02)
+    monkeypatch.setattr(suite_runner, "_SECONDS_BETWEEN_POLLS", 0.02)
 
 
 def test_every_run_is_trained_then_evaluated_and_what_is_finished_is_skipped(tmp_path):

@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from meta_impala.algorithm.meta_parameters import Eta
 from meta_impala.illustrations import chain_experiments as experiments
 from meta_impala.illustrations import explained_tables, explanations
+from meta_impala.illustrations.prediction import Eta
 from meta_impala.illustrations.settings import Settings, resolve
 from meta_impala.illustrations.simulation import Simulation, columns_of, simulate
 

@@ -9,9 +9,9 @@ import trfl
 
 from meta_impala.algorithm import optimizers
 from meta_impala.algorithm.meta_gradient import InnerUpdate
-from meta_impala.algorithm.meta_parameters import Eta
 from meta_impala.illustrations.prediction import (
     Chain,
+    Eta,
     inner_update,
     meta_loss,
     prediction_step,
@@ -25,11 +25,11 @@ STRAIGHT = tuple(range(T))
 ALIASED = (0, 1, 2, 1, 3, 1)  # three time steps look alike
 
 
-def sgd(gradients):
+def sgd(gradients, _=None):
     return InnerUpdate([ALPHA * gradients[0]], ())
 
 
-def rmsprop(gradients):
+def rmsprop(gradients, _=None):
     mean_square = tf.constant(0.3, tf.float64)
     rule = optimizers.RMSProp(decay=0.9, epsilon=0.01)
     return InnerUpdate(*rule.step(gradients, {"mean_squares": [mean_square]}, tf.constant(ALPHA)))
@@ -55,7 +55,7 @@ def numbers(seed, rows=T):
         "parameters": random.normal(size=(rows, B)),
         "x": random.normal(size=(rows, B)),
         "rewards": random.normal(size=(T, B)),
-        "judging_rewards": random.normal(size=(T, B)),
+        "meta_rewards": random.normal(size=(T, B)),
     }
 
 
@@ -137,24 +137,48 @@ def test_the_return_is_the_mixture_of_n_step_returns(arrived):
     assert np.abs(expected - other).max() > 0.1
 
 
-def test_the_return_is_trfl_s():
+def trfl_returns(rewards, gammas, lambdas, values, *, arrived):
+    """The same by TRFL's recursion, which has the γ and λ of a transition in its row."""
+    ended = tf.zeros_like(rewards[:1])
+    going_on = tf.concat([tf.ones_like(rewards[1:]), ended], axis=0)
+
+    def of_transition(of_state):
+        return tf.concat([of_state[1:], ended], axis=0) if arrived else of_state
+
+    discounts, lambdas = of_transition(gammas) * going_on, of_transition(lambdas)
+    next_values = tf.concat([values[1:], ended], axis=0)
+    return trfl.multistep_forward_view(rewards, discounts, next_values, lambdas)
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+def test_the_return_and_its_derivatives_are_trfl_s(arrived):
     random = np.random.default_rng(2)
-    rewards, values = random.normal(size=(2, T, B))
-    gammas, lambdas = random.uniform(0.1, 1.0, (2, T, B))
-    nothing = np.zeros((1, B))
-    oracle = trfl.multistep_forward_view(
-        tf.constant(rewards),
-        tf.constant(np.concatenate([gammas[1:], nothing])),
-        tf.constant(np.concatenate([values[1:], nothing])),
-        tf.constant(np.concatenate([lambdas[1:], nothing])),
-    )
-    found = state_returns(
-        tf.constant(rewards),
-        Eta(*map(tf.constant, (gammas, lambdas))),
-        tf.constant(values),
-        arrived=True,
-    )
+    rewards, values = map(tf.constant, random.normal(size=(2, T, B)))
+    gammas, lambdas = map(tf.constant, random.uniform(0.1, 1.0, (2, T, B)))
+    weights = tf.constant(random.normal(size=(T, B)))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([rewards, gammas, lambdas, values])
+        found = state_returns(rewards, Eta(gammas, lambdas), values, arrived=arrived)
+        oracle = trfl_returns(rewards, gammas, lambdas, values, arrived=arrived)
+        ours, theirs = (tf.reduce_sum(weights * returns) for returns in (found, oracle))
     np.testing.assert_allclose(found, oracle, rtol=1e-12, atol=1e-12)
+    for source in (rewards, gammas, lambdas, values):
+        gradient = tape.gradient(ours, source)
+        assert np.any(gradient != 0)
+        np.testing.assert_allclose(gradient, tape.gradient(theirs, source), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("lambda_", [0.0, 0.3, 1.0])
+def test_with_one_gamma_and_lambda_the_return_is_trfl_s_td_lambda_target(lambda_):
+    random = np.random.default_rng(3)
+    rewards, values = map(tf.constant, random.normal(size=(2, T, B)))
+    eta = Eta(*(tf.fill([T, B], tf.constant(value, tf.float64)) for value in (0.9, lambda_)))
+    discounts = tf.concat([eta.gamma[1:], tf.zeros([1, B], tf.float64)], axis=0)
+    ended = tf.zeros([B], tf.float64)
+    oracle = trfl.generalized_lambda_returns(rewards, discounts, values, ended, lambda_)
+    for arrived in (True, False):
+        found = state_returns(rewards, eta, values, arrived=arrived)
+        np.testing.assert_allclose(found, oracle, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("observations", [STRAIGHT, ALIASED])
@@ -242,9 +266,7 @@ def test_the_meta_gradient_is_the_derivative_of_the_meta_loss(learned, rule, obs
         return after[list(observations)]
 
     at_reference = (np.full((T, B), 0.95), np.full((T, B), 0.8))
-    targets = returns_of(
-        arrays["judging_rewards"], *at_reference, values_after(arrays["x"]), arrived
-    )
+    targets = returns_of(arrays["meta_rewards"], *at_reference, values_after(arrays["x"]), arrived)
 
     def loss(x):  # J' of each column; its targets do not move with θ'
         return 0.5 * np.square(targets - values_after(x)).sum(axis=0)
@@ -262,9 +284,7 @@ def test_the_meta_gradient_is_the_formula_of_a_table():
     lambdas = np.full((T, B), 0.7)
     targets = returns_of(arrays["rewards"], gammas, lambdas, arrays["parameters"])
     after = arrays["parameters"] + ALPHA * (targets - arrays["parameters"])
-    judging = returns_of(
-        arrays["judging_rewards"], np.full((T, B), 0.95), np.full((T, B), 0.8), after
-    )
+    judging = returns_of(arrays["meta_rewards"], np.full((T, B), 0.95), np.full((T, B), 0.8), after)
     expected = np.zeros((T, B))
     for k in range(T):
         bumped = gammas.astype(complex)
@@ -316,7 +336,7 @@ def test_columns_do_not_mix():
         "chain": Chain(STRAIGHT),
         "eta_of": learn_lambda,
         "reference": reference(),
-        "update_rule": lambda gradients: InnerUpdate([0.5 * gradients[0]], ()),
+        "update_rule": lambda gradients, _: InnerUpdate([0.5 * gradients[0]], ()),
     }
     together = prediction_step(**tensors(**arrays), **options)
     alone = prediction_step(

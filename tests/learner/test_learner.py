@@ -11,7 +11,7 @@ import tensorflow as tf
 from support.helpers import FEATURES, IMAGES, make_agent, random_batch, shake
 
 from meta_impala.environments import Description
-from meta_impala.learner.batch import network_inputs, select_columns, transitions_of
+from meta_impala.learner.batch import trajectories_of
 from meta_impala.learner.state import Statistics
 from meta_impala.system.tensorflow_setup import set_graph_rewrites
 
@@ -168,24 +168,24 @@ def test_rows_of_a_batch_are_arrivals():
         terminations=tf.constant([[True, False], [False, True], [False, False]]),
         truncations=tf.constant([[False, True], [False, False], [True, False]]),
     )
-    transitions = transitions_of(batch, 1.0, tf.float32)
+    inputs, transitions, _, _ = trajectories_of(batch, 1.0, tf.float32)
     np.testing.assert_array_equal(transitions.actions, [[2, 0], [1, 2]])
     np.testing.assert_array_equal(transitions.rewards, [[0.5, -1.0], [1.0, 0.25]])
     np.testing.assert_array_equal(transitions.continues, [[1.0, 0.0], [1.0, 1.0]])
     np.testing.assert_array_equal(transitions.step_mask, [[1.0, 1.0], [0.0, 1.0]])
     np.testing.assert_array_equal(transitions.behaviour_log_probs, batch.behaviour_log_probs)
 
-    inputs = network_inputs(batch, 1.0, tf.float32)
     np.testing.assert_array_equal(inputs.last_actions, batch.last_actions)
     np.testing.assert_array_equal(inputs.last_rewards, [[1.0, -1.0], [0.5, -1.0], [1.0, 0.25]])
     np.testing.assert_array_equal(inputs.resets, [[True, True], [False, True], [True, False]])
-    np.testing.assert_array_equal(transitions_of(batch, 0.0, tf.float32).rewards[0], [0.5, -3.0])
+    unclipped = trajectories_of(batch, 0.0, tf.float32).transitions
+    np.testing.assert_array_equal(unclipped.rewards[0], [0.5, -3.0])
 
 
 @pytest.mark.parametrize("core", ["none", "lstm"])
 def test_a_truncated_batch_is_its_two_pieces(core):
     """J of a trajectory cut at step k: of k steps that bootstrap, and of those after the cut."""
-    agent = make_agent(tf.float64, core=core, core_size=4, unroll_length=6, entropy_cost=0.0,
+    agent = make_agent(tf.float64, core=core, core_size=4, unroll_length=6, entropy_cost=0.1,
                        meta_parameters="none", gamma=0.9, lambda_=0.8)  # fmt: skip
     shake(agent, 0)
     cut = 2
@@ -204,8 +204,9 @@ def test_a_truncated_batch_is_its_two_pieces(core):
         parameters = [v.read_value() for v in agent.network.trainable_variables]
         with tf.GradientTape() as tape:
             tape.watch(parameters)
-            objective = agent.learner._inner_objective(some, parameters)
-            loss, _ = objective(parameters, tf.zeros([0], tf.float64))
+            of_some = agent.learner.trajectories(some)
+            objective = agent.learner._inner_objective(of_some, parameters)
+            loss, _ = objective(parameters, [tf.zeros([0], tf.float64)])
         return tape.gradient(loss, parameters)
 
     # The core starts anew in state k + 1, whatever state comes with the second piece.
@@ -216,13 +217,16 @@ def test_a_truncated_batch_is_its_two_pieces(core):
 
 def test_selected_columns():
     agent = make_agent(core="lstm", core_size=4)
-    batch = random_batch(agent, 0)
-    chosen = select_columns(batch, tf.constant([3, 1]))
-    for name in batch._fields:
-        array = getattr(batch, name).numpy()
-        of_columns = name in ("core_state", "eta")
-        expected = array[[3, 1]] if of_columns else array[:, [3, 1]]
-        np.testing.assert_array_equal(getattr(chosen, name), expected)
+    batch = agent.learner.trajectories(random_batch(agent, 0))
+    assert batch.num_columns == 4
+    chosen = batch.columns(tf.constant([3, 1]))
+    assert chosen.num_columns == 2
+    for before, after in zip(
+        (*batch.inputs, *batch.transitions), (*chosen.inputs, *chosen.transitions), strict=True
+    ):
+        np.testing.assert_array_equal(after, before.numpy()[:, [3, 1]])
+    for before, after in zip(batch[2:], chosen[2:], strict=True):
+        np.testing.assert_array_equal(after, before.numpy()[[3, 1]])
 
 
 def test_only_the_judging_trajectories_of_the_next_batch_are_looked_at():
@@ -265,7 +269,7 @@ def test_the_columns_are_in_a_seeded_order():
 @pytest.mark.parametrize("learned", ["gamma,lambda", "none"])
 def test_one_trace(learned):
     agent = make_agent(meta_parameters=learned)
-    agent.learner.trace()
+    agent.learner.build()
     assert agent.learner.function.experimental_get_tracing_count() == 1
     run(agent, [random_batch(agent, seed) for seed in range(4)])
     assert agent.learner.function.experimental_get_tracing_count() == 1
@@ -297,7 +301,8 @@ def test_frames_count_the_action_repeat():
     agent = make_agent(description=description)
     _, snapshot = run(agent, [random_batch(agent, seed) for seed in range(3)])
     assert agent.learner.state.updates == 2 and snapshot.version == 2
-    assert agent.learner.state.frames == 2 * (4 * 5) * 4
+    # A row that a time limit cost is no step.
+    assert agent.learner.state.frames == 2 * (4 * 5 - 1) * 4
 
 
 # State.
@@ -320,15 +325,15 @@ def test_a_snapshot_is_of_the_state():
     start = agent.learner.snapshot()
     assert start.version == 0
     assert_bit_equal(start.parameters, weights_of(agent))
-    np.testing.assert_allclose(start.eta, [0.9, 0.8], rtol=1e-6)
+    np.testing.assert_allclose(start.eta.values, [0.9, 0.8], rtol=1e-6)
     _, after = run(agent, [random_batch(agent, seed) for seed in range(2)])
     again = agent.learner.snapshot()
     assert after.version == again.version == 1
     assert_bit_equal(after.parameters, weights_of(agent))
     assert_bit_equal(after.parameters, again.parameters)
-    np.testing.assert_array_equal(after.eta, again.eta)
-    np.testing.assert_allclose(after.eta, tf.sigmoid(agent.learner.state.x), rtol=1e-6)
-    assert np.all(np.abs(after.eta - start.eta) > 1e-3)
+    np.testing.assert_array_equal(after.eta.values, again.eta.values)
+    np.testing.assert_allclose(after.eta.values, tf.sigmoid(agent.learner.state.x), rtol=1e-6)
+    assert np.all(np.abs(after.eta.values - start.eta.values) > 1e-3)
     assert differs(start.parameters, after.parameters)  # the old one was not touched
 
 
@@ -381,7 +386,9 @@ def test_x_moves_by_adam():
         np.testing.assert_allclose([row.x_step_gamma, row.x_step_lambda], -step, rtol=1e-3)
         # Statistics are of the η that made the update, the snapshot is of the one after it.
         np.testing.assert_allclose([row.gamma, row.lambda_], tf.sigmoid(before), rtol=1e-6)
-        np.testing.assert_allclose(snapshot.eta, tf.sigmoid(agent.learner.state.x), rtol=1e-6)
+        np.testing.assert_allclose(
+            snapshot.eta.values, tf.sigmoid(agent.learner.state.x), rtol=1e-6
+        )
 
 
 @pytest.mark.parametrize(("learned", "other"), [("gamma", "lambda"), ("lambda", "gamma")])
@@ -394,8 +401,8 @@ def test_what_is_fixed_stays(learned, other):
     assert math.isnan(getattr(row, f"x_step_{other}"))
     index = ["gamma", "lambda"].index(learned)
     start = np.array([0.9, 0.8])
-    assert abs(snapshot.eta[index] - start[index]) > 1e-3
-    np.testing.assert_allclose(snapshot.eta[1 - index], start[1 - index], rtol=1e-6)
+    assert abs(snapshot.eta.values[index] - start[index]) > 1e-3
+    np.testing.assert_allclose(snapshot.eta.values[1 - index], start[1 - index], rtol=1e-6)
 
 
 def test_a_plain_learner_has_no_eta_to_move():
@@ -405,7 +412,7 @@ def test_a_plain_learner_has_no_eta_to_move():
     first, _, count = adam_of(agent)
     assert state.x.shape == first.shape == (0,)
     assert count == 0 and state.updates == 2
-    np.testing.assert_allclose(snapshot.eta, [0.97, 0.6], rtol=1e-6)
+    np.testing.assert_allclose(snapshot.eta.values, [0.97, 0.6], rtol=1e-6)
     for row in rows:
         for name in Statistics._fields:
             assert math.isnan(getattr(row, name)) == (name in META), name
@@ -422,11 +429,13 @@ def test_statistics():
     parameters = [tf.constant(value) for value in weights_of(agent)]
     with tf.GradientTape() as tape:
         tape.watch(parameters)
-        objective = agent.learner._inner_objective(batches[0], parameters)
-        loss, (parts, _) = objective(parameters, agent.learner.state.x.read_value())
+        of_batch = agent.learner.trajectories(batches[0])
+        objective = agent.learner._inner_objective(of_batch, parameters)
+        loss, (parts, _) = objective(parameters, [agent.learner.state.x.read_value()])
     norm = tf.linalg.global_norm(tape.gradient(loss, parameters)).numpy()
     (row,), snapshot = run(agent, batches)
-    steps = 4 * 5
+    steps = 4 * 5 - 1  # a row is no step
+    assert row.steps == steps == parts.steps
     np.testing.assert_allclose(row.inner_loss, loss / steps, rtol=1e-5)
     np.testing.assert_allclose(row.policy_loss, parts.policy_loss / steps, rtol=1e-5)
     np.testing.assert_allclose(row.value_loss, parts.value_loss / steps, rtol=1e-5)
@@ -446,10 +455,13 @@ def test_statistics():
     )
 
     # J' is of θ', per judging step.
-    judges = select_columns(batches[1], tf.constant(agent.learner.column_order(0)[:3]))
-    judge = agent.learner._meta_objective(judges, parameters, agent.learner.state.x.read_value())
+    order = tf.constant(agent.learner.column_order(0)[:3])
+    judges = agent.learner.trajectories(batches[1]).columns(order)
+    x = [agent.learner.state.x.read_value()]
+    judge = agent.learner._meta_objective(judges, parameters, x)
+    judging_steps = tf.reduce_sum(judges.transitions.step_mask)
     meta_loss, _ = judge(snapshot.parameters)
-    np.testing.assert_allclose(row.meta_loss, meta_loss / (3 * 5), rtol=1e-4)
+    np.testing.assert_allclose(row.meta_loss, meta_loss / judging_steps, rtol=1e-4)
     stale, _ = judge(parameters)
     assert abs(stale - meta_loss) > 1e-3 * abs(meta_loss)
 

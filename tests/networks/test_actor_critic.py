@@ -6,10 +6,10 @@ import pytest
 import tensorflow as tf
 from support.helpers import FEATURES, IMAGES
 
-from meta_impala.algorithm.meta_parameters import Eta, embedding_input
+from meta_impala.algorithm.meta_parameters import embedding_input
 from meta_impala.environments import Description
 from meta_impala.networks import ActorCritic
-from meta_impala.networks.actor_critic import NetworkInputs, NetworkSettings
+from meta_impala.networks.actor_critic import HEADS, LAST_HIDDEN, NetworkInputs, NetworkSettings
 
 T, B, A = 5, 3, 3
 ETA = tf.constant([0.4, -0.2])
@@ -71,7 +71,8 @@ def test_shapes_and_dtypes(core, dtype):
     assert output.policy_logits.shape == (T, B, A)
     assert output.values.shape == (T, B)
     assert output.core_state.shape == (B, state_size)
-    assert output.features.shape == (T, B, network.num_features)
+    features = network.body(random_inputs().observations)
+    assert features.shape == (T, B, network.num_features) and features.dtype == dtype
     assert output.reference_values is None
     assert {tensor.dtype for tensor in output if tensor is not None} == {dtype}
     assert {v.dtype for v in network.trainable_variables} == {dtype}
@@ -102,26 +103,75 @@ def test_every_state_may_be_fed_its_own_eta():
             )
 
 
-def test_what_is_fed_may_be_a_function_of_the_features():
-    network = make(eta_embedding_size=3)
-    inputs, state = random_inputs(), network.initial_core_state(B)
-    seen = []
+@pytest.mark.parametrize("embedding", [0, 16])
+@pytest.mark.parametrize("action_and_reward", [False, True])
+@pytest.mark.parametrize("sizes", [(8,), (7, 8)])
+def test_what_joins_the_last_hidden_layer_is_rows_of_its_matrix(
+    embedding, action_and_reward, sizes
+):
+    """relu(W₁ φ + W₂ [action, reward, e_η] + b): one layer that sees φ and all that joins."""
+    network = make(
+        tf.float64,
+        mlp_sizes=sizes,
+        eta_embedding_size=embedding,
+        last_action_and_reward=action_and_reward,
+    )
+    inputs = random_inputs()
+    output = network(inputs, network.initial_core_state(B), ETA)
+    values = {v.name.removesuffix(":0").removeprefix("actor_critic/"): v.numpy()
+              for v in network.trainable_variables}  # fmt: skip
+    phi = network.body(inputs.observations).numpy().reshape(T * B, -1)
+    if len(sizes) == 1:  # the flattened observation
+        np.testing.assert_array_equal(phi, inputs.observations.numpy().reshape(T * B, -1))
+    parts = []
+    if action_and_reward:
+        parts += [np.eye(A)[inputs.last_actions.numpy().ravel()]]
+        parts += [inputs.last_rewards.numpy().reshape(-1, 1)]
+    if embedding:
+        e_eta = ETA.numpy() @ values["eta_embedding/w"] + values["eta_embedding/b"]
+        parts.append(np.tile(e_eta, (T * B, 1)))
+    last = f"mlp_torso/mlp/linear_{len(sizes) - 1}"
+    matrix, seen = values[f"{last}/w"], [phi]
+    if parts:
+        matrix, seen = np.concatenate([matrix, values["joined/w"]]), [phi, *parts]
+    hidden = np.maximum(np.concatenate(seen, axis=-1) @ matrix + values[f"{last}/b"], 0.0)
+    expected = hidden @ values["value_head/w"] + values["value_head/b"]
+    np.testing.assert_allclose(output.values.numpy().reshape(-1, 1), expected, rtol=1e-6)
 
-    def eta_input(features):
-        seen.append(features)
-        return tf.stack([features[..., 0], features[..., 1]], axis=-1)
 
-    output = network(inputs, state, eta_input)
-    np.testing.assert_array_equal(seen[0], output.features)
-    assert_equal_outputs(output, network(inputs, state, output.features[..., :2]))
+def test_the_difference_between_two_etas_varies_over_states():
+    """e_η changes the shape of V, which a bias of linear heads cannot do."""
+    deviations = {}
+    for place in (LAST_HIDDEN, HEADS):
+        network = make(tf.float64, eta_embedding_size=4, eta_embedding_place=place)
+        state = network.initial_core_state(B)
+        one, other = (network(random_inputs(), state, eta).values for eta in (ETA, 3.0 * ETA))
+        deviations[place] = np.std(one - other)
+    assert deviations[HEADS] < 1e-12 and deviations[LAST_HIDDEN] > 1e-3
+
+
+def test_the_joined_rows_begin_like_the_others():
+    """As one matrix would that sees φ and what joins: a deviation of 1/√(fan-in)."""
+    tf.random.set_seed(0)
+    settings = NetworkSettings("mlp", A, mlp_sizes=(400, 400), eta_embedding_size=100)
+    network = ActorCritic(settings, tf.float32)
+    network.build((3, 2), np.float32)
+    (joined,) = [v.numpy() for v in network.trainable_variables if "joined" in v.name]
+    # Truncated at two standard deviations, which leaves 0.88 of one.
+    np.testing.assert_allclose(joined.std(), 0.88 / np.sqrt(500), rtol=0.02)
 
 
 @pytest.mark.parametrize("embedding", [0, 16])
 @pytest.mark.parametrize("action_and_reward", [False, True])
-def test_the_inputs_of_the_heads(embedding, action_and_reward):
+def test_the_inputs_of_the_heads_where_all_joins_there(embedding, action_and_reward):
     """Torso, one-hot action and reward, e_η, side by side."""
     width = 8 + (A + 1) * action_and_reward + embedding
-    network = make(eta_embedding_size=embedding, last_action_and_reward=action_and_reward)
+    network = make(
+        eta_embedding_size=embedding,
+        eta_embedding_place=HEADS,
+        last_action_and_reward=action_and_reward,
+    )
+    assert weight_shapes(network, "joined") == []
     assert weight_shapes(network, "policy_head/w") == [(width, A)]
     assert weight_shapes(network, "value_head/w") == [(width, 1)]
     assert weight_shapes(network, "eta_embedding/w") == ([(2, 16)] if embedding else [])
@@ -140,7 +190,7 @@ def test_the_lstm_sees_the_same_and_feeds_the_heads():
 def test_parameters_of_the_whole_atari_network():
     network = make(description=IMAGES, torso="shallow", eta_embedding_size=16)
     count = sum(int(np.prod(v.shape)) for v in network.trainable_variables)
-    assert count == 676_144 + (2 * 16 + 16) + (272 * 3 + 3) + (272 + 1)
+    assert count == 676_144 + (2 * 16 + 16) + 16 * 256 + (256 * 3 + 3) + (256 + 1)
 
 
 def test_rows_and_columns_stay_in_their_places():
@@ -191,7 +241,7 @@ def test_every_eta_can_be_fed(kind):
     network = make(eta_embedding_size=4)
     for gamma in (0.0, 0.3, 0.99, 1.0):
         for lambda_ in (0.0, 0.7, 1.0):
-            fed = embedding_input(Eta(tf.constant(gamma), tf.constant(lambda_)), kind)
+            fed = embedding_input([tf.constant(gamma), tf.constant(lambda_)], kind)
             output = network(random_inputs(), network.initial_core_state(B), fed)
             assert np.all(np.isfinite(output.values))
             assert np.all(np.isfinite(output.policy_logits))
@@ -277,6 +327,12 @@ def test_resets_do_nothing_without_a_core():
 
 # The network at given parameters.
 
+
+def at_parameters(network, parameters, inputs, state):
+    features = network.body_at(parameters, inputs.observations)
+    return network.heads_at(parameters, features, inputs, state, ETA)
+
+
 VARIANTS = [
     {},
     {"core": "lstm", "eta_embedding_size": 2, "last_action_and_reward": True},
@@ -289,7 +345,7 @@ def test_at_its_own_weights_it_is_the_network(settings):
     inputs, state = random_inputs(resets=True), random_core_state(network)
     own = [variable.read_value() for variable in network.trainable_variables]
     assert_equal_outputs(
-        network.at_parameters(own, inputs, state, ETA), network(inputs, state, ETA), rtol=0
+        at_parameters(network, own, inputs, state), network(inputs, state, ETA), rtol=0
     )
 
 
@@ -301,7 +357,7 @@ def test_at_given_parameters_only_those_count(settings):
     given = [variable.read_value() for variable in other.trainable_variables]
     with tf.GradientTape() as tape:
         tape.watch(given)
-        output = network.at_parameters(given, inputs, state, ETA)
+        output = at_parameters(network, given, inputs, state)
         total = tf.reduce_sum(output.values) + tf.reduce_sum(output.policy_logits**2)
     gradients = tape.gradient(total, [*given, *network.trainable_variables])
     assert_equal_outputs(output, other(inputs, state, ETA), rtol=0)
@@ -317,7 +373,7 @@ def test_at_given_parameters_only_those_count(settings):
 def test_a_wrong_number_of_parameters_is_refused():
     network = make()
     with pytest.raises(ValueError):
-        network.at_parameters([tf.zeros([1])], random_inputs(), network.initial_core_state(B), ETA)
+        at_parameters(network, [tf.zeros([1])], random_inputs(), network.initial_core_state(B))
 
 
 # Determinism.

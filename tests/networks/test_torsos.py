@@ -11,13 +11,13 @@ from meta_impala.networks.torsos import (
     DeepTorso,
     can_fold,
     fold_images,
-    is_channels_first,
     prepare_images,
 )
 
 # Kernels [height, width, in, out], linear layers [in, out], in order of the forward pass.
 SHALLOW = [(8, 8, 4, 16), (4, 4, 16, 32), (2592, 256)]  # 84 → 20 → 9; 9·9·32
 NATURE = [(8, 8, 4, 32), (4, 4, 32, 64), (3, 3, 64, 64), (3136, 512)]  # → 20 → 9 → 7; 7·7·64
+MINATAR = [(3, 3, 4, 16), (107_584, 128)]  # 84 → 82; 82·82·16
 DEEP = [
     *[(3, 3, 4, 16)] + 4 * [(3, 3, 16, 16)],  # 84 → 42
     *[(3, 3, 16, 32)] + 4 * [(3, 3, 32, 32)],  # → 21
@@ -44,6 +44,7 @@ def shake(torso, seed=1):
     ("name", "shapes", "size", "count"),
     [
         ("shallow", SHALLOW, 256, 4_112 + 8_224 + 663_808),
+        ("minatar", MINATAR, 128, 592 + 13_770_880),
         ("nature", NATURE, 512, 8_224 + 32_832 + 36_928 + 1_606_144),
         (
             "deep",
@@ -168,14 +169,7 @@ def test_the_deep_torso_in_loops():
 # Layouts and scales.
 
 
-def test_channels_first_is_recognised():
-    assert is_channels_first((4, 84, 84))
-    assert not is_channels_first((84, 84, 4))
-    assert not is_channels_first((84, 84, 1))
-    assert not is_channels_first((84, 84))
-
-
-@pytest.mark.parametrize("name", ["shallow", "nature", "deep"])
+@pytest.mark.parametrize("name", ["shallow", "nature", "deep", "minatar"])
 def test_channels_first_and_last_are_the_same_image(name):
     torso = make(name, tf.float64)
     last = images()
@@ -190,6 +184,29 @@ def fold(observations):
     count, channels, height, width = observations.shape
     tiles = observations.reshape(count, channels, height // 4, 4, width // 4, 4)
     return tiles.transpose(0, 2, 4, 1, 3, 5).reshape(count, height // 4, width // 4, channels * 16)
+
+
+def stacks():
+    """The same stack of frames, S and C last, S first, and S and C first."""
+    last = images(shape=(2, 9, 9, 4, 3))
+    first = np.moveaxis(last, -2, 1)
+    return last.reshape(2, 9, 9, 12), first, np.moveaxis(first, -1, 2)
+
+
+def test_the_frames_of_a_stack_are_channels():
+    merged, *stacked = (prepare_images(tf.constant(s), tf.float64) for s in stacks())
+    for prepared in stacked:
+        np.testing.assert_array_equal(prepared, merged)
+
+
+@pytest.mark.parametrize("name", ["deep", "minatar"])
+def test_torsos_take_stacks(name):
+    torso = make(name, tf.float64)
+    merged, *stacked = stacks()
+    expected = torso(tf.constant(merged)).numpy()
+    assert np.any(expected != 0)
+    for observations in stacked:
+        np.testing.assert_allclose(torso(tf.constant(observations)), expected, rtol=1e-11)
 
 
 @pytest.mark.parametrize("values", [range(256), (0, 0, 0, 1, 127, 128, 255), (0, 0, 0, 0, 0, 1)])

@@ -19,6 +19,7 @@ from meta_impala.errors import RunFailed
 from meta_impala.storage import checkpoint as checkpoint_lib
 from meta_impala.storage.checkpoint import list_checkpoints, verify
 from meta_impala.storage.files import write_atomically
+from meta_impala.storage.metrics_table import COLUMNS
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.system.signals import StopRequest
 from meta_impala.training.metrics import MetricsWriter, hours
@@ -147,9 +148,7 @@ def test_a_folder_that_may_not_be_written_any_more(tmp_path, what):
 def test_a_slow_disk_is_no_hang(tmp_path, monkeypatch):
     """Saving takes longer than actors may stand still; they wait for room meanwhile."""
     flush = checkpoint_lib.flush
-    monkeypatch.setattr(
-        checkpoint_lib, "flush", lambda path: (time.sleep(1.5 * path.is_file()), flush(path))
-    )
+    monkeypatch.setattr(checkpoint_lib, "flush", lambda path: (time.sleep(3.2), flush(path)))
     config = make_config(stall_timeout=4.0, checkpoint_frames=5 * BATCH_FRAMES)
     started = time.monotonic()
     assert make_trainer(tmp_path, config).run() == "finished"
@@ -179,21 +178,12 @@ def test_a_row_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     writer = MetricsWriter(tmp_path / "metrics.csv", tmp_path / "tensorboard", 0)
     before = (tmp_path / "metrics.csv").read_bytes()
 
-    class TakesHalf:
-        """A file on a disk with too little room."""
-
-        def __init__(self, file):
-            self.file = file
-
-        def write(self, line):
-            return self.file.write(line[: len(line) // 2])
-
-        def __getattr__(self, name):
-            return getattr(self.file, name)
-
-    monkeypatch.setattr(writer, "_file", TakesHalf(writer._file))
-    with pytest.raises(OSError, match="No space left"):
-        writer._append(b"1,2,3,4\n")
+    write = os.write
+    # A disk with too little room.
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", lambda file, line: write(file, line[: len(line) // 2]))
+        with pytest.raises(RunFailed, match=r"metrics.csv: cannot be written \(No space left"):
+            writer.write(dict.fromkeys(COLUMNS, 1))
     assert (tmp_path / "metrics.csv").read_bytes() == before
     writer.close()
 

@@ -94,6 +94,13 @@ def random_batch(
     )
 
 
+def select_columns(batch: Unroll, columns: tf.Tensor) -> Unroll:
+    """The unrolls with these indices."""
+    return batch.map(
+        lambda array: tf.gather(array, columns, axis=1), lambda array: tf.gather(array, columns)
+    )
+
+
 def shake(agent: Agent, seed: int, scale: float = 0.1) -> None:
     """Moves weights and slots off their special starts (zeros and ones)."""
     random = np.random.default_rng(seed)

@@ -15,10 +15,9 @@ import tensorflow as tf
 from meta_impala.agent.builders import make_network
 from meta_impala.config import Config, resolve
 from meta_impala.learner import group as learner_group
-from meta_impala.learner.batch import select_columns
 from meta_impala.learner.learner import Learner
 from meta_impala.system.signals import StopRequest
-from support.helpers import FEATURES, random_batch, shake
+from support.helpers import FEATURES, random_batch, select_columns, shake
 
 UPDATES = 3
 SETTINGS = {

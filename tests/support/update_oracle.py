@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from meta_impala.actors.trajectory import Unroll
 from meta_impala.algorithm.losses import action_log_probs, entropies
-from meta_impala.learner.batch import network_inputs
+from meta_impala.learner.batch import trajectories_of
 from support.helpers import (
     Agent,
     central_difference,
@@ -91,10 +91,10 @@ class Case:
         rate = tf.constant(self.agent.config.learning_rate, tf.float64)
         return (
             parameters,
-            x,
-            learner._inner_objective(self.batch, parameters),
+            [x],
+            learner._inner_objective(learner.trajectories(self.batch), parameters),
             learner._update_rule(slots, rate),
-            learner._meta_objective(self.judges, parameters, x),
+            learner._meta_objective(learner.trajectories(self.judges), parameters, [x]),
         )
 
     def meta_step(self, mode=None):
@@ -134,19 +134,20 @@ class Case:
         return np.broadcast_arrays(values["gamma"], values["lambda"])
 
     def forward(self, batch, eta_input):
-        return self.agent.network(
-            network_inputs(batch, self.agent.config.reward_clip, tf.float64),
-            tf.cast(batch.core_state, tf.float64),
-            tf.constant(eta_input),
-        )
+        seen = trajectories_of(batch, self.agent.config.reward_clip, tf.float64)
+        return self.agent.network(seen.inputs, seen.core_state, tf.constant(eta_input))
 
     def features(self, batch):
-        return self.forward(batch, np.zeros(2)).features.numpy()
+        return self.agent.network.body(batch.observations).numpy()
 
     def run(self, batch, x):
         """Outputs of the network (θ in its variables), fed η(x)."""
         eta = self.eta(x, self.features(batch) if x.ndim > 1 else None)
         return self.forward(batch, embedded(*eta, self.agent.config.eta_embedding_input))
+
+    def is_step(self, batch):
+        """1 for a step, 0 for the way from a final observation to the next episode, `[T, B]`."""
+        return (~batch.truncations.numpy()[1:]).astype(np.float64)
 
     def log_pi(self, batch, logits):
         actions = batch.last_actions.numpy()[1:, :, None]
@@ -222,10 +223,13 @@ class Case:
             )
             logits = output.policy_logits[:-1]
             log_probs = action_log_probs(logits, self.batch.last_actions[1:])
+            is_step = self.is_step(self.batch)
             loss = (
                 -tf.reduce_sum(advantages * log_probs)
-                + config.baseline_cost * 0.5 * tf.reduce_sum((vs - output.values[:-1]) ** 2)
-                - config.entropy_cost * tf.reduce_sum(entropies(logits))
+                + config.baseline_cost
+                * 0.5
+                * tf.reduce_sum(is_step * (vs - output.values[:-1]) ** 2)
+                - config.entropy_cost * tf.reduce_sum(is_step * entropies(logits))
             )
             if config.second_value_head:
                 second_vs, _, _ = self.targets(
@@ -235,7 +239,7 @@ class Case:
                     self.reference(self.batch),
                 )
                 errors = second_vs - output.reference_values[:-1]
-                loss += config.baseline_cost * 0.5 * tf.reduce_sum(errors**2)
+                loss += config.baseline_cost * 0.5 * tf.reduce_sum(is_step * errors**2)
         variables = self.agent.network.trainable_variables
         return [g.numpy() for g in tape.gradient(loss, variables, unconnected_gradients="zero")]
 
@@ -323,14 +327,17 @@ class Case:
         if config.meta_kl_cost:
             old_log_pi = log_softmax(run(self.theta, fed_at(self.theta))[0][:-1])
 
+        is_step = self.is_step(self.judges)
+
         def judge(parameters):
             logits, values = run(parameters, fed)
             loss = config.meta_policy_cost * -np.sum(advantages * self.log_pi(self.judges, logits))
-            loss += config.meta_baseline_cost * 0.5 * np.sum((vs - values[:-1]) ** 2)
+            loss += config.meta_baseline_cost * 0.5 * np.sum(is_step * (vs - values[:-1]) ** 2)
             log_pi = log_softmax(logits[:-1])
-            loss += config.meta_entropy_cost * np.sum(np.exp(log_pi) * log_pi)
+            of_actions = is_step[..., None] * np.exp(log_pi)
+            loss += config.meta_entropy_cost * np.sum(of_actions * log_pi)
             if old_log_pi is not None:
-                loss += config.meta_kl_cost * np.sum(np.exp(log_pi) * (log_pi - old_log_pi))
+                loss += config.meta_kl_cost * np.sum(of_actions * (log_pi - old_log_pi))
             return loss
 
         return judge

@@ -8,7 +8,8 @@ import tensorflow as tf
 from support.run_helpers import BATCH_FRAMES, make_config, make_trainer
 
 from meta_impala.learner import learner as learner_lib
-from meta_impala.training.metrics import COLUMNS, MetricsWriter
+from meta_impala.storage.metrics_table import COLUMNS
+from meta_impala.training.metrics import MetricsWriter
 
 
 def test_rows_of_metrics_give_tensorflow_no_python_number(tmp_path, monkeypatch):

@@ -7,17 +7,16 @@ import csv
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.helpers import make_agent, random_batch, shake
+from support.helpers import make_agent, random_batch, select_columns, shake
 
 from meta_impala.actors.actor import Actor
 from meta_impala.actors.trajectory import Unroll
 from meta_impala.agent.builders import eta_schedule_of, make_network
 from meta_impala.agent.policy import Policy
 from meta_impala.algorithm.losses import action_log_probs
-from meta_impala.algorithm.meta_parameters import embedding_input
 from meta_impala.config import Config, resolve, resolve_network
 from meta_impala.environments import registry
-from meta_impala.learner.batch import network_inputs, select_columns
+from meta_impala.learner.batch import trajectories_of
 from meta_impala.learner.learner import Learner
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.system.signals import StopRequest
@@ -74,7 +73,9 @@ def test_an_actor_acts_by_the_learners_network(name):
         np.testing.assert_allclose(log_probs, unroll.behaviour_log_probs, rtol=1e-4, atol=1e-5)
         # Fed a constant η instead, it would be another policy.
         other = learner.state.network(
-            network_inputs(batch, 1.0, tf.float32), batch.core_state, tf.constant([-1.0, -1.0])
+            trajectories_of(batch, 1.0, tf.float32).inputs,
+            batch.core_state,
+            tf.constant([-1.0, -1.0]),
         )
         others = action_log_probs(other.policy_logits[:-1], batch.last_actions[1:])
         assert np.abs(others - unroll.behaviour_log_probs).max() > 1e-3
@@ -105,8 +106,9 @@ def test_a_batch_of_several_etas_is_several_batches():
         live = [tf.identity(tensor) for tensor in weights]
         with tf.GradientTape() as tape:
             tape.watch(live)
-            objective = agent.learner._inner_objective(some, weights)
-            loss, _ = objective(live, agent.learner.state.x.read_value())
+            of_some = agent.learner.trajectories(some)
+            objective = agent.learner._inner_objective(of_some, weights)
+            loss, _ = objective(live, [agent.learner.state.x.read_value()])
         return tape.gradient(loss, live)
 
     total = [np.zeros(tensor.shape) for tensor in weights]
@@ -127,7 +129,7 @@ def test_a_control_learns_no_eta(name):
     batches = [random_batch(agent, seed) for seed in (0, 1)]
     row, snapshot = agent.learner.update(*batches, 0, 0)
     assert np.isnan(row.meta_gradient_norm) and agent.learner.state.x.shape == (0,)
-    np.testing.assert_allclose(snapshot.eta, [0.9, 0.8], rtol=1e-6)
+    np.testing.assert_allclose(snapshot.eta.values, [0.9, 0.8], rtol=1e-6)
     assert agent.config.eta_embedding_size == 16  # it is fed η as the learning one is
     expected = [0.9, 0.8] if name == "fixed" else batches[0].eta.numpy().mean(axis=0)
     np.testing.assert_allclose([row.gamma, row.lambda_], expected, rtol=1e-5)
@@ -255,19 +257,12 @@ def test_an_eta_per_state_becomes_different_between_states():
     batches = [random_batch(agent, seed) for seed in range(4)]
     for updates in range(3):
         row, snapshot = agent.learner.update(batches[updates], batches[updates + 1], updates, 0)
-    assert snapshot.eta.shape == (9, 2) == agent.learner.state.x.shape
+    assert snapshot.eta.per_state
+    assert snapshot.eta.values.shape == (7, 2) == agent.learner.state.x.shape
     assert np.all(np.isfinite(row))
-    output = agent.network(
-        network_inputs(batches[0], 1.0, tf.float32),
-        batches[0].core_state,
-        lambda features: embedding_input(
-            agent.learner._meta_parameters.at_states(agent.learner.state.x, features)
-        ),
-    )
-    gamma, lambda_ = agent.learner._meta_parameters.at_states(
-        agent.learner.state.x.read_value(), output.features
-    )
-    assert np.ptp(gamma) > 1e-4 and np.ptp(lambda_) > 1e-4
+    features = agent.network.body(batches[0].observations)
+    eta = agent.learner.meta_parameters.at_states(agent.learner.state.x.read_value(), features)
+    assert np.ptp(eta["gamma"]) > 1e-4 and np.ptp(eta["lambda"]) > 1e-4
 
 
 # Whole runs.

@@ -30,10 +30,11 @@ from meta_impala.environments.gymnasium_vector import GymnasiumEnvironment
 from meta_impala.errors import RunFailed, UserError
 from meta_impala.storage import arrays as arrays_lib
 from meta_impala.storage import checkpoint as checkpoint_lib
+from meta_impala.storage.metrics_table import COLUMNS
 from meta_impala.system import tensorflow_setup
 from meta_impala.system.signals import StopRequest
 from meta_impala.training import trainer as trainer_lib
-from meta_impala.training.metrics import COLUMNS, NOT_REPRODUCIBLE
+from meta_impala.training.metrics import NOT_REPRODUCIBLE
 
 
 @pytest.mark.parametrize("learned", ["gamma,lambda", "gamma", "lambda", "none"])

@@ -157,5 +157,5 @@ def _draw_cosines(axes: Any, result: Report) -> None:
     axes.tick_params(axis="y", labelsize=8)
     axes.invert_yaxis()
     axes.set(xlim=(-1.05, 1.05), xlabel="cosine (1: same direction, 0: unrelated, −1: opposite)")
-    axes.set_title("(d) How independent τ' is: do two judges agree?", fontsize=10)
+    axes.set_title("(d) How independent τ' is: do two meta batches agree?", fontsize=10)
     axes.legend(fontsize=8, loc="lower right")

@@ -27,10 +27,10 @@ from meta_impala.analysis.meta_gradient.samples import Sample
 from meta_impala.config import Config
 
 SYMBOLS = {"gamma": "γ", "lambda": "λ"}
-# Below this many standard errors a mean is not told from 0.
+# A mean of fewer standard errors than this is not significantly different from 0.
 CLEAR = 2.0
 _PATH_OF = {NETWORK: EMBEDDING, TARGET_VALUES: EMBEDDING, RATIOS: IMPORTANCE_WEIGHTS}
-_CONSECUTIVE = "one update and the one after it, each judged as in training"
+_CONSECUTIVE = "one update and the next, each on the meta batch of training"
 
 
 def path_of(place: str) -> str:
@@ -55,7 +55,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(values: Iterable[float]) -> Estimate:
-    """Of all values that are numbers; as if they were independent."""
+    """Mean and standard error of the finite values, taken as independent."""
     kept = np.asarray(list(values), np.float64)
     kept = kept[np.isfinite(kept)]
     if not kept.size:
@@ -65,7 +65,7 @@ def estimate(values: Iterable[float]) -> Estimate:
 
 
 class Heading(NamedTuple):
-    """Where one meta-parameter is heading.
+    """The direction in which one meta-parameter moves.
 
     Attributes:
       value: what it is now; the mean over states if it belongs to the state.
@@ -81,20 +81,20 @@ class Heading(NamedTuple):
 
     @property
     def direction(self) -> str:
-        """ "up" or "down", by the mean; "nowhere" if there is no push at all."""
+        """ "up" or "down", by the mean; "nowhere" if the push is zero."""
         if not self.push.mean:
             return "nowhere"
         return "up" if self.push.mean > 0 else "down"
 
     @property
     def is_clear(self) -> bool:
-        """Whether the mean is told from 0."""
+        """Whether the mean differs significantly from 0."""
         t = self.push.t
         return t is not None and abs(t) >= CLEAR
 
 
 class Agreement(NamedTuple):
-    """How far two judges agree: cosines of their ∇_θ' J' and of their dJ'/dx."""
+    """Agreement of two meta batches: cosines of their ∇_θ' J' and of their dJ'/dx."""
 
     pair: str
     directions: Estimate
@@ -102,7 +102,7 @@ class Agreement(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What the samples of a run amount to.
+    """Statistics of the samples of a run.
 
     Attributes:
       learned: names of the meta-parameters, n of them.
@@ -111,10 +111,10 @@ class Report(NamedTuple):
       headings: name -> `Heading`.
       by_place: name -> place -> push.
       by_time: name -> place -> push along the η of each of the T states arrived in.
-      by_judge: judge -> name -> push.
-      agreements: of pairs of judges, and of consecutive updates.
-      excess: by how much the next unroll of the same games agrees with τ more than other games do.
-      sizes: what else is worth a mean.
+      by_meta_batch: meta batch -> name -> push.
+      agreements: of pairs of meta batches, and of consecutive updates.
+      excess: how much better the next unroll of the same games agrees with τ than other games do.
+      sizes: means of norms and losses.
     """
 
     learned: tuple[str, ...]
@@ -123,7 +123,7 @@ class Report(NamedTuple):
     headings: dict[str, Heading]
     by_place: dict[str, dict[str, Estimate]]
     by_time: dict[str, dict[str, list[Estimate]]]
-    by_judge: dict[str, dict[str, Estimate]]
+    by_meta_batch: dict[str, dict[str, Estimate]]
     agreements: list[Agreement]
     excess: Estimate
     sizes: dict[str, Estimate]
@@ -164,12 +164,12 @@ def report(config: Config, samples: Sequence[Sample]) -> Report:
             }
             for i, name in enumerate(learned)
         },
-        by_judge={
-            judge: {
-                name: estimate(-sample.meta_gradients[judge][i] for sample in samples)
+        by_meta_batch={
+            meta_batch: {
+                name: estimate(-sample.meta_gradients[meta_batch][i] for sample in samples)
                 for i, name in enumerate(learned)
             }
-            for judge in samples[0].meta_gradients
+            for meta_batch in samples[0].meta_gradients
         },
         agreements=_agreements(samples, pushes),
         excess=estimate(
@@ -230,8 +230,8 @@ def to_json(result: Report) -> dict[str, Any]:
             for name, places in result.by_time.items()
         },
         "by_judge": {
-            judge: {name: push.to_json() for name, push in names.items()}
-            for judge, names in result.by_judge.items()
+            meta_batch: {name: push.to_json() for name, push in names.items()}
+            for meta_batch, names in result.by_meta_batch.items()
         },
         "cosines": [
             {

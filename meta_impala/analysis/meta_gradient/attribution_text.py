@@ -52,7 +52,7 @@ def heading_in_words(name: str, heading: Heading) -> str:
     """For example "γ up: 14 of 20 batches, t = 3.1"."""
     symbol, batches = SYMBOLS[name], heading.push.batches
     if heading.direction == "nowhere":
-        return f"{symbol} nowhere: its meta-gradient is zero in the mean"
+        return f"{symbol} nowhere: its mean meta-gradient is zero"
     t = "–" if heading.push.t is None else f"{heading.push.t:.1f}"
     agreeing = heading.up if heading.direction == "up" else heading.down
     evidence = f"{agreeing} of {batches} batches, t = {t}"
@@ -66,7 +66,7 @@ def _heading_lines(config: Config, result: Report) -> list[str]:
     for name, heading in result.headings.items():
         value = f"{heading.value:.4f}"
         if config.meta_parameter_scope == "state":
-            value += " in the mean over states"
+            value += " on average over states"
         if name == "gamma":
             horizon = 1.0 / (1.0 - heading.value) if heading.value < 1.0 else math.inf
             value += f", effective horizon 1/(1−γ) = {horizon:,.0f} agent steps"
@@ -75,7 +75,7 @@ def _heading_lines(config: Config, result: Report) -> list[str]:
             result.by_place[name].items(),
             key=lambda place_and_push: abs(place_and_push[1].mean or 0),
         )
-        lines.append(f"  Push {_push(heading.push)}; its largest part is that of the {largest[0]}.")
+        lines.append(f"  Push {_push(heading.push)}; the largest part is through the {largest[0]}.")
     return lines
 
 
@@ -98,9 +98,9 @@ def _independence_lines(config: Config, result: Report) -> list[str]:
     excess = result.excess
     by = "–" if excess.mean is None else f"{_cosine(excess)}, t = {excess.t or 0.0:.1f}"
     if excess.t is None or abs(excess.t) < CLEAR:
-        verdict = "is not told from other games as a judge of the update on τ"
+        verdict = "does not differ significantly from other games as a meta batch"
     elif excess.t > 0:
-        verdict = "agrees with τ more than other games do: it is no independent judge"
+        verdict = "agrees with τ more than other games do: it is not independent"
     else:
         verdict = "agrees with τ less than other games do"
     lines = [f"The next unroll of the games of τ {verdict} (difference {by})."]
@@ -108,7 +108,7 @@ def _independence_lines(config: Config, result: Report) -> list[str]:
         return [*lines, "In training τ' is of other games, held out from the same batch."]
     environments = config.num_actors * config.envs_per_actor
     share = sampling.share_of_same_games(config)
-    continues = {0.0: "none", 1.0: "all"}.get(share, f"some {100 * share:.0f} %")
+    continues = {0.0: "none", 1.0: "all"}.get(share, f"about {100 * share:.0f} %")
     return [
         *lines,
         f"In training {continues} of τ' continues games of τ: {environments} environments fill "
@@ -122,15 +122,15 @@ def _preamble(config: Config, title: str, learning_rate: float) -> list[str]:
         "θ and η are held at the checkpoint: these are samples of the meta-gradient at one point.",
         "Push is −dJ'/dx, x the logit of γ or λ: above 0 it goes up. It grows with the learning",
         f"rate, here {learning_rate:.3g}, that of the run's last update. ± is the standard error",
-        "over batches, as if they were independent. J' is judged as in training, by:",
-        f"{sampling.judge_of_training(config)}.",
+        "over batches, as if they were independent. J' is evaluated as in training, on:",
+        f"{sampling.meta_batch_of_training(config)}.",
     ]
     if config.meta_parameter_scope == "state":
-        lines.append("γ and λ belong to the state: all pushes are those of the bias of x.")
+        lines.append("γ and λ are functions of the state: all pushes are those of the bias of x.")
     if config.trace_decay:
         lines.append(
             f"The run has a trace (μ = {config.trace_decay:g}): this is the part of one update, "
-            "∂f/∂η; what the trace carries over is left out."
+            "∂f/∂η, without what the trace carries over."
         )
     return lines
 
@@ -164,9 +164,9 @@ def text(config: Config, title: str, learning_rate: float, result: Report) -> st
     agreements = [
         [a.pair, _cosine(a.directions), _cosine(a.meta_gradients)] for a in result.agreements
     ]
-    judges = [
-        [judge, *(_push(of_name) for of_name in names.values())]
-        for judge, names in result.by_judge.items()
+    meta_batches = [
+        [meta_batch, *(_push(of_name) for of_name in names.values())]
+        for meta_batch, names in result.by_meta_batch.items()
     ]
     sizes = [[name, _push(size).removeprefix("+")] for name, size in result.sizes.items()]
     sections = [
@@ -177,12 +177,12 @@ def text(config: Config, title: str, learning_rate: float, result: Report) -> st
         ["## Which term, along which path"],
         _table(["path", "place", *pushes], _place_rows(result)),
         ["## Where in the unroll"],
-        ["By the γ and λ of the states that are arrived in after so many steps."],
+        ["Through the η of the states reached after this many steps."],
         _table(["steps", *timed], _time_rows(result)),
         ["## How independent is τ'?"],
-        _table(["two judges", *cosines], agreements),
+        _table(["two meta batches", *cosines], agreements),
         _independence_lines(config, result),
-        _table(["judged by", *pushes], judges),
+        _table(["meta batch", *pushes], meta_batches),
         ["## Sizes"],
         _table(["", "mean over batches"], sizes),
     ]

@@ -1,8 +1,9 @@
 """Samples of the meta-gradient at one point: real batches of a run, its parameters held fixed.
 
 Two groups of B environments are played side by side with the policy of the checkpoint. Every unroll
-of the first group is a τ. The update on it is judged by several τ', which differ in how near they
-are to τ; what they agree on says how independent the τ' of training is.
+of the first group is a τ. J' of the update on it is evaluated on several meta batches τ', which
+differ in how closely they are related to τ; how far they agree shows how independent the τ' of
+training is.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from meta_impala.config import Config
 from meta_impala.environments import Description, registry
 from meta_impala.learner.learner import Learner
 
-# "The same games much later" is so many unrolls later.
+# "The same games much later" is this many unrolls later.
 LATER_BY = 20
 
-# The τ' that judge an update on τ, all at the same θ'.
+# The meta batches τ' on which J' of an update on τ is evaluated, all at the same θ'.
 ITSELF, NEXT, LATER, OTHERS, HELD_OUT = (
     "τ itself",
     "next unroll of the same games",
@@ -51,14 +52,14 @@ class Sample(NamedTuple):
     """The update on one τ. With an η per state all derivatives are by the bias of its logits.
 
     Attributes:
-      by_place: `[P, n]`, dJ'/dx by `objectives.PLACES`, judged as in training.
+      by_place: `[P, n]`, dJ'/dx by `objectives.PLACES`, on the meta batch of training.
       by_time: `[2, T, n]`, by the T states arrived in, of `explanation.TIMED_PLACES`.
-      meta_loss: J' per agent step, judged as in training.
-      meta_gradients: judge -> dJ'/dx `[n]`.
-      cosines: pair of judges -> cosine of their ∇_θ' J'.
-      cosine_with_last: cosine of ∇_θ' J' of this update and of the one before, each judged as in
-        training; NaN for the first.
-      sensitivity: ‖∇_θ' J'‖, judged as in training.
+      meta_loss: J' per agent step, on the meta batch of training.
+      meta_gradients: meta batch -> dJ'/dx `[n]`.
+      cosines: pair of meta batches -> cosine of their ∇_θ' J'.
+      cosine_with_last: cosine of ∇_θ' J' of this update and of the one before, each on the
+        meta batch of training; NaN for the first.
+      sensitivity: ‖∇_θ' J'‖, on the meta batch of training.
       gradient_norm: ‖∇_θ J‖ before the clip.
       clip_coefficient: what the clip multiplied it by.
       gamma, lambda_: means over the states of τ.
@@ -78,7 +79,7 @@ class Sample(NamedTuple):
 
 
 def share_of_same_games(config: Config) -> float:
-    """How much of τ' continues the games of τ in training, from 0 to 1, if actors take turns.
+    """The share of τ' that continues the games of τ in training, from 0 to 1, if actors take turns.
 
     The environments fill the batches in a circle: with twice as many as a batch has columns, the
     next batch is of other games.
@@ -89,8 +90,8 @@ def share_of_same_games(config: Config) -> float:
     return min(1.0, max(0.0, 2.0 - environments / config.batch_size))
 
 
-def judge_of_training(config: Config) -> str:
-    """Which of the judges stands for the τ' of training."""
+def meta_batch_of_training(config: Config) -> str:
+    """Which of the meta batches is the kind that training uses."""
     if config.meta_data == "held_out":
         return HELD_OUT
     return NEXT if share_of_same_games(config) >= 0.5 else OTHERS
@@ -103,8 +104,8 @@ def cosine(one: np.ndarray, other: np.ndarray) -> float:
     return float(one @ other) / lengths if lengths else float("nan")
 
 
-class _Judged(NamedTuple):
-    """One update judged by one τ'."""
+class _MetaEvaluation(NamedTuple):
+    """J' of one update, evaluated on one meta batch."""
 
     by_place: np.ndarray
     by_time: np.ndarray
@@ -120,21 +121,25 @@ class _Judged(NamedTuple):
         return self.by_place.sum(axis=0)
 
 
-def _judged_update(learner: Learner, learning_rate: float) -> Callable[[Unroll, Unroll], _Judged]:
-    """(τ, τ') -> the update on τ, judged by τ'; nothing is assigned."""
+def _meta_evaluation(
+    learner: Learner, learning_rate: float
+) -> Callable[[Unroll, Unroll], _MetaEvaluation]:
+    """(τ, τ') -> J' of the update on τ, evaluated on τ'; no variable is assigned."""
 
     @tf.function(autograph=False)
-    def function(batch: Unroll, judges: Unroll) -> tuple:
-        parts = learner.parts(batch, judges, tf.constant(learning_rate, tf.float32))
+    def function(batch: Unroll, meta_batch: Unroll) -> tuple:
+        parts = learner.parts(batch, meta_batch, tf.constant(learning_rate, tf.float32))
         split = explanation.split_meta_gradient(*parts)
         inner = split.step.inner
-        _, _, direction = meta_gradient.judged(parts.meta_objective, inner.parameters)
+        _, _, direction = meta_gradient.meta_loss_and_gradient(
+            parts.meta_objective, inner.parameters
+        )
         by_place, by_time = split.by_place, split.by_time[:, 1:]
-        if parts.x.shape.rank > 1:  # the bias of the logits is their last row
+        if parts.x[0].shape.rank > 1:  # the bias of the logits is their last row
             by_place, by_time = by_place[..., -1, :], by_time[..., -1, :]
         _, gradient_norm, coefficient = inner.update_auxiliary
         _, eta = inner.loss_auxiliary
-        count = judges.behaviour_log_probs.shape.num_elements()
+        count = meta_batch.behaviour_log_probs.shape.num_elements()
         return (
             by_place,
             by_time,
@@ -142,16 +147,16 @@ def _judged_update(learner: Learner, learning_rate: float) -> Callable[[Unroll, 
             tf.concat([tf.reshape(part, [-1]) for part in direction], axis=0),
             gradient_norm,
             coefficient,
-            tf.reduce_mean(eta.gamma),
-            tf.reduce_mean(eta.lambda_),
+            eta["gamma"],
+            eta["lambda"],
         )
 
-    def judged(batch: Unroll, judges: Unroll) -> _Judged:
-        tensors = (Unroll(*map(tf.constant, unroll)) for unroll in (batch, judges))
+    def evaluate(batch: Unroll, meta_batch: Unroll) -> _MetaEvaluation:
+        tensors = (Unroll(*map(tf.constant, unroll)) for unroll in (batch, meta_batch))
         arrays = (tensor.numpy() for tensor in function(*tensors))
-        return _Judged._make(array if array.ndim else float(array) for array in arrays)
+        return _MetaEvaluation._make(array if array.ndim else float(array) for array in arrays)
 
-    return judged
+    return evaluate
 
 
 def _columns(unroll: Unroll, columns: np.ndarray) -> Unroll:
@@ -159,7 +164,7 @@ def _columns(unroll: Unroll, columns: np.ndarray) -> Unroll:
 
 
 class _Group:
-    """B environments played on and on by one snapshot; the newest unrolls are kept."""
+    """B environments, all played by one snapshot; the newest unrolls are kept."""
 
     def __init__(
         self,
@@ -175,6 +180,7 @@ class _Group:
             config.batch_size,
             config.protocol,
             num_threads=min(config.batch_size, os.cpu_count() or 1),
+            environment_kwargs=config.environment_arguments,
         )
         self._snapshot = snapshot
         self._actor = Actor(
@@ -194,7 +200,7 @@ class _Group:
             self._kept.append(self._actor.unroll(self._snapshot).unroll)
 
     def later(self, unrolls: int) -> Unroll:
-        """The unroll that came so many after the oldest one kept."""
+        """The unroll this many after the oldest one kept."""
         return self._kept[unrolls]
 
     def close(self) -> None:
@@ -215,15 +221,15 @@ def samples(
     warmup: int,
     seed: int,
 ) -> Generator[Sample, None, None]:
-    """Plays the run's environments and takes the update on every batch apart.
+    """Plays the run's environments and analyses the update on every batch.
 
     Args:
       learner: restored; not changed.
       description: of its environment.
       learning_rate: of the updates.
       batches: how many τ.
-      warmup: unrolls played first and not looked at: games begin anew, and their first steps are
-        not what a run sees most of.
+      warmup: unrolls played first and discarded: games start anew, and their first steps are not
+        typical of a run.
       seed: of games and actions.
     """
     config = learner.config
@@ -236,49 +242,49 @@ def samples(
             groups.append(_Group(index, policy, snapshot, config, state_size, seed))
             stack.callback(groups[index].close)
             groups[index].play(warmup)
-        judged_update = _judged_update(learner, learning_rate)
-        yield from _samples(groups[0], groups[1], learner, judged_update, batches, snapshot.version)
+        evaluate = _meta_evaluation(learner, learning_rate)
+        yield from _samples(groups[0], groups[1], learner, evaluate, batches, snapshot.version)
 
 
 def _samples(
     group: _Group,
     others: _Group,
     learner: Learner,
-    judged_update: Callable[[Unroll, Unroll], _Judged],
+    evaluate: Callable[[Unroll, Unroll], _MetaEvaluation],
     batches: int,
     updates: int,
 ) -> Generator[Sample, None, None]:
     config = learner.config
-    training = judge_of_training(config)
+    training = meta_batch_of_training(config)
     held_out = config.meta_data == "held_out"
     last: np.ndarray | None = None
     for number in range(batches):
         unrolls = LATER_BY + 1 if number == 0 else 1
         group.play(unrolls)
         others.play(unrolls)
-        # Which trajectories are learned from and which games judge, as `Learner` draws them.
+        # Which trajectories are for J and which games for J', as `Learner` draws them.
         order = learner.column_order(updates + number)
         count = config.meta_batch_size
         learned, chosen = (order[count:], order[:count]) if held_out else (None, order[:count])
         whole = group.later(0)
         batch = whole
-        judges = {}
+        meta_batches = {}
         if learned is not None:
-            batch, judges[HELD_OUT] = _columns(whole, learned), _columns(whole, chosen)
+            batch, meta_batches[HELD_OUT] = _columns(whole, learned), _columns(whole, chosen)
             chosen = learned[:count]  # games of τ
-        judges |= {
+        meta_batches |= {
             ITSELF: _columns(whole, chosen),
             NEXT: _columns(group.later(1), chosen),
             LATER: _columns(group.later(LATER_BY), chosen),
             OTHERS: _columns(others.later(1), chosen),
         }
-        found = {name: judged_update(batch, judge) for name, judge in judges.items()}
+        found = {name: evaluate(batch, one) for name, one in meta_batches.items()}
         main = found[training]
         yield Sample(
             by_place=main.by_place,
             by_time=main.by_time,
             meta_loss=main.meta_loss,
-            meta_gradients={name: judged.meta_gradient for name, judged in found.items()},
+            meta_gradients={name: one.meta_gradient for name, one in found.items()},
             cosines={
                 (one, other): cosine(found[one].direction, found[other].direction)
                 for one, other in PAIRS

@@ -13,9 +13,13 @@ from meta_impala.environments import registry
 from meta_impala.errors import UserError
 from meta_impala.evaluation.games import GamePolicy, play_games
 from meta_impala.evaluation.starts import Start, game_seeds
-from meta_impala.storage import agent_file
-from meta_impala.storage import exported_agent as export
-from meta_impala.storage.trained_agent import TrainedAgent, with_eta
+from meta_impala.storage.trained_agent import (
+    TrainedAgent,
+    load_agent_file,
+    save_agent,
+    with_eta,
+)
+from meta_impala.storage.trained_run import read_agent_file
 
 ROOT = pathlib.Path(__file__).parents[2]
 SHIPPED = ROOT / "testdata/pong_agent.npz"
@@ -33,7 +37,7 @@ def trained():
 def path(trained, tmp_path):
     agent, exported = trained
     path = tmp_path / "agent.npz"
-    export.save(path, exported, agent.config, agent.description)
+    save_agent(path, exported, agent.config, agent.description)
     return path
 
 
@@ -51,15 +55,15 @@ def _json(path, name):
 
 def test_what_is_saved_is_loaded(trained, path):
     agent, exported = trained
-    read = agent_file.read(path)
+    read = read_agent_file(path)
     assert read.config == agent.config
     assert (read.observation_shape, read.num_actions) == ((3, 2), 3)
-    loaded = export.load(path, read.config, agent.description)
+    loaded = load_agent_file(path, read.config, agent.description)
     assert (loaded.frames, loaded.snapshot.version) == (1234, 7)
     assert loaded.checkpoint == "frames-1234"
     for ours, theirs in zip(loaded.snapshot.parameters, exported.snapshot.parameters, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    np.testing.assert_array_equal(loaded.snapshot.eta, exported.snapshot.eta)
+    np.testing.assert_array_equal(loaded.snapshot.eta.values, exported.snapshot.eta.values)
     assert loaded.digest() == exported.digest()
     variables = loaded.network.trainable_variables
     for variable, tensor in zip(variables, exported.snapshot.parameters, strict=True):
@@ -86,62 +90,62 @@ def test_settings_that_came_later_have_the_value_they_had_then_and_others_are_re
     config = _json(path, "config")
     del config["eta_embedding_place"]
     _rewrite(path, config=np.array(json.dumps(config)))
-    assert agent_file.read(path).config.eta_embedding_place == "heads"
+    assert read_agent_file(path).config.eta_embedding_place == "heads"
     _rewrite(path, config=np.array(json.dumps(config | {"entropy_costs": 3})))
     with pytest.raises(UserError, match=r"unknown keys: entropy_costs \(did you mean entropy_cost"):
-        agent_file.read(path)
+        read_agent_file(path)
     del config["entropy_cost"]
     _rewrite(path, config=np.array(json.dumps(config)))
     with pytest.raises(UserError, match="missing keys: entropy_cost"):
-        agent_file.read(path)
+        read_agent_file(path)
 
 
 def test_what_is_no_agent_or_does_not_fit_is_refused_in_one_line(trained, path, tmp_path):
     agent, _ = trained
     with pytest.raises(UserError, match="there is no such file"):
-        agent_file.read(tmp_path / "none.npz")
+        read_agent_file(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("not a zip")
     with pytest.raises(UserError, match="is no exported agent"):
-        agent_file.read(tmp_path / "text.npz")
+        read_agent_file(tmp_path / "text.npz")
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     with pytest.raises(UserError, match="is no exported agent"):
-        agent_file.read(tmp_path / "other.npz")
+        read_agent_file(tmp_path / "other.npz")
     wider = _json(path, "config") | {"mlp_sizes": "16"}
     before = path.read_bytes()
     _rewrite(path, config=np.array(json.dumps(wider)))
     with pytest.raises(UserError, match="do not fit the network"):
-        export.load(path, agent_file.read(path).config, agent.description)
+        load_agent_file(path, read_agent_file(path).config, agent.description)
     path.write_bytes(before)
     _rewrite(path, about=np.array(json.dumps(_json(path, "about") | {"format": "other"})))
     with pytest.raises(UserError, match='has the format "other"'):
-        agent_file.read(path)
+        read_agent_file(path)
     path.write_bytes(before)
     _rewrite(path, config=np.array("[]"))
     with pytest.raises(UserError, match="must hold one JSON object"):
-        agent_file.read(path)
+        read_agent_file(path)
     path.write_bytes(before)
     about = _json(path, "about")
     del about["updates"]
     _rewrite(path, about=np.array(json.dumps(about)))
     with pytest.raises(UserError, match="is damaged"):
-        export.load(path, agent_file.read(path).config, agent.description)
+        load_agent_file(path, read_agent_file(path).config, agent.description)
     path.write_bytes(before[: len(before) // 2])
     with pytest.raises(UserError) as error:
-        agent_file.read(path)
+        read_agent_file(path)
     assert "\n" not in str(error.value)
 
 
 def test_objects_are_never_unpickled(path):
     with pytest.raises(UserError, match="is no exported agent"):
         _rewrite(path, about=np.array([print], dtype=object))
-        agent_file.read(path)
+        read_agent_file(path)
 
 
 def test_a_folder_that_cannot_be_written_leaves_nothing_behind(trained, tmp_path):
     agent, exported = trained
     (tmp_path / "agent.npz").mkdir()
     with pytest.raises(UserError, match="cannot be written"):
-        export.save(tmp_path / "agent.npz", exported, agent.config, agent.description)
+        save_agent(tmp_path / "agent.npz", exported, agent.config, agent.description)
     assert [path.name for path in tmp_path.iterdir()] == ["agent.npz"]
 
 
@@ -149,12 +153,12 @@ def test_the_agent_that_ships_wins_a_game_of_pong():
     assert SHIPPED.stat().st_size < 4_000_000
     with zipfile.ZipFile(SHIPPED) as file:
         assert file.testzip() is None
-    config = agent_file.read(SHIPPED).config
+    config = read_agent_file(SHIPPED).config
     assert config.environment == "ALE/Pong-v5"
     description = registry.describe(config.environment, config.protocol)
     config = resolve_network(config, description.observation_shape)
     assert config.network == "shallow"
-    agent = export.load(SHIPPED, config, description)
+    agent = load_agent_file(SHIPPED, config, description)
     assert agent.frames == 12_800_000
     recorded = json.loads((SHIPPED.parent / "pong_agent_evaluation.json").read_text())
     assert recorded["agent_digest"] == agent.digest()

@@ -1,0 +1,72 @@
+"""What an environment raised, in one line: where, what, and in which line of whose file.
+
+An environment is a stranger's program and may raise anything, `SystemExit` and `KeyboardInterrupt`
+included, which would end this one without a word. Everything that it raises becomes one of the
+program's own exceptions here; only a real Ctrl-C stays what it is.
+"""
+
+import os
+import pathlib
+import signal
+import sysconfig
+import threading
+import traceback
+from typing import NoReturn
+
+import gymnasium
+
+from meta_impala.environments.base import EnvironmentFailed, UnsupportedEnvironmentError
+
+_OURS = str(pathlib.Path(__file__).parent) + os.sep
+_GYMNASIUM = str(pathlib.Path(gymnasium.__file__).parent) + os.sep
+_INSTALLED = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib"))
+_MOST_CHARACTERS = 300
+
+
+def raise_failure(env_id: str, where: str, error: BaseException) -> NoReturn:
+    """Raises what a running environment raised as a failure that says so.
+
+    Args:
+      env_id: the environment.
+      where: "step()", "reset()".
+      error: what it raised.
+
+    Raises:
+      EnvironmentFailed: with `error` as its cause.
+      KeyboardInterrupt: the error, if it was a Ctrl-C.
+    """
+    if isinstance(error, EnvironmentFailed | UnsupportedEnvironmentError) or is_ctrl_c(error):
+        raise error
+    raise EnvironmentFailed(f"{env_id}: its {where} raised {describe(error)}") from error
+
+
+def is_ctrl_c(error: BaseException) -> bool:
+    """Whether a person stopped the program, and no environment raised this.
+
+    Only Python's own handler raises KeyboardInterrupt for a signal, and only in the main thread.
+    """
+    return (
+        isinstance(error, KeyboardInterrupt)
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+
+
+def describe(error: BaseException) -> str:
+    """Type, message and place of an error, in one line."""
+    text = " ".join(str(error).split())[:_MOST_CHARACTERS]
+    name = type(error).__name__
+    place = _place(error)
+    return (f"{name}: {text}" if text else name) + (f" ({place})" if place else "")
+
+
+def _place(error: BaseException) -> str:
+    """File and line of the innermost call that is the environment's own."""
+    frames = traceback.extract_tb(error.__traceback__)
+    # An environment that is an installed package is found by the second pass, the tasks that come
+    # with the program by the third.
+    for ignored in ((_OURS, *_INSTALLED), (_OURS, _GYMNASIUM), (_GYMNASIUM,)):
+        for frame in reversed(frames):
+            if not frame.filename.startswith(ignored) and not frame.filename.startswith("<"):
+                return f"{os.path.basename(frame.filename)}, line {frame.lineno}"
+    return ""

@@ -1,0 +1,101 @@
+"""Whose code may be imported: what ships with the program, and what the user names.
+
+A name such as `module:Id` imports a module, which runs its code. A run folder, an agent file or a
+suite may come from somebody else, so a module that one of them names is imported only if the same
+module is named on this command line, or `--trust_modules` is given. Every reader of such a file
+takes a `Trust` and calls `refuse_modules`.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from meta_impala.config import Config
+from meta_impala.errors import UserError
+
+# Settings whose value may name a module.
+SETTINGS = ("environment", "network")
+_PACKAGE = "meta_impala"
+
+
+class Trust(NamedTuple):
+    """What a command line allows files to name.
+
+    Attributes:
+      modules: that it names itself.
+      everything: whether `--trust_modules` was given.
+    """
+
+    modules: frozenset[str] = frozenset()
+    everything: bool = False
+
+
+NOBODY = Trust()
+
+
+def module_of(name: str) -> str:
+    """The module that a name would import; empty if it names none.
+
+    Spaces and the variants of letters that Unicode knows make no difference: whatever a later
+    reader takes for a colon is one here.
+    """
+    plain = unicodedata.normalize("NFKC", name)
+    plain = "".join(c for c in plain if c.isprintable() and not c.isspace())
+    return plain.rpartition(":")[0]
+
+
+def trusting(names: Iterable[str | None], *, everything: bool = False) -> Trust:
+    """What is trusted by a command line that names these environments and networks."""
+    modules = {module_of(name) for name in names if name}
+    return Trust(frozenset(modules - {""}), everything)
+
+
+def define_trust_flag() -> flags.FlagHolder[bool]:
+    """`--trust_modules`."""
+    return flags.DEFINE_bool(
+        "trust_modules",
+        False,
+        "Import the modules that a run folder, an agent or a suite names (environment=module:Id), "
+        "which runs their code. Not needed for what this command line names itself.",
+    )
+
+
+def trust_of_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Trust:
+    """What this command line trusts; of the flags, those that the command has."""
+    given = [
+        flag_values[name].value
+        for name in SETTINGS
+        if name in flag_values and flag_values[name].present
+    ]
+    everything = "trust_modules" in flag_values and flag_values["trust_modules"].value
+    return trusting(given, everything=bool(everything))
+
+
+def refuse_modules(settings: Config | Iterable[tuple[str, Any]], source: Any, trust: Trust) -> None:
+    """Checks the names that a file holds, before anything looks for what they mean.
+
+    Args:
+      settings: the config of the file, or (name of a setting, value) pairs.
+      source: the file, for the message.
+      trust: of this command line.
+
+    Raises:
+      UserError: if a module is named that is not trusted.
+    """
+    if isinstance(settings, Config):
+        settings = [(name, getattr(settings, name, None)) for name in SETTINGS]
+    for name, value in settings:
+        if not isinstance(value, str):
+            continue
+        module = module_of(value)
+        ships = module in ("", _PACKAGE) or module.startswith(f"{_PACKAGE}.")
+        if ships or trust.everything or module in trust.modules:
+            continue
+        raise UserError(
+            f"{source}: --{name}={value}: names the module {module}, whose code would be run; "
+            f"give --trust_modules if you trust this file, or (train) --{name}={value} yourself"
+        )

@@ -1,0 +1,91 @@
+"""What a trainer saves beside its variables, checked when it comes back from a checkpoint.
+
+The digests of a checkpoint say that it is what was saved, not by whom: the manifest of a folder
+from elsewhere may hold anything that JSON can.
+"""
+
+from __future__ import annotations
+
+import math
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from meta_impala.errors import UserError
+
+_MAX_COUNT = 2**63
+_MAX_GAMES = 100_000
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _MAX_COUNT
+
+
+def _is_number(value: Any) -> bool:
+    """Any float, NaN too, or an int that fits into one."""
+    return isinstance(value, float) or (type(value) is int and abs(value) < _MAX_COUNT)
+
+
+def _is_duration(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value) and value >= 0
+
+
+def _is_list_of(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: (
+        isinstance(value, list) and len(value) <= _MAX_GAMES and all(map(check, value))
+    )
+
+
+def _is_numbers_by_name(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_number, value.values()))
+
+
+# Of `MetricsWindow.state`.
+_WINDOW: dict[str, Callable[[Any], bool]] = {
+    "seconds": _is_duration,
+    "returns": _is_list_of(_is_number),
+    "lengths": _is_list_of(_is_count),
+    "episodes": _is_count,
+    "bad_updates": _is_count,
+    "updates": _is_count,
+    "applied": _is_count,
+    "lags": _is_number,
+    "fills": _is_number,
+    "sums": _is_numbers_by_name,
+    "last": _is_numbers_by_name,
+}
+
+
+def _is_window(value: Any) -> bool:
+    return isinstance(value, dict) and _wrong(value, _WINDOW) is None
+
+
+_PROGRESS: dict[str, Callable[[Any], bool]] = {
+    "window": _is_window,
+    "next_row": _is_count,
+    "actor_restarts": _is_count,
+    "pair": lambda value: isinstance(value, bool),
+    "bad_in_a_row": _is_count,
+}
+
+
+def _wrong(values: Mapping[str, Any], checks: Mapping[str, Callable[[Any], bool]]) -> str | None:
+    """The name of the first entry that is not what it should be; one that is missing is fine."""
+    return next(
+        (name for name, check in checks.items() if name in values and not check(values[name])),
+        None,
+    )
+
+
+def check_progress(progress: Mapping[str, Any], checkpoint: pathlib.Path) -> Mapping[str, Any]:
+    """The progress of a checkpoint, if all of it is of the types that were saved.
+
+    Raises:
+      UserError: naming the first entry that is not.
+    """
+    name = _wrong(progress, _PROGRESS)
+    if name == "window" and isinstance(progress[name], dict):
+        name = f"window.{_wrong(progress[name], _WINDOW)}"
+    if name is not None:
+        raise UserError(f"{checkpoint}: its progress is damaged ({name} is not what was saved)")
+    return progress

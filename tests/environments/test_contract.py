@@ -1,0 +1,248 @@
+"""Right environments are taken and wrong ones refused in one line that helps (faults, by kind)."""
+
+import contextlib
+import signal
+import threading
+
+import gymnasium
+import numpy as np
+import pytest
+from support import zoo
+
+from meta_impala.environments import UnsupportedEnvironmentError, describe, make, make_render
+from meta_impala.environments.base import EnvironmentFailed
+
+ARGUMENTS = {"NeedsConfig": {"config": {"size": 3}}}
+PLACES = ("constructor", "reset()", "step()")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    zoo.register()
+
+
+@pytest.fixture(autouse=True)
+def handled():
+    """As in a command that handles Ctrl-C: no KeyboardInterrupt is a person's."""
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def refusal(name, arguments=None):
+    with pytest.raises(UnsupportedEnvironmentError) as caught:
+        describe(f"zoo/{name}-v0", "impala", arguments)
+    message = str(caught.value)
+    assert f"zoo/{name}-v0" in message
+    assert "\n" not in message and len(message) < 600
+    return message
+
+
+@pytest.mark.parametrize("name", zoo.RIGHT)
+def test_a_right_environment_is_taken_and_can_be_stepped(name):
+    description = describe(f"zoo/{name}-v0", "impala")
+    batch = make(f"zoo/{name}-v0", 3, "impala")
+    assert batch.observation_shape == description.observation_shape
+    rows = [batch.reset(seed=0)]
+    ends = 0
+    for t in range(25):
+        step = batch.step(np.full(3, t % batch.num_actions))
+        rows.append(step.observations)
+        ends += step.episode_ends.sum()
+        assert step.rewards.dtype == np.float32 and np.isfinite(step.rewards).all()
+    for observations in rows:
+        assert observations.shape == (3, *description.observation_shape)
+        assert observations.dtype == description.observation_dtype in (np.uint8, np.float32)
+    assert ends
+    batch.close()
+
+
+@pytest.mark.parametrize("name", zoo.WRONG)
+def test_a_wrong_environment_is_refused_with_what_is_wrong_and_how_to_mend_it(name):
+    message = refusal(name)
+    for word in zoo.WRONG[name]:
+        assert word in message, message
+
+
+@pytest.mark.parametrize("what", zoo.RAISED)
+@pytest.mark.parametrize("where", PLACES)
+def test_whatever_an_environment_raises_in_its_trial_is_one_line(where, what):
+    message = refusal("Raises", {"where": where, "what": what})
+    assert f"its {where} raised {what}" in message
+    assert "zoo.py, line " in message
+    text = " ".join(str(zoo.RAISED[what]()).split())
+    assert text in message
+
+
+@pytest.mark.parametrize("what", zoo.RAISED)
+@pytest.mark.parametrize(("where", "after"), [("reset()", 1), ("step()", 3)])
+def test_whatever_it_raises_later_is_an_exception_that_says_so(where, after, what):
+    arguments = {"where": where, "what": what, "after": after}
+    batch = make("zoo/Raises-v0", 1, "impala", environment_kwargs=arguments)
+    batch.reset(seed=0)
+    with pytest.raises(EnvironmentFailed, match="zoo/Raises-v0") as caught:
+        for _ in range(12):
+            batch.step(np.array([0]))
+    assert f"its {where} raised {what}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert type(caught.value.__cause__).__name__ == what
+
+
+@pytest.mark.parametrize("what", zoo.RAISED)
+def test_whatever_close_raises_costs_one_warning(what, capfd):
+    arguments = {"where": "close()", "what": what}
+    zoo.unique += 1
+    env_id = f"zoo/Closes{zoo.unique}-v0"
+    gymnasium.register(env_id, entry_point=zoo.Raises)
+    describe(env_id, "impala", arguments)
+    batch = make(env_id, 3, "impala", environment_kwargs=arguments)
+    batch.close()
+    batch.close()
+    warnings = [line for line in capfd.readouterr().err.splitlines() if env_id in line]
+    assert len(warnings) == 1 and f"close() raised {what}" in warnings[0]
+
+
+def test_those_that_were_made_are_closed_if_one_cannot_be_made():
+    closed = []
+
+    class Third(zoo.Base):
+        made = 0
+
+        def __init__(self):
+            super().__init__()
+            Third.made += 1
+            if Third.made == 3:
+                raise RuntimeError("no more licences")
+
+        def close(self):
+            closed.append(self)
+
+    gymnasium.register("zoo/Third-v0", entry_point=Third)
+    with pytest.raises(UnsupportedEnvironmentError, match="no more licences"):
+        make("zoo/Third-v0", 4, "impala")
+    assert len(closed) == 2
+
+
+def test_a_person_who_stops_the_program_is_not_taken_for_the_environment():
+    class Stopped(zoo.Base):
+        def step(self, action):
+            signal.raise_signal(signal.SIGINT)
+            return super().step(action)
+
+    gymnasium.register("zoo/Stopped-v0", entry_point=Stopped)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            describe("zoo/Stopped-v0", "impala")
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_an_environment_in_an_actors_thread_cannot_stop_the_program():
+    batch = make(
+        "zoo/Raises-v0",
+        1,
+        "impala",
+        environment_kwargs={"where": "step()", "what": "KeyboardInterrupt"},
+    )
+    batch.reset(seed=0)
+    raised = []
+
+    def run():
+        with contextlib.suppress(BaseException):
+            try:
+                batch.step(np.array([0]))
+            except BaseException as error:
+                raised.append(error)
+                raise
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert isinstance(raised[0], EnvironmentFailed)
+
+
+def test_the_trial_ends_where_an_environment_is_slow(monkeypatch):
+    steps = []
+
+    class Slow(zoo.Base):
+        def step(self, action):
+            steps.append(action)
+            return super().step(action)
+
+    from meta_impala.environments import contract
+
+    clock = iter(range(0, 1000, 1))
+    monkeypatch.setattr(contract.time, "monotonic", lambda: float(next(clock)))
+    gymnasium.register("zoo/Slow-v0", entry_point=Slow)
+    describe("zoo/Slow-v0", "impala")
+    assert 1 <= len(steps) <= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "vectors"),
+    [
+        ("DiscreteObservation", [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0]]),
+        ("DictObservation", [[0, 0, 0, 0, 1, 0, 0], [0.1, 0.1, 0.1, 0.1, 0, 1, 0]]),
+        ("DictOfDictsObservation", [[0, 0, 1, 1], [0.1, 0.1, 1, 1]]),
+        ("TupleOfBoxes", [[0, 0, 0, 0, 0], [0.1, 0.1, 1, 1, 1]]),
+    ],
+)
+def test_observations_of_several_parts_are_one_vector(name, vectors):
+    batch = make(f"zoo/{name}-v0", 1, "impala")
+    assert batch.observation_dtype == np.float32
+    first = batch.reset(seed=0)
+    second = batch.step(np.array([0])).observations
+    np.testing.assert_allclose([first[0], second[0]], vectors, rtol=1e-6)
+
+
+def test_text_among_the_observations_is_left_out_and_the_person_is_told(capfd):
+    batch = make("zoo/DictWithText-v0", 1, "impala")
+    assert batch.observation_shape == (4 + 12,)
+    assert batch.reset(seed=0)[0].sum() == 1.0
+    assert batch.step(np.array([0])).observations[0].sum() == 13.0
+
+
+def test_a_discrete_observation_of_gymnasiums_own_is_taken():
+    assert describe("FrozenLake-v1", "impala").observation_shape == (16,)
+
+
+def test_the_arguments_reach_the_constructor_everywhere():
+    class Sized(zoo.Base):
+        metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+
+        def __init__(self, size=3, render_mode=None):
+            super().__init__()
+            self.observation_space = gymnasium.spaces.Box(-1, 1, (size,), np.float32)
+            self.size, self.render_mode = size, render_mode
+
+        def obs(self):
+            return np.zeros(self.size, np.float32)
+
+    gymnasium.register("zoo/Sized-v0", entry_point=Sized)
+    arguments = {"size": 5}
+    assert describe("zoo/Sized-v0", "impala").observation_shape == (3,)
+    assert describe("zoo/Sized-v0", "impala", arguments).observation_shape == (5,)
+    batch = make("zoo/Sized-v0", 2, "impala", environment_kwargs=arguments)
+    assert batch.reset(seed=0).shape == (2, 5)
+    single = make_render("zoo/Sized-v0", "impala", seed=0, environment_kwargs=arguments)
+    assert single.observation_space.shape == (5,)
+    with pytest.raises(UnsupportedEnvironmentError, match=r"sise.*--environment_kwargs"):
+        describe("zoo/Sized-v0", "impala", {"sise": 5})
+
+
+@pytest.mark.parametrize("name", ["Pong", "ALE/Breakout-v5"])
+def test_an_atari_game_takes_no_arguments(name):
+    for call in (
+        lambda: describe(name, "impala", {"difficulty": 1}),
+        lambda: make(name, 1, "impala", environment_kwargs={"difficulty": 1}),
+        lambda: make_render(name, "impala", 0, environment_kwargs={"difficulty": 1}),
+    ):
+        with pytest.raises(UnsupportedEnvironmentError, match="--environment_kwargs"):
+            call()
+
+
+def test_what_cannot_be_rendered_says_so():
+    for name in ("Plain", "NeedsConfig"):
+        with pytest.raises(UnsupportedEnvironmentError, match="cannot be rendered"):
+            make_render(f"zoo/{name}-v0", "impala", 0, environment_kwargs=ARGUMENTS.get(name))

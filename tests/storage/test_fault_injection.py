@@ -1,0 +1,343 @@
+"""Fault: every call to the disk fails in turn, or is the last of the process. Only the old or the
+new state is ever seen, and the next start works."""
+
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from support.faults import FAULTS, Killed, Recorder, number_of_calls, run_with_fault
+from support.helpers import make_agent
+
+from meta_impala import config as config_lib
+from meta_impala.errors import RunFailed, UserError
+from meta_impala.evaluation import record as evaluation_record
+from meta_impala.evaluation.record import Game, PartialGames
+from meta_impala.evaluation.starts import Start, read_starts, write_starts
+from meta_impala.storage import arrays, results_folder
+from meta_impala.storage.checkpoint import Checkpoints, identity_of
+from meta_impala.storage.manifest import list_checkpoints, verify
+from meta_impala.storage.metrics_table import COLUMNS, read_table
+from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.trained_agent import TrainedAgent, save_agent
+from meta_impala.storage.trained_run import read_agent_file
+from meta_impala.training.metrics import MetricsWriter
+
+
+@pytest.fixture(scope="module")
+def agent():
+    return make_agent()
+
+
+class Case(NamedTuple):
+    """Something that writes.
+
+    Attributes:
+      prepare: makes the old state in a folder.
+      act: writes the new state.
+      look: what a reader sees, after whatever happened.
+      states: what it may see: the old state first, the new one last.
+      again: does the same without a fault, as the next start would; the new state is then seen.
+    """
+
+    prepare: Callable[[pathlib.Path], None]
+    act: Callable[[pathlib.Path], None]
+    look: Callable[[pathlib.Path], object]
+    states: list[object]
+    again: Callable[[pathlib.Path], None]
+
+
+def _simple(write: Callable[[pathlib.Path, int], None], look, old, new) -> Case:
+    return Case(
+        prepare=lambda folder: write(folder, 1),
+        act=lambda folder: write(folder, 2),
+        look=look,
+        states=[old, new],
+        again=lambda folder: write(folder, 2),
+    )
+
+
+def _config(seed: int):
+    return config_lib.resolve(config_lib.Config(seed=seed))
+
+
+def _status_case() -> Case:
+    def look(folder):
+        text = (folder / "status.json").read_text()
+        assert json.loads(text)["frames"] == RunFolder(folder).read_status()["frames"]
+        return RunFolder(folder).read_status()["frames"]
+
+    def write(folder, number):
+        RunFolder(folder).write_status("failed" if number == 2 else "running", number)
+
+    return _simple(write, look, 1, 2)
+
+
+def _config_case() -> Case:
+    return _simple(
+        lambda folder, number: RunFolder(folder).save_config(_config(number)),
+        lambda folder: RunFolder(folder).load_config().seed,
+        1,
+        2,
+    )
+
+
+def _result_case() -> Case:
+    result = {
+        "environment": "Catch", "protocol": "impala", "starts": "noop", "frames_trained": 1,
+        "mean": 0.5, "standard_error": None,
+    }  # fmt: skip
+
+    def write(folder, number):
+        path = folder / "evaluation.json"
+        evaluation_record.save_result(path, result | {"episodes": number})
+
+    return _simple(
+        write,
+        lambda folder: evaluation_record.read_result(folder / "evaluation.json")["episodes"],
+        1,
+        2,
+    )
+
+
+def _partial_case() -> Case:
+    def write(folder, number):
+        partial = PartialGames(folder / "partial.json", {"seed": 1})
+        for game in range(number):
+            if game >= len(partial.games):
+                partial.add(Game(game, 1.0, 10))
+        partial.save()
+
+    return _simple(
+        write, lambda folder: len(PartialGames(folder / "partial.json", {"seed": 1}).games), 1, 2
+    )
+
+
+def _starts_case() -> Case:
+    names = {"environment": "Catch", "protocol": "impala"}
+
+    def write(folder, number):
+        starts = [Start(i, (0, 1), "x") for i in range(number)]
+        write_starts(
+            folder / "starts.json", **names, recorded_from="me", made_with={}, starts=starts
+        )
+
+    return _simple(
+        write,
+        lambda folder: len(read_starts(folder / "starts.json", **names, num_actions=3)),
+        1,
+        2,
+    )
+
+
+def _arrays_case() -> Case:
+    return _simple(
+        lambda folder, number: arrays.write_arrays(folder / "a.npz", {"x": np.arange(number)}),
+        lambda folder: len(arrays.read_arrays(folder / "a.npz")["x"]),
+        1,
+        2,
+    )
+
+
+class _Figure:
+    """As matplotlib writes a figure: in several parts."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def savefig(self, file, **_) -> None:
+        for _ in range(3):
+            file.write(bytes([self._number]) * 2**20)
+
+
+def _figure_case() -> Case:
+    return _simple(
+        lambda folder, number: results_folder.save_figure(_Figure(number), folder / "f.png"),
+        lambda folder: set((folder / "f.png").read_bytes()),
+        {1},
+        {2},
+    )
+
+
+def _text_case() -> Case:
+    return _simple(
+        lambda folder, number: results_folder.write_text(folder / "r.md", "γ" * number),
+        lambda folder: (folder / "r.md").read_text("utf-8"),
+        "γ",
+        "γγ",
+    )
+
+
+_LIGHT = {
+    "config": _config_case,
+    "status": _status_case,
+    "result": _result_case,
+    "partial games": _partial_case,
+    "starts": _starts_case,
+    "arrays": _arrays_case,
+    "figure": _figure_case,
+    "text": _text_case,
+}
+
+
+def _exported(agent, number: int) -> TrainedAgent:
+    return TrainedAgent(agent.network, agent.learner.snapshot(), number, f"frames-{number}")
+
+
+def _export_case(agent) -> Case:
+    def look(folder):
+        path = folder / "agent.npz"
+        assert read_agent_file(path).config == agent.config
+        content = arrays.read_arrays(path)
+        assert len(content) == 3 + len(agent.network.trainable_variables)
+        return json.loads(str(content["about"]))["frames"]
+
+    return _simple(
+        lambda folder, number: save_agent(
+            folder / "agent.npz", _exported(agent, number), agent.config, agent.description
+        ),
+        look,
+        1,
+        2,
+    )
+
+
+def _row(frames: int) -> dict[str, float]:
+    return dict.fromkeys(COLUMNS, 0.5) | {"frames": frames}
+
+
+def _writer(folder: pathlib.Path, frames: int) -> MetricsWriter:
+    return MetricsWriter(folder / "metrics.csv", folder / "tensorboard", frames)
+
+
+def _metrics_case(agent) -> Case:
+    """A start with a damaged file and rows to cut, then two rows, flushed."""
+
+    def prepare(folder):
+        writer = _writer(folder, 0)
+        for frames in (10, 20, 30):
+            writer.write(_row(frames))
+        writer.close()
+        with open(folder / "metrics.csv", "ab") as file:
+            file.write(b"\0\0\n")
+
+    def act(folder):
+        writer = _writer(folder, 20)
+        writer.write(_row(25))
+        writer.write(_row(35))
+        writer.sync()
+        writer.close()
+
+    def look(folder):
+        return [int(row["frames"]) for row in read_table(folder / "metrics.csv").rows]
+
+    states = [[10, 20, 30], [10, 20], [10, 20, 25], [10, 20, 25, 35]]
+    return Case(prepare, act, look, states, act)
+
+
+def _fill(state, number: int) -> None:
+    for variable in state.variables:
+        variable.assign(tf.fill(variable.shape, tf.cast(number, variable.dtype)))
+
+
+def _checkpoint_case(agent) -> Case:
+    state = agent.learner.state
+    identity = identity_of(agent.config, agent.description, state)
+
+    def save(folder, number):
+        checkpoints = Checkpoints(folder / "checkpoints", state, 2, identity)
+        _fill(state, number)
+        checkpoints.save({"number": number}, {"of the actors": np.arange(number)})
+
+    def prepare(folder):
+        for number in (1, 2):
+            save(folder, number)
+
+    def look(folder):
+        paths = list_checkpoints(folder / "checkpoints")
+        numbers = [verify(path)["progress"]["number"] for path in paths]  # every one is whole
+        assert numbers == sorted(numbers, reverse=True)
+        return numbers[0]
+
+    return Case(prepare, lambda f: save(f, 3), look, [2, 3], lambda f: save(f, 3))
+
+
+_HEAVY = {"export": _export_case, "metrics": _metrics_case, "checkpoint": _checkpoint_case}
+
+
+def _try_every_fault(case: Case, tmp_path: pathlib.Path) -> int:
+    old = tmp_path / "old"
+    old.mkdir()
+    case.prepare(old)
+    shutil.copytree(old, tmp_path / "clean")
+    count = number_of_calls(lambda: case.act(tmp_path / "clean"))
+    assert case.look(tmp_path / "clean") == case.states[-1]
+    for fault in FAULTS:
+        for at in range(count):
+            folder = tmp_path / "fault"
+            shutil.copytree(old, folder)
+            error = run_with_fault(lambda: case.act(folder), at, fault)  # noqa: B023
+            where = f"{fault} at call {at} of {count}: {error!r}"
+            if fault == "error":
+                assert error is None or isinstance(error, RunFailed | UserError | OSError), where
+                if "it is written" in str(error) and ".damaged: it" not in str(error):
+                    assert case.look(folder) != case.states[0], where
+            else:
+                assert isinstance(error, Killed), where
+            assert case.look(folder) in case.states, where
+            case.again(folder)  # the next start
+            assert case.look(folder) == case.states[-1], where
+            assert not [path for path in folder.iterdir() if path.name.startswith(".f.")]
+            shutil.rmtree(folder)
+    return count
+
+
+@pytest.mark.parametrize("name", _LIGHT)
+def test_every_fault_in_writing_a_file(name, tmp_path):
+    assert _try_every_fault(_LIGHT[name](), tmp_path) >= 5
+
+
+@pytest.mark.parametrize("name", _HEAVY)
+def test_every_fault_in_writing_a_run(name, agent, tmp_path):
+    assert _try_every_fault(_HEAVY[name](agent), tmp_path) >= 10
+
+
+@pytest.mark.parametrize("name", [*_LIGHT, *_HEAVY])
+def test_what_is_renamed_was_flushed_and_its_folder_is_flushed_after(name, agent, tmp_path):
+    case = _LIGHT[name]() if name in _LIGHT else _HEAVY[name](agent)
+    case.prepare(tmp_path)
+    events = []
+    files: dict[int, str] = {}
+
+    class Order(Recorder):
+        def wrap(self, call, function):
+            def wrapped(*arguments, **named):
+                result = function(*arguments, **named)
+                if call == "open":
+                    files[result] = str(arguments[0])
+                elif call in ("write", "fsync"):
+                    events.append((call, files.get(arguments[0], "")))
+                elif call in ("replace", "rename"):
+                    events.append(("rename", str(arguments[0]), str(arguments[1])))
+                return result
+
+            return wrapped
+
+    with Order().active():
+        case.act(tmp_path)
+    renames = [(i, event) for i, event in enumerate(events) if event[0] == "rename"]
+    assert renames
+    for index, (_, source, target) in renames:
+        if os.path.basename(target).startswith(".removing") or target.endswith(".damaged"):
+            continue
+        parent = os.path.dirname(target)
+        assert ("fsync", parent) in events[index:], f"the folder of {target}"
+        before = events[:index]
+        writes = [i for i, event in enumerate(before) if event == ("write", source)]
+        flushes = [i for i, event in enumerate(before) if event == ("fsync", source)]
+        assert flushes and (not writes or flushes[-1] > writes[-1]), source

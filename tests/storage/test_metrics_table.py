@@ -1,0 +1,143 @@
+"""`metrics.csv` under damage: every damaged line costs itself and no other (fault)."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meta_impala.storage.metrics_table import (
+    COLUMNS,
+    header_line,
+    line_of,
+    read_metrics,
+    read_table,
+)
+from meta_impala.training.metrics import MetricsWriter
+
+
+def _line(frames: int) -> str:
+    draw = random.Random(frames)
+    cells = {name: f"{draw.uniform(-5, 5):.8g}" for name in COLUMNS if draw.random() < 0.9}
+    return line_of(cells | {"frames": str(frames)})
+
+
+LINES = [header_line(), *(_line(400 * index) for index in range(1, 21))]
+CONTENT = "".join(LINES).encode()
+
+
+def _frames(path) -> list[int]:
+    return [int(row["frames"]) for row in read_metrics(path)]
+
+
+def _lines_lost(path, content: bytes) -> set[int]:
+    """Which rows of the whole table are not read any more; the others are as they were."""
+    path.write_bytes(content)
+    expected = {400 * index: LINES[index] for index in range(1, len(LINES))}
+    found = {int(row["frames"]): line_of(row) for row in read_metrics(path)}
+    return {
+        index for index in range(1, len(LINES)) if found.get(400 * index) != expected[400 * index]
+    }
+
+
+def test_what_is_whole_is_read_whole(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(CONTENT)
+    table = read_table(path)
+    assert table.damaged == [] and len(table.rows) == 20
+    assert "".join(map(line_of, table.rows)) == "".join(LINES[1:])
+    assert read_metrics(tmp_path / "none.csv") == []
+
+
+def _line_of_byte(index: int) -> int:
+    return CONTENT[:index].count(b"\n")
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_a_flipped_bit_costs_one_line_wherever_it_is(bit, tmp_path):
+    """In the header it costs none, in an end of line the two that it joins."""
+    path = tmp_path / "metrics.csv"
+    for index in range(bit, len(CONTENT), 29):
+        content = bytearray(CONTENT)
+        content[index] ^= 1 << bit
+        line = _line_of_byte(index)
+        allowed = {line, line + 1} if CONTENT[index : index + 1] == b"\n" else {line}
+        lost = _lines_lost(path, bytes(content))
+        assert lost <= allowed, (index, content[max(0, index - 20) : index + 20])
+
+
+@pytest.mark.parametrize(
+    "inserted", [b'"', b'""', b"\0", b"\0" * 512, b"\r", b"\xff", b",", b"\x1b[2J"]
+)
+@pytest.mark.parametrize("replaces", [False, True])
+def test_bytes_that_do_not_belong_there_cost_one_line(inserted, replaces, tmp_path):
+    path = tmp_path / "metrics.csv"
+    for index in range(len(LINES[0]), len(CONTENT), 61):
+        if CONTENT[index : index + 1] == b"\n":
+            continue
+        end = min(index + len(inserted), CONTENT.index(b"\n", index)) if replaces else index
+        content = CONTENT[:index] + inserted + CONTENT[end:]
+        assert _lines_lost(path, content) <= {_line_of_byte(index)}
+
+
+def test_two_quotes_far_apart_do_not_swallow_what_is_between(tmp_path):
+    path = tmp_path / "metrics.csv"
+    content = bytearray(CONTENT)
+    for line in (3, 15):
+        content[sum(map(len, LINES[:line])) + 6] = ord('"')
+    assert _lines_lost(path, bytes(content)) == {3, 15}
+
+
+@settings(max_examples=200, deadline=None, database=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, len(CONTENT) - 1), st.binary(max_size=4), st.integers(0, 4)),
+        max_size=5,
+    )
+)
+def test_anything_is_read_without_an_exception(tmp_path_factory, changes):
+    path = tmp_path_factory.getbasetemp() / "fuzzed.csv"
+    content = bytearray(CONTENT)
+    for index, inserted, removed in changes:
+        content[index : index + removed] = inserted
+    path.write_bytes(content)
+    frames = _frames(path)
+    assert frames == sorted(set(frames))
+
+
+@pytest.mark.parametrize("count", [2, 5, 27])
+def test_tables_of_older_versions_are_mended_too(count, tmp_path):
+    path = tmp_path / "metrics.csv"
+    header = ",".join(COLUMNS[:count])
+    rows = [",".join([str(10 * i)] + ["1.5"] * (count - 1)) for i in range(1, 5)]
+
+    def read(first):
+        path.write_text("\n".join([first, *rows, ""]))
+        return read_table(path)
+
+    assert read(header).damaged == [] and len(read(header).rows) == 4
+    for index in range(len(header)):
+        table = read(header[:index] + "~" + header[index + 1 :])
+        assert table.damaged == [1] and tuple(table.rows[0]) == COLUMNS[:count]
+
+
+def test_what_is_left_out_is_said_and_the_damaged_file_is_kept(tmp_path, capsys):
+    path = tmp_path / "metrics.csv"
+    damaged = CONTENT.replace(b"\n4000,", b'\n4"00,') + b"8400,1"
+    path.write_bytes(damaged)
+    MetricsWriter(path, tmp_path / "tensorboard", 6000).close()
+    assert _frames(path) == [400 * i for i in range(1, 16) if i != 10]
+    assert (tmp_path / "metrics.csv.damaged").read_bytes() == damaged
+    warning = capsys.readouterr().err
+    assert warning.count("\n") == 1
+    assert "2 of 21 lines are damaged and left out (line 11, 22)" in warning
+    assert "kept as metrics.csv.damaged" in warning
+    # Once more: the first is not overwritten.
+    path.write_bytes(b"\0")
+    MetricsWriter(path, tmp_path / "tensorboard", 6000).close()
+    assert (tmp_path / "metrics.csv.damaged").read_bytes() == damaged
+    assert (tmp_path / "metrics.csv.damaged-2").read_bytes() == b"\0"
+    # A whole file is not spoken of.
+    capsys.readouterr()
+    MetricsWriter(path, tmp_path / "tensorboard", 6000).close()
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,69 @@
+"""Text from anywhere reaches the terminal as one harmless line."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meta_impala.errors import RunFailed, UserError, one_line, printable, warn
+from meta_impala.system.watchdog import Stalled
+
+HOSTILE = [
+    "\x1b[2J",
+    "\x07",
+    "a\nb",
+    "a\rb",
+    "\x9b31m",
+    "\u202e",
+    "\u200b",
+    "\u2028",
+    "\ud800",
+    "\0",
+]
+
+
+def _is_harmless(text: str) -> bool:
+    return all(unicodedata.category(c)[0] not in "C" and unicodedata.category(c) not in ("Zl", "Zp")
+               for c in text)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_a_file_says_is_escaped(text, capsys):
+    quoted = f"before{text}after"
+    for shown in (
+        printable(quoted),
+        str(UserError(quoted)),
+        str(RunFailed(quoted)),
+        str(Stalled(quoted)),
+        one_line(ValueError(quoted)),
+        one_line(OSError(5, quoted)),
+    ):
+        assert _is_harmless(shown) and shown.startswith("before")
+    warn(f"warning: {printable(quoted)}")
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and _is_harmless(error[:-1])
+
+
+@settings(max_examples=300, database=None)
+@given(st.text(st.characters(categories=None)))
+def test_nothing_else_gets_through(text):
+    shown = str(UserError(text))
+    assert _is_harmless(shown)
+    shown.encode("utf-8")
+
+
+def test_what_is_plain_stays_as_it_is_and_what_is_endless_ends():
+    assert printable("γ = 0.99, café, 你好") == "γ = 0.99, café, 你好"
+    assert len(str(UserError("9" * 10**6))) < 5000
+
+
+def test_a_warning_keeps_its_lines(capsys):
+    warn("first\n  second\t\x1b[0m")
+    assert capsys.readouterr().err == "first\n  second        \\x1b[0m\n"
+
+
+def test_a_reader_that_is_gone_is_no_failure(monkeypatch):
+    for stream in (None, open("/dev/full", "w")):  # noqa: SIM115
+        monkeypatch.setattr("sys.stderr", stream)
+        warn("nobody reads it")

@@ -1,0 +1,80 @@
+"""The progress of a checkpoint: what a trainer saves comes back, and anything else is one line."""
+
+import json
+import pathlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meta_impala.actors.trajectory import Episode
+from meta_impala.errors import UserError
+from meta_impala.learner.state import Statistics
+from meta_impala.training.metrics import MetricsWindow
+from meta_impala.training.saved_progress import check_progress
+
+PATH = pathlib.Path("frames-1")
+
+
+def _progress():
+    window = MetricsWindow(0)
+    numbers = [float("nan")] * len(Statistics._fields)
+    window.add(Statistics(*numbers), [Episode(1.0, 9)], 0.5, 0.5)
+    progress = {
+        "window": window.state(), "next_row": 400, "actor_restarts": 0, "pair": False,
+        "bad_in_a_row": 0,
+    }  # fmt: skip
+    return json.loads(json.dumps(progress))
+
+
+def test_what_was_saved_is_accepted():
+    assert check_progress(_progress(), PATH) is not None
+    assert check_progress({}, PATH) == {}
+    assert check_progress({"of a later version": [1]}, PATH)
+
+
+WRONG = [None, -1, 10**400, "x", [], [[]], {}, {"a": "b"}, ["x"], 1e999, True]
+
+
+@pytest.mark.parametrize(
+    "name", [*_progress(), *(f"window.{name}" for name in _progress()["window"])]
+)
+def test_what_is_of_another_type_is_refused_or_harmless(name):
+    for value in WRONG:
+        progress = _progress()
+        target, key = (
+            (progress["window"], name[7:]) if name.startswith("window.") else (progress, name)
+        )
+        target[key] = value
+        try:
+            checked = check_progress(progress, PATH)
+        except UserError as error:
+            assert f"frames-1: its progress is damaged ({name}" in str(error)
+        else:
+            window = MetricsWindow(0, checked.get("window"))
+            window.add(Statistics(*[0.0] * len(Statistics._fields)), [], 0.0, 0.0)
+            window.row(10, 1, 0.1, checked["actor_restarts"])
+            json.dumps(window.state())
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=300, deadline=None, database=None)
+@given(st.sampled_from(list(_progress()["window"])), JSON)
+def test_a_window_that_passes_can_be_used(name, value):
+    progress = _progress()
+    progress["window"][name] = value
+    try:
+        checked = check_progress(progress, PATH)
+    except UserError:
+        return
+    window = MetricsWindow(0, checked["window"])
+    window.add(Statistics(*[0.0] * len(Statistics._fields)), [], 0.0, 0.0)
+    window.row(10, 1, 0.1, 0)
