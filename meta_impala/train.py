@@ -29,6 +29,7 @@ from meta_impala.environments import (
     registry,
 )
 from meta_impala.errors import RunFailed, UserError
+from meta_impala.storage import eta_replay
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.folder_lock import locked
 from meta_impala.storage.run_folder import RunFolder
@@ -38,6 +39,7 @@ from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.training import memory, weights_and_biases
 
 if TYPE_CHECKING:
+    from meta_impala.learner.group import LearnerGroup
     from meta_impala.training.trainer import Trainer
 
 FLAGS = flags.FLAGS
@@ -66,9 +68,11 @@ def _config_for(folder: RunFolder) -> Config:
         if "environment" in given:
             given["environment"] = _environment_id(given["environment"])
         saved = folder.load_config(trust_of_flags())
-        return config_lib.merge_for_resume(saved, given, override=FLAGS.override)
+        config = config_lib.merge_for_resume(saved, given, override=FLAGS.override)
+        eta_replay.load(folder, config)
+        return config
     config = Config(**{config_lib.FIELDS[name].name: value for name, value in given.items()})
-    config = config_lib.resolve(config)
+    config = eta_replay.pin(config_lib.resolve(config))
     return dataclasses.replace(config, environment=_environment_id(config.environment))
 
 
@@ -144,6 +148,8 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
                     "trained"
                 )
                 return 0
+            eta_replay.keep(folder, config)
+            _share_replay(group, folder, config)
             trainer = Trainer(config, description, folder, stop, group)
             # Not before: what refuses to start leaves the run as it was.
             folder.save_config(config)
@@ -190,6 +196,16 @@ def _learners(config: Config, stop: StopRequest):
     return group
 
 
+def _share_replay(group: LearnerGroup, folder: RunFolder, config: Config) -> None:
+    """Gives every learner the first one's copy of the η that a run replays."""
+    if group.size == 1 or config.eta_schedule != "replay":
+        return
+    if group.keeps_folder:
+        group.text_of_first(eta_replay.read_copy(folder, config).decode("latin-1"))
+    else:
+        eta_replay.write_copy(folder, group.text_of_first("").encode("latin-1"))
+
+
 def _connect(config: Config, stop: StopRequest):
     """The group of several learners, or None if the user asked to stop before all were there."""
     from meta_impala.learner import group as learner_group
@@ -230,6 +246,7 @@ def _join_run(stop: StopRequest) -> int:
         tempfile.TemporaryDirectory(prefix="meta_impala-learner-") as path,
     ):
         folder = RunFolder(path)
+        _share_replay(group, folder, config)
         trainer = Trainer(config, description, folder, stop, group)
         command.say(
             f"learner {group.index} of {group.size}: training on {config.environment} from "

@@ -29,6 +29,7 @@ from meta_impala.errors import RunFailed, UserError, warn
 from meta_impala.learner.group import ALONE, LearnerGroup, LearnerLost
 from meta_impala.learner.learner import Learner
 from meta_impala.learner.state import Statistics
+from meta_impala.storage import eta_replay
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.checkpoint import Checkpoints, identity_of
 from meta_impala.storage.run_folder import RunFolder
@@ -67,7 +68,7 @@ class Trainer:
         """Args:
         config: resolved, network included.
         description: of the environment.
-        folder: prepared.
+        folder: prepared; with `eta_schedule=replay` it has the copy of the file.
         stop: set when the user asks the run to stop.
         group: the learners of this run. The first keeps the folder; what another would write goes
             into a folder that nobody keeps, and its state is the first one's.
@@ -82,7 +83,8 @@ class Trainer:
         self._description = description
         with memory_errors(), tf.device(learner_device(config.learner_device)):
             network = make_network(config, description)
-            self.learner = Learner(self._share, description, network, group)
+            replayed = eta_replay.load(folder, config)
+            self.learner = Learner(self._share, description, network, group, replayed)
         self._checkpoints = Checkpoints(
             folder.checkpoints,
             self.learner.state,
