@@ -40,7 +40,14 @@ _FILES = (
     "population.json",
     "eta_schedule.csv",
 )
-_WRITTEN_ASIDE = ("config.json", "status.json", "metrics.csv", "eta_schedule.csv", "writable")
+_WRITTEN_ASIDE = (
+    "config.json",
+    "status.json",
+    "metrics.csv",
+    "evaluations.csv",
+    "eta_schedule.csv",
+    "writable",
+)
 _FOLDERS = ("checkpoints", "tensorboard", "bad_updates", "wandb")
 
 _CHECKPOINT = re.compile(r"frames-\d{1,18}", re.ASCII)
@@ -113,6 +120,15 @@ class RunFolder:
     @property
     def checkpoints(self) -> pathlib.Path:
         return self.path / "checkpoints"
+
+    @property
+    def best_checkpoint(self) -> pathlib.Path:
+        """Folder of the checkpoint with the best evaluation while training."""
+        return self.path / "checkpoints_best"
+
+    @property
+    def evaluations_path(self) -> pathlib.Path:
+        return self.path / "evaluations.csv"
 
     @property
     def tensorboard(self) -> pathlib.Path:

@@ -1,5 +1,5 @@
-"""η as a function of frames, in whole deterministic runs. Equivalence: a constant file is a fixed η;
-a replay of a learned run is fed that run's η at the same frames; determinism: a stopped run.
+"""η as a function of frames, in whole deterministic runs. Equivalence: a constant is a fixed η,
+and a replay of a learned run is fed its η at the same frames; determinism: a stopped run.
 """
 
 import dataclasses
