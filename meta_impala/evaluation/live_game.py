@@ -15,7 +15,7 @@ import tensorflow as tf
 from meta_impala.agent.policy import Snapshot
 from meta_impala.environments import UnsupportedEnvironmentError
 from meta_impala.evaluation import starts as game_starts
-from meta_impala.evaluation.games import GamePolicy, Table
+from meta_impala.evaluation.games import GamePolicy, Table, eta_of_environments
 from meta_impala.evaluation.observation_picture import DrawnEnvironment
 from meta_impala.evaluation.starts import Start
 from meta_impala.evaluation.video import RecordedEnvironment
@@ -83,6 +83,7 @@ def play_live(
     number: int,
     *,
     core_state_size: int = 0,
+    max_frames: int | None = None,
 ) -> Iterator[LiveStep]:
     """Plays one full game; yields every state, the one that ends it last.
 
@@ -93,15 +94,14 @@ def play_live(
       seed: of all games.
       number: of this one; with the seed it determines the game and its actions.
       core_state_size: S of the network's recurrent state.
+      max_frames: environment frames after which it is cut; None for its own time limit alone.
     """
     pictures: list[np.ndarray] = []
     environment.on_picture = pictures.append
     table = Table(environment, core_state_size)
     game_seed, action_seed = game_starts.game_seeds(seed, number)
     table.begin(number, Start(game_seed), action_seed)
-    eta = snapshot.eta.values.numpy()
-    if not snapshot.eta.per_state:
-        eta = eta[np.newaxis]
+    eta = eta_of_environments(snapshot, 1)
     episode_return, steps = 0.0, 0
     while True:
         results = policy.run(
@@ -129,7 +129,7 @@ def play_live(
         )
         pictures.clear()
         yield step
-        game = table.play(action, core_states[0])
+        game = table.play(action, core_states[0], max_frames)
         episode_return, steps = episode_return + table.reward, steps + 1
         if game is not None:
             nothing = {"value": None, "policy": None, "action": None}
