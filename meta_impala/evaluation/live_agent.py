@@ -19,9 +19,7 @@ class NewestAgent:
       agent: as of the last `refresh`.
     """
 
-    def __init__(
-        self, checkpoints: pathlib.Path, config: Config, description: Description
-    ) -> None:
+    def __init__(self, checkpoints: pathlib.Path, config: Config, description: Description) -> None:
         """Args:
         checkpoints: folder of the checkpoints; nothing in it is touched.
         config: of the run, resolved, network included.

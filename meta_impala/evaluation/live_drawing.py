@@ -7,7 +7,6 @@ people tell apart; what they say is written beside them too.
 
 from __future__ import annotations
 
-import io
 import math
 from collections import deque
 from typing import NamedTuple
@@ -21,7 +20,9 @@ _BACKGROUND, _TEXT, _FAINT = (18, 20, 24), (236, 236, 236), (150, 154, 160)
 _BAR, _CHOSEN, _EMPTY = (86, 180, 233), (230, 159, 0), (48, 52, 60)
 _HEIGHT, _PANEL, _MARGIN = 480, 380, 20
 _LARGEST_SIDE = 960
-_LABEL, _NUMBER = 130, 56
+_LABEL, _NUMBER = 130, 70
+# Where the policy's bars begin; a row of them with its name; how many rows may have names.
+_BARS_TOP, _ROW, _MOST_ROWS = 290, 18, 24
 # Agent steps whose values the curve shows.
 _HISTORY = 200
 
@@ -41,25 +42,27 @@ class Caption(NamedTuple):
 
 
 class LiveDrawing:
-    """Draws the steps of games; remembers the values of the current one for their curve."""
+    """Draws the steps of games; remembers the last values for their curve."""
 
     def __init__(self) -> None:
-        self._values: deque[float] = deque(maxlen=_HISTORY)
+        # None where a game ended.
+        self._values: deque[float | None] = deque(maxlen=_HISTORY)
+        self._rows = 0
         self._fonts = {size: ImageFont.load_default(size) for size in (14, 16, 20)}
 
     def draw(self, step: LiveStep, caption: Caption) -> Image.Image:
         """One frame, RGB; all frames of a game have one size.
 
         Args:
-          step: of a game; a game begins with step 0.
+          step: of a game; the next one after the one before.
           caption: of the game.
         """
-        if step.steps == 0:
-            self._values.clear()
-        if step.value is not None:
-            self._values.append(step.value)
+        self._values.append(step.value)
         picture = enlarged(step.picture)
-        height = max(_HEIGHT, picture.height + 2 * _MARGIN)
+        if step.policy is not None:
+            self._rows = min(len(step.policy), _MOST_ROWS)
+        rows_end = _BARS_TOP + self._rows * _ROW
+        height = max(_HEIGHT, picture.height + 2 * _MARGIN, rows_end + _MARGIN)
         frame = Image.new("RGB", (picture.width + 3 * _MARGIN + _PANEL, height), _BACKGROUND)
         frame.paste(picture, (_MARGIN, (height - picture.height) // 2))
         draw = ImageDraw.Draw(frame)
@@ -67,7 +70,7 @@ class LiveDrawing:
         top = self._head(draw, left, step, caption)
         top = self._discounts(draw, left, top, step)
         top = self._value(draw, left, top, step)
-        self._policy(draw, left, top, height, step, caption.actions)
+        self._policy(draw, left, top, height - _MARGIN, step, caption.actions)
         return frame
 
     def _write(
@@ -76,9 +79,7 @@ class LiveDrawing:
         fill = how.pop("fill", _TEXT)
         draw.text(at, text, fill=fill, font=self._fonts[size], anchor=how.pop("anchor", "la"))
 
-    def _head(
-        self, draw: ImageDraw.ImageDraw, left: int, step: LiveStep, caption: Caption
-    ) -> int:
+    def _head(self, draw: ImageDraw.ImageDraw, left: int, step: LiveStep, caption: Caption) -> int:
         self._write(draw, (left, _MARGIN), _shortened(caption.title, 34), 20)
         self._write(draw, (left, 48), _shortened(caption.agent, 50), 14, fill=_FAINT)
         state = f"return {step.episode_return:g}   step {step.steps:,}"
@@ -100,25 +101,39 @@ class LiveDrawing:
         self._write(draw, (left + _PANEL, top), text, anchor="ra")
         box = (left, top + 24, left + _PANEL, top + 84)
         draw.rectangle(box, fill=_EMPTY)
-        values = np.array(self._values)
-        if len(values) > 1 and np.isfinite(values).all():
-            low, high = min(0.0, values.min()), max(0.0, values.max())
-            scale = (high - low) or 1.0
-            points = [
-                (box[0] + i * _PANEL / (_HISTORY - 1), box[3] - 3 - (v - low) / scale * 54)
-                for i, v in enumerate(values)
-            ]
-            zero = box[3] - 3 + low / scale * 54
-            draw.line([(box[0], zero), (box[2], zero)], fill=_FAINT)
-            draw.line(points, fill=_BAR, width=2)
+        known = [v for v in self._values if v is not None and math.isfinite(v)]
+        if known:
+            self._curve(draw, box, min(0.0, *known), max(0.0, *known))
         return top + 100
+
+    def _curve(
+        self,
+        draw: ImageDraw.ImageDraw,
+        box: tuple[int, int, int, int],
+        low: float,
+        high: float,
+    ) -> None:
+        """The values remembered, the newest at the right; broken where a game ended."""
+        scale = (box[3] - box[1] - 6) / ((high - low) or 1.0)
+        zero = box[3] - 3 + low * scale
+        draw.line([(box[0], zero), (box[2], zero)], fill=_FAINT)
+        start = box[2] - (len(self._values) - 1) * _PANEL / (_HISTORY - 1)
+        piece: list[tuple[float, float]] = []
+        for index, value in enumerate([*self._values, None]):
+            x = start + index * _PANEL / (_HISTORY - 1)
+            if value is not None and math.isfinite(value):
+                piece.append((x, zero - value * scale))
+                continue
+            if len(piece) > 1:
+                draw.line(piece, fill=_BAR, width=2)
+            piece = []
 
     def _policy(
         self,
         draw: ImageDraw.ImageDraw,
         left: int,
         top: int,
-        height: int,
+        bottom: int,
         step: LiveStep,
         names: tuple[str, ...],
     ) -> None:
@@ -126,12 +141,11 @@ class LiveDrawing:
         self._write(draw, (left, top), "policy, and the action drawn")
         if step.policy is None:
             return
-        top += 26
-        room = height - _MARGIN - top
-        row = max(1, min(24, room // len(step.policy)))
-        if row < 12:  # no room for names
-            self._histogram(draw, (left, top, left + _PANEL, height - _MARGIN), step)
+        top = _BARS_TOP
+        if len(step.policy) > _MOST_ROWS:  # no room for names
+            self._histogram(draw, (left, top, left + _PANEL, bottom), step)
             return
+        row = min(24, (bottom - top) // len(step.policy))
         for index, share in enumerate(step.policy):
             name = names[index] if names else f"action {index}"
             colour = _CHOSEN if index == step.action else _BAR
@@ -188,13 +202,6 @@ def enlarged(picture: np.ndarray) -> Image.Image:
         return image.resize((width * factor, height * factor), Image.Resampling.NEAREST)
     image.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
     return image
-
-
-def to_jpeg(frame: Image.Image) -> bytes:
-    """A frame as a JPEG file."""
-    buffer = io.BytesIO()
-    frame.save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
 
 
 def _decimals(value: float) -> str:

@@ -6,22 +6,18 @@ network was fed, so that what is shown is what acted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from meta_impala.agent.policy import Snapshot
-from meta_impala.environments import UnsupportedEnvironmentError
 from meta_impala.evaluation import starts as game_starts
 from meta_impala.evaluation.games import GamePolicy, Table, eta_of_environments
-from meta_impala.evaluation.observation_picture import DrawnEnvironment
 from meta_impala.evaluation.starts import Start
-from meta_impala.evaluation.video import RecordedEnvironment
+from meta_impala.evaluation.watched_environment import WatchedEnvironment
 from meta_impala.networks.actor_critic import NetworkOutput
-
-WatchedEnvironment = RecordedEnvironment | DrawnEnvironment
 
 
 class InspectedPolicy(GamePolicy):
@@ -55,24 +51,6 @@ class LiveStep(NamedTuple):
     lambda_: float
     episode_return: float
     steps: int
-
-
-def make_watched(
-    name: str, protocol: str, seed: int, environment_kwargs: Mapping[str, Any] | None = None
-) -> WatchedEnvironment:
-    """One environment that shows itself, or, if it cannot, whose observations are drawn.
-
-    Args:
-      name, protocol, environment_kwargs: as for `registry.make`.
-      seed: of its games.
-
-    Raises:
-      UnknownEnvironmentError, UnsupportedEnvironmentError: as `registry.make`.
-    """
-    try:
-        return RecordedEnvironment(name, protocol, seed, environment_kwargs)
-    except UnsupportedEnvironmentError:
-        return DrawnEnvironment(name, protocol, environment_kwargs)
 
 
 def play_live(
@@ -132,7 +110,6 @@ def play_live(
         game = table.play(action, core_states[0], max_frames)
         episode_return, steps = episode_return + table.reward, steps + 1
         if game is not None:
-            nothing = {"value": None, "policy": None, "action": None}
-            last = step._replace(picture=pictures[-1], **nothing)
+            last = step._replace(picture=pictures[-1], value=None, policy=None, action=None)
             yield last._replace(episode_return=game.episode_return, steps=steps)
             return

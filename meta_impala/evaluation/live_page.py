@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import html
 import http.server
+import io
 import threading
 from types import TracebackType
+
+from PIL import Image
 
 from meta_impala.errors import UserError, one_line
 
 ADDRESS = "127.0.0.1"
 _BOUNDARY = "frame"
+_JPEG_QUALITY = 90
 _SECONDS_TO_SEND = 10.0
 # Browsers open a few connections each; this is for one person.
 _MOST_STREAMS = 16
@@ -90,6 +94,7 @@ class _Server(http.server.ThreadingHTTPServer):
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     server: _Server
+    server_version, sys_version = "meta-impala", ""
     timeout = _SECONDS_TO_SEND
 
     def do_GET(self) -> None:
@@ -167,9 +172,12 @@ class LivePage:
             target=self._server.serve_forever, args=[0.1], name="live page", daemon=True
         )
 
-    def show(self, frame: bytes) -> None:
-        """Shows a frame, a JPEG file, to everybody who looks."""
-        self._feed.publish(frame)
+    def show(self, frame: Image.Image) -> bool:
+        """Shows a frame to everybody who looks; always True, for a page cannot be closed."""
+        buffer = io.BytesIO()
+        frame.save(buffer, "JPEG", quality=_JPEG_QUALITY)
+        self._feed.publish(buffer.getvalue())
+        return True
 
     def __enter__(self) -> LivePage:
         self._thread.start()

@@ -10,13 +10,31 @@ from typing import Any
 from PIL import Image
 
 from meta_impala.errors import UserError
+from meta_impala.system.display import has_display
 
 INSTALL = "pip install 'meta_impala[play]'"
 
 
-def is_installed() -> bool:
-    """Whether pygame is there; without importing it."""
-    return importlib.util.find_spec("pygame") is not None
+def why_not() -> str:
+    """Why no window can be shown; empty if one can, as far as is known. Nothing is imported."""
+    if not has_display():
+        return "there is no display (DISPLAY is not set)"
+    if importlib.util.find_spec("pygame") is None:
+        return f"pygame is missing: {INSTALL}"
+    return ""
+
+
+def check(otherwise: str) -> None:
+    """Checks that a window can be shown.
+
+    Args:
+      otherwise: what to do without one, for the message.
+
+    Raises:
+      UserError: if it cannot.
+    """
+    if reason := why_not():
+        raise UserError(f"a window cannot be shown: {reason}; {otherwise}")
 
 
 class LiveWindow:
@@ -38,7 +56,7 @@ class LiveWindow:
             pygame.display.init()
         except pygame.error as error:
             raise UserError(
-                f"--noweb: a window cannot be opened ({error}); --web shows a page instead"
+                f"a window cannot be shown: {error}; --web shows a page instead"
             ) from None
         pygame.display.set_caption(self._title)
         return self

@@ -1,4 +1,7 @@
-"""A picture of an observation, for environments that cannot render themselves."""
+"""The environment that is watched: it shows itself, or, if it cannot, its observations are drawn.
+
+No TensorFlow here.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from meta_impala.config.image_layout import image_shape, is_channels_first
-from meta_impala.environments import registry
+from meta_impala.environments import UnsupportedEnvironmentError, registry
 from meta_impala.environments.base import BatchedEnvironment, Transition
+from meta_impala.evaluation.video import RecordedEnvironment
 
 _FRAMES_PER_SECOND = 10.0
 # Between two planes, in cells.
@@ -109,3 +113,24 @@ class DrawnEnvironment(BatchedEnvironment):
             last = transition.final_observations
         self.on_picture(picture_of(last[0]))
         return transition
+
+
+WatchedEnvironment = RecordedEnvironment | DrawnEnvironment
+
+
+def make_watched(
+    name: str, protocol: str, seed: int, environment_kwargs: Mapping[str, Any] | None = None
+) -> WatchedEnvironment:
+    """One environment that hands a picture of every step to its `on_picture`.
+
+    Args:
+      name, protocol, environment_kwargs: as for `registry.make`.
+      seed: of its games.
+
+    Raises:
+      UnknownEnvironmentError, UnsupportedEnvironmentError: as `registry.make`.
+    """
+    try:
+        return RecordedEnvironment(name, protocol, seed, environment_kwargs)
+    except UnsupportedEnvironmentError:
+        return DrawnEnvironment(name, protocol, environment_kwargs)
