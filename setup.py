@@ -34,6 +34,7 @@ setup(
     packages=find_packages(include=["meta_impala", "meta_impala.*"]),
     package_data={
         "meta_impala": ["presets/*.flags", "published/*.csv", "suites/*.toml", "py.typed"],
+        "meta_impala.analysis.run_page": ["page.css"],
     },
     python_requires=">=3.11",
     install_requires=[

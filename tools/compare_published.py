@@ -15,7 +15,7 @@ import sys
 
 from absl import app, flags, logging
 
-from meta_impala.analysis import report, results, run_folders
+from meta_impala.analysis import comparison_report, results, run_folders
 from meta_impala.errors import UserError
 from meta_impala.published import tables as published
 
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
         if len(arguments) < 2:
             raise UserError("give at least one run folder, or a folder above runs")
         found = results.read(run_folders.find(arguments[1:]), starts=_STARTS.value)
-        text = report.make(
+        text = comparison_report.make(
             found,
             out,
             _BASELINE.value,
