@@ -10,7 +10,6 @@ shown as far as it is. What `evaluate --record_video` and `explain` left in a ru
 from __future__ import annotations
 
 import datetime
-import os
 import pathlib
 
 from absl import flags
@@ -21,6 +20,7 @@ from meta_impala.analysis.labels import printable
 from meta_impala.analysis.run_page import run_record
 from meta_impala.errors import UserError, one_line, warn
 from meta_impala.storage.files import write_atomically
+from meta_impala.system.user_path import define_path, user_path
 
 FLAGS = flags.FLAGS
 
@@ -29,7 +29,7 @@ POSITIONAL = "RUN ..."
 
 def define_flags() -> None:
     """The flags of this command."""
-    flags.DEFINE_string("out", "report.html", "File to write; must end in .html.")
+    define_path("out", None, "File to write; must end in .html. Default: report.html.")
     flags.DEFINE_list("labels", None, "One label per run; default: the folders' names.")
     flags.DEFINE_string("title", None, "Heading; default: the environments that were played.")
     flags.DEFINE_bool(
@@ -38,15 +38,11 @@ def define_flags() -> None:
 
 
 def _out() -> pathlib.Path:
-    text = FLAGS.out
-    try:
-        path = pathlib.Path(os.path.abspath(os.path.expanduser(text)))
-        if path.suffix.lower() not in (".html", ".htm"):
-            raise UserError(f"--out={text}: must end in .html")
-        if path.is_dir() or not path.parent.is_dir():
-            raise UserError(f"--out={text}: must be a file in a folder that exists")
-    except (OSError, ValueError) as error:
-        raise UserError(f"--out={text}: is not a path ({one_line(error)})") from None
+    path = pathlib.Path(FLAGS.out or user_path("report.html"))
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--out={path}: must end in .html")
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(f"--out={path}: must be a file in a folder that exists")
     return path
 
 
@@ -55,7 +51,7 @@ def main(arguments: list[str]) -> int:
     if not arguments:
         raise UserError("give at least one run folder, or a folder above runs")
     out = _out()
-    folders = run_folders.find(arguments)
+    folders = run_folders.find([str(user_path(path)) for path in arguments])
     labels = run_folders.labels_of(folders, FLAGS.labels)
     records, left_out = [], []
     for folder, label in zip(folders, labels, strict=True):
@@ -72,7 +68,7 @@ def main(arguments: list[str]) -> int:
     try:
         write_atomically(out, text)
     except OSError as error:
-        raise UserError(f"--out={FLAGS.out}: cannot be written ({one_line(error)})") from None
+        raise UserError(f"--out={out}: cannot be written ({one_line(error)})") from None
     for line in left_out:
         warn(f"left out: {printable(line)}")
     runs = "1 run" if len(records) == 1 else f"{len(records)} runs"
