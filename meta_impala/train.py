@@ -28,16 +28,20 @@ from meta_impala.environments import (
     UnsupportedEnvironmentError,
     registry,
 )
-from meta_impala.errors import RunFailed, UserError
+from meta_impala.errors import RunFailed, UserError, warn
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.folder_lock import locked
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.run_status import describe_dead_trainer
 from meta_impala.storage.trust import define_trust_flag, refuse_modules, trust_of_flags
+from meta_impala.system import signals
+from meta_impala.system.ending import ending_the_process
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.training import memory, weights_and_biases
 
 if TYPE_CHECKING:
+    from meta_impala.learner.group import ConnectedLearners, LearnerGroup
     from meta_impala.training.trainer import Trainer
 
 FLAGS = flags.FLAGS
@@ -55,6 +59,26 @@ def define_flags() -> None:
         False,
         "Continue a run with changed settings, except those that never change in a run "
         "(environment, protocol, network, what is learned).",
+    )
+    flags.DEFINE_string(
+        "stop_signals",
+        signals.DEFAULT_STOP_SIGNALS,
+        "Signals that save a checkpoint and end the program, comma-separated. QUIT, unless it is "
+        "one of them, writes the stacks of all threads to stacks.txt and the run goes on.",
+    )
+    flags.DEFINE_string(
+        "max_runtime",
+        "",
+        "The program saves a checkpoint and ends after so much time, as after a signal: seconds, "
+        "or 2d, 3h30m, 90s. Empty for no limit.",
+    )
+    flags.DEFINE_integer(
+        "exit_code_stopped",
+        0,
+        "Exit code of a run that was saved before it was finished, for example 75 for a scheduler "
+        "that is to start it again.",
+        lower_bound=0,
+        upper_bound=255,
     )
 
 
@@ -99,7 +123,10 @@ def _is_finished(folder: RunFolder, config: Config) -> bool:
 def main() -> int:
     """Runs the command; returns its exit code."""
     stop = StopRequest()
-    stop.install()
+    stop.install(signals.parse_signals(FLAGS.stop_signals))
+    seconds = signals.parse_duration(FLAGS.max_runtime)
+    if seconds is not None:
+        stop.request_after(seconds, f"--max_runtime={FLAGS.max_runtime}")
     if FLAGS.learner_index:
         return _join_run(stop)
     if not FLAGS.logdir:
@@ -107,6 +134,9 @@ def main() -> int:
     folder = RunFolder(FLAGS.logdir)
     # Held to the end of the process. Nothing was read or written before.
     with locked(folder):
+        stop.stacks_path = folder.stacks_path
+        if died := describe_dead_trainer(folder, is_held_here=True):
+            warn(f"warning: {died}")
         return _train(folder, stop)
 
 
@@ -125,6 +155,8 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
     config = config_lib.resolve_network(config, description.observation_shape)
     memory.check(config.share, description)
 
+    if stop.is_set() and config.num_learners == 1:
+        return _stopped_before_training(folder, stop)
     import_tensorflow()
     from meta_impala.system.tensorflow_setup import configure_tensorflow
     from meta_impala.training.trainer import Trainer
@@ -138,12 +170,7 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
                 group = _learners(config, stop)
             # Several learners stop together, once they run.
             if group is None or (group.size == 1 and stop.is_set()):
-                frames = folder.write_stopped()
-                command.say(
-                    f"stopped by {stop.signal_name} after {frames:,} frames, before anything was "
-                    "trained"
-                )
-                return 0
+                return _stopped_before_training(folder, stop)
             trainer = Trainer(config, description, folder, stop, group)
             # Not before: what refuses to start leaves the run as it was.
             folder.save_config(config)
@@ -152,6 +179,14 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
                 folder.write_failure(error)
             raise
         return _run(trainer, config, folder, stop)
+
+
+def _stopped_before_training(folder: RunFolder, stop: StopRequest) -> int:
+    frames = folder.write_stopped()
+    command.say(
+        f"stopped by {stop.signal_name} after {frames:,} frames, before anything was trained"
+    )
+    return FLAGS.exit_code_stopped
 
 
 def _run(trainer: Trainer, config: Config, folder: RunFolder, stop: StopRequest) -> int:
@@ -166,7 +201,7 @@ def _run(trainer: Trainer, config: Config, folder: RunFolder, stop: StopRequest)
     try:
         state = trainer.run()
     except RunFailed as error:
-        error.args = (f"{error}; {trainer.what_is_safe()}",)
+        error.args = (f"{error}; {trainer.describe_latest_checkpoint()}",)
         raise
     if state == run_folder_lib.FINISHED:
         command.say(f"finished after {trainer.frames:,} frames; results are in {folder.path}")
@@ -175,10 +210,11 @@ def _run(trainer: Trainer, config: Config, folder: RunFolder, stop: StopRequest)
             f"stopped by {stop.signal_name or 'another learner'} after {trainer.frames:,} "
             "frames; the same command continues the run"
         )
+        return FLAGS.exit_code_stopped
     return 0
 
 
-def _learners(config: Config, stop: StopRequest):
+def _learners(config: Config, stop: StopRequest) -> LearnerGroup | None:
     """The learners of a run, connected; None if the user asked to stop before all were there."""
     from meta_impala.learner import group as learner_group
 
@@ -190,11 +226,16 @@ def _learners(config: Config, stop: StopRequest):
     return group
 
 
-def _connect(config: Config, stop: StopRequest):
+def _connect(config: Config, stop: StopRequest) -> ConnectedLearners | None:
     """The group of several learners, or None if the user asked to stop before all were there."""
     from meta_impala.learner import group as learner_group
 
     others = [a for i, a in enumerate(config.addresses) if i != config.learner_index]
+    port = config.addresses[config.learner_index].rpartition(":")[2]
+    command.say(
+        f"learner {config.learner_index} listens on port {port} of all network interfaces, without "
+        "authentication: whoever can reach it can read and write your files"
+    )
     command.say(f"learner {config.learner_index} waits for those at {', '.join(others)}")
     return learner_group.join(config, stop)
 
@@ -218,7 +259,7 @@ def _join_run(stop: StopRequest) -> int:
     group = _connect(config, stop)
     if group is None:
         command.say(f"stopped by {stop.signal_name}, before anything was trained")
-        return 0
+        return FLAGS.exit_code_stopped
     config = learner_group.take_settings(group, given)
     refuse_modules(config, "the settings of learner 0", trust_of_flags())
     config = dataclasses.replace(config, wandb_project="")  # the first one logs
@@ -240,9 +281,10 @@ def _join_run(stop: StopRequest) -> int:
     if state == run_folder_lib.STOPPED:
         reason = f"stopped by {stop.signal_name or 'another learner'}"
     command.say(f"learner {group.index}: {reason} after {trainer.frames:,} frames")
-    return 0
+    return 0 if state == run_folder_lib.FINISHED else FLAGS.exit_code_stopped
 
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    with ending_the_process():
+        command.run(main)
