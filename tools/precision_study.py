@@ -18,6 +18,7 @@ from meta_impala import command
 from meta_impala.storage.trained_run import TrainedRun, open_trained_run
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.tensorflow_import import import_tensorflow
+from meta_impala.system.user_path import define_path
 
 FLAGS = flags.FLAGS
 _QUANTITIES = ("gradient", "gradient of J'", "meta-gradient")
@@ -26,7 +27,7 @@ _QUANTITIES = ("gradient", "gradient of J'", "meta-gradient")
 def define_flags() -> None:
     """The flags of this command."""
     define_trust_flag()
-    flags.DEFINE_string("logdir", None, "Folder of the run.")
+    define_path("logdir", None, "Folder of the run.")
     flags.DEFINE_integer("batches", 50, "How many updates.", lower_bound=1)
     flags.DEFINE_integer("seed", 1, "Of the games.", lower_bound=0)
 
