@@ -56,6 +56,10 @@ class Catch(gymnasium.Env[np.ndarray, np.int64]):
         reward = (1.0 if caught else -1.0) if landed else 0.0
         return self._board(), reward, landed, False, {}
 
+    def get_action_meanings(self) -> list[str]:
+        """Names of the actions, for people."""
+        return ["left", "stay", "right"]
+
     def render(self) -> np.ndarray | None:
         """Returns the board as [160, 80, 3] uint8, or None if made without a render mode."""
         return None if self.render_mode is None else boards.picture(self._board())

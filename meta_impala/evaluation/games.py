@@ -57,7 +57,7 @@ class GamePolicy(Policy):
         return tf.map_fn(one, (logits, seed), fn_output_signature=tf.int32)[:, 0, 0]
 
 
-class _Table:
+class Table:
     """One environment, the game that is played there, and the inputs of the next action.
 
     The inputs are those of `actors.actor.Actor`.
@@ -156,12 +156,12 @@ def play_games(
       UserError: if a start cannot be reached.
       KeyboardInterrupt: if it should stop.
     """
-    tables = [_Table(environment, core_state_size) for environment in environments]
+    tables = [Table(environment, core_state_size) for environment in environments]
     eta = eta_of_environments(snapshot, len(tables))
     waiting = iter(games)
     finished: list[Game] = []
 
-    def begin(table: _Table, game: tuple[int, Start]) -> None:
+    def begin(table: Table, game: tuple[int, Start]) -> None:
         number, start = game
         table.begin(number, start, game_starts.game_seeds(seed, number)[1])
 

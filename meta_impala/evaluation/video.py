@@ -119,6 +119,14 @@ class RecordedEnvironment(BatchedEnvironment):
         super().close()
         self._env.close()
 
+    def action_meanings(self) -> list[str]:
+        """Names of the actions, as Atari's environments give them; empty if there are none."""
+        try:
+            meanings = [str(name) for name in self._env.unwrapped.get_action_meanings()]
+        except Exception:  # noqa: BLE001 - there is no such method, or it is something else
+            return []
+        return meanings if len(meanings) == self.num_actions else []
+
     def _picture(self) -> np.ndarray:
         from meta_impala.environments import faults
 

@@ -51,6 +51,14 @@ class AgentFile(NamedTuple):
     num_actions: int
 
 
+class OpenedAgent(NamedTuple):
+    """An agent file, the config of its run (network included), and its environment."""
+
+    path: pathlib.Path
+    config: Config
+    description: Description
+
+
 def open_folder(logdir: str | None, trust: Trust = trust_lib.NOBODY) -> tuple[RunFolder, Config]:
     """The folder that `--logdir` names, and its config; writes nothing.
 
@@ -154,6 +162,39 @@ def read_agent_file(path: pathlib.Path, trust: Trust = trust_lib.NOBODY) -> Agen
     nbytes = sum(header.nbytes for header in weights)
     _check_size(path, config_lib.resolve_network(config, shape), shape, nbytes)
     return AgentFile(config, shape, num_actions)
+
+
+def open_agent_file(path: pathlib.Path, trust: Trust = trust_lib.NOBODY) -> OpenedAgent:
+    """An agent file with its environment as it is here.
+
+    Raises:
+      UserError: as `read_agent_file`, and if the environment cannot be made here, or is another one
+        than the agent was made for.
+    """
+    named = read_agent_file(path, trust)
+    config = named.config
+    try:
+        description = registry.describe(
+            config.environment, config.protocol, config.environment_arguments
+        )
+    except (UnknownEnvironmentError, UnsupportedEnvironmentError) as error:
+        raise UserError(f"{path}: {error}") from None
+    refuse_other_environment(path, named, description)
+    config = config_lib.resolve_network(config, description.observation_shape)
+    return OpenedAgent(path, config, description)
+
+
+def refuse_other_environment(
+    path: pathlib.Path, named: AgentFile, description: Description
+) -> None:
+    """Raises UserError if an agent file was made for other observations or actions than these."""
+    expected = (named.observation_shape, named.num_actions)
+    if expected != (description.observation_shape, description.num_actions):
+        raise UserError(
+            f"{path}: was made for observations {list(named.observation_shape)} and "
+            f"{named.num_actions} actions, but {named.config.environment} has "
+            f"{list(description.observation_shape)} and {description.num_actions} here"
+        )
 
 
 def _shape(value: Any) -> tuple[int, ...]:
