@@ -82,8 +82,8 @@ def load_learner(
       The learner, and the name of the checkpoint.
 
     Raises:
-      UserError: if there is no checkpoint, it is of another run, or every one is damaged; if the run
-        replays an η whose file is missing or changed.
+      UserError: if there is no checkpoint, it is of another run, or every one is damaged;
+        if the run replays an η whose file is missing or changed.
     """
     replayed = eta_replay.load(RunFolder(checkpoints.parent), config)
     network = make_network(config, description)
