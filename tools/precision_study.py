@@ -18,6 +18,7 @@ from meta_impala import command
 from meta_impala.storage.trained_run import TrainedRun, open_trained_run
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.tensorflow_import import import_tensorflow
+from meta_impala.system.user_path import define_path
 
 FLAGS = flags.FLAGS
 _QUANTITIES = ("gradient", "gradient of J'", "meta-gradient")
@@ -26,7 +27,7 @@ _QUANTITIES = ("gradient", "gradient of J'", "meta-gradient")
 def define_flags() -> None:
     """The flags of this command."""
     define_trust_flag()
-    flags.DEFINE_string("logdir", None, "Folder of the run.")
+    define_path("logdir", None, "Folder of the run.")
     flags.DEFINE_integer("batches", 50, "How many updates.", lower_bound=1)
     flags.DEFINE_integer("seed", 1, "Of the games.", lower_bound=0)
 
@@ -63,9 +64,8 @@ def main() -> int:
     import_tensorflow()
     import tensorflow as tf
 
-    from meta_impala.actors.actor import Actor
+    from meta_impala.actors.startup import make_actor
     from meta_impala.actors.trajectory import Unroll
-    from meta_impala.agent.builders import eta_schedule_of
     from meta_impala.agent.policy import Policy
     from meta_impala.environments import registry
     from meta_impala.system.tensorflow_setup import configure_tensorflow
@@ -82,8 +82,7 @@ def main() -> int:
         environment_kwargs=config.environment_arguments,
     )
     policy = Policy(learner.state.network, config, description, columns)
-    schedule = eta_schedule_of(config)
-    actor = Actor(0, made, policy, config.unroll_length, eta_schedule=schedule)
+    actor = make_actor(0, config, policy, made)
     actor.reset(FLAGS.seed, learner.state.network.settings.core_state_size)
     snapshot = learner.snapshot()
 

@@ -302,3 +302,30 @@ def check_learner_device(config: Config) -> None:
         raise UserError(
             f"--learner_device={shown(config.learner_device)}: must be auto, cpu, gpu or gpu:N"
         )
+
+
+def check_evaluation(config: Config) -> None:
+    """The evaluation while training: what needs it, and the η of its games."""
+    if config.keep_best_checkpoint and not config.evaluation_frames:
+        raise UserError(
+            "--keep_best_checkpoint=True: needs --evaluation_frames above 0, which says when games "
+            "are played"
+        )
+    if not config.evaluation_eta:
+        return
+    given = f"--evaluation_eta={shown(config.evaluation_eta)}"
+    try:
+        values = config.evaluation_eta_values or ()
+    except ValueError:
+        values = ()
+    if not values or not all(0.0 <= value <= 1.0 for value in values):
+        raise UserError(
+            f"{given}: must be GAMMA,LAMBDA, two numbers in [0, 1], for example 0.995,1"
+        )
+    if config.learned and config.meta_parameter_scope == "state":
+        raise UserError(f"{given}: must be empty with --meta_parameter_scope=state")
+    if not config.eta_embedding_size:
+        raise UserError(
+            f"{given}: would change nothing, since the network is not fed η "
+            "(--eta_embedding_size=0); must be empty"
+        )

@@ -57,10 +57,16 @@ def file_digest(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def result_path(folder: RunFolder, starts: str) -> pathlib.Path:
-    """Where the result of an evaluation lies in a run's folder; `starts` is `noop` or `human`."""
-    path = folder.evaluation_path
-    return path.with_name("evaluation_human_starts.json") if starts == "human" else path
+def result_path(folder: RunFolder, starts: str, *, best: bool = False) -> pathlib.Path:
+    """Where the result of an evaluation lies in a run's folder.
+
+    Args:
+      folder: of the run.
+      starts: `noop` or `human`.
+      best: whether it is of the best checkpoint, not of the newest.
+    """
+    human = "_human_starts" if starts == "human" else ""
+    return folder.evaluation_path.with_name(f"evaluation{'_best' * best}{human}.json")
 
 
 def partial_path(result: pathlib.Path, definition: Mapping[str, Any]) -> pathlib.Path:
@@ -85,11 +91,27 @@ def noops(protocol: str) -> tuple[int, int]:
     return min(1, most), most
 
 
+# Of a game in an environment that has no time limit of its own; that of Atari, in frames.
+DEFAULT_MAX_EPISODE_FRAMES = atari.MAX_EPISODE_FRAMES
+
+
+def has_time_limit(environment: str) -> bool:
+    """Whether an environment ends its episodes after a number of steps, as far as it says so."""
+    spec = registry.resolve(registry.evaluated_in(environment))
+    if spec.game:
+        return True
+    import gymnasium
+
+    return gymnasium.spec(spec.id).max_episode_steps is not None
+
+
 def where_games_are_played(
     environment: str,
     protocol: str,
     starts_path: pathlib.Path | None,
     environment_kwargs: Mapping[str, Any] | None = None,
+    *,
+    max_episode_frames: int | None = None,
 ) -> dict[str, Any]:
     """The part of a definition that is not the agent's.
 
@@ -97,6 +119,7 @@ def where_games_are_played(
       environment, protocol, environment_kwargs: of the run; the environment may be another one in
         which agents of the run's are scored (`registry.evaluated_in`).
       starts_path: file of human starts; None for no-op starts.
+      max_episode_frames: after which a game is cut; None for the environment's own limit.
     """
     spec = registry.resolve(registry.evaluated_in(environment))
     # Without the key where there are none: games that were played before are continued.
@@ -109,7 +132,8 @@ def where_games_are_played(
         "starts_sha256": file_digest(starts_path) if starts_path else None,
         "starts_recorded_from": game_starts.recorded_from(starts_path) if starts_path else None,
         "noops": list(noops(protocol)) if spec.game else None,
-        "max_episode_frames": atari.MAX_EPISODE_FRAMES if spec.game else None,
+        "max_episode_frames": max_episode_frames
+        or (atari.MAX_EPISODE_FRAMES if spec.game else None),
     }
 
 
@@ -131,9 +155,11 @@ def result(definition: Mapping[str, Any], games: Sequence[Game]) -> dict[str, An
     summary = scores.summarize(returns)
     constants = "human_start" if definition["starts"] == "human" else "noop"
     game_name = registry.resolve(definition["environment"]).game
+    limit = definition["max_episode_frames"]
     return {
         **definition,
         **summary._asdict(),
+        "episodes_at_limit": sum(game.frames >= limit for game in games) if limit else 0,
         "human_normalised": scores.human_normalised(game_name, summary.mean, constants),
         "mean_episode_frames": sum(game.frames for game in games) / len(games),
         "returns": returns,

@@ -109,6 +109,15 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def best_checkpoint(self) -> pathlib.Path:
+        """Folder of the checkpoint with the best evaluation while training."""
+        return self.path / "checkpoints_best"
+
+    @property
+    def evaluations_path(self) -> pathlib.Path:
+        return self.path / "evaluations.csv"
+
+    @property
     def tensorboard(self) -> pathlib.Path:
         return self.path / "tensorboard"
 
@@ -177,7 +186,7 @@ class RunFolder:
 
     def clean(self) -> None:
         """Removes what a killed trainer left half-written; for the holder of the lock only."""
-        for name in ("config.json", "status.json", "metrics.csv", "writable"):
+        for name in ("config.json", "status.json", "metrics.csv", "evaluations.csv", "writable"):
             for leftover in self.path.glob(f".{name}.*"):
                 with contextlib.suppress(OSError):
                     leftover.unlink()

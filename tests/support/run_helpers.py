@@ -59,12 +59,12 @@ def files_of(folder) -> dict:
 
 
 class StopAfter(StopRequest):
-    """Asks to stop after it was looked at so many times."""
+    """Asks to stop after it was polled so many times."""
 
-    def __init__(self, looks: int) -> None:
+    def __init__(self, polls: int) -> None:
         super().__init__()
-        self._looks = looks
+        self._polls = polls
 
     def is_set(self) -> bool:
-        self._looks -= 1
-        return self._looks < 0
+        self._polls -= 1
+        return self._polls < 0
