@@ -85,7 +85,9 @@ def _collect() -> int:
         parts = {record.part for record in found}
         kept = [record for record in records.read(_data()) if record.part not in parts]
     records.write(
-        [*kept, *found], _data(), "made by: python tools/study.py collect --out=RUNS (tools/study.py run)"
+        [*kept, *found],
+        _data(),
+        "made by: python tools/study.py collect --out=RUNS (tools/study.py run)",
     )
     print(f"{len(found)} runs written to {_data()}")
     return 0

@@ -260,7 +260,9 @@ def stage(run: Run, _: Mapping[str, int]) -> Stage:
         return Stage.NEW
     status = run.folder.read_status()
     is_finished = status.get("state") == run_folder_lib.FINISHED
-    return Stage.DONE if is_finished and frames_of(run) >= run.config.total_frames else Stage.STARTED
+    return (
+        Stage.DONE if is_finished and frames_of(run) >= run.config.total_frames else Stage.STARTED
+    )
 
 
 def read_costs(path: pathlib.Path) -> dict[str, float]:
