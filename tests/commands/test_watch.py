@@ -4,6 +4,7 @@ import io
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -114,6 +115,7 @@ def test_a_window_shows_the_game_until_it_is_closed(trained):
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_it_waits_for_the_first_checkpoint_and_shows_newer_ones(tmp_path):
     folder = tmp_path / "run"
     training = subprocess.Popen(
@@ -159,14 +161,18 @@ def test_it_waits_for_the_first_checkpoint_and_shows_newer_ones(tmp_path):
         (["--agent=pong", "--fps=0"], "--fps=0: must be above 0"),
         (["--agent=pong", "--fps=nan"], "--fps=nan: must be above 0"),
         (["--agent=pong", "--games=-1"], "--games=-1: must be from 0"),
-        (["--agent=pong", "--port=1"], "--port=1: cannot be used"),
     ],
 )
 def test_mistakes_are_one_line_before_tensorflow_is_imported(arguments, message, tmp_path):
-    if arguments[-1] == "--port=1" and os.geteuid() == 0:
-        pytest.skip("root may take any port")
     given = [argument.format(empty=tmp_path) for argument in arguments]
     assert message in refused("meta_impala.watch", *given)
+
+
+def test_a_port_that_is_taken_is_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        message = refused("meta_impala.watch", "--agent=pong", "--web", f"--port={port}")
+    assert f"--port={port}: cannot be used" in message
 
 
 @pytest.mark.parametrize(
