@@ -50,6 +50,7 @@ setup(
     keywords="reinforcement-learning meta-gradient impala atari tensorflow",
     packages=find_packages(include=["meta_impala", "meta_impala.*"]),
     package_data={
+        "meta_impala.analysis.run_page": ["page.css"],
         "meta_impala": [
             "agents/*.npz",
             "presets/*.flags",

@@ -24,13 +24,14 @@ from meta_impala.environments import (
     UnsupportedEnvironmentError,
     registry,
 )
-from meta_impala.errors import UserError
+from meta_impala.errors import UserError, warn
 from meta_impala.evaluation import record as evaluation_record
 from meta_impala.evaluation import starts as game_starts
 from meta_impala.evaluation import video
 from meta_impala.evaluation.starts import Start
 from meta_impala.storage import shipped_agents
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.run_status import describe_dead_trainer
 from meta_impala.storage.trained_run import (
     open_folder,
     read_agent_file,
@@ -72,6 +73,13 @@ def define_flags() -> None:
         "In place of --logdir: a file that meta_impala.export has written, or the name of an agent "
         f"that comes with the program: {', '.join(shipped_agents.names())}.",
     )
+    flags.DEFINE_bool(
+        "best",
+        False,
+        "Of --logdir: the checkpoint with the best evaluation while training "
+        "(--keep_best_checkpoint of the training) instead of the newest. Its games here are not "
+        "those that it was chosen by.",
+    )
     flags.DEFINE_integer("episodes", 200, "Full games to play. Allowed: at least 1.")
     flags.DEFINE_integer(
         "num_envs",
@@ -99,7 +107,8 @@ def define_flags() -> None:
         "out",
         None,
         "Where the result is written. Default: evaluation.json of the run's folder "
-        "(evaluation_human_starts.json with --starts=human); nowhere with --agent.",
+        "(evaluation_human_starts.json with --starts=human, evaluation_best.json with --best); "
+        "nowhere with --agent.",
     )
     flags.DEFINE_string(
         "evaluation_eta",
@@ -212,7 +221,11 @@ def _out(folder: RunFolder | None) -> pathlib.Path | None:
                 "where the other names are the training's"
             )
         return path
-    return evaluation_record.result_path(folder, FLAGS.starts) if folder else None
+    if folder is None:
+        if FLAGS.best:
+            raise UserError("--best=True: needs --logdir, the folder of a run")
+        return None
+    return evaluation_record.result_path(folder, FLAGS.starts, best=FLAGS.best)
 
 
 class Inputs(NamedTuple):
@@ -235,6 +248,14 @@ class Inputs(NamedTuple):
     recorded: video.RecordedEnvironment | None
 
 
+def _open_run() -> tuple[RunFolder, Config]:
+    folder, config = open_folder(FLAGS.logdir, trust_of_flags())
+    folder.prepare()
+    if died := describe_dead_trainer(folder):
+        warn(f"warning: {died}")
+    return folder, config
+
+
 def _inputs() -> Inputs:
     num_envs = _num_envs()
     if FLAGS.evaluation_eta is not None:
@@ -243,8 +264,7 @@ def _inputs() -> Inputs:
         raise UserError("--logdir or --agent: one of them must be given, a run's folder or a file")
     folder, agent_path, named = None, None, None
     if FLAGS.logdir:
-        folder, config = open_folder(FLAGS.logdir, trust_of_flags())
-        folder.prepare()
+        folder, config = _open_run()
         source = folder.config_path
     else:
         agent_path = source = shipped_agents.find(FLAGS.agent)
@@ -320,7 +340,8 @@ def main() -> int:
 
     configure_for_inference()
     if inputs.folder is not None:
-        agent = load_agent(inputs.folder.checkpoints, inputs.config, inputs.description)
+        checkpoints = inputs.folder.best_checkpoint if FLAGS.best else inputs.folder.checkpoints
+        agent = load_agent(checkpoints, inputs.config, inputs.description)
     else:
         assert inputs.agent_path is not None
         agent = load_agent_file(inputs.agent_path, inputs.config, inputs.description)

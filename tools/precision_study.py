@@ -64,9 +64,8 @@ def main() -> int:
     import_tensorflow()
     import tensorflow as tf
 
-    from meta_impala.actors.actor import Actor
+    from meta_impala.actors.startup import make_actor
     from meta_impala.actors.trajectory import Unroll
-    from meta_impala.agent.builders import eta_schedule_of
     from meta_impala.agent.policy import Policy
     from meta_impala.environments import registry
     from meta_impala.system.tensorflow_setup import configure_tensorflow
@@ -83,8 +82,7 @@ def main() -> int:
         environment_kwargs=config.environment_arguments,
     )
     policy = Policy(learner.state.network, config, description, columns)
-    schedule = eta_schedule_of(config)
-    actor = Actor(0, made, policy, config.unroll_length, eta_schedule=schedule)
+    actor = make_actor(0, config, policy, made)
     actor.reset(FLAGS.seed, learner.state.network.settings.core_state_size)
     snapshot = learner.snapshot()
 

@@ -1,6 +1,7 @@
 """Does damage to real runs and checks what they promise: nothing is ever lost.
 
     python tools/torture.py kills --count=100   # kill -9 at random moments, also while saving
+    python tools/torture.py stops --count=50    # one signal at random moments; saved, exit code 0
     python tools/torture.py games               # 57 Atari games: train, resume, evaluate
     python tools/torture.py soak --minutes=60   # full speed: memory, threads, files, traces, lag
 
@@ -10,7 +11,9 @@ Prints what it found; the exit code is 0 if every promise held, 1 if one was bro
 from __future__ import annotations
 
 import collections
+import dataclasses
 import json
+import os
 import pathlib
 import platform
 import random
@@ -47,8 +50,8 @@ POSITIONAL = "kills | games | soak"
 
 def define_flags() -> None:
     """The flags of this command."""
-    flags.DEFINE_integer("count", 100, "kills: how many.")
-    flags.DEFINE_integer("seed", 1, "kills: of their moments.")
+    flags.DEFINE_integer("count", 100, "kills, stops: how many.")
+    flags.DEFINE_integer("seed", 1, "kills, stops: of their moments.")
     flags.DEFINE_list("games", list(registry.ATARI_57), "games: which.")
     flags.DEFINE_float("minutes", 60.0, "soak: how long.")
     flags.DEFINE_float("warm_up_minutes", 10.0, "soak: before memory has to be flat.")
@@ -210,6 +213,84 @@ def kills(work: pathlib.Path) -> str:
     )
 
 
+# Stops. Environments whose unrolls take 1 to 15 s, and quick ones.
+
+_STOP_NAMES = ("INT", "TERM", "HUP", "USR1", "USR2")
+_SECONDS_TO_STOP = 30.0
+
+
+def listens(process: subprocess.Popen) -> bool:
+    """Whether a command has taken over SIGUSR1; before, a signal has its own effect."""
+    try:
+        text = pathlib.Path(f"/proc/{process.pid}/status").read_text("ascii")
+    except OSError:
+        return False
+    (caught,) = (line.split()[1] for line in text.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) >> (signal.SIGUSR1 - 1) & 1)
+
+
+def stop(folder: RunFolder, moment: random.Random, settings: list[str]) -> tuple[str, float, bool]:
+    """Starts the trainer and stops it once.
+
+    Returns:
+      What it printed, the seconds from the signal to its end, and whether it had begun to train.
+    """
+    os.environ["STEP_SECONDS"] = str(moment.choice([0.0, 0.02, 0.2, 3.0]))
+    process = start("train", f"--logdir={folder.path}", *settings)
+    try:
+        wait(process, lambda: listens(process))
+        if moment.random() < 0.7:  # soon after the actors' start
+            wait(process, lambda: folder.read_status().get("pid") == process.pid)
+        time.sleep(moment.uniform(0.0, 10.0))
+        is_training = folder.read_status().get("pid") == process.pid
+        begun = time.monotonic()
+        number = signal.Signals[f"SIG{moment.choice(_STOP_NAMES)}"]
+        process.send_signal(number)
+        if moment.random() < 0.3:  # as `timeout` does, to the child and then to its group
+            process.send_signal(number)
+        return finish(process), time.monotonic() - begun, is_training
+    finally:
+        process.kill()
+
+
+def stops(work: pathlib.Path) -> str:
+    """Stops two runs again and again, one of them deterministic."""
+    import_tensorflow()
+    from meta_impala.storage.checkpoint import list_checkpoints, verify
+
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup; the runs would inherit it
+        signal.signal(signal.SIGHUP, lambda *_: None)
+    root = pathlib.Path(__file__).parents[1]
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(root), str(root / "tests")])
+    config = dataclasses.replace(_CATCH, environment="support.ending_environments:Ending-v0")
+    moment = random.Random(FLAGS.seed)
+    longest, frames = {True: 0.0, False: 0.0}, {True: 0, False: 0}
+    for number in range(FLAGS.count):
+        deterministic = number % 3 == 0
+        folder = RunFolder(work / f"stops-{deterministic}")
+        settings = flags_of(dataclasses.replace(config, deterministic=deterministic))
+        out, seconds, is_training = stop(folder, moment, settings)
+        check("stopped by" in out, out)
+        said = folder.read_status()
+        check(said["state"] == "stopped", str(said))
+        check(said["frames"] >= frames[deterministic], f"from {frames} back to {said}")
+        # A start is heard between its parts: TensorFlow's import, tracing. It has nothing to save.
+        in_time = seconds <= _SECONDS_TO_STOP or not is_training
+        check(in_time, f"{seconds:.1f} s from the signal to the end")
+        frames[deterministic] = said["frames"]
+        if said["frames"]:
+            newest = list_checkpoints(folder.checkpoints)[0]
+            verify(newest)
+            check(newest.name == f"frames-{said['frames']}", f"{newest} is not the last state")
+        longest[is_training] = max(longest[is_training], seconds)
+        when = "in training" if is_training else "at the start"
+        print(f"stop {number + 1} {when}: {said['frames']:,} frames, {seconds:.1f} s", flush=True)
+    return (
+        f"{FLAGS.count} stops; from the signal to the end at most {longest[True]:.1f} s in "
+        f"training and {longest[False]:.1f} s in the start"
+    )
+
+
 # Games.
 
 _GAME = Config(
@@ -340,7 +421,7 @@ def soak(work: pathlib.Path) -> str:
     return found
 
 
-_TORTURES = {"kills": kills, "games": games, "soak": soak}
+_TORTURES = {"kills": kills, "stops": stops, "games": games, "soak": soak}
 
 
 def main(arguments: list[str]) -> int:

@@ -96,7 +96,17 @@ class Policy:
         # than the rest of a call with 16 environments.
         self._flat = self.function.get_concrete_function().inference_fn.call_flat
 
-    def _act(self, parameters, eta, observations, last_actions, rewards, resets, core_state, seed):
+    def _act(
+        self,
+        parameters: Sequence[tf.Tensor],
+        eta: tf.Tensor,
+        observations: tf.Tensor,
+        last_actions: tf.Tensor,
+        rewards: tf.Tensor,
+        resets: tf.Tensor,
+        core_state: tf.Tensor,
+        seed: tf.Tensor,
+    ) -> tuple[tf.Tensor, ...]:
         """The graph: actions, log-probabilities, core state, and what `_more` adds."""
         with tf.device("CPU:0"):
             inputs = NetworkInputs(

@@ -48,6 +48,7 @@ def resolve(config: Config) -> Config:
     checks.check_envs_per_actor(config)
     checks.check_mlp_sizes(config)
     checks.check_learner_device(config)
+    checks.check_evaluation(config)
     return config
 
 

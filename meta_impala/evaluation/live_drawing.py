@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -74,7 +74,12 @@ class LiveDrawing:
         return frame
 
     def _write(
-        self, draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: int = 16, **how
+        self,
+        draw: ImageDraw.ImageDraw,
+        at: tuple[float, float],
+        text: str,
+        size: int = 16,
+        **how: Any,
     ) -> None:
         fill = how.pop("fill", _TEXT)
         draw.text(at, text, fill=fill, font=self._fonts[size], anchor=how.pop("anchor", "la"))

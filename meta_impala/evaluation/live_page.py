@@ -11,6 +11,7 @@ import http.server
 import io
 import threading
 from types import TracebackType
+from typing import Any
 
 from PIL import Image
 
@@ -88,7 +89,7 @@ class _Server(http.server.ThreadingHTTPServer):
         self.feed, self.title = feed, title
         super().__init__((ADDRESS, port), _Handler)
 
-    def handle_error(self, request, client_address) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that went away is no error."""
 
 

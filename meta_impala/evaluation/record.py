@@ -57,10 +57,16 @@ def file_digest(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def result_path(folder: RunFolder, starts: str) -> pathlib.Path:
-    """Where the result of an evaluation lies in a run's folder; `starts` is `noop` or `human`."""
-    path = folder.evaluation_path
-    return path.with_name("evaluation_human_starts.json") if starts == "human" else path
+def result_path(folder: RunFolder, starts: str, *, best: bool = False) -> pathlib.Path:
+    """Where the result of an evaluation lies in a run's folder.
+
+    Args:
+      folder: of the run.
+      starts: `noop` or `human`.
+      best: whether it is of the best checkpoint, not of the newest.
+    """
+    human = "_human_starts" if starts == "human" else ""
+    return folder.evaluation_path.with_name(f"evaluation{'_best' * best}{human}.json")
 
 
 def partial_path(result: pathlib.Path, definition: Mapping[str, Any]) -> pathlib.Path:

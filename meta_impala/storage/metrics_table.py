@@ -47,7 +47,7 @@ COLUMNS = (
 )
 
 # A million rows.
-_MAX_BYTES = 2**28
+MAX_BYTES = 2**28
 _NUMBER = re.compile(r"-?(\d{1,40}(\.\d{0,40})?([eE][+-]?\d{1,3})?|inf|nan)", re.ASCII)
 _FRAMES = re.compile(r"\d{1,18}", re.ASCII)
 
@@ -74,9 +74,13 @@ def read_table(path: pathlib.Path) -> Table:
       ValueError: if it is too large.
     """
     try:
-        content = read_bounded(path, _MAX_BYTES)
+        return parse_table(read_bounded(path, MAX_BYTES))
     except FileNotFoundError:
         return Table([], [], b"")
+
+
+def parse_table(content: bytes) -> Table:
+    """The same of a file's content."""
     lines = content.split(b"\n")
     torn = lines.pop()  # empty, unless a power cut left half a line
     damaged = [len(lines) + 1] if torn else []

@@ -38,6 +38,15 @@ _FILES = (
     "stacks.txt",
     "evaluation.json",
     "population.json",
+    "eta_schedule.csv",
+)
+_WRITTEN_ASIDE = (
+    "config.json",
+    "status.json",
+    "metrics.csv",
+    "evaluations.csv",
+    "eta_schedule.csv",
+    "writable",
 )
 _FOLDERS = ("checkpoints", "tensorboard", "bad_updates", "wandb")
 
@@ -105,8 +114,21 @@ class RunFolder:
         return self.path / "population.json"
 
     @property
+    def eta_schedule_path(self) -> pathlib.Path:
+        return self.path / "eta_schedule.csv"
+
+    @property
     def checkpoints(self) -> pathlib.Path:
         return self.path / "checkpoints"
+
+    @property
+    def best_checkpoint(self) -> pathlib.Path:
+        """Folder of the checkpoint with the best evaluation while training."""
+        return self.path / "checkpoints_best"
+
+    @property
+    def evaluations_path(self) -> pathlib.Path:
+        return self.path / "evaluations.csv"
 
     @property
     def tensorboard(self) -> pathlib.Path:
@@ -177,7 +199,7 @@ class RunFolder:
 
     def clean(self) -> None:
         """Removes what a killed trainer left half-written; for the holder of the lock only."""
-        for name in ("config.json", "status.json", "metrics.csv", "writable"):
+        for name in _WRITTEN_ASIDE:
             for leftover in self.path.glob(f".{name}.*"):
                 with contextlib.suppress(OSError):
                     leftover.unlink()

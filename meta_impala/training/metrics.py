@@ -35,7 +35,7 @@ class MetricsWriter:
     """Appends rows to `metrics.csv` and the TensorBoard log; continues what it finds.
 
     Attributes:
-      also: is given every row too.
+      observers: are called with every row.
     """
 
     def __init__(self, csv_path: pathlib.Path, tensorboard: pathlib.Path, frames: int) -> None:
@@ -47,7 +47,7 @@ class MetricsWriter:
         Raises:
           RunFailed: here and in every method, if a file cannot be written.
         """
-        self.also: Callable[[Row], None] = lambda row: None
+        self.observers: list[Callable[[Row], None]] = []
         self._path = csv_path
         with writing(csv_path):
             kept = [row for row in _read_and_keep_damaged(csv_path) if int(row["frames"]) <= frames]
@@ -79,7 +79,8 @@ class MetricsWriter:
                 if name != "frames" and not math.isnan(row[name]):
                     tf.summary.scalar(name, np.float32(row[name]))
             self._tensorboard.flush()
-        self.also(row)
+        for observer in self.observers:
+            observer(row)
 
     def _append(self, line: bytes) -> None:
         """Appends a whole line, or nothing: a disk that fills up takes a part of it."""
@@ -190,6 +191,11 @@ class MetricsWindow:
         self._last = {
             name: saved.get("last", {}).get(name, math.nan) for name in Statistics._fields
         }
+
+    @property
+    def policy_lag(self) -> float:
+        """Mean policy lag of the updates since the last row, NaN before the first."""
+        return self._lags / self._updates if self._updates else math.nan
 
     @property
     def episode_return(self) -> float:

@@ -116,7 +116,8 @@ def test_a_second_interrupt_exits_at_once_with_130(listened_to):
         "stop = StopRequest(); stop.install();"
         f"{'' if listened_to else 'os.close(2);'}"
         "os.kill(os.getpid(), signal.SIGINT); assert stop.is_set();"
-        "print('still here', flush=True);"
+        # One request, as `timeout` makes it; and then a second.
+        "os.kill(os.getpid(), signal.SIGINT); time.sleep(1.5); print('still here', flush=True);"
         "os.kill(os.getpid(), signal.SIGINT); time.sleep(60)"
     )
     started = time.monotonic()
