@@ -27,6 +27,7 @@ from meta_impala.config import Config
 from meta_impala.environments import Description
 from meta_impala.errors import RunFailed, UserError, one_line, printable, warn
 from meta_impala.learner.state import LearnerState
+from meta_impala.networks.actor_critic import HEADS
 from meta_impala.storage import arrays as arrays_lib
 from meta_impala.storage.files import flush, flush_folder, make_folder, writing
 from meta_impala.storage.manifest import (
@@ -42,6 +43,11 @@ _ASIDE, _REMOVED = ".saving", ".removing"
 # Above the bytes of the variables: names, alignment, the graph of objects.
 _MAX_OVERHEAD_BYTES = 2**24
 _EVALUATION_ATTEMPTS = 5
+# Parts of the identity that are younger than some checkpoints, and what those are.
+_IDENTITY_IF_MISSING: dict[str, Any] = {
+    "network's eta_embedding_place": HEADS,
+    "network's num_embedded": 2,
+}
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -72,11 +78,12 @@ def identity_of(config: Config, description: Description, state: LearnerState) -
             f"network's {name}": list(value) if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(state.network.settings).items()
         },
-        "variables": [
-            f"{variable.name} {variable.dtype.name} {list(variable.shape)}"
-            for variable in state.variables
-        ],
+        "variables": _described(state),
     }
+
+
+def _described(module: tf.Module) -> list[str]:
+    return [f"{v.name} {v.dtype.name} {list(v.shape)}" for v in module.variables]
 
 
 class Checkpoints:
@@ -220,10 +227,18 @@ def _restore(path: pathlib.Path, state: LearnerState, identity: Mapping[str, Any
     """Restores one checkpoint, or raises Damaged or UserError and leaves the state as it was."""
     before = [variable.numpy() for variable in state.variables]
     manifest = verify(path, 2 * sum(array.nbytes for array in before) + _MAX_OVERHEAD_BYTES)
-    _check_identity(path, manifest["identity"], identity)
+    found = manifest["identity"]
+    module: tf.Module = state
+    older, younger = state.as_older()
+    if found.get("variables") == _described(older):
+        module, identity = older, {**identity, "variables": found["variables"]}
+    _check_identity(path, found, identity)
     try:
-        status = tf.train.Checkpoint(learner=state).read(str(path / "state"))
+        status = tf.train.Checkpoint(learner=module).read(str(path / "state"))
         status.assert_consumed()
+        if module is older:
+            for variable, value in younger:
+                variable.assign(value)
         source = None
         if SOURCE in manifest["files"]:
             source = arrays_lib.read_arrays(path / SOURCE)
@@ -241,8 +256,9 @@ def _restore(path: pathlib.Path, state: LearnerState, identity: Mapping[str, Any
     return Saved(path, manifest["progress"], source)
 
 
-def _check_identity(path: pathlib.Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+def _check_identity(path: pathlib.Path, there: dict[str, Any], here: Mapping[str, Any]) -> None:
     """Raises UserError that spells out the first differences, if there are any."""
+    there = _IDENTITY_IF_MISSING | there
     names = [name for name in here if name != "variables" and there.get(name) != here[name]]
     differences = [f"{name} {there.get(name)} (here {here[name]})" for name in names]
     if not differences and there.get("variables") != here["variables"]:
