@@ -71,6 +71,7 @@ setup(
         "gymnasium>=1.2,<1.5",
         "ale-py>=0.12,<0.13",
         "absl-py>=2.1,<3",
+        "pillow>=10.1,<14",  # TensorBoard brings it too
         "numpy>=2.0,<3",
         "psutil>=5.9,<8",
         "tqdm>=4.66,<5",

@@ -30,6 +30,7 @@ from meta_impala.environments import (
     registry,
 )
 from meta_impala.errors import RunFailed, UserError, warn
+from meta_impala.storage import eta_replay
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.folder_lock import locked
 from meta_impala.storage.run_folder import RunFolder
@@ -112,9 +113,11 @@ def _config_for(folder: RunFolder) -> Config:
         if "environment" in given:
             given["environment"] = _environment_id(given["environment"])
         saved = folder.load_config(trust_of_flags())
-        return config_lib.merge_for_resume(saved, given, override=FLAGS.override)
+        config = config_lib.merge_for_resume(saved, given, override=FLAGS.override)
+        eta_replay.load(folder, config)
+        return config
     config = Config(**{config_lib.FIELDS[name].name: value for name, value in given.items()})
-    config = config_lib.resolve(config)
+    config = eta_replay.pin(config_lib.resolve(config))
     return dataclasses.replace(config, environment=_environment_id(config.environment))
 
 
@@ -194,6 +197,8 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
             # Several learners stop together, once they run.
             if group is None or (group.size == 1 and stop.is_set()):
                 return _stopped_before_training(folder, stop)
+            eta_replay.keep(folder, config)
+            _share_replay(group, folder, config)
             trainer = Trainer(config, description, folder, stop, group)
             # Not before: what refuses to start leaves the run as it was.
             folder.save_config(config)
@@ -264,6 +269,16 @@ def _learners(config: Config, stop: StopRequest) -> LearnerGroup | None:
     return group
 
 
+def _share_replay(group: LearnerGroup, folder: RunFolder, config: Config) -> None:
+    """Gives every learner the first one's copy of the η that a run replays."""
+    if group.size == 1 or config.eta_schedule != "replay":
+        return
+    if group.keeps_folder:
+        group.text_of_first(eta_replay.read_copy(folder, config).decode("latin-1"))
+    else:
+        eta_replay.write_copy(folder, group.text_of_first("").encode("latin-1"))
+
+
 def _connect(config: Config, stop: StopRequest) -> ConnectedLearners | None:
     """The group of several learners, or None if the user asked to stop before all were there."""
     from meta_impala.learner import group as learner_group
@@ -309,6 +324,7 @@ def _join_run(stop: StopRequest) -> int:
         tempfile.TemporaryDirectory(prefix="meta_impala-learner-") as path,
     ):
         folder = RunFolder(path)
+        _share_replay(group, folder, config)
         trainer = Trainer(config, description, folder, stop, group)
         command.say(
             f"learner {group.index} of {group.size}: training on {config.environment} from "

@@ -22,6 +22,7 @@ from meta_impala.actors.trajectory import Unroll
 from meta_impala.agent import builders
 from meta_impala.agent.policy import EtaSnapshot, Snapshot
 from meta_impala.algorithm import losses, meta_gradient, optimizers
+from meta_impala.algorithm.functions_of_frames import StepFunction
 from meta_impala.algorithm.meta_gradient import (
     InnerStep,
     InnerUpdate,
@@ -86,19 +87,22 @@ class Learner:
         description: Description,
         network: ActorCritic,
         group: LearnerGroup = ALONE,
+        replayed: StepFunction | None = None,
     ) -> None:
         """Args:
         config: resolved; of several learners this one's share.
         description: of the environment.
         network: built; its variables become θ.
         group: the learners that make every update together.
+        replayed: with `eta_schedule=replay`, the γ and λ of the file.
         """
+        assert (replayed is not None) == (config.eta_schedule == "replay"), "the file's γ and λ"
         self.config = config
         self.meta_parameters = builders.meta_parameters_of(config)
         self.action_repeat = description.action_repeat
         self._group = group
         self._dtype = network.dtype
-        self._schedule = builders.eta_schedule_of(config)
+        self._schedule = builders.eta_schedule_of(config, replayed)
         self._optimizer = builders.inner_optimizer_of(config)
         self._meta_optimizer = builders.meta_optimizer_of(config)
         self.state = LearnerState(config, network)
@@ -326,8 +330,7 @@ class Learner:
         emulated = tf.reduce_sum(whole.transitions.step_mask)
         vector = self._statistics(step, meta, emulated, meta_steps, applied)
         self._apply(new, applied, vector)
-        eta = frames_eta if self._schedule.follows_frames else self._acting_eta()
-        return vector, _read(list(self.state.network.trainable_variables)), eta
+        return vector, _read(list(self.state.network.trainable_variables)), self._acting_eta()
 
     def _meta_update(self, meta_step: MetaStep) -> MetaUpdate:
         """x − Adam(dJ'/dx), and everything else that the meta-gradient changes."""
@@ -472,15 +475,19 @@ class Learner:
         with self._group.reaching():
             vector, parameters, eta = self.function(*arguments)
             statistics = Statistics(*vector.numpy().tolist())
-        return statistics, self._to_snapshot(updates + 1, parameters, eta)
+        return statistics, self._to_snapshot(updates + 1, parameters, self._eta_to_act_by(eta))
 
     def snapshot(self) -> Snapshot:
         """A snapshot of the state as it is (before the first update, after a restore)."""
         values = _read(list(self.state.network.trainable_variables))
-        eta = self._acting_eta()
-        if self._schedule.follows_frames:
-            eta = tf.constant(self._schedule.at(int(self.state.frames.numpy())))
+        eta = self._eta_to_act_by(self._acting_eta())
         return self._to_snapshot(int(self.state.updates.numpy()), values, eta)
+
+    def _eta_to_act_by(self, eta: tf.Tensor) -> tf.Tensor:
+        """The given η, or that of the frames learned from so far: what the next update uses."""
+        if not self._schedule.follows_frames:
+            return eta
+        return tf.constant(self._schedule.at(int(self.state.frames.numpy())))
 
     def _to_snapshot(self, version: int, parameters: Sequence[tf.Tensor], eta: tf.Tensor):
         with tf.device("CPU:0"):  # from a GPU, one copy per update

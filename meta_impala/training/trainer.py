@@ -25,6 +25,7 @@ from meta_impala.environments import Description
 from meta_impala.errors import RunFailed, UserError
 from meta_impala.learner.group import ALONE, LearnerGroup, LearnerLost
 from meta_impala.learner.learner import Learner
+from meta_impala.storage import eta_replay
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.checkpoint import Checkpoints, identity_of
 from meta_impala.storage.run_folder import RunFolder
@@ -73,7 +74,7 @@ class Trainer:
         """Args:
         config: resolved, network included.
         description: of the environment.
-        folder: prepared.
+        folder: prepared; with `eta_schedule=replay` it has the copy of the file.
         stop: set when the user asks the run to stop.
         group: the learners of this run. The first keeps the folder; another one's folder is
             temporary, and its state is the first one's.
@@ -87,8 +88,8 @@ class Trainer:
         # Several learners stop after the same update: none may leave while the others wait for it.
         self._stop_waiting = stop if group.size == 1 else StopRequest()
         with memory_errors(), tf.device(learner_device(config.learner_device)):
-            network = make_network(config, description)
-            self.learner = Learner(config.share, description, network, group)
+            network, replayed = make_network(config, description), eta_replay.load(folder, config)
+            self.learner = Learner(config.share, description, network, group, replayed)
         self._identity = identity_of(config, description, self.learner.state)
         self._checkpoints = Checkpoints(
             folder.checkpoints, self.learner.state, config.keep_checkpoints, self._identity
