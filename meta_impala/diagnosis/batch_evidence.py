@@ -78,8 +78,8 @@ def _network(learner: Learner, snapshot: Snapshot) -> Callable[[Unroll], _Output
 
     @tf.function(autograph=False)
     def function(batch: Unroll) -> tuple[tf.Tensor, ...]:
-        inputs, core_state = (trajectories := learner.trajectories(batch)).inputs, batch.core_state
-        shape = trajectories.inputs.last_rewards.shape
+        trajectories = learner.trajectories(batch)
+        inputs, shape = trajectories.inputs, trajectories.inputs.last_rewards.shape
         features = network.body(inputs.observations)
         if snapshot.eta.per_state:
             values = parameters.at_states(snapshot.eta.values, features)
@@ -87,12 +87,11 @@ def _network(learner: Learner, snapshot: Snapshot) -> Callable[[Unroll], _Output
         else:
             # Entries besides γ and λ are the same in all environments.
             others = tf.unstack(snapshot.eta.values)[2:]
-            fed = [
-                tf.broadcast_to(part, shape) for part in (*tf.unstack(batch.eta, axis=-1), *others)
-            ]
+            entries = [*tf.unstack(batch.eta, axis=-1), *others]
+            fed = [tf.broadcast_to(entry, shape) for entry in entries]
             gamma = fed[0]
         eta_input = embedding_input(fed, learner.config.eta_embedding_input)
-        output = network.heads(features, inputs, tf.cast(core_state, network.dtype), eta_input)
+        output = network.heads(features, inputs, trajectories.core_state, eta_input)
         hidden = network.last_hidden(features, inputs, eta_input)
         return (
             entropies(output.policy_logits),

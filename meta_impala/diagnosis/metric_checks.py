@@ -30,7 +30,8 @@ _COLLAPSED, _FLAT = 0.02, 0.99
 # (measured: 42 to 50 %). If fewer than one in ten are, nine of ten actions were likelier for the
 # actor than for the learner.
 _RHOS_FAR_OFF = 0.1
-# With a clip below 1, V-trace evaluates a policy nearer to the actor's; at 95 % nothing else is left.
+# With a clip below 1, V-trace evaluates a policy nearer to the actor's; at 95 % hardly anything of
+# the learner's is left.
 _RHOS_ALL_CLIPPED = 0.95
 # Measured: 3 to 4 with two actors. IMPALA's queue of one batch per actor gives a few; at 20 the
 # policy that acts is 20 updates older, and V-trace cuts what it can correct.

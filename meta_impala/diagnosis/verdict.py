@@ -106,7 +106,7 @@ def _opening(verdict: Verdict) -> str:
 
 
 def sentences(verdict: Verdict) -> list[str]:
-    """How the return moved, and the first findings: at most five sentences, and one on a failure."""
+    """How the return moved, and the first findings: at most five, and one more on a failure."""
     lines = [_opening(verdict)]
     if verdict.failure is not None:
         lines.append(f"The run failed: {printable(verdict.failure)}")

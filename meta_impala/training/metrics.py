@@ -91,7 +91,7 @@ class MetricsWriter:
             observer(row)
 
     def describe(self, config: Config) -> None:
-        """Tells TensorBoard the run's settings: as text, and as hyper-parameters of the HParams tab."""
+        """Tells TensorBoard the run's settings: as text, and for its HParams tab."""
         settings = json.loads(config_lib.to_json(config))
         rows = [f"| {name} | {_cell(value)} |" for name, value in settings.items()]
         table = "\n".join(["| setting | value |", "|---|---|", *rows])
