@@ -41,6 +41,9 @@ BROKEN = {
     "explained_variance": {"baseline_cost": 0.0, "learning_rate": 1e-4},
     "gamma_bound": {"gamma": 0.9995, "learning_rate": 1e-5},
     "lambda_bound": {"lambda_": 0.9995, "learning_rate": 1e-5},
+    "meta_gradient_noise": {"baseline_cost": 0.0, "learning_rate": 1e-4},
+    "policy_lag": {"queue_capacity": 256, "learning_rate": 1e-4},
+    "bad_updates": {"environment": f"{_OWN}:NotFinite-v0"},
     "no_finished_game": {"environment": f"{_OWN}:Endless-v0", "total_frames": 1100 * STEPS},
     "no_reward": {"environment": f"{_OWN}:NoReward-v0"},
     "reward_scale": {"environment": f"{_OWN}:Sizes-v0"},
@@ -62,9 +65,9 @@ def _doctor(folder, *arguments):
     try:
         rest = flags.FLAGS(["doctor", "--trust_modules", *arguments, str(folder)])
         # TensorFlow is set up once in a process.
-        with mock.patch.object(tensorflow_setup, "configure_for_inference"):
-            with contextlib.redirect_stdout(out):
-                assert doctor.main(rest[1:]) == 0
+        set_up = mock.patch.object(tensorflow_setup, "configure_for_inference")
+        with set_up, contextlib.redirect_stdout(out):
+            assert doctor.main(rest[1:]) == 0
     finally:
         for name in set(flags.FLAGS) - before:
             delattr(flags.FLAGS, name)

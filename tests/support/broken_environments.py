@@ -9,7 +9,7 @@ import numpy as np
 
 
 class _Broken(gymnasium.Env):
-    """Numbers that say nothing; games of eight steps; the reward is the action, 0 or 1."""
+    """Numbers that say nothing; games of eight steps; the rewards are drawn."""
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
     length: int | None = 8
@@ -57,7 +57,13 @@ class Tiny(_Broken):
     rewards = (0.0, 1e-4)
 
 
-for _kind in (Endless, NoReward, Sizes, Tiny):
+class NotFinite(_Broken):
+    """Now and then a reward is no number."""
+
+    rewards = (*(0.0, 1.0) * 200, float("nan"))
+
+
+for _kind in (Endless, NoReward, Sizes, Tiny, NotFinite):
     gymnasium.register(id=f"{_kind.__name__}-v0", entry_point=_kind)
 # Ends by its time limit only.
 gymnasium.register(id="Limited-v0", entry_point=Endless, max_episode_steps=20)
