@@ -50,6 +50,7 @@ setup(
     keywords="reinforcement-learning meta-gradient impala atari tensorflow",
     packages=find_packages(include=["meta_impala", "meta_impala.*"]),
     package_data={
+        "meta_impala.analysis.run_page": ["page.css"],
         "meta_impala": [
             "agents/*.npz",
             "presets/*.flags",
@@ -70,6 +71,7 @@ setup(
         "gymnasium>=1.2,<1.5",
         "ale-py>=0.12,<0.13",
         "absl-py>=2.1,<3",
+        "pillow>=10.1,<14",  # TensorBoard brings it too
         "numpy>=2.0,<3",
         "psutil>=5.9,<8",
         "tqdm>=4.66,<5",

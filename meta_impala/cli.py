@@ -30,7 +30,10 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command("meta_impala.train", "train an agent, or continue a run"),
     "evaluate": Command("meta_impala.evaluate", "play full games with a trained agent"),
+    "watch": Command("meta_impala.watch", "see the newest checkpoint play, live"),
     "plot": Command("meta_impala.plot", "draw return, gamma and lambda of runs"),
+    "report": Command("meta_impala.report", "show what runs did, as one HTML file"),
+    "doctor": Command("meta_impala.doctor", "say why a run does not learn"),
     "explain": Command("meta_impala.explain", "say where and why the meta-gradient points"),
     "export": Command("meta_impala.export", "write the agent of a run as one small file"),
     "compare": Command("meta_impala.compare", "compare evaluated runs with published scores"),

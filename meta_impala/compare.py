@@ -14,7 +14,7 @@ import pathlib
 from absl import flags, logging
 
 from meta_impala import command
-from meta_impala.analysis import report, results, run_folders
+from meta_impala.analysis import comparison_report, results, run_folders
 from meta_impala.errors import UserError
 from meta_impala.published import tables as published
 from meta_impala.system.user_path import define_path, user_path
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
         raise UserError("give at least one run folder, or a folder above runs")
     out = pathlib.Path(FLAGS.out or user_path("comparison"))
     folders = run_folders.find([str(user_path(path)) for path in arguments])
-    text = report.make(
+    text = comparison_report.make(
         results.read(folders, starts=FLAGS.starts),
         out,
         FLAGS.baseline,

@@ -32,7 +32,12 @@ from meta_impala.evaluation.starts import Start
 from meta_impala.storage import shipped_agents
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.run_status import describe_dead_trainer
-from meta_impala.storage.trained_run import open_folder, read_agent_file, refuse_larger_network
+from meta_impala.storage.trained_run import (
+    open_folder,
+    read_agent_file,
+    refuse_larger_network,
+    refuse_other_environment,
+)
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.tensorflow_import import import_tensorflow
@@ -284,13 +289,8 @@ def _inputs() -> Inputs:
     except (UnknownEnvironmentError, UnsupportedEnvironmentError) as error:
         raise UserError(f"{source}: {error}") from None
     if named is not None:
-        expected = (named.observation_shape, named.num_actions)
-        if expected != (description.observation_shape, description.num_actions):
-            raise UserError(
-                f"{source}: was made for observations {list(named.observation_shape)} and "
-                f"{named.num_actions} actions, but {config.environment} has "
-                f"{list(description.observation_shape)} and {description.num_actions} here"
-            )
+        assert agent_path is not None
+        refuse_other_environment(agent_path, named, description)
     config = config_lib.resolve_network(config, description.observation_shape)
     if folder is not None:
         refuse_larger_network(folder, config, description.observation_shape)

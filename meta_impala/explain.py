@@ -14,7 +14,7 @@ import contextlib
 import importlib.util
 import json
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tqdm
 from absl import flags
@@ -27,6 +27,9 @@ from meta_impala.storage.trained_run import TrainedRun, open_trained_run
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path
+
+if TYPE_CHECKING:
+    from meta_impala.learner.learner import Learner
 
 FLAGS = flags.FLAGS
 
@@ -84,6 +87,20 @@ def _check_run(run: TrainedRun) -> None:
         )
 
 
+def _last_learning_rate(run: TrainedRun, learner: Learner, frames: int) -> float:
+    """That of the last update made: at the end of a run the schedule itself is at 0."""
+    config = run.config
+    frames_per_update = config.batch_size * config.unroll_length * run.description.action_repeat
+    learning_rate = learner.learning_rate(max(0, frames - frames_per_update))
+    if not learning_rate:
+        raise UserError(
+            f"{run.folder.config_path}: the learning rate is 0 after {frames:,} frames "
+            f"(total_frames is {config.total_frames:,}): an update changes nothing, and there is "
+            "no meta-gradient"
+        )
+    return learning_rate
+
+
 def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
     from meta_impala.analysis.meta_gradient import attribution_report as meta_gradient_report
     from meta_impala.analysis.meta_gradient import attribution_text
@@ -93,15 +110,7 @@ def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
     config, description = run.config, run.description
     learner, checkpoint = load_learner(run.folder.checkpoints, config, description)
     frames = int(learner.state.frames.numpy())
-    # That of the last update made: at the end of a run the schedule itself stands at 0.
-    frames_per_update = config.batch_size * config.unroll_length * description.action_repeat
-    learning_rate = learner.learning_rate(max(0, frames - frames_per_update))
-    if not learning_rate:
-        raise UserError(
-            f"{run.folder.config_path}: the learning rate is 0 after {frames:,} frames "
-            f"(total_frames is {config.total_frames:,}): an update changes nothing, and there is "
-            "no meta-gradient"
-        )
+    learning_rate = _last_learning_rate(run, learner, frames)
     environment = registry.resolve(config.environment).id
     command.say(f"playing {FLAGS.batches} batches of {environment} with {checkpoint}")
     samples = meta_gradient_samples.samples(

@@ -40,22 +40,6 @@ def _levels() -> list[float]:
     return levels
 
 
-def _labels(folders: list[RunFolder]) -> list[str]:
-    """The labels given, or the shortest ends of the runs' paths that tell them apart."""
-    if FLAGS.labels:
-        if len(FLAGS.labels) != len(folders):
-            raise UserError(
-                f"--labels: must be one per run, has {len(FLAGS.labels)} for {len(folders)} runs"
-            )
-        return list(FLAGS.labels)
-    parts = [folder.path.resolve().parts[1:] or ("/",) for folder in folders]
-    for depth in range(1, max(map(len, parts)) + 1):
-        ends = ["/".join(path[-depth:]) for path in parts]
-        if len(set(ends)) == len(ends):
-            break
-    return ends
-
-
 def _summary(folder: RunFolder, label: str, levels: list[float]) -> list[str]:
     frames = curves.read_curve(folder, "frames").frames[-1]
     try:
@@ -80,7 +64,7 @@ def main(arguments: list[str]) -> int:
     out = curves.check_picture_path("out", FLAGS.out or str(user_path("curves.png")))
     levels = _levels()
     folders = run_folders.find([str(user_path(path)) for path in arguments])
-    labels = _labels(folders)
+    labels = run_folders.labels_of(folders, FLAGS.labels)
     lines, drawn, left_out = [], [], []
     for folder, label in zip(folders, labels, strict=True):
         try:

@@ -27,8 +27,8 @@ from meta_impala.environments import (
 )
 from meta_impala.environments.base import BatchedEnvironment
 from meta_impala.errors import UserError
+from meta_impala.evaluation import live_window, start_recorder
 from meta_impala.evaluation import record as evaluation_record
-from meta_impala.evaluation import start_recorder
 from meta_impala.evaluation import starts as game_starts
 from meta_impala.evaluation.starts import Start
 from meta_impala.storage.run_folder import RunFolder
@@ -143,6 +143,8 @@ def _recordings() -> tuple[EnvironmentSpec, str, list[start_recorder.Recording],
 def main() -> int:
     """Runs the command; returns its exit code."""
     out = _check_out()
+    if not FLAGS.logdir:
+        live_window.check("a person needs to see the game; --logdir=RUN lets a checkpoint play")
     spec, protocol, recordings, source = _recordings()
     starts = start_recorder.draw_starts(recordings, FLAGS.starts, FLAGS.seed, FLAGS.max_steps)
     made_with = {"rom": evaluation_record.rom(spec), "versions": evaluation_record.versions()}

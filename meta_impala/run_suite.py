@@ -23,7 +23,7 @@ from absl import flags, logging
 
 from meta_impala import command
 from meta_impala import config as config_lib
-from meta_impala.analysis import report, results
+from meta_impala.analysis import comparison_report, results
 from meta_impala.config import Config, presets
 from meta_impala.distributed import cluster as ray_cluster
 from meta_impala.errors import UserError
@@ -214,7 +214,7 @@ def _report(suite: Suite, runs: list[Run], out: pathlib.Path) -> None:
         print("nothing to report yet: no run was evaluated")
         return
     title = f"{suite.title}\n\n{suite.question}".strip()
-    print(report.make(found, out / "report", baseline, title))
+    print(comparison_report.make(found, out / "report", baseline, title))
     print(f"report written to {out / 'report'}")
 
 

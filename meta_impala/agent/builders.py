@@ -14,7 +14,7 @@ from meta_impala.algorithm.meta_parameters import (
     MetaParameters,
     discount_rows,
 )
-from meta_impala.config import Config
+from meta_impala.config import Config, OptimizerSettings
 from meta_impala.environments import Description
 from meta_impala.networks.actor_critic import ActorCritic, NetworkSettings
 
@@ -94,6 +94,7 @@ def meta_weights_of(config: Config) -> dict[str, float]:
         losses.VALUE: config.meta_baseline_cost,
         losses.ENTROPY: config.meta_entropy_cost,
         losses.KL: config.meta_kl_cost,
+        **losses.OWN_META_WEIGHTS,
     }
 
 
@@ -122,12 +123,10 @@ def make_network(
 
 def inner_optimizer_of(config: Config) -> optimizers.Optimizer:
     """The optimiser of θ."""
-    through = config.differentiate_second_moment
-    if config.inner_optimizer == "sgd":
-        return optimizers.Sgd()
-    if config.inner_optimizer == "adam":
-        return optimizers.Adam(config.adam_beta1, config.adam_beta2, config.adam_epsilon, through)
-    return optimizers.RMSProp(config.rmsprop_decay, config.rmsprop_epsilon, through)
+    settings = config.part(OptimizerSettings)
+    return optimizers.OPTIMIZERS[config.inner_optimizer](
+        settings, config.differentiate_second_moment
+    )
 
 
 def meta_optimizer_of(config: Config) -> optimizers.Optimizer:

@@ -11,7 +11,7 @@ from typing import Any
 
 from meta_impala.config import checks
 from meta_impala.config.derived import derive
-from meta_impala.config.fields import allowed_range, nearest
+from meta_impala.config.fields import added_choices, allowed_range, nearest
 from meta_impala.config.image_layout import image_shape
 from meta_impala.config.schema import FIELDS, Config, field_type, flag_name
 from meta_impala.config.text import normalized, shown
@@ -97,12 +97,20 @@ def _checked_text(field: dataclasses.Field[Any], value: str) -> str:
         value = normalized(value)
     except ValueError as error:
         raise UserError(f"--{name}={shown(value)}: {error}") from None
-    if choices and value not in choices:
-        raise UserError(
-            f"--{name}={shown(value)}: must be one of {' | '.join(choices)}"
-            f"{nearest(value, choices)}"
-        )
-    return value
+    if not choices or value in choices or value in added_choices(field.name):
+        return value
+    allowed = " | ".join(choices)
+    if field.metadata["or_module"]:
+        if ":" in value and _names_class(value):
+            return value
+        allowed += ", or module:Class, a class of your own"
+    raise UserError(f"--{name}={shown(value)}: must be one of {allowed}{nearest(value, choices)}")
+
+
+def _names_class(text: str) -> bool:
+    """Whether it is `module:Class`, as Python writes names."""
+    module, _, name = text.rpartition(":")
+    return name.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
 def _check_number(field: dataclasses.Field[Any], value: float) -> None:

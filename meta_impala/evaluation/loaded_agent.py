@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from meta_impala import config as config_lib
 from meta_impala.config import Config
 from meta_impala.environments import BatchedEnvironment, Description, registry
 from meta_impala.errors import UserError
@@ -22,7 +21,7 @@ from meta_impala.evaluation.games import GamePolicy, eta_of_environments
 from meta_impala.storage import shipped_agents
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trained_agent import TrainedAgent, load_agent, load_agent_file
-from meta_impala.storage.trained_run import open_trained_run, read_agent_file
+from meta_impala.storage.trained_run import open_agent_file, open_trained_run
 from meta_impala.storage.trust import trusting
 
 
@@ -151,12 +150,9 @@ def load(path: str | os.PathLike[str], *, seed: int = 0, trust_modules: bool = F
     file = shipped_agents.find(text)
     if file.is_dir():
         raise UserError(f"{file}: must be the folder of a run (there is no config.json)")
-    config = read_agent_file(file, trust).config
-    description = registry.describe(
-        config.environment, config.protocol, config.environment_arguments
-    )
-    config = config_lib.resolve_network(config, description.observation_shape)
-    return Agent(load_agent_file(file, config, description), config, description, seed)
+    opened = open_agent_file(file, trust)
+    trained = load_agent_file(file, opened.config, opened.description)
+    return Agent(trained, opened.config, opened.description, seed)
 
 
 def evaluate_agent(

@@ -12,6 +12,9 @@ from absl import flags
 
 from meta_impala.errors import UserError
 
+# Of a path in a message, in characters.
+_LONGEST_SHOWN = 300
+
 
 def user_path(text: str, flag: str = "") -> pathlib.Path:
     """The absolute path that a user named.
@@ -23,7 +26,8 @@ def user_path(text: str, flag: str = "") -> pathlib.Path:
     Raises:
       UserError: if no file can have that name here.
     """
-    name = f"--{flag}={text}" if flag else text
+    shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+    name = f"--{flag}={shown}" if flag else shown
     try:
         return _path(text)
     except ValueError as error:

@@ -17,6 +17,8 @@ COMMANDS: dict[str, tuple[list[str], Callable[[str], list[str]]]] = {
         ("train", ["-m", "meta_impala.train"], lambda path: [f"--logdir={path}", "--gamma=2"]),
         ("evaluate", ["-m", "meta_impala.evaluate"], lambda path: [f"--logdir={path}"]),
         ("evaluate agent", ["-m", "meta_impala", "evaluate"], lambda path: [f"--agent={path}"]),
+        ("watch", ["-m", "meta_impala", "watch"], lambda path: [path]),
+        ("watch agent", ["-m", "meta_impala.watch"], lambda path: [f"--agent={path}"]),
         ("explain", ["-m", "meta_impala.explain"], lambda path: [f"--logdir={path}"]),
         (
             "export",
