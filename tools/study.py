@@ -99,7 +99,7 @@ def _collect() -> int:
 
 
 def _report() -> int:
-    from meta_impala.study import page
+    from meta_impala.study import study_page as page
 
     out = pathlib.Path(os.path.expanduser(_REPORT.value)) if _REPORT.value else _data()
     for path in page.make(_data(), out):

@@ -32,8 +32,8 @@ def pin_commit(out: pathlib.Path) -> str:
     """
     here = pathlib.Path(__file__).parent
     try:
-        commit = _git(here, "rev-parse", "HEAD")
-        is_changed = bool(_git(here, "status", "--porcelain", "--untracked-files=no"))
+        commit = git(here, "rev-parse", "HEAD")
+        is_changed = bool(git(here, "status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.CalledProcessError):
         raise UserError("the study is run from a git clone, so that its commit is known") from None
     if is_changed:
@@ -48,7 +48,8 @@ def pin_commit(out: pathlib.Path) -> str:
     return commit
 
 
-def _git(folder: pathlib.Path, *arguments: str) -> str:
+def git(folder: pathlib.Path, *arguments: str) -> str:
+    """Output of a git command in a folder."""
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from meta_impala.storage.files import write_atomically
-from meta_impala.study import design, records, sections, summary, task_figures
-from meta_impala.study.sections import Block, Figure, Heading, Table, Text
+from meta_impala.study import design, records, summary, task_figures
+from meta_impala.study import study_sections as sections
+from meta_impala.study.study_sections import Block, Figure, Heading, Table, Text
 
 HTML, MARKDOWN, FIGURES = "study.html", "study.md", "figures"
 

@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from meta_impala.study import answers, design, effects, page, records, summary
+from meta_impala.study import answers, design, effects, records, summary
+from meta_impala.study import study_page as page
 from meta_impala.study.records import Point, Record
 
 DATA = pathlib.Path(__file__).parents[2] / "testdata" / "study"

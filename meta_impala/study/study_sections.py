@@ -327,9 +327,10 @@ def method(found: Sequence[Record]) -> list[Block]:
         Text(
             "Deviations from the design: (1) part 1 also selects β of the learned arms, from 5 "
             "values and 3 seeds as part 2 does, with values ten times larger, because its runs "
-            "have 320 or 640 updates; (2) part 1 runs with a constant learning rate; (3) M plays its "
-            "evaluation games at the γ of F*; (4) all A-γλ runs come before the other arms of the "
-            "confirmation, because Y and C need them; (5) every run is `--deterministic`, so that "
-            "each cell can be repeated to the bit."
+            "have 320 or 640 updates; (2) part 1 runs with a constant learning rate; (3) M plays "
+            "its evaluation games at the γ of F*; (4) all A-γλ runs come before the other arms of "
+            "the confirmation, because Y and C need them; (5) the learned arms of part 4 start "
+            "from γ .9; (6) every run is `--deterministic`, so that each cell can be repeated to "
+            "the bit."
         ),
     ]
