@@ -1,10 +1,15 @@
 """The study of adaptive γ and λ: runs, data and page. Its design is testdata/study/README.md.
 
-python tools/study.py run --out=runs/study --part=mechanism --parallel=2     # continues; kill it at any time
-python tools/study.py status --out=runs/study                                # what is finished and what is left
-python tools/study.py collect --out=runs/study                               # run folders -> testdata/study
-python tools/study.py report                                                 # testdata/study -> study.html, study.md
-python tools/study.py random                                                 # scores of random actions
+Runs of a part; they can be stopped, killed and continued at any time:
+
+    python tools/study.py run --out=runs/study --part=mechanism --parallel=2
+    python tools/study.py status --out=runs/study
+
+Run folders to compact data, data to the page, and the scores of random actions:
+
+    python tools/study.py collect --out=runs/study
+    python tools/study.py report
+    python tools/study.py random
 """
 
 from __future__ import annotations
@@ -16,11 +21,11 @@ import sys
 
 from absl import app, flags, logging
 
-from meta_impala.analysis.study import records
-from meta_impala.analysis.study.design import PARTS
 from meta_impala.errors import UserError
-from meta_impala.experiments import study, study_runner, suite_runner
+from meta_impala.experiments import study_runner, study_runs, suite_runner
 from meta_impala.experiments.stages import Stage
+from meta_impala.study import records
+from meta_impala.study.design import PARTS
 from meta_impala.system.signals import StopRequest
 
 DATA = pathlib.Path(__file__).parents[1] / "testdata" / "study"
@@ -39,7 +44,7 @@ def _data() -> pathlib.Path:
     return pathlib.Path(os.path.expanduser(_DATA.value))
 
 
-def _cells() -> list[study.Cells]:
+def _cells() -> list[study_runs.Cells]:
     if not _OUT.value:
         raise UserError("--out: must be given, the folder of the study's runs")
     unknown = [name for name in _PART.value if name not in PARTS]
@@ -47,7 +52,7 @@ def _cells() -> list[study.Cells]:
         raise UserError(f"--part={','.join(unknown)}: must be of {', '.join(PARTS)}")
     out = pathlib.Path(os.path.expanduser(_OUT.value)).resolve()
     random = records.read_random(_data())
-    return [study.Cells(PARTS[name], out / name, random) for name in _PART.value]
+    return [study_runs.Cells(PARTS[name], out / name, random) for name in _PART.value]
 
 
 def _run() -> int:
@@ -94,7 +99,7 @@ def _collect() -> int:
 
 
 def _report() -> int:
-    from meta_impala.analysis.study import page
+    from meta_impala.study import study_page as page
 
     out = pathlib.Path(os.path.expanduser(_REPORT.value)) if _REPORT.value else _data()
     for path in page.make(_data(), out):
