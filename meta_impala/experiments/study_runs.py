@@ -29,6 +29,7 @@ from meta_impala.study.records import Record
 
 COSTS = "cpu_seconds.csv"
 COMMIT = "commit.txt"
+EVALUATIONS = 20  # of a run, each of 20 games
 
 
 class Cells:
