@@ -37,6 +37,8 @@ COMMANDS: dict[str, tuple[list[str], Callable[[str], list[str]]]] = {
         ),
         ("plot", ["-m", "meta_impala", "plot"], lambda path: [path]),
         ("compare", ["-m", "meta_impala", "compare"], lambda path: [path]),
+        ("report", ["-m", "meta_impala", "report"], lambda path: [path]),
+        ("doctor", ["-m", "meta_impala", "doctor"], lambda path: [path]),
         ("suite", ["-m", "meta_impala", "suite"], lambda path: [f"--out={path}", path]),
         (
             "record",
