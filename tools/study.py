@@ -21,7 +21,7 @@ from absl import flags, logging
 
 from meta_impala import command
 from meta_impala.errors import UserError
-from meta_impala.experiments import study_runner, study_runs, suite_runner
+from meta_impala.experiments import study_runner, study_runs, suite_cost, suite_runner
 from meta_impala.experiments.stages import Stage
 from meta_impala.study import records
 from meta_impala.study.design import PARTS
@@ -86,7 +86,16 @@ def _status() -> int:
     for cells in _cells():
         runs = cells.ready()
         left = study_runner.open_runs(runs)
-        print(f"{cells.part.name}: {len(runs) - len(left)} of {len(runs)} known runs are finished")
+        done = len(runs) - len(left)
+        line = (
+            f"{cells.part.name}: {done} of the {len(runs)} runs that are known so far are finished"
+        )
+        if left:
+            games = {"episodes": left[0].config.evaluation_episodes * study_runs.EVALUATIONS}
+            cost = suite_cost.cost(left, games, _PARALLEL.value)
+            line += f"; the others: about {cost.core_hours:,.1f} core-hours"
+            line += f", {max(1, round(1e3 * cost.disk_gb)):,} MB of disk"
+        print(line)
     return 0
 
 

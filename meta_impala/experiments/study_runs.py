@@ -29,6 +29,7 @@ from meta_impala.study.records import Record
 
 COSTS = "cpu_seconds.csv"
 COMMIT = "commit.txt"
+EVALUATIONS = 20  # of a run, each of 20 games
 
 
 class Cells:
@@ -103,9 +104,14 @@ class Cells:
 
     def ready(self) -> list[Run]:
         """The runs that can be made now, finished ones included, in the order of the study:
-        selection, all A-γλ runs (others need them), then seed by seed over the arms."""
+        pilots, selection, all A-γλ runs (others need them), then seed by seed over the arms."""
         found = self.read()
         runs = [
+            self._run(self._variants[design.PILOT], task, seed)
+            for task in self.part.tasks
+            for seed in self.part.pilot_seeds
+        ]
+        runs += [
             self._run(self._variants[name], task, seed)
             for task in self.part.tasks
             for name in self.part.grid

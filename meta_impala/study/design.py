@@ -17,6 +17,7 @@ from meta_impala.study.records import Record
 
 BEST, BEST_OVERALL, F99, F9 = "F*", "F**", "F(.99)", "F(.9)"
 LEARNED, REFERENCE, LEARNED_9 = "A-γλ", "A-ref", "A-.9"
+PILOT = "F_0.99"
 MIXTURE, YOKED, CONSTANT, LINEAR, SHUFFLED, RIGHT = "M", "Y", "C", "L", "S", "R"
 
 LABELS = {
@@ -47,6 +48,7 @@ class Part:
       arms: in the order in which a seed is run; Y, S and C need the A-γλ runs of other seeds.
       seeds: of the confirmation.
       selection_seeds: used for nothing else; empty if nothing is selected.
+      pilot_seeds: F(.99) alone, before anything else: does the agent learn the task at all?
       gammas, betas: the grids of the selection, of F(γ) and of β of A-γλ.
       task_settings: what differs from the suite's settings, by task.
     """
@@ -60,6 +62,7 @@ class Part:
     selection_seeds: tuple[int, ...] = ()
     gammas: tuple[str, ...] = ()
     betas: tuple[str, ...] = ()
+    pilot_seeds: tuple[int, ...] = ()
     task_settings: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
 
     @property
@@ -88,7 +91,9 @@ MECHANISM = Part(
     ("0", "0.5", "0.9", "0.99", "0.995"),
     ("0.003", "0.01", "0.03", "0.1", "0.3"),
     # Its phases change after 102,400 frames of 16 environments.
-    {"Switching": {"total_frames": 204_800, "evaluation_frames": 10_240, "log_frames": 3_200}},
+    task_settings={
+        "Switching": {"total_frames": 204_800, "evaluation_frames": 10_240, "log_frames": 3_200}
+    },
 )
 MINATAR = Part(
     "minatar",
@@ -100,6 +105,7 @@ MINATAR = Part(
     (1, 2, 3),
     ("0.9", "0.95", "0.99", "0.995", "0.999"),
     ("0.0003", "0.001", "0.003", "0.01", "0.03"),
+    (0,),
 )
 ATARI = Part(
     "atari",

@@ -101,9 +101,9 @@ def as_markdown(page: Document) -> str:
         if isinstance(block, Heading):
             parts.append(f"{'#' * block.level} {block.text}")
         elif isinstance(block, Text):
-            parts.append(block.text)
+            parts.append(_marked(block.text))
         elif isinstance(block, Figure):
-            parts.append(f"![{block.name}]({FIGURES}/{block.name}.svg)\n\n*{block.caption}*")
+            parts.append(f"![{block.name}]({FIGURES}/{block.name}.svg)\n\n{_marked(block.caption)}")
         else:
             parts.append(_markdown_table(block))
     return "\n\n".join(parts) + "\n"
@@ -114,8 +114,15 @@ def _markdown_table(table: Table) -> str:
     return "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows)
 
 
+def _marked(text: str) -> str:
+    """Text whose asterisks (F*) are no emphasis; `code` stays as it is."""
+    pieces = text.split("`")
+    pieces[::2] = [piece.replace("*", "\\*") for piece in pieces[::2]]
+    return "`".join(pieces)
+
+
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("*", "\\*")
+    return _marked(text).replace("|", "\\|")
 
 
 def as_html(page: Document) -> str:

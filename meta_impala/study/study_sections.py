@@ -76,7 +76,7 @@ def head(tasks: Tasks, found: Sequence[Record]) -> list[Block]:
             "tools/study.py run --out=RUNS`. Commit of the runs: "
             + (", ".join(f"`{commit}`" for commit in commits) or "unknown")
             + f". Runs with a result: {done} of {planned}. A claim whose runs are not all there "
-            "is *undecided*, whatever it looks like so far."
+            "is undecided, whatever it looks like so far."
         ),
     ]
     rows = []
@@ -115,7 +115,7 @@ def of_part(part: Sequence[Task]) -> list[Block]:
     """Title of a part; for part 2 its named contrasts over all games."""
     blocks: list[Block] = [Heading(2, part[0].part.title)]
     done, planned = _counts(part)
-    if done == 0:
+    if done == 0 and not any(task.pilots for task in part):
         blocks.append(
             Text(
                 f"Not run: 0 of {planned} runs. `python tools/study.py run --out=RUNS "
@@ -124,10 +124,32 @@ def of_part(part: Sequence[Task]) -> list[Block]:
         )
         return blocks
     if part[0].part is design.MINATAR:
+        blocks += _pilots(part)
         found = summary.results(part, summary.MINATAR_CLAIMS, family=True)
         blocks.append(Text("The five named contrasts, p adjusted by Holm over them."))
         blocks.append(_results_table(found))
     return blocks
+
+
+def _pilots(part: Sequence[Task]) -> list[Block]:
+    """F(.99) with the pilot's seed: is the game learned at all?"""
+    rows = [
+        [
+            task.name,
+            f"{record.points[-1].frames:,}",
+            number(record.points[-1].mean_return, 2),
+            number(task.random, 2),
+        ]
+        for task in part
+        for record in task.pilots
+        if record.points
+    ]
+    if not rows:
+        return []
+    return [
+        Text("Pilots: F(.99), seed 0. A game that stays at random is dropped."),
+        Table(["game", "frames", "mean return of the last 20 games", "random actions"], rows),
+    ]
 
 
 def _results_table(found: Sequence[Result]) -> Table:
@@ -158,7 +180,7 @@ def of_task(task: Task) -> list[Block]:
     """Selection, arms, contrasts and the ends of the schedules of a task."""
     blocks: list[Block] = []
     if task.grid:
-        blocks.append(_selection_text(task))
+        blocks += _selection(task)
     if any(arm.records for arm in task.arms.values()):
         blocks.append(_arms_table(task))
     if task.part is design.MECHANISM and any(arm.s for arm in task.arms.values()):
@@ -171,24 +193,49 @@ def of_task(task: Task) -> list[Block]:
     return blocks
 
 
-def _selection_text(task: Task) -> Text:
-    parts = []
+def _selection(task: Task) -> list[Block]:
+    """The runs of the selection, by value of the grid, and what they chose."""
+    rows = []
     for name, found in task.grid.items():
-        if found:
-            area = statistics.fmean(effects.area(record, task.random) for record in found)
-            kind = "γ" if name[0] == "F" else "β"
-            parts.append(f"{kind} {name[2:]}: {number(area, 3)} ({len(found)})")
-    chosen = task.selection
-    what = "Not complete: nothing is chosen yet."
-    if chosen.fixed is not None:
-        what = f"F* is γ {chosen.fixed[2:]}."
-        if chosen.learned is not None:
-            what += f" β of the learned arms is {chosen.learned[2:]}."
-    return Text(
-        f"Selection, mean area (runs); random actions {number(task.random, 3)}: "
-        + ("; ".join(parts) or "no run")
-        + f". {what}"
+        if not found:
+            continue
+        area = statistics.fmean(effects.area(record, task.random) for record in found)
+        ending = summary.ending([record for record in found if record.points])
+        is_learned = name[0] == "A" and ending is not None
+        is_chosen = name in (task.selection.fixed, task.selection.learned)
+        rows.append(
+            [
+                ("γ " if name[0] == "F" else "learned, β ") + name[2:],
+                str(len(found)),
+                number(area, 3),
+                _spread(ending.gamma) if is_learned and ending else "–",
+                _spread(ending.lambda_) if is_learned and ending else "–",
+                "chosen" if is_chosen else "",
+            ]
+        )
+    seeds = ", ".join(map(str, task.part.selection_seeds))
+    if not rows:
+        return [Text(f"Selection (seeds {seeds}): no run.")]
+    missing = (
+        ""
+        if task.selection.fixed and task.selection.learned
+        else (" It is not complete: F* or β is chosen when all its runs are there.")
     )
+    return [
+        Text(
+            f"Selection (seeds {seeds}); random actions have the area {number(task.random, 3)}."
+            + missing
+        ),
+        Table(
+            ["selection", "runs", "mean area", "last γ (median; range)", "last λ (median; range)",
+             ""],
+            rows,
+        ),
+    ]  # fmt: skip
+
+
+def _spread(values: tuple[float, float, float]) -> str:
+    return f"{values[0]:.4f} ({values[1]:.4f} to {values[2]:.4f})"
 
 
 def _arms_table(task: Task) -> Table:
@@ -217,11 +264,10 @@ def _arms_table(task: Task) -> Table:
 
 
 def _ending_text(ending: summary.Ending) -> Text:
-    gamma, lambda_ = ending.gamma, ending.lambda_
-    agree = "agree" if _same_side(gamma) else "do not agree"
+    agree = "agree" if _same_side(ending.gamma) else "do not agree"
     return Text(
-        f"Learned runs end at γ {gamma[0]:.4f} (median; {gamma[1]:.4f} to {gamma[2]:.4f}) and λ "
-        f"{lambda_[0]:.4f} ({lambda_[1]:.4f} to {lambda_[2]:.4f}), {ending.runs} runs, selection "
+        f"Learned runs of the chosen β end at γ {_spread(ending.gamma)} and λ "
+        f"{_spread(ending.lambda_)}: median and range of {ending.runs} runs, selection "
         f"seeds included. Seeds {agree} on the direction of γ from its start, .99."
     )
 
@@ -287,17 +333,11 @@ def missing(tasks: Tasks) -> list[Block]:
     """What of the design has no result."""
     rows = []
     for part in tasks.values():
-        for task in part:
-            left = [
-                f"{arm.name} {arm.planned - len(arm.records)}"
-                for arm in task.arms.values()
-                if not arm.is_complete
-            ]
-            count = summary.selection_count(task)
-            if count.finished < count.planned:
-                left.insert(0, f"selection {count.planned - count.finished}")
-            if left:
-                rows.append([part[0].part.title.partition(":")[0], task.name, ", ".join(left)])
+        name = part[0].part.title.partition(":")[0].replace(" ", "\u00a0")
+        if _counts(part).finished == 0:
+            rows.append([name, "all tasks", f"all {_counts(part).planned} runs"])
+            continue
+        rows += [[name, task.name, left] for task in part if (left := _missing_of(task))]
     if not rows:
         return []
     return [
@@ -308,6 +348,18 @@ def missing(tasks: Tasks) -> list[Block]:
         ),
         Table(["part", "task", "runs that are missing, by arm"], rows),
     ]
+
+
+def _missing_of(task: Task) -> str:
+    left = [
+        f"{arm.name} {arm.planned - len(arm.records)}"
+        for arm in task.arms.values()
+        if not arm.is_complete
+    ]
+    count = summary.selection_count(task)
+    if count.finished < count.planned:
+        left.insert(0, f"selection {count.planned - count.finished}")
+    return ", ".join(left)
 
 
 def method(found: Sequence[Record]) -> list[Block]:

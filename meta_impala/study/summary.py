@@ -73,13 +73,14 @@ class Arm:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A task of a part: selection and arms."""
+    """A task of a part: pilots, selection (runs by variant of the grid) and arms."""
 
     part: Part
     name: str
     random: float
     selection: Selection
     grid: Mapping[str, Sequence[Record]]
+    pilots: Sequence[Record]
     arms: Mapping[str, Arm]
 
     @property
@@ -147,7 +148,8 @@ def _task(
         variant: [r for r in ours if r.variant == variant and r.seed in part.selection_seeds]
         for variant in part.grid
     }
-    return Task(part, name, random, chosen, tried, arms)
+    pilots = [r for r in ours if r.variant == design.PILOT and r.seed in part.pilot_seeds]
+    return Task(part, name, random, chosen, tried, pilots, arms)
 
 
 def _paired(claim: Claim, task: Task) -> tuple[np.ndarray, np.ndarray] | None:
@@ -237,6 +239,11 @@ def learned_records(task: Task) -> list[Record]:
     if task.selection.learned:
         found += [*task.grid.get(task.selection.learned, ())]
     return [record for record in found if record.points]
+
+
+def tried_records(task: Task) -> list[Record]:
+    """The learned runs of the selection, of every β."""
+    return [r for name, of in task.grid.items() if name[0] == "A" for r in of if r.points]
 
 
 def ending(found: Sequence[Record]) -> Ending | None:

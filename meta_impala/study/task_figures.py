@@ -11,7 +11,7 @@ import numpy as np
 from meta_impala.analysis import curves
 from meta_impala.study import design, effects
 from meta_impala.study.records import Record
-from meta_impala.study.summary import Task, learned_records
+from meta_impala.study.summary import Task, learned_records, tried_records
 
 _COLOURS = {
     design.LEARNED: "#0072B2",
@@ -150,10 +150,13 @@ def _curves(axis: Any, task: Task) -> None:
 
 def _schedules(axis: Any, task: Task) -> None:
     """γ and λ of the learned runs against frames."""
-    axis.set_title("learned γ(t), solid, and λ(t), dashed: one line per run", fontsize=10)
     found = learned_records(task)
+    which = "one line per run"
     if not found:
-        _empty(axis, "no learned run at the chosen β yet")
+        found, which = tried_records(task), "runs of every β"
+    axis.set_title(f"learned γ(t), solid, and λ(t), dashed: {which}", fontsize=10)
+    if not found:
+        _empty(axis, "no learned run yet")
         return
     for record in found:
         frames = np.array([point.frames for point in record.points]) / 1e3

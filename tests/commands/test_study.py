@@ -1,6 +1,7 @@
 """The study's command: mistakes in one line, one commit for all runs, and what runs a cell."""
 
 import pathlib
+import re
 import shlex
 
 import pytest
@@ -33,6 +34,14 @@ def test_damaged_data_are_named(tmp_path):
     (tmp_path / "runs.csv").write_text("part,task\nmechanism,Noise\n")
     found = run_tool("study", "report", f"--data={tmp_path}")
     assert found.returncode == 2 and "the study's data are damaged" in found.stderr
+
+
+def test_the_status_prices_what_is_left(tmp_path):
+    found = run_tool("study", "status", f"--out={tmp_path}", "--part=mechanism,minatar")
+    priced = re.findall(r"0 of the (\d+) runs .* about ([0-9.]+) core-hours", found.stdout)
+    (few, cheap), (many, dear) = ((int(runs), float(hours)) for runs, hours in priced)
+    # 8 to 20 CPU-seconds a run of part 1, 70 to 130 of part 2.
+    assert 5 < 3600 * cheap / few < 30 and 50 < 3600 * dear / many < 200
 
 
 def test_it_prints_a_command_for_every_run_that_is_left(tmp_path):
