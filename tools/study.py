@@ -92,7 +92,7 @@ def _status() -> int:
         )
         if left:
             games = {"episodes": left[0].config.evaluation_episodes * study_runs.EVALUATIONS}
-            cost = suite_cost.cost(left, games, _PARALLEL.value)
+            cost = suite_cost.cost(left, games, FLAGS.parallel)
             line += f"; the others: about {cost.core_hours:,.1f} core-hours"
             line += f", {max(1, round(1e3 * cost.disk_gb)):,} MB of disk"
         print(line)
