@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from meta_impala.training.start import make_trainer
     from meta_impala.training.trainer import Trainer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["Agent", "Config", "Trainer", "algorithm", "evaluate_agent", "load", "make_trainer"]
 

@@ -5,6 +5,7 @@ No TensorFlow here.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -131,6 +132,9 @@ def make_watched(
       UnknownEnvironmentError, UnsupportedEnvironmentError: as `registry.make`.
     """
     try:
-        return RecordedEnvironment(name, protocol, seed, environment_kwargs)
+        with warnings.catch_warnings():
+            # Gymnasium warns of what is tried here: to render what may not be able to.
+            warnings.simplefilter("ignore", UserWarning)
+            return RecordedEnvironment(name, protocol, seed, environment_kwargs)
     except UnsupportedEnvironmentError:
         return DrawnEnvironment(name, protocol, environment_kwargs)

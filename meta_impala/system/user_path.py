@@ -1,4 +1,4 @@
-"""Paths as users type them: `~` is expanded, they are made absolute, and the impossible is refused.
+"""Paths as users type them: `~` is expanded, they are made absolute, impossible ones are refused.
 
 Once, where a path enters: an environment may change the working directory later.
 """
@@ -12,6 +12,9 @@ from absl import flags
 
 from meta_impala.errors import UserError
 
+# Of a path in a message, in characters.
+_LONGEST_SHOWN = 300
+
 
 def user_path(text: str, flag: str = "") -> pathlib.Path:
     """The absolute path that a user named.
@@ -23,7 +26,8 @@ def user_path(text: str, flag: str = "") -> pathlib.Path:
     Raises:
       UserError: if no file can have that name here.
     """
-    name = f"--{flag}={text}" if flag else text
+    shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+    name = f"--{flag}={shown}" if flag else shown
     try:
         return _path(text)
     except ValueError as error:
@@ -53,7 +57,7 @@ def _path(text: str) -> pathlib.Path:
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
-        pass  # what may be missing is for the command to say
+        pass  # whether it must exist is for the command to check
     except OSError as error:  # too long, or a circle of links
         raise ValueError(str(error.strerror)) from None
     return path

@@ -8,6 +8,7 @@ from meta_impala import config as config_lib
 from meta_impala.config import Config
 from meta_impala.environments import registry
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.trust import trusting
 from meta_impala.system.signals import StopRequest
 from meta_impala.training.trainer import Trainer
 
@@ -43,7 +44,9 @@ def make_trainer(
             for name, field in config_lib.FIELDS.items()
             if getattr(config, field.name) is not None
         }
-        config = config_lib.merge_for_resume(folder.load_config(), given, override=False)
+        # The program that calls this has named its modules itself.
+        trust = trusting([config.environment, config.network])
+        config = config_lib.merge_for_resume(folder.load_config(trust), given, override=False)
     trainer = Trainer(config, description, folder, stop or StopRequest())
     folder.save_config(config)
     return trainer

@@ -279,7 +279,7 @@ def _refused(*arguments):
         ("--agent=agent.npz", "--logdir or --agent: one of them"),
         ("--out=/no/such/folder/x", "must be a file in a folder that exists"),
         ("--out=/tmp/scores.txt", "must end in .json"),
-        ("--starts=person", "noop|human"),
+        ("--starts=person", "noop | human"),
         ("--starts=human", "--starts_file: must be given"),
         ("--starts_file=starts.json", "needs --starts=human"),
     ],

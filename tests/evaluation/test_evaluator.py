@@ -49,6 +49,7 @@ def test_an_endless_game_is_cut_and_that_is_said(trained):
     result = run(
         "meta_impala.evaluate",
         f"--logdir={trained}",
+        "--trust_modules",
         "--episodes=3",
         f"--max_episode_frames={FRAMES}",
     )
@@ -71,6 +72,7 @@ def test_one_game_has_no_standard_error_and_that_is_said(trained):
     result = run(
         "meta_impala.evaluate",
         f"--logdir={trained}",
+        "--trust_modules",
         "--episodes=1",
         f"--max_episode_frames={FRAMES}",
     )
@@ -81,7 +83,7 @@ def test_one_game_has_no_standard_error_and_that_is_said(trained):
 def test_the_result_is_saved_whether_or_not_somebody_reads_the_table(trained, tmp_path, closed):
     out = tmp_path / "scores.json"
     command = (
-        f"{sys.executable} -m meta_impala.evaluate --logdir={trained} --episodes=2 "
+        f"{sys.executable} -m meta_impala.evaluate --logdir={trained} --trust_modules --episodes=2 "
         f"--max_episode_frames={FRAMES} --out={out}"
     )
     shell = f"{command} | head -0" if closed == "reader" else f"{command} >&-"

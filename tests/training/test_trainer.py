@@ -34,6 +34,7 @@ from meta_impala.storage.metrics_table import COLUMNS
 from meta_impala.system import tensorflow_setup
 from meta_impala.system.signals import StopRequest
 from meta_impala.training import trainer as trainer_lib
+from meta_impala.training.metric_tags import tag
 from meta_impala.training.metrics import NOT_REPRODUCIBLE
 
 
@@ -168,7 +169,7 @@ def test_tensorboard_too_forgets_what_was_lost(tmp_path):
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     for name in ("episodes", "updates"):
-        steps = [tensor.step for tensor in events.Tensors(name)]
+        steps = [tensor.step for tensor in events.Tensors(tag(name))]
         assert steps == [BATCH_FRAMES * updates for updates in (2, 4, 6, 8)]
 
 
