@@ -194,7 +194,7 @@ def _eta(config: Config) -> tuple[float, float] | None:
         )
     if not config.eta_embedding_size:
         raise UserError(
-            f"--evaluation_eta={FLAGS.evaluation_eta}: would change nothing: the network of this "
+            f"--evaluation_eta={FLAGS.evaluation_eta}: would have no effect: the network of this "
             "run is not fed η (its eta_embedding_size is 0)"
         )
     return eta
