@@ -179,15 +179,12 @@ class ActorCritic(snt.Module):
             `[T, B, E]`.
         """
         time, batch = inputs.last_actions.shape
-        rows = tf.reshape(features, [time * batch, features.shape[-1]])
-        joined = self._joining(inputs, eta_input)
-        if self.splits_before_last_hidden:
-            rows = self._torso.last_hidden(
-                rows, None if joined is None or self._joined is None else self._joined(joined)
-            )
-        elif joined is not None:
-            whole = joined if joined.shape[0] != 1 else tf.repeat(joined, time * batch, axis=0)
-            rows = tf.concat([rows, whole], axis=-1)
+        rows = self.last_hidden(features, inputs, eta_input)
+        if not self.splits_before_last_hidden:
+            joined = self._joining(inputs, eta_input)
+            if joined is not None:
+                whole = joined if joined.shape[0] != 1 else tf.repeat(joined, time * batch, axis=0)
+                rows = tf.concat([rows, whole], axis=-1)
         if self._core is not None:
             rows, core_state = self._run_core(rows, inputs.resets, core_state)
         policy_logits = self._policy_head(rows)
@@ -200,6 +197,19 @@ class ActorCritic(snt.Module):
             core_state=core_state,
             reference_values=reference_values,
         )
+
+    def last_hidden(
+        self, features: tf.Tensor, inputs: NetworkInputs, eta_input: tf.Tensor
+    ) -> tf.Tensor:
+        """The torso's last hidden layer after its ReLU, `[T·B, H]`; arguments as `heads`."""
+        time, batch = inputs.last_actions.shape
+        rows = tf.reshape(features, [time * batch, features.shape[-1]])
+        if not self.splits_before_last_hidden:
+            return rows
+        joined = None
+        if self._joined is not None:
+            joined = self._joined(self._joining(inputs, eta_input))
+        return self._torso.last_hidden(rows, joined)
 
     def _joining(self, inputs: NetworkInputs, eta_input: tf.Tensor) -> tf.Tensor | None:
         """The inputs that join φ, `[T·B, J]`; `[1, J]` where they are the same for all states."""
