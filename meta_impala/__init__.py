@@ -31,7 +31,7 @@ __version__ = "0.2.0"
 
 __all__ = ["Agent", "Config", "Trainer", "algorithm", "evaluate_agent", "load", "make_trainer"]
 
-# Name -> the module that has it; `algorithm` is a package of its own. No name may be that of a
+# Name -> the module that has it; `algorithm` is a subpackage. No name may be that of a
 # command's module, such as `evaluate`.
 _PLACES = {
     "Agent": "meta_impala.evaluation.loaded_agent",
