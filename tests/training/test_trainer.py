@@ -181,10 +181,10 @@ def _sabotage(monkeypatch, sabotage) -> None:
         environment = make(*arguments, **named)
         step, count = environment.step, iter(range(10**9))
 
-        def bad_step(actions):
+        def bad_step(actions, **named):
             if next(count) == 20:
                 sabotage()
-            return step(actions)
+            return step(actions, **named)
 
         environment.step = bad_step
         return environment

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from meta_impala.analysis.study.records import Record
+from meta_impala.study.records import Record
 
 REPETITIONS = 5_000
 MARGIN = 0.10
@@ -46,7 +46,7 @@ class Contrast(NamedTuple):
     @property
     def is_equivalent(self) -> bool:
         """Whether the 90 % interval lies within ±0.10."""
-        return -MARGIN < self.low_90 and self.high_90 < MARGIN
+        return self.low_90 > -MARGIN and self.high_90 < MARGIN
 
 
 def area(record: Record, random: float) -> float:
