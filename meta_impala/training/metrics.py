@@ -105,8 +105,6 @@ class MetricsWriter:
             self._tensorboard.as_default(step=tf.constant(np.int64(self._frames))),
         ):
             tf.summary.text("config", table)
-            shown = [tag(name) for name in ("episode_return", "gamma", "lambda")]
-            hparams.hparams_config(hparams=[], metrics=[hparams.Metric(name) for name in shown])
             hparams.hparams(plain)
             self._tensorboard.flush()
 
