@@ -56,7 +56,7 @@ class MetaOptimizerSettings:
     meta_max_gradient_norm: float = setting(
         0.0,
         "Clip of the meta-gradient's norm; 0 for none. Raw norms were 1e-5 to 1e-1 here, so the "
-        "0.1 to 1 of later work never binds: choose it from the column meta_gradient_norm of a run. "
+        "0.1 to 1 of later work never binds: choose it from a run's column meta_gradient_norm. "
         "Adam and RMSProp divide by the gradient's size anyway.",
         value_if_missing=0.0,
         source="the paper is silent",

@@ -10,6 +10,7 @@ import tensorflow as tf
 from support.run_helpers import make_config, make_trainer, read_metrics
 
 from meta_impala.algorithm.meta_parameters import embedding_input
+from meta_impala.environments.patience import Patience
 from meta_impala.networks.actor_critic import NetworkInputs
 from meta_impala.training.trainer import Trainer
 
@@ -74,3 +75,46 @@ def train_mixture(path, place: str, seed: int, frames: int) -> dict[str, float]:
         found |= {f"rms_all_{gamma}": float(np.sqrt(np.mean(errors**2)))}
     found["sd"] = float(np.std(values[0.995] - values[0.5]))
     return found
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_the_exact_values_are_those_of_the_environment(gamma):
+    """Discounted returns of both choices, played."""
+    returns = []
+    for choice in (0, 1):
+        environment = Patience()
+        environment.reset(seed=0)
+        rewards, seen = [], []
+        for time in range(LENGTH):
+            board, reward, ended, _, _ = environment.step(choice if time == 0 else 0)
+            rewards.append(reward)
+            seen.append(board)
+        assert ended
+        later = [sum(gamma**k * r for k, r in enumerate(rewards[time:])) for time in range(LENGTH)]
+        returns.append(later[0])
+        times, choices, boards = states()
+        values = exact_values(gamma, 0.3)
+        for index in np.flatnonzero(choices == choice):
+            np.testing.assert_array_equal(boards[index], seen[times[index] - 1])
+            assert values[index] == pytest.approx(later[times[index]])
+    assert exact_values(gamma, 0.3)[0] == pytest.approx(0.7 * returns[0] + 0.3 * returns[1])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_one_network_has_the_values_of_two_discounts(tmp_path, seed):
+    """With e_η as a bias of linear heads no network can: V(0.995) − V(0.5) would be one number."""
+    found = train_mixture(tmp_path, "last_hidden", seed, 150_000)
+    assert found["value_loss"] < 0.004 and found["rms_0.995"] <= 0.05, found
+    assert found["sd"] > 0.3, found
+    assert found["wait_0.995"] > 0.9 and found["wait_0.5"] < 0.1, found
+    # At γ = 0.5 what is on policy is right too; the states after waiting are hardly visited.
+    assert found["rms_0.5"] <= 0.05, found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_at_the_heads_the_difference_is_a_constant(tmp_path):
+    found = train_mixture(tmp_path, "heads", 1, 150_000)
+    assert found["sd"] < 1e-5 and found["value_loss"] > 0.01 and found["rms_0.995"] > 0.1, found
