@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from meta_impala import command
+from meta_impala import command, start_banner
 from meta_impala import config as config_lib
 from meta_impala.config import Config
 from meta_impala.config.flags import define_config_flags, given_config_flags
+from meta_impala.config.presets import define_preset_flag
 from meta_impala.distributed import cluster as ray_cluster
 from meta_impala.environments import (
     Description,
@@ -39,6 +40,7 @@ from meta_impala.system import signals
 from meta_impala.system.ending import ending_the_process
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.tensorflow_import import import_tensorflow
+from meta_impala.system.user_path import define_path
 from meta_impala.training import memory, weights_and_biases
 
 if TYPE_CHECKING:
@@ -47,12 +49,32 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FLAGS
 
+# What `--help` lists.
+EVERYDAY = (
+    "preset",
+    "logdir",
+    "environment",
+    "total_frames",
+    "seed",
+    "meta_parameters",
+    "gamma",
+    "lambda",
+    "network",
+    "batch_size",
+    "learning_rate",
+    "num_actors",
+    "envs_per_actor",
+    "override",
+    "deterministic",
+)
+
 
 def define_flags() -> None:
     """The flags of this command."""
     define_config_flags()
+    define_preset_flag()
     define_trust_flag()
-    flags.DEFINE_string(
+    define_path(
         "logdir", None, "Folder of the run: made if it is not there, continued if it holds a run."
     )
     flags.DEFINE_bool(
@@ -160,6 +182,7 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
 
     if stop.is_set() and config.num_learners == 1:
         return _stopped_before_training(folder, stop)
+    command.say("loading TensorFlow")
     import_tensorflow()
     from meta_impala.system.tensorflow_setup import configure_tensorflow
     from meta_impala.training.trainer import Trainer
@@ -183,7 +206,8 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
             if not isinstance(error, UserError):  # a run that is refused has not failed
                 folder.write_failure(error)
             raise
-        return _run(trainer, config, folder, stop)
+        _say_what_is_trained(trainer, config, description, folder)
+        return _run(trainer, folder, stop)
 
 
 def _stopped_before_training(folder: RunFolder, stop: StopRequest) -> int:
@@ -194,15 +218,7 @@ def _stopped_before_training(folder: RunFolder, stop: StopRequest) -> int:
     return FLAGS.exit_code_stopped
 
 
-def _run(trainer: Trainer, config: Config, folder: RunFolder, stop: StopRequest) -> int:
-    if trainer.restored_from:
-        command.say(f"continuing {folder.path} from {trainer.frames:,} frames")
-    else:
-        learned = config.meta_parameters.replace(",", " and ")
-        command.say(
-            f"training on {config.environment} for {config.total_frames:,} frames in "
-            f"{folder.path}; learned of η: {learned}"
-        )
+def _run(trainer: Trainer, folder: RunFolder, stop: StopRequest) -> int:
     try:
         state = trainer.run()
     except RunFailed as error:
@@ -217,6 +233,28 @@ def _run(trainer: Trainer, config: Config, folder: RunFolder, stop: StopRequest)
         )
         return FLAGS.exit_code_stopped
     return 0
+
+
+def _say_what_is_trained(
+    trainer: Trainer, config: Config, description: Description, folder: RunFolder
+) -> None:
+    from meta_impala.system.tensorflow_setup import learner_device
+
+    device = learner_device(config.learner_device)
+    variables = trainer.learner.state.network.trainable_variables
+    for line in start_banner.lines(
+        config,
+        description,
+        folder.path,
+        num_parameters=sum(variable.shape.num_elements() for variable in variables),
+        device=device,
+        frames=trainer.frames if trainer.restored_from else 0,
+    ):
+        command.say(line)
+    if device.startswith("CPU"):
+        hint = start_banner.hint(config, description, trainer.frames)
+        if hint:
+            command.say(hint)
 
 
 def _learners(config: Config, stop: StopRequest) -> LearnerGroup | None:

@@ -18,6 +18,7 @@ from meta_impala import command
 from meta_impala.storage.trained_run import TrainedRun, open_trained_run
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.tensorflow_import import import_tensorflow
+from meta_impala.system.user_path import define_path
 
 FLAGS = flags.FLAGS
 _QUANTITIES = ("gradient", "gradient of J'", "meta-gradient")
@@ -26,7 +27,7 @@ _QUANTITIES = ("gradient", "gradient of J'", "meta-gradient")
 def define_flags() -> None:
     """The flags of this command."""
     define_trust_flag()
-    flags.DEFINE_string("logdir", None, "Folder of the run.")
+    define_path("logdir", None, "Folder of the run.")
     flags.DEFINE_integer("batches", 50, "How many updates.", lower_bound=1)
     flags.DEFINE_integer("seed", 1, "Of the games.", lower_bound=0)
 
@@ -42,17 +43,19 @@ def _derived(run: TrainedRun, precision: str) -> tuple[Any, Any]:
     learner, _ = load_learner(run.folder.checkpoints, config, run.description)
 
     @tf.function(autograph=False)
-    def derive(batch, judges):
-        parts = learner.parts(batch, judges, tf.constant(config.learning_rate, tf.float32))
+    def derive(batch, meta_batch):
+        parts = learner.parts(batch, meta_batch, tf.constant(config.learning_rate, tf.float32))
         with tf.GradientTape() as tape:
             live = [tf.identity(parameter) for parameter in parts.parameters]
             tape.watch(live)
             loss, _ = parts.inner_objective(live, parts.x)
         gradient = tape.gradient(loss, live, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         step = meta_gradient.nested_tapes(*parts)
-        _, _, sensitivity = meta_gradient.judged(parts.meta_objective, step.inner.parameters)
+        _, _, sensitivity = meta_gradient.meta_loss_and_gradient(
+            parts.meta_objective, step.inner.parameters
+        )
         flat = [tf.concat([tf.reshape(g, [-1]) for g in gs], 0) for gs in (gradient, sensitivity)]
-        return [*flat, tf.reshape(step.meta_gradient, [-1])]
+        return [*flat, tf.reshape(step.meta_gradient[0], [-1])]
 
     return learner, derive
 
@@ -91,13 +94,13 @@ def main() -> int:
     batch, errors, cosines = play(), [], []
     for _ in range(FLAGS.batches):
         following = play()
-        judges = following.map(
+        meta_batch = following.map(
             lambda rows: rows[:, : config.meta_batch_size],
             lambda array: array[: config.meta_batch_size],
         )
         pairs = [
             (a.numpy().astype(np.float64), b.numpy().astype(np.float64))
-            for a, b in zip(exact(batch, judges), rough(batch, judges), strict=True)
+            for a, b in zip(exact(batch, meta_batch), rough(batch, meta_batch), strict=True)
         ]
         lengths = [(np.linalg.norm(a), np.linalg.norm(b)) for a, b in pairs]
         errors.append(

@@ -42,6 +42,7 @@ def setting(
     low_open: bool = False,
     high_open: bool = False,
     choices: tuple[str, ...] = (),
+    or_module: bool = False,
     on_resume: str = WITH_OVERRIDE,
     auto: bool = False,
     is_frames: bool = False,
@@ -53,8 +54,8 @@ def setting(
     Args:
       default: value of a new run; None if it is derived from other settings.
       help_text: of the flag.
-      value_if_missing: for a setting that is younger than some run folders or exported agents: the
-        value that a file without it means. It never changes, whatever becomes of the default.
+      value_if_missing: for a setting that is newer than some run folders or exported agents: its
+        value in a file without it. It never changes, even if the default does.
       source: where the default comes from.
       unit: of the value.
       flag: name of flag and JSON key, if it is not the field's (`lambda` is a keyword).
@@ -63,12 +64,13 @@ def setting(
       low_open: whether `low` itself is refused.
       high_open: whether `high` itself is refused.
       choices: the values of a text; empty if any text may be allowed.
+      or_module: whether the text may also be `module:Class`, code of the user's own.
       on_resume: NEVER, FREELY or WITH_OVERRIDE.
       auto: whether the flag also takes "auto", which is None in the config.
       is_frames: whether the flag also takes numbers such as 1e6, 10M and 200_000_000.
-      from_command_line_only: whether a saved value is a record only and never used: it names
-        places that this process connects to, so it has to be given at this start.
-      also_called: names that other programs give it; for suggestions only.
+      from_command_line_only: whether a saved value is only a record and never used: it names
+        addresses that this process connects to, so it has to be given at this start.
+      also_called: its names in other programs; for suggestions only.
 
     Returns:
       The dataclass field.
@@ -84,6 +86,7 @@ def setting(
         "low_open": low_open,
         "high_open": high_open,
         "choices": choices,
+        "or_module": or_module,
         "on_resume": on_resume,
         "auto": auto,
         "is_frames": is_frames,
@@ -93,12 +96,32 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-# Longer texts are no mistyped names, and comparing them takes time.
+# Setting -> values that code outside the package has added to its choices in this process. They
+# are no choices of the command line, which cannot bring the code along.
+_added: dict[str, set[str]] = {}
+
+
+def add_choice(name: str, value: str) -> None:
+    """Lets a setting have a further value in this process.
+
+    Args:
+      name: of the setting.
+      value: printable, without white space around it.
+    """
+    _added.setdefault(name, set()).add(value)
+
+
+def added_choices(name: str) -> tuple[str, ...]:
+    """The values that `add_choice` has added to a setting."""
+    return tuple(sorted(_added.get(name, ())))
+
+
+# Longer texts are not mistyped names, and comparing them takes time.
 MAX_COMPARED = 100
 
 
 def nearest(value: str, allowed: typing.Iterable[str]) -> str:
-    """ " (did you mean X?)" or nothing; upper and lower case are the same."""
+    """ " (did you mean X?)" or nothing; case is ignored."""
     if len(value) > MAX_COMPARED:
         return ""
     lowered = {name.lower(): name for name in allowed}

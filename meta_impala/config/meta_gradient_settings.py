@@ -24,9 +24,9 @@ class MetaBatchSettings:
         "Where the meta batch τ' comes from. next_batch: B' trajectories of the batch that is "
         "trained on next; held_out: B' trajectories of the same batch, which are not trained on; "
         "swap: batches come in pairs, each is trained on once and is the meta batch of the update "
-        "on the other (so the second update of a pair is judged on data that θ was just trained "
-        "on); same: B' trajectories of the batch that is trained on (measured: a τ that "
-        "judges itself pulls η to η' whatever the game).",
+        "on the other (so the second update of a pair is evaluated on data that θ was just trained "
+        "on); same: B' trajectories of the batch that is trained on (measured: a τ that is its "
+        "own meta batch pulls η to η' whatever the game).",
         value_if_missing="next_batch",
         source=XU + " (next_batch: arXiv v1; swap: its appendix); same: STAC, arXiv 2002.12928",
         choices=("next_batch", "held_out", "swap", "same"),
@@ -55,9 +55,8 @@ class MetaOptimizerSettings:
     )
     meta_max_gradient_norm: float = setting(
         0.0,
-        "Clip of the meta-gradient's norm; 0 for none. Raw norms were 1e-5 to 1e-1 here, so the "
-        "0.1 to 1 of later work never binds: choose it from a run's column meta_gradient_norm. "
-        "Adam and RMSProp divide by the gradient's size anyway.",
+        "Clip of the meta-gradient's norm; 0 for none. Measured norms are 1e-5 to 1e-1, so the "
+        "usual 0.1 to 1 hardly ever binds: choose it from a run's column meta_gradient_norm.",
         value_if_missing=0.0,
         source="the paper is silent",
         low=0.0,
@@ -66,7 +65,7 @@ class MetaOptimizerSettings:
 
 @dataclasses.dataclass(frozen=True)
 class EtaEmbeddingSettings:
-    """e_η, what the network sees of η."""
+    """e_η, the embedding of η that is an input of the network."""
 
     eta_embedding_size: int | None = setting(
         None,

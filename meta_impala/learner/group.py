@@ -108,7 +108,7 @@ class ConnectedLearners(LearnerGroup):
         )
 
     def function(self, function: Callable[..., Any], signature: Sequence[Any]) -> Any:
-        def in_replica(*arguments):
+        def in_replica(*arguments: Any) -> Any:
             return self._strategy.run(function, args=arguments)
 
         return tf.function(in_replica, input_signature=signature, autograph=False)

@@ -1,14 +1,14 @@
-"""Checkpoints of a run: saved whole or not at all, verified before anything is restored.
+"""Checkpoints of a run: saved completely or not at all, verified before anything is restored.
 
 A checkpoint is a folder `frames-N`:
 
     state.index, state.data-…    written by `tf.train.Checkpoint(learner=state)`, and so readable
-    source.npz                   only with `--deterministic`: where the actors stood
-    manifest.json                what it is of, its counters, size and SHA-256 of each file
+    source.npz                   only with `--deterministic`: the state of the actors
+    manifest.json                identity of the run, counters, size and SHA-256 of each file
     manifest.sha256              of the manifest
 
 It is written aside, flushed to disk, and then renamed into place, so that a folder of this name is
-complete. One that was damaged later fails its digests, and the one before is taken.
+complete. If one is damaged later its digests differ, and the one before is used.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Saved(NamedTuple):
     Attributes:
       path: its folder.
       progress: what the trainer had saved with it.
-      source: where the actors stood, if that was saved.
+      source: the state of the actors, if that was saved.
     """
 
     path: pathlib.Path
@@ -67,7 +67,7 @@ class Saved(NamedTuple):
 
 
 def identity_of(config: Config, description: Description, state: LearnerState) -> dict[str, Any]:
-    """What a checkpoint is of: it is restored only where all of this is equal."""
+    """Identifies the run of a checkpoint: it is restored only where all of this is equal."""
     return {
         "environment": config.environment,
         "protocol": config.protocol,
@@ -117,7 +117,7 @@ class Checkpoints:
           The checkpoint, or None if there is none (the state is then untouched).
 
         Raises:
-          UserError: if the newest is of another run, or none is whole.
+          UserError: if the newest is of another run, or every one is damaged.
         """
         paths = list_checkpoints(self._folder)
         if not paths:
@@ -136,8 +136,8 @@ class Checkpoints:
         """Saves everything, as number `state.frames`, and removes the oldest.
 
         Args:
-          progress: what JSON can hold; given back by `restore_latest`.
-          source: where the actors stand.
+          progress: what JSON can hold; returned by `restore_latest`.
+          source: the state of the actors.
 
         Raises:
           RunFailed: if it cannot be written, or a variable is not finite; the checkpoints before
@@ -161,7 +161,7 @@ class Checkpoints:
             # A file aside that is only not flushed counts as not written.
             reason = one_line(error.__cause__ or error)
             raise RunFailed(f"{path}: cannot be saved ({reason})") from error
-        self._newest = path  # whole, whatever comes now
+        self._newest = path  # complete, whatever happens now
         with writing(path):
             flush_folder(self._folder)
         for old in list_checkpoints(self._folder)[self._keep :]:
@@ -190,7 +190,7 @@ def restore_for_evaluation(
       The path of the checkpoint.
 
     Raises:
-      UserError: if there is none, or it is of another run, or none is whole.
+      UserError: if there is none, it is of another run, or every one is damaged.
     """
     for attempt in range(_EVALUATION_ATTEMPTS):
         paths = list_checkpoints(folder)
@@ -292,7 +292,7 @@ def _remove(path: pathlib.Path) -> None:
     try:
         os.rename(path, removed)
     except OSError:
-        return  # room is not worth a run
+        return  # failing to free space must not end a run
     shutil.rmtree(removed, ignore_errors=True)
 
 

@@ -12,7 +12,7 @@ from support.run_helpers import BATCH_FRAMES, make_config, make_trainer, read_me
 
 from meta_impala.actors.actor import Actor
 from meta_impala.agent.builders import make_network
-from meta_impala.agent.policy import Policy, Snapshot
+from meta_impala.agent.policy import EtaSnapshot, Policy, Snapshot
 from meta_impala.config import resolve_network
 from meta_impala.distributed import cluster as ray_cluster
 from meta_impala.distributed.remote_actor import RemoteActor
@@ -74,7 +74,8 @@ def test_a_remote_actor_plays_what_a_thread_would(monkeypatch):
     ended = 0
     for version in range(3):
         parameters = tuple(version + 1.0 * v.value() for v in network.trainable_variables)
-        snapshot = Snapshot(version, parameters, tf.constant([0.9, 0.8 + 0.05 * version]))
+        eta = EtaSnapshot(tf.constant([0.9, 0.8 + 0.05 * version]))
+        snapshot = Snapshot(version, parameters, eta)
         here = thread.unroll(snapshot)
         there = remote.unroll(Weights.of(snapshot)).block()
         assert here[1:] == there[1:]
