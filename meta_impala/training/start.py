@@ -7,6 +7,7 @@ import os
 from meta_impala import config as config_lib
 from meta_impala.config import Config
 from meta_impala.environments import registry
+from meta_impala.storage import eta_replay
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trust import trusting
 from meta_impala.system.signals import StopRequest
@@ -47,6 +48,9 @@ def make_trainer(
         # The calling program has named its modules itself.
         trust = trusting([config.environment, config.network])
         config = config_lib.merge_for_resume(folder.load_config(trust), given, override=False)
+    else:
+        config = eta_replay.pin(config)
+        eta_replay.keep(folder, config)
     trainer = Trainer(config, description, folder, stop or StopRequest())
     folder.save_config(config)
     return trainer
