@@ -17,7 +17,7 @@ from __future__ import annotations
 import pathlib
 import shlex
 
-from absl import flags
+from absl import flags, logging
 
 from meta_impala import command
 from meta_impala.errors import UserError
@@ -28,19 +28,21 @@ from meta_impala.study.design import PARTS
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.user_path import define_path
 
-FLAGS = flags.FLAGS
-POSITIONAL = "run|status|collect|report|random"
 DATA = pathlib.Path(__file__).parents[1] / "testdata" / "study"
+
+FLAGS = flags.FLAGS
+
+POSITIONAL = "run | status | collect | report | random"
 
 
 def define_flags() -> None:
     """The flags of this command."""
     define_path("out", None, "Folder of the study's runs.")
-    define_path("data", str(DATA), "Folder of the compact data.")
-    define_path("report", None, "Folder of the page. Default: that of the data.")
     flags.DEFINE_list("part", list(PARTS), f"Parts: {', '.join(PARTS)}.")
     flags.DEFINE_integer("parallel", 1, "Runs at a time.", lower_bound=1)
     flags.DEFINE_string("only", "", "Of run: only runs whose name contains this text.")
+    define_path("data", str(DATA), "Folder of the compact data.")
+    define_path("report", None, "Folder of the page. Default: the data's folder.")
     flags.DEFINE_bool(
         "print_commands", False, "Of run: print the commands of what is left; start nothing."
     )
@@ -56,7 +58,7 @@ def _cells() -> list[study_runs.Cells]:
     unknown = [name for name in FLAGS.part if name not in PARTS]
     if unknown:
         raise UserError(f"--part={','.join(unknown)}: must be of {', '.join(PARTS)}")
-    out = pathlib.Path(FLAGS.out)
+    out = pathlib.Path(FLAGS.out).resolve()
     random = records.read_random(_data())
     return [study_runs.Cells(PARTS[name], out / name, random) for name in FLAGS.part]
 
@@ -68,16 +70,16 @@ def _run() -> int:
     for cells in _cells():
         if FLAGS.print_commands:
             for run in study_runner.open_runs(cells.ready()):
-                command.say(shlex.join(suite_runner.command_of(run, Stage.NEW, {})))
+                print(shlex.join(suite_runner.command_of(run, Stage.NEW, {})))
             continue
         study_runner.pin_commit(cells.out)
         failed |= study_runner.run_part(cells, FLAGS.parallel, stop, FLAGS.only)
         if stop.is_set():
-            command.say(f"stopped by {stop.signal_name}; the same command continues")
+            print(f"stopped by {stop.signal_name}; the same command continues")
             return command.EXIT_CODE_INTERRUPTED
     for name, reason in failed.items():
-        command.say(f"failed: {name}: {reason}")
-    return 1 if failed else 0
+        print(f"failed: {name}: {reason}")
+    return command.EXIT_CODE_FAILED if failed else 0
 
 
 def _status() -> int:
@@ -93,7 +95,7 @@ def _status() -> int:
             cost = suite_cost.cost(left, games, FLAGS.parallel)
             line += f"; the others: about {cost.core_hours:,.1f} core-hours"
             line += f", {max(1, round(1e3 * cost.disk_gb)):,} MB of disk"
-        command.say(line)
+        print(line)
     return 0
 
 
@@ -109,7 +111,7 @@ def _collect() -> int:
         _data(),
         "made by: python tools/study.py collect --out=RUNS (tools/study.py run)",
     )
-    command.say(f"{len(found)} runs written to {_data()}")
+    print(f"{len(found)} runs written to {_data()}")
     return 0
 
 
@@ -118,7 +120,7 @@ def _report() -> int:
 
     out = pathlib.Path(FLAGS.report) if FLAGS.report else _data()
     for path in page.make(_data(), out):
-        command.say(path)
+        print(path)
     return 0
 
 
@@ -131,6 +133,7 @@ def _random() -> int:
 
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
+    logging.set_verbosity(logging.WARNING)
     commands = {
         "run": _run, "status": _status, "collect": _collect, "report": _report, "random": _random,
     }  # fmt: skip

@@ -166,7 +166,9 @@ class MetaParameters:
         Returns:
           What is learned as `[T+1, 1]` or `[T+1, B]`.
         """
-        rows = [self.at_states(*pair) for pair in zip(tf.unstack(x), features, strict=True)]
+        rows = [
+            self.at_states(*pair) for pair in zip(tf.unstack(x), tf.unstack(features), strict=True)
+        ]
         result: dict[str, tf.Tensor | float] = dict(rows[0])
         for name in self.learned:
             result[name] = tf.reshape(tf.stack([row[name] for row in rows]), [len(rows), -1])
