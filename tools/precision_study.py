@@ -43,7 +43,7 @@ def _derived(run: TrainedRun, precision: str) -> tuple[Any, Any]:
 
     @tf.function(autograph=False)
     def derive(batch, judges):
-        parts = learner.parts(batch, judges, tf.constant(config.learning_rate, tf.float32))
+        parts = learner.factory.parts(batch, judges, tf.constant(config.learning_rate, tf.float32))
         with tf.GradientTape() as tape:
             live = [tf.identity(parameter) for parameter in parts.parameters]
             tape.watch(live)

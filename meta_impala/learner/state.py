@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -68,6 +69,9 @@ class Statistics(NamedTuple):
     λ are means over the batch where they differ within it; the meta-gradient and the step of x are
     then those of the bias. The entries from `meta_loss` on are NaN where nothing (or that
     parameter) is learned.
+
+    `others` are value, meta-gradient and step of x of what is learned besides γ and λ, by column
+    (`storage.metrics_table.learned_columns`).
     """
 
     inner_loss: float
@@ -87,3 +91,13 @@ class Statistics(NamedTuple):
     meta_gradient_lambda: float
     x_step_gamma: float
     x_step_lambda: float
+    others: Mapping[str, float] = {}
+
+    def numbers(self) -> dict[str, float]:
+        """All of it by name."""
+        fixed = {name: float(getattr(self, name)) for name in FIXED}
+        return fixed | dict(self.others)
+
+
+# Of every run, whatever is learned.
+FIXED = Statistics._fields[:-1]

@@ -9,7 +9,7 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,15 @@ from tensorboard.compat.proto import event_pb2
 
 from meta_impala.actors.trajectory import Episode
 from meta_impala.errors import one_line, warn
-from meta_impala.learner.state import Statistics
+from meta_impala.learner.state import FIXED, Statistics
 from meta_impala.storage.files import flush_open, make_folder, write_atomically, writing
-from meta_impala.storage.metrics_table import COLUMNS, header_line, line_of, read_table
+from meta_impala.storage.metrics_table import (
+    COLUMNS,
+    header_line,
+    learned_columns,
+    line_of,
+    read_table,
+)
 
 # What two deterministic runs may differ in: times, memory and queue fill.
 NOT_REPRODUCIBLE = ("seconds", "frames_per_second", "queue_fill", "rss_mib")
@@ -38,20 +44,29 @@ class MetricsWriter:
       also: is given every row too.
     """
 
-    def __init__(self, csv_path: pathlib.Path, tensorboard: pathlib.Path, frames: int) -> None:
+    def __init__(
+        self,
+        csv_path: pathlib.Path,
+        tensorboard: pathlib.Path,
+        frames: int,
+        learned: Iterable[str] = (),
+    ) -> None:
         """Args:
         csv_path: of `metrics.csv`; rows after `frames` are cut from it.
         tensorboard: folder of the event files.
         frames: that the run continues from, 0 for a new one.
+        learned: the meta-parameters that are learned.
 
         Raises:
           RunFailed: here and in every method, if a file cannot be written.
         """
         self.also: Callable[[Row], None] = lambda row: None
         self._path = csv_path
+        self._others = learned_columns(learned)
         with writing(csv_path):
             kept = [row for row in _read_and_keep_damaged(csv_path) if int(row["frames"]) <= frames]
-            write_atomically(csv_path, header_line() + "".join(map(line_of, kept)))
+            lines = [line_of(row, self._others) for row in kept]
+            write_atomically(csv_path, header_line(self._others) + "".join(lines))
             self._descriptor = os.open(
                 csv_path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             )
@@ -62,12 +77,12 @@ class MetricsWriter:
     def write(self, row: Row) -> None:
         """Writes one row; a value that is NaN becomes an empty cell."""
         cells = {}
-        for name in COLUMNS:
+        for name in (*COLUMNS, *self._others):
             value = row[name]
             is_whole = isinstance(value, int)
             cells[name] = str(value) if is_whole else "" if math.isnan(value) else f"{value:.8g}"
         with writing(self._path):
-            self._append(line_of(cells).encode())
+            self._append(line_of(cells, self._others).encode())
         with (
             writing(self._path.parent / "tensorboard"),
             _tensorflow_errors(),
@@ -75,7 +90,7 @@ class MetricsWriter:
             # was 34 KB a row.
             self._tensorboard.as_default(step=tf.constant(np.int64(row["frames"]))),
         ):
-            for name in COLUMNS:
+            for name in cells:
                 if name != "frames" and not math.isnan(row[name]):
                     tf.summary.scalar(name, np.float32(row[name]))
             self._tensorboard.flush()
@@ -167,10 +182,16 @@ class MetricsWindow:
     would have written without the stop.
     """
 
-    def __init__(self, frames: int, saved: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        frames: int,
+        saved: Mapping[str, Any] | None = None,
+        learned: Sequence[str] = (),
+    ) -> None:
         """Args:
         frames: that the run continues from.
         saved: what `state` returned then.
+        learned: the meta-parameters that are learned.
         """
         saved = saved or {}
         self._start = self._window_start = time.monotonic()
@@ -186,10 +207,10 @@ class MetricsWindow:
         self._applied = int(saved.get("applied", 0))
         self._lags = float(saved.get("lags", 0.0))
         self._fills = float(saved.get("fills", 0.0))
-        self._sums = {name: saved.get("sums", {}).get(name, 0.0) for name in Statistics._fields}
-        self._last = {
-            name: saved.get("last", {}).get(name, math.nan) for name in Statistics._fields
-        }
+        names = (*FIXED, *learned_columns(learned))
+        self._sums = {name: saved.get("sums", {}).get(name, 0.0) for name in names}
+        self._last = {name: saved.get("last", {}).get(name, math.nan) for name in names}
+        self._values = [name for name in learned_columns(learned) if name in set(learned)]
 
     @property
     def episode_return(self) -> float:
@@ -227,7 +248,7 @@ class MetricsWindow:
         self._fills += queue_fill
         if applied:
             self._applied += 1
-            self._last = statistics._asdict()
+            self._last = statistics.numbers()
             for name, value in self._last.items():
                 self._sums[name] += value
         else:
@@ -250,6 +271,7 @@ class MetricsWindow:
         # η is reported as it stands at the row, not as a mean of the window.
         row["gamma"] = self._last["gamma"]
         row["lambda"] = self._last["lambda_"]
+        row.update({name: self._last[name] for name in self._values})
         del row["lambda_"]
         row.update(
             frames=frames,

@@ -102,7 +102,7 @@ class Trainer:
             progress.get("next_row", self.frames + config.log_frames),
             self.frames + config.log_frames,
         )
-        self._window = MetricsWindow(self.frames, progress.get("window"))
+        self._window = MetricsWindow(self.frames, progress.get("window"), config.learned)
         self._saved_source = saved.source if saved and config.deterministic else None
         self._restarts = Restarts(
             self._make_environment,
@@ -172,7 +172,12 @@ class Trainer:
             self.learner.state.network, self.config, self._description, self.config.envs_per_actor
         )
         with contextlib.ExitStack() as stack:
-            writer = MetricsWriter(self.folder.metrics_path, self.folder.tensorboard, self.frames)
+            writer = MetricsWriter(
+                self.folder.metrics_path,
+                self.folder.tensorboard,
+                self.frames,
+                self.config.learned,
+            )
             stack.callback(writer.close)
             if self.config.wandb_project:
                 record = WeightsAndBiases(self.config, self.folder)

@@ -84,6 +84,7 @@ class Case:
     def arguments(self):
         """What the learner hands to a derivation: θ, x, J, U, J'."""
         learner = self.agent.learner
+        factory = learner.factory
         learner.state.x.assign(self.x)
         parameters = [v.read_value() for v in self.agent.network.trainable_variables]
         slots = tf.nest.map_structure(lambda v: v.read_value(), learner.state.slots)
@@ -92,16 +93,16 @@ class Case:
         return (
             parameters,
             [x],
-            learner._inner_objective(learner.trajectories(self.batch), parameters),
-            learner._update_rule(slots, rate),
-            learner._meta_objective(learner.trajectories(self.judges), parameters, [x]),
+            factory.inner_objective(factory.trajectories(self.batch), parameters),
+            factory.update_rule(slots, rate),
+            factory.meta_objective(factory.trajectories(self.judges), parameters, [x]),
         )
 
     def meta_step(self, mode=None):
         """The `MetaStep` of a derivation, by default the configured one."""
         if mode is not None:
             return mode(*self.arguments())
-        return self.agent.learner._derivation()(*self.arguments())
+        return self.agent.learner.factory.derivation()(*self.arguments())
 
     # The oracle.
 

@@ -128,7 +128,7 @@ def _meta_evaluation(
 
     @tf.function(autograph=False)
     def function(batch: Unroll, meta_batch: Unroll) -> tuple:
-        parts = learner.parts(batch, meta_batch, tf.constant(learning_rate, tf.float32))
+        parts = learner.factory.parts(batch, meta_batch, tf.constant(learning_rate, tf.float32))
         split = explanation.split_meta_gradient(*parts)
         inner = split.step.inner
         _, _, direction = meta_gradient.meta_loss_and_gradient(
