@@ -158,7 +158,7 @@ def _run(trainer: Trainer, config: Config, folder: RunFolder, stop: StopRequest)
     if trainer.restored_from:
         command.say(f"continuing {folder.path} from {trainer.frames:,} frames")
     else:
-        learned = config.meta_parameters.replace(",", " and ")
+        learned = config.meta_parameters.replace(",", ", ")
         command.say(
             f"training on {config.environment} for {config.total_frames:,} frames in "
             f"{folder.path}; learned of η: {learned}"

@@ -39,22 +39,6 @@ def check_environment_kwargs(config: Config) -> None:
             raise UserError(f"{flag}: must not have {name}, which the program gives itself")
 
 
-def check_ranges_of_eta(config: Config) -> None:
-    """The ranges of γ and λ are not empty, and what is learned starts inside its range."""
-    assert config.lambda_ is not None
-    for name, start, low, high in (
-        ("gamma", config.gamma, config.gamma_min, config.gamma_max),
-        ("lambda", config.lambda_, config.lambda_min, config.lambda_max),
-    ):
-        if low >= high:
-            raise UserError(f"--{name}_min={low}: must be below --{name}_max={high}")
-        if name in config.learned and not low < start < high:
-            raise UserError(
-                f"--{name}={start}: {name} is learned, so its start must lie in the open range "
-                f"({low:g}, {high:g}): at its ends its logit is infinite"
-            )
-
-
 def check_meta_batch(config: Config) -> None:
     """The meta batch is a part of a batch."""
     is_held_out = config.meta_data == "held_out"

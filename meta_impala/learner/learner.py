@@ -163,9 +163,8 @@ class Learner:
         x = self.state.x.read_value()
         if builders.eta_is_per_state(self.config):
             return tf.cast(x, tf.float32)
-        values = self.meta_parameters.values(x)
-        names = self.meta_parameters.embedded
-        return tf.stack([tf.cast(tf.convert_to_tensor(values[n]), tf.float32) for n in names])
+        fed = self.meta_parameters.fed(self.meta_parameters.values(x), x.dtype)
+        return tf.stack([tf.cast(value, tf.float32) for value in fed])
 
     # What the trainer calls.
 

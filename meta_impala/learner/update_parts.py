@@ -6,6 +6,7 @@ meta-parameters, the two optimisers, the derivation, the settings of J and J'.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -98,15 +99,22 @@ class UpdateFactory:
     def update_rule(
         self, slots: optimizers.Slots, learning_rate: tf.Tensor
     ) -> meta_gradient.UpdateRule:
-        """U: clip, optimiser, learning rate."""
+        """U: clip, optimiser, learning rate; each a constant, or learned."""
 
         def rule(gradients: Tensors, x: Tensors) -> InnerUpdate:
+            eta = self.meta_parameters.of_rule(x[0])
             clipped = optimizers.clip_by_global_norm(
                 gradients,
-                self._config.max_gradient_norm,
+                eta["max_gradient_norm"],
                 differentiate_coefficient=self._config.differentiate_clip,
             )
-            updates, new_slots = self._optimizer.step(clipped.gradients, slots, learning_rate)
+            optimizer, rate = self._optimizer, learning_rate
+            if "rmsprop_decay" in self.meta_parameters.learned:
+                assert isinstance(optimizer, optimizers.RMSProp)
+                optimizer = dataclasses.replace(optimizer, decay=eta["rmsprop_decay"])
+            if "learning_rate_factor" in self.meta_parameters.learned:
+                rate = rate * eta["learning_rate_factor"]
+            updates, new_slots = optimizer.step(clipped.gradients, slots, rate)
             return InnerUpdate(updates, (new_slots, clipped.norm, clipped.coefficient))
 
         return rule

@@ -183,7 +183,7 @@ class Trainer:
                 record = WeightsAndBiases(self.config, self.folder)
                 stack.callback(record.close)
                 writer.also = record.log
-            progress = Progress(self.config.total_frames, self.frames)
+            progress = Progress(self.config.total_frames, self.frames, self.config.learned)
             stack.callback(progress.close)
             watchdog = Watchdog(
                 self._watched,
