@@ -1,4 +1,4 @@
-"""Installation of meta_impala. Tried on Python 3.11 (see BUILD_NOTES.md for other versions)."""
+"""Installation of meta_impala: Python 3.11 to 3.13, what TensorFlow 2.21 has wheels for."""
 
 import pathlib
 import re
@@ -31,11 +31,36 @@ setup(
     long_description=(ROOT / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    project_urls={
+        "Meta-Gradient Reinforcement Learning": "https://arxiv.org/abs/1805.09801",
+        "IMPALA": "https://arxiv.org/abs/1802.01561",
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+    keywords="reinforcement-learning meta-gradient impala atari tensorflow",
     packages=find_packages(include=["meta_impala", "meta_impala.*"]),
     package_data={
-        "meta_impala": ["presets/*.flags", "published/*.csv", "suites/*.toml", "py.typed"],
+        "meta_impala.analysis.run_page": ["page.css"],
+        "meta_impala": [
+            "agents/*.npz",
+            "presets/*.flags",
+            "published/*.csv",
+            "suites/*.toml",
+            "py.typed",
+        ],
     },
-    python_requires=">=3.11",
+    entry_points={"console_scripts": ["meta-impala=meta_impala.cli:main"]},
+    python_requires=">=3.11,<3.14",
     install_requires=[
         "tensorflow>=2.21,<2.22",
         "tf-keras>=2.21,<2.22",  # Keras 2, which TensorFlow Probability and TRFL import
@@ -46,6 +71,7 @@ setup(
         "gymnasium>=1.2,<1.5",
         "ale-py>=0.12,<0.13",
         "absl-py>=2.1,<3",
+        "pillow>=10.1,<14",  # TensorBoard brings it too
         "numpy>=2.0,<3",
         "psutil>=5.9,<8",
         "tqdm>=4.66,<5",
@@ -67,6 +93,7 @@ setup(
         "analysis": ANALYSIS,
         "comparison": COMPARISON,
         "video": VIDEO,
+        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "minatar": MINATAR,
         "play": PLAY,
         "wandb": WANDB,

@@ -1,16 +1,29 @@
-"""What the commands share: flags made from the config, one-line errors, a quiet TensorFlow."""
+"""The frame of every command and tool: flags, one-line errors, exit codes, signals, streams.
+
+    if __name__ == "__main__":
+        define_flags()
+        command.run(main)
+
+Exit codes: 0 done (also for help, and if nobody reads the output), 1 failed, 2 a user's mistake,
+130 interrupted. A command may give others of its own.
+"""
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from types import FrameType
+from typing import Any, NoReturn
 
-from absl import app
+from absl import logging
 
+from meta_impala import usage
 from meta_impala.config.flags import parse_flags
-from meta_impala.errors import RunFailed, UserError, warn
+from meta_impala.errors import RunFailed, UserError, one_line, warn
+from meta_impala.system.streams import prepare_streams
 from meta_impala.system.tensorflow_import import quiet_tensorflow
 
 EXIT_CODE_FAILED = 1
@@ -20,54 +33,88 @@ EXIT_CODE_USER_ERROR = 2
 EXIT_CODE_INTERRUPTED = 130
 
 
-def run(main: Callable[[], int]) -> None:
-    """Parses the flags and runs a command; a user's mistake is one line and exit code 2."""
+def run(main: Callable[..., int], positional: str = "") -> NoReturn:
+    """Parses the flags and runs a command to its end.
 
-    def parse(arguments: list[str]) -> list[str]:
-        try:
-            rest = parse_flags(arguments)
-        except UserError as error:
-            fail(str(error))
-        if len(rest) > 1:
-            fail(f"{rest[1]}: unexpected argument; settings are given as --name=value")
-        return rest
-
-    def guarded(_: list[str]) -> int:
-        quiet_tensorflow()
-        try:
-            return main()
-        except UserError as error:
-            fail(str(error))
-        except RunFailed as error:
-            warn(f"error: {error}")
-            if error.leaves_threads:
-                os._exit(EXIT_CODE_FAILED)
-            return EXIT_CODE_FAILED
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return EXIT_CODE_INTERRUPTED
-
-    app.run(guarded, flags_parser=_with_help(parse))
+    Args:
+      main: the command; returns its exit code. Takes the arguments that are no flags as a list, if
+        there is a `positional`, and nothing otherwise.
+      positional: how help names the arguments that are no flags, such as `RUN ...`.
+    """
+    prepare_streams()
+    leave_on_interrupt()
+    quiet_tensorflow()
+    usage.define_help_flags(usage.Usage(main, positional))
+    arguments = _parse(sys.argv, positional)
+    logging.use_absl_handler()
+    faulthandler.enable()
+    sys.exit(_guarded(main, arguments if positional else None))
 
 
-def _with_help(parse: Callable[[list[str]], list[str]]) -> Callable[[list[str]], list[str]]:
-    def parse_or_help(arguments: list[str]) -> list[str]:
-        app.define_help_flags()
-        return parse(arguments)
+def _parse(arguments: list[str], positional: str) -> list[str]:
+    """Parses the flags; returns the arguments that are none."""
+    try:
+        rest = parse_flags(arguments)
+    except UserError as error:
+        fail(str(error))
+    if len(rest) > 1 and not positional:
+        fail(f"{rest[1]}: unexpected argument; settings are given as --name=value")
+    return rest[1:]
 
-    return parse_or_help
+
+def _guarded(main: Callable[..., int], arguments: list[str] | None) -> int:
+    """Runs the command; what it raises becomes a line and an exit code."""
+    try:
+        return main() if arguments is None else main(arguments)
+    except UserError as error:
+        fail(str(error))
+    except RunFailed as error:
+        warn(f"error: {error}")
+        if error.leaves_threads:
+            os._exit(EXIT_CODE_FAILED)
+        return EXIT_CODE_FAILED
+    except KeyboardInterrupt:
+        warn("interrupted")
+        return EXIT_CODE_INTERRUPTED
+    except OSError as error:  # a full disk, a folder that was taken away
+        named = f"{os.fsdecode(error.filename)}: " if _is_path(error.filename) else ""
+        warn(f"error: {named}{one_line(error)}")
+        return EXIT_CODE_FAILED
+
+
+def _is_path(name: Any) -> bool:
+    return isinstance(name, (str, bytes))
+
+
+def leave_on_interrupt() -> None:
+    """From here on Ctrl-C ends the process at once, with a line and exit code 130.
+
+    Libraries that are interrupted while they are imported raise anything, or nothing. Files are
+    written as a whole or not at all, so that nothing is lost.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as for a job in the background
+        signal.signal(signal.SIGINT, _leave)
+
+
+def raise_on_interrupt() -> None:
+    """From here on Ctrl-C raises KeyboardInterrupt, for a command that has to clean up."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    try:
+        os.write(2, b"\ninterrupted\n" if os.isatty(2) else b"interrupted\n")
+    finally:
+        os._exit(EXIT_CODE_INTERRUPTED)
 
 
 def say(message: str) -> None:
-    """Prints a line, if there is still somebody to read it: a run outlives its terminal."""
-    try:
-        print(message, flush=True)
-    except OSError:
-        # Or the interpreter fails in flushing it when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    """Prints a line at once."""
+    print(message, flush=True)
 
 
 def fail(message: str) -> NoReturn:
     """Prints one line and exits with code 2."""
-    print(f"error: {message}", file=sys.stderr)
+    warn(f"error: {message}")
     sys.exit(EXIT_CODE_USER_ERROR)

@@ -9,15 +9,10 @@ An evaluation that was interrupted is continued by the same command.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 import pathlib
-import signal
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import tqdm
 from absl import flags
 
 from meta_impala import command
@@ -29,21 +24,24 @@ from meta_impala.environments import (
     UnsupportedEnvironmentError,
     registry,
 )
-from meta_impala.environments.base import BatchedEnvironment
-from meta_impala.errors import UserError
+from meta_impala.errors import UserError, warn
 from meta_impala.evaluation import record as evaluation_record
 from meta_impala.evaluation import starts as game_starts
 from meta_impala.evaluation import video
-from meta_impala.evaluation.record import Game, PartialGames
 from meta_impala.evaluation.starts import Start
+from meta_impala.storage import shipped_agents
 from meta_impala.storage.run_folder import RunFolder
-from meta_impala.storage.trained_run import open_folder, read_agent_file, refuse_larger_network
+from meta_impala.storage.run_status import describe_dead_trainer
+from meta_impala.storage.trained_run import (
+    open_folder,
+    read_agent_file,
+    refuse_larger_network,
+    refuse_other_environment,
+)
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.tensorflow_import import import_tensorflow
-
-if TYPE_CHECKING:
-    from meta_impala.storage.trained_agent import TrainedAgent
+from meta_impala.system.user_path import define_path, user_path
 
 FLAGS = flags.FLAGS
 
@@ -68,9 +66,19 @@ class _PathOrBool(flags.ArgumentParser):
 def define_flags() -> None:
     """The flags of this command."""
     define_trust_flag()
-    flags.DEFINE_string("logdir", None, "Folder of the run; a running training is not disturbed.")
+    define_path("logdir", None, "Folder of the run; a running training is not disturbed.")
     flags.DEFINE_string(
-        "agent", None, "In place of --logdir: a file that meta_impala.export has written."
+        "agent",
+        None,
+        "In place of --logdir: a file that meta_impala.export has written, or the name of an agent "
+        f"that comes with the program: {', '.join(shipped_agents.names())}.",
+    )
+    flags.DEFINE_bool(
+        "best",
+        False,
+        "Of --logdir: the checkpoint with the best evaluation while training "
+        "(--keep_best_checkpoint of the training) instead of the newest. Its games here are not "
+        "those that it was chosen by.",
     )
     flags.DEFINE_integer("episodes", 200, "Full games to play. Allowed: at least 1.")
     flags.DEFINE_integer(
@@ -92,14 +100,15 @@ def define_flags() -> None:
         "Where games begin: after 1 to 30 no-ops (--protocol=impala), or at the points within a "
         "person's games that --starts_file holds, taken in turn.",
     )
-    flags.DEFINE_string(
+    define_path(
         "starts_file", None, "File of starts for --starts=human; made by tools/record_starts.py."
     )
-    flags.DEFINE_string(
+    define_path(
         "out",
         None,
         "Where the result is written. Default: evaluation.json of the run's folder "
-        "(evaluation_human_starts.json with --starts=human); nowhere with --agent.",
+        "(evaluation_human_starts.json with --starts=human, evaluation_best.json with --best); "
+        "nowhere with --agent.",
     )
     flags.DEFINE_string(
         "evaluation_eta",
@@ -107,6 +116,18 @@ def define_flags() -> None:
         "GAMMA,LAMBDA that the network is fed in place of the η of the checkpoint. "
         "Allowed: two numbers in [0, 1].",
     )
+    flags.DEFINE_integer(
+        "max_episode_frames",
+        None,
+        "A game that has not ended after so many environment frames is cut there; its return "
+        "counts as it is. Default: the time limit of the environment, and "
+        f"{evaluation_record.DEFAULT_MAX_EPISODE_FRAMES:,} for one that has none. Allowed: at "
+        "least 1.",
+    )
+    _define_video_flag()
+
+
+def _define_video_flag() -> None:
     flags.DEFINE_flag(
         flags.Flag(
             _PathOrBool(),
@@ -149,7 +170,16 @@ def _num_envs() -> int:
         raise UserError(f"--num_envs={num_envs}: must be from 1 to {FLAGS.episodes} (--episodes)")
     if not 0 <= FLAGS.seed <= _MAX_SEED:
         raise UserError(f"--seed={FLAGS.seed}: must be from 0 to {_MAX_SEED}")
+    if FLAGS.max_episode_frames is not None and FLAGS.max_episode_frames < 1:
+        raise UserError(f"--max_episode_frames={FLAGS.max_episode_frames}: must be at least 1")
     return num_envs
+
+
+def _max_episode_frames(environment: str) -> int | None:
+    """After how many frames a game is cut; None if the environment has a limit of its own."""
+    if FLAGS.max_episode_frames is not None or evaluation_record.has_time_limit(environment):
+        return FLAGS.max_episode_frames
+    return evaluation_record.DEFAULT_MAX_EPISODE_FRAMES
 
 
 def _eta(config: Config) -> tuple[float, float] | None:
@@ -174,14 +204,14 @@ def _video_path(folder: RunFolder | None) -> pathlib.Path | None:
     if not FLAGS.record_video:
         return None
     if FLAGS.record_video == "true":
-        return folder.path / "video.mp4" if folder else pathlib.Path("video.mp4")
-    return pathlib.Path(FLAGS.record_video).expanduser()
+        return folder.path / "video.mp4" if folder else user_path("video.mp4")
+    return user_path(FLAGS.record_video, "record_video")
 
 
 def _out(folder: RunFolder | None) -> pathlib.Path | None:
     """Where the result goes."""
     if FLAGS.out:
-        path = pathlib.Path(FLAGS.out).expanduser()
+        path = pathlib.Path(FLAGS.out)
         if path.is_dir() or not path.parent.is_dir():
             raise UserError(f"--out={path}: must be a file in a folder that exists")
         in_run = RunFolder(path.parent).has_run()
@@ -191,7 +221,11 @@ def _out(folder: RunFolder | None) -> pathlib.Path | None:
                 "where the other names are the training's"
             )
         return path
-    return evaluation_record.result_path(folder, FLAGS.starts) if folder else None
+    if folder is None:
+        if FLAGS.best:
+            raise UserError("--best=True: needs --logdir, the folder of a run")
+        return None
+    return evaluation_record.result_path(folder, FLAGS.starts, best=FLAGS.best)
 
 
 class Inputs(NamedTuple):
@@ -205,12 +239,21 @@ class Inputs(NamedTuple):
     config: Config
     description: Description
     num_envs: int
+    max_episode_frames: int | None
     starts: list[Start]
     starts_path: pathlib.Path | None
     out: pathlib.Path | None
     eta: tuple[float, float] | None
     video_path: pathlib.Path | None
     recorded: video.RecordedEnvironment | None
+
+
+def _open_run() -> tuple[RunFolder, Config]:
+    folder, config = open_folder(FLAGS.logdir, trust_of_flags())
+    folder.prepare()
+    if died := describe_dead_trainer(folder):
+        warn(f"warning: {died}")
+    return folder, config
 
 
 def _inputs() -> Inputs:
@@ -221,11 +264,10 @@ def _inputs() -> Inputs:
         raise UserError("--logdir or --agent: one of them must be given, a run's folder or a file")
     folder, agent_path, named = None, None, None
     if FLAGS.logdir:
-        folder, config = open_folder(FLAGS.logdir, trust_of_flags())
-        folder.prepare()
+        folder, config = _open_run()
         source = folder.config_path
     else:
-        agent_path = source = pathlib.Path(FLAGS.agent).expanduser()
+        agent_path = source = shipped_agents.find(FLAGS.agent)
         named = read_agent_file(agent_path, trust_of_flags())
         config = named.config
     out = _out(folder)
@@ -247,13 +289,8 @@ def _inputs() -> Inputs:
     except (UnknownEnvironmentError, UnsupportedEnvironmentError) as error:
         raise UserError(f"{source}: {error}") from None
     if named is not None:
-        expected = (named.observation_shape, named.num_actions)
-        if expected != (description.observation_shape, description.num_actions):
-            raise UserError(
-                f"{source}: was made for observations {list(named.observation_shape)} and "
-                f"{named.num_actions} actions, but {config.environment} has "
-                f"{list(description.observation_shape)} and {description.num_actions} here"
-            )
+        assert agent_path is not None
+        refuse_other_environment(agent_path, named, description)
     config = config_lib.resolve_network(config, description.observation_shape)
     if folder is not None:
         refuse_larger_network(folder, config, description.observation_shape)
@@ -264,6 +301,7 @@ def _inputs() -> Inputs:
         config=config,
         description=description,
         num_envs=num_envs,
+        max_episode_frames=_max_episode_frames(config.environment),
         starts=starts,
         starts_path=starts_path,
         out=out,
@@ -281,7 +319,7 @@ def _starts(config: Config, description: Description) -> tuple[list[Start], path
         return [], None
     if not FLAGS.starts_file:
         raise UserError("--starts_file: must be given with --starts=human, a file of starts")
-    path = pathlib.Path(FLAGS.starts_file).expanduser()
+    path = pathlib.Path(FLAGS.starts_file)
     starts = game_starts.read_starts(
         path,
         environment=registry.resolve(config.environment).id,
@@ -291,146 +329,49 @@ def _starts(config: Config, description: Description) -> tuple[list[Start], path
     return starts, path
 
 
-def _definition(inputs: Inputs, agent: TrainedAgent) -> dict[str, Any]:
-    """All that a game hangs on."""
-    config = inputs.config
-    eta = agent.snapshot.eta.values.numpy()
-    # With an η per state the snapshot holds the weights of its logits instead.
-    gamma, lambda_ = (None, None) if agent.snapshot.eta.per_state else map(float, eta[:2])
-    return evaluation_record.where_games_are_played(
-        config.environment, config.protocol, inputs.starts_path, config.environment_arguments
-    ) | {
-        "policy": "stochastic",
-        "frames_trained": agent.frames,
-        "updates": agent.snapshot.version,
-        "checkpoint": agent.checkpoint,
-        "agent_digest": agent.digest(),
-        "gamma": gamma,
-        "lambda": lambda_,
-        "eta_is_from": "checkpoint" if inputs.eta is None else "--evaluation_eta",
-        "seed": FLAGS.seed,
-        "versions": evaluation_record.versions(),
-    }
-
-
-def _play(
-    inputs: Inputs,
-    agent: TrainedAgent,
-    environments: Sequence[BatchedEnvironment],
-    games: Iterable[tuple[int, Start]],
-    on_game: Callable[[Game], None] | None = None,
-) -> list[Game]:
-    from meta_impala.evaluation.games import GamePolicy, play_games
-
-    return play_games(
-        GamePolicy(agent.network, inputs.config, inputs.description, len(environments)),
-        agent.snapshot,
-        environments,
-        games,
-        FLAGS.seed,
-        core_state_size=agent.network.settings.core_state_size,
-        on_game=on_game,
-        should_stop=_STOP.is_set,
-    )
-
-
-def _start(inputs: Inputs, number: int) -> Start:
-    """Where a game of the evaluation begins."""
-    if inputs.starts:
-        return inputs.starts[number % len(inputs.starts)]
-    return Start(game_starts.game_seeds(FLAGS.seed, number)[0])
-
-
-def _evaluate(inputs: Inputs, agent: TrainedAgent) -> None:
-    definition = _definition(inputs, agent)
-    path = evaluation_record.partial_path(inputs.out, definition) if inputs.out else None
-    partial = PartialGames(path, definition)
-    known = {game.number for game in partial.games if game.number < FLAGS.episodes}
-    games = ((n, _start(inputs, n)) for n in range(FLAGS.episodes) if n not in known)
-    before = len(known)
-    print(
-        f"playing {FLAGS.episodes} game{'s' * (FLAGS.episodes > 1)} of "
-        f"{inputs.config.environment} with {agent.checkpoint}"
-        + (f"; {before} were played before the interruption" if before else ""),
-        flush=True,
-    )
-    for other in evaluation_record.other_partials(path):
-        print(f"{other} keeps games of another checkpoint, seed or protocol", flush=True)
-    with contextlib.ExitStack() as stack:
-        environments = []
-        for _ in range(min(inputs.num_envs, FLAGS.episodes - before)):
-            environment = registry.make(
-                registry.evaluated_in(inputs.config.environment),
-                1,
-                inputs.config.protocol,
-                environment_kwargs=inputs.config.environment_arguments,
-                min_noops=evaluation_record.noops(inputs.config.protocol)[0],
-            )
-            environments.append(stack.enter_context(contextlib.closing(environment)))
-        # `disable=None`: shown on a terminal only.
-        bar = stack.enter_context(
-            tqdm.tqdm(total=FLAGS.episodes, initial=before, unit="game", disable=None, leave=False)
-        )
-
-        def on_game(game: Game) -> None:
-            partial.add(game)
-            bar.update()
-
-        try:
-            if environments:
-                _play(inputs, agent, environments, games, on_game)
-        except BaseException:
-            partial.save()
-            raise
-    played = [game for game in partial.games if game.number < FLAGS.episodes]
-    result = evaluation_record.result(definition, played) | {"num_envs": inputs.num_envs}
-    # Before anything is printed: the reader may have left.
-    if inputs.out is not None:
-        evaluation_record.save_result(inputs.out, result)
-    partial.remove()
-    print(evaluation_record.table(result))
-    if inputs.out is not None:
-        print(f"written to {inputs.out}")
-
-
-def _record(
-    inputs: Inputs,
-    agent: TrainedAgent,
-    environment: video.RecordedEnvironment,
-    path: pathlib.Path,
-) -> None:
-    print("recording one more game", flush=True)
-    with (
-        contextlib.closing(environment),
-        video.VideoFile(path, environment.frames_per_second) as file,
-    ):
-        environment.on_picture = file.add
-        (game,) = _play(inputs, agent, [environment], [(0, Start(FLAGS.seed))])
-    print(f"recorded a return of {game.episode_return:,g} in {game.frames:,} frames: {path}")
-
-
 def main() -> int:
     """Runs the command; returns its exit code."""
-    # An interrupt while libraries are imported could come out as any exception, or be swallowed:
-    # nothing is open yet, so just leave.
-    signal.signal(signal.SIGINT, lambda *_: os._exit(command.EXIT_CODE_INTERRUPTED))
     inputs = _inputs()
     import_tensorflow()
+    from meta_impala.evaluation import evaluator
+    from meta_impala.evaluation.evaluator import Evaluation
     from meta_impala.storage.trained_agent import load_agent, load_agent_file, with_eta
     from meta_impala.system.tensorflow_setup import configure_for_inference
 
     configure_for_inference()
     if inputs.folder is not None:
-        agent = load_agent(inputs.folder.checkpoints, inputs.config, inputs.description)
+        checkpoints = inputs.folder.best_checkpoint if FLAGS.best else inputs.folder.checkpoints
+        agent = load_agent(checkpoints, inputs.config, inputs.description)
     else:
         assert inputs.agent_path is not None
         agent = load_agent_file(inputs.agent_path, inputs.config, inputs.description)
     if inputs.eta is not None:
         agent = agent._replace(snapshot=with_eta(agent.snapshot, *inputs.eta))
     _STOP.install()  # from here on an interrupt waits for the step that is being played
-    _evaluate(inputs, agent)
+    evaluation = Evaluation(
+        agent,
+        inputs.config,
+        inputs.description,
+        seed=FLAGS.seed,
+        starts=inputs.starts,
+        starts_path=inputs.starts_path,
+        max_episode_frames=inputs.max_episode_frames,
+        eta_is_from="checkpoint" if inputs.eta is None else "--evaluation_eta",
+        should_stop=_STOP.is_set,
+        say=command.say,
+    )
+    result = evaluation.run(FLAGS.episodes, inputs.num_envs, inputs.out)
+    command.say(evaluation_record.table(result))
+    if text := evaluator.hint(result):
+        command.say(text)
+    if inputs.out is not None:
+        command.say(f"written to {inputs.out}")
     if inputs.recorded is not None and inputs.video_path is not None:
-        _record(inputs, agent, inputs.recorded, inputs.video_path)
+        game = evaluation.record_video(inputs.recorded, inputs.video_path)
+        command.say(
+            f"recorded a return of {game.episode_return:,g} in {game.frames:,} frames: "
+            f"{inputs.video_path}"
+        )
     return 0
 
 

@@ -13,9 +13,8 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import os
 import pathlib
-import signal
+from typing import TYPE_CHECKING, Any
 
 import tqdm
 from absl import flags
@@ -27,6 +26,10 @@ from meta_impala.storage import results_folder
 from meta_impala.storage.trained_run import TrainedRun, open_trained_run
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.tensorflow_import import import_tensorflow
+from meta_impala.system.user_path import define_path
+
+if TYPE_CHECKING:
+    from meta_impala.learner.learner import Learner
 
 FLAGS = flags.FLAGS
 
@@ -36,7 +39,7 @@ _MAX_SEED = 2**31 - 1
 def define_flags() -> None:
     """The flags of this command."""
     define_trust_flag()
-    flags.DEFINE_string("logdir", None, "Folder of the run; a running training is not disturbed.")
+    define_path("logdir", None, "Folder of the run; a running training is not disturbed.")
     flags.DEFINE_integer("batches", 20, "Batches to explain. Allowed: at least 2.")
     flags.DEFINE_integer(
         "warmup",
@@ -47,7 +50,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "seed", 1, "Seed of games and actions: the same seed and checkpoint give the same numbers."
     )
-    flags.DEFINE_string(
+    define_path(
         "outdir", None, "Folder of the results. Default: the folder explain in that of the run."
     )
     flags.DEFINE_bool("figure", True, "Whether to draw; --nofigure needs no matplotlib.")
@@ -84,6 +87,20 @@ def _check_run(run: TrainedRun) -> None:
         )
 
 
+def _last_learning_rate(run: TrainedRun, learner: Learner, frames: int) -> float:
+    """That of the last update made: at the end of a run the schedule itself is at 0."""
+    config = run.config
+    frames_per_update = config.batch_size * config.unroll_length * run.description.action_repeat
+    learning_rate = learner.learning_rate(max(0, frames - frames_per_update))
+    if not learning_rate:
+        raise UserError(
+            f"{run.folder.config_path}: the learning rate is 0 after {frames:,} frames "
+            f"(total_frames is {config.total_frames:,}): an update changes nothing, and there is "
+            "no meta-gradient"
+        )
+    return learning_rate
+
+
 def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
     from meta_impala.analysis.meta_gradient import attribution_report as meta_gradient_report
     from meta_impala.analysis.meta_gradient import attribution_text
@@ -93,18 +110,9 @@ def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
     config, description = run.config, run.description
     learner, checkpoint = load_learner(run.folder.checkpoints, config, description)
     frames = int(learner.state.frames.numpy())
-    # That of the last update made: at the end of a run the schedule itself stands at 0.
-    frames_per_update = config.batch_size * config.unroll_length * description.action_repeat
-    learning_rate = learner.learning_rate(max(0, frames - frames_per_update))
-    if not learning_rate:
-        raise UserError(
-            f"{run.folder.config_path}: the learning rate is 0 after {frames:,} frames "
-            f"(total_frames is {config.total_frames:,}): an update changes nothing, and there is "
-            "no meta-gradient"
-        )
+    learning_rate = _last_learning_rate(run, learner, frames)
     environment = registry.resolve(config.environment).id
-    games = f"{config.batch_size} games × {config.unroll_length} steps"
-    print(f"playing {FLAGS.batches} batches of {environment} with {checkpoint}", flush=True)
+    command.say(f"playing {FLAGS.batches} batches of {environment} with {checkpoint}")
     samples = meta_gradient_samples.samples(
         learner,
         description,
@@ -125,7 +133,8 @@ def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
     text = attribution_text.text(
         config,
         f"{environment}, {frames:,} frames trained ({checkpoint}); {FLAGS.batches} batches of "
-        f"{games}, warm-up {FLAGS.warmup}, seed {FLAGS.seed}.",
+        f"{config.batch_size} games × {config.unroll_length} steps, warm-up {FLAGS.warmup}, seed "
+        f"{FLAGS.seed}.",
         learning_rate,
         result,
     )
@@ -143,22 +152,26 @@ def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
         **meta_gradient_report.to_json(result),
         "meta_impala_version": __version__,
     }
-    print("\n" + text)
+    if FLAGS.figure:
+        _draw(outdir / "explain.png", f"{environment}, {frames:,} frames", result)
+    _write(outdir, text, numbers)
+
+
+def _draw(path: pathlib.Path, title: str, result: Any) -> None:
+    from meta_impala.analysis.meta_gradient import attribution_figure as meta_gradient_figure
+
+    meta_gradient_figure.draw(path, title, result)
+
+
+def _write(outdir: pathlib.Path, text: str, numbers: dict[str, Any]) -> None:
+    """Writes the files, then prints the text."""
     results_folder.write_text(outdir / "explain.md", text)
     results_folder.write_text(outdir / "explain.json", json.dumps(numbers, indent=2) + "\n")
-    if FLAGS.figure:
-        from meta_impala.analysis.meta_gradient import attribution_figure as meta_gradient_figure
-
-        meta_gradient_figure.draw(
-            outdir / "explain.png", f"{environment}, {frames:,} frames", result
-        )
-    print(f"written to {outdir}")
+    command.say(f"\n{text}\nwritten to {outdir}")
 
 
 def main() -> int:
     """Runs the command; returns its exit code."""
-    # As in `evaluate`: until something is open, an interrupt just leaves.
-    signal.signal(signal.SIGINT, lambda *_: os._exit(command.EXIT_CODE_INTERRUPTED))
     _check_flags()
     run = open_trained_run(FLAGS.logdir, trust_of_flags())
     _check_run(run)
@@ -167,7 +180,7 @@ def main() -> int:
     from meta_impala.system.tensorflow_setup import configure_for_inference
 
     configure_for_inference()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    command.raise_on_interrupt()
     _explain(run, outdir)
     return 0
 

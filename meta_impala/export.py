@@ -8,9 +8,7 @@ The file holds weights, η and config, and no optimiser slots. The run is only r
 
 from __future__ import annotations
 
-import os
 import pathlib
-import signal
 
 from absl import flags
 
@@ -19,6 +17,7 @@ from meta_impala.errors import UserError
 from meta_impala.storage.trained_run import open_trained_run
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.tensorflow_import import import_tensorflow
+from meta_impala.system.user_path import define_path
 
 FLAGS = flags.FLAGS
 
@@ -26,14 +25,13 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
     """The flags of this command."""
     define_trust_flag()
-    flags.DEFINE_string("logdir", None, "Folder of the run; a running training is not disturbed.")
-    flags.DEFINE_string("out", None, "File to write; must end in .npz.")
+    define_path("logdir", None, "Folder of the run; a running training is not disturbed.")
+    define_path("out", None, "File to write; must end in .npz.")
 
 
 def main() -> int:
     """Runs the command; returns its exit code."""
-    signal.signal(signal.SIGINT, lambda *_: os._exit(command.EXIT_CODE_INTERRUPTED))
-    out = pathlib.Path(FLAGS.out or "").expanduser()
+    out = pathlib.Path(FLAGS.out or "")
     if out.suffix != ".npz" or not out.parent.is_dir():
         raise UserError(f"--out={FLAGS.out or ''}: must be a file .npz in a folder that exists")
     folder, config, description = open_trained_run(FLAGS.logdir, trust_of_flags())

@@ -11,11 +11,7 @@ minute or two on two cores.
 from __future__ import annotations
 
 import importlib.util
-import os
-import signal
-import sys
 import time
-from types import FrameType
 
 from absl import flags
 
@@ -25,6 +21,7 @@ from meta_impala.illustrations import settings as settings_lib
 from meta_impala.illustrations.settings import Settings
 from meta_impala.storage import results_folder
 from meta_impala.system.tensorflow_import import import_tensorflow
+from meta_impala.system.user_path import define_path
 
 FLAGS = flags.FLAGS
 
@@ -36,7 +33,7 @@ def define_flags() -> None:
         phrase = settings_lib.allowed(field)
         help_text = field.metadata["help"] + (f" Allowed: {phrase}." if phrase else "")
         definers[settings_lib.field_type(field)](name, field.default, help_text)
-    flags.DEFINE_string("outdir", None, "Folder of the results; made if it is not there.")
+    define_path("outdir", None, "Folder of the results; made if it is not there.")
     flags.DEFINE_bool("figure", True, "Whether to draw; --nofigure needs no matplotlib.")
     flags.DEFINE_bool(
         "explain", False, "Also run the experiments that explain the result (see explained.md)."
@@ -46,12 +43,6 @@ def define_flags() -> None:
 def _settings() -> Settings:
     values = {field.name: FLAGS[name].value for name, field in settings_lib.FIELDS.items()}
     return settings_lib.resolve(Settings(**values))
-
-
-def _interrupted(_number: int, _frame: FrameType | None) -> None:
-    # At once and without a traceback, wherever it falls: files are written as a whole or not.
-    os.write(sys.stderr.fileno(), b"\ninterrupted\n")
-    os._exit(command.EXIT_CODE_INTERRUPTED)
 
 
 def main() -> int:
@@ -99,6 +90,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, _interrupted)
     define_flags()
     command.run(main)

@@ -23,6 +23,7 @@ from meta_impala import command
 from meta_impala import config as config_lib
 from meta_impala.config import Config
 from meta_impala.config.flags import define_config_flags, given_config_flags
+from meta_impala.config.presets import define_preset_flag
 from meta_impala.distributed import cluster as ray_cluster
 from meta_impala.environments import UnknownEnvironmentError, registry
 from meta_impala.errors import UserError
@@ -30,6 +31,7 @@ from meta_impala.experiments.pbt_settings import ADAPTED, Population
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.folder_lock import locked
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.system.user_path import define_path
 
 FLAGS = flags.FLAGS
 
@@ -40,7 +42,8 @@ _ALL_MEMBERS = {"meta_parameters": "none", "learning_rate_schedule": "constant"}
 def define_flags() -> None:
     """The flags of this command."""
     define_config_flags()
-    flags.DEFINE_string("logdir", None, "Folder of the run: made, or continued.")
+    define_preset_flag()
+    define_path("logdir", None, "Folder of the run: made, or continued.")
     flags.DEFINE_integer(
         "population_size", 8, "Members. Each trains --total_frames / --population_size frames."
     )
@@ -120,7 +123,7 @@ def main() -> int:
     except UnknownEnvironmentError as error:
         raise UserError(f"--environment={config.environment}: {error}") from None
     population = _population(config, action_repeat)
-    folder = RunFolder(os.path.abspath(FLAGS.logdir))
+    folder = RunFolder(FLAGS.logdir)
     with locked(folder):
         if folder.read_status().get("state") == run_folder_lib.FINISHED:
             command.say(f"{folder.path}: this population is finished")
@@ -136,6 +139,7 @@ def _train(folder: RunFolder, config: Config, population: Population, arguments:
         from meta_impala.experiments import pbt as population_lib
 
         # Tune saves and stops at an interrupt.
+        command.raise_on_interrupt()
         signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
         command.say(
             f"{population.size} members train {population.frames_of_each:,} frames each on "

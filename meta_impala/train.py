@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from meta_impala import command
+from meta_impala import command, start_banner
 from meta_impala import config as config_lib
 from meta_impala.config import Config
 from meta_impala.config.flags import define_config_flags, given_config_flags
+from meta_impala.config.presets import define_preset_flag
 from meta_impala.distributed import cluster as ray_cluster
 from meta_impala.environments import (
     Description,
@@ -28,26 +29,52 @@ from meta_impala.environments import (
     UnsupportedEnvironmentError,
     registry,
 )
-from meta_impala.errors import RunFailed, UserError
+from meta_impala.errors import RunFailed, UserError, warn
+from meta_impala.storage import eta_replay
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.folder_lock import locked
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.run_status import describe_dead_trainer
 from meta_impala.storage.trust import define_trust_flag, refuse_modules, trust_of_flags
+from meta_impala.system import signals
+from meta_impala.system.ending import ending_the_process
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.tensorflow_import import import_tensorflow
+from meta_impala.system.user_path import define_path
 from meta_impala.training import memory, weights_and_biases
 
 if TYPE_CHECKING:
+    from meta_impala.learner.group import ConnectedLearners, LearnerGroup
     from meta_impala.training.trainer import Trainer
 
 FLAGS = flags.FLAGS
+
+# What `--help` lists.
+EVERYDAY = (
+    "preset",
+    "logdir",
+    "environment",
+    "total_frames",
+    "seed",
+    "meta_parameters",
+    "gamma",
+    "lambda",
+    "network",
+    "batch_size",
+    "learning_rate",
+    "num_actors",
+    "envs_per_actor",
+    "override",
+    "deterministic",
+)
 
 
 def define_flags() -> None:
     """The flags of this command."""
     define_config_flags()
+    define_preset_flag()
     define_trust_flag()
-    flags.DEFINE_string(
+    define_path(
         "logdir", None, "Folder of the run: made if it is not there, continued if it holds a run."
     )
     flags.DEFINE_bool(
@@ -55,6 +82,26 @@ def define_flags() -> None:
         False,
         "Continue a run with changed settings, except those that never change in a run "
         "(environment, protocol, network, what is learned).",
+    )
+    flags.DEFINE_string(
+        "stop_signals",
+        signals.DEFAULT_STOP_SIGNALS,
+        "Signals that save a checkpoint and end the program, comma-separated. QUIT, unless it is "
+        "one of them, writes the stacks of all threads to stacks.txt and the run goes on.",
+    )
+    flags.DEFINE_string(
+        "max_runtime",
+        "",
+        "The program saves a checkpoint and ends after so much time, as after a signal: seconds, "
+        "or 2d, 3h30m, 90s. Empty for no limit.",
+    )
+    flags.DEFINE_integer(
+        "exit_code_stopped",
+        0,
+        "Exit code of a run that was saved before it was finished, for example 75 for a scheduler "
+        "that is to start it again.",
+        lower_bound=0,
+        upper_bound=255,
     )
 
 
@@ -66,9 +113,11 @@ def _config_for(folder: RunFolder) -> Config:
         if "environment" in given:
             given["environment"] = _environment_id(given["environment"])
         saved = folder.load_config(trust_of_flags())
-        return config_lib.merge_for_resume(saved, given, override=FLAGS.override)
+        config = config_lib.merge_for_resume(saved, given, override=FLAGS.override)
+        eta_replay.load(folder, config)
+        return config
     config = Config(**{config_lib.FIELDS[name].name: value for name, value in given.items()})
-    config = config_lib.resolve(config)
+    config = eta_replay.pin(config_lib.resolve(config))
     return dataclasses.replace(config, environment=_environment_id(config.environment))
 
 
@@ -99,7 +148,10 @@ def _is_finished(folder: RunFolder, config: Config) -> bool:
 def main() -> int:
     """Runs the command; returns its exit code."""
     stop = StopRequest()
-    stop.install()
+    stop.install(signals.parse_signals(FLAGS.stop_signals))
+    seconds = signals.parse_duration(FLAGS.max_runtime)
+    if seconds is not None:
+        stop.request_after(seconds, f"--max_runtime={FLAGS.max_runtime}")
     if FLAGS.learner_index:
         return _join_run(stop)
     if not FLAGS.logdir:
@@ -107,6 +159,9 @@ def main() -> int:
     folder = RunFolder(FLAGS.logdir)
     # Held to the end of the process. Nothing was read or written before.
     with locked(folder):
+        stop.stacks_path = folder.stacks_path
+        if died := describe_dead_trainer(folder, is_held_here=True):
+            warn(f"warning: {died}")
         return _train(folder, stop)
 
 
@@ -125,6 +180,9 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
     config = config_lib.resolve_network(config, description.observation_shape)
     memory.check(config.share, description)
 
+    if stop.is_set() and config.num_learners == 1:
+        return _stopped_before_training(folder, stop)
+    command.say("loading TensorFlow")
     import_tensorflow()
     from meta_impala.system.tensorflow_setup import configure_tensorflow
     from meta_impala.training.trainer import Trainer
@@ -138,12 +196,9 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
                 group = _learners(config, stop)
             # Several learners stop together, once they run.
             if group is None or (group.size == 1 and stop.is_set()):
-                frames = folder.write_stopped()
-                command.say(
-                    f"stopped by {stop.signal_name} after {frames:,} frames, before anything was "
-                    "trained"
-                )
-                return 0
+                return _stopped_before_training(folder, stop)
+            eta_replay.keep(folder, config)
+            _share_replay(group, folder, config)
             trainer = Trainer(config, description, folder, stop, group)
             # Not before: what refuses to start leaves the run as it was.
             folder.save_config(config)
@@ -151,22 +206,23 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
             if not isinstance(error, UserError):  # a run that is refused has not failed
                 folder.write_failure(error)
             raise
-        return _run(trainer, config, folder, stop)
+        _say_what_is_trained(trainer, config, description, folder)
+        return _run(trainer, folder, stop)
 
 
-def _run(trainer: Trainer, config: Config, folder: RunFolder, stop: StopRequest) -> int:
-    if trainer.restored_from:
-        command.say(f"continuing {folder.path} from {trainer.frames:,} frames")
-    else:
-        learned = config.meta_parameters.replace(",", ", ")
-        command.say(
-            f"training on {config.environment} for {config.total_frames:,} frames in "
-            f"{folder.path}; learned of η: {learned}"
-        )
+def _stopped_before_training(folder: RunFolder, stop: StopRequest) -> int:
+    frames = folder.write_stopped()
+    command.say(
+        f"stopped by {stop.signal_name} after {frames:,} frames, before anything was trained"
+    )
+    return FLAGS.exit_code_stopped
+
+
+def _run(trainer: Trainer, folder: RunFolder, stop: StopRequest) -> int:
     try:
         state = trainer.run()
     except RunFailed as error:
-        error.args = (f"{error}; {trainer.what_is_safe()}",)
+        error.args = (f"{error}; {trainer.describe_latest_checkpoint()}",)
         raise
     if state == run_folder_lib.FINISHED:
         command.say(f"finished after {trainer.frames:,} frames; results are in {folder.path}")
@@ -175,10 +231,33 @@ def _run(trainer: Trainer, config: Config, folder: RunFolder, stop: StopRequest)
             f"stopped by {stop.signal_name or 'another learner'} after {trainer.frames:,} "
             "frames; the same command continues the run"
         )
+        return FLAGS.exit_code_stopped
     return 0
 
 
-def _learners(config: Config, stop: StopRequest):
+def _say_what_is_trained(
+    trainer: Trainer, config: Config, description: Description, folder: RunFolder
+) -> None:
+    from meta_impala.system.tensorflow_setup import learner_device
+
+    device = learner_device(config.learner_device)
+    variables = trainer.learner.state.network.trainable_variables
+    for line in start_banner.lines(
+        config,
+        description,
+        folder.path,
+        num_parameters=sum(variable.shape.num_elements() for variable in variables),
+        device=device,
+        frames=trainer.frames if trainer.restored_from else 0,
+    ):
+        command.say(line)
+    if device.startswith("CPU"):
+        hint = start_banner.hint(config, description, trainer.frames)
+        if hint:
+            command.say(hint)
+
+
+def _learners(config: Config, stop: StopRequest) -> LearnerGroup | None:
     """The learners of a run, connected; None if the user asked to stop before all were there."""
     from meta_impala.learner import group as learner_group
 
@@ -190,11 +269,26 @@ def _learners(config: Config, stop: StopRequest):
     return group
 
 
-def _connect(config: Config, stop: StopRequest):
+def _share_replay(group: LearnerGroup, folder: RunFolder, config: Config) -> None:
+    """Gives every learner the first one's copy of the η that a run replays."""
+    if group.size == 1 or config.eta_schedule != "replay":
+        return
+    if group.keeps_folder:
+        group.text_of_first(eta_replay.read_copy(folder, config).decode("latin-1"))
+    else:
+        eta_replay.write_copy(folder, group.text_of_first("").encode("latin-1"))
+
+
+def _connect(config: Config, stop: StopRequest) -> ConnectedLearners | None:
     """The group of several learners, or None if the user asked to stop before all were there."""
     from meta_impala.learner import group as learner_group
 
     others = [a for i, a in enumerate(config.addresses) if i != config.learner_index]
+    port = config.addresses[config.learner_index].rpartition(":")[2]
+    command.say(
+        f"learner {config.learner_index} listens on port {port} of all network interfaces, without "
+        "authentication: whoever can reach it can read and write your files"
+    )
     command.say(f"learner {config.learner_index} waits for those at {', '.join(others)}")
     return learner_group.join(config, stop)
 
@@ -218,7 +312,7 @@ def _join_run(stop: StopRequest) -> int:
     group = _connect(config, stop)
     if group is None:
         command.say(f"stopped by {stop.signal_name}, before anything was trained")
-        return 0
+        return FLAGS.exit_code_stopped
     config = learner_group.take_settings(group, given)
     refuse_modules(config, "the settings of learner 0", trust_of_flags())
     config = dataclasses.replace(config, wandb_project="")  # the first one logs
@@ -230,6 +324,7 @@ def _join_run(stop: StopRequest) -> int:
         tempfile.TemporaryDirectory(prefix="meta_impala-learner-") as path,
     ):
         folder = RunFolder(path)
+        _share_replay(group, folder, config)
         trainer = Trainer(config, description, folder, stop, group)
         command.say(
             f"learner {group.index} of {group.size}: training on {config.environment} from "
@@ -240,9 +335,10 @@ def _join_run(stop: StopRequest) -> int:
     if state == run_folder_lib.STOPPED:
         reason = f"stopped by {stop.signal_name or 'another learner'}"
     command.say(f"learner {group.index}: {reason} after {trainer.frames:,} frames")
-    return 0
+    return 0 if state == run_folder_lib.FINISHED else FLAGS.exit_code_stopped
 
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    with ending_the_process():
+        command.run(main)

@@ -3,6 +3,8 @@
 import os
 import signal
 
+import pytest
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
@@ -10,3 +12,41 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # it. One that is caught is not inherited, and these tests still survive it.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda number, frame: None)
+
+# `pytest -m fast`, under a minute on two cores: these folders, but for the files that start
+# processes, play Atari or differentiate through whole updates.
+_FAST_FOLDERS = (
+    "algorithm",
+    "analysis",
+    "config",
+    "environments",
+    "evaluation",
+    "experiments",
+    "networks",
+    "published",
+    "system",
+)
+_NOT_FAST = (
+    "test_atari.py",
+    "test_atari_render.py",
+    "test_attribution.py",
+    "test_comparison.py",
+    "test_evaluator.py",
+    "test_flags.py",
+    "test_forked_process.py",
+    "test_meta_gradient.py",
+    "test_meta_gradient_samples.py",
+    "test_start_recorder.py",
+    "test_suite_runner.py",
+    "test_switches.py",
+    "test_trace.py",
+    "test_video.py",
+    "test_watchdog.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        is_fast = item.path.parent.name in _FAST_FOLDERS and item.path.name not in _NOT_FAST
+        if is_fast and item.get_closest_marker("slow") is None:
+            item.add_marker(pytest.mark.fast)

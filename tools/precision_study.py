@@ -18,6 +18,7 @@ from meta_impala import command
 from meta_impala.storage.trained_run import TrainedRun, open_trained_run
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.tensorflow_import import import_tensorflow
+from meta_impala.system.user_path import define_path
 
 FLAGS = flags.FLAGS
 _QUANTITIES = ("gradient", "gradient of J'", "meta-gradient")
@@ -26,7 +27,7 @@ _QUANTITIES = ("gradient", "gradient of J'", "meta-gradient")
 def define_flags() -> None:
     """The flags of this command."""
     define_trust_flag()
-    flags.DEFINE_string("logdir", None, "Folder of the run.")
+    define_path("logdir", None, "Folder of the run.")
     flags.DEFINE_integer("batches", 50, "How many updates.", lower_bound=1)
     flags.DEFINE_integer("seed", 1, "Of the games.", lower_bound=0)
 
@@ -42,17 +43,21 @@ def _derived(run: TrainedRun, precision: str) -> tuple[Any, Any]:
     learner, _ = load_learner(run.folder.checkpoints, config, run.description)
 
     @tf.function(autograph=False)
-    def derive(batch, judges):
-        parts = learner.factory.parts(batch, judges, tf.constant(config.learning_rate, tf.float32))
+    def derive(batch, meta_batch):
+        parts = learner.factory.parts(
+            batch, meta_batch, tf.constant(config.learning_rate, tf.float32)
+        )
         with tf.GradientTape() as tape:
             live = [tf.identity(parameter) for parameter in parts.parameters]
             tape.watch(live)
             loss, _ = parts.inner_objective(live, parts.x)
         gradient = tape.gradient(loss, live, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         step = meta_gradient.nested_tapes(*parts)
-        _, _, sensitivity = meta_gradient.judged(parts.meta_objective, step.inner.parameters)
+        _, _, sensitivity = meta_gradient.meta_loss_and_gradient(
+            parts.meta_objective, step.inner.parameters
+        )
         flat = [tf.concat([tf.reshape(g, [-1]) for g in gs], 0) for gs in (gradient, sensitivity)]
-        return [*flat, tf.reshape(step.meta_gradient, [-1])]
+        return [*flat, tf.reshape(step.meta_gradient[0], [-1])]
 
     return learner, derive
 
@@ -63,9 +68,8 @@ def main() -> int:
     import_tensorflow()
     import tensorflow as tf
 
-    from meta_impala.actors.actor import Actor
+    from meta_impala.actors.startup import make_actor
     from meta_impala.actors.trajectory import Unroll
-    from meta_impala.agent.builders import eta_schedule_of
     from meta_impala.agent.policy import Policy
     from meta_impala.environments import registry
     from meta_impala.system.tensorflow_setup import configure_tensorflow
@@ -82,8 +86,7 @@ def main() -> int:
         environment_kwargs=config.environment_arguments,
     )
     policy = Policy(learner.state.network, config, description, columns)
-    schedule = eta_schedule_of(config)
-    actor = Actor(0, made, policy, config.unroll_length, eta_schedule=schedule)
+    actor = make_actor(0, config, policy, made)
     actor.reset(FLAGS.seed, learner.state.network.settings.core_state_size)
     snapshot = learner.snapshot()
 
@@ -93,13 +96,13 @@ def main() -> int:
     batch, errors, cosines = play(), [], []
     for _ in range(FLAGS.batches):
         following = play()
-        judges = following.map(
+        meta_batch = following.map(
             lambda rows: rows[:, : config.meta_batch_size],
             lambda array: array[: config.meta_batch_size],
         )
         pairs = [
             (a.numpy().astype(np.float64), b.numpy().astype(np.float64))
-            for a, b in zip(exact(batch, judges), rough(batch, judges), strict=True)
+            for a, b in zip(exact(batch, meta_batch), rough(batch, meta_batch), strict=True)
         ]
         lengths = [(np.linalg.norm(a), np.linalg.norm(b)) for a, b in pairs]
         errors.append(

@@ -16,41 +16,49 @@ import dataclasses
 import json
 import os
 import pathlib
-import sys
 import time
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
+from meta_impala import command
 from meta_impala.benchmarks import scaling
 from meta_impala.config import Config, resolve, resolve_network
 from meta_impala.errors import UserError
 from meta_impala.storage.files import write_atomically
-from meta_impala.system.tensorflow_import import import_tensorflow, quiet_tensorflow
+from meta_impala.system.tensorflow_import import import_tensorflow
+from meta_impala.system.user_path import define_path, user_path
 
-_OUT = flags.DEFINE_string("out", None, "File to write: measurements (JSON) or the plot (PNG).")
-_SECONDS = flags.DEFINE_float("seconds", 12.0, "Length of a window of measurement.", lower_bound=1)
-_ENVIRONMENT = flags.DEFINE_string("environment", "Pong", "What is played.")
-_SHAPES = flags.DEFINE_list("shapes", ["1x1", "2x1", "4x1", "8x1", "8x4"], "ACTORSxNODES, …")
-_PUBLISH = flags.DEFINE_list("publish_every", ["2", "40"], "Unrolls per version of the weights.")
-_RATE = flags.DEFINE_float(
-    "learner_rate", 25_000.0, "Agent steps per second of one accelerator: an assumption."
-)
-_GIGABITS = flags.DEFINE_float("gigabits", 10.0, "Link of a learner's machine, per second.")
-_SLOW = flags.DEFINE_float("slow", 100.0, "A slow environment: so many times the cost of a step.")
 _WAITS = (100, 1_000, 10_000)
+
+FLAGS = flags.FLAGS
+
+POSITIONAL = "measure | plan FILE | transport GAME ..."
+
+
+def define_flags() -> None:
+    """The flags of this command."""
+    define_path("out", None, "File to write: measurements (JSON) or the plot (PNG).")
+    flags.DEFINE_float("seconds", 12.0, "Length of a window of measurement.", lower_bound=1)
+    flags.DEFINE_string("environment", "Pong", "What is played.")
+    flags.DEFINE_list("shapes", ["1x1", "2x1", "4x1", "8x1", "8x4"], "ACTORSxNODES, …")
+    flags.DEFINE_list("publish_every", ["2", "40"], "Unrolls per version of the weights.")
+    flags.DEFINE_float(
+        "learner_rate", 25_000.0, "Agent steps per second of one accelerator: an assumption."
+    )
+    flags.DEFINE_float("gigabits", 10.0, "Link of a learner's machine, per second.")
+    flags.DEFINE_float("slow", 100.0, "A slow environment: so many times the cost of a step.")
 
 
 def _measure() -> None:
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # loopback addresses stay what they are
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    quiet_tensorflow()
     import_tensorflow()
     from meta_impala.benchmarks import ray_throughput as ray_benchmark
     from meta_impala.environments import registry
     from meta_impala.system.tensorflow_setup import configure_tensorflow
 
-    config = resolve(Config(environment=_ENVIRONMENT.value, meta_parameters="gamma,lambda"))
+    config = resolve(Config(environment=FLAGS.environment, meta_parameters="gamma,lambda"))
     configure_tensorflow(deterministic=config.deterministic)
     description = registry.describe(
         config.environment, config.protocol, config.environment_arguments
@@ -58,14 +66,14 @@ def _measure() -> None:
     config = resolve_network(config, description.observation_shape)
     windows: list[scaling.Window] = []
     loads = [os.getloadavg()[0]]
-    for shape in _SHAPES.value:
+    for shape in FLAGS.shapes:
         actors, nodes = map(int, shape.split("x"))
         found = ray_benchmark.measure(
             dataclasses.replace(config, num_actors=actors),
             description,
             nodes=nodes,
-            publish_every=tuple(map(int, _PUBLISH.value)),
-            seconds=_SECONDS.value,
+            publish_every=tuple(map(int, FLAGS.publish_every)),
+            seconds=FLAGS.seconds,
         )
         loads.append(os.getloadavg()[0])
         for window in found:
@@ -85,8 +93,8 @@ def _measure() -> None:
         "windows": [window._asdict() for window in windows],
         "waiting": ray_benchmark.waiting_costs(_WAITS),
     }
-    write_atomically(pathlib.Path(_OUT.value), json.dumps(content, indent=1) + "\n")
-    print(f"wrote {_OUT.value}")
+    write_atomically(pathlib.Path(FLAGS.out), json.dumps(content, indent=1) + "\n")
+    print(f"wrote {FLAGS.out}")
 
 
 def _plan(path: str) -> None:
@@ -99,15 +107,15 @@ def _plan(path: str) -> None:
         scaling.Cluster(
             actors=0,
             learners=learners,
-            learner_rate=_RATE.value,
-            link=_GIGABITS.value * 1e9 / 8,
+            learner_rate=FLAGS.learner_rate,
+            link=FLAGS.gigabits * 1e9 / 8,
             environment_factor=factor,
         )
-        for learners, factor in ((1, 1.0), (8, 1.0), (8, _SLOW.value))
+        for learners, factor in ((1, 1.0), (8, 1.0), (8, FLAGS.slow))
     ]
     clusters = [
         dataclasses.replace(case, actors=actors)
-        for case in [*cases[:1], dataclasses.replace(cases[0], environment_factor=_SLOW.value)]
+        for case in [*cases[:1], dataclasses.replace(cases[0], environment_factor=FLAGS.slow)]
         + cases[1:]
         for actors in (100, 1_000, 10_000)
     ]
@@ -118,8 +126,8 @@ def _plan(path: str) -> None:
             f"{case.learners} learners, steps ×{case.environment_factor:g}: "
             f"more than {useful:,} actors are of no use"
         )
-    scaling.plot(model, windows, cases, pathlib.Path(_OUT.value))
-    print(f"wrote {_OUT.value}")
+    scaling.plot(model, windows, cases, pathlib.Path(FLAGS.out))
+    print(f"wrote {FLAGS.out}")
 
 
 def _transport(games: list[str]) -> None:
@@ -137,22 +145,20 @@ def _transport(games: list[str]) -> None:
 
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    try:
-        if arguments[1:2] == ["transport"] and arguments[2:]:
-            _transport(arguments[2:])
-        elif not _OUT.value:
-            raise UserError("--out: must be given, the file to write")
-        elif arguments[1:] == ["measure"]:
-            _measure()
-        elif len(arguments) == 3 and arguments[1] == "plan":
-            _plan(arguments[2])
-        else:
-            raise UserError("give measure, plan FILE, or transport GAME …")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if arguments[:1] == ["transport"] and arguments[1:]:
+        _transport(arguments[1:])
+    elif not FLAGS.out:
+        raise UserError("--out: must be given, the file to write")
+    elif arguments == ["measure"]:
+        command.raise_on_interrupt()  # Ray's processes have to be ended
+        _measure()
+    elif len(arguments) == 2 and arguments[0] == "plan":
+        _plan(str(user_path(arguments[1])))
+    else:
+        raise UserError("give measure, plan FILE, or transport GAME …")
     return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    define_flags()
+    command.run(main, POSITIONAL)

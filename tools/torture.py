@@ -1,6 +1,7 @@
 """Does damage to real runs and checks what they promise: nothing is ever lost.
 
     python tools/torture.py kills --count=100   # kill -9 at random moments, also while saving
+    python tools/torture.py stops --count=50    # one signal at random moments; saved, exit code 0
     python tools/torture.py games               # 57 Atari games: train, resume, evaluate
     python tools/torture.py soak --minutes=60   # full speed: memory, threads, files, traces, lag
 
@@ -10,7 +11,9 @@ Prints what it found; the exit code is 0 if every promise held, 1 if one was bro
 from __future__ import annotations
 
 import collections
+import dataclasses
 import json
+import os
 import pathlib
 import platform
 import random
@@ -25,24 +28,34 @@ from collections.abc import Callable
 
 import numpy as np
 import psutil
-from absl import app, flags
+from absl import flags
 
+from meta_impala import command
 from meta_impala import config as config_lib
 from meta_impala.config import Config
 from meta_impala.environments import registry
+from meta_impala.errors import UserError
 from meta_impala.storage.folder_lock import is_locked
 from meta_impala.storage.metrics_table import read_metrics
 from meta_impala.storage.run_folder import RunFolder
-from meta_impala.system.tensorflow_import import import_tensorflow, quiet_tensorflow
-
-_COUNT = flags.DEFINE_integer("count", 100, "kills: how many.")
-_SEED = flags.DEFINE_integer("seed", 1, "kills: of their moments.")
-_GAMES = flags.DEFINE_list("games", list(registry.ATARI_57), "games: which.")
-_MINUTES = flags.DEFINE_float("minutes", 60.0, "soak: how long.")
-_WARM_UP = flags.DEFINE_float("warm_up_minutes", 10.0, "soak: before memory has to be flat.")
-_FOLDER = flags.DEFINE_string("folder", None, "Where the runs are made; default: a temporary one.")
+from meta_impala.system.tensorflow_import import import_tensorflow
+from meta_impala.system.user_path import define_path
 
 _TIMEOUT_SECONDS = 600.0
+
+FLAGS = flags.FLAGS
+
+POSITIONAL = "kills | games | soak"
+
+
+def define_flags() -> None:
+    """The flags of this command."""
+    flags.DEFINE_integer("count", 100, "kills, stops: how many.")
+    flags.DEFINE_integer("seed", 1, "kills, stops: of their moments.")
+    flags.DEFINE_list("games", list(registry.ATARI_57), "games: which.")
+    flags.DEFINE_float("minutes", 60.0, "soak: how long.")
+    flags.DEFINE_float("warm_up_minutes", 10.0, "soak: before memory has to be flat.")
+    define_path("folder", None, "Where the runs are made; default: a temporary one.")
 
 
 class Broken(Exception):
@@ -176,12 +189,11 @@ def check_folder(folder: RunFolder, before: int) -> int:
 
 def kills(work: pathlib.Path) -> str:
     """Kills one run again and again; it must always go on from its newest checkpoint."""
-    quiet_tensorflow()
     import_tensorflow()
-    folder, moment = RunFolder(work / "kills"), random.Random(_SEED.value)
+    folder, moment = RunFolder(work / "kills"), random.Random(FLAGS.seed)
     kinds: collections.Counter[str] = collections.Counter()
     frames, in_saving = -1, 0
-    for number in range(_COUNT.value):
+    for number in range(FLAGS.count):
         kinds[kill(folder, moment)] += 1
         in_saving += any(folder.checkpoints.glob(".saving-*"))
         frames = check_folder(folder, frames)
@@ -198,6 +210,84 @@ def kills(work: pathlib.Path) -> str:
     return (
         f"{sum(kinds.values())} kills ({', '.join(f'{n} {kind}' for kind, n in kinds.items())}; "
         f"{in_saving} left a half-written checkpoint), {newest_frames(folder):,} frames"
+    )
+
+
+# Stops. Environments whose unrolls take 1 to 15 s, and quick ones.
+
+_STOP_NAMES = ("INT", "TERM", "HUP", "USR1", "USR2")
+_SECONDS_TO_STOP = 30.0
+
+
+def listens(process: subprocess.Popen) -> bool:
+    """Whether a command has taken over SIGUSR1; before, a signal has its own effect."""
+    try:
+        text = pathlib.Path(f"/proc/{process.pid}/status").read_text("ascii")
+    except OSError:
+        return False
+    (caught,) = (line.split()[1] for line in text.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) >> (signal.SIGUSR1 - 1) & 1)
+
+
+def stop(folder: RunFolder, moment: random.Random, settings: list[str]) -> tuple[str, float, bool]:
+    """Starts the trainer and stops it once.
+
+    Returns:
+      What it printed, the seconds from the signal to its end, and whether it had begun to train.
+    """
+    os.environ["STEP_SECONDS"] = str(moment.choice([0.0, 0.02, 0.2, 3.0]))
+    process = start("train", f"--logdir={folder.path}", *settings)
+    try:
+        wait(process, lambda: listens(process))
+        if moment.random() < 0.7:  # soon after the actors' start
+            wait(process, lambda: folder.read_status().get("pid") == process.pid)
+        time.sleep(moment.uniform(0.0, 10.0))
+        is_training = folder.read_status().get("pid") == process.pid
+        begun = time.monotonic()
+        number = signal.Signals[f"SIG{moment.choice(_STOP_NAMES)}"]
+        process.send_signal(number)
+        if moment.random() < 0.3:  # as `timeout` does, to the child and then to its group
+            process.send_signal(number)
+        return finish(process), time.monotonic() - begun, is_training
+    finally:
+        process.kill()
+
+
+def stops(work: pathlib.Path) -> str:
+    """Stops two runs again and again, one of them deterministic."""
+    import_tensorflow()
+    from meta_impala.storage.checkpoint import list_checkpoints, verify
+
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup; the runs would inherit it
+        signal.signal(signal.SIGHUP, lambda *_: None)
+    root = pathlib.Path(__file__).parents[1]
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(root), str(root / "tests")])
+    config = dataclasses.replace(_CATCH, environment="support.ending_environments:Ending-v0")
+    moment = random.Random(FLAGS.seed)
+    longest, frames = {True: 0.0, False: 0.0}, {True: 0, False: 0}
+    for number in range(FLAGS.count):
+        deterministic = number % 3 == 0
+        folder = RunFolder(work / f"stops-{deterministic}")
+        settings = flags_of(dataclasses.replace(config, deterministic=deterministic))
+        out, seconds, is_training = stop(folder, moment, settings)
+        check("stopped by" in out, out)
+        said = folder.read_status()
+        check(said["state"] == "stopped", str(said))
+        check(said["frames"] >= frames[deterministic], f"from {frames} back to {said}")
+        # A start is heard between its parts: TensorFlow's import, tracing. It has nothing to save.
+        in_time = seconds <= _SECONDS_TO_STOP or not is_training
+        check(in_time, f"{seconds:.1f} s from the signal to the end")
+        frames[deterministic] = said["frames"]
+        if said["frames"]:
+            newest = list_checkpoints(folder.checkpoints)[0]
+            verify(newest)
+            check(newest.name == f"frames-{said['frames']}", f"{newest} is not the last state")
+        longest[is_training] = max(longest[is_training], seconds)
+        when = "in training" if is_training else "at the start"
+        print(f"stop {number + 1} {when}: {said['frames']:,} frames, {seconds:.1f} s", flush=True)
+    return (
+        f"{FLAGS.count} stops; from the signal to the end at most {longest[True]:.1f} s in "
+        f"training and {longest[False]:.1f} s in the start"
     )
 
 
@@ -236,7 +326,7 @@ def play(work: pathlib.Path, game: str) -> str:
 def games(work: pathlib.Path) -> str:
     """Plays all games, also after one has failed."""
     failed = []
-    for game in _GAMES.value:
+    for game in FLAGS.games:
         begun = time.monotonic()
         try:
             said = play(work, game)
@@ -245,8 +335,8 @@ def games(work: pathlib.Path) -> str:
             failed.append(game)
             said = f"BROKEN: {error}"
         print(f"{game}: {said} ({time.monotonic() - begun:.0f} s)", flush=True)
-    check(not failed, f"{len(failed)} of {len(_GAMES.value)} games: {', '.join(failed)}")
-    return f"{len(_GAMES.value)} games: each trained, continued and was evaluated"
+    check(not failed, f"{len(failed)} of {len(FLAGS.games)} games: {', '.join(failed)}")
+    return f"{len(FLAGS.games)} games: each trained, continued and was evaluated"
 
 
 # Soak.
@@ -279,7 +369,6 @@ class _Samples(threading.Thread):
 
 def soak(work: pathlib.Path) -> str:
     """Trains Pong at full speed in this process and looks at what grows."""
-    quiet_tensorflow()
     import_tensorflow()
     from meta_impala.system.signals import StopRequest
     from meta_impala.system.tensorflow_setup import configure_tensorflow
@@ -289,7 +378,7 @@ def soak(work: pathlib.Path) -> str:
         def is_set(self) -> bool:
             return time.monotonic() > deadline
 
-    deadline = time.monotonic() + 60 * _MINUTES.value
+    deadline = time.monotonic() + 60 * FLAGS.minutes
     config = config_lib.resolve(_SOAK)
     description = registry.describe(
         config.environment, config.protocol, config.environment_arguments
@@ -300,20 +389,20 @@ def soak(work: pathlib.Path) -> str:
     folder.prepare()
     folder.save_config(config)
     trainer = Trainer(config, description, folder, StopLater())
-    samples = _Samples(_MINUTES.value)
+    samples = _Samples(FLAGS.minutes)
     samples.start()
     check(trainer.run() == "stopped", "it did not run to the end")
 
     rows = samples.rows[: samples.count]
     table = pathlib.Path(work, "soak.csv")
     np.savetxt(table, rows, "%.3f", ",", header="minutes,rss_mib,threads,open_files", comments="")
-    rows = rows[(rows[:, 0] > _WARM_UP.value) & (rows[:, 0] < _MINUTES.value - 0.5)]
+    rows = rows[(rows[:, 0] > FLAGS.warm_up_minutes) & (rows[:, 0] < FLAGS.minutes - 0.5)]
     slope = 10 * float(np.polyfit(rows[:, 0], rows[:, 1], 1)[0])
     metrics = read_metrics(folder.metrics_path)
     lags = [float(row["policy_lag"]) for row in metrics]
     traces = trainer.learner.function.experimental_get_tracing_count()
     found = (
-        f"{_MINUTES.value:g} minutes, {trainer.frames:,} frames; after {_WARM_UP.value:g} "
+        f"{FLAGS.minutes:g} minutes, {trainer.frames:,} frames; after {FLAGS.warm_up_minutes:g} "
         f"minutes: memory {rows[0, 1]:.1f} to {rows[-1, 1]:.1f} MiB, slope {slope:+.2f} MiB per 10 "
         f"minutes, threads {rows[:, 2].min():.0f} to {rows[:, 2].max():.0f}, open files "
         f"{rows[:, 3].min():.0f} to {rows[:, 3].max():.0f}; policy lag at most {max(lags):.2f}; "
@@ -332,27 +421,28 @@ def soak(work: pathlib.Path) -> str:
     return found
 
 
-_TORTURES = {"kills": kills, "games": games, "soak": soak}
+_TORTURES = {"kills": kills, "stops": stops, "games": games, "soak": soak}
 
 
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    if len(arguments) != 2 or arguments[1] not in _TORTURES:
-        print(f"error: give one of {', '.join(_TORTURES)}", file=sys.stderr)
-        return 2
-    work = pathlib.Path(_FOLDER.value or tempfile.mkdtemp(prefix="torture-"))
+    if len(arguments) != 1 or arguments[0] not in _TORTURES:
+        raise UserError(f"give one of {', '.join(_TORTURES)}")
+    command.raise_on_interrupt()  # the processes it started have to be ended
+    work = pathlib.Path(FLAGS.folder or tempfile.mkdtemp(prefix="torture-"))
     begun = time.monotonic()
     print(f"{time.strftime('%Y-%m-%d %H:%M')} {platform.platform()}: {' '.join(sys.argv)}")
     try:
-        found = _TORTURES[arguments[1]](work)
+        found = _TORTURES[arguments[0]](work)
     except Broken as error:
         print(f"BROKEN: {error}\nthe runs are in {work}")
-        return 1
+        return command.EXIT_CODE_FAILED
     print(f"HELD: {found}; {(time.monotonic() - begun) / 60:.1f} minutes")
-    if _FOLDER.value is None:
+    if FLAGS.folder is None:
         shutil.rmtree(work)
     return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    define_flags()
+    command.run(main, POSITIONAL)

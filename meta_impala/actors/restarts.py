@@ -1,4 +1,4 @@
-"""Gives an actor whose environment raised new environments, a limited number of times."""
+"""New environments for an actor whose environments raised, a limited number of times."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from meta_impala.actors.actor import Actor, actor_seed
 from meta_impala.actors.trajectory import Block
 from meta_impala.agent.policy import Snapshot
 from meta_impala.environments.base import BatchedEnvironment
-from meta_impala.errors import RunFailed
+from meta_impala.system.ending import ended_program
 
-# What does not start again at once may need a moment: a server that is starting, for example.
+# An environment that cannot be made at once may need a moment (a server that is starting).
 _SECONDS_BETWEEN_RESTARTS = 1.0
 
 
 class Restarts:
-    """Gives an actor whose environment raised new environments, so many times in a run's life."""
+    """Replaces the environments of actors that raised, and counts it.
+
+    Attributes:
+      count: restarts in the whole run.
+    """
 
     def __init__(
         self, make_environment: Callable[[], BatchedEnvironment], seed: int, limit: int, count: int
@@ -28,8 +32,8 @@ class Restarts:
         """Args:
         make_environment: N new environments.
         seed: of the run.
-        limit: how many restarts are left to this process.
-        count: restarts made before.
+        limit: most restarts in this process.
+        count: restarts before this process.
         """
         self._make_environment = make_environment
         self._seed = seed
@@ -38,20 +42,20 @@ class Restarts:
         self._lock = threading.Lock()
         self.count = count
 
-    def use(self, actor: int, error: BaseException) -> int:
-        """Counts a restart of an actor whose environment raised `error`.
+    def record(self, actor: int, error: BaseException) -> int:
+        """Counts a restart of an actor whose environments raised `error`.
 
         Returns:
-          How many there were.
+          The number of restarts in the run.
 
         Raises:
-          RunFailed: if no restart is left and the error would end the process without a word.
-          BaseException: the error, if no restart is left.
+          RunFailed: if no restart is left and the error would end the process as if all were well.
+          Exception: the error, if no restart is left.
         """
         with self._lock:
             if not self._left:
-                if isinstance(error, SystemExit):
-                    raise RunFailed(f"an environment ended the program ({error!r})") from error
+                if not isinstance(error, Exception):
+                    raise ended_program(error) from error
                 raise error
             self._left -= 1
             self.count += 1
@@ -66,24 +70,24 @@ class Restarts:
         return count
 
     def unroll(self, actor: Actor, snapshot: Snapshot) -> Block:
-        """`actor.unroll`, by new environments if the old ones raise.
+        """`actor.unroll`; if the environments raise, with new ones.
 
         Raises:
-          BaseException: what the environment raised, if no restart is left.
+          Exception: what the environments raised, if no restart is left.
         """
         while True:
             try:
                 return actor.unroll(snapshot)
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - an environment may raise anything
+            except BaseException as error:  # noqa: BLE001 - an environment may raise anything
                 self._replace(actor, snapshot, error)
 
     def _replace(self, actor: Actor, snapshot: Snapshot, error: BaseException) -> None:
-        """New environments. If they cannot be made or started, that too is a restart."""
+        """New environments; a failure to make or start them counts as a further restart."""
         while True:
-            count = self.use(actor.index, error)
+            count = self.record(actor.index, error)
             seed = actor_seed(self._seed, snapshot.version, actor.index, actor.num_envs, count)
             try:
                 return actor.replace_environment(self._make_environment, seed)
-            except (Exception, SystemExit) as again:  # noqa: BLE001 - likewise
+            except BaseException as again:  # noqa: BLE001 - likewise
                 error = again
                 time.sleep(_SECONDS_BETWEEN_RESTARTS)

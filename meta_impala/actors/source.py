@@ -1,6 +1,7 @@
-"""Where the learner's blocks come from: actors behind a queue, or actors taking turns.
+"""Sources of the learner's blocks: the interface, and what sources with a queue share.
 
-The actors behind a queue are threads, or processes on a Ray cluster (`ray_actors.py`).
+Actors that feed a queue are threads (`threaded.py`) or processes on a Ray cluster
+(`distributed/ray_source.py`); with `--deterministic` they take turns (`turn_taking.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from meta_impala.config import Config
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.watchdog import Watched
 
-# How often a wait looks up to see whether the user asked to stop.
+# How often a waiting learner checks whether the user asked to stop.
 POLL_SECONDS = 0.2
 
 
@@ -27,8 +28,8 @@ class BlockSource(Protocol):
     """Where the learner's blocks come from."""
 
     @property
-    def looks(self) -> int:
-        """A count that grows while the learner waits for a block, or is given one."""
+    def polls(self) -> int:
+        """A count that grows while the learner waits for a block or gets one (for the watchdog)."""
         ...
 
     def start(self, snapshot: Snapshot) -> None: ...
@@ -41,10 +42,14 @@ class BlockSource(Protocol):
 
 
 class QueuedSource:
-    """What sources have in common whose actors run beside the learner: a bounded queue."""
+    """A source whose actors run beside the learner and feed a bounded queue.
+
+    Attributes:
+      polls: see `BlockSource`.
+    """
 
     def __init__(self, config: Config, stop: StopRequest) -> None:
-        self.looks = 0
+        self.polls = 0
         self._stop = stop
         self._stall_timeout = config.stall_timeout
         self._queue: TrajectoryQueue[Block] = TrajectoryQueue(config.queue_capacity)
@@ -54,14 +59,14 @@ class QueuedSource:
         self._snapshot = snapshot
 
     def next_block(self) -> Block:
-        """The oldest block. A wait without end is for the watchdog to end, through `fail`.
+        """The oldest block. A wait that is too long is ended by the watchdog, through `fail`.
 
         Raises:
           StopRequested: if the user asked to stop while none came.
           BaseException: the first exception of an actor, with its own traceback, or that of `fail`.
         """
         while True:
-            self.looks += 1
+            self.polls += 1
             if self._stop.is_set():
                 raise StopRequested
             try:

@@ -1,29 +1,104 @@
-"""Starts a run's actors: their environments are made one after the other and started beside that.
+"""Makes actors, and starts those of a run: one after the other is made, and started beside that.
 
 An emulator takes as long to start as it takes to make, and an environment may hang in either.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
+from typing import Any, cast
 
 from meta_impala.actors.actor import Actor
+from meta_impala.agent.builders import eta_schedule_of
+from meta_impala.agent.policy import Policy
+from meta_impala.config import Config
+from meta_impala.environments import BatchedEnvironment, registry
+from meta_impala.errors import warn
+from meta_impala.system.ending import ForeignCodeThread, ended_program
 from meta_impala.system.signals import StopRequest
+from meta_impala.system.timing import Stopwatch
 from meta_impala.system.watchdog import Watched
 
-# How often a wait looks up to see whether the user asked to stop.
+# How often a wait checks whether the user asked to stop.
 _POLL_SECONDS = 0.2
 # How long environments that are starting are waited for once the user asked to stop.
 _SECONDS_AFTER_STOP = 1.0
 
 
-class _Starting(threading.Thread):
-    """Starts the environments of one actor. A daemon: one that hangs must not keep the process."""
+def make_environment(config: Config, num_envs: int | None = None) -> BatchedEnvironment:
+    """The environments of one actor.
+
+    Args:
+      config: resolved.
+      num_envs: if not `config.envs_per_actor`.
+    """
+    return registry.make(
+        config.environment,
+        num_envs or config.envs_per_actor,
+        config.protocol,
+        num_threads=config.env_threads,
+        environment_kwargs=config.environment_arguments,
+    )
+
+
+def make_actor(
+    index: int,
+    config: Config,
+    policy: Policy,
+    environment: BatchedEnvironment | None = None,
+    *,
+    keep_actions: bool = False,
+    stopwatch: Stopwatch | None = None,
+) -> Actor:
+    """An actor of a resolved config, to be started with `Actor.reset`.
+
+    Args:
+      index: of the actor, among those of all learners.
+      config: resolved.
+      policy: for as many environments as `environment` has.
+      environment: to be closed with the actor; by default a new `make_environment(config)`.
+      keep_actions: whether the actor's state can be saved (`--deterministic`).
+      stopwatch: gets the time of `environment` (steps) and `inference`.
+    """
+    made: Any = environment or make_environment(config)
+    if stopwatch is not None:
+        made = _TimedEnvironment(made, stopwatch)
+        policy = cast(Policy, stopwatch.timed("inference", policy))
+    return Actor(
+        index,
+        made,
+        policy,
+        config.unroll_length,
+        eta_schedule=eta_schedule_of(config),
+        keep_actions=keep_actions,
+    )
+
+
+class _TimedEnvironment:
+    """An environment whose steps are timed."""
+
+    def __init__(self, environment: BatchedEnvironment, stopwatch: Stopwatch) -> None:
+        self._environment = environment
+        self.step = stopwatch.timed("environment", environment.step)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._environment, name)
+
+
+def close_actor(actor: Actor) -> None:
+    """Closes an actor's environments. One that cannot be closed must not cost the last save."""
+    try:
+        actor.close()
+    except BaseException as error:  # noqa: BLE001 - an environment may raise anything
+        warn(f"warning: the environments of actor-{actor.index} could not be closed: {error!r}")
+
+
+class _StartThread(ForeignCodeThread):
+    """Starts the environments of one actor."""
 
     def __init__(self, actor: Actor, start: Callable[[Actor], None]) -> None:
-        super().__init__(name=f"start of actor-{actor.index}", daemon=True)
+        super().__init__(f"start of actor-{actor.index}")
         self.actor = actor
         self.error: BaseException | None = None
         self._start_actor = start
@@ -31,12 +106,12 @@ class _Starting(threading.Thread):
     def run(self) -> None:
         try:
             self._start_actor(self.actor)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the run must hear of it
+        except BaseException as error:  # noqa: BLE001 - raised again by `ActorStart`
             self.error = error
 
 
 class ActorStart:
-    """The start of a run's actors, under the eyes of the watchdog."""
+    """The start of a run's actors, watched by the watchdog."""
 
     def __init__(self, stop: StopRequest) -> None:
         self._stop = stop
@@ -45,7 +120,7 @@ class ActorStart:
         self._deadline: float | None = None
 
     def watched(self, timeout: float) -> Watched:
-        """For the watchdog: an actor that was made is a step, and so is one that was started."""
+        """For the watchdog: every actor that was made or started is a step."""
         name = "the start of the environments"
         return Watched(name, lambda: self._steps, lambda: False, timeout)
 
@@ -64,31 +139,40 @@ class ActorStart:
           start: starts its environments.
 
         Returns:
-          The actors; those that are ready, if the user asks to stop meanwhile.
+          The actors; if the user asks to stop meanwhile, those that are ready.
 
         Raises:
-          BaseException: what `make` or `start` raised, or what `fail` was given.
+          Exception: what `make` or `start` raised, or what `fail` was given.
         """
         begun = []
         for index in range(count):
             if self._stop.is_set():
                 break  # an emulator takes 0.1 s to make: do not make the user wait for many
-            actor = make(index)
+            actor = self._made(index, make)
             self._steps += 1
             if self._stop.is_set():
-                actor.close()
+                close_actor(actor)
                 break  # nor for as long again until they have started
-            begun.append(_Starting(actor, start))
+            begun.append(_StartThread(actor, start))
             begun[-1].start()
         return [starting.actor for starting in begun if self._is_ready(starting)]
 
-    def _is_ready(self, starting: _Starting) -> bool:
+    @staticmethod
+    def _made(index: int, make: Callable[[int], Actor]) -> Actor:
+        try:
+            return make(index)
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise ended_program(error) from error
+
+    def _is_ready(self, starting: _StartThread) -> bool:
         """Waits for one; False if the user asked to stop and it does not come."""
         while True:
             starting.join(_POLL_SECONDS)
             if not starting.is_alive():
-                if starting.error is not None:
+                if isinstance(starting.error, Exception):
                     raise starting.error
+                if starting.error is not None:
+                    raise ended_program(starting.error) from starting.error
                 self._steps += 1
                 return True
             if self._error is not None:

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 
 from meta_impala.actors.actor import Actor
 from meta_impala.actors.restarts import Restarts
 from meta_impala.actors.source import QueuedSource
+from meta_impala.actors.startup import close_actor
 from meta_impala.actors.trajectory import Block, split
 from meta_impala.actors.trajectory_queue import QueueClosed, TrajectoryQueue
 from meta_impala.agent.policy import Snapshot
 from meta_impala.config import Config
-from meta_impala.errors import warn
+from meta_impala.system.ending import ForeignCodeThread
 from meta_impala.system.signals import StopRequest
+from meta_impala.system.timing import Stopwatch
 from meta_impala.system.watchdog import Watched
 
+# How long actor threads are waited for when the source is closed.
+_JOIN_SECONDS = 5.0
+# An actor waits for room as long as the learner takes: whether a run is stalled is decided for the
+# learner, and closing the queue ends the wait.
+_PUT_TIMEOUT_SECONDS = 1e6
 
-class ActorThread(threading.Thread):
+
+class ActorThread(ForeignCodeThread):
     """Runs an actor until the queue is closed; any exception closes the queue with it.
 
     Attributes:
-      steps: the actor's sign of life.
-      is_waiting: for room in the queue: no step is to be expected.
+      is_waiting: whether it waits for room in the queue, so that no step is to be expected.
     """
 
     def __init__(
@@ -33,19 +39,18 @@ class ActorThread(threading.Thread):
         latest_snapshot: Callable[[], Snapshot],
         queue: TrajectoryQueue[Block],
         block_size: int,
-        put_timeout: float,
     ) -> None:
-        super().__init__(name=f"actor-{actor.index}", daemon=True)
+        super().__init__(f"actor-{actor.index}")
         self.is_waiting = False
         self._actor = actor
         self._unroll = unroll
         self._latest_snapshot = latest_snapshot
         self._queue = queue
         self._block_size = block_size
-        self._put_timeout = put_timeout
 
     @property
     def steps(self) -> int:
+        """Steps that the actor made; grows while all is well."""
         return self._actor.steps
 
     def run(self) -> None:
@@ -55,50 +60,43 @@ class ActorThread(threading.Thread):
                 whole = self._unroll(self._actor, self._latest_snapshot())
                 self.is_waiting = True
                 for block in split(whole, self._block_size):
-                    self._queue.put(block, self._put_timeout)
+                    self._queue.put(block, _PUT_TIMEOUT_SECONDS)
                 self.is_waiting = False
         except QueueClosed:
             pass
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the run must hear of it
+        except BaseException as error:  # noqa: BLE001 - raised again in the learner's thread
             self._queue.close(error)
         finally:
-            self.is_waiting = True  # for nothing any more
-
-
-_JOIN_SECONDS = 5.0
-
-# An actor waits for room for as long as the learner takes; whether a run is stalled is for the
-# learner to say, and closing the queue ends the wait.
-_PUT_TIMEOUT_SECONDS = 1e6
-
-
-def close_actor(actor: Actor) -> None:
-    """Closes an actor's environments. One that cannot be closed must not cost the last save."""
-    try:
-        actor.close()
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - an environment may raise anything
-        warn(f"warning: the environments of actor-{actor.index} could not be closed: {error!r}")
+            self.is_waiting = True  # it will make no step any more
 
 
 class ThreadedSource(QueuedSource):
     """Actor threads that feed the queue."""
 
     def __init__(
-        self, actors: list[Actor], config: Config, stop: StopRequest, restarts: Restarts
+        self,
+        actors: list[Actor],
+        config: Config,
+        stop: StopRequest,
+        restarts: Restarts,
+        stopwatches: Sequence[Stopwatch] = (),
     ) -> None:
+        """Args:
+        actors: started; closed with the source.
+        config: resolved; of several learners this one's share.
+        stop: set when the wait for a block is to end.
+        restarts: replaces environments that raise.
+        stopwatches: one of each actor, for the time of its unrolls; or none.
+        """
         super().__init__(config, stop)
         self._is_closed = False
         self._actors = actors
+        unrolls = [restarts.unroll for _ in actors]
+        if stopwatches:
+            unrolls = [watch.timed("unroll", restarts.unroll) for watch in stopwatches]
         self._threads = [
-            ActorThread(
-                actor,
-                restarts.unroll,
-                self._latest,
-                self._queue,
-                config.block_size,
-                _PUT_TIMEOUT_SECONDS,
-            )
-            for actor in actors
+            ActorThread(actor, unroll, self._latest, self._queue, config.block_size)
+            for actor, unroll in zip(actors, unrolls, strict=True)
         ]
 
     def _latest(self) -> Snapshot:
@@ -121,7 +119,7 @@ class ThreadedSource(QueuedSource):
         ]
 
     def close(self) -> None:
-        if self._is_closed:  # whoever was late then would be waited for again
+        if self._is_closed:  # a thread that was late then would be waited for again
             return
         self._is_closed = True
         self._queue.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import threading
 import time
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -72,7 +73,7 @@ class TrajectoryQueue(Generic[T]):
             self._closed = True
             self._changed.notify_all()
 
-    def _wait(self, ready, timeout: float, what: str) -> None:
+    def _wait(self, ready: Callable[[], bool], timeout: float, what: str) -> None:
         deadline = time.monotonic() + timeout
         while not self._closed and not ready():
             remaining = deadline - time.monotonic()

@@ -1,25 +1,85 @@
-"""`--deterministic`: actors that take turns in one fixed schedule, without threads."""
+"""`--deterministic`: actors that take turns in one fixed schedule.
+
+One thread steps all environments, while the learner's waits for it: a request to stop is heard
+however long an unroll takes.
+"""
 
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping, Sequence
+import functools
+import queue
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from meta_impala.actors.actor import Actor
 from meta_impala.actors.restarts import Restarts
-from meta_impala.actors.source import StopRequested
-from meta_impala.actors.threaded import close_actor
+from meta_impala.actors.source import POLL_SECONDS, StopRequested
+from meta_impala.actors.startup import close_actor
 from meta_impala.actors.trajectory import Block, Episode, Unroll, split
 from meta_impala.agent.policy import Snapshot
 from meta_impala.config import Config
+from meta_impala.errors import warn
+from meta_impala.system.ending import ForeignCodeThread
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.watchdog import Watched
 
+# How long the unroll under way is waited for once the user asked to stop.
+_SECONDS_AFTER_STOP = 15.0
+
+_GIVEN_UP = (
+    f"warning: an unroll took more than {_SECONDS_AFTER_STOP:g} s after the request to stop and "
+    "was given up: the continued run starts its environments anew, and will not be bit-identical "
+    "to one that was not stopped"
+)
+
+T = TypeVar("T")
+
+
+class _Worker(ForeignCodeThread):
+    """Makes calls one at a time, for a caller that must be able to stop waiting."""
+
+    def __init__(self) -> None:
+        super().__init__("actors")
+        self._calls: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        while (function := self._calls.get()) is not None:
+            try:
+                self._results.put((function(), None))
+            except BaseException as error:  # noqa: BLE001 - raised again by `call`
+                self._results.put((None, error))
+
+    def call(self, function: Callable[[], T], is_late: Callable[[], bool]) -> T:
+        """The function's result.
+
+        Raises:
+          StopRequested: once `is_late` says so, asked while there is no result; the call goes on.
+          BaseException: what the function or `is_late` raised.
+        """
+        self._calls.put(function)
+        while True:
+            try:
+                result, error = self._results.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                if is_late():
+                    raise StopRequested from None
+                continue
+            if error is not None:
+                raise error
+            return result
+
+    def end(self) -> None:
+        """Ends the thread after the call under way."""
+        self._calls.put(None)
+
 
 class TurnTakingSource:
-    """`--deterministic`: no threads; the actors play in turn whenever the learner wants a block.
+    """`--deterministic`: one actor after the other plays when the learner wants a block.
 
     The schedule is fixed: an actor's unroll always uses the snapshot of the newest update.
     """
@@ -27,15 +87,26 @@ class TurnTakingSource:
     def __init__(
         self, actors: list[Actor], config: Config, stop: StopRequest, restarts: Restarts
     ) -> None:
+        """Args:
+        actors: started; closed with the source.
+        config: resolved.
+        stop: set when the wait for a block is to end.
+        restarts: replaces environments that raise.
+        """
         self._actors = actors
         self._restarts = restarts
         self._turn = 0
         self._block_size = config.block_size
         self._stop = stop
+        self._stop_seen: float | None = None
         self._pending: collections.deque[Block] = collections.deque()
+        self._worker = _Worker()
+        # An unroll was given up: the actors' state is not that between two unrolls.
+        self._is_abandoned = False
+        self._failure: BaseException | None = None
 
     @property
-    def looks(self) -> int:
+    def polls(self) -> int:
         return sum(actor.steps for actor in self._actors)
 
     def start(self, snapshot: Snapshot) -> None:
@@ -45,34 +116,69 @@ class TurnTakingSource:
         self._snapshot = snapshot
 
     def next_block(self) -> Block:
+        """The next block.
+
+        Raises:
+          StopRequested: if the user asked to stop before, or during an unroll that takes long.
+          BaseException: what an environment raised, if no restart is left.
+        """
         if self._stop.is_set():
             raise StopRequested
         if not self._pending:
             actor = self._actors[self._turn % len(self._actors)]
             self._turn += 1
-            block = self._restarts.unroll(actor, self._snapshot)
+            snapshot = self._snapshot
+            try:
+                block = self._call(lambda: self._restarts.unroll(actor, snapshot))
+            except StopRequested:
+                warn(_GIVEN_UP)
+                raise
             self._pending.extend(split(block, self._block_size))
         return self._pending.popleft()
+
+    def _call(self, function: Callable[[], T]) -> T:
+        if self._worker.ident is None:
+            self._worker.start()
+        try:
+            return self._worker.call(function, self._is_late)
+        except StopRequested:
+            self._is_abandoned = True
+            raise
+
+    def _is_late(self) -> bool:
+        if self._failure is not None:
+            raise self._failure
+        if not self._stop.is_set():
+            return False
+        now = time.monotonic()
+        self._stop_seen = self._stop_seen or now
+        return now - self._stop_seen >= _SECONDS_AFTER_STOP
 
     def fill(self) -> float:
         return 0.0
 
     def watched(self) -> Sequence[Watched]:
-        return []  # the learner's own thread steps the environments
+        return []  # the learner waits for every step: it is the one to be watched
 
     def fail(self, error: BaseException) -> None:
-        pass  # there is nobody to wake
+        self._is_abandoned = True
+        self._failure = error
 
     def close(self) -> None:
+        self._worker.end()
+        if self._is_abandoned:
+            return  # an emulator must not be closed under a thread that is still inside it
         for actor in self._actors:
             close_actor(actor)
 
-    def state(self, unused: Sequence[Block]) -> dict[str, np.ndarray]:
-        """Everything to go on from, as arrays.
+    def state(self, unused: Sequence[Block]) -> dict[str, np.ndarray] | None:
+        """What `restore` needs, as arrays; None if an unroll was given up.
 
         Args:
           unused: the last blocks that `next_block` gave out; `restore` takes them back.
         """
+        if self._is_abandoned:
+            return None
         arrays = {"turn": np.array(self._turn)}
         for index, block in enumerate([*unused, *self._pending]):
             fields = {
@@ -87,11 +193,11 @@ class TurnTakingSource:
         return arrays
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Goes where `state` was taken.
+        """Brings the actors to where `state` was taken.
 
         Raises:
-          StopRequested: if the user asked to stop on the way.
-          RunFailed: if an environment does not do the same again.
+          StopRequested: if the user asked to stop meanwhile.
+          RunFailed: if an environment does not behave as it did before.
         """
         self._turn = int(arrays["turn"])
         index = 0
@@ -103,13 +209,15 @@ class TurnTakingSource:
             self._pending.append(block)
             index += 1
         for actor in self._actors:
-            if not actor.replay(_under(arrays, f"actor {actor.index} "), self._stop.is_set):
+            if not self._call(functools.partial(self._replay, actor, arrays)):
                 raise StopRequested
+
+    def _replay(self, actor: Actor, arrays: Mapping[str, np.ndarray]) -> bool:
+        return actor.replay(_under(arrays, f"actor {actor.index} "), self._stop.is_set)
 
 
 def fits(arrays: Mapping[str, np.ndarray], config: Config) -> bool:
-    """Whether a saved state is of as many actors and environments, and blocks as large, as the
-    config has."""
+    """Whether a saved state has the config's number of actors, environments and block size."""
     actors = {name.split()[1] for name in arrays if name.startswith("actor ")}
     widths = {
         array.shape[1]

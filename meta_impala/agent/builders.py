@@ -6,8 +6,14 @@ import tensorflow as tf
 
 from meta_impala.algorithm import losses, optimizers
 from meta_impala.algorithm.eta_schedule import EtaSchedule
-from meta_impala.algorithm.meta_parameters import MetaParameter, MetaParameters
-from meta_impala.config import Config
+from meta_impala.algorithm.functions_of_frames import Line, StepFunction
+from meta_impala.algorithm.meta_parameters import (
+    GAMMA,
+    LAMBDA,
+    MetaParameter,
+    MetaParameters,
+)
+from meta_impala.config import Config, OptimizerSettings
 from meta_impala.config.hyper_parameters import TABLE, numbers_of
 from meta_impala.environments import Description
 from meta_impala.networks.actor_critic import ActorCritic, NetworkSettings
@@ -31,12 +37,39 @@ def eta_is_per_state(config: Config) -> bool:
     return bool(config.learned) and config.meta_parameter_scope == "state"
 
 
-def eta_schedule_of(config: Config) -> EtaSchedule:
-    """What η the unrolls of a resolved config are played with."""
+def eta_schedule_of(config: Config, replayed: StepFunction | None = None) -> EtaSchedule:
+    """What η the unrolls of a resolved config are played with.
+
+    Args:
+      config: resolved.
+      replayed: with `eta_schedule=replay`, the γ and λ of the file. Actors do without: they are
+        given the values with each snapshot.
+    """
     return EtaSchedule(
         pairs=config.eta_pairs if config.eta_schedule == "mixture" else (),
         draws=config.eta_draws if config.eta_schedule == "random" else {},
+        of_frames=_eta_of_frames(config, replayed),
     )
+
+
+def _eta_of_frames(config: Config, replayed: StepFunction | None) -> StepFunction | Line | None:
+    """γ and λ as a function of frames; what is not varied stays at its constant."""
+    assert config.lambda_ is not None, "the config is not resolved"
+    fixed = {GAMMA: config.gamma, LAMBDA: config.lambda_}
+    if config.eta_schedule == "fixed" and config.varied:
+        # The same operations as of the other two, so that a constant is the same to the bit.
+        return StepFunction((0,), ((config.gamma, config.lambda_),))
+    if config.eta_schedule == "linear":
+        ends = {name: (value, value) for name, value in fixed.items()} | config.eta_lines
+        (gamma, last_gamma), (lambda_, last_lambda) = ends[GAMMA], ends[LAMBDA]
+        return Line((gamma, lambda_), (last_gamma, last_lambda), config.total_frames)
+    if config.eta_schedule != "replay" or replayed is None:
+        return None
+    gammas, lambdas = (
+        [pair[index] if name in config.varied else fixed[name] for pair in replayed.values]
+        for index, name in enumerate((GAMMA, LAMBDA))
+    )
+    return StepFunction(replayed.frames, tuple(zip(gammas, lambdas, strict=True)))
 
 
 def return_settings_of(config: Config) -> losses.ReturnSettings:
@@ -51,6 +84,7 @@ def meta_weights_of(config: Config) -> dict[str, float]:
         losses.VALUE: config.meta_baseline_cost,
         losses.ENTROPY: config.meta_entropy_cost,
         losses.KL: config.meta_kl_cost,
+        **losses.OWN_META_WEIGHTS,
     }
 
 
@@ -79,12 +113,10 @@ def make_network(
 
 def inner_optimizer_of(config: Config) -> optimizers.Optimizer:
     """The optimiser of θ."""
-    through = config.differentiate_second_moment
-    if config.inner_optimizer == "sgd":
-        return optimizers.Sgd()
-    if config.inner_optimizer == "adam":
-        return optimizers.Adam(config.adam_beta1, config.adam_beta2, config.adam_epsilon, through)
-    return optimizers.RMSProp(config.rmsprop_decay, config.rmsprop_epsilon, through)
+    settings = config.part(OptimizerSettings)
+    return optimizers.OPTIMIZERS[config.inner_optimizer](
+        settings, config.differentiate_second_moment
+    )
 
 
 def meta_optimizer_of(config: Config) -> optimizers.Optimizer:

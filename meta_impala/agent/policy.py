@@ -17,7 +17,7 @@ from meta_impala.algorithm.losses import action_log_probs
 from meta_impala.algorithm.meta_parameters import embedding_input
 from meta_impala.config import Config
 from meta_impala.environments import Description
-from meta_impala.networks.actor_critic import ActorCritic, NetworkInputs
+from meta_impala.networks.actor_critic import ActorCritic, NetworkInputs, NetworkOutput
 
 
 class EtaSnapshot(NamedTuple):
@@ -96,7 +96,18 @@ class Policy:
         # than the rest of a call with 16 environments.
         self._flat = self.function.get_concrete_function().inference_fn.call_flat
 
-    def _act(self, parameters, eta, observations, last_actions, rewards, resets, core_state, seed):
+    def _act(
+        self,
+        parameters: Sequence[tf.Tensor],
+        eta: tf.Tensor,
+        observations: tf.Tensor,
+        last_actions: tf.Tensor,
+        rewards: tf.Tensor,
+        resets: tf.Tensor,
+        core_state: tf.Tensor,
+        seed: tf.Tensor,
+    ) -> tuple[tf.Tensor, ...]:
+        """The graph: actions, log-probabilities, core state, and what `_more` adds."""
         with tf.device("CPU:0"):
             inputs = NetworkInputs(
                 observations[tf.newaxis],
@@ -117,7 +128,12 @@ class Policy:
             logits = output.policy_logits[0]
             # From logits that are not numbers it draws the action after the last.
             actions = tf.minimum(self._choose(logits, seed), logits.shape[1] - 1)
-            return actions, action_log_probs(logits, actions), output.core_state
+            chosen = actions, action_log_probs(logits, actions), output.core_state
+            return *chosen, *self._more(output, fed)
+
+    def _more(self, output: NetworkOutput, fed: Sequence[tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        """What `run` returns besides; `fed` is what the network was told of η."""
+        return ()
 
     # How the random numbers of a batch hang on its seed.
 
@@ -138,7 +154,27 @@ class Policy:
         core_state: np.ndarray,
         seed: tuple[int, int] | np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """One action per environment.
+        """One action per environment; see `run`.
+
+        Returns:
+          Actions `[N]` int32, their log-probabilities `[N]` float32, core state `[N, S]`.
+        """
+        given = (observations, last_actions, rewards, resets, core_state, seed)
+        actions, log_probs, core_state = self.run(parameters, eta, *given)[:3]
+        return actions, log_probs, core_state
+
+    def run(
+        self,
+        parameters: Sequence[tf.Tensor],
+        eta: np.ndarray,
+        observations: np.ndarray,
+        last_actions: np.ndarray,
+        rewards: np.ndarray,
+        resets: np.ndarray,
+        core_state: np.ndarray,
+        seed: tuple[int, int] | np.ndarray,
+    ) -> tuple[np.ndarray, ...]:
+        """All that the policy's graph computes.
 
         Args:
           parameters: θ, of a `Snapshot`.
@@ -153,7 +189,7 @@ class Policy:
             call.
 
         Returns:
-          Actions `[N]` int32, their log-probabilities `[N]` float32, core state `[N, S]`.
+          As a call does, and what a subclass adds.
         """
         eta_spec, observation_spec, *specs = self._specs
         others = (last_actions, rewards, resets, core_state, seed)
@@ -163,5 +199,4 @@ class Policy:
             as_tensor(observations, observation_spec.dtype),
             *(tf.constant(given, spec.dtype) for given, spec in zip(others, specs, strict=True)),
         )
-        actions, log_probs, core_state = (tensor.numpy() for tensor in results)
-        return actions, log_probs, core_state
+        return tuple(tensor.numpy() for tensor in results)

@@ -9,52 +9,15 @@ network is fed them as in the learned run.
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from meta_impala.algorithm.functions_of_frames import Line, StepFunction
 from meta_impala.algorithm.meta_parameters import GAMMA, LAMBDA, logit
 
 NAMES = (GAMMA, LAMBDA)
-
-
-@dataclasses.dataclass(frozen=True)
-class StepFunction:
-    """γ and λ as a step function of frames; the last values are held.
-
-    Attributes:
-      frames: increasing; values[i] holds from frames[i] on, and values[0] from the start.
-      values: (γ, λ) each.
-    """
-
-    frames: tuple[int, ...]
-    values: tuple[tuple[float, float], ...]
-
-    def __call__(self, frames: int) -> tuple[float, float]:
-        """(γ, λ) after so many frames."""
-        return self.values[max(0, bisect.bisect_right(self.frames, frames) - 1)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """γ and λ linear in frames, constant after the end.
-
-    Attributes:
-      start, end: (γ, λ).
-      total_frames: where the end is reached.
-    """
-
-    start: tuple[float, float]
-    end: tuple[float, float]
-    total_frames: int
-
-    def __call__(self, frames: int) -> tuple[float, float]:
-        """(γ, λ) after so many frames."""
-        share = min(1.0, max(0.0, frames / self.total_frames))
-        gamma, lambda_ = (a + share * (b - a) for a, b in zip(self.start, self.end, strict=True))
-        return gamma, lambda_
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,8 @@ and batch, as in IMPALA. What is constant in them is said here, at the calls of 
 * in J' the targets are constant in everything.
 
 These are functions of a network's outputs. `objectives.py` runs the network for them. A new term is
-one function of `TermInputs` and one entry of `TERMS`.
+one function of `TermInputs` and one entry of `TERMS`; a term of J' that is not part of the package
+has its weight in `OWN_META_WEIGHTS`.
 """
 
 from __future__ import annotations
@@ -178,6 +179,8 @@ INNER_WEIGHTS: dict[str, str] = {
     VALUE: "baseline_cost",
     ENTROPY: "entropy_cost",
 }
+# Weights in J' of terms that were added to `TERMS` and have no setting of their own.
+OWN_META_WEIGHTS: dict[str, float] = {}
 # What J' is made of by default: equation (14), the policy gradient alone.
 POLICY_GRADIENT_ONLY: Mapping[str, float] = {POLICY: 1.0}
 

@@ -11,10 +11,13 @@ form for each.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import ClassVar, NamedTuple, Protocol
 
 import tensorflow as tf
+
+from meta_impala.config import OptimizerSettings
+from meta_impala.config.fields import add_choice
 
 Tensors = Sequence[tf.Tensor]
 # What an optimiser remembers, by name; every list is in the order of the parameters.
@@ -152,6 +155,10 @@ class CorrectedRMSProp:
     decay: float = 0.99
     epsilon: float = 1e-8
 
+    # The count of a checkpoint that is older than the correction: its mean squares started at ones
+    # and must not be scaled. 1 − 0.99ⁿ is 1 to rounding.
+    COUNT_IF_MISSING: ClassVar[int] = 10_000
+
     def initial_slots(self, parameters: Tensors) -> Slots:
         return {
             "mean_squares": [tf.zeros_like(parameter) for parameter in parameters],
@@ -230,3 +237,39 @@ class Adam:
 
 def _denominator(second_moment: tf.Tensor, differentiate: bool) -> tf.Tensor:
     return second_moment if differentiate else tf.stop_gradient(second_moment)
+
+
+def _sgd(_: OptimizerSettings, __: bool) -> Optimizer:
+    return Sgd()
+
+
+def _rmsprop(settings: OptimizerSettings, through: bool) -> Optimizer:
+    return RMSProp(settings.rmsprop_decay, settings.rmsprop_epsilon, through)
+
+
+def _adam(settings: OptimizerSettings, through: bool) -> Optimizer:
+    return Adam(settings.adam_beta1, settings.adam_beta2, settings.adam_epsilon, through)
+
+
+# (settings, whether its second moment is differentiated through) -> optimiser of θ.
+OptimizerFactory = Callable[[OptimizerSettings, bool], Optimizer]
+
+# Optimisers of θ by the name that `inner_optimizer` has.
+OPTIMIZERS: dict[str, OptimizerFactory] = {"sgd": _sgd, "rmsprop": _rmsprop, "adam": _adam}
+
+
+def register_optimizer(name: str, factory: OptimizerFactory) -> None:
+    """Adds an optimiser of θ, for `Config(inner_optimizer=name)` in this process.
+
+    A run that was trained with it is continued and evaluated by programs that register it too.
+
+    Args:
+      name: that no optimiser of the package has.
+      factory: makes it. Every operation has to be differentiable in the gradients.
+
+    Raises:
+      ValueError: if the name is taken by another factory.
+    """
+    if OPTIMIZERS.setdefault(name, factory) is not factory:
+        raise ValueError(f"the optimiser {name!r} exists already; must be another name")
+    add_choice("inner_optimizer", name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from meta_impala.errors import UserError
 from meta_impala.storage.run_folder import RunFolder
@@ -47,3 +47,23 @@ def _below(text: str) -> list[RunFolder]:
     except ValueError as error:  # a null character in the path
         raise UserError(f"{text!r}: is not a path ({error})") from None
     return runs
+
+
+def labels_of(folders: Sequence[RunFolder], given: Sequence[str] | None = None) -> list[str]:
+    """One label per run: those given, or the shortest ends of the paths that tell them apart.
+
+    Raises:
+      UserError: if there are not as many labels as runs.
+    """
+    if given:
+        if len(given) != len(folders):
+            raise UserError(
+                f"--labels: must be one per run, has {len(given)} for {len(folders)} runs"
+            )
+        return list(given)
+    parts = [folder.path.resolve().parts[1:] or ("/",) for folder in folders]
+    for depth in range(1, max(map(len, parts)) + 1):
+        ends = ["/".join(path[-depth:]) for path in parts]
+        if len(set(ends)) == len(ends):
+            break
+    return ends

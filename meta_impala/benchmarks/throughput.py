@@ -20,8 +20,9 @@ import psutil
 import tensorflow as tf
 
 from meta_impala.actors.actor import Actor, actor_seed
+from meta_impala.actors.startup import make_actor
 from meta_impala.actors.trajectory import Unroll, concatenate
-from meta_impala.agent.builders import eta_schedule_of, make_network
+from meta_impala.agent.builders import make_network
 from meta_impala.agent.policy import Policy, Snapshot
 from meta_impala.benchmarks.operation_profile import milliseconds_by_operation
 from meta_impala.config import Config, resolve, resolve_network
@@ -31,6 +32,7 @@ from meta_impala.learner.learner import Learner
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.tensorflow_setup import configure_tensorflow
+from meta_impala.system.timing import RunStopwatches, Stopwatch
 from meta_impala.training.trainer import Trainer
 
 # (threads, environments) among which the ceiling is looked for.
@@ -153,20 +155,13 @@ def environment_of(config: Config, count: int, threads: int, effort: Effort) -> 
     return _cost(samples, made.action_repeat, {"environments": count, "threads": threads})
 
 
-def _actors(config: Config, learner: Learner, description: Description) -> list[Actor]:
+def _actors(
+    config: Config, learner: Learner, description: Description, stopwatches: RunStopwatches
+) -> list[Actor]:
     policy = Policy(learner.state.network, config, description, config.envs_per_actor)
     actors = []
     for index in range(config.num_actors):
-        made = registry.make(
-            config.environment,
-            config.envs_per_actor,
-            config.protocol,
-            num_threads=config.env_threads,
-            environment_kwargs=config.environment_arguments,
-        )
-        actor = Actor(
-            index, made, policy, config.unroll_length, eta_schedule=eta_schedule_of(config)
-        )
+        actor = make_actor(index, config, policy, stopwatch=stopwatches.of_actor())
         seed = actor_seed(config.seed, 0, index, config.envs_per_actor)
         actor.reset(seed, learner.state.network.settings.core_state_size)
         actors.append(actor)
@@ -179,12 +174,13 @@ def environment_inference(config: Config, effort: Effort) -> Cost:
     config, description = describe(config)
     learner = Learner(config, description, make_network(config, description))
     snapshot, done, stop = learner.snapshot(), [0] * config.num_actors, threading.Event()
-    actors = _actors(config, learner, description)
-    clocks = [_timed_actor(actor) for actor in actors]
+    stopwatches = RunStopwatches()
+    actors = _actors(config, learner, description, stopwatches)
 
     def play(index: int) -> None:
+        unroll = stopwatches.actors[index].timed("unroll", actors[index].unroll)
         while not stop.is_set():
-            actors[index].unroll(snapshot)
+            unroll(snapshot)
             done[index] += config.unroll_length * config.envs_per_actor
 
     threads = [threading.Thread(target=play, args=[i]) for i in range(config.num_actors)]
@@ -193,10 +189,9 @@ def environment_inference(config: Config, effort: Effort) -> Cost:
     samples: list[_Sample] = []
     for sample in _sample(lambda: sum(done), effort):
         if not samples:
-            for clock in clocks:
-                clock.restart()
+            stopwatches.restart()
         samples.append(sample)
-    details = {"actors": _shares(clocks)}
+    details = {"actors": _shares(stopwatches)}
     stop.set()
     for thread in threads:
         thread.join()
@@ -233,7 +228,17 @@ class _RandomPolicy:
         self._num_actions = num_actions
         self._random = np.random.default_rng(seed)
 
-    def __call__(self, parameters, eta, observations, last_actions, rewards, resets, core_state, _):
+    def __call__(
+        self,
+        parameters: Any,
+        eta: np.ndarray,
+        observations: np.ndarray,
+        last_actions: np.ndarray,
+        rewards: np.ndarray,
+        resets: np.ndarray,
+        core_state: np.ndarray,
+        seed: tuple[int, int],
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         actions = self._random.integers(0, self._num_actions, len(last_actions), np.int32)
         return actions, np.full(len(actions), -np.log(self._num_actions), np.float32), core_state
 
@@ -248,7 +253,7 @@ def _batches(config: Config, snapshot: Snapshot, core_state_size: int) -> list[U
         config.environment, count, config.protocol, environment_kwargs=config.environment_arguments
     )
     policy: Any = _RandomPolicy(made.num_actions, config.seed)
-    actor = Actor(0, made, policy, config.unroll_length, eta_schedule=eta_schedule_of(config))
+    actor = make_actor(0, config, policy, made)
     actor.reset(config.seed, core_state_size)
     batches = []
     for _ in range(2):
@@ -281,60 +286,16 @@ def learner_update(config: Config, effort: Effort, *, profiled: bool = False) ->
     return cost
 
 
-# The measurement ends it.
+# Ended by the measurement.
 _ENDLESS = 10**12
 
 
-class _Stop(StopRequest):
-    """Set by the measurement."""
-
-    def set(self) -> None:
-        self._event.set()
-
-
-class _Clock:
-    """Wall time of a thread by what it does."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._started = time.perf_counter()
-
-    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*arguments: Any, **options: Any) -> Any:
-            start = time.perf_counter()
-            try:
-                return function(*arguments, **options)
-            finally:
-                spent = time.perf_counter() - start
-                self.seconds[name] = self.seconds.get(name, 0.0) + spent
-
-        return wrapped
-
-    def restart(self) -> None:
-        self.seconds.clear()
-        self._started = time.perf_counter()
-
-    def shares(self) -> dict[str, float]:
-        whole = time.perf_counter() - self._started
-        return {name: seconds / whole for name, seconds in self.seconds.items()}
-
-
-def _timed_actor(actor: Actor) -> _Clock:
-    """Wraps what an actor does; its `unroll` contains the other two."""
-    clock = _Clock()
-    environment: Any = actor._environment
-    environment.step = clock.timed("environment", environment.step)
-    actor._policy = clock.timed("inference", actor._policy)  # type: ignore[assignment]
-    actor.unroll = clock.timed("unroll", actor.unroll)  # type: ignore[method-assign]
-    return clock
-
-
-def _shares(clocks: list[_Clock]) -> dict[str, float]:
+def _shares(stopwatches: RunStopwatches) -> dict[str, float]:
     """Mean shares of the actors' time; what is left of an unroll is its own bookkeeping."""
     mean: dict[str, float] = {}
-    for clock in clocks:
-        for name, share in clock.shares().items():
-            mean[name] = mean.get(name, 0.0) + share / len(clocks)
+    for stopwatch in stopwatches.actors:
+        for name, share in stopwatch.shares().items():
+            mean[name] = mean.get(name, 0.0) + share / len(stopwatches.actors)
     unroll = mean.pop("unroll", 0.0)
     mean["assembling"] = max(0.0, unroll - mean.get("environment", 0) - mean.get("inference", 0))
     mean["waiting"] = max(0.0, 1.0 - unroll)
@@ -350,22 +311,20 @@ def program(config: Config, effort: Effort) -> Cost:
         folder = RunFolder(path)
         folder.prepare()
         folder.save_config(config)
-        stop = _Stop()
-        trainer = Trainer(config, description, folder, stop)
-        learner_clock, actor_clocks = _timed_supervisor(trainer)
+        stop, stopwatches = StopRequest(), RunStopwatches()
+        trainer = Trainer(config, description, folder, stop, stopwatches=stopwatches)
         samples: list[_Sample] = []
 
         def watch() -> None:
             steps = _sample(lambda: trainer.frames / description.action_repeat, effort)
             for sample in steps:
                 if not samples:
-                    for clock in (learner_clock, *actor_clocks):
-                        clock.restart()
+                    stopwatches.restart()
                 samples.append(sample)
-            details["learner"] = _learner_shares(learner_clock)
-            details["actors"] = _shares(actor_clocks)
-            details["policy_lag"] = trainer._window._lags / max(1, trainer._window._updates)
-            stop.set()
+            details["learner"] = _learner_shares(stopwatches.learner)
+            details["actors"] = _shares(stopwatches)
+            details["policy_lag"] = trainer.policy_lag
+            stop.request("the end of the measurement")
 
         details: dict[str, Any] = {}
         watcher = threading.Thread(target=watch, daemon=True)
@@ -375,30 +334,8 @@ def program(config: Config, effort: Effort) -> Cost:
     return _cost(samples, description.action_repeat, details)
 
 
-def _timed_supervisor(trainer: Trainer) -> tuple[_Clock, list[_Clock]]:
-    """Wraps what the learner's thread does, and its actors once they are made."""
-    learner = _Clock()
-    actors: list[_Clock] = []
-    original = trainer._make_source
-
-    def make_source() -> Any:
-        source: Any = original()
-        actors.extend(_timed_actor(actor) for actor in source._actors)
-        source.next_block = learner.timed("waiting", source.next_block)
-        return source
-
-    trainer._make_source = make_source  # type: ignore[method-assign]
-    trainer._next_batch = learner.timed(  # type: ignore[method-assign]
-        "next batch", trainer._next_batch
-    )
-    trainer.learner.update = learner.timed(  # type: ignore[method-assign]
-        "update", trainer.learner.update
-    )
-    return learner, actors
-
-
-def _learner_shares(clock: _Clock) -> dict[str, float]:
-    shares = clock.shares()
+def _learner_shares(stopwatch: Stopwatch) -> dict[str, float]:
+    shares = stopwatch.shares()
     waiting = shares.get("waiting", 0.0)
     assembling = max(0.0, shares.get("next batch", 0.0) - waiting)
     update = shares.get("update", 0.0)

@@ -49,7 +49,12 @@ def forms(game: str, num_envs: int = 16, unroll_length: int = 20) -> list[Form]:
     first = np.moveaxis(stacks[0], 1, 0)  # [4, N, 84, 84]
     frames = np.concatenate([first, stacks[1:, :, -1]])
 
-    def form(name: str, send: Callable[[], Any], receive: Callable[[Any], Any], size) -> Form:
+    def form(
+        name: str,
+        send: Callable[[], Any],
+        receive: Callable[[Any], Any],
+        size: Callable[[Any], int],
+    ) -> Form:
         send_ms, sent = _cpu_ms(send)
         receive_ms, _ = _cpu_ms(lambda: receive(sent))
         return Form(name, size(sent) / steps, send_ms / steps, receive_ms / steps)

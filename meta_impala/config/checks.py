@@ -20,6 +20,8 @@ _MAX_WIDTH = 65_536
 
 _MAX_PORT = 65_535
 
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
 _HOST_AND_PORT = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
 
 
@@ -90,18 +92,55 @@ def check_paths(config: Config) -> None:
 
 
 def check_eta_schedule(config: Config) -> None:
-    """What random and mixture choose from."""
-    if config.eta_schedule not in ("random", "mixture"):
+    """What the schedules other than learned and fixed need."""
+    schedule = config.eta_schedule
+    if schedule != "replay" and (config.eta_schedule_file or config.eta_schedule_sha256):
+        name = "eta_schedule_file" if config.eta_schedule_file else "eta_schedule_sha256"
+        raise UserError(
+            f"--{name}={shown(getattr(config, name))}: needs --eta_schedule=replay; it is "
+            f"{schedule}"
+        )
+    if schedule in ("learned", "fixed"):
         return
     if not config.varied:
         raise UserError(
-            f"--eta_schedule={config.eta_schedule}: needs --meta_parameters to say what varies; "
-            "it is none"
+            f"--eta_schedule={schedule}: needs --meta_parameters to say what varies; it is none"
         )
-    if config.eta_schedule == "mixture":
-        _check_mixture(config)
-    else:
-        _check_draws(config)
+    checks = {
+        "random": _check_draws,
+        "mixture": _check_mixture,
+        "replay": _check_replay,
+        "linear": _check_lines,
+    }
+    checks[schedule](config)
+
+
+def _check_replay(config: Config) -> None:
+    if not config.eta_schedule_file:
+        raise UserError(
+            "--eta_schedule_file=: must be given with --eta_schedule=replay, the metrics.csv of "
+            "another run"
+        )
+    digest = config.eta_schedule_sha256
+    if digest and not _SHA256.fullmatch(digest):
+        raise UserError(
+            f"--eta_schedule_sha256={shown(digest)}: must be 64 hexadecimal digits in lower case, "
+            "or empty"
+        )
+
+
+def _check_lines(config: Config) -> None:
+    for name in config.varied:
+        text = config.eta_linear_gamma if name == "gamma" else config.eta_linear_lambda
+        try:
+            start, end = map(float, text.split(","))
+        except ValueError:
+            start = end = -1.0
+        if not (0.0 <= start <= 1.0 and 0.0 <= end <= 1.0):
+            raise UserError(
+                f"--eta_linear_{name}={shown(text)}: must be two numbers START,END in [0, 1], for "
+                "example 0.99,0.997"
+            )
 
 
 def _check_mixture(config: Config) -> None:
@@ -285,4 +324,31 @@ def check_learner_device(config: Config) -> None:
     if kind not in ("auto", "cpu", "gpu") or (index and (kind == "auto" or not is_number)):
         raise UserError(
             f"--learner_device={shown(config.learner_device)}: must be auto, cpu, gpu or gpu:N"
+        )
+
+
+def check_evaluation(config: Config) -> None:
+    """The evaluation while training: what needs it, and the η of its games."""
+    if config.keep_best_checkpoint and not config.evaluation_frames:
+        raise UserError(
+            "--keep_best_checkpoint=True: needs --evaluation_frames above 0, which says when games "
+            "are played"
+        )
+    if not config.evaluation_eta:
+        return
+    given = f"--evaluation_eta={shown(config.evaluation_eta)}"
+    try:
+        values = config.evaluation_eta_values or ()
+    except ValueError:
+        values = ()
+    if not values or not all(0.0 <= value <= 1.0 for value in values):
+        raise UserError(
+            f"{given}: must be GAMMA,LAMBDA, two numbers in [0, 1], for example 0.995,1"
+        )
+    if config.learned and config.meta_parameter_scope == "state":
+        raise UserError(f"{given}: must be empty with --meta_parameter_scope=state")
+    if not config.eta_embedding_size:
+        raise UserError(
+            f"{given}: would change nothing, since the network is not fed η "
+            "(--eta_embedding_size=0); must be empty"
         )

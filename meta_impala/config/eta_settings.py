@@ -160,10 +160,12 @@ class EtaScheduleSettings:
         "Where η comes from. learned: from the meta-gradient. The other schedules condition the "
         "network on η in the same way but learn none of it: fixed (at --gamma, --lambda), random "
         "(drawn for every unroll), mixture (one of --eta_mixture for every unroll): the control "
-        "for multi-task learning.",
+        "for multi-task learning; replay (the γ and λ of --eta_schedule_file) and linear "
+        "(--eta_linear_gamma, --eta_linear_lambda): controls that move η without a "
+        "meta-gradient.",
         value_if_missing="learned",
         source="a question of the paper's reviewer",
-        choices=("learned", "fixed", "random", "mixture"),
+        choices=("learned", "fixed", "random", "mixture", "replay", "linear"),
         on_resume=NEVER,
     )
     eta_mixture: str = setting(
@@ -184,6 +186,36 @@ class EtaScheduleSettings:
         "Range LOW,HIGH of the λ drawn by --eta_schedule=random, inside (0, 1); its logit is "
         "uniform.",
         value_if_missing="0.9,0.999",
+        source=OURS,
+    )
+    eta_schedule_file: str = setting(
+        "",
+        "The metrics.csv of another run, for --eta_schedule=replay: γ and λ (of those that "
+        "--meta_parameters names) as a step function of frames; the last values are held. A row's "
+        "values hold from where the last update before it began, which is where that run used "
+        "them; without a column updates, from the row's frames on. The file is copied into the "
+        "run folder as eta_schedule.csv, and a continued run reads the copy.",
+        value_if_missing="",
+        on_resume=NEVER,
+    )
+    eta_schedule_sha256: str = setting(
+        "",
+        "SHA-256 of --eta_schedule_file; empty: of the file as it is when the run begins.",
+        value_if_missing="",
+        on_resume=NEVER,
+    )
+    eta_linear_gamma: str = setting(
+        "0.99,0.997",
+        "START,END of γ for --eta_schedule=linear, in [0, 1]: linear in frames, the end is reached "
+        "at --total_frames. With --meta_parameters=lambda γ stays at --gamma.",
+        value_if_missing="0.99,0.997",
+        source=OURS,
+    )
+    eta_linear_lambda: str = setting(
+        "1,1",
+        "START,END of λ for --eta_schedule=linear, as --eta_linear_gamma. With "
+        "--meta_parameters=gamma λ stays at --lambda.",
+        value_if_missing="1,1",
         source=OURS,
     )
 
@@ -207,8 +239,15 @@ class EtaSettings(EtaScheduleSettings, ReferenceSettings, MetaParameterSettings)
     def eta_draws(self) -> dict[str, tuple[float, float]]:
         """`eta_random_gamma` and `eta_random_lambda` as numbers, of what is varied."""
         texts = {"gamma": self.eta_random_gamma, "lambda": self.eta_random_lambda}
-        draws = {}
-        for name in filter(texts.__contains__, self.varied):
-            low, high = texts[name].split(",")
-            draws[name] = (float(low), float(high))
-        return draws
+        return {name: _pair(texts[name]) for name in self.varied if name in texts}
+
+    @property
+    def eta_lines(self) -> dict[str, tuple[float, float]]:
+        """`eta_linear_gamma` and `eta_linear_lambda` as numbers, of what is varied."""
+        texts = {"gamma": self.eta_linear_gamma, "lambda": self.eta_linear_lambda}
+        return {name: _pair(texts[name]) for name in self.varied if name in texts}
+
+
+def _pair(text: str) -> tuple[float, float]:
+    first, second = map(float, text.split(","))
+    return first, second

@@ -42,6 +42,7 @@ def setting(
     low_open: bool = False,
     high_open: bool = False,
     choices: tuple[str, ...] = (),
+    or_module: bool = False,
     on_resume: str = WITH_OVERRIDE,
     auto: bool = False,
     is_frames: bool = False,
@@ -63,6 +64,7 @@ def setting(
       low_open: whether `low` itself is refused.
       high_open: whether `high` itself is refused.
       choices: the values of a text; empty if any text may be allowed.
+      or_module: whether the text may also be `module:Class`, code of the user's own.
       on_resume: NEVER, FREELY or WITH_OVERRIDE.
       auto: whether the flag also takes "auto", which is None in the config.
       is_frames: whether the flag also takes numbers such as 1e6, 10M and 200_000_000.
@@ -84,6 +86,7 @@ def setting(
         "low_open": low_open,
         "high_open": high_open,
         "choices": choices,
+        "or_module": or_module,
         "on_resume": on_resume,
         "auto": auto,
         "is_frames": is_frames,
@@ -91,6 +94,26 @@ def setting(
         "also_called": also_called,
     }
     return dataclasses.field(default=default, metadata=metadata)
+
+
+# Setting -> values that code outside the package has added to its choices in this process. They
+# are no choices of the command line, which cannot bring the code along.
+_added: dict[str, set[str]] = {}
+
+
+def add_choice(name: str, value: str) -> None:
+    """Lets a setting have a further value in this process.
+
+    Args:
+      name: of the setting.
+      value: printable, without white space around it.
+    """
+    _added.setdefault(name, set()).add(value)
+
+
+def added_choices(name: str) -> tuple[str, ...]:
+    """The values that `add_choice` has added to a setting."""
+    return tuple(sorted(_added.get(name, ())))
 
 
 # Longer texts are no mistyped names, and comparing them takes time.

@@ -61,7 +61,8 @@ def help_of(name: str) -> str:
     if metadata["unit"]:
         details.append(f"Unit: {metadata['unit']}.")
     if metadata["choices"]:
-        details.append(f"Allowed: {' | '.join(metadata['choices'])}.")
+        own = ", or module:Class" if metadata["or_module"] else ""
+        details.append(f"Allowed: {' | '.join(metadata['choices'])}{own}.")
     elif metadata["low"] is not None or metadata["high"] is not None:
         details.append(f"Allowed: {allowed_range(metadata)}.")
     if metadata["source"]:

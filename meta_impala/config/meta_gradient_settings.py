@@ -23,10 +23,11 @@ class MetaBatchSettings:
         "Where the meta batch τ' comes from. next_batch: B' trajectories of the batch that is "
         "trained on next; held_out: B' trajectories of the same batch, which are not trained on; "
         "swap: batches come in pairs, each is trained on once and is the meta batch of the update "
-        "on the other.",
+        "on the other; same: B' trajectories of the batch that is trained on (measured: a τ that "
+        "judges itself pulls η to η' whatever the game).",
         value_if_missing="next_batch",
-        source=XU + " (next_batch: arXiv v1; swap: its appendix)",
-        choices=("next_batch", "held_out", "swap"),
+        source=XU + " (next_batch: arXiv v1; swap: its appendix); same: STAC, arXiv 2002.12928",
+        choices=("next_batch", "held_out", "swap", "same"),
     )
 
 

@@ -15,9 +15,11 @@ class NetworkSettings:
         "auto",
         "Torso: shallow (2 convolutions), nature (3), deep (residual), minatar (1 convolution of "
         "16 3×3 filters), mlp; auto takes shallow for 84×84 images, minatar for several planes "
-        "with sides from 5 to 20, and mlp otherwise.",
+        "with sides from 5 to 20, and mlp otherwise. module:Class takes a torso of your own, a "
+        "subclass of meta_impala.networks.torsos.Torso.",
         source=IMPALA + "; Mnih et al. 2015; minatar: Young and Tian 2019",
         choices=("auto", "shallow", "nature", "deep", "minatar", "mlp"),
+        or_module=True,
         on_resume=NEVER,
         also_called=("torso", "model", "arch"),
     )

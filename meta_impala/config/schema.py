@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from meta_impala.config.actor_settings import ActorSettings
 from meta_impala.config.eta_settings import EtaSettings
+from meta_impala.config.evaluation_settings import EvaluationSettings
 from meta_impala.config.learner_settings import LearnerSettings
 from meta_impala.config.loss_settings import (
     BatchSettings,
@@ -39,6 +40,7 @@ Group = TypeVar("Group")
 # first in `config.json`.
 @dataclasses.dataclass(frozen=True)
 class Config(
+    EvaluationSettings,
     RecordSettings,
     LearnerSettings,
     ActorSettings,

@@ -11,7 +11,7 @@ from typing import Any
 
 from meta_impala.config import checks, meta_parameter_checks
 from meta_impala.config.derived import derive
-from meta_impala.config.fields import allowed_range, nearest
+from meta_impala.config.fields import added_choices, allowed_range, nearest
 from meta_impala.config.hyper_parameters import check_names
 from meta_impala.config.image_layout import image_shape
 from meta_impala.config.schema import FIELDS, Config, field_type, flag_name
@@ -52,6 +52,7 @@ def resolve(config: Config) -> Config:
     checks.check_envs_per_actor(config)
     checks.check_mlp_sizes(config)
     checks.check_learner_device(config)
+    checks.check_evaluation(config)
     return config
 
 
@@ -100,12 +101,20 @@ def _checked_text(field: dataclasses.Field[Any], value: str) -> str:
         value = normalized(value)
     except ValueError as error:
         raise UserError(f"--{name}={shown(value)}: {error}") from None
-    if choices and value not in choices:
-        raise UserError(
-            f"--{name}={shown(value)}: must be one of {' | '.join(choices)}"
-            f"{nearest(value, choices)}"
-        )
-    return value
+    if not choices or value in choices or value in added_choices(field.name):
+        return value
+    allowed = " | ".join(choices)
+    if field.metadata["or_module"]:
+        if ":" in value and _names_class(value):
+            return value
+        allowed += ", or module:Class, a class of your own"
+    raise UserError(f"--{name}={shown(value)}: must be one of {allowed}{nearest(value, choices)}")
+
+
+def _names_class(text: str) -> bool:
+    """Whether it is `module:Class`, as Python writes names."""
+    module, _, name = text.rpartition(":")
+    return name.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
 def _check_number(field: dataclasses.Field[Any], value: float) -> None:

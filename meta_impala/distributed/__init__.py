@@ -1,1 +1,1 @@
-"""Actors as processes on a Ray cluster."""
+"""Actors as processes on a Ray cluster (see README.md in this folder)."""

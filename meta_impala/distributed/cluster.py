@@ -1,7 +1,7 @@
-"""The Ray cluster of a run: can it be used, the connection, and whether its head still lives.
+"""The Ray cluster of a run: whether it can be used, and the connection with it.
 
-Ray's processes listen on the loopback device if the cluster is started here, or is said to be at a
-loopback address. TensorFlow is not imported here.
+Ray's processes listen on the loopback device alone if the cluster is started here, or its address
+is a loopback address. TensorFlow is not imported here.
 """
 
 from __future__ import annotations
@@ -11,37 +11,26 @@ import importlib.util
 import os
 import pathlib
 import re
-import select
 import signal
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from meta_impala.config import Config
+from meta_impala.distributed.cluster_watch import ClusterLost
 from meta_impala.errors import RunFailed, UserError, one_line
 from meta_impala.system.tensorflow_import import without_noise
 
-# What Ray says while it tries to connect; the error that it ends with is enough.
+# What Ray prints while it tries to connect; the error that it ends with is enough.
 _START_UP_NOISE = re.compile(rb"(gcs_client|rpc_client|logging)\.(cc|h):[0-9]+:|FutureWarning")
 
 _LOCAL = ("", "local")
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _CONNECT_SECONDS = 5.0
-# Ray ends its driver, without a word to it, when the head has not answered for 60 s; until then a
-# checkpoint must have been saved.
-_HEAD_TIMEOUT_SECONDS = 15.0
-_SECONDS_BETWEEN_BEATS = 2.0
-
-
-class ClusterLost(RunFailed):
-    """The cluster's head, or this machine's part of it, does not answer any more."""
-
-    leaves_threads = True  # in Ray, waiting for the head
 
 
 def check(config: Config) -> None:
-    """Checks that Ray is there if it was asked for.
+    """Checks that Ray is installed if the settings need it.
 
     Raises:
       UserError: if it is not installed.
@@ -53,7 +42,7 @@ def check(config: Config) -> None:
 
 
 def _current_cluster() -> str:
-    """The address for `auto`, from where `ray start` leaves it; empty if there is none."""
+    """The address for `auto`, from the file that `ray start` writes; empty if there is none."""
     if os.environ.get("RAY_ADDRESS"):
         return os.environ["RAY_ADDRESS"]
     folder = pathlib.Path(os.environ.get("RAY_TMPDIR") or "/tmp") / "ray"
@@ -72,7 +61,7 @@ def _refuse(config: Config, reason: str) -> UserError:
 
 
 def _address_of(config: Config) -> str:
-    """HOST:PORT of the head, checked to listen; Ray itself would wait for minutes."""
+    """HOST:PORT of the head, checked to accept connections: Ray would wait for minutes."""
     address = config.ray_address
     if address == "auto":
         address = _current_cluster()
@@ -88,10 +77,10 @@ def _address_of(config: Config) -> str:
 
 @contextlib.contextmanager
 def connected(config: Config) -> Iterator[None]:
-    """Joins the cluster of the config, or starts one, and leaves or ends it; for the main thread.
+    """Connects to the cluster of the config, or starts one; disconnects, or ends it, at the end.
 
-    Without `--actors=ray` it does nothing. A SIGTERM that came meanwhile was given to its handler
-    afterwards, and there may be no connection then.
+    For the main thread. Does nothing without `--actors=ray`. A SIGTERM that comes while Ray
+    connects is passed on to its handler afterwards, and there may be no connection then.
 
     Raises:
       UserError: if there is no such cluster.
@@ -115,7 +104,7 @@ def connected(config: Config) -> Iterator[None]:
         lost = True
         raise
     finally:
-        if not lost:  # a farewell would wait for an answer
+        if not lost:  # disconnecting would wait for an answer
             import ray
 
             ray.shutdown()
@@ -145,72 +134,3 @@ def _initialize(config: Config, address: str | None) -> None:
         raise _refuse(config, reason) from error
     finally:
         signal.signal(signal.SIGTERM, handler)
-
-
-class ClusterWatch:
-    """Looks whether the head, and this machine's part of the cluster, live.
-
-    Time is counted in waits that were waited, as the watchdog does.
-    """
-
-    def __init__(self, on_lost: Callable[[ClusterLost], None]) -> None:
-        """Args:
-        on_lost: called once, by a thread of the watch.
-        """
-        self._on_lost = on_lost
-        self._stopped = threading.Event()
-        self._beats = 0
-        self._socket = socket.socket(socket.AF_UNIX)
-
-    def start(self) -> None:
-        """Starts two daemon threads; `connected` must hold."""
-        import ray
-
-        here = ray.get_runtime_context().get_node_id()
-        (name,) = (n["RayletSocketName"] for n in ray.nodes() if n["NodeID"] == here)
-        # Nothing is said over it: it is closed from the other side when that process dies.
-        self._socket.connect(name)
-        for work in (self._beat, self._watch):
-            threading.Thread(target=work, name=f"ray-head{work.__name__}", daemon=True).start()
-
-    def stop(self) -> None:
-        """Ends it."""
-        self._stopped.set()
-
-    def check(self) -> None:
-        """To be called before anything that needs the object store of this machine.
-
-        Ray ends the process, without a word to it, when that is gone.
-
-        Raises:
-          ClusterLost: if it is.
-        """
-        node = select.poll()  # anew: two threads may not poll the same one at a time
-        node.register(self._socket, select.POLLIN)
-        if node.poll(0):
-            raise ClusterLost("the Ray node of this machine died")
-
-    def _beat(self) -> None:
-        import ray
-
-        while not self._stopped.wait(_SECONDS_BETWEEN_BEATS):
-            # Does not return while the head is gone.
-            with contextlib.suppress(Exception):
-                ray.nodes()
-                self._beats += 1
-
-    def _watch(self) -> None:
-        beats, waited = -1, 0.0
-        while not self._stopped.wait(1.0):
-            waited = 0.0 if self._beats != beats else waited + 1.0
-            beats = self._beats
-            try:
-                self.check()
-                if waited >= _HEAD_TIMEOUT_SECONDS:
-                    raise ClusterLost(
-                        "the head of the Ray cluster has not answered for "
-                        f"{_HEAD_TIMEOUT_SECONDS:g} s"
-                    )
-            except ClusterLost as error:
-                self._on_lost(error)
-                return

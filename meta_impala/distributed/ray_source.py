@@ -1,12 +1,12 @@
 """Actors on a Ray cluster as a source of blocks: the learner's side.
 
-One thread asks every actor for at most `unrolls_in_flight` unrolls, with the newest weights as they
-are then, and puts what comes into the queue. It asks for the next one only when there was room: so
-the actors wait for the learner, and policy lag is bounded. The weights of a version are put into
-Ray's object store once, and all actors are given the same reference; a node fetches them once.
+One thread requests at most `unrolls_in_flight` unrolls from every actor, each with the newest
+weights at that time, and puts the results into the queue. It requests the next one only after there
+was room: the actors wait for the learner, and policy lag is bounded. A version of the weights is
+put into Ray's object store once; all actors get the same reference, and a node fetches it once.
 
-A lost process or node costs the unrolls it was asked for. Its actors are started anew, wherever the
-cluster has room or as soon as it has.
+A lost process or node costs the unrolls requested from it. Its actors are started again as soon as
+the cluster has room for them.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ from meta_impala.actors.trajectory import split
 from meta_impala.actors.trajectory_queue import QueueClosed
 from meta_impala.agent.policy import Snapshot
 from meta_impala.config import Config
-from meta_impala.distributed.cluster import ClusterLost, ClusterWatch
-from meta_impala.distributed.remote_actor import Delivery, Publisher, RemoteActor, Weights, save
+from meta_impala.distributed.cluster_watch import ClusterLost, ClusterWatch
+from meta_impala.distributed.remote_actor import Delivery, RemoteActor
+from meta_impala.distributed.weights import Publisher, Weights, save
 from meta_impala.environments import Description
 from meta_impala.errors import RunFailed, UserError, one_line, warn
 from meta_impala.system.signals import StopRequest
@@ -47,16 +48,16 @@ _SECONDS_UNTIL_HINT = 30.0
 
 
 class _Slot:
-    """An actor's place in the run; the processes in it come and go.
+    """One actor of the run, whose process may be replaced.
 
     Attributes:
       index: of the actor.
-      handle: of the process, or None between two.
-      asked: what it was asked for and has not delivered, the oldest first.
-      is_placed: whether the cluster has found room for it.
-      since: when it was last heard of, by the clock of the source.
+      handle: of the process; None while there is none.
+      asked: requests that are not answered yet, the oldest first.
+      is_placed: whether the cluster has found room for the process.
+      since: time of the last answer, by the clock of the source.
       losses: processes lost since the last unroll.
-      start_at: when the next one may be started, by that clock.
+      start_at: earliest time of the next process's start, by that clock.
     """
 
     def __init__(self, index: int) -> None:
@@ -70,7 +71,7 @@ class _Slot:
 
 
 class RaySource(QueuedSource):
-    """Actors on the cluster that this process is connected to (`ray_cluster.connected`).
+    """Actors on the cluster that this process is connected to (`cluster.connected`).
 
     Attributes:
       unrolls, unroll_bytes: received so far.
@@ -103,7 +104,7 @@ class RaySource(QueuedSource):
         )
         self._slots = [_Slot(first_actor + index) for index in range(config.num_actors)]
         self._weights: tuple[int, Any] | None = None
-        # Seconds that were really waited or worked; a process that was stopped accuses nobody.
+        # Seconds really waited or worked: a process that was stopped accuses nobody.
         self._clock = 0.0
         self._last_tick = time.monotonic()
         self._turns = 0
@@ -144,7 +145,7 @@ class RaySource(QueuedSource):
             self._thread.join(_JOIN_SECONDS)
         shutil.rmtree(self._hand_over, ignore_errors=True)
 
-    # All below is done by the thread.
+    # Everything below runs in the source's thread.
 
     def _run(self) -> None:
         try:
@@ -159,7 +160,7 @@ class RaySource(QueuedSource):
                 self._check_times()
         except QueueClosed:
             pass
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the run must hear of it
+        except BaseException as error:  # noqa: BLE001 - raised again in the learner's thread
             self._queue.close(error)
         finally:
             if not isinstance(self._queue.error, ClusterLost):  # or it would wait for an answer
@@ -213,11 +214,11 @@ class RaySource(QueuedSource):
         except ray.exceptions.RayTaskError as error:
             self._end_process(slot)
             cause = error.cause if isinstance(error.cause, Exception) else error
-            if isinstance(cause, UserError):  # it will not be otherwise the next time
+            if isinstance(cause, UserError):  # a new process would fail in the same way
                 raise RunFailed(f"actor-{slot.index} cannot run where it is: {cause}") from error
             if cause is not error:
                 cause.add_note(str(error))  # holds the traceback of the other process
-            self._restarts.use(slot.index, cause)
+            self._restarts.record(slot.index, cause)
             return
         except ray.exceptions.RayError as error:
             self._lose(slot, one_line(error))

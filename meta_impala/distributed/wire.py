@@ -1,8 +1,8 @@
-"""The form in which an unroll travels between processes: each frame once, compressed, lossless.
+"""The form in which an unroll is sent between processes: each frame once, compressed, lossless.
 
-An Atari observation is a stack of the last four frames, so two that follow each other share three.
-Where that holds only the newest frame travels, as its difference from the frame before; where it
-does not (after a reset the emulator pads with zeros) the whole stack does. Nothing is assumed: any
+An Atari observation is a stack of the last four frames, so consecutive ones share three. Where that
+holds, only the newest frame is sent, as its difference from the frame before; elsewhere (after a
+reset, when the stack is padded with zeros) the whole stack is. This is checked for every stack: any
 observations come out as they went in.
 """
 
@@ -20,14 +20,14 @@ _LEVEL = 1
 
 
 class PackedUnroll(NamedTuple):
-    """An unroll on its way.
+    """An unroll in the form to send.
 
     Attributes:
       unroll: all of it but the observations, which are None.
       observations: packed if they are bytes, else as they are.
       shape: of the observations, `[T+1, N, ...]`.
-      shifted: `[T, N]` bool, whether a stack is that of the step before, moved on by one frame;
-        None if these are no stacks.
+      shifted: `[T, N]` bool, whether a stack is that of the step before, shifted by one frame; None
+        if the observations are no stacks.
     """
 
     unroll: Unroll

@@ -25,7 +25,7 @@ class Catch(gymnasium.Env[np.ndarray, np.int64]):
     under it and −1 if not, and the episode ends. The best policy earns +1 in every episode.
     """
 
-    # Gymnasium declares this as an instance's own, so a type checker refuses ClassVar here.
+    # Gymnasium declares this as an instance attribute, so a type checker refuses ClassVar here.
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
 
     def __init__(self, render_mode: str | None = None) -> None:
@@ -55,6 +55,10 @@ class Catch(gymnasium.Env[np.ndarray, np.int64]):
         caught = self._paddle_column == self._ball_column
         reward = (1.0 if caught else -1.0) if landed else 0.0
         return self._board(), reward, landed, False, {}
+
+    def get_action_meanings(self) -> list[str]:
+        """Names of the actions, for people."""
+        return ["left", "stay", "right"]
 
     def render(self) -> np.ndarray | None:
         """Returns the board as [160, 80, 3] uint8, or None if made without a render mode."""

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from meta_impala.config import Config
 from meta_impala.environments import registry
 from meta_impala.experiments.stages import Stage, frames_of, stage_of
 from meta_impala.experiments.suite import Run
@@ -80,15 +81,15 @@ def kind_of(environment: str) -> str:
     return next((kind for kind in ("catch", "minatar") if kind in name), "features")
 
 
-def price_of(run: Run) -> float:
+def price_of(config: Config) -> float:
     """CPU milliseconds per agent step of training."""
-    kind, network = kind_of(run.config.environment), run.config.network
+    kind, network = kind_of(config.environment), config.network
     if network == "auto":
         network = "shallow" if kind == "atari" else "mlp"
     of_network = [price for (_, name), price in PRICES.items() if name == network]
     price = PRICES.get((kind, network)) or (of_network or [PRICES["atari", "shallow"]])[-1]
-    step = price.meta if run.config.learned else price.plain
-    return step if run.config.core == "none" else _CORE * step
+    step = price.meta if config.learned else price.plain
+    return step if config.core == "none" else _CORE * step
 
 
 def measured_speed(runs: Sequence[Run]) -> float | None:
@@ -116,7 +117,7 @@ def _core_seconds(
     """CPU seconds of training and of evaluation that are left."""
     if stage is Stage.DONE:
         return 0.0, 0.0
-    spec, price = registry.resolve(run.config.environment), price_of(run)
+    spec, price = registry.resolve(run.config.environment), price_of(run.config)
     frames = max(0, run.config.total_frames - frames_of(run))
     start = START_SECONDS[is_preloaded] / 2
     training = frames / spec.action_repeat * price / 1e3 + start if frames else 0.0

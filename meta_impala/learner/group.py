@@ -33,7 +33,7 @@ from meta_impala.system.signals import StopRequest
 # Beyond the time that the others' actors may take to bring the next batch.
 _EXTRA_SECONDS = 30.0
 _POLL_SECONDS = 0.2
-_MAX_TEXT_BYTES = 2**16
+_MAX_TEXT_BYTES = 2**16  # of one message
 _JOB = "worker"  # the name that the strategy asks for
 
 
@@ -80,6 +80,10 @@ class LearnerGroup:
     def take_from_first(self, variables: Sequence[tf.Variable]) -> None:
         """Gives all learners the values of learner 0's variables, to the bit."""
 
+    def text_of_first(self, text: str) -> str:
+        """What learner 0 has given here; what the others give is not looked at."""
+        return text
+
     def close(self) -> None:
         """Waits until the others need nothing more from this process."""
 
@@ -104,7 +108,7 @@ class ConnectedLearners(LearnerGroup):
         )
 
     def function(self, function: Callable[..., Any], signature: Sequence[Any]) -> Any:
-        def in_replica(*arguments):
+        def in_replica(*arguments: Any) -> Any:
             return self._strategy.run(function, args=arguments)
 
         return tf.function(in_replica, input_signature=signature, autograph=False)
@@ -152,12 +156,21 @@ class ConnectedLearners(LearnerGroup):
     def text_of_first(self, text: str) -> str:
         """What learner 0 has given here; what the others give is not looked at."""
         content = text.encode() if self.index == 0 else b""
-        assert len(content) <= _MAX_TEXT_BYTES
+        size = int(self._bytes_of_first(str(len(content)).encode()).rstrip(b"\0"))
+        parts = [
+            self._bytes_of_first(content[start : start + _MAX_TEXT_BYTES])
+            for start in range(0, size, _MAX_TEXT_BYTES)
+        ]
+        return b"".join(parts)[:size].decode()
+
+    def _bytes_of_first(self, content: bytes) -> bytes:
+        """At most `_MAX_TEXT_BYTES` of learner 0's, filled up with zeros."""
         numbers = np.zeros(_MAX_TEXT_BYTES, np.int32)
-        numbers[: len(content)] = np.frombuffer(content, np.uint8)
+        if self.index == 0:
+            numbers[: len(content)] = np.frombuffer(content, np.uint8)
         with self.reaching():
             sums = self._add_texts(tf.constant(numbers)).numpy()
-        return sums.astype(np.uint8).tobytes().rstrip(b"\0").decode()
+        return sums.astype(np.uint8).tobytes()
 
     def close(self) -> None:
         # Whoever ends first must not take the last sum's pieces along.

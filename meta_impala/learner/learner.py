@@ -20,6 +20,7 @@ from meta_impala.actors.trajectory import Unroll
 from meta_impala.agent import builders
 from meta_impala.agent.policy import EtaSnapshot, Snapshot
 from meta_impala.algorithm import meta_gradient, optimizers
+from meta_impala.algorithm.functions_of_frames import StepFunction
 from meta_impala.algorithm.meta_gradient import InnerStep, MetaStep
 from meta_impala.config import Config
 from meta_impala.environments import Description
@@ -40,17 +41,21 @@ class Learner:
         description: Description,
         network: ActorCritic,
         group: LearnerGroup = ALONE,
+        replayed: StepFunction | None = None,
     ) -> None:
         """Args:
         config: resolved; of several learners this one's share.
         description: of the environment.
         network: built; its variables become θ.
         group: the learners that make every update together.
+        replayed: with `eta_schedule=replay`, the γ and λ of the file.
         """
+        assert (replayed is not None) == (config.eta_schedule == "replay"), "the file's γ and λ"
         self.config = config
         self.action_repeat = description.action_repeat
         self.state = LearnerState(config, network)
-        self.factory = UpdateFactory(config, self.state, group)
+        schedule = builders.eta_schedule_of(config, replayed)
+        self.factory = UpdateFactory(config, self.state, group, schedule)
         self.meta_parameters = self.factory.meta_parameters
         self._group = group
         self._dtype = network.dtype
@@ -100,8 +105,7 @@ class Learner:
             meta_steps = tf.reduce_sum(meta_batch.transitions.step_mask)
         emulated = tf.reduce_sum(whole.transitions.step_mask)
         vector = self._assign(step, meta, emulated, meta_steps)
-        eta = frames_eta if self._schedule.follows_frames else self._acting_eta()
-        return vector, read(list(self.state.network.trainable_variables)), eta
+        return vector, read(list(self.state.network.trainable_variables)), self._acting_eta()
 
     def _assign(
         self, step: InnerStep, meta: MetaUpdate | None, emulated: tf.Tensor, meta_steps: tf.Tensor
@@ -212,15 +216,19 @@ class Learner:
         with self._group.reaching():
             vector, parameters, eta = self.function(*arguments)
             statistics = to_statistics(vector.numpy().tolist(), self.config.learned)
-        return statistics, self._to_snapshot(updates + 1, parameters, eta)
+        return statistics, self._to_snapshot(updates + 1, parameters, self._eta_to_act_by(eta))
 
     def snapshot(self) -> Snapshot:
         """A snapshot of the state as it is (before the first update, after a restore)."""
         values = read(list(self.state.network.trainable_variables))
-        eta = self._acting_eta()
-        if self._schedule.follows_frames:
-            eta = tf.constant(self._schedule.at(int(self.state.frames.numpy())))
+        eta = self._eta_to_act_by(self._acting_eta())
         return self._to_snapshot(int(self.state.updates.numpy()), values, eta)
+
+    def _eta_to_act_by(self, eta: tf.Tensor) -> tf.Tensor:
+        """The given η, or that of the frames learned from so far: what the next update uses."""
+        if not self._schedule.follows_frames:
+            return eta
+        return tf.constant(self._schedule.at(int(self.state.frames.numpy())))
 
     def _to_snapshot(self, version: int, parameters: Sequence[tf.Tensor], eta: tf.Tensor):
         with tf.device("CPU:0"):  # from a GPU, one copy per update

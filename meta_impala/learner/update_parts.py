@@ -16,6 +16,7 @@ import tensorflow as tf
 from meta_impala.actors.trajectory import Unroll
 from meta_impala.agent import builders
 from meta_impala.algorithm import losses, meta_gradient, optimizers
+from meta_impala.algorithm.eta_schedule import EtaSchedule
 from meta_impala.algorithm.meta_gradient import InnerUpdate, MetaStep, MicroBatches, Tensors
 from meta_impala.algorithm.meta_parameters import GAMMA, LAMBDA
 from meta_impala.algorithm.objectives import InnerObjective, MetaObjective, places_of
@@ -48,14 +49,17 @@ class UpdateFactory:
       schedule: where η comes from.
     """
 
-    def __init__(self, config: Config, state: LearnerState, group: LearnerGroup) -> None:
+    def __init__(
+        self, config: Config, state: LearnerState, group: LearnerGroup, schedule: EtaSchedule
+    ) -> None:
         """Args:
         config: resolved; of several learners this one's share.
         state: what is updated.
         group: the learners that make every update together.
+        schedule: where η comes from.
         """
         self.meta_parameters = builders.meta_parameters_of(config)
-        self.schedule = builders.eta_schedule_of(config)
+        self.schedule = schedule
         self._config = config
         self._state = state
         self._group = group

@@ -25,7 +25,7 @@ import numpy as np
 import sonnet as snt
 import tensorflow as tf
 
-from meta_impala.networks.torsos import TORSOS
+from meta_impala.networks.own_torso import check_own_torso, make_torso
 
 # Where e_η and the last action and reward join a network without a core.
 LAST_HIDDEN, HEADS = "last_hidden", "heads"
@@ -67,7 +67,7 @@ class NetworkSettings:
     """What defines the network; a checkpoint fits only a network of equal settings.
 
     Attributes:
-      torso: a key of `torsos.TORSOS`.
+      torso: a key of `torsos.TORSOS`, or `module:Class`.
       num_actions: A.
       core: "none" or "lstm".
       core_size: width of the LSTM.
@@ -128,7 +128,7 @@ class ActorCritic(snt.Module):
         super().__init__(name=name)
         self.settings = settings
         self.dtype = dtype
-        self._torso = TORSOS[settings.torso](dtype, settings.mlp_sizes, torso_dtype)
+        self._torso = make_torso(settings.torso, dtype, settings.mlp_sizes, torso_dtype)
         self._eta_embedding = (
             snt.Linear(settings.eta_embedding_size, name="eta_embedding")
             if settings.eta_embedding_size
@@ -286,6 +286,7 @@ class ActorCritic(snt.Module):
             tf.zeros([1, 1]),
             tf.zeros([1, 1], tf.bool),
         )
+        check_own_torso(self.settings.torso, self._torso, inputs.observations[0], self.dtype)
         features = self.body(inputs.observations)
         self.num_features = int(features.shape[-1])
         if self.settings.joins_last_hidden:

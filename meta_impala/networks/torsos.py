@@ -49,8 +49,9 @@ def _convolve(convolution: snt.Conv2D, features: tf.Tensor) -> tf.Tensor:
 class Torso(snt.Module):
     """A torso in two parts.
 
-    A torso of your own derives from this class and defines `body` and `last_layer`.
-
+    A torso of your own derives from this class and defines `body` and `last_layer`; it is asked for
+    by `--network=module:Class` and made by `Class(dtype, compute_dtype)`. Its variables are those
+    of Sonnet modules in attributes, because the meta-gradient runs it with tensors in their place.
     """
 
     def __init__(

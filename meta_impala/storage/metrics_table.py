@@ -1,7 +1,7 @@
-"""`metrics.csv`: one line per row, every line by itself. No TensorFlow here.
+"""`metrics.csv`: one line per row, each parsed on its own. No TensorFlow here.
 
 The cells are numbers, so quotes mean nothing, and a line that is damaged (a flipped bit, NUL bytes,
-a torn end) costs itself and no other.
+a truncated end) loses no other line.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _PREFIXES = ("", "meta_gradient_", "x_step_")
 _LEARNED_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
 
 # A million rows.
-_MAX_BYTES = 2**28
+MAX_BYTES = 2**28
 _NUMBER = re.compile(r"-?(\d{1,40}(\.\d{0,40})?([eE][+-]?\d{1,3})?|inf|nan)", re.ASCII)
 _FRAMES = re.compile(r"\d{1,18}", re.ASCII)
 
@@ -72,16 +72,20 @@ class Table(NamedTuple):
 
 
 def read_table(path: pathlib.Path) -> Table:
-    """Reads a file of metrics, and says what of it is damaged; a file that is missing is empty.
+    """Reads a file of metrics, and reports what is damaged; a missing file is empty.
 
     Raises:
-      OSError: if it cannot be read, or is no regular file.
+      OSError: if it cannot be read, or is not a regular file.
       ValueError: if it is too large.
     """
     try:
-        content = read_bounded(path, _MAX_BYTES)
+        return parse_table(read_bounded(path, MAX_BYTES))
     except FileNotFoundError:
         return Table([], [], b"")
+
+
+def parse_table(content: bytes) -> Table:
+    """The same of a file's content."""
     lines = content.split(b"\n")
     torn = lines.pop()  # empty, unless a power cut left half a line
     damaged = [len(lines) + 1] if torn else []
@@ -142,7 +146,7 @@ def line_of(cells: Mapping[str, str], others: Sequence[str] = ()) -> str:
 
 
 def _cells(line: bytes) -> list[str] | None:
-    """The cells of a line, or None if one of them is no number."""
+    """The cells of a line, or None if one of them is not a number."""
     try:
         cells = line.decode("ascii").split(",")
     except UnicodeDecodeError:
@@ -151,7 +155,7 @@ def _cells(line: bytes) -> list[str] | None:
 
 
 def _header(line: bytes, rows: Sequence[list[str] | None]) -> tuple[list[str], bool]:
-    """The names of the columns, and whether they stand there undamaged.
+    """The names of the columns, and whether they are undamaged.
 
     A table of today's width whose header is mostly today's has today's columns. Otherwise (a table
     of an older version) a name with one wrong character, or two names whose comma was lost, are
@@ -178,7 +182,7 @@ def _are_learned(names: Sequence[str]) -> bool:
 
 
 def _nearest(name: str, missing: Sequence[str]) -> list[str]:
-    """The column, or the two columns, that a name stood for; or else the name itself."""
+    """The column, or the two columns, that a damaged name was; otherwise the name itself."""
     for column in missing:
         if len(column) == len(name) and sum(map(str.__ne__, column, name)) == 1:
             return [column]

@@ -25,8 +25,10 @@ from meta_impala.environments import Description
 from meta_impala.errors import UserError, one_line
 from meta_impala.learner.learner import Learner
 from meta_impala.networks.actor_critic import ActorCritic
+from meta_impala.storage import eta_replay
 from meta_impala.storage.arrays import ArrayFile, open_arrays, write_arrays
 from meta_impala.storage.checkpoint import identity_of, restore_for_evaluation
+from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trained_run import AGENT_FORMAT, PARAMETERS
 
 _MAX_COUNT = 2**63
@@ -72,7 +74,7 @@ def load_learner(
     """A learner with all of the newest checkpoint that is whole; training may be writing the next.
 
     Args:
-      checkpoints: folder of the checkpoints; nothing in it is touched.
+      checkpoints: folder of the checkpoints, in that of the run; nothing in it is touched.
       config: of the run, resolved, network included.
       description: of its environment.
 
@@ -80,16 +82,19 @@ def load_learner(
       The learner, and the name of the checkpoint.
 
     Raises:
-      UserError: if there is no checkpoint, or it is of another run, or none is whole.
+      UserError: if there is no checkpoint, it is of another run, or every one is damaged;
+        if the run replays an η whose file is missing or changed.
     """
-    learner = Learner(config, description, make_network(config, description))
+    replayed = eta_replay.load(RunFolder(checkpoints.parent), config)
+    network = make_network(config, description)
+    learner = Learner(config, description, network, replayed=replayed)
     identity = identity_of(config, description, learner.state)
     path = restore_for_evaluation(checkpoints, learner.state, identity)
     return learner, path.name
 
 
 def with_eta(snapshot: Snapshot, gamma: float, lambda_: float) -> Snapshot:
-    """The same θ, fed another η."""
+    """The same θ with another η as the network's input."""
     eta = snapshot.eta
     others = [] if eta.per_state else eta.values.numpy()[2:]
     return snapshot._replace(

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM or a closed terminal ask the run to save and stop; a second Ctrl-C exits at once.
+"""Signals that ask a run to save and stop, SIGQUIT for the stacks of all threads, and time limits.
 
 Installed before TensorFlow is imported, so that a Ctrl-C during start-up is not a traceback.
 """
@@ -6,57 +6,140 @@ Installed before TensorFlow is imported, so that a Ctrl-C during start-up is not
 from __future__ import annotations
 
 import os
+import pathlib
+import re
 import signal
 import sys
 import threading
+import time
+from collections.abc import Sequence
 from types import FrameType
 
+from meta_impala.errors import UserError
+from meta_impala.system.stacks import dump_stacks
+
 EXIT_CODE_SECOND_INTERRUPT = 130
+# `timeout -s INT` signals its child and then the child's group, `srun` and terminals do the like.
+SECONDS_OF_ONE_REQUEST = 1.0
+DEFAULT_STOP_SIGNALS = "INT,TERM,HUP,USR1,USR2"
+_ALLOWED = ("INT", "TERM", "HUP", "USR1", "USR2", "QUIT", "ALRM", "XCPU")
+
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
+_UNITS = (86_400.0, 3_600.0, 60.0, 1.0)
+
+
+def parse_signals(text: str) -> tuple[signal.Signals, ...]:
+    """The signals of `--stop_signals`, such as INT,TERM.
+
+    Raises:
+      UserError: unless they are names of signals that can stop a run.
+    """
+    names = [part.strip().upper().removeprefix("SIG") for part in text.split(",") if part.strip()]
+    allowed = [name for name in _ALLOWED if hasattr(signal, f"SIG{name}")]
+    if not names or not set(names) <= set(allowed):
+        raise UserError(
+            f"--stop_signals={text}: must be one or more of {', '.join(allowed)}, comma-separated"
+        )
+    return tuple(signal.Signals[f"SIG{name}"] for name in dict.fromkeys(names))
+
+
+def parse_duration(text: str) -> float | None:
+    """The seconds of `--max_runtime`, such as 5400, 90m or 3h30m; None for an empty text.
+
+    Raises:
+      UserError: if it is no such time, or 0.
+    """
+    if not text.strip():
+        return None
+    compact = text.replace(" ", "").lower()
+    match = _DURATION.fullmatch(compact)
+    if compact.isascii() and compact.isdecimal():
+        seconds = float(compact[:12])
+    elif match is not None:
+        seconds = sum(
+            float(part[:12]) * unit for part, unit in zip(match.groups("0"), _UNITS, strict=True)
+        )
+    else:
+        seconds = 0.0
+    if seconds <= 0.0:
+        raise UserError(
+            f"--max_runtime={text}: must be a time above 0: seconds, or days, hours, minutes and "
+            "seconds such as 2d, 3h30m or 90s"
+        )
+    return seconds
 
 
 class StopRequest:
-    """Set by a signal; looked at between two updates."""
+    """Whether the run was asked to stop; read between two updates.
+
+    Attributes:
+      signal_name: what asked, for the user: the name of a signal or a setting.
+      stacks_path: where SIGQUIT writes the stacks of all threads; None for stderr.
+    """
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self._exits = threading.Lock()
         self.signal_name = ""
+        self.stacks_path: pathlib.Path | None = None
 
     def is_set(self) -> bool:
         """Whether the run was asked to stop."""
         return self._event.is_set()
 
-    def install(self) -> None:
-        """Takes over SIGINT, SIGTERM and, where it exists, SIGHUP (main thread only)."""
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
+    def request(self, reason: str) -> None:
+        """Asks the run to stop; the first reason is the one that is kept."""
+        if not self._event.is_set():
+            self.signal_name = reason
+            self._event.set()
+
+    def request_after(self, seconds: float, reason: str) -> None:
+        """Asks the run to stop after so many seconds of wall time."""
+        timer = threading.Timer(seconds, self.request, [reason])
+        timer.daemon = True
+        timer.start()
+
+    def install(self, stop_signals: Sequence[signal.Signals] | None = None) -> None:
+        """Takes over the signals that stop a run, and SIGQUIT unless it is one (main thread only).
+
+        Signals within a second of the first are one request. A later SIGINT exits at once.
+        """
+        numbers = parse_signals(DEFAULT_STOP_SIGNALS) if stop_signals is None else stop_signals
+        for number in numbers:
             # `nohup` ignores SIGHUP so that the run outlives its terminal.
-            if number is None or (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
+            if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
                 continue
             signal.signal(number, self._handle)
-        # Handlers run when the main thread is back from a library's code, and it may be stuck
-        # there. The second interrupt is heard by a thread.
+        if signal.SIGQUIT not in numbers:
+            signal.signal(signal.SIGQUIT, lambda *_: None)  # the thread below acts on it
+        # A handler runs when the main thread is back from a library's code, and it may be stuck
+        # there. A thread hears of every signal at once.
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        threading.Thread(target=self._listen, args=[reader], name="signals", daemon=True).start()
+        listener = threading.Thread(
+            target=self._listen, args=[reader, frozenset(numbers)], name="signals", daemon=True
+        )
+        listener.start()
 
-    def _listen(self, reader: int) -> None:
-        asked = False
+    def _listen(self, reader: int, numbers: frozenset[int]) -> None:
+        first: float | None = None
         while True:
             for number in os.read(reader, 1):
-                if number == signal.SIGINT and asked:
-                    self._exit()
-                asked = asked or number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+                now = time.monotonic()
+                if number in numbers:
+                    self.request(signal.Signals(number).name)
+                    first = now if first is None else first
+                    if number == signal.SIGINT and now - first > SECONDS_OF_ONE_REQUEST:
+                        self._exit()
+                elif number == signal.SIGQUIT:
+                    dump_stacks(self.stacks_path, "SIGQUIT")
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        if number == signal.SIGINT and self._event.is_set():
-            self._exit()
-        self.signal_name = signal.Signals(number).name
-        self._event.set()
+        self.request(signal.Signals(number).name)
 
     def _exit(self) -> None:
-        with self._exits:  # once: handler and thread both come here
+        with self._exits:
             try:
                 os.write(sys.stderr.fileno(), b"\nsecond interrupt: exiting without saving\n")
             finally:  # also if there is nobody left to read it

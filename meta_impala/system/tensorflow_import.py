@@ -8,6 +8,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import IO
 
 from absl import logging
 
@@ -29,6 +30,13 @@ _START_UP_NOISE = re.compile(
 )
 
 
+def _scratch_file() -> IO[bytes]:
+    """A file without a name; in memory where the system has that, so that no folder is needed."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("stderr"), "w+b")
+    return tempfile.TemporaryFile()
+
+
 @contextlib.contextmanager
 def without_noise(noise: re.Pattern[bytes]) -> Iterator[None]:
     """Keeps lines that C++ code writes to file descriptor 2 off the screen; others are passed on.
@@ -36,7 +44,7 @@ def without_noise(noise: re.Pattern[bytes]) -> Iterator[None]:
     Args:
       noise: is found in a line that nobody needs.
     """
-    with tempfile.TemporaryFile() as captured:
+    with _scratch_file() as captured:
         sys.stderr.flush()
         screen = os.dup(2)
         os.dup2(captured.fileno(), 2)

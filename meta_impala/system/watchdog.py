@@ -1,21 +1,19 @@
-"""Notices that a thread makes no step any more, says which, and ends the run.
+"""Watches threads for progress; one that hangs is named, and the run is ended.
 
-Time is counted in waits that were really waited, not by a clock: a process that was stopped
-(SIGSTOP, a suspended machine) and goes on finds nobody late.
+Time is the sum of waits that were really waited, not a clock's: a process that was stopped
+(SIGSTOP, a suspended machine) and goes on accuses nobody.
 """
 
 from __future__ import annotations
 
 import os
 import pathlib
-import sys
 import threading
-import time
-import traceback
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from meta_impala.errors import RunFailed, warn
+from meta_impala.system.stacks import all_stacks, write_stacks
 
 _MAX_SLICE_SECONDS = 1.0
 # How long the end of the watch is waited for: it wakes at once, unless it is at work.
@@ -58,10 +56,10 @@ class Watchdog(threading.Thread):
         on_exit: Callable[[Stalled], None],
     ) -> None:
         """Args:
-        watched: who is to be watched now; looked at again and again.
+        watched: the threads to be watched now; called before every wait.
         stacks_path: gets the stacks of all threads.
         on_stall: is to make the run end in order.
-        on_exit: last words before the process is ended, if it has not done so by itself.
+        on_exit: called just before the process is ended, if it has not ended by itself.
         """
         super().__init__(name="watchdog", daemon=True)
         self._watched = watched
@@ -103,28 +101,13 @@ class Watchdog(threading.Thread):
         message = (
             f"no step for {max(one.timeout for one in late):g} s (--stall_timeout) from {names}"
         )
-        stacks = _stacks()
+        stacks = all_stacks()
         warn(f"{message}\n{stacks}")
-        try:
-            stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-            self._stacks_path.write_text(f"{stamp} {message}\n\n{stacks}", encoding="utf-8")
+        if write_stacks(self._stacks_path, message, stacks):
             message += f"; the stacks of all threads are in {self._stacks_path}"
-        except OSError:
-            pass  # they were printed
         error = Stalled(message)
         self._on_stall(error)
         if not self._stopped.wait(GRACE_SECONDS):
             self._on_exit(error)
             warn(f"error: {error}")
             os._exit(EXIT_CODE)
-
-
-def _stacks() -> str:
-    """Where every thread stands."""
-    frames = sys._current_frames()
-    parts = []
-    for thread in threading.enumerate():
-        if thread.ident in frames and thread is not threading.current_thread():
-            stack = "".join(traceback.format_stack(frames[thread.ident]))
-            parts.append(f"thread {thread.name}:\n{stack}")
-    return "\n".join(parts)

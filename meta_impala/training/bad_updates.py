@@ -1,4 +1,5 @@
-"""Updates that were not applied because something was not finite: their statistics and batches."""
+"""Updates that were not finite, and so were not applied: warnings, evidence, and how many are too
+many."""
 
 from __future__ import annotations
 
@@ -8,19 +9,66 @@ from collections.abc import Mapping
 import numpy as np
 
 from meta_impala.actors.trajectory import Unroll
-from meta_impala.errors import one_line, warn
+from meta_impala.errors import RunFailed, one_line, warn
 from meta_impala.learner.state import Statistics
 from meta_impala.storage.arrays import write_arrays
 from meta_impala.storage.files import make_folder
 
-# The first ones say what went wrong; the later ones that it still does.
+# The first ones show what went wrong; later ones only that it goes on.
 MAX_FILES = 5
-# NaN also where nothing is learned.
+# The meta statistics are NaN also where nothing is learned.
 _SHOWN = ("inner_loss", "gradient_norm", "meta_loss", "meta_gradient_norm")
 
 
+class BadUpdates:
+    """Reports updates that were not applied, and ends a run that has too many in a row.
+
+    Attributes:
+      in_a_row: bad updates since the last good one.
+    """
+
+    def __init__(self, folder: pathlib.Path, limit: int, in_a_row: int) -> None:
+        """Args:
+        folder: gets the first ones' statistics and batches.
+        limit: `--max_bad_updates`.
+        in_a_row: where the run continues.
+        """
+        self.in_a_row = in_a_row
+        self._folder = folder
+        self._limit = limit
+
+    def record(self, updates: int, statistics: Statistics, batches: Mapping[str, Unroll]) -> None:
+        """Looks at an update.
+
+        Args:
+          updates: its number.
+          statistics: of it.
+          batches: name -> batch that it was made from.
+
+        Raises:
+          RunFailed: if it is the last of too many that were not applied.
+        """
+        if statistics.applied:
+            self.in_a_row = 0
+            return
+        self.in_a_row += 1
+        message = (
+            f"update {updates} was not applied, since something of it is not finite: "
+            f"{describe(statistics, batches)}"
+        )
+        kept = keep(self._folder, updates, statistics, batches)
+        if kept is not None:
+            message += f"; it is kept in {kept}"
+        warn(f"warning: {message}")
+        if self.in_a_row >= self._limit:
+            raise RunFailed(
+                f"{self.in_a_row} updates in a row (--max_bad_updates) were not applied; the "
+                f"last: {message}"
+            )
+
+
 def describe(statistics: Statistics, batches: Mapping[str, Unroll]) -> str:
-    """Which inputs are not finite or, if all are finite, which results."""
+    """Which inputs are not finite; if all are finite, the statistics that are not."""
     inputs = [
         f"{field} of the {name}"
         for name, batch in batches.items()

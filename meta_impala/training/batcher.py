@@ -1,20 +1,118 @@
-"""Puts blocks together to the learner's batches."""
+"""Makes the learner's batches from blocks, and says which batch is τ' (the meta batch)."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from meta_impala.actors.trajectory import Block, Unroll, concatenate
 from meta_impala.agent.shared_arrays import as_tensor
+from meta_impala.config import Config
 
 
 class Batch:
-    """A batch on its way: its tensors, and the blocks that it was made of."""
+    """A batch of the learner.
 
-    def __init__(self, blocks: list[Block]) -> None:
-        arrays = concatenate(blocks)
+    Attributes:
+      unroll: its tensors, `[T+1, B, ...]`.
+      blocks: what it was made of.
+      versions: of the snapshots that acted, block by block.
+      episodes: games that ended in it.
+    """
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        arrays = concatenate(list(blocks))
         observations = as_tensor(arrays.observations, tf.as_dtype(arrays.observations.dtype))
         self.unroll = Unroll(observations, *(tf.constant(array) for array in arrays[1:]))
         self.blocks = blocks
         self.versions = [block.version for block in blocks]
         self.episodes = [episode for block in blocks for episode in block.episodes]
+
+
+class Batcher:
+    """The batches of a run, one after the other, each with its meta batch.
+
+    τ' is the next batch, and becomes τ of the next update: no extra frames. Plain IMPALA waits for
+    it too, so that runs with and without the meta-gradient have the same policy lag. Which batch it
+    is otherwise says `--meta_data`.
+    """
+
+    def __init__(self, share: Config, next_block: Callable[[], Block]) -> None:
+        """Args:
+        share: settings of this learner's part of a batch (`Config.share`).
+        next_block: of the newest source.
+        """
+        self._meta_data = share.meta_data
+        self._blocks_per_batch = share.batch_size // share.block_size
+        self._next_block = next_block
+        # Blocks that were taken from the source and not learned from yet.
+        self._unused: list[Block] = []
+        # With `meta_data=swap`: blocks of the batch that was learned from and is the next τ'.
+        self._pair: list[Block] = []
+        self._awaits_pair = False
+        self._next: Batch | None = None
+
+    def next_pair(self) -> tuple[Batch, Batch]:
+        """τ and τ' of the next update; `learned_from` is to follow.
+
+        Raises:
+          StopRequested, or whatever `next_block` raises: no block is lost by that.
+        """
+        batch = self._next or self._fetch(self._unused)
+        self._next = batch
+        following = self._fetch(self._unused)
+        meta_batch = self._select_meta_batch(batch, following)
+        self._next = following
+        return batch, meta_batch
+
+    def learned_from(self, batch: Batch) -> None:
+        """Its blocks are used up."""
+        del self._unused[: len(batch.blocks)]
+
+    def _fetch(self, blocks: list[Block]) -> Batch:
+        """A batch; its blocks join `blocks` one by one, so that none is lost by a stop."""
+        # A stop in the middle of a batch left a part of it.
+        first = len(blocks) // self._blocks_per_batch * self._blocks_per_batch
+        while len(blocks) < first + self._blocks_per_batch:
+            blocks.append(self._next_block())
+        return Batch(blocks[first:])
+
+    def _select_meta_batch(self, batch: Batch, following: Batch) -> Batch:
+        if self._meta_data == "same":
+            return batch
+        if self._meta_data != "swap":
+            return following
+        if not self._pair:
+            self._pair = list(batch.blocks)
+            return following
+        first = Batch(self._pair)
+        self._pair = []
+        return first
+
+    # For checkpoints.
+
+    @property
+    def has_pair(self) -> bool:
+        """Whether the blocks of a batch that is yet to be τ' come first in `pending_blocks`."""
+        return bool(self._pair) or self._awaits_pair
+
+    def pending_blocks(self) -> list[Block]:
+        """Blocks taken from the source that a continued run needs again, in their order."""
+        return [*self._pair, *self._unused]
+
+    def expect_pair(self) -> None:
+        """The source that a checkpoint is restored into will give the blocks of a pair first."""
+        self._awaits_pair = True
+
+    def restore_pair(self, *, is_there: bool) -> None:
+        """Takes the expected pair from the source, if it is there; before the first batch."""
+        if is_there and self._awaits_pair:
+            self._fetch(self._pair)
+        self._awaits_pair = False
+
+    def clear(self) -> None:
+        """Drops all blocks: those of a new source follow."""
+        self._unused.clear()
+        self._pair.clear()
+        self._next = None

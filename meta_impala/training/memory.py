@@ -1,7 +1,7 @@
-"""Memory: whether the settings of a run can fit into this machine at all.
+"""Whether the settings of a run can fit into memory, and the message if they do not.
 
-The check is a lower bound: what passes may still not fit, but what is refused would have been
-killed by the system, without a word.
+The check is a lower bound: settings that pass may still not fit, but those that are refused would
+have been killed by the system, without a message.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _COPIES_OF_PARAMETERS = 5
 
 
 def needed_bytes(config: Config, description: Description) -> dict[str, int]:
-    """The least that a resolved config needs, by the flags that it is needed for."""
+    """Lower bounds of the memory of a resolved config: flags -> bytes that they need."""
     size = math.prod(description.observation_shape)
     row = size * description.observation_dtype.itemsize
     rows = config.unroll_length + 1
@@ -35,7 +35,7 @@ def needed_bytes(config: Config, description: Description) -> dict[str, int]:
     if config.core == "lstm":
         parameters += 4 * config.core_size * (config.core_size + (widths or [1])[-1])
     return {
-        # τ and τ' as they came, and τ as the network's input.
+        # τ and τ' as they arrived, and τ as the network's input.
         f"--batch_size={config.batch_size} --unroll_length={config.unroll_length}": (
             config.batch_size * rows * (2 * row + size * _FLOAT)
         ),
@@ -61,7 +61,7 @@ def check(config: Config, description: Description) -> None:
 
 @contextlib.contextmanager
 def memory_errors() -> Iterator[None]:
-    """Too little memory is said in one line."""
+    """Raises RunFailed, in one line, for errors inside that mean too little memory."""
     import tensorflow as tf
 
     try:

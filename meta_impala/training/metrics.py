@@ -41,7 +41,7 @@ class MetricsWriter:
     """Appends rows to `metrics.csv` and the TensorBoard log; continues what it finds.
 
     Attributes:
-      also: is given every row too.
+      observers: are called with every row.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class MetricsWriter:
         Raises:
           RunFailed: here and in every method, if a file cannot be written.
         """
-        self.also: Callable[[Row], None] = lambda row: None
+        self.observers: list[Callable[[Row], None]] = []
         self._path = csv_path
         self._others = learned_columns(learned)
         with writing(csv_path):
@@ -94,7 +94,8 @@ class MetricsWriter:
                 if name != "frames" and not math.isnan(row[name]):
                     tf.summary.scalar(name, np.float32(row[name]))
             self._tensorboard.flush()
-        self.also(row)
+        for observer in self.observers:
+            observer(row)
 
     def _append(self, line: bytes) -> None:
         """Appends a whole line, or nothing: a disk that fills up takes a part of it."""
@@ -211,6 +212,11 @@ class MetricsWindow:
         self._sums = {name: saved.get("sums", {}).get(name, 0.0) for name in names}
         self._last = {name: saved.get("last", {}).get(name, math.nan) for name in names}
         self._values = [name for name in learned_columns(learned) if name in set(learned)]
+
+    @property
+    def policy_lag(self) -> float:
+        """Mean policy lag of the updates since the last row, NaN before the first."""
+        return self._lags / self._updates if self._updates else math.nan
 
     @property
     def episode_return(self) -> float:

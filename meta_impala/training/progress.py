@@ -1,4 +1,4 @@
-"""The line on the terminal that says how far a run is."""
+"""The progress of a run on the terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from meta_impala.training.metrics import Row, hours
 
 
 class Progress:
-    """What the user watches: a bar on a terminal, a plain line now and then elsewhere."""
+    """A progress bar on a terminal; elsewhere a plain line, at most one every 30 seconds."""
 
     SECONDS_BETWEEN_LINES = 30.0
 
@@ -33,8 +33,8 @@ class Progress:
         )
 
     def update(self, row: Row, total_frames: int, *, last: bool = False) -> None:
-        """Shows a row: frames, speed, return, γ, λ, what else is learned, and the time left."""
-        with contextlib.suppress(OSError):  # the terminal may be gone; the run goes on
+        """Shows a row of metrics: frames, speed, return, γ, λ, what else is learned, and the time left."""
+        with contextlib.suppress(OSError):  # the terminal may be gone, and the run goes on
             self._show(row, total_frames, last)
 
     def _show(self, row: Row, total_frames: int, last: bool) -> None:

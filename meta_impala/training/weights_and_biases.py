@@ -1,7 +1,9 @@
-"""The rows of `metrics.csv` to Weights & Biases too (`--wandb_project`; extra `wandb`).
+"""Sends the rows of `metrics.csv` to Weights & Biases too (`--wandb_project`; extra `wandb`).
 
-The package's own environment variables hold, `WANDB_MODE=offline` for example. What goes wrong
-there is said once and never ends a run. A run that is continued goes on with the same record.
+The package's own environment variables hold, `WANDB_MODE=offline` for example. An error there is
+printed once and never ends a run. The id of the record is kept in the run folder
+(`wandb/record_id`), so a run that is continued, also after a requeue by a scheduler, goes on with
+the same record.
 """
 
 from __future__ import annotations
@@ -18,10 +20,14 @@ from meta_impala.config import Config
 from meta_impala.errors import UserError, warn
 from meta_impala.storage.files import write_atomically
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.system.ending import ForeignCodeThread
+
+# A scheduler that stops a run kills it soon after.
+_SECONDS_TO_FINISH = 20.0
 
 
 def check(config: Config) -> None:
-    """Checks that what was asked for is there.
+    """Checks that the package is installed if the settings need it.
 
     Raises:
       UserError: if the package is not installed.
@@ -67,22 +73,41 @@ class WeightsAndBiases:
             self._give_up(error)
 
     def close(self) -> None:
-        """Ends the record."""
+        """Ends the record; what is not sent within 20 s is left to `wandb sync`."""
         run, self._run = self._run, None
-        if run is not None:
-            try:
-                run.finish()
-            except Exception as error:  # noqa: BLE001
-                self._give_up(error)
+        if run is None:
+            return
+        thread = _Finish(run)
+        thread.start()
+        thread.join(_SECONDS_TO_FINISH)
+        if thread.is_alive():
+            self._give_up(f"not everything was sent within {_SECONDS_TO_FINISH:g} s")
+        elif thread.error is not None:
+            self._give_up(thread.error)
 
-    def _give_up(self, error: Exception) -> None:
+    def _give_up(self, error: Exception | str) -> None:
         self._run = None
         reason = " ".join(str(error).split())
         warn(f"warning: Weights & Biases: {reason}; the run goes on without it")
 
 
+class _Finish(ForeignCodeThread):
+    """Ends a record, which waits for the network."""
+
+    def __init__(self, run: Any) -> None:
+        super().__init__("wandb-finish")
+        self.error: Exception | None = None
+        self._run = run
+
+    def run(self) -> None:
+        try:
+            self._run.finish()
+        except Exception as error:  # noqa: BLE001
+            self.error = error
+
+
 def _record_id(folder: RunFolder) -> str:
-    """The name of the folder's record; made at the first start."""
+    """The id of the folder's record, made at the first start."""
     path = folder.path / "wandb" / "record_id"
     try:
         return path.read_text(encoding="utf-8").strip()

@@ -21,7 +21,7 @@ def test_an_actor_that_was_being_made_when_the_stop_came_is_not_started():
     def make(index):
         made.append(_Actor(index))
         if index == 1:
-            stop._event.set()
+            stop.request("the test")
         return made[-1]
 
     ready = ActorStart(stop).actors(4, make, started.append)

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from meta_impala.analysis import comparison, figures, labels, report, results, statistics, variants
+from meta_impala.analysis import comparison, figures, labels, results, statistics, variants
+from meta_impala.analysis import comparison_report as report
 from meta_impala.errors import UserError
 from meta_impala.published import tables as published
 from meta_impala.storage.run_folder import RunFolder

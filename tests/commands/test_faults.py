@@ -169,7 +169,7 @@ _INSTALL = (
 def test_a_second_interrupt_ends_a_main_thread_that_is_stuck_in_c():
     code = _INSTALL + (
         "library = ctypes.CDLL(None); mutex = ctypes.create_string_buffer(256);"
-        "interrupt = lambda: [(time.sleep(0.5), os.kill(os.getpid(), signal.SIGINT)) "
+        "interrupt = lambda: [(time.sleep(1.5), os.kill(os.getpid(), signal.SIGINT)) "
         "for _ in range(2)];"
         "threading.Thread(target=interrupt, daemon=True).start();"
         "library.pthread_mutex_lock(mutex); library.pthread_mutex_lock(mutex)"

@@ -116,7 +116,8 @@ def test_a_second_interrupt_exits_at_once_with_130(listened_to):
         "stop = StopRequest(); stop.install();"
         f"{'' if listened_to else 'os.close(2);'}"
         "os.kill(os.getpid(), signal.SIGINT); assert stop.is_set();"
-        "print('still here', flush=True);"
+        # One request, as `timeout` makes it; and then a second.
+        "os.kill(os.getpid(), signal.SIGINT); time.sleep(1.5); print('still here', flush=True);"
         "os.kill(os.getpid(), signal.SIGINT); time.sleep(60)"
     )
     started = time.monotonic()
@@ -215,7 +216,7 @@ def test_a_damaged_config_is_refused_and_left_as_it_is(tmp_path, text, message):
 
 def test_every_flag_has_help_and_presets_parse():
     code, out, _ = run("--helpfull")
-    assert code in (0, 1)  # absl's help exits with 1
+    assert code == 0
     for name in ("--gamma", "--lambda", "--meta_batch_size", "--[no]deterministic", "--logdir"):
         assert name in out
 

@@ -486,3 +486,42 @@ def test_a_setting_belongs_to_one_group_and_a_component_takes_its_group():
     ]  # fmt: skip
     assert config.part(EtaSettings).learned == ("gamma", "lambda")
     assert config.part(Config) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"eta_schedule": "replay"}, "--eta_schedule_file=: must be given"),
+        ({"eta_schedule_file": "a.csv"}, "--eta_schedule_file=a.csv: needs --eta_schedule=replay"),
+        ({"eta_schedule_sha256": "0" * 64}, "needs --eta_schedule=replay; it is learned"),
+        (
+            {"eta_schedule": "replay", "eta_schedule_file": "a.csv", "eta_schedule_sha256": "0F"},
+            "--eta_schedule_sha256=0F: must be 64 hexadecimal digits",
+        ),
+        (
+            {"eta_schedule": "replay", "eta_schedule_file": "a", "meta_parameters": "none"},
+            "--eta_schedule=replay: needs --meta_parameters",
+        ),
+        ({"eta_schedule": "linear", "meta_parameters": "none"}, "needs --meta_parameters"),
+        ({"eta_schedule": "linear", "eta_linear_gamma": "0.9"}, "--eta_linear_gamma=0.9: must be"),
+        ({"eta_schedule": "linear", "eta_linear_gamma": "0.9,1.1"}, "numbers START,END in [0, 1]"),
+        ({"eta_schedule": "linear", "eta_linear_lambda": "nan,1"}, "--eta_linear_lambda=nan,1: "),
+        ({"eta_schedule": "linear", "eta_linear_lambda": ""}, "--eta_linear_lambda=: must be two"),
+        ({"eta_schedule": "linear", "meta_parameter_scope": "state"}, "must be learned with"),
+        ({"eta_schedule": "replayed"}, "did you mean replay?"),
+    ],
+)
+def test_what_moves_eta_without_a_meta_gradient_is_checked(settings, expected):
+    assert expected in _refusal(**settings)
+
+
+def test_a_line_of_what_is_not_varied_is_not_looked_at():
+    resolve(Config(eta_schedule="linear", meta_parameters="gamma", eta_linear_lambda="x"))
+
+
+def test_the_schedule_of_eta_never_changes_in_a_run():
+    saved = resolve(Config(eta_schedule="replay", eta_schedule_file="a.csv"))
+    for changes in ({"eta_schedule_file": "b.csv"}, {"eta_schedule_sha256": "0" * 64}):
+        with pytest.raises(UserError, match="this never changes in a run"):
+            merge_for_resume(saved, changes, override=True)
+    assert merge_for_resume(saved, {"eta_schedule_file": "a.csv"}, override=False) == saved

@@ -12,10 +12,11 @@ from support.run_helpers import BATCH_FRAMES, make_config, make_trainer, read_me
 
 from meta_impala.actors.actor import Actor
 from meta_impala.agent.builders import make_network
-from meta_impala.agent.policy import Policy, Snapshot
+from meta_impala.agent.policy import EtaSnapshot, Policy, Snapshot
 from meta_impala.config import resolve_network
 from meta_impala.distributed import cluster as ray_cluster
-from meta_impala.distributed.remote_actor import RemoteActor, Weights
+from meta_impala.distributed.remote_actor import RemoteActor
+from meta_impala.distributed.weights import Weights
 from meta_impala.environments import registry
 from meta_impala.system import tensorflow_setup
 from meta_impala.system.signals import StopRequest
@@ -38,7 +39,7 @@ def _run(trainer: Trainer, stop: StopRequest, script) -> str:
         except BaseException as error:  # noqa: BLE001 - raised again below
             errors.append(error)
         finally:
-            stop._event.set()
+            stop.request("the test")
 
     handler = signal.getsignal(signal.SIGTERM)
     with ray_cluster.connected(trainer.config):
@@ -73,7 +74,8 @@ def test_a_remote_actor_plays_what_a_thread_would(monkeypatch):
     ended = 0
     for version in range(3):
         parameters = tuple(version + 1.0 * v.value() for v in network.trainable_variables)
-        snapshot = Snapshot(version, parameters, tf.constant([0.9, 0.8 + 0.05 * version]))
+        eta = EtaSnapshot(tf.constant([0.9, 0.8 + 0.05 * version]))
+        snapshot = Snapshot(version, parameters, eta)
         here = thread.unroll(snapshot)
         there = remote.unroll(Weights.of(snapshot)).block()
         assert here[1:] == there[1:]
@@ -94,7 +96,7 @@ def test_processes_and_nodes_come_and_go(tmp_path, cluster):
     trainer = make_trainer(tmp_path, config, stop)
     restarts = trainer._restarts
     delivered: list[int] = []
-    fetch = trainer._fetch
+    fetch = trainer._batcher._fetch
 
     def recording_fetch(blocks):
         batch = fetch(blocks)
@@ -102,7 +104,7 @@ def test_processes_and_nodes_come_and_go(tmp_path, cluster):
         assert all(np.isfinite(block.unroll.observations).all() for block in batch.blocks)
         return batch
 
-    trainer._fetch = recording_fetch
+    trainer._batcher._fetch = recording_fetch
 
     def both_deliver() -> bool:
         return {0, 1} <= set(delivered)

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from meta_impala.distributed.cluster import ClusterLost, ClusterWatch
+from meta_impala.distributed.cluster_watch import ClusterLost, ClusterWatch
 
 
 def test_threads_may_look_at_once():

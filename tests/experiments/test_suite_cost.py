@@ -43,7 +43,7 @@ def test_what_is_left(runs):
 
 def test_by_the_table_plain_and_meta_learned_runs_have_prices_of_their_own(runs):
     plain, meta = suite_cost.PRICES["catch", "mlp"]
-    assert [suite_cost.price_of(run) for run in runs] == [plain, meta, plain, meta]
+    assert [suite_cost.price_of(run.config) for run in runs] == [plain, meta, plain, meta]
     cost = _cost(runs)
     training = 2 * (plain + meta) * 1e6 / 1e3 / 3600
     starts = 4 * suite_cost.START_SECONDS[True] / 3600

@@ -8,6 +8,7 @@ import numpy as np
 from meta_impala.config import Config, resolve, resolve_network
 from meta_impala.environments import registry
 from meta_impala.environments.catch import CATCH_ID
+from meta_impala.storage import eta_replay
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.system.signals import StopRequest
 from meta_impala.training.trainer import Trainer
@@ -35,6 +36,8 @@ def make_trainer(path, config: Config, stop: StopRequest | None = None) -> Train
     folder.prepare()
     description = registry.describe(config.environment, config.protocol)
     config = resolve_network(config, description.observation_shape)
+    config = eta_replay.pin(config)
+    eta_replay.keep(folder, config)
     folder.save_config(config)
     return Trainer(config, description, folder, stop or StopRequest())
 
@@ -59,12 +62,12 @@ def files_of(folder) -> dict:
 
 
 class StopAfter(StopRequest):
-    """Asks to stop after it was looked at so many times."""
+    """Asks to stop after it was polled so many times."""
 
-    def __init__(self, looks: int) -> None:
+    def __init__(self, polls: int) -> None:
         super().__init__()
-        self._looks = looks
+        self._polls = polls
 
     def is_set(self) -> bool:
-        self._looks -= 1
-        return self._looks < 0
+        self._polls -= 1
+        return self._polls < 0

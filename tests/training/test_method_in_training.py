@@ -184,8 +184,8 @@ def make_trainer(path, **settings):
     return Trainer(config, description, folder, StopRequest())
 
 
-@pytest.mark.parametrize("meta_data", ["swap", "next_batch"])
-def test_two_batches_swap_their_roles(tmp_path, monkeypatch, meta_data):
+@pytest.mark.parametrize("meta_data", ["swap", "next_batch", "same"])
+def test_which_batch_is_the_meta_batch(tmp_path, monkeypatch, meta_data):
     trainer = make_trainer(tmp_path, meta_data=meta_data)
     original, seen = trainer.learner.update, []
 
@@ -198,7 +198,9 @@ def test_two_batches_swap_their_roles(tmp_path, monkeypatch, meta_data):
     assert len(seen) == 10
     for index, (batch, judge) in enumerate(seen[:-1]):
         following = seen[index + 1][0]
-        if meta_data == "next_batch" or index % 2 == 0:
+        if meta_data == "same":
+            assert judge == batch != following
+        elif meta_data == "next_batch" or index % 2 == 0:
             assert judge == following != batch
         else:
             assert judge == seen[index - 1][0] != following

@@ -13,18 +13,18 @@ from meta_impala.training.metrics import NOT_REPRODUCIBLE
 
 
 class StopAtUpdate(StopRequest):
-    """Asks to stop when the trainer has made so many updates and looked so many times since."""
+    """Asks to stop when the trainer has made so many updates and polled so many times since."""
 
-    def __init__(self, updates: int, looks: int = 0) -> None:
+    def __init__(self, updates: int, polls: int = 0) -> None:
         super().__init__()
         self.trainer = None
-        self._updates, self._looks = updates, looks
+        self._updates, self._polls = updates, polls
 
     def is_set(self) -> bool:
         if self.trainer is None or self.trainer.updates < self._updates:
             return False
-        self._looks -= 1
-        return self._looks < 0
+        self._polls -= 1
+        return self._polls < 0
 
 
 def reproducible(path) -> list[dict[str, str]]:
@@ -35,9 +35,9 @@ def reproducible(path) -> list[dict[str, str]]:
 
 
 def run_in_pieces(path, config, stops) -> list[np.ndarray]:
-    """Stops at (updates, looks), each time in a new trainer; returns the final state."""
-    for updates, looks in stops:
-        stop = StopAtUpdate(updates, looks)
+    """Stops at (updates, polls), each time in a new trainer; returns the final state."""
+    for updates, polls in stops:
+        stop = StopAtUpdate(updates, polls)
         trainer = make_trainer(path, config, stop)
         stop.trainer = trainer
         assert trainer.run() == "stopped"

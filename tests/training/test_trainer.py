@@ -121,8 +121,8 @@ def test_data_lag_and_weights_are_equal_with_and_without_the_meta_gradient(tmp_p
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_a_stopped_run_is_saved_and_continues_where_it_was(tmp_path, deterministic):
     config = make_config(total_frames=40 * BATCH_FRAMES, deterministic=deterministic)
-    looks = 30 if deterministic else 40
-    first = make_trainer(tmp_path, config, StopAfter(looks))
+    polls = 30 if deterministic else 40
+    first = make_trainer(tmp_path, config, StopAfter(polls))
     assert first.run() == "stopped"
     assert read_status(tmp_path)["state"] == "stopped"
     assert 0 < first.frames < config.total_frames
@@ -372,7 +372,7 @@ def test_environments_that_hang_while_they_start_are_found(tmp_path, monkeypatch
 def test_a_request_to_stop_ends_a_start_that_hangs(tmp_path, monkeypatch, deterministic):
     monkeypatch.setattr("meta_impala.actors.startup._SECONDS_AFTER_STOP", 0.3)
     stop = StopRequest()
-    threading.Timer(1.0, stop._event.set).start()
+    threading.Timer(1.0, stop.request, ["the test"]).start()
     trainer = make_trainer(tmp_path, make_config(deterministic=deterministic), stop)
     release = _hang_at_the_next_reset_but_one(monkeypatch)
     started = time.monotonic()
@@ -384,14 +384,14 @@ def test_a_request_to_stop_ends_a_start_that_hangs(tmp_path, monkeypatch, determ
 
 def _poison(monkeypatch, trainer, poison) -> None:
     """Lets `poison(number, unroll)` change the batches, which are numbered from 0."""
-    next_batch, count = trainer._next_batch, itertools.count()
+    fetch, count = trainer._batcher._fetch, itertools.count()
 
-    def poisoned():
-        batch = next_batch()
+    def poisoned(blocks):
+        batch = fetch(blocks)
         batch.unroll = poison(next(count), batch.unroll)
         return batch
 
-    monkeypatch.setattr(trainer, "_next_batch", poisoned)
+    monkeypatch.setattr(trainer._batcher, "_fetch", poisoned)
 
 
 @pytest.mark.parametrize(

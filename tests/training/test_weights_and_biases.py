@@ -6,6 +6,8 @@ import math
 import os
 import subprocess
 import sys
+import threading
+import time
 import types
 
 import pytest
@@ -131,3 +133,27 @@ def test_a_real_record_without_a_network(tmp_path):
     content = record.read_bytes()
     assert b"episode_return" in content and b"frames" in content
     assert json.loads((folder / "status.json").read_text())["state"] == "finished"
+
+
+def test_a_network_that_hangs_at_the_end_does_not_keep_the_run(tmp_path, monkeypatch, capfd):
+    stand_in, release = StandIn(), threading.Event()
+    stand_in.finish = lambda: release.wait(120)
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    monkeypatch.setattr(weights_and_biases, "_SECONDS_TO_FINISH", 0.1)
+    record = WeightsAndBiases(CONFIG, RunFolder(tmp_path))
+    started = time.monotonic()
+    record.close()
+    release.set()
+    assert time.monotonic() - started < 60
+    assert "not everything was sent within 0.1 s" in capfd.readouterr().err
+
+
+def test_a_requeued_run_goes_on_with_its_record(tmp_path, monkeypatch):
+    """A scheduler starts it again elsewhere: only the folder is the same."""
+    records = []
+    for _ in range(2):
+        stand_in = StandIn()
+        monkeypatch.setitem(sys.modules, "wandb", stand_in)
+        WeightsAndBiases(CONFIG, RunFolder(tmp_path)).close()
+        records += [(one["id"], one["resume"]) for one in stand_in.inits]
+    assert records[0] == records[1] and records[0][1] == "allow"

@@ -105,6 +105,8 @@ def _independence_lines(config: Config, result: Report) -> list[str]:
     lines = [f"The next unroll of the games of τ {verdict} (difference {by})."]
     if config.meta_data == "held_out":
         return [*lines, "In training τ' is of other games, held out from the same batch."]
+    if config.meta_data == "same":
+        return [*lines, "In training τ' is τ itself."]
     environments = config.num_actors * config.envs_per_actor
     share = sampling.share_of_same_games(config)
     continues = {0.0: "none", 1.0: "all"}.get(share, f"about {100 * share:.0f} %")

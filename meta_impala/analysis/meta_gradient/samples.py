@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from meta_impala.actors.actor import Actor, actor_seed
+from meta_impala.actors.actor import actor_seed
+from meta_impala.actors.startup import make_actor
 from meta_impala.actors.trajectory import Unroll
-from meta_impala.agent.builders import eta_schedule_of
 from meta_impala.agent.policy import Policy, Snapshot
 from meta_impala.algorithm import attribution as explanation
 from meta_impala.algorithm import meta_gradient
@@ -85,6 +85,8 @@ def share_of_same_games(config: Config) -> float:
     """
     if config.meta_data == "held_out":
         return 0.0
+    if config.meta_data == "same":
+        return 1.0
     environments = config.num_actors * config.envs_per_actor
     return min(1.0, max(0.0, 2.0 - environments / config.batch_size))
 
@@ -93,6 +95,8 @@ def meta_batch_of_training(config: Config) -> str:
     """Which of the meta batches is the kind that training uses."""
     if config.meta_data == "held_out":
         return HELD_OUT
+    if config.meta_data == "same":
+        return ITSELF
     return NEXT if share_of_same_games(config) >= 0.5 else OTHERS
 
 
@@ -180,13 +184,7 @@ class _Group:
             environment_kwargs=config.environment_arguments,
         )
         self._snapshot = snapshot
-        self._actor = Actor(
-            index,
-            environment,
-            policy,
-            config.unroll_length,
-            eta_schedule=eta_schedule_of(config),
-        )
+        self._actor = make_actor(index, config, policy, environment)
         self._actor.reset(
             actor_seed(seed, snapshot.version, index, config.batch_size), core_state_size
         )

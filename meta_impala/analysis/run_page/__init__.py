@@ -1,0 +1,1 @@
+"""`meta_impala.report`: what a run did, as one HTML file that needs nothing else."""

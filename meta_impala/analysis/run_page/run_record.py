@@ -1,0 +1,160 @@
+"""Everything that a report shows of a run, read from its folder within bounds. No TensorFlow here.
+
+Configs are read as plain JSON: an older run, or one that names a module of its own, is shown all
+the same, since nothing of it is executed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from meta_impala.analysis.curves import read_rows
+from meta_impala.errors import UserError, one_line
+from meta_impala.storage.files import read_bounded, read_json_object
+from meta_impala.storage.metrics_table import read_metrics
+from meta_impala.storage.run_folder import RunFolder
+
+# No config comes near; an evaluation has a number per game, an explanation some per batch.
+_MAX_CONFIG_BYTES = 2**20
+_MAX_RESULT_BYTES = 2**24
+_MAX_PICTURE_BYTES = 2**23
+# A file that is sent by mail should not be larger; a game of Atari has one to three MiB.
+MAX_VIDEO_BYTES = 2**23
+# matplotlib computes with squares and sums of what it draws.
+_LARGEST = 1e100
+_MP4_BRAND, _PNG_START = b"ftyp", b"\x89PNG\r\n\x1a\n"
+
+
+class Evaluations(NamedTuple):
+    """The rows of `evaluations.csv`, `[n]` each; errors are NaN for a single game."""
+
+    frames: np.ndarray
+    means: np.ndarray
+    standard_errors: np.ndarray
+
+
+class RunRecord(NamedTuple):
+    """What the folder of a run holds.
+
+    Attributes:
+      label: that tells it apart from the others.
+      config: of `config.json`, as it is there.
+      status: of `status.json`; empty if there is none.
+      metrics: column of `metrics.csv` -> its values, `[rows]` float64, NaN where a cell is empty.
+      evaluation: of `evaluation.json`, or None.
+      evaluations: that were played while it trained, or None.
+      explanation: of `explain/explain.json`, or None.
+      picture: PNG of `explain`, or None.
+      video: an mp4, or None.
+      notes: what is there and cannot be shown, a line each.
+    """
+
+    folder: RunFolder
+    label: str
+    config: Mapping[str, Any]
+    status: Mapping[str, Any]
+    metrics: Mapping[str, np.ndarray]
+    evaluation: Mapping[str, Any] | None
+    evaluations: Evaluations | None
+    explanation: Mapping[str, Any] | None
+    picture: bytes | None
+    video: bytes | None
+    notes: tuple[str, ...]
+
+    def last(self, column: str) -> float:
+        """The last value of a column that is a number; NaN if there is none."""
+        values = self.metrics.get(column, np.empty(0))
+        finite = values[np.isfinite(values)]
+        return float(finite[-1]) if finite.size else math.nan
+
+
+def metrics_of(rows: Sequence[Mapping[str, str]]) -> dict[str, np.ndarray]:
+    """The rows of a table as columns of numbers; what is no number, or beyond 1e100, is NaN."""
+    if not rows:
+        return {}
+    return {name: np.array([_number(row.get(name, "")) for row in rows]) for name in rows[0]}
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        return math.nan
+    return value if abs(value) <= _LARGEST else math.nan
+
+
+def read(folder: RunFolder, label: str, *, video: bool = True) -> RunRecord:
+    """Reads a run.
+
+    Args:
+      folder: of the run.
+      label: that the report calls it by.
+      video: whether its video is wanted.
+
+    Raises:
+      UserError: if its config or its metrics cannot be read.
+    """
+    try:
+        config = read_json_object(folder.config_path, _MAX_CONFIG_BYTES)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder.config_path}: cannot be read ({one_line(error)})") from None
+    notes: list[str] = []
+    explain = folder.path / "explain"
+    return RunRecord(
+        folder=folder,
+        label=label,
+        config=config,
+        status=folder.read_status(),
+        metrics=metrics_of(read_rows(folder)),
+        evaluation=_json(folder.evaluation_path, notes),
+        evaluations=_evaluations(folder.path / "evaluations.csv"),
+        explanation=_json(explain / "explain.json", notes),
+        picture=_bytes(explain / "explain.png", _MAX_PICTURE_BYTES, 0, _PNG_START, notes),
+        video=_bytes(folder.path / "video.mp4", MAX_VIDEO_BYTES, 4, _MP4_BRAND, notes)
+        if video
+        else None,
+        notes=tuple(notes),
+    )
+
+
+def _json(path: pathlib.Path, notes: list[str]) -> dict[str, Any] | None:
+    try:
+        return read_json_object(path, _MAX_RESULT_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        notes.append(f"{path}: cannot be read ({one_line(error)})")
+        return None
+
+
+def _bytes(
+    path: pathlib.Path, limit: int, place: int, mark: bytes, notes: list[str]
+) -> bytes | None:
+    """A file that has `mark` at `place`; None if there is none, or it is something else."""
+    try:
+        content = read_bounded(path, limit)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        notes.append(f"{path}: is not shown ({one_line(error)})")
+        return None
+    if content[place : place + len(mark)] != mark:
+        notes.append(f"{path}: is not shown (it is not the kind of file that its name says)")
+        return None
+    return content
+
+
+def _evaluations(path: pathlib.Path) -> Evaluations | None:
+    columns = metrics_of(read_metrics(path))
+    with contextlib.suppress(KeyError):
+        kept = np.isfinite(columns["frames"]) & np.isfinite(columns["mean_return"])
+        if kept.any():
+            names = ("frames", "mean_return", "standard_error")
+            return Evaluations(*(columns[name][kept] for name in names))
+    return None

@@ -1,0 +1,264 @@
+"""The parts of a report that are text and tables: runs, evaluations, videos, explain, settings."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from meta_impala.analysis.run_page import charts
+from meta_impala.analysis.run_page.markup import (
+    Markup,
+    data_address,
+    element,
+    escaped,
+    joined,
+    table,
+)
+from meta_impala.analysis.run_page.run_record import RunRecord
+from meta_impala.config import FIELDS
+
+NOTHING = "–"
+_Z = 1.96  # 95 % of a normal distribution
+_SYMBOLS = {"gamma": "γ", "lambda": "λ"}
+
+
+def number(value: object, digits: int = 4) -> str:
+    """A number as a reader wants it; a dash for what is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return NOTHING
+    whole = isinstance(value, int) or abs(value) >= 10**digits
+    return (f"{value:,.0f}" if whole else f"{value:.{digits}g}").replace("-", "−")
+
+
+def interval(evaluation: Mapping[str, Any] | None) -> str:
+    """Mean return and 95 % interval over the games, such as `−12.1 ± 1.0`."""
+    if evaluation is None:
+        return NOTHING
+    mean, error = evaluation.get("mean"), evaluation.get("standard_error")
+    if not isinstance(mean, (int, float)):
+        return NOTHING
+    if not isinstance(error, (int, float)) or not math.isfinite(error):
+        return f"{mean:,.2f}".replace("-", "−")
+    return f"{mean:,.2f} ± {_Z * error:,.2f}".replace("-", "−")
+
+
+def _named(style: int, record: RunRecord) -> Markup:
+    return joined([charts.swatch(style), " ", element("span", record.label, class_="name")])
+
+
+def legend(records: Sequence[RunRecord]) -> Markup:
+    """The runs and their lines in a row; nothing for a single one."""
+    if len(records) < 2:
+        return Markup("")
+    entries = [element("span", _named(style, record)) for style, record in enumerate(records)]
+    return element("p", *entries, class_="legend")
+
+
+def runs(records: Sequence[RunRecord]) -> Markup:
+    """What each run is and where it stands; the legend of all charts."""
+    head = ["Run", "State", "Frames", "Return", "Evaluation", "γ", "λ", "Frames/s", "Hours"]
+    rows = []
+    for style, record in enumerate(records):
+        hours = record.last("seconds") / 3600
+        rows.append(
+            [
+                _named(style, record),
+                record.status.get("state", NOTHING),
+                number(int(record.last("frames"))),
+                number(record.last("episode_return")),
+                interval(record.evaluation),
+                number(record.last("gamma")),
+                number(record.last("lambda")),
+                number(_mean_speed(record), 3),
+                f"{hours:.2f}",
+            ]
+        )
+    return element(
+        "section", element("h2", "Runs"), table(head, rows, class_="cards"), _failures(records)
+    )
+
+
+def _mean_speed(record: RunRecord) -> float:
+    seconds = record.last("seconds")
+    return record.last("frames") / seconds if seconds > 0 else math.nan
+
+
+def _failures(records: Sequence[RunRecord]) -> Markup:
+    lines = []
+    for record in records:
+        lines += [f"{record.label}: {note}" for note in record.notes]
+        if record.status.get("state") == "failed":
+            lines.append(f"{record.label} failed: {record.status.get('reason', 'no reason given')}")
+    return joined(element("p", line, class_="note") for line in lines)
+
+
+def evaluations(records: Sequence[RunRecord]) -> Markup:
+    """`evaluation.json` of the runs that have one."""
+    head = ["Run", "Mean return, 95 % interval", "Median", "Range", "Games", "Human-normalised",
+            "Trained", "How"]  # fmt: skip
+    rows = []
+    for style, record in enumerate(records):
+        found = record.evaluation
+        if found is None:
+            continue
+        share = found.get("human_normalised")
+        how = [found.get(key) for key in ("policy", "starts", "protocol")]
+        rows.append(
+            [
+                _named(style, record),
+                interval(found),
+                number(found.get("median")),
+                f"{number(found.get('min'))} to {number(found.get('max'))}",
+                number(found.get("episodes")),
+                f"{100 * share:.0f} %" if isinstance(share, (int, float)) else NOTHING,
+                number(found.get("frames_trained")),
+                ", ".join(str(part) for part in how if isinstance(part, str)) or NOTHING,
+            ]
+        )
+    if not rows:
+        return Markup("")
+    note = "The interval is over the games of this evaluation; it says nothing about other seeds."
+    return element(
+        "section",
+        element("h2", "Evaluation"),
+        table(head, rows, class_="cards"),
+        element("p", note, class_="note"),
+    )
+
+
+def videos(records: Sequence[RunRecord]) -> Markup:
+    """`video.mp4` of the runs that have one."""
+    figures = [
+        element(
+            "figure",
+            element("figcaption", _named(style, record)),
+            element(
+                "video",
+                src=data_address("video/mp4", record.video),
+                controls="",
+                playsinline="",
+                preload="metadata",
+            ),
+        )
+        for style, record in enumerate(records)
+        if record.video is not None
+    ]
+    if not figures:
+        return Markup("")
+    grid = element("div", *figures, class_="charts")
+    return element("section", element("h2", "A game"), grid, class_="videos")
+
+
+def explanations(records: Sequence[RunRecord]) -> Markup:
+    """What `explain` found."""
+    parts = []
+    for style, record in enumerate(records):
+        found = record.explanation
+        if found is None:
+            continue
+        rows = _heading_rows(found)
+        about = (
+            f"{number(found.get('batches'))} batches after {number(found.get('frames_trained'))} "
+            "frames. Push is −dJ'/dx, x the logit: above 0 the meta-parameter goes up. Clear is "
+            "|t| of at least 2."
+        )
+        head = ["Meta-parameter", "Now", "Push", "t", "Batches up / down", "Direction"]
+        parts += [element("h3", _named(style, record)), element("p", about)]
+        parts.append(table(head, rows, class_="cards"))
+        if record.picture is not None:
+            parts.append(
+                element(
+                    "img",
+                    src=data_address("image/png", record.picture),
+                    alt=f"The meta-gradient of {record.label}, by place and time",
+                )
+            )
+    if not parts:
+        return Markup("")
+    return element("section", element("h2", "Where the meta-gradient points"), *parts)
+
+
+def _heading_rows(found: Mapping[str, Any]) -> list[list[object]]:
+    rows: list[list[object]] = []
+    headings = found.get("heading")
+    for name, entry in headings.items() if isinstance(headings, dict) else ():
+        if not isinstance(entry, dict):
+            continue
+        push = entry.get("push")
+        push = push if isinstance(push, dict) else {}
+        error = push.get("standard_error")
+        direction = entry.get("direction")
+        known = direction if direction in ("up", "down") else "nowhere"
+        if entry.get("is_clear") is not True:
+            known = f"not clear (leans {known})" if known != "nowhere" else known
+        rows.append(
+            [
+                _SYMBOLS.get(name, name),
+                number(entry.get("value")),
+                number(push.get("mean"), 3) + (f" ± {number(error, 2)}" if error else ""),
+                number(push.get("t"), 3),
+                f"{number(entry.get('batches_up'))} / {number(entry.get('batches_down'))}",
+                known,
+            ]
+        )
+    return rows
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _names(records: Sequence[RunRecord]) -> list[str]:
+    """Names of all settings, in the order of this version's, others after them."""
+    found = dict.fromkeys(name for record in records for name in record.config)
+    return [name for name in FIELDS if name in found] + [n for n in found if n not in FIELDS]
+
+
+def differences(records: Sequence[RunRecord]) -> Markup:
+    """The settings that are not the same in all runs."""
+    if len(records) < 2:
+        return Markup("")
+    missing = object()
+    differing = [
+        name
+        for name in _names(records)
+        if len({_text(r.config.get(name, str(missing))) for r in records}) > 1
+    ]
+    if not differing:
+        note = element("p", "All settings are the same.")
+        return element("section", element("h2", "How the runs differ"), note)
+    rows = []
+    for style, record in enumerate(records):
+        cells = [_text(record.config[n]) if n in record.config else NOTHING for n in differing]
+        rows.append([_named(style, record), *(escaped(cell, 80) for cell in cells)])
+    return element(
+        "section",
+        element("h2", "How the runs differ"),
+        table(["Run", *(f"--{name}" for name in differing)], rows, class_="cards"),
+    )
+
+
+def settings(records: Sequence[RunRecord]) -> Markup:
+    """All settings of each run; those that are not the default are bold."""
+    parts = []
+    for style, record in enumerate(records):
+        rows = []
+        for name in _names([record]):
+            text = escaped(_text(record.config[name]), 400)
+            cell = text if _is_default(name, record.config[name]) else element("strong", text)
+            rows.append([f"--{name}", cell])
+        parts.append(
+            element(
+                "details",
+                element("summary", _named(style, record)),
+                table(["Setting", "Value"], rows, class_="settings"),
+            )
+        )
+    note = element("p", "Bold: not the default of this version.", class_="note")
+    return element("section", element("h2", "Settings"), *parts, note)
+
+
+def _is_default(name: str, value: object) -> bool:
+    return name in FIELDS and FIELDS[name].default in (value, None)

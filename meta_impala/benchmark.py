@@ -1,0 +1,281 @@
+"""What training costs on this machine, part by part, in one table.
+
+    meta-impala benchmark                       real Pong, shallow network; under 5 minutes
+    meta-impala benchmark --quick --json=b.json
+    meta-impala benchmark --network=deep --batch_size=16
+    meta-impala benchmark --rows=program_meta --vary=num_actors=1,2,4,8
+    meta-impala benchmark --rows=learner_plain,learner_nested_tapes --profile
+
+Every flag of the trainer may be given. Ratios are formed from CPU time per agent step, which other
+work on the machine disturbs less than wall time. Every row is measured in a process of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import multiprocessing
+import os
+import pathlib
+import platform
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from absl import flags
+
+from meta_impala import command
+from meta_impala import config as config_lib
+from meta_impala.config import Config
+from meta_impala.config.flags import define_config_flags, given_config_flags
+from meta_impala.config.presets import define_preset_flag
+from meta_impala.errors import RunFailed, UserError
+from meta_impala.storage.files import write_atomically
+from meta_impala.system.tensorflow_import import import_tensorflow
+from meta_impala.system.user_path import define_path
+
+if TYPE_CHECKING:
+    from meta_impala.benchmarks.throughput import Effort
+
+FLAGS = flags.FLAGS
+_ROW_SECONDS = 240.0
+_LISTED_OPERATIONS = 10
+_QUICK_ENVIRONMENTS = 16
+_DEFAULTS = {"environment": "Pong", "network": "shallow", "batch_size": 32, "unroll_length": 20}
+_LEARNERS = ("learner_plain", "learner_nested_tapes", "learner_reverse_over_forward")
+_ROWS = ("environment", "environment_inference", *_LEARNERS, "program_plain", "program_meta")
+
+
+def define_flags() -> None:
+    """The flags of this command."""
+    define_config_flags()
+    define_preset_flag()
+    for name, value in _DEFAULTS.items():
+        FLAGS.set_default(name, value)
+    flags.DEFINE_bool("quick", False, "Shorter windows and fewer emulators: noisier.")
+    define_path("json", None, "File that the same numbers are written to.")
+    flags.DEFINE_bool(
+        "profile", False, "For the learner's rows: where an update spends its time, by operation."
+    )
+    flags.DEFINE_list("rows", list(_ROWS), f"Which rows: {', '.join(_ROWS)}.")
+    flags.DEFINE_string(
+        "vary", None, "Measures the rows for each value of a setting: NAME=VALUE,VALUE,…"
+    )
+
+
+def _config(row: str) -> Config:
+    """The config of a row: the user's, with what the row is about."""
+    given = {name: FLAGS[name].value for name in _DEFAULTS} | given_config_flags()
+    batch = given["batch_size"]
+    fits = max(batch, _QUICK_ENVIRONMENTS) % min(batch, _QUICK_ENVIRONMENTS) == 0
+    if FLAGS.quick and fits:  # each takes some 0.2 s to make
+        given.setdefault("envs_per_actor", _QUICK_ENVIRONMENTS)
+    if row.endswith("plain"):
+        given["meta_parameters"] = "none"
+    if row.startswith("learner_") and row != "learner_plain":
+        given["meta_gradient_mode"] = row.removeprefix("learner_")
+    config = Config(**{config_lib.FIELDS[name].name: value for name, value in given.items()})
+    return config_lib.resolve(config)
+
+
+def _varied() -> tuple[str, list[str]]:
+    """The setting of --vary and its values, each checked; no name and one value without."""
+    if not FLAGS.vary:
+        return "", [""]
+    name, _, texts = FLAGS.vary.partition("=")
+    if name not in config_lib.FIELDS or not texts:
+        raise UserError(f"--vary={FLAGS.vary}: must be NAME=VALUE,VALUE,… with a flag's NAME")
+    values = texts.split(",")
+    for value in values:
+        try:
+            FLAGS[name].parse(value)
+        except flags.Error as error:
+            raise UserError(" ".join(str(error).split())) from None
+        _check_rows()
+    return name, values
+
+
+def _check_rows() -> None:
+    """Refuses what a row cannot be measured with, before any is."""
+    for row in FLAGS.rows:
+        try:
+            _config(row)
+        except UserError as error:
+            raise UserError(f"row {row} (--rows chooses): {error}") from None
+
+
+def _effort(row: str) -> Effort:
+    from meta_impala.benchmarks.throughput import Effort
+
+    if row == "environment":  # of every shape
+        return Effort(3, 0.25, 0.15) if FLAGS.quick else Effort(5, 0.6, 0.3)
+    return Effort(3, 0.6, 0.5) if FLAGS.quick else Effort(5, 3.0, 3.0)
+
+
+def _measure(row: str, results: Any) -> None:
+    """In a process of its own: measures a row."""
+    from meta_impala.benchmarks import throughput as benchmark
+
+    shapes = benchmark.QUICK_SHAPES if FLAGS.quick else benchmark.CEILING_SHAPES
+    functions: dict[str, Callable[[Config, Any], Any]] = {
+        "environment": functools.partial(benchmark.environment, shapes=shapes),
+        "environment_inference": benchmark.environment_inference,
+        **dict.fromkeys(
+            _LEARNERS, functools.partial(benchmark.learner_update, profiled=FLAGS.profile)
+        ),
+        "program_plain": benchmark.program,
+        "program_meta": benchmark.program,
+    }
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - the program's progress
+    try:
+        cost = functions[row](_config(row), _effort(row))
+        results.put(cost._asdict())
+    except Exception as error:  # noqa: BLE001 - it is shown by the parent
+        results.put(f"{type(error).__name__}: {error}")
+
+
+def _row(row: str) -> dict[str, Any]:
+    # TensorFlow is imported and not yet used, so that a fork is safe and saves its import.
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    process = context.Process(target=_measure, args=(row, results))
+    busy, start = _busy_seconds(), time.monotonic()
+    process.start()
+    watched = psutil.Process(process.pid)
+    own = 0.0
+    try:
+        while results.empty():
+            if not process.is_alive() or time.monotonic() > start + _ROW_SECONDS:
+                raise RunFailed(f"{row}: nothing was measured in {time.monotonic() - start:.0f} s")
+            own = max(own, sum(watched.cpu_times()[:2]))
+            time.sleep(0.05)
+        result = results.get()
+    finally:
+        process.join(10.0)
+        if process.is_alive():
+            process.kill()
+    if isinstance(result, str):
+        raise RunFailed(f"{row}: {result}")
+    seconds = (time.monotonic() - start) * (os.cpu_count() or 1)
+    others = max(0.0, _busy_seconds() - busy - own) / seconds
+    return {"name": row, **result, "cpu_share_of_others": others}
+
+
+def _busy_seconds() -> float:
+    times = psutil.cpu_times()
+    return times.user + times.system + getattr(times, "nice", 0.0)
+
+
+def _processor() -> str:
+    """Its model, as Linux names it."""
+    with contextlib.suppress(OSError):
+        for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """What the rows say of each other; those that were measured."""
+    cost = {row["name"]: row["cpu_ms_per_agent_step"] for row in rows}
+    speed = {row["name"]: row["frames_per_second"] for row in rows}
+    memory = {row["name"]: row["peak_rss_mib"] for row in rows}
+    pairs = {
+        "program_plain_share_of_ceiling": (cost, "environment", "program_plain"),
+        "program_plain_share_of_ceiling_wall": (speed, "program_plain", "environment"),
+        "program_meta_share_of_plain": (cost, "program_plain", "program_meta"),
+        "program_meta_share_of_plain_wall": (speed, "program_meta", "program_plain"),
+        "learner_nested_tapes_over_plain": (cost, "learner_nested_tapes", "learner_plain"),
+        "learner_reverse_over_forward_over_plain": (
+            cost,
+            "learner_reverse_over_forward",
+            "learner_plain",
+        ),
+        "memory_nested_tapes_over_plain": (memory, "learner_nested_tapes", "learner_plain"),
+        "memory_reverse_over_forward_over_plain": (
+            memory,
+            "learner_reverse_over_forward",
+            "learner_plain",
+        ),
+    }
+    return {
+        name: table[above] / table[below]
+        for name, (table, above, below) in pairs.items()
+        if above in table and below in table
+    }
+
+
+def _percent(shares: dict[str, float]) -> str:
+    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
+
+
+def _print(row: dict[str, Any], label: str = "") -> None:
+    command.say(
+        f"{row['name'] + ' ' + label:40} {row['frames_per_second']:10,.0f} "
+        f"{row['cpu_ms_per_agent_step']:12.3f} {row['peak_rss_mib']:10,.0f} "
+        f"{100 * row['cpu_share_of_others']:8.0f} %"
+    )
+
+
+def main() -> int:
+    """Runs the command; returns its exit code."""
+    unknown = [row for row in FLAGS.rows if row not in _ROWS]
+    if unknown:
+        raise UserError(f"--rows={unknown[0]}: must be among {', '.join(_ROWS)}")
+    config = _config("program_meta")
+    if config.actors == "ray":
+        raise UserError("--actors=ray: must be threads (tools/scaling_plan.py measures Ray's)")
+    load = os.getloadavg()[0]
+    varied, values = _varied()
+    if not varied:
+        _check_rows()
+    import_tensorflow()
+    command.raise_on_interrupt()  # the process of a row has to be ended
+
+    command.say(
+        f"{config.environment}, {config.network} network, T {config.unroll_length}, "
+        f"B {config.batch_size}, B' {config.meta_batch_size}, {config.num_actors} actors × "
+        f"{config.envs_per_actor} environments; {os.cpu_count()} CPUs, "
+        f"load {load:.1f}"
+    )
+    command.say(f"{'':40} {'frames/s':>10} {'CPU-ms/step':>12} {'peak MiB':>10} {'others':>10}")
+    rows = []
+    for value in values:
+        if varied:
+            FLAGS[varied].parse(value)
+        for name in FLAGS.rows:
+            rows.append(_row(name) | ({"varied": {varied: value}} if varied else {}))
+            _print(rows[-1], f"{varied}={value}" if varied else "")
+    command.say("")
+    found = {} if varied else ratios(rows)
+    for name, ratio in found.items():
+        command.say(f"{name:45} {ratio:.3f}")
+    for row in rows:
+        details = row["details"]
+        if row["name"] == "environment":
+            command.say(f"the ceiling: {details}")
+        for who in ("learner", "actors"):
+            if who in details:
+                command.say(f"{row['name']}, {who}: {_percent(details[who])}")
+        if "operations_ms" in details:
+            dearest = list(details["operations_ms"].items())[:_LISTED_OPERATIONS]
+            listed = ", ".join(f"{kind} {spent:.1f}" for kind, spent in dearest)
+            command.say(f"{row['name']}, ms of an update by operation: {listed}")
+    if FLAGS.json:
+        document = {
+            "rows": rows,
+            "ratios": found,
+            "config": json.loads(config_lib.to_json(config)),
+            "machine": {"cpus": os.cpu_count(), "processor": _processor(), "load": load},
+            "quick": FLAGS.quick,
+        }
+        write_atomically(pathlib.Path(FLAGS.json), json.dumps(document, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)

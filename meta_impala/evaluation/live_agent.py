@@ -1,0 +1,60 @@
+"""The agent that is watched: of a run's newest checkpoint, which training may replace meanwhile."""
+
+from __future__ import annotations
+
+import pathlib
+
+from meta_impala.config import Config
+from meta_impala.environments import Description
+from meta_impala.errors import UserError, warn
+from meta_impala.storage.checkpoint import identity_of, restore_for_evaluation
+from meta_impala.storage.manifest import list_checkpoints
+from meta_impala.storage.trained_agent import TrainedAgent, load_learner
+
+
+class NewestAgent:
+    """The agent of the newest checkpoint of a folder, read again when there is a newer one.
+
+    Attributes:
+      agent: as of the last `refresh`.
+    """
+
+    def __init__(self, checkpoints: pathlib.Path, config: Config, description: Description) -> None:
+        """Args:
+        checkpoints: folder of the checkpoints; nothing in it is touched.
+        config: of the run, resolved, network included.
+        description: of its environment.
+
+        Raises:
+          UserError: as `load_learner`.
+        """
+        self._folder = checkpoints
+        self._learner, name = load_learner(checkpoints, config, description)
+        self._identity = identity_of(config, description, self._learner.state)
+        self.agent = self._agent(name)
+
+    def _agent(self, checkpoint: str) -> TrainedAgent:
+        state = self._learner.state
+        return TrainedAgent(
+            network=state.network,
+            snapshot=self._learner.snapshot(),
+            frames=int(state.frames.numpy()),
+            checkpoint=checkpoint,
+        )
+
+    def refresh(self) -> bool:
+        """Reads the newest checkpoint if it is another one; whether it was.
+
+        One that cannot be read leaves the agent as it is, with a warning.
+        """
+        paths = list_checkpoints(self._folder)
+        if not paths or paths[0].name == self.agent.checkpoint:
+            return False
+        try:
+            path = restore_for_evaluation(self._folder, self._learner.state, self._identity)
+        except UserError as error:
+            warn(f"warning: {self.agent.checkpoint} goes on playing: {error}")
+            return False
+        is_new = path.name != self.agent.checkpoint
+        self.agent = self._agent(path.name)
+        return is_new

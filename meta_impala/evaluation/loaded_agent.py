@@ -1,0 +1,168 @@
+"""A trained agent for use in your own program: load it, let it act, evaluate it.
+
+agent = meta_impala.load("runs/pong")        # or an exported file, or "pong"
+action = agent.act(observation)
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from meta_impala.config import Config
+from meta_impala.environments import BatchedEnvironment, Description, registry
+from meta_impala.errors import UserError
+from meta_impala.evaluation import record
+from meta_impala.evaluation.evaluator import Evaluation
+from meta_impala.evaluation.games import GamePolicy, eta_of_environments
+from meta_impala.storage import shipped_agents
+from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.trained_agent import TrainedAgent, load_agent, load_agent_file
+from meta_impala.storage.trained_run import open_agent_file, open_trained_run
+from meta_impala.storage.trust import trusting
+
+
+class Agent:
+    """One agent that plays one episode at a time.
+
+    Attributes:
+      config: of its run.
+      description: of its environment.
+      trained: θ, η, frames and checkpoint.
+    """
+
+    def __init__(
+        self, trained: TrainedAgent, config: Config, description: Description, seed: int = 0
+    ) -> None:
+        """Args:
+        trained: as loaded.
+        config: of its run, network included.
+        description: of its environment.
+        seed: of its actions.
+        """
+        self.trained, self.config, self.description = trained, config, description
+        self._policy = GamePolicy(trained.network, config, description, num_envs=1)
+        self._eta = eta_of_environments(trained.snapshot, 1)
+        self.reset(seed)
+
+    def reset(self, seed: int | None = None) -> None:
+        """Begins an episode: forgets the last action and the state of a recurrent core.
+
+        Args:
+          seed: of the actions from here on; as before if not given.
+        """
+        if seed is not None:
+            self._seed, self._steps = seed, 0
+        size = self.trained.network.settings.core_state_size
+        self._last_action = 0
+        self._core_state = np.zeros([1, size], np.float32)
+
+    def act(self, observation: np.ndarray, reward: float = 0.0) -> int:
+        """Draws an action from the policy.
+
+        Args:
+          observation: one, without a batch axis, as the environment of `make_environment` gives it
+            (for Atari the 84×84 planes of the last four steps).
+          reward: that came with it; matters to networks with `last_action_and_reward` only.
+
+        Raises:
+          ValueError: if the observation has another shape than the network's.
+        """
+        observation = np.asarray(observation, self.description.observation_dtype)
+        if observation.shape != self.description.observation_shape:
+            raise ValueError(
+                f"observation has the shape {observation.shape}; must be "
+                f"{self.description.observation_shape}"
+            )
+        actions, _, self._core_state = self._policy(
+            self.trained.snapshot.parameters,
+            self._eta,
+            observation[np.newaxis],
+            np.array([self._last_action], np.int32),
+            np.array([reward], np.float32),
+            np.array([False]),
+            self._core_state,
+            np.array([[self._seed, self._steps]], np.int32),
+        )
+        self._steps += 1
+        self._last_action = int(actions[0])
+        return self._last_action
+
+    def make_environment(self, num_envs: int = 1) -> BatchedEnvironment:
+        """Makes its environment as it is evaluated; to be closed by the caller.
+
+        Args:
+          num_envs: copies that are stepped together.
+        """
+        noops = record.noops(self.config.protocol)[0]
+        return registry.make(
+            registry.evaluated_in(self.config.environment),
+            num_envs,
+            self.config.protocol,
+            environment_kwargs=self.config.environment_arguments,
+            min_noops=noops,
+        )
+
+    def evaluate(
+        self, episodes: int = 20, *, seed: int = 1, out: str | os.PathLike[str] | None = None
+    ) -> dict[str, Any]:
+        """Plays full games; the same as `python -m meta_impala.evaluate`.
+
+        Args:
+          episodes: how many.
+          seed: of games and actions.
+          out: file that the result is written to, JSON.
+
+        Returns:
+          `mean`, `standard_error`, `median`, `returns` and everything that defines them.
+        """
+        if episodes < 1:
+            raise ValueError(f"episodes is {episodes}; must be at least 1")
+        limit = None
+        if not record.has_time_limit(self.config.environment):
+            limit = record.DEFAULT_MAX_EPISODE_FRAMES
+        evaluation = Evaluation(
+            self.trained, self.config, self.description, seed=seed, max_episode_frames=limit
+        )
+        return evaluation.run(episodes, min(16, episodes), pathlib.Path(out) if out else None)
+
+
+def load(path: str | os.PathLike[str], *, seed: int = 0, trust_modules: bool = False) -> Agent:
+    """Loads an agent.
+
+    Args:
+      path: folder of a run (its newest checkpoint), file of an exported agent, or the name of one
+        that comes with the program (`pong`).
+      seed: of its actions.
+      trust_modules: import the modules that the run or file names, which runs their code.
+
+    Raises:
+      UserError: if it is none of these, or its environment cannot be made here.
+    """
+    text, trust = os.fspath(path), trusting([], everything=trust_modules)
+    if RunFolder(text).has_run():
+        run = open_trained_run(text, trust)
+        trained = load_agent(run.folder.checkpoints, run.config, run.description)
+        return Agent(trained, run.config, run.description, seed)
+    file = shipped_agents.find(text)
+    if file.is_dir():
+        raise UserError(f"{file}: must be the folder of a run (there is no config.json)")
+    opened = open_agent_file(file, trust)
+    trained = load_agent_file(file, opened.config, opened.description)
+    return Agent(trained, opened.config, opened.description, seed)
+
+
+def evaluate_agent(
+    path: str | os.PathLike[str], episodes: int = 20, *, seed: int = 1
+) -> dict[str, Any]:
+    """Loads an agent and evaluates it; see `load` and `Agent.evaluate`.
+
+    Args:
+      path: as for `load`.
+      episodes: full games to play.
+      seed: of games and actions.
+    """
+    return load(path).evaluate(episodes, seed=seed)

@@ -1,0 +1,169 @@
+"""Records starts for `evaluate --starts=human`: points within a person's or an agent's games.
+
+    meta-impala record --out=pong_starts.json --environment=Pong
+    meta-impala record --out=pong_starts.json --logdir=runs/pong --games=20
+
+The first opens a window (needs pygame: pip install 'meta_impala[play]'); the keys are w, a, s, d
+and space, and closing the window (or Ctrl-C) ends the recording. The second lets the newest
+checkpoint play.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+
+from absl import flags
+
+from meta_impala import command
+from meta_impala.config import Config
+from meta_impala.environments import (
+    PROTOCOLS,
+    EnvironmentSpec,
+    UnknownEnvironmentError,
+    UnsupportedEnvironmentError,
+    registry,
+)
+from meta_impala.environments.base import BatchedEnvironment
+from meta_impala.errors import UserError
+from meta_impala.evaluation import live_window, start_recorder
+from meta_impala.evaluation import record as evaluation_record
+from meta_impala.evaluation import starts as game_starts
+from meta_impala.evaluation.starts import Start
+from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.trained_run import open_trained_run
+from meta_impala.storage.trust import define_trust_flag, trust_of_flags
+from meta_impala.system.tensorflow_import import import_tensorflow
+from meta_impala.system.user_path import define_path, user_path
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """The flags of this command."""
+    define_trust_flag()
+    define_path("out", None, "File to write. Default: starts.json.")
+    flags.DEFINE_string("environment", "Pong", "What a person plays.")
+    flags.DEFINE_enum("protocol", "impala", list(PROTOCOLS), "Atari protocol.")
+    define_path("logdir", None, "Folder of a run whose newest checkpoint plays.")
+    flags.DEFINE_integer("games", 20, "Games that the checkpoint plays.", lower_bound=1)
+    flags.DEFINE_integer("starts", 100, "Starts to draw from the games.", lower_bound=1)
+    flags.DEFINE_integer(
+        "max_steps",
+        4500,
+        "Agent steps into a game at most (4500: 5 minutes of Atari).",
+        lower_bound=1,
+    )
+    flags.DEFINE_integer("seed", 1, "Of games and draws.", lower_bound=0)
+    flags.DEFINE_float("frames_per_second", 15.0, "Agent steps a second for a person.")
+
+
+def _make(environment: str, protocol: str) -> BatchedEnvironment:
+    noops, _ = evaluation_record.noops(protocol)
+    return registry.make(environment, 1, protocol, min_noops=noops)
+
+
+def _by_person(environment: str, protocol: str) -> list[start_recorder.Recording]:
+    command.raise_on_interrupt()  # which ends the recording
+    with contextlib.closing(_make(environment, protocol)) as made:
+        keys = start_recorder.keys_to_actions(environment, protocol, made.num_actions)
+        return start_recorder.record_person(
+            made,
+            keys,
+            FLAGS.seed,
+            FLAGS.frames_per_second,
+            on_start=lambda: print(
+                f"keys: {', '.join('+'.join(k).replace(' ', 'space') for k in keys)}; close the "
+                "window to end",
+                flush=True,
+            ),
+        )
+
+
+def _by_agent(logdir: str) -> tuple[Config, list[start_recorder.Recording], str]:
+    folder, config, description = open_trained_run(logdir, trust_of_flags())
+    import_tensorflow()
+    from meta_impala.evaluation.games import GamePolicy, play_games
+    from meta_impala.storage.trained_agent import load_agent
+    from meta_impala.system.tensorflow_setup import configure_for_inference
+
+    configure_for_inference()
+    agent = load_agent(folder.checkpoints, config, description)
+    count = min(8, FLAGS.games)
+    tables = [
+        start_recorder.RecordedGames(_make(config.environment, config.protocol))
+        for _ in range(count)
+    ]
+    starts = [
+        (number, Start(game_starts.game_seeds(FLAGS.seed, number)[0]))
+        for number in range(FLAGS.games)
+    ]
+    play_games(
+        GamePolicy(agent.network, config, description, count),
+        agent.snapshot,
+        tables,
+        starts,
+        FLAGS.seed,
+        core_state_size=agent.network.settings.core_state_size,
+        on_game=lambda game: print(f"game {game.number}: {game.episode_return:g}", flush=True),
+    )
+    recordings = [recording for table in tables for recording in table.recordings]
+    for table in tables:
+        table.close()
+    recordings.sort(key=lambda recording: recording.seed)
+    return config, recordings, f"games of {agent.checkpoint} of a run"
+
+
+def _check_out() -> pathlib.Path:
+    """The file to write."""
+    out = pathlib.Path(FLAGS.out or user_path("starts.json"))
+    if out.is_dir() or not out.parent.is_dir():
+        raise UserError(f"--out={out}: must be a file in a folder that exists")
+    if RunFolder(out.parent).has_run():
+        raise UserError(f"--out={out}: lies in the folder of a run; must be elsewhere")
+    if not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise UserError(f"--out={out}: cannot be written")
+    return out
+
+
+def _recordings() -> tuple[EnvironmentSpec, str, list[start_recorder.Recording], str]:
+    """Environment, protocol, the games played there, and by whom."""
+    if FLAGS.logdir:
+        config, recordings, source = _by_agent(FLAGS.logdir)
+        return registry.resolve(config.environment), config.protocol, recordings, source
+    try:
+        spec = registry.resolve(FLAGS.environment)
+        recordings = _by_person(spec.id, FLAGS.protocol)
+    except (UnknownEnvironmentError, UnsupportedEnvironmentError) as error:
+        raise UserError(f"--environment={FLAGS.environment}: {error}") from None
+    return spec, FLAGS.protocol, recordings, "a person's games"
+
+
+def main() -> int:
+    """Runs the command; returns its exit code."""
+    out = _check_out()
+    if not FLAGS.logdir:
+        live_window.check("a person needs to see the game; --logdir=RUN lets a checkpoint play")
+    spec, protocol, recordings, source = _recordings()
+    starts = start_recorder.draw_starts(recordings, FLAGS.starts, FLAGS.seed, FLAGS.max_steps)
+    made_with = {"rom": evaluation_record.rom(spec), "versions": evaluation_record.versions()}
+    try:
+        game_starts.write_starts(
+            out,
+            environment=spec.id,
+            protocol=protocol,
+            recorded_from=source,
+            made_with=made_with,
+            starts=starts,
+        )
+    except OSError as error:
+        raise UserError(f"--out={out}: cannot be written ({error.strerror})") from None
+    games = sum(bool(recording.actions) for recording in recordings)
+    print(f"{len(starts)} starts from {games} games written to {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)

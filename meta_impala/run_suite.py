@@ -1,0 +1,308 @@
+"""Runs a suite, games × seeds × variants, and ends in the comparison with published scores.
+
+    meta-impala suite --out=runs/gamma_grid gamma_grid
+
+A suite is the path of a TOML file, or the name of one in `meta_impala/suites`. Finished runs are
+skipped and others resumed: stop it, kill it, and give the same command again. `--dry_run` prints
+what it would cost. Most of the suites that ship are for a large machine; `--games`, `--seeds`,
+`--preset` and `--set` cut them to size, and `--shard` divides them among machines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import math
+import os
+import pathlib
+import shlex
+from collections.abc import Iterator
+
+from absl import flags, logging
+
+from meta_impala import command
+from meta_impala import config as config_lib
+from meta_impala.analysis import comparison_report, results
+from meta_impala.config import Config, presets
+from meta_impala.distributed import cluster as ray_cluster
+from meta_impala.errors import UserError
+from meta_impala.experiments import forked_process, stages, suite_cost, suite_runner
+from meta_impala.experiments import suite as suite_file
+from meta_impala.experiments.stages import Stage
+from meta_impala.experiments.suite import Run, Shard, Suite
+from meta_impala.experiments.suite_runner import StartProcess
+from meta_impala.published import tables as published
+from meta_impala.storage.trust import define_trust_flag, trusting
+from meta_impala.system.signals import StopRequest
+from meta_impala.system.user_path import define_path
+
+# A dry run lists the runs that are not started only if the suite has no more runs than this.
+_LISTED = 50
+
+FLAGS = flags.FLAGS
+
+POSITIONAL = "SUITE"
+
+
+def define_flags() -> None:
+    """The flags of this command."""
+    define_trust_flag()
+    define_path("out", None, "Folder of the suite: runs, logs and report.")
+    flags.DEFINE_integer("parallel", 1, "Runs at a time.", lower_bound=1)
+    flags.DEFINE_string(
+        "ray_address",
+        None,
+        "Runs are placed on this Ray cluster, whose machines see --out at the same path: HOST:PORT "
+        "of its head, auto, or local. Without: on this machine.",
+    )
+    flags.DEFINE_float("cpus_per_run", 2.0, "CPUs that Ray keeps for a run.", lower_bound=0.0)
+    flags.DEFINE_bool(
+        "preload",
+        True,
+        "Load TensorFlow once and fork a process of it for every run, in place of a fresh start "
+        "each: saves about 4 CPU-seconds a run; the results are the same. On Linux without a GPU "
+        "and without --ray_address; elsewhere it has no effect.",
+    )
+    flags.DEFINE_string(
+        "shard",
+        "1/1",
+        "K/N: only every N-th run, from the K-th, for N machines or jobs that share --out. The "
+        "report is made by the one that finishes last.",
+    )
+    flags.DEFINE_bool(
+        "print_commands",
+        False,
+        "Print the commands of the runs that are not finished, one run a line; start nothing.",
+    )
+    flags.DEFINE_bool(
+        "dry_run", False, "Print what is left to do and what it costs; start nothing."
+    )
+    flags.DEFINE_bool(
+        "report_only", False, "Write the report of the runs that are finished; start nothing."
+    )
+    flags.DEFINE_list(
+        "games",
+        None,
+        "In place of the games of the file; atari57, atari5 and the like stand for several.",
+    )
+    flags.DEFINE_list("seeds", None, "In place of the seeds of the file.")
+    flags.DEFINE_string(
+        "preset",
+        None,
+        f"In place of the preset of the file: {', '.join(presets.names())}, or a flag file beside "
+        "that file.",
+    )
+    flags.DEFINE_multi_string("set", [], "name=value: a setting of every run; may be repeated.")
+    flags.DEFINE_integer("episodes", None, "In place of the file's evaluation episodes.")
+    flags.DEFINE_float(
+        "frames_per_second",
+        None,
+        "Of one run, for --dry_run. Default: what the started runs have measured, or what the "
+        "network and environment cost on a reference machine.",
+        lower_bound=1e-3,
+    )
+
+
+def _changed(suite: Suite, path: pathlib.Path) -> Suite:
+    """The suite of a file with what the command line says otherwise."""
+    if FLAGS.games:
+        suite = dataclasses.replace(suite, games=suite_file.games_of(FLAGS.games))
+    if FLAGS.seeds:
+        if not all(seed.isdecimal() for seed in FLAGS.seeds):
+            raise UserError(f"--seeds={','.join(FLAGS.seeds)}: must be whole numbers from 0")
+        suite = dataclasses.replace(suite, seeds=tuple(map(int, FLAGS.seeds)))
+    if FLAGS.preset:
+        beside = path.parent / FLAGS.preset
+        preset = beside if beside.is_file() else presets.find(FLAGS.preset)
+        suite = dataclasses.replace(suite, preset=str(preset))
+    settings = dict(suite.settings)
+    for text in FLAGS.set:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--set={text}: must be name=value")
+        for variant in suite.variants:
+            if name in variant.settings:
+                raise UserError(
+                    f"--set={text}: variant {variant.name} is defined by its own {name}; change "
+                    "it in the suite file"
+                )
+        settings[name] = value
+    evaluation = dict(suite.evaluation)
+    if FLAGS.episodes is not None:
+        if FLAGS.episodes < 1:
+            raise UserError(f"--episodes={FLAGS.episodes}: must be at least 1")
+        evaluation["episodes"] = FLAGS.episodes
+    evaluation["num_envs"] = min(evaluation["num_envs"], evaluation["episodes"])
+    return dataclasses.replace(suite, settings=settings, evaluation=evaluation)
+
+
+def _duration(hours: float) -> str:
+    if hours >= 48:
+        return f"{hours / 24:,.1f} days"
+    return f"{hours:,.1f} hours" if hours >= 1 else f"{math.ceil(60 * hours)} min"
+
+
+def _print_commands(suite: Suite, runs: list[Run]) -> None:
+    """One line for each run that is not finished: its training, then its evaluation."""
+    for run in runs:
+        stage = stages.stage_of(run, suite.evaluation)
+        left = {Stage.DONE: [], Stage.TRAINED: [Stage.TRAINED]}.get(stage, [stage, Stage.TRAINED])
+        commands = [suite_runner.command_of(run, one, suite.evaluation) for one in left]
+        if commands:
+            print(" && ".join(map(shlex.join, commands)))
+
+
+def _check_baseline(suite: Suite, runs: list[Run], path: pathlib.Path) -> None:
+    """Refuses an unknown baseline before the training, not after it."""
+    names = [variant.name for variant in suite.variants]
+    starts = {results.starts_of(run.config.protocol, "noop") for run in runs}
+    columns = {
+        name: column for name, column in published.read_columns().items() if column.starts in starts
+    }
+    if suite.baseline not in names and suite.baseline not in columns:
+        near = config_lib.nearest(suite.baseline, [*names, *columns])
+        raise UserError(
+            f"{path}: baseline = {suite.baseline}: must be a variant's name or a published "
+            f"column with {' or '.join(sorted(starts))}{near}"
+        )
+
+
+def _print_cost(suite: Suite, runs: list[Run]) -> None:
+    cost = suite_cost.cost(
+        runs,
+        suite.evaluation,
+        FLAGS.parallel,
+        FLAGS.frames_per_second,
+        is_preloaded=FLAGS.preload and forked_process.can_fork(),
+    )
+    print(f"{suite.title}: {suite.question}")
+    for run in runs:
+        stage = stages.stage_of(run, suite.evaluation)
+        if stage is not Stage.NEW or len(runs) <= _LISTED:
+            frames = stages.frames_of(run)
+            print(f"  {run.name}: {stage.value}, {frames:,} of {run.config.total_frames:,} frames")
+    counts = ", ".join(f"{count} {stage}" for stage, count in cost.runs.items() if count)
+    of_shard = "" if FLAGS.shard == "1/1" else f", shard {FLAGS.shard}"
+    if cost.frames_per_second is None:
+        source = "by the cost of each network and environment on a reference machine"
+    else:
+        measured = "measured" if cost.is_measured else "assumed"
+        source = f"at {cost.frames_per_second:,.0f} frames/s of one run, {measured}"
+    print(
+        f"{len(runs)} runs ({len(suite.games)} games × {len(suite.seeds)} seeds × "
+        f"{len(suite.variants)} variants{of_shard}): {counts}\n"
+        f"{cost.frames_left:,} of {cost.frames:,} frames to train and {cost.games_left:,} games to "
+        f"evaluate: about {cost.core_hours:,.1f} core-hours, {_duration(cost.hours)} on this "
+        f"machine with {FLAGS.parallel} at a time ({source}); {cost.disk_gb:,.1f} GB of disk"
+    )
+
+
+def _report(suite: Suite, runs: list[Run], out: pathlib.Path) -> None:
+    """Writes the report of the runs that were started, or says that there is nothing to report."""
+    begun = [run for run in runs if run.folder.has_run()]
+    found = results.read([run.folder for run in begun], labels=[run.variant.label for run in begun])
+    baseline: str | None = suite.baseline_label
+    if baseline not in found.variants and baseline not in published.read_columns():
+        found.missing.append(f"the baseline, {baseline}, has no result: a published one serves")
+        baseline = None
+    found.missing.extend(filter(None, map(stages.settings_changed, begun)))
+    absent = len(runs) - len(begun)
+    if absent:
+        found.missing.append(f"{absent} of {len(runs)} runs of the suite are not started")
+    if not found.found:
+        print("nothing to report yet: no run was evaluated")
+        return
+    title = f"{suite.title}\n\n{suite.question}".strip()
+    print(comparison_report.make(found, out / "report", baseline, title))
+    print(f"report written to {out / 'report'}")
+
+
+@contextlib.contextmanager
+def _place(runs: list[Run], out: pathlib.Path) -> Iterator[StartProcess]:
+    """Yields what starts commands: on this machine, or on a Ray cluster that is joined."""
+    if FLAGS.ray_address is None:
+        if not (FLAGS.preload and forked_process.can_fork()):
+            yield suite_runner.start_here
+            return
+        modules = list(forked_process.TRAINING_MODULES)
+        if any(run.config.environment.lower().startswith("minatar") for run in runs):
+            modules.append("minatar")
+        pool = forked_process.ForkPool(out / "logs" / "fork_server.log", modules)
+        with contextlib.closing(pool):
+            yield pool.start
+        return
+    config = config_lib.resolve(
+        Config(actors="ray", ray_address=FLAGS.ray_address, num_actors=os.cpu_count() or 1)
+    )
+    ray_cluster.check(config)
+    with ray_cluster.connected(config):
+        from meta_impala.experiments.ray_process import RayProcess
+
+        yield lambda arguments, log: RayProcess(arguments, log, FLAGS.cpus_per_run)
+
+
+def _run(suite: Suite, every: list[Run], shard: Shard, out: pathlib.Path) -> int:
+    """Runs a shard of the suite; the report is of the whole."""
+    stop, runs = StopRequest(), shard.of(every)
+    stop.install()
+    with suite_runner.locked(out, shard), _place(runs, out) as start:
+        runner = suite_runner.SuiteRunner(
+            runs, suite.evaluation, out, FLAGS.parallel, stop, start=start
+        )
+        is_done = runner.run()
+        if stop.is_set():
+            print(f"stopped by {stop.signal_name}; the same command continues the suite")
+            return command.EXIT_CODE_INTERRUPTED
+        others = [run for run in every if run not in runs]
+        left = [r for r in others if stages.stage_of(r, suite.evaluation) is not Stage.DONE]
+        if left:
+            print(f"shard {shard} is finished; {len(left)} runs of other shards are not")
+        else:
+            _report(suite, every, out)
+    if not is_done:
+        print(
+            f"{len(runner.failed)} of {len(runs)} runs failed; the same command tries again:\n"
+            + "\n".join(f"  {name}: {reason}" for name, reason in runner.failed.items())
+        )
+        return command.EXIT_CODE_FAILED
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    logging.set_verbosity(logging.WARNING)
+    if len(arguments) != 1:
+        raise UserError("give one suite, by its path or name, for example catch")
+    if not FLAGS.out:
+        raise UserError("--out: must be given, the folder of the suite")
+    path, out = suite_file.find(arguments[0]).absolute(), pathlib.Path(FLAGS.out).resolve()
+    suite = _changed(suite_file.read(path), path)
+    if importlib.util.find_spec("matplotlib") is None and not (
+        FLAGS.dry_run or FLAGS.print_commands
+    ):
+        raise UserError("the report needs matplotlib: pip install 'meta_impala[comparison]'")
+    # Settings of the command line are the user's own words, those of the file are not.
+    typed = [*(FLAGS.games or []), *(text.partition("=")[2] for text in FLAGS.set)]
+    trust = trusting(typed, everything=FLAGS.trust_modules)
+    runs = suite_file.expand(suite, path, out, trust)
+    _check_baseline(suite, runs, path)
+    shard = Shard.parse(FLAGS.shard)
+    if FLAGS.dry_run:
+        _print_cost(suite, shard.of(runs))
+        return 0
+    if FLAGS.print_commands:
+        _print_commands(suite, shard.of(runs))
+        return 0
+    if FLAGS.report_only:
+        _report(suite, runs, out)
+        return 0
+    for run in runs:
+        if otherwise := stages.settings_changed(run):
+            raise UserError(f"{path}: {otherwise}; use another --out")
+    return _run(suite, runs, shard, out)
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main, POSITIONAL)

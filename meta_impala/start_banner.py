@@ -1,0 +1,83 @@
+"""What `train` says at its start: what is trained, with what, where to, how long."""
+
+from __future__ import annotations
+
+import pathlib
+
+from meta_impala.config import Config
+from meta_impala.environments import Description
+from meta_impala.experiments.suite_cost import price_of
+from meta_impala.system.processors import processors
+
+# A run that takes longer on this machine gets a hint at a preset.
+_LONG_HOURS = 4.0
+
+
+def lines(
+    config: Config,
+    description: Description,
+    folder: pathlib.Path,
+    *,
+    num_parameters: int,
+    device: str,
+    frames: int,
+) -> list[str]:
+    """The lines, the first of them a sentence.
+
+    Args:
+      config: resolved, network included.
+      description: of its environment.
+      folder: of the run.
+      num_parameters: of the network, trainable.
+      device: where the learner computes.
+      frames: environment frames trained before this start.
+    """
+    if frames:
+        first = f"continuing {folder} from {frames:,} frames"
+    else:
+        first = f"training on {config.environment} for {config.total_frames:,} frames in {folder}"
+    shape = "×".join(map(str, description.observation_shape))
+    core = "" if config.core == "none" else f" with {config.core}"
+    meta_batch = f", B' = {config.meta_batch_size} for the meta-gradient" if config.learned else ""
+    learners = f", {config.num_learners} learners" * (config.num_learners > 1)
+    table = {
+        "environment": f"{config.environment}: observations {shape}, {description.num_actions} "
+        "actions",
+        "network": f"{config.network}{core}, {num_parameters:,} parameters, on {device}",
+        "batch": f"B = {config.batch_size} unrolls of T = {config.unroll_length} steps"
+        f"{meta_batch}{learners}",
+        "actors": f"{config.num_actors} {config.actors} × {config.envs_per_actor} environments",
+        "learned": _learned(config),
+        "output": f"a row of metrics after every {config.log_frames:,} frames",
+    }
+    return [first, *(f"  {name + ':':<12} {text}" for name, text in table.items())]
+
+
+def _learned(config: Config) -> str:
+    names = config.meta_parameters.replace(",", " and ")
+    if config.learned:
+        return f"{names}, by the meta-gradient"
+    if config.varied:
+        return f"nothing of η: {names} are {config.eta_schedule}"
+    return f"nothing of η: gamma {config.gamma:g}, lambda {config.lambda_:g}"
+
+
+def hint(config: Config, description: Description, frames: int) -> str:
+    """A word on a run that is long for this machine; empty for one that is not.
+
+    The estimate is by CPU time and says nothing where the learner has a GPU.
+
+    Args:
+      config: resolved, network included.
+      description: of its environment.
+      frames: trained before this start.
+    """
+    steps = max(0, config.total_frames - frames) / description.action_repeat
+    hours = steps * price_of(config) / 1e3 / 3600 / (processors() * config.num_learners)
+    if hours < _LONG_HOURS:
+        return ""
+    spoken = f"{hours:,.0f} hours" if hours < 48 else f"{hours / 24:,.0f} days"
+    return (
+        f"{config.total_frames - frames:,} frames take about {spoken} with the {processors()} "
+        "processors here. For a first result in an hour or two: --preset=laptop"
+    )

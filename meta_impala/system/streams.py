@@ -1,0 +1,126 @@
+"""Standard output and error that never break a program: closed, unread, full, or not UTF-8.
+
+A run outlives its terminal, and `evaluate | head -1` still saves its games: what can no longer be
+written is dropped. Characters that the terminal cannot show are replaced (γ by "gamma").
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import io
+import os
+import sys
+from typing import Any, TextIO
+
+_REPLACE = "meta_impala.readable"
+
+# In the order of their use; everything else that cannot be shown becomes "?".
+_READABLE = {
+    "γ": "gamma",
+    "λ": "lambda",
+    "η": "eta",
+    "θ": "theta",
+    "β": "beta",
+    "μ": "mu",
+    "ρ": "rho",
+    "π": "pi",
+    "σ": "sigma",
+    "ε": "epsilon",
+    "τ": "tau",
+    "Δ": "delta",
+    "∂": "d",
+    "×": "x",
+    "±": "+/-",
+    "½": "1/2",
+    "→": "->",
+    "≤": "<=",
+    "≥": ">=",
+    "≈": "~",
+    "–": "-",
+    "—": "-",
+    "−": "-",
+    "…": "...",
+    "\u0304": "",  # the bar of ρ̄ and c̄
+    "\u00a0": " ",
+    "█": "#",
+    "‘": "'",
+    "’": "'",
+    "“": '"',
+    "”": '"',
+}
+
+# What a reader who has left causes; anything else, such as a full disk, is worth a line.
+_READER_IS_GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET)
+
+
+class _LastingFile(io.FileIO):
+    """A file descriptor whose writes never fail: after the first failure they are dropped."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            self._drop(error)
+            return memoryview(data).nbytes
+
+    def _drop(self, error: OSError) -> None:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self.fileno())
+        os.close(null)
+        if error.errno not in _READER_IS_GONE and self.fileno() != 2:
+            print(f"warning: standard output was lost ({error.strerror})", file=sys.stderr)
+
+
+def prepare_streams() -> None:
+    """Makes stdin, stdout and stderr safe to use; before any file is opened.
+
+    A closed descriptor is opened on the null device: the next file that is opened would take its
+    number otherwise, and what libraries print would go into that file.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+            if null != descriptor:
+                os.dup2(null, descriptor)
+                os.close(null)
+    codecs.register_error(_REPLACE, _replace)
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for good
+    sys.stdout = _lasting(sys.stdout, 1)
+    sys.stderr = _lasting(sys.stderr, 2)
+
+
+def _lasting(stream: TextIO | None, descriptor: int) -> TextIO:
+    """The same stream with lasting writes; a stream of another kind (a test's) stays as it is."""
+    if stream is not None:
+        try:
+            if not isinstance(stream, io.TextIOWrapper) or stream.fileno() != descriptor:
+                return stream
+            stream.flush()
+        except (OSError, ValueError):
+            return stream
+    return io.TextIOWrapper(
+        io.BufferedWriter(_LastingFile(descriptor, "w", closefd=False)),
+        encoding=_usable(stream),
+        errors=_REPLACE,
+        line_buffering=descriptor == 2 or (stream is not None and stream.line_buffering),
+        write_through=stream is not None and stream.write_through,
+    )
+
+
+def _usable(stream: TextIO | None) -> str:
+    """The encoding that the user chose."""
+    return (stream.encoding if stream is not None else None) or "utf-8"
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    """An error handler of codecs: what stands for the characters that cannot be encoded."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return "".join(_READABLE.get(character, "?") for character in text), error.end

@@ -1,0 +1,86 @@
+"""Paths as users type them: `~` is expanded, they are made absolute, and the impossible is refused.
+
+Once, where a path enters: an environment may change the working directory later.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+from absl import flags
+
+from meta_impala.errors import UserError
+
+# Of a path in a message, in characters.
+_LONGEST_SHOWN = 300
+
+
+def user_path(text: str, flag: str = "") -> pathlib.Path:
+    """The absolute path that a user named.
+
+    Args:
+      text: as it was typed.
+      flag: name of the flag that it was given to, for messages; none for an argument without.
+
+    Raises:
+      UserError: if no file can have that name here.
+    """
+    shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+    name = f"--{flag}={shown}" if flag else shown
+    try:
+        return _path(text)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from None
+
+
+def _path(text: str) -> pathlib.Path:
+    """Raises ValueError with the reason."""
+    if not text:
+        raise ValueError("must be a path")
+    if "\0" in text:
+        raise ValueError("must be a path without NUL characters")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("must be a path in UTF-8") from None
+    try:
+        path = pathlib.Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"there is no user {text.partition('/')[0][1:] or 'with a home'}"
+        ) from None
+    try:
+        path = pathlib.Path(os.path.abspath(path))
+    except OSError:
+        raise ValueError("the working directory does not exist any more") from None
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass  # what may be missing is for the command to say
+    except OSError as error:  # too long, or a circle of links
+        raise ValueError(str(error.strerror)) from None
+    return path
+
+
+class _PathParser(flags.ArgumentParser):
+    """A path, as absolute text; empty for none."""
+
+    syntactic_help = "a path"
+
+    def parse(self, argument: str) -> str:
+        return str(_path(argument)) if argument else ""
+
+    def flag_type(self) -> str:
+        return "path"
+
+
+def define_path(name: str, default: str | None, help_text: str) -> None:
+    """A flag whose value is a path; the command sees it absolute.
+
+    Args:
+      name: of the flag.
+      default: absolute, or None.
+      help_text: what it is for.
+    """
+    flags.DEFINE(_PathParser(), name, default, help_text, serializer=flags.ArgumentSerializer())

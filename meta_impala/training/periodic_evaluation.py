@@ -1,0 +1,273 @@
+"""`--evaluation_frames`: full games with the newest weights while a run trains.
+
+The games are those of `meta_impala.evaluate` (whole games, raw returns, stochastic policy, no-op
+starts), with environments and seeds of their own, so that training is the same with and without
+them. With `--deterministic` they are played between two updates; else in a thread of low priority
+beside the training, and one that is due while the last one is still being played comes after it,
+with the weights as they are then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from meta_impala.agent.policy import Snapshot
+from meta_impala.config import Config
+from meta_impala.environments import BatchedEnvironment, Description, registry
+from meta_impala.errors import one_line, warn
+from meta_impala.evaluation import record, scores, starts
+from meta_impala.evaluation.games import GamePolicy, play_games
+from meta_impala.learner.state import LearnerState
+from meta_impala.storage.best_checkpoint import BestCheckpoint
+from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.trained_agent import with_eta
+from meta_impala.system.ending import ForeignCodeThread
+from meta_impala.system.signals import StopRequest
+from meta_impala.training.evaluation_table import Evaluation, EvaluationTable
+
+_MOST_ENVIRONMENTS = 16
+_POLL_SECONDS = 0.2
+# Beside busy threads of the training it gets about a tenth of a core; more where one is free.
+_NICE = 10
+# How long a game that is being played is waited for when the run ends.
+_SECONDS_TO_END = 5.0
+# Keeps the seeds of these games apart from those of the actors and of `evaluate --seed`.
+_SEED_STREAM = 0x6576616C
+
+
+def evaluation_seed(seed: int, number: int) -> int:
+    """The seed of the games of evaluation `number` of a run; new games every time."""
+    state = np.random.SeedSequence([seed, _SEED_STREAM, number]).generate_state(1)
+    return int(state[0] >> 1)
+
+
+class GamePlayer:
+    """Plays the games of evaluations; its environments are kept from one to the next."""
+
+    def __init__(self, config: Config, description: Description, network: Any) -> None:
+        """Args:
+        config: resolved.
+        description: of the environment.
+        network: whose variables are not used.
+        """
+        self._config = config
+        self._num_envs = min(config.evaluation_episodes, _MOST_ENVIRONMENTS)
+        self._core_state_size = network.settings.core_state_size
+        self._policy = GamePolicy(network, config, description, self._num_envs)
+        self._environments: list[BatchedEnvironment] = []
+
+    def play(
+        self, snapshot: Snapshot, frames: int, seed: int, should_stop: Callable[[], bool]
+    ) -> Evaluation:
+        """Plays `--evaluation_episodes` games.
+
+        Args:
+          snapshot: what acts.
+          frames: that it was trained for.
+          seed: of the games.
+          should_stop: asked before every step.
+
+        Raises:
+          KeyboardInterrupt: if it should stop.
+          BaseException: whatever an environment raises.
+        """
+        started = time.monotonic()
+        config = self._config
+        if config.evaluation_eta_values is not None:
+            snapshot = with_eta(snapshot, *config.evaluation_eta_values)
+        while len(self._environments) < self._num_envs:
+            self._environments.append(
+                registry.make(
+                    registry.evaluated_in(config.environment),
+                    1,
+                    config.protocol,
+                    environment_kwargs=config.environment_arguments,
+                    min_noops=record.noops(config.protocol)[0],
+                )
+            )
+        games = play_games(
+            self._policy,
+            snapshot,
+            self._environments,
+            (
+                (number, starts.Start(starts.game_seeds(seed, number)[0]))
+                for number in range(config.evaluation_episodes)
+            ),
+            seed,
+            core_state_size=self._core_state_size,
+            should_stop=should_stop,
+        )
+        summary = scores.summarize([game.episode_return for game in sorted(games)])
+        gamma = lambda_ = math.nan
+        if not snapshot.eta.per_state:
+            gamma, lambda_ = map(float, snapshot.eta.values.numpy()[:2])
+        error = math.nan if summary.standard_error is None else float(summary.standard_error)
+        seconds = time.monotonic() - started
+        return Evaluation(frames, summary.mean, error, len(games), gamma, lambda_, seconds)
+
+    def close(self) -> None:
+        """Closes the environments; `play` makes new ones."""
+        environments, self._environments = self._environments, []
+        for environment in environments:
+            with contextlib.suppress(BaseException):  # an environment may raise anything
+                environment.close()
+
+
+class _GameThread(ForeignCodeThread):
+    """Plays one evaluation beside the training."""
+
+    def __init__(self, play: Callable[[], None]) -> None:
+        super().__init__("evaluation")
+        self._play = play
+
+    def run(self) -> None:
+        # Of this thread alone, and of those that it starts (Linux).
+        with contextlib.suppress(OSError, AttributeError):
+            os.setpriority(os.PRIO_PROCESS, 0, _NICE)
+        self._play()
+
+
+class PeriodicEvaluation:
+    """The evaluations of a run.
+
+    Attributes:
+      steps: of games that the learner's thread plays or waits for (for the watchdog).
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        description: Description,
+        folder: RunFolder,
+        state: LearnerState,
+        identity: Mapping[str, Any],
+        stop: StopRequest,
+    ) -> None:
+        """Builds the policy: call it before the first thread starts.
+
+        Args:
+          config: resolved.
+          description: of the environment.
+          folder: of the run.
+          state: of the learner, restored.
+          identity: of its checkpoints.
+          stop: set when games are to be given up.
+
+        Raises:
+          RunFailed: if the table cannot be written.
+        """
+        self.steps = 0
+        self._config = config
+        self._stop = stop
+        self._is_closed = False
+        self._is_waited_for = self._plays_here = config.deterministic
+        self._thread: _GameThread | None = None
+        frames = int(state.frames.numpy())
+        self._table = EvaluationTable(folder.evaluations_path, frames)
+        last = self._table.rows[-1].frames if self._table.rows else 0
+        self._played = last // config.evaluation_frames
+        self._player = GamePlayer(config, description, state.network)
+        self._best: BestCheckpoint | None = None
+        if config.keep_best_checkpoint:
+            kept = {row.frames for row in self._table.rows}
+            self._best = BestCheckpoint(folder.best_checkpoint, state, identity, kept)
+
+    def is_due(self, frames: int) -> bool:
+        """Whether a multiple of `--evaluation_frames` was passed since the last evaluation."""
+        return frames // self._config.evaluation_frames > self._played
+
+    def after_update(
+        self, frames: int, snapshot: Snapshot, progress: Callable[[], dict[str, Any]]
+    ) -> None:
+        """Plays the games that are due, or lets them begin.
+
+        Args:
+          frames: learned from.
+          snapshot: the newest.
+          progress: of the trainer, for a checkpoint of the learner as it is now.
+
+        Raises:
+          RunFailed: if a checkpoint or the table cannot be written.
+        """
+        if not self.is_due(frames) or self._is_playing() or self._stop.is_set():
+            return
+        if self._best is not None:
+            self._best.save_candidate(progress())
+        number = frames // self._config.evaluation_frames
+        if self._plays_here:
+            self._play(frames, number, snapshot)
+            return
+        self._played = number
+        self._thread = _GameThread(lambda: self._play(frames, number, snapshot))
+        self._thread.start()
+
+    def finish(
+        self, frames: int, snapshot: Snapshot, progress: Callable[[], dict[str, Any]]
+    ) -> None:
+        """At the end of a run: waits for the games under way, and plays those that are due.
+
+        They are played in the caller's thread, which has nothing else to do.
+        """
+        self._wait()
+        if not self._is_playing():
+            self._is_waited_for = self._plays_here = True
+            self.after_update(frames, snapshot, progress)
+
+    def close(self) -> None:
+        """Gives up the games under way, and waits a moment for them to end."""
+        self._is_closed = True
+        if self._thread is not None:
+            self._thread.join(_SECONDS_TO_END)
+        if not self._is_playing():  # or they would be closed under a thread that is inside them
+            self._player.close()
+
+    def _is_playing(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def _wait(self) -> None:
+        """Until the games are over, or the user asks to stop, or an environment hangs."""
+        self._is_waited_for = True
+        steps, changed = self.steps, time.monotonic()
+        while self._thread is not None and self._is_playing() and not self._stop.is_set():
+            self._thread.join(_POLL_SECONDS)
+            now = time.monotonic()
+            if self.steps != steps:
+                steps, changed = self.steps, now
+            elif now - changed >= self._config.stall_timeout:
+                warn(
+                    "warning: an evaluation is given up: its games made no step for "
+                    f"{self._config.stall_timeout:g} s (--stall_timeout)"
+                )
+                return
+
+    def _should_stop(self) -> bool:
+        if self._is_waited_for:
+            self.steps += 1
+        return self._is_closed or self._stop.is_set()
+
+    def _play(self, frames: int, number: int, snapshot: Snapshot) -> None:
+        seed = evaluation_seed(self._config.seed, number)
+        try:
+            row = self._player.play(snapshot, frames, seed, self._should_stop)
+            self._table.add(row)
+            self._played = number
+            if self._best is not None and row.mean_return > self._table.return_at(
+                self._best.frames
+            ):
+                self._best.promote(frames)
+        except BaseException as error:  # noqa: BLE001 - an environment may raise anything
+            if self._should_stop():
+                return  # a continued run plays it
+            self._played = number
+            warn(
+                f"warning: the evaluation at {frames:,} frames was given up "
+                f"({type(error).__name__}: {one_line(error)}); training goes on"
+            )
+            self._player.close()

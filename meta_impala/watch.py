@@ -1,0 +1,236 @@
+"""Shows the game as the newest checkpoint of a run plays it, also while training goes on.
+
+    meta-impala watch runs/pong
+    meta-impala watch --agent=pong
+
+Beside the picture stand what the network says of each state, its value and its policy, and the
+gamma and lambda that it is fed. Newer checkpoints are read between games.
+
+In a window, if there is a display and pygame (pip install 'meta_impala[play]'); else, and with
+--web, as a web page that only this machine can open. From another machine, forward its port:
+ssh -L 8000:127.0.0.1:8000 HOST, with --port=8000.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from absl import flags
+
+from meta_impala import command
+from meta_impala.environments import registry
+from meta_impala.errors import UserError
+from meta_impala.evaluation import live_window
+from meta_impala.evaluation import record as evaluation_record
+from meta_impala.evaluation.live_page import ADDRESS, LivePage
+from meta_impala.evaluation.live_window import LiveWindow
+from meta_impala.evaluation.watched_environment import WatchedEnvironment, make_watched
+from meta_impala.storage import shipped_agents
+from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.trained_run import (
+    OpenedAgent,
+    TrainedRun,
+    open_agent_file,
+    open_trained_run,
+)
+from meta_impala.storage.trust import define_trust_flag, trust_of_flags
+from meta_impala.system.signals import StopRequest
+from meta_impala.system.tensorflow_import import import_tensorflow
+from meta_impala.system.user_path import define_path, user_path
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from meta_impala.storage.trained_agent import TrainedAgent
+
+FLAGS = flags.FLAGS
+
+POSITIONAL = "[RUN]"
+
+_STOP = StopRequest()
+_MAX_SEED = 2**31 - 1
+_SECONDS_AT_THE_END = 0.7
+_POLL_SECONDS = 0.1
+
+
+def define_flags() -> None:
+    """The flags of this command."""
+    define_trust_flag()
+    define_path("logdir", None, "Folder of the run, if it is not given as RUN.")
+    flags.DEFINE_string(
+        "agent",
+        None,
+        "In place of a run: a file that meta_impala.export has written, or the name of an agent "
+        f"that comes with the program: {', '.join(shipped_agents.names())}.",
+    )
+    flags.DEFINE_bool(
+        "web",
+        None,
+        "Show a web page, or (--noweb) a window. Default: a window if one can be shown.",
+    )
+    flags.DEFINE_integer(
+        "port",
+        0,
+        f"Port of {ADDRESS} for the page; 0 takes any free one. Allowed: 0 to 65535.",
+    )
+    flags.DEFINE_float(
+        "fps",
+        None,
+        "Agent steps a second. Default: the game's own speed. Allowed: above 0, at most 1000.",
+    )
+    flags.DEFINE_integer("games", 0, "Games to show; 0 goes on until it is stopped.")
+    flags.DEFINE_integer("seed", 1, "Seed of games and actions.")
+
+
+class Screen(Protocol):
+    """What `LiveWindow` and `LivePage` are."""
+
+    def show(self, frame: Image.Image) -> bool:
+        """Shows a frame; False if nobody can see it any more."""
+
+
+class Pace:
+    """Lets time pass between frames, so that a game runs at its own speed."""
+
+    def __init__(self, frames_per_second: float) -> None:
+        self._seconds = 1.0 / frames_per_second
+        self._next = time.monotonic()
+
+    def wait(self, at_least: float = 0.0) -> None:
+        """Waits until the next frame is due.
+
+        Args:
+          at_least: seconds from now.
+
+        Raises:
+          KeyboardInterrupt: as soon as a stop was asked for.
+        """
+        now = time.monotonic()
+        # What is late stays late: no rush to catch up.
+        self._next = max(self._next + self._seconds, now + at_least)
+        while not _STOP.is_set() and (left := self._next - time.monotonic()) > 0:
+            time.sleep(min(left, _POLL_SECONDS))
+        self._next = max(self._next, time.monotonic() - self._seconds)
+        if _STOP.is_set():
+            raise KeyboardInterrupt
+
+
+def _check_flags(arguments: list[str]) -> str | None:
+    """Checks what was given; returns the folder of the run, None for an agent file."""
+    if len(arguments) > 1:
+        raise UserError(f"{arguments[1]}: unexpected argument; one run is watched")
+    given = [*arguments, *filter(None, [FLAGS.logdir, FLAGS.agent])]
+    if len(given) != 1:
+        raise UserError(
+            "give one of: the folder of a run, or --agent=FILE"
+            + (f" (given: {', '.join(given)})" if given else "")
+        )
+    if FLAGS.fps is not None and not 0.0 < FLAGS.fps <= 1000.0:
+        raise UserError(f"--fps={FLAGS.fps:g}: must be above 0 and at most 1000")
+    for name, most in (("port", 65535), ("games", _MAX_SEED), ("seed", _MAX_SEED)):
+        value = FLAGS[name].value
+        if not 0 <= value <= most:
+            raise UserError(f"--{name}={value}: must be from 0 to {most}")
+    if FLAGS.web is False:
+        live_window.check("--web shows a page instead")
+    if FLAGS.agent:
+        return None
+    return FLAGS.logdir or str(user_path(arguments[0]))
+
+
+def _wait_for_checkpoint(logdir: str) -> None:
+    """Of a training that has begun; returns at once if nothing was begun there."""
+    folder = RunFolder(logdir)
+    if not folder.has_run() or folder.has_checkpoint():
+        return
+    command.say(f"{folder.path}: no checkpoint yet; waiting for the first one")
+    while not folder.has_checkpoint():
+        time.sleep(_POLL_SECONDS)
+
+
+def _open(logdir: str | None) -> TrainedRun | OpenedAgent:
+    trust = trust_of_flags()
+    if logdir is None:
+        return open_agent_file(shipped_agents.find(FLAGS.agent), trust)
+    _wait_for_checkpoint(logdir)
+    return open_trained_run(logdir, trust)
+
+
+def _agent_text(agent: TrainedAgent) -> str:
+    return f"after {agent.frames:,} frames, {agent.snapshot.version:,} updates"
+
+
+def _max_frames(environment: str) -> int | None:
+    """After how many frames a game is cut; None if the environment has a limit of its own."""
+    has_limit = evaluation_record.has_time_limit(environment)
+    return None if has_limit else evaluation_record.DEFAULT_MAX_EPISODE_FRAMES
+
+
+def _show_games(
+    opened: TrainedRun | OpenedAgent, environment: WatchedEnvironment, screen: Screen
+) -> None:
+    """Plays games one after the other until enough were shown, or the window was closed."""
+    from meta_impala.evaluation.live_agent import NewestAgent
+    from meta_impala.evaluation.live_drawing import Caption, LiveDrawing
+    from meta_impala.evaluation.live_game import InspectedPolicy, play_live
+    from meta_impala.storage.trained_agent import load_agent_file
+
+    config, description = opened.config, opened.description
+    newest = None
+    if isinstance(opened, TrainedRun):
+        newest = NewestAgent(opened.folder.checkpoints, config, description)
+        agent = newest.agent
+    else:
+        agent = load_agent_file(opened.path, config, description)
+    policy = InspectedPolicy(agent.network, config, description, num_envs=1)
+    drawing = LiveDrawing()
+    pace = Pace(FLAGS.fps or environment.frames_per_second)
+    at_the_end = min(_SECONDS_AT_THE_END, 10.0 / (FLAGS.fps or 10.0))
+    names = tuple(environment.action_meanings())
+    for number in range(FLAGS.games) if FLAGS.games else itertools.count():
+        if newest is not None and newest.refresh():
+            agent = newest.agent
+        caption = Caption(config.environment, _agent_text(agent), names)
+        steps = play_live(
+            policy,
+            agent.snapshot,
+            environment,
+            FLAGS.seed,
+            number,
+            core_state_size=agent.network.settings.core_state_size,
+            max_frames=_max_frames(config.environment),
+        )
+        for step in steps:
+            if not screen.show(drawing.draw(step, caption)):
+                return
+            pace.wait(0.0 if step.policy is not None else at_the_end)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    opened = _open(_check_flags(arguments))
+    name = registry.evaluated_in(opened.config.environment)
+    environment = make_watched(
+        name, opened.config.protocol, FLAGS.seed, opened.config.environment_arguments
+    )
+    is_page = live_window.why_not() != "" if FLAGS.web is None else FLAGS.web
+    title = f"meta-impala watch: {opened.config.environment}"
+    screen = LivePage(FLAGS.port, title) if is_page else LiveWindow(title)
+    import_tensorflow()
+    from meta_impala.system.tensorflow_setup import configure_for_inference
+
+    configure_for_inference()
+    _STOP.install()  # from here on an interrupt waits for the step that is being played
+    with contextlib.closing(environment), screen:
+        if isinstance(screen, LivePage):
+            command.say(f"{screen.url} shows {opened.config.environment} live; Ctrl-C ends it")
+        _show_games(opened, environment, screen)
+    return 0
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main, POSITIONAL)

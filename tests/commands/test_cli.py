@@ -1,0 +1,168 @@
+"""`meta-impala`: its commands, help, version, presets and completion (command)."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from support.command_helpers import ROOT
+
+from meta_impala import __version__, cli, completion
+from meta_impala.config import FIELDS, presets
+from meta_impala.config.groups import GROUPS
+
+
+def run(*words, columns=80):
+    return subprocess.run(
+        [sys.executable, "-m", "meta_impala", *words],
+        cwd=ROOT,
+        env={"COLUMNS": str(columns), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("word", ["--help", "-h", "help", None])
+def test_the_overview_names_every_command(word):
+    result = run(*([word] if word else []))
+    assert (result.returncode, result.stderr) == (0, "")
+    for name, entry in cli.COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(entry.summary)}$", result.stdout, re.MULTILINE)
+
+
+def test_the_version():
+    for words in (["--version"], ["train", "--version"]):
+        result = run(*words)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout.startswith(f"meta_impala {__version__} (Python ")
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("trian", "error: trian: there is no such command (did you mean train?)"),
+        ("evaluat", "(did you mean evaluate?)"),
+        ("--gamma=1", "error: --gamma=1: must be a command"),
+        ("", "error: : there is no such command"),
+    ],
+)
+def test_a_mistyped_command(word, message):
+    result = run(word)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert message in result.stderr and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_of_every_command(name):
+    result = run(name, "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"usage: meta-impala {name}")
+    assert "--helpfull" in result.stdout
+
+
+def test_help_of_train_is_the_flags_of_every_day_and_helpfull_has_them_all_in_groups():
+    brief, full = run("train", "--help").stdout, run("train", "--helpfull").stdout
+    named = re.findall(r"^  --(?:\[no\])?(\w+)", brief, re.MULTILINE)
+    assert len(named) == 15 and named[:2] == ["preset", "logdir"]
+    for name in presets.names():
+        assert re.search(rf"^  {name}: ", brief, re.MULTILINE)
+    titles = [line[:-1] for line in full.splitlines() if line.endswith(":") and line[0] != " "]
+    assert titles[1 : 1 + len(set(GROUPS.values()))] == list(dict.fromkeys(GROUPS.values()))
+    listed = re.findall(r"^  --(?:\[no\])?(\w+)", full, re.MULTILINE)
+    assert set(FIELDS) <= set(listed) and len(listed) == len(set(listed))
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_help_fits_the_terminal(columns):
+    result = run("train", "--help", columns=columns)
+    for line in result.stdout.splitlines():
+        assert len(line) <= max(columns, 40) or line.startswith("    python") or "=" in line, line
+
+
+def test_every_setting_stands_in_a_group():
+    assert set(GROUPS) == set(FIELDS) and all(GROUPS.values())
+
+
+# Presets.
+
+
+def given(*words):
+    """The config flags that a command line amounts to, in a process of its own."""
+    code = (
+        "import sys\n"
+        "from meta_impala import train\n"
+        "from meta_impala.config.flags import given_config_flags, parse_flags\n"
+        "train.define_flags()\n"
+        "parse_flags(sys.argv)\n"
+        "print(sorted(given_config_flags().items()))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_a_preset_is_its_flag_file_and_later_flags_win(name, tmp_path):
+    path = presets.FOLDER / f"{name}.flags"
+    assert given(f"--preset={name}") == given(f"--flagfile={path}")
+    later = ["--gamma=0.5", "--batch_size=7"]
+    assert given(f"--preset={name}", *later) == given(f"--flagfile={path}", *later)
+    # Where it stands on the command line counts.
+    assert given(*later, "--preset", name) == given(*later, f"--flagfile={path}")
+    own = tmp_path / "own.flags"
+    own.write_text(f"--preset={name}.flags\n--gamma=0.5\n--batch_size=7\n")
+    assert given(f"--flagfile={own}") == given(f"--flagfile={path}", *later)
+
+
+def test_a_mistyped_preset_is_answered_with_the_nearest():
+    for words in (["train"], ["suite", "catch", "--out=/tmp/none", "--dry_run"]):
+        result = run(*words, "--preset=labtop")
+        assert result.returncode == 2
+        assert "--preset=labtop: must be one of cartpole, catch" in result.stderr
+        assert "(did you mean laptop?)" in result.stderr
+
+
+# Completion.
+
+
+def completed(*words):
+    """What bash completes `meta-impala WORDS...`, words split as bash splits them, to."""
+    quoted = " ".join(f"'{word}'" for word in ("meta-impala", *words))
+    script = (
+        f"{completion.script('bash')}\n"
+        f"COMP_WORDS=({quoted}); COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ))\n"
+        "_meta_impala 2>/dev/null\n"
+        'printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    result = subprocess.run(
+        ["bash", "--norc", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return result.stdout.split()
+
+
+def test_completion_of_commands_flags_values_and_files():
+    assert completed("ev") == ["evaluate"]
+    assert set(completed("")) == set(cli.COMMANDS)
+    assert completed("train", "--total") == ["--total_frames="]
+    assert {"--override", "--nooverride"} <= set(completed("train", "--"))
+    assert completed("train", "--network", "=", "d") == ["deep"]
+    assert completed("train", "--network=d") == ["deep"]
+    assert completed("train", "--preset", "=") == presets.names()
+    assert completed("evaluate", "--starts", "=", "h") == ["human"]
+    assert "setup.py" in completed("plot", "setu")
+    assert completed("train", "--flagfile", "=", "READ") == ["README.md"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_the_completion_script_is_whole(shell):
+    result = run("completion", shell)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert (
+        subprocess.run(["bash", "-n"], input=result.stdout, text=True, check=False).returncode == 0
+    )
+    assert ("bashcompinit" in result.stdout) == (shell == "zsh")
+    assert "complete -o filenames -F _meta_impala meta-impala" in result.stdout

@@ -1,0 +1,61 @@
+"""What the trainer says at its start, as text."""
+
+import pathlib
+
+import pytest
+
+from meta_impala import start_banner
+from meta_impala.config import Config, resolve
+from meta_impala.environments import Description
+
+PONG = Description((84, 84, 4), "uint8", 6, 4)
+FOLDER = pathlib.Path("/runs/pong")
+
+
+def lines(frames=0, **settings):
+    config = resolve(Config(**{"network": "shallow", "num_actors": 2, **settings}))
+    return "\n".join(
+        start_banner.lines(
+            config, PONG, FOLDER, num_parameters=1_234_567, device="CPU:0", frames=frames
+        )
+    )
+
+
+def test_everything_that_a_run_is_made_of_is_named():
+    text = lines(envs_per_actor=32)
+    for part in (
+        "training on Pong for 200,000,000 frames in /runs/pong",
+        "observations 84×84×4, 6 actions",
+        "shallow, 1,234,567 parameters, on CPU:0",
+        "B = 32 unrolls of T = 20 steps, B' = 8 for the meta-gradient",
+        "2 threads × 32 environments",
+        "gamma and lambda, by the meta-gradient",
+        "a row of metrics after every 50,000 frames",
+    ):
+        assert part in text
+    assert "continuing /runs/pong from 5,000 frames" in lines(frames=5000)
+
+
+@pytest.mark.parametrize(
+    ("settings", "learned"),
+    [
+        ({"meta_parameters": "none", "gamma": 0.98}, "nothing of η: gamma 0.98, lambda 1"),
+        ({"meta_parameters": "gamma"}, "gamma, by the meta-gradient"),
+        ({"eta_schedule": "random"}, "nothing of η: gamma and lambda are random"),
+    ],
+)
+def test_what_is_learned(settings, learned):
+    text = lines(**settings)
+    assert learned in text
+    assert ("for the meta-gradient" in text) == ("by the" in learned)
+
+
+def test_a_long_run_gets_a_hint_and_a_short_one_none(monkeypatch):
+    monkeypatch.setattr(start_banner, "processors", lambda: 2)
+    deep = resolve(Config(network="deep", num_actors=2))
+    hint = start_banner.hint(deep, PONG, 0)
+    assert hint.startswith("200,000,000 frames take about 3 days with the 2 processors here")
+    assert "--preset=laptop" in hint
+    assert start_banner.hint(deep, PONG, 199_000_000) == ""
+    monkeypatch.setattr(start_banner, "processors", lambda: 512)
+    assert start_banner.hint(deep, PONG, 0) == ""

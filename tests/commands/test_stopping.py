@@ -1,0 +1,176 @@
+"""Fault: the trainer as a process that is asked to stop, or ended by its environment. The long form
+is `tools/torture.py stops`."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from support.command_helpers import TINY
+
+ROOT = pathlib.Path(__file__).parents[2]
+TIMEOUT = 300.0
+
+
+def start(logdir, *flags: str, **variables: str) -> subprocess.Popen:
+    """The trainer, endless unless flags say otherwise."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    return subprocess.Popen(
+        [sys.executable, "-m", "meta_impala.train", *TINY, f"--logdir={logdir}",
+         "--total_frames=1000000000", *flags],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": path} | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )  # fmt: skip
+
+
+def wait_for(condition, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it did not get going"
+        time.sleep(0.05)
+
+
+def end(process: subprocess.Popen) -> tuple[str, str]:
+    try:
+        return process.communicate(timeout=TIMEOUT)
+    finally:
+        process.kill()
+
+
+def rows(logdir) -> int:
+    path = logdir / "metrics.csv"
+    return path.read_text("utf-8").count("\n") - 1 if path.exists() else 0
+
+
+def status(logdir) -> dict:
+    return json.loads((logdir / "status.json").read_text("utf-8"))
+
+
+def assert_saved(logdir) -> None:
+    said = status(logdir)
+    assert said["state"] == "stopped"
+    if said["frames"]:
+        assert said["checkpoint"] == f"frames-{said['frames']}"
+        assert (logdir / "checkpoints" / said["checkpoint"] / "manifest.json").exists()
+
+
+def test_stacks_on_request_then_two_signals_that_are_one_request(tmp_path):
+    process = start(tmp_path, "--exit_code_stopped=75")
+    wait_for(lambda: rows(tmp_path) > 1, process)
+    process.send_signal(signal.SIGQUIT)
+    wait_for(lambda: (tmp_path / "stacks.txt").exists(), process)
+    before = rows(tmp_path)
+    wait_for(lambda: rows(tmp_path) > before, process)
+    # As `timeout -s INT` does: the child, and then its group.
+    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = end(process)
+    assert process.returncode == 75, err
+    assert "stopped by SIGINT" in out and "Traceback" not in err
+    assert "SIGQUIT" in (tmp_path / "stacks.txt").read_text("utf-8")
+    assert "thread actor-0:" in (tmp_path / "stacks.txt").read_text("utf-8")
+    assert_saved(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "deterministic", ["--nodeterministic", pytest.param("--deterministic", marks=pytest.mark.slow)]
+)
+def test_a_stop_within_a_long_unroll_in_an_environment_that_lingers(tmp_path, deterministic):
+    """Each step takes 10 s; what would keep the process alive is given a bounded time."""
+    flags = ("--environment=support.ending_environments:Ending-v0", deterministic)
+    process = start(tmp_path, *flags, STEP_SECONDS="10")
+    wait_for(lambda: (tmp_path / "status.json").exists(), process)
+    time.sleep(5.0)
+    started = time.monotonic()
+    process.send_signal(signal.SIGUSR1)
+    out, err = end(process)
+    assert process.returncode == 0, err
+    assert "stopped by SIGUSR1" in out
+    assert time.monotonic() - started < 45
+    assert_saved(tmp_path)
+
+
+def test_a_thread_and_an_exit_handler_of_the_environment_do_not_keep_the_process(tmp_path):
+    flags = ("--environment=support.ending_environments:Lingering-v0", "--max_runtime=1s")
+    process = start(tmp_path, *flags)
+    started = time.monotonic()
+    wait_for(lambda: (tmp_path / "status.json").exists() and status(tmp_path)["state"] == "stopped",
+             process)  # fmt: skip
+    assert time.monotonic() - started < TIMEOUT
+    # It is deaf to nothing while it waits for the others to end.
+    time.sleep(2.0)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    out, err = end(process)
+    assert process.returncode == 0, err
+    assert time.monotonic() - begun < 8
+    assert "stopped by --max_runtime=1s" in out
+    assert_saved(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "USR1", "USR2"])
+def test_every_stop_signal(tmp_path, name):
+    process = start(tmp_path)
+    wait_for(lambda: rows(tmp_path) > 1, process)
+    process.send_signal(signal.Signals[f"SIG{name}"])
+    out, err = end(process)
+    assert process.returncode == 0, err
+    assert f"stopped by SIG{name}" in out
+    assert_saved(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("place", "by"),
+    [
+        ("module", "SystemExit"),
+        ("constructor", "KeyboardInterrupt"),
+        pytest.param("module", "KeyboardInterrupt", marks=pytest.mark.slow),
+        pytest.param("constructor", "SystemExit", marks=pytest.mark.slow),
+        pytest.param("reset", "SystemExit", marks=pytest.mark.slow),
+        pytest.param("reset", "KeyboardInterrupt", marks=pytest.mark.slow),
+        pytest.param("step", "SystemExit", marks=pytest.mark.slow),
+        pytest.param("step", "KeyboardInterrupt", marks=pytest.mark.slow),
+    ],
+)
+def test_an_environment_that_ends_the_program_is_named(tmp_path, place, by):
+    flags = ("--environment=support.ending_environments:Ending-v0", "--max_actor_restarts=0")
+    after = {"module": 0, "constructor": 0, "reset": 0, "step": 500}[place]
+    process = start(tmp_path, *flags, ENDING_PLACE=place, ENDING_BY=by, ENDING_AFTER=str(after))
+    out, err = end(process)
+    assert process.returncode in (1, 2), (out, err)
+    assert by in err and "ending_environments.py, line" in err and "Traceback" not in err
+    assert err.count("\n") == 1
+    if place == "step":
+        assert status(tmp_path)["state"] == "failed" and by in status(tmp_path)["reason"]
+        assert status(tmp_path)["checkpoint"]
+
+
+@pytest.mark.slow
+def test_what_cannot_be_caught_is_told_at_the_next_start_and_by_evaluate(tmp_path):
+    flags = ("--environment=support.ending_environments:Ending-v0", "--checkpoint_frames=400")
+    process = start(tmp_path, *flags, ENDING_PLACE="step", ENDING_BY="_exit", ENDING_AFTER="5000")
+    end(process)
+    said = status(tmp_path)
+    assert said["state"] == "running" and said["pid"] == process.pid
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    played = subprocess.run(
+        [sys.executable, "-m", "meta_impala.evaluate", f"--logdir={tmp_path}", "--episodes=1"],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True,
+        timeout=TIMEOUT,
+    )  # fmt: skip
+    assert played.returncode == 0
+    assert f"process {said['pid']}" in played.stderr and "ended without saving" in played.stderr
+    process = start(tmp_path, flags[0], "--max_runtime=1s")
+    out, err = end(process)
+    assert process.returncode == 0, err
+    assert f"process {said['pid']}" in err and "ended without saving" in err

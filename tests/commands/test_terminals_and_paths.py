@@ -1,0 +1,109 @@
+"""Every command and tool at every hostile terminal and path: one line, or degraded output (fault).
+
+The default suite takes a diagonal of the two matrices, so that every command and every condition
+stands in it; `-m slow` takes them whole.
+"""
+
+import itertools
+import os
+
+import pytest
+from support.command_helpers import ROOT
+from support.hostile import COMMANDS, PATHS, TERMINALS, run
+
+# What cannot be said leaves no line.
+_SILENT = ("closed stderr", "all closed", "both readers left", "a full disk for both")
+
+
+def diagonal(rows, columns, step=1):
+    """All pairs, those beside a diagonal for the default suite and the others as slow."""
+    rows, columns = list(rows), list(columns)
+    for i, j in itertools.product(range(len(rows)), range(len(columns))):
+        # Each row meets `step` columns, and each column is met.
+        is_near = any((i + k * len(rows)) % len(columns) == j for k in range(step))
+        marks = () if is_near else (pytest.mark.slow,)
+        yield pytest.param(rows[i], columns[j], marks=marks, id=f"{rows[i]}-{columns[j]}")
+
+
+def check_refusal(result, *, is_silent=False):
+    """One line and exit code 2."""
+    assert result.returncode == 2, (result.returncode, result.stderr)
+    if not is_silent:
+        assert result.stderr.startswith("error: "), result.stderr
+        assert result.stderr.count("\n") == 1, result.stderr
+    assert "Traceback" not in result.stderr + result.stdout
+
+
+@pytest.mark.parametrize(("command", "path"), diagonal(COMMANDS, PATHS))
+def test_a_path_is_refused_in_one_line(command, path, tmp_path):
+    start, arguments = COMMANDS[command]
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    start = [os.path.join(ROOT, word) if word.startswith("tools/") else word for word in start]
+    result = run([*start, *arguments(PATHS[path])], cwd=str(tmp_path))
+    check_refusal(result)
+    # What the file system allows may have been made for a run, a lock or results; nothing else.
+    assert not (tmp_path / "caf\udce9").exists()
+
+
+@pytest.mark.parametrize(("command", "terminal"), diagonal(COMMANDS, TERMINALS))
+def test_a_mistake_at_any_terminal(command, terminal):
+    start, arguments = COMMANDS[command]
+    result = run([*start, *arguments("no/such/γ")], TERMINALS[terminal])
+    check_refusal(result, is_silent=terminal in _SILENT)
+    leftover = ROOT / "no"
+    if leftover.exists():
+        for path in sorted(leftover.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        leftover.rmdir()
+
+
+@pytest.mark.parametrize(("command", "terminal"), diagonal(COMMANDS, TERMINALS))
+def test_help_at_any_terminal(command, terminal):
+    start, _ = COMMANDS[command]
+    result = run([*start, "--helpfull"], TERMINALS[terminal])
+    assert (result.returncode, result.stderr) in {
+        (0, ""),
+        (0, "warning: standard output was lost (No space left on device)\n"),
+    }
+    if terminal == "40 columns":
+        long = [line for line in result.stdout.splitlines() if len(line) > 40]
+        # Command lines, and words that are longer, stay whole.
+        assert all(line.startswith("    ") or "--" in line for line in long), long
+    if terminal == "ASCII":
+        assert result.stdout.isascii() and len(result.stdout) > 100
+
+
+def test_characters_that_cannot_be_shown_are_spelled():
+    result = run([*COMMANDS["train"][0], "--helpfull"], TERMINALS["ASCII"])
+    assert "gamma" in result.stdout and "Discount gamma if fixed" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize("content", [b"\x00\x01\xff\xfe", b"--gamma=\xff\n", b"\x89PNG\r\n\x1a\n"])
+def test_a_flag_file_that_is_no_text(content, tmp_path):
+    path = tmp_path / "some.flags"
+    path.write_bytes(content)
+    check_refusal(run([*COMMANDS["train"][0], f"--flagfile={path}", f"--logdir={tmp_path}/run"]))
+
+
+@pytest.mark.parametrize(
+    "word", ["--nooverride=1", "--logdir", "--gamma", "--no", "-", "--=3", "---", "--helpful"]
+)
+def test_a_word_that_is_no_flag(word, tmp_path):
+    result = run([*COMMANDS["train"][0], f"--logdir={tmp_path}/run", word])
+    check_refusal(result)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("terminal", ["ASCII", "closed stdout", "a reader that left", "all closed"])
+def test_a_whole_run_at_a_hostile_terminal(terminal, tmp_path):
+    words = [
+        *COMMANDS["illustrative"][0],
+        "--example=discount",
+        "--episodes=20",
+        "--seeds=1",
+        "--nofigure",
+        f"--outdir={tmp_path}",
+    ]
+    result = run(words, TERMINALS[terminal])
+    assert (result.returncode, result.stderr) == (0, "")
+    assert (tmp_path / "final_values.csv").stat().st_size > 0

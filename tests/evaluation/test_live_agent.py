@@ -1,0 +1,54 @@
+"""The agent that is watched while training goes on: it becomes the newest one (fault)."""
+
+import dataclasses
+
+import numpy as np
+from support.run_helpers import BATCH_FRAMES, make_config, make_trainer
+
+from meta_impala.config import resolve_network
+from meta_impala.environments import registry
+from meta_impala.evaluation.live_agent import NewestAgent
+from meta_impala.storage.manifest import list_checkpoints
+
+
+def _train(path, config, updates):
+    longer = dataclasses.replace(config, total_frames=updates * BATCH_FRAMES)
+    assert make_trainer(path, longer).run() == "finished"
+
+
+def test_a_newer_checkpoint_is_read_and_a_damaged_one_is_not(tmp_path, capsys):
+    config = make_config(learning_rate_schedule="constant")
+    _train(tmp_path, config, 2)
+    description = registry.describe(config.environment, config.protocol)
+    config = resolve_network(config, description.observation_shape)
+    newest = NewestAgent(tmp_path / "checkpoints", config, description)
+    first = newest.agent
+    assert first.frames == 2 * BATCH_FRAMES and not newest.refresh()
+
+    _train(tmp_path, config, 5)
+    assert newest.refresh() and not newest.refresh()
+    assert (newest.agent.frames, newest.agent.snapshot.version) == (5 * BATCH_FRAMES, 5)
+    assert newest.agent.digest() != first.digest()
+    assert any(
+        np.any(a != b)
+        for a, b in zip(first.snapshot.parameters, newest.agent.snapshot.parameters, strict=True)
+    )
+
+    _train(tmp_path, config, 8)
+    playing = newest.agent
+    for path in list_checkpoints(tmp_path / "checkpoints"):
+        (path / "manifest.json").write_text("{}")
+    assert not newest.refresh()
+    assert newest.agent is playing
+    warning = capsys.readouterr().err
+    assert "goes on playing" in warning and warning.count("\n") == 1
+
+
+def test_a_folder_that_is_gone_changes_nothing(tmp_path):
+    config = make_config()
+    _train(tmp_path, config, 1)
+    description = registry.describe(config.environment, config.protocol)
+    config = resolve_network(config, description.observation_shape)
+    newest = NewestAgent(tmp_path / "checkpoints", config, description)
+    (tmp_path / "checkpoints").rename(tmp_path / "elsewhere")
+    assert not newest.refresh()

@@ -1,0 +1,82 @@
+"""The environment that is watched, and pictures of observations: ground truth, equivalence."""
+
+import numpy as np
+import pytest
+from support import zoo
+
+from meta_impala.environments import registry
+from meta_impala.evaluation.video import RecordedEnvironment
+from meta_impala.evaluation.watched_environment import (
+    DrawnEnvironment,
+    make_watched,
+    picture_of,
+)
+
+zoo.register()
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ((10, 5), (10, 5)),
+        ((84, 84, 1), (84, 84)),
+        ((4, 84, 84), (84, 4 * 84 + 3)),
+        ((10, 10, 4), (10, 43)),
+        ((210, 160, 3), (210, 160)),
+        ((3, 210, 160), (210, 160)),
+        ((2, 64, 64, 3), (64, 6 * 64 + 5)),
+        ((7,), (1, 7)),
+        ((), (1, 1)),
+        ((2, 2, 2, 2, 2), (1, 32)),
+    ],
+)
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_every_layout_is_a_picture(shape, size, kind):
+    random = np.random.default_rng(0)
+    observation = random.integers(0, 256, shape).astype(kind)
+    picture = picture_of(observation if kind == np.uint8 else observation / kind(255.0))
+    assert picture.shape == (*size, 3) and picture.dtype == np.uint8
+    if len(shape) == 3 and 3 not in shape:
+        planes = observation if shape[1] == shape[2] else np.moveaxis(observation, 2, 0)
+        side = planes.shape[2]
+        for index, plane in enumerate(planes):
+            left = index * (side + 1)
+            np.testing.assert_array_equal(picture[:, left : left + side, 1], plane)
+
+
+def test_an_image_in_colour_is_shown_as_it_is():
+    image = np.random.default_rng(0).integers(0, 256, (12, 9, 3), np.uint8)
+    np.testing.assert_array_equal(picture_of(image), image)
+    np.testing.assert_array_equal(picture_of(image / np.float32(255.0)), image)
+
+
+@pytest.mark.parametrize("bad", [[np.nan, 1.0], [0.0, np.inf], [-3.0, -3.0], [1e30, -1e30]])
+def test_any_numbers_are_a_picture(bad):
+    assert picture_of(np.array(bad, np.float32)).shape == (1, 2, 3)
+
+
+def test_what_renders_shows_itself_and_what_does_not_is_drawn():
+    shown = make_watched("Catch", "impala", 1)
+    assert isinstance(shown, RecordedEnvironment)
+    assert shown.action_meanings() == ["left", "stay", "right"]
+    shown.close()
+    drawn = make_watched("zoo/Plain-v0", "impala", 1)
+    assert isinstance(drawn, DrawnEnvironment) and drawn.action_meanings() == []
+    drawn.close()
+
+
+@pytest.mark.parametrize("name", ["Catch", "Patience", "zoo/Plain-v0"])
+def test_a_drawn_environment_is_the_environment(name):
+    drawn, single = DrawnEnvironment(name, "impala"), registry.make(name, 1, "impala")
+    pictures = []
+    drawn.on_picture = pictures.append
+    np.testing.assert_array_equal(drawn.reset(5), single.reset(5))
+    for _ in range(30):
+        ours, theirs = drawn.step(np.array([1])), single.step(np.array([1]))
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(one, other)
+        last = ours.observations if ours.final_observations is None else ours.final_observations
+        np.testing.assert_array_equal(pictures[-1], picture_of(last[0]))
+    assert len(pictures) == 31
+    drawn.close()
+    single.close()

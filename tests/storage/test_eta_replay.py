@@ -1,0 +1,183 @@
+"""γ and λ of another run as a step function of frames. Ground truth: which frames a row holds from;
+fault: damaged, missing and changed files are one line.
+"""
+
+import dataclasses
+import hashlib
+
+import pytest
+
+from meta_impala.config import Config, resolve
+from meta_impala.errors import UserError
+from meta_impala.storage import eta_replay
+from meta_impala.storage.metrics_table import header_line, line_of
+from meta_impala.storage.run_folder import RunFolder
+
+
+def metrics(*rows) -> str:
+    """A whole `metrics.csv` from (frames, updates, γ, λ)."""
+    lines = [
+        line_of({"frames": str(f), "updates": str(u), "gamma": str(g), "lambda": str(y)})
+        for f, u, g, y in rows
+    ]
+    return header_line() + "".join(lines)
+
+
+def replay_config(path, **settings) -> Config:
+    return resolve(Config(eta_schedule="replay", eta_schedule_file=str(path), **settings))
+
+
+@pytest.fixture
+def begin(tmp_path):
+    """A function that begins a run with a file of this content: (folder, config)."""
+
+    def run(content: str | bytes, **settings):
+        path = tmp_path / "metrics.csv"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        folder = RunFolder(tmp_path / "run")
+        folder.prepare()
+        config = eta_replay.pin(replay_config(path, **settings))
+        eta_replay.keep(folder, config)
+        folder.save_config(config)
+        return folder, config
+
+    return run
+
+
+def refusal(function, *arguments) -> str:
+    with pytest.raises(UserError) as caught:
+        function(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_with_a_row_for_every_update_each_value_holds_where_it_was_used(begin):
+    """The update from 100 to 180 frames used the γ and λ of the row at 180."""
+    folder, config = begin(metrics((100, 1, 0.9, 1), (180, 2, 0.91, 0.9), (280, 3, 0.92, 0.8)))
+    replayed = eta_replay.load(folder, config)
+    used = {0: 0.9, 99: 0.9, 100: 0.91, 179: 0.91, 180: 0.92, 280: 0.92, 10**9: 0.92}
+    assert {frames: replayed(frames)[0] for frames in used} == used
+    assert replayed(100)[1] == 0.9
+
+
+def test_with_fewer_rows_a_value_holds_from_the_last_update_before_its_row(begin):
+    folder, config = begin(metrics((1000, 10, 0.9, 1), (2000, 20, 0.91, 1), (4000, 40, 0.92, 1)))
+    assert eta_replay.load(folder, config).frames == (900, 1900, 3900)
+
+
+def test_three_columns_are_enough_and_hold_from_their_frames_on(begin):
+    folder, config = begin("frames,gamma,lambda\n100,0.9,1\n200,0.95,0.5\n")
+    replayed = eta_replay.load(folder, config)
+    assert replayed(199) == (0.9, 1.0) and replayed(200) == (0.95, 0.5)
+
+
+def test_rows_before_the_first_applied_update_have_no_values(begin):
+    folder, config = begin(metrics((100, 1, "", ""), (200, 2, 0.9, 1)))
+    replayed = eta_replay.load(folder, config)
+    assert replayed.frames == (100,) and replayed.values == ((0.9, 1.0),)
+
+
+WHOLE = metrics((100, 1, 0.9, 1), (200, 2, 0.91, 1))
+BAD = {
+    "empty": (b"", "has no row"),
+    "no rows": (header_line(), "has no row"),
+    "other columns": ("frames,reward\n1,2\n", "has no row"),
+    "an image": (bytes(range(256)) * 40, "damaged"),
+    "half a line": (WHOLE[:-9], "line 3 is damaged"),
+    "a letter": (WHOLE.replace("0.91", "0.9l"), "line 3 is damaged"),
+    "not increasing": (metrics((100, 1, 0.9, 1), (100, 2, 0.9, 1)), "is damaged"),
+    "above 1": (metrics((100, 1, 1.01, 1)), "1.01 and 1; must be in [0, 1]"),
+    "negative": (metrics((100, 1, 0.9, -0.1)), "must be in [0, 1]"),
+    "nan": (metrics((100, 1, "nan", 1)), "must be in [0, 1]"),
+    "infinite": (metrics((100, 1, 0.5, "inf")), "must be in [0, 1]"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_file_that_is_no_whole_table_is_one_line(begin, tmp_path, name):
+    content, expected = BAD[name]
+    message = refusal(begin, content)
+    assert message.startswith(f"--eta_schedule_file={tmp_path / 'metrics.csv'}: "[:100])
+    assert expected in message
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "tilde"])
+def test_what_is_no_file_is_one_line(tmp_path, kind):
+    import os
+
+    path = tmp_path / "metrics.csv"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "tilde":
+        path = "~nobody_of_that_name/metrics.csv"
+    assert "cannot be read" in refusal(eta_replay.pin, replay_config(path))
+
+
+def test_the_copy_is_read_when_the_original_is_gone_or_other(begin, tmp_path):
+    folder, config = begin(WHOLE)
+    assert config.eta_schedule_sha256 == hashlib.sha256(WHOLE.encode()).hexdigest()
+    assert folder.eta_schedule_path.read_text() == WHOLE
+    before = eta_replay.load(folder, folder.load_config())
+    (tmp_path / "metrics.csv").write_text(metrics((100, 1, 0.1, 1)))
+    eta_replay.keep(folder, config)  # of a continued run
+    assert eta_replay.load(folder, config) == before
+    (tmp_path / "metrics.csv").unlink()
+    assert eta_replay.load(folder, config) == before
+
+
+@pytest.mark.parametrize("damage", ["changed", "removed"])
+def test_a_copy_that_is_not_the_one_of_the_start_is_refused(begin, damage):
+    folder, config = begin(WHOLE)
+    if damage == "changed":
+        folder.eta_schedule_path.write_text(WHOLE.replace("0.91", "0.92"))
+        expected = f"its SHA-256 must be {config.eta_schedule_sha256}"
+    else:
+        folder.eta_schedule_path.unlink()
+        expected = "cannot be read"
+    message = refusal(eta_replay.load, folder, config)
+    assert str(folder.eta_schedule_path) in message and expected in message
+
+
+def test_a_file_that_changes_while_a_run_begins_is_refused(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text(WHOLE)
+    config = eta_replay.pin(replay_config(path))
+    path.write_text(WHOLE.replace("0.91", "0.92"))
+    folder = RunFolder(tmp_path / "run")
+    folder.prepare()
+    assert "must be that of --eta_schedule_sha256=" in refusal(eta_replay.keep, folder, config)
+
+
+def test_a_given_digest_is_compared(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text(WHOLE)
+    digest = eta_replay.pin(replay_config(path)).eta_schedule_sha256
+    assert eta_replay.pin(replay_config(path, eta_schedule_sha256=digest))
+    other = replay_config(path, eta_schedule_sha256="0" * 64)
+    assert "must be that of --eta_schedule_sha256=000" in refusal(eta_replay.pin, other)
+
+
+def test_other_schedules_have_no_file(tmp_path):
+    config = resolve(Config())
+    folder = RunFolder(tmp_path)
+    assert eta_replay.pin(config) is config
+    eta_replay.keep(folder, config)
+    assert eta_replay.load(folder, config) is None
+    assert not folder.eta_schedule_path.exists()
+
+
+def test_a_link_in_the_place_of_the_copy_is_refused(tmp_path):
+    (tmp_path / "elsewhere.csv").write_text(WHOLE)
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    folder.eta_schedule_path.symlink_to(tmp_path / "elsewhere.csv")
+    assert "symbolic link" in refusal(folder.prepare)
+
+
+def test_the_config_is_pinned_not_changed(begin):
+    _, config = begin(WHOLE)
+    unpinned = dataclasses.replace(config, eta_schedule_sha256="")
+    assert unpinned == replay_config(config.eta_schedule_file)

@@ -1,0 +1,142 @@
+"""Signals, time limits and what they ask for; the process itself is tested in test_stopping.py."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from meta_impala.errors import UserError
+from meta_impala.system.signals import (
+    DEFAULT_STOP_SIGNALS,
+    StopRequest,
+    parse_duration,
+    parse_signals,
+)
+
+PRELUDE = (
+    "import os, signal, sys, threading, time;"
+    "from meta_impala.system.signals import StopRequest, parse_signals;"
+    "stop = StopRequest();"
+)
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", PRELUDE + code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (DEFAULT_STOP_SIGNALS, ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"]),
+        ("TERM", ["SIGTERM"]),
+        (" sigterm, usr1,TERM ", ["SIGTERM", "SIGUSR1"]),
+        ("QUIT,INT", ["SIGQUIT", "SIGINT"]),
+    ],
+)
+def test_names_of_signals(text, names):
+    assert [number.name for number in parse_signals(text)] == names
+
+
+@pytest.mark.parametrize("text", ["", ",", "KILL", "STOP", "TERM;INT", "SEGV", "15", "TERM,NOPE"])
+def test_what_is_no_stop_signal(text):
+    with pytest.raises(UserError, match=f"--stop_signals={text}: must be one or more of INT, TERM"):
+        parse_signals(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("5400", 5400), ("90m", 5400), ("1h30m", 5400), ("3h 30m", 12600), ("2d", 172800), ("9s", 9),
+     ("1D2H3M4S", 93784)],
+)  # fmt: skip
+def test_durations(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "h", "1.5h", "30m2h", "1h30", "nan", "٣h", "0s", "1w"])
+def test_what_is_no_duration(text):
+    with pytest.raises(UserError, match="--max_runtime=.*: must be a time above 0"):
+        parse_duration(text)
+
+
+def test_no_duration():
+    assert parse_duration("") is None and parse_duration("  ") is None
+
+
+def test_the_first_reason_is_kept():
+    stop = StopRequest()
+    assert not stop.is_set()
+    stop.request_after(0.05, "--max_runtime=1s")
+    deadline = time.monotonic() + 30
+    while not stop.is_set():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    stop.request("SIGTERM")
+    assert stop.signal_name == "--max_runtime=1s"
+
+
+def test_every_default_signal_is_a_request_and_signals_in_a_second_are_one():
+    for name in DEFAULT_STOP_SIGNALS.split(","):
+        result = run(
+            # Under nohup SIGHUP would be ignored.
+            f"signal.signal(signal.SIG{name}, signal.SIG_DFL); stop.install();"
+            f"[os.kill(os.getpid(), signal.SIG{name}) for _ in range(3)];"
+            "time.sleep(0.3); print(stop.is_set(), stop.signal_name)"
+        )
+        assert (result.returncode, result.stdout) == (0, f"True SIG{name}\n"), result.stderr
+
+
+def test_a_later_interrupt_exits_and_a_later_sigterm_does_not():
+    later = "os.kill(os.getpid(), signal.SIGTERM); time.sleep(1.3);"
+    again = "os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.3);"
+    result = run(
+        f"stop.install(); {later} {again} print('on', flush=True);"
+        "os.kill(os.getpid(), signal.SIGINT); time.sleep(60)"
+    )
+    assert (result.returncode, result.stdout) == (130, "on\n")
+    assert "second interrupt: exiting without saving" in result.stderr
+
+
+def test_only_the_chosen_signals_stop():
+    result = run(
+        "stop.install(parse_signals('USR2')); os.kill(os.getpid(), signal.SIGUSR2);"
+        "time.sleep(0.2); print(stop.signal_name, flush=True);"
+        "os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)"
+    )
+    assert (result.returncode, result.stdout) == (-signal.SIGTERM, "SIGUSR2\n")
+
+
+def test_sigquit_writes_the_stacks_and_the_program_goes_on(tmp_path):
+    path = tmp_path / "stacks.txt"
+    result = run(
+        f"import pathlib; stop.stacks_path = pathlib.Path({str(path)!r}); stop.install();"
+        "threading.Thread(target=lambda: time.sleep(5), name='busy', daemon=True).start();"
+        "os.kill(os.getpid(), signal.SIGQUIT); time.sleep(1.0); print(stop.is_set())"
+    )
+    assert (result.returncode, result.stdout) == (0, "False\n")
+    assert "SIGQUIT" in path.read_text("utf-8") and "thread busy:" in path.read_text("utf-8")
+    assert str(path) in result.stderr and "thread busy" not in result.stderr
+    # Without a folder they are printed.
+    result = run("stop.install(); os.kill(os.getpid(), signal.SIGQUIT); time.sleep(1.0)")
+    assert result.returncode == 0 and "thread MainThread:" in result.stderr
+
+
+def test_threads_hear_of_a_request():
+    stop, heard = StopRequest(), threading.Event()
+
+    def wait():
+        while not stop.is_set():
+            time.sleep(0.01)
+        heard.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    stop.request("the test")
+    assert heard.wait(30)

@@ -1,0 +1,41 @@
+"""Stopwatches: what is counted, and that nothing is where there is none."""
+
+import time
+
+import pytest
+
+from meta_impala.system.timing import RunStopwatches, Stopwatch, timed
+
+
+def test_shares_are_of_the_time_since_the_restart():
+    watch = Stopwatch()
+    sleep = watch.timed("sleep", time.sleep)
+    sleep(0.2)
+    watch.restart()
+    assert watch.shares() == {}
+    for _ in range(2):
+        sleep(0.1)
+    time.sleep(0.2)
+    shares = watch.shares()
+    assert set(shares) == {"sleep"} and 0.2 < shares["sleep"] < 0.75
+
+
+def test_results_and_errors_pass_through():
+    watch = Stopwatch()
+    assert watch.timed("divide", divmod)(7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        watch.timed("divide", divmod)(1, 0)
+    assert watch.shares()["divide"] > 0
+
+
+def test_without_a_stopwatch_the_function_is_the_same():
+    assert timed(None, "anything", divmod) is divmod
+
+
+def test_one_for_each_actor():
+    watches = RunStopwatches()
+    first, second = watches.of_actor(), watches.of_actor()
+    assert watches.actors == [first, second] and first is not second
+    first.timed("step", time.sleep)(0.01)
+    watches.restart()
+    assert first.shares() == {}

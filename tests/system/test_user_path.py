@@ -1,0 +1,58 @@
+"""Paths as users type them."""
+
+import os
+import pathlib
+
+import pytest
+
+from meta_impala.errors import UserError
+from meta_impala.system.user_path import user_path
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "must be a path"),
+        ("~nosuchuser/x", "there is no user nosuchuser"),
+        ("a\0b", "without NUL"),
+        ("x" * 256, "File name too long"),
+        ("/".join(["y" * 200] * 30), "File name too long"),
+        ("caf\udce9", "in UTF-8"),
+    ],
+)
+def test_an_impossible_path_is_refused_with_its_flag(text, reason):
+    with pytest.raises(UserError, match=f"^--out=.*{reason}"):
+        user_path(text, "out")
+    with pytest.raises(UserError, match=reason):
+        user_path(text)
+
+
+def test_a_circle_of_links(tmp_path):
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    assert user_path(str(tmp_path / "circle")).name == "circle"  # the link itself is there
+    with pytest.raises(UserError, match="--out=.*symbolic links"):
+        user_path(str(tmp_path / "circle" / "x"), "out")
+
+
+@pytest.mark.parametrize("text", ["a", "./a", "a/../b", "**", "a b", "γ", "--x", "a/", "no/such/x"])
+def test_a_path_is_absolute_from_the_start(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = user_path(text)
+    assert path == pathlib.Path(os.path.normpath(tmp_path / text))
+    monkeypatch.chdir("/")
+    assert path.is_relative_to(tmp_path)
+
+
+def test_home_is_expanded(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert user_path("~/runs") == pathlib.Path("/home/me/runs")
+
+
+def test_a_working_directory_that_is_gone(tmp_path, monkeypatch):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    with pytest.raises(UserError, match="working directory does not exist any more"):
+        user_path("runs")
+    assert user_path("/runs") == pathlib.Path("/runs")

@@ -1,0 +1,100 @@
+"""The public names of `meta_impala`: cheap to import, and enough to train, load and act."""
+
+import pkgutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from support.command_helpers import ROOT
+from support.run_helpers import make_config
+
+import meta_impala
+from meta_impala import cli
+from meta_impala.errors import UserError
+
+
+def test_importing_the_package_is_cheap():
+    code = (
+        "import sys, meta_impala; meta_impala.Config(gamma=0.5); dir(meta_impala)\n"
+        "heavy = {'tensorflow', 'sonnet', 'gymnasium', 'ale_py', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+
+
+def test_no_public_name_hides_a_module():
+    modules = {module.name for module in pkgutil.iter_modules(meta_impala.__path__)}
+    assert modules & set(meta_impala.__all__) == {"algorithm"}
+    for entry in cli.COMMANDS.values():
+        assert entry.module.rpartition(".")[2] in modules
+    for name in meta_impala.__all__:
+        assert getattr(meta_impala, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        _ = meta_impala.lode
+
+
+@pytest.fixture(scope="module")
+def logdir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run")
+    trainer = meta_impala.make_trainer(make_config(), path)
+    assert trainer.run() == "finished"
+    return path
+
+
+@pytest.mark.parametrize("core", ["none", "lstm"])
+def test_an_agent_is_trained_loaded_and_acts(core, tmp_path):
+    config = make_config(core=core, core_size=4, last_action_and_reward=core == "lstm")
+    meta_impala.make_trainer(config, tmp_path).run()
+    agent = meta_impala.load(tmp_path, seed=3)
+
+    def play():
+        environment = agent.make_environment()
+        observation, actions = environment.reset(1)[0], []
+        agent.reset(seed=3)
+        for _ in range(30):
+            actions.append(agent.act(observation))
+            observation = environment.step(np.array(actions[-1:])).observations[0]
+        environment.close()
+        return actions
+
+    first = play()
+    assert first == play()
+    assert set(first) == {0, 1, 2}  # drawn, not the likeliest
+
+
+def test_an_evaluation_from_python_is_that_of_the_command(logdir, tmp_path):
+    agent = meta_impala.load(str(logdir))
+    result = agent.evaluate(episodes=5, seed=2, out=tmp_path / "scores.json")
+    again = meta_impala.evaluate_agent(logdir, 5, seed=2)
+    assert result["returns"] == again["returns"] and len(result["returns"]) == 5
+    command = [sys.executable, "-m", "meta_impala", "evaluate", f"--logdir={logdir}"]
+    subprocess.run([*command, "--episodes=5", "--seed=2"], cwd=ROOT, check=True, timeout=300)
+    assert (logdir / "evaluation.json").read_bytes() == (tmp_path / "scores.json").read_bytes()
+
+
+def test_the_agent_that_ships_acts():
+    agent = meta_impala.load("pong")
+    assert agent.act(np.zeros(agent.description.observation_shape, np.uint8)) in range(6)
+    with pytest.raises(ValueError, match="observation has the shape"):
+        agent.act(np.zeros([3]))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("pnog", "--agent=pnog: there is no such file; .*did you mean pong"),
+        ("/", "must be the folder of a run"),
+        ("none.npz", "there is no such file"),
+    ],
+)
+def test_what_is_no_agent(path, message):
+    with pytest.raises(UserError, match=message):
+        meta_impala.load(path)
+
+
+def test_a_run_is_continued_with_its_own_settings_only(logdir):
+    longer = make_config(total_frames=240)
+    assert meta_impala.make_trainer(longer, logdir).run() == "finished"
+    with pytest.raises(UserError, match="gamma"):
+        meta_impala.make_trainer(make_config(gamma=0.5), logdir)

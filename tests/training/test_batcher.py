@@ -1,0 +1,113 @@
+"""Batches and meta batches from numbered blocks: whose columns are learned from, and judged by."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from meta_impala.actors.source import StopRequested
+from meta_impala.actors.trajectory import Block, Unroll
+from meta_impala.config import Config, resolve
+from meta_impala.training.batcher import Batcher
+
+# Two blocks of two environments to a batch of four.
+CONFIG = Config(batch_size=4, envs_per_actor=2, meta_batch_size=2, num_actors=1)
+
+
+def block(number: int) -> Block:
+    rows = np.full([3, 2], number, np.float32)
+    flags = np.zeros([3, 2], bool)
+    unroll = Unroll(
+        observations=rows[..., np.newaxis],
+        last_actions=rows.astype(np.int32),
+        rewards=rows,
+        terminations=flags,
+        truncations=flags,
+        behaviour_log_probs=rows[:-1],
+        core_state=np.zeros([2, 0], np.float32),
+        eta=np.zeros([2, 2], np.float32),
+    )
+    return Block(unroll, number, (), 0)
+
+
+class Blocks:
+    """Gives out blocks 0, 1, …; asks to stop before those of `stops`, once."""
+
+    def __init__(self, stops=()):
+        self.number, self.stops = 0, set(stops)
+
+    def __call__(self) -> Block:
+        if self.number in self.stops:
+            self.stops.remove(self.number)
+            raise StopRequested
+        self.number += 1
+        return block(self.number - 1)
+
+
+def make(meta_data: str, blocks: Blocks) -> Batcher:
+    return Batcher(resolve(dataclasses.replace(CONFIG, meta_data=meta_data)).share, blocks)
+
+
+def numbers(batch) -> tuple[int, ...]:
+    assert batch.unroll.rewards.numpy()[0].tolist() == [n for n in batch.versions for _ in range(2)]
+    return tuple(batch.versions)
+
+
+@pytest.mark.parametrize(
+    ("meta_data", "expected"),
+    [
+        ("next_batch", [(2, 3), (4, 5), (6, 7), (8, 9)]),
+        ("held_out", [(2, 3), (4, 5), (6, 7), (8, 9)]),  # the learner does not look at it
+        ("swap", [(2, 3), (0, 1), (6, 7), (4, 5)]),
+        ("same", [(0, 1), (2, 3), (4, 5), (6, 7)]),
+    ],
+)
+def test_which_batch_is_the_meta_batch(meta_data, expected):
+    batcher = make(meta_data, Blocks())
+    for index, meta in enumerate(expected):
+        batch, meta_batch = batcher.next_pair()
+        assert numbers(batch) == (2 * index, 2 * index + 1)
+        assert numbers(meta_batch) == meta
+        batcher.learned_from(batch)
+
+
+@pytest.mark.parametrize("meta_data", ["next_batch", "swap", "same"])
+@pytest.mark.parametrize("stop", range(9))
+def test_no_block_is_lost_by_a_stop(meta_data, stop):
+    """A batcher that continues with the pending blocks makes the pairs of one without a stop."""
+    whole = make(meta_data, Blocks())
+    expected = []
+    for _ in range(5):
+        batch, meta_batch = whole.next_pair()
+        expected.append((numbers(batch), numbers(meta_batch)))
+        whole.learned_from(batch)
+
+    blocks = Blocks([stop])
+    batcher, found = make(meta_data, blocks), []
+    try:
+        while True:
+            batch, meta_batch = batcher.next_pair()
+            found.append((numbers(batch), numbers(meta_batch)))
+            batcher.learned_from(batch)
+    except StopRequested:
+        waiting = [*batcher.pending_blocks()]
+    following = make(meta_data, lambda: waiting.pop(0) if waiting else blocks())
+    if batcher.has_pair:
+        following.expect_pair()
+        assert following.has_pair
+    following.restore_pair(is_there=True)
+    while len(found) < 5:
+        batch, meta_batch = following.next_pair()
+        found.append((numbers(batch), numbers(meta_batch)))
+        following.learned_from(batch)
+    assert found == expected
+
+
+def test_cleared_blocks_are_gone():
+    batcher = make("swap", Blocks())
+    batch, _ = batcher.next_pair()
+    batcher.learned_from(batch)
+    assert batcher.has_pair and len(batcher.pending_blocks()) == 4
+    batcher.clear()
+    assert not batcher.has_pair and batcher.pending_blocks() == []
+    assert numbers(batcher.next_pair()[0]) == (4, 5)

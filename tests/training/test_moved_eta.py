@@ -1,0 +1,192 @@
+"""η as a function of frames, in whole deterministic runs. Equivalence: a constant is a fixed η,
+and a replay of a learned run is fed its η at the same frames; determinism: a stopped run.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from support.run_helpers import BATCH_FRAMES, make_config, make_trainer, numbers, read_metrics
+
+from meta_impala.config import resolve_network
+from meta_impala.environments import registry
+from meta_impala.errors import UserError
+from meta_impala.learner.learner import Learner
+from meta_impala.storage.trained_agent import load_agent
+from meta_impala.system.signals import StopRequest
+from meta_impala.training.trainer import Trainer
+
+EVERY_UPDATE = {"deterministic": True, "log_frames": BATCH_FRAMES}
+
+
+@pytest.fixture
+def fed(monkeypatch):
+    """Frames -> γ, λ of the updates, and of the snapshots that act after them."""
+    seen = {"updates": {}, "acting": {}}
+    update = Learner.update
+
+    def recorded(self, batch, other, updates, frames):
+        statistics, snapshot = update(self, batch, other, updates, frames)
+        seen["updates"][frames] = (statistics.gamma, statistics.lambda_)
+        seen["acting"][int(self.state.frames.numpy())] = tuple(snapshot.eta.values.numpy().tolist())
+        return statistics, snapshot
+
+    monkeypatch.setattr(Learner, "update", recorded)
+
+    def take():
+        found = {kind: dict(values) for kind, values in seen.items()}
+        for values in seen.values():
+            values.clear()
+        return found
+
+    return take
+
+
+class StopAtFrames(StopRequest):
+    """Asks to stop once the trainer has learned from so many frames."""
+
+    trainer: Trainer
+
+    def __init__(self, frames: int) -> None:
+        super().__init__()
+        self._frames = frames
+
+    def is_set(self) -> bool:
+        return self.trainer.frames >= self._frames
+
+
+def resumed_trainer(folder) -> Trainer:
+    """As the command makes it that continues a run: from nothing but the folder."""
+    config = folder.load_config()
+    description = registry.describe(config.environment, config.protocol)
+    return Trainer(config, description, folder, StopRequest())
+
+
+def replay(path, **settings):
+    return make_config(**EVERY_UPDATE, eta_schedule="replay", eta_schedule_file=str(path),
+                       **settings)  # fmt: skip
+
+
+def write_constant(path):
+    path.write_text("frames,gamma,lambda\n100,0.9,0.8\n")
+    return path
+
+
+def constant_runs(tmp_path):
+    fixed = make_config(**EVERY_UPDATE, eta_schedule="fixed", gamma=0.9, lambda_=0.8)
+    return {
+        "fixed": fixed,
+        "replay": replay(write_constant(tmp_path / "constant.csv")),
+        "linear": dataclasses.replace(
+            fixed, eta_schedule="linear", eta_linear_gamma="0.9,0.9", eta_linear_lambda="0.8,0.8"
+        ),
+    }
+
+
+@pytest.mark.parametrize("schedule", ["replay", "linear"])
+def test_a_constant_is_a_fixed_eta_to_the_bit(tmp_path, schedule):
+    runs = constant_runs(tmp_path)
+    states = []
+    for name in ("fixed", schedule):
+        trainer = make_trainer(tmp_path / name, runs[name])
+        assert trainer.run() == "finished"
+        states.append(numbers(trainer.learner.state))
+    for one, other in zip(*states, strict=True):
+        np.testing.assert_array_equal(one, other)
+    rows = read_metrics(tmp_path / schedule)
+    assert {(row["gamma"], row["lambda"]) for row in rows} == {("0.9", "0.8")} or {
+        (float(row["gamma"]), float(row["lambda"])) for row in rows
+    } == {(float(f"{np.float32(0.9):.8g}"), float(f"{np.float32(0.8):.8g}"))}
+
+
+def test_a_replay_is_fed_what_the_learned_run_was_fed_at_the_same_frames(tmp_path, fed):
+    learned = make_config(**EVERY_UPDATE, meta_learning_rate=0.05)
+    make_trainer(tmp_path / "learned", learned).run()
+    first = fed()
+    trainer = make_trainer(tmp_path / "replay", replay(tmp_path / "learned" / "metrics.csv"))
+    trainer.run()
+    second = fed()
+    assert len(set(first["updates"].values())) == len(first["updates"]) == 10
+    assert second["updates"] == first["updates"]
+    # What acts is what the next update uses; after the last one the file says no more.
+    last = max(first["acting"])
+    del first["acting"][last]
+    assert second["acting"].pop(last) == first["updates"][last - BATCH_FRAMES]
+    assert second["acting"] == first["acting"]
+    # The network has the same inputs: an embedding, though nothing is learned.
+    assert trainer.config.eta_embedding_size == 16 and not trainer.config.learned
+
+
+def test_a_linear_eta_reaches_its_end_at_the_end(tmp_path, fed):
+    settings = {"eta_linear_gamma": "0.5,0.9", "eta_linear_lambda": "1,0.2"}
+    make_trainer(tmp_path, make_config(**EVERY_UPDATE, eta_schedule="linear", **settings)).run()
+    seen = fed()
+    total = 10 * BATCH_FRAMES
+    for frames, (gamma, lambda_) in (seen["updates"] | seen["acting"]).items():
+        share = frames / total
+        np.testing.assert_allclose([gamma, lambda_], [0.5 + 0.4 * share, 1 - 0.8 * share], 1e-6)
+    assert seen["acting"][total] == pytest.approx((0.9, 0.2))
+
+
+@pytest.mark.parametrize("schedule", ["replay", "linear"])
+@pytest.mark.parametrize("learned", ["gamma", "lambda"])
+def test_what_is_not_varied_stays_where_it_is(tmp_path, fed, schedule, learned):
+    path = tmp_path / "two.csv"
+    path.write_text("frames,gamma,lambda\n0,0.6,0.7\n100,0.65,0.75\n")
+    settings = {"meta_parameters": learned, "gamma": 0.95, "lambda_": 0.85}
+    config = replay(path, **settings)
+    if schedule == "linear":
+        config = make_config(
+            **EVERY_UPDATE, **settings, eta_schedule="linear",
+            eta_linear_gamma="0.6,0.65", eta_linear_lambda="0.7,0.75",
+        )  # fmt: skip
+    make_trainer(tmp_path / "run", config).run()
+    gammas, lambdas = (set(values) for values in zip(*fed()["updates"].values(), strict=True))
+    moved, still, constant = (
+        (gammas, lambdas, 0.85) if learned == "gamma" else (lambdas, gammas, 0.95)
+    )
+    assert still == {float(np.float32(constant))} and len(moved) > 1
+
+
+@pytest.mark.parametrize("schedule", ["replay", "linear"])
+def test_a_stopped_run_continues_to_the_bit(tmp_path, schedule):
+    path = tmp_path / "source.csv"
+    lines = [f"{20 * i},{0.5 + 0.04 * i},{1 - 0.05 * i}\n" for i in range(10)]
+    path.write_text("frames,gamma,lambda\n" + "".join(lines))
+    config = replay(path)
+    if schedule == "linear":
+        config = make_config(**EVERY_UPDATE, eta_schedule="linear", eta_linear_gamma="0.5,0.9")
+    config = dataclasses.replace(config, learning_rate_schedule="constant")
+    straight = make_trainer(tmp_path / "straight", config)
+    straight.run()
+
+    stop = StopAtFrames(5 * BATCH_FRAMES)
+    stopped = stop.trainer = make_trainer(tmp_path / "stopped", config, stop)
+    assert stopped.run() == "stopped" and stopped.frames == 5 * BATCH_FRAMES
+    path.unlink()
+    again = resumed_trainer(stopped.folder)
+    assert again.run() == "finished"
+    for one, other in zip(numbers(straight.learner.state), numbers(again.learner.state),
+                          strict=True):  # fmt: skip
+        np.testing.assert_array_equal(one, other)
+    columns = ("frames", "gamma", "lambda", "inner_loss", "episode_return")
+    both = [read_metrics(tmp_path / name) for name in ("straight", "stopped")]
+    assert [[row[c] for c in columns] for row in both[0]] == [
+        [row[c] for c in columns] for row in both[1]
+    ]
+
+
+def test_an_evaluation_plays_at_the_checkpoints_eta(tmp_path):
+    path = tmp_path / "source.csv"
+    path.write_text("frames,gamma,lambda\n0,0.5,0.5\n100,0.6,0.6\n200,0.7,0.8\n300,0.9,0.9\n")
+    trainer = make_trainer(tmp_path / "run", replay(path))
+    trainer.run()
+    description = registry.describe(trainer.config.environment, trainer.config.protocol)
+    config = resolve_network(trainer.config, description.observation_shape)
+    path.unlink()
+    agent = load_agent(trainer.folder.checkpoints, config, description)
+    assert agent.frames == 200
+    np.testing.assert_allclose(agent.snapshot.eta.values, [0.7, 0.8], rtol=1e-6)
+    trainer.folder.eta_schedule_path.write_text("frames,gamma,lambda\n0,0.5,0.5\n")
+    with pytest.raises(UserError, match="has changed since the run began"):
+        load_agent(trainer.folder.checkpoints, config, description)

@@ -1,0 +1,253 @@
+"""Evaluation while training: what is played, what it must not change, and the best checkpoint."""
+
+import csv
+import dataclasses
+import math
+import shutil
+import threading
+
+import numpy as np
+import pytest
+from support.run_helpers import (
+    BATCH_FRAMES,
+    make_config,
+    make_trainer,
+    numbers,
+    read_metrics,
+    read_status,
+)
+
+from meta_impala.environments import registry
+from meta_impala.environments.catch import Catch
+from meta_impala.errors import UserError
+from meta_impala.evaluation import starts
+from meta_impala.evaluation.games import GamePolicy, play_games
+from meta_impala.storage.checkpoint import list_checkpoints, verify
+from meta_impala.storage.trained_agent import load_agent
+from meta_impala.system.signals import StopRequest
+from meta_impala.training import periodic_evaluation
+from meta_impala.training.evaluation_table import COLUMNS, Evaluation, EvaluationTable
+from meta_impala.training.metrics import NOT_REPRODUCIBLE
+from meta_impala.training.periodic_evaluation import evaluation_seed
+
+SETTINGS = {
+    "evaluation_frames": 3 * BATCH_FRAMES,
+    "evaluation_episodes": 4,
+    "keep_best_checkpoint": True,
+}
+
+
+def read_evaluations(path) -> list[dict[str, str]]:
+    with open(path / "evaluations.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def reproducible(rows, *names) -> list[dict[str, str]]:
+    return [{n: v for n, v in row.items() if n not in (*names, *NOT_REPRODUCIBLE)} for row in rows]
+
+
+def test_a_deterministic_run_is_the_same_with_evaluations(tmp_path):
+    config = make_config(deterministic=True, core="lstm", core_size=4)
+    plain = make_trainer(tmp_path / "plain", config)
+    plain.run()
+    evaluated = make_trainer(tmp_path / "evaluated", dataclasses.replace(config, **SETTINGS))
+    evaluated.run()
+    for one, two in zip(numbers(plain.learner.state), numbers(evaluated.learner.state),
+                        strict=True):  # fmt: skip
+        np.testing.assert_array_equal(one, two)
+    found = [reproducible(read_metrics(tmp_path / name)) for name in ("plain", "evaluated")]
+    assert found[0] == found[1]
+    rows = read_evaluations(tmp_path / "evaluated")
+    assert [int(row["frames"]) for row in rows] == [n * BATCH_FRAMES for n in (3, 6, 9)]
+    assert all(row["episodes"] == "4" and -1 <= float(row["mean_return"]) <= 1 for row in rows)
+    assert not (tmp_path / "plain" / "evaluations.csv").exists()
+
+
+class StopAtUpdate(StopRequest):
+    """Asks to stop after so many updates, or in the middle of the games there."""
+
+    def __init__(self, updates: int, polls: int) -> None:
+        super().__init__()
+        self.trainer = None
+        self._updates, self._polls = updates, polls
+
+    def is_set(self) -> bool:
+        if self.trainer is None or self.trainer.updates < self._updates:
+            return False
+        self._polls -= 1
+        return self._polls < 0
+
+
+@pytest.mark.parametrize("polls", [0, 1, 5])
+def test_a_stop_in_the_middle_of_games_changes_no_row(tmp_path, polls):
+    config = make_config(deterministic=True, **SETTINGS)
+    make_trainer(tmp_path / "whole", config).run()
+    stop = StopAtUpdate(6, polls)
+    stop.trainer = make_trainer(tmp_path / "pieces", config, stop)
+    assert stop.trainer.run() == "stopped" and stop.trainer.updates == 6
+    assert len(read_evaluations(tmp_path / "pieces")) == 1
+    make_trainer(tmp_path / "pieces", config).run()
+    found = [
+        reproducible(read_evaluations(tmp_path / name), "seconds") for name in ("whole", "pieces")
+    ]
+    assert found[0] == found[1]
+
+
+def test_the_games_are_those_of_an_evaluation_and_the_best_weights_are_kept(tmp_path):
+    config = make_config(deterministic=True, total_frames=20 * BATCH_FRAMES, **SETTINGS)
+    trainer = make_trainer(tmp_path, config)
+    trainer.run()
+    rows = read_evaluations(tmp_path)
+    returns = [float(row["mean_return"]) for row in rows]
+    best = rows[returns.index(max(returns))]
+    (kept,) = list_checkpoints(tmp_path / "checkpoints_best")
+    assert kept.name == f"frames-{best['frames']}"
+    verify(kept)
+    assert [path.name for path in (tmp_path / "checkpoints_best").iterdir()
+            if path.name.startswith("frames-")] == [kept.name]  # fmt: skip
+
+    config = trainer.config
+    description = registry.describe(config.environment, config.protocol)
+    agent = load_agent(tmp_path / "checkpoints_best", config, description)
+    assert agent.frames == int(best["frames"])
+    np.testing.assert_allclose(
+        [float(best["gamma"]), float(best["lambda"])], agent.snapshot.eta.values, rtol=1e-6
+    )
+    seed = evaluation_seed(config.seed, agent.frames // config.evaluation_frames)
+    environments = [registry.make(config.environment, 1, config.protocol) for _ in range(2)]
+    games = play_games(
+        GamePolicy(agent.network, config, description, 2),
+        agent.snapshot,
+        environments,
+        ((n, starts.Start(starts.game_seeds(seed, n)[0])) for n in range(4)),
+        seed,
+    )
+    assert np.mean([game.episode_return for game in games]) == float(best["mean_return"])
+
+
+def test_beside_the_training_too(tmp_path):
+    config = make_config(total_frames=200 * BATCH_FRAMES, **SETTINGS)
+    trainer = make_trainer(tmp_path, config)
+    assert trainer.run() == "finished"
+    frames = [int(row["frames"]) for row in read_evaluations(tmp_path)]
+    assert frames == sorted(set(frames)) and frames[0] >= 3 * BATCH_FRAMES
+    # The last one is waited for, and those that were due meanwhile were left out.
+    assert frames[-1] // config.evaluation_frames == trainer.frames // config.evaluation_frames
+    (kept,) = list_checkpoints(tmp_path / "checkpoints_best")
+    assert int(kept.name.split("-")[1]) in frames
+    assert [path.name for path in (tmp_path / "checkpoints_best" / "candidate").iterdir()] in (
+        [], [f"frames-{frames[-1]}"],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("error", [ValueError("no more games"), SystemExit(0), KeyboardInterrupt()])
+def test_games_that_raise_do_not_end_the_training(
+    tmp_path, monkeypatch, capfd, deterministic, error
+):
+    def make(*arguments, **named):
+        if "min_noops" in named:
+            raise error
+        return original(*arguments, **named)
+
+    original = registry.make
+    monkeypatch.setattr(registry, "make", make)
+    trainer = make_trainer(tmp_path, make_config(deterministic=deterministic, **SETTINGS))
+    assert trainer.run() == "finished"
+    assert read_status(tmp_path)["state"] == "finished"
+    warnings = capfd.readouterr().err
+    assert "the evaluation at" in warnings and type(error).__name__ in warnings
+    assert not (tmp_path / "evaluations.csv").exists()
+
+
+def test_a_mixture_plays_at_the_chosen_eta(tmp_path):
+    shared = {"deterministic": True, "eta_schedule": "mixture", "gamma": 0.9, "lambda_": 0.8}
+    etas = {}
+    for name, given in (("default", ""), ("chosen", "0.98,0.9")):
+        config = make_config(**shared, **SETTINGS, evaluation_eta=given)
+        make_trainer(tmp_path / name, config).run()
+        row = read_evaluations(tmp_path / name)[0]
+        etas[name] = (float(row["gamma"]), float(row["lambda"]))
+    np.testing.assert_allclose(etas["default"], [0.9, 0.8], rtol=1e-6)
+    np.testing.assert_allclose(etas["chosen"], [0.98, 0.9], rtol=1e-6)
+
+
+def test_what_was_lost_by_a_kill_is_cut(tmp_path, capfd):
+    config = make_config(deterministic=True, checkpoint_frames=4 * BATCH_FRAMES, **SETTINGS)
+    make_trainer(tmp_path, config).run()
+    whole = reproducible(read_evaluations(tmp_path), "seconds")
+    for frames in (8, 10):
+        shutil.rmtree(tmp_path / "checkpoints" / f"frames-{frames * BATCH_FRAMES}",
+                      ignore_errors=True)  # fmt: skip
+    trainer = make_trainer(tmp_path, config)
+    assert trainer.frames == 4 * BATCH_FRAMES
+    trainer.run()
+    assert reproducible(read_evaluations(tmp_path), "seconds") == whole
+    (kept,) = list_checkpoints(tmp_path / "checkpoints_best")
+    best = max(float(row["mean_return"]) for row in whole)
+    first_best = next(row for row in whole if float(row["mean_return"]) == best)
+    assert kept.name == f"frames-{first_best['frames']}"
+
+
+def test_an_environment_that_is_slow_to_play_is_given_up_by_a_stop(tmp_path, monkeypatch):
+    stop = StopRequest()
+    reset, count = Catch.reset, iter(range(10**9))
+
+    def counted(self, **named):
+        if next(count) > 40:
+            stop.request("the test")
+        return reset(self, **named)
+
+    monkeypatch.setattr(Catch, "reset", counted)
+    settings = SETTINGS | {"evaluation_episodes": 1000}
+    trainer = make_trainer(tmp_path, make_config(total_frames=10**9, **settings), stop)
+    assert trainer.run() == "stopped"
+    assert read_status(tmp_path)["state"] == "stopped"
+
+
+def test_games_that_hang_do_not_keep_a_finished_run(tmp_path, monkeypatch, capfd):
+    release = threading.Event()
+    begin = starts.begin
+    monkeypatch.setattr(starts, "begin", lambda *given: release.wait(120) and begin(*given))
+    monkeypatch.setattr(periodic_evaluation, "_SECONDS_TO_END", 0.1)
+    config = make_config(**SETTINGS, stall_timeout=2.0)
+    trainer = make_trainer(tmp_path, config)
+    assert trainer.run() == "finished"
+    release.set()
+    assert "made no step for 2 s (--stall_timeout)" in capfd.readouterr().err
+    status = read_status(tmp_path)
+    assert (status["state"], status["frames"]) == ("finished", config.total_frames)
+
+
+def test_the_table_survives_damage(tmp_path):
+    path = tmp_path / "evaluations.csv"
+    table = EvaluationTable(path, 0)
+    first = Evaluation(100, 1.5, 0.25, 4, 0.99, 0.98, 2.0)
+    second = Evaluation(200, 1.5, math.nan, 1, math.nan, math.nan, 2.0)
+    table.add(first)
+    table.add(second)
+    assert path.read_text("utf-8").splitlines()[0] == ",".join(COLUMNS)
+    again = EvaluationTable(path, 200)
+    assert again.rows[0] == first
+    assert (again.return_at(100), again.return_at(None)) == (1.5, -math.inf)
+    assert math.isnan(again.rows[1].standard_error) and again.rows[1].episodes == 1
+    assert EvaluationTable(path, 150).rows == [first]
+    path.write_text(path.read_text("utf-8") + "150,x,0.1,1,0.9,0.9,1\n", "utf-8")
+    assert EvaluationTable(path, 200).rows == [first]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"keep_best_checkpoint": True}, "--keep_best_checkpoint=True: needs --evaluation_frames"),
+        ({"evaluation_eta": "0.9"}, "--evaluation_eta=0.9: must be GAMMA,LAMBDA"),
+        ({"evaluation_eta": "nan,1"}, "--evaluation_eta=nan,1: must be GAMMA,LAMBDA"),
+        ({"evaluation_eta": "0.9,1", "eta_embedding_size": 0}, "would change nothing"),
+        ({"evaluation_eta": "0.9,1", "meta_parameter_scope": "state"}, "must be empty"),
+        ({"evaluation_episodes": 0}, "--evaluation_episodes=0"),
+    ],
+)
+def test_mistakes(settings, message):
+    with pytest.raises(UserError) as caught:
+        make_config(**settings)
+    assert message in str(caught.value)
