@@ -65,6 +65,19 @@ def check_trace(config: Config) -> None:
         raise UserError("--trace_curvature=True: needs --trace_decay above 0; at 0 nothing is kept")
 
 
+def check_inner_steps(config: Config) -> None:
+    """What several inner updates per meta step exclude."""
+    if config.inner_steps == 1 or not config.learned:
+        return
+    given = f"--inner_steps={config.inner_steps}"
+    if config.meta_data in ("held_out", "swap"):
+        raise UserError(f"--meta_data={config.meta_data}: must be next_batch or same with {given}")
+    if config.meta_gradient_mode == "accumulative_trace":
+        raise UserError(f"--meta_gradient_mode=accumulative_trace: must be another with {given}")
+    if config.meta_parameter_scope == "state":
+        raise UserError(f"--meta_parameter_scope=state: must be global with {given}")
+
+
 def check_scope(config: Config) -> None:
     """γ(s) and λ(s) are learned, and without a trace."""
     if config.meta_parameter_scope != "state":

@@ -41,6 +41,7 @@ def resolve(config: Config) -> Config:
     meta_parameter_checks.check_meta_parameters(config)
     checks.check_meta_batch(config)
     checks.check_trace(config)
+    checks.check_inner_steps(config)
     checks.check_scope(config)
     checks.check_paths(config)
     checks.check_eta_schedule(config)

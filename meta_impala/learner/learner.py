@@ -22,13 +22,22 @@ from meta_impala.agent.policy import EtaSnapshot, Snapshot
 from meta_impala.algorithm import meta_gradient, optimizers
 from meta_impala.algorithm.functions_of_frames import StepFunction
 from meta_impala.algorithm.meta_gradient import InnerStep, MetaStep
+from meta_impala.algorithm.window import WindowGradient
 from meta_impala.config import Config
 from meta_impala.environments import Description
 from meta_impala.learner.batch import batch_signature
 from meta_impala.learner.group import ALONE, LearnerGroup
 from meta_impala.learner.state import FIXED, LearnerState, Statistics
-from meta_impala.learner.statistics import MetaUpdate, statistics_of, to_statistics
+from meta_impala.learner.statistics import (
+    MetaUpdate,
+    meta_columns,
+    meta_statistics_of,
+    statistics_of,
+    to_statistics,
+    with_meta,
+)
 from meta_impala.learner.update_parts import UpdateFactory, read
+from meta_impala.learner.window import Window
 from meta_impala.networks.actor_critic import ActorCritic
 
 
@@ -64,13 +73,26 @@ class Learner:
         batch = batch_signature(config, description, network.settings.core_state_size)
         # Learning rate, and γ and λ where they are a function of frames.
         signature = [batch, tf.TensorSpec([], tf.float32), tf.TensorSpec([2], tf.float32)]
-        if config.learned:
-            signature += [batch, tf.TensorSpec([config.batch_size], tf.int32)]
+        of_meta = [batch, tf.TensorSpec([config.batch_size], tf.int32)]
+        self._meta_function = None
+        if config.learned and config.inner_steps > 1:
+            self.state.window = Window(
+                config.inner_steps,
+                network,
+                self.state.slots,
+                batch,
+                len(meta_columns(config.learned)),
+            )
+            self._meta_function = group.function(self._meta_step, of_meta)
+        elif config.learned:
+            signature += of_meta
         self.function = group.function(self._update, signature)
 
     def build(self) -> None:
         """Traces the graph. Call it before the first thread starts (see `ActorCritic.body_at`)."""
         self.function.get_concrete_function()
+        if self._meta_function is not None:
+            self._meta_function.get_concrete_function()
 
     # The update itself, plain and with the meta-gradient.
 
@@ -81,7 +103,7 @@ class Learner:
         frames_eta: tf.Tensor,
         other: Unroll | None = None,
         order: tf.Tensor | None = None,
-    ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
+    ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor, list[tf.Tensor]]:
         factory = self.factory
         batch = whole = factory.trajectories(unrolls)
         meta = None
@@ -105,7 +127,32 @@ class Learner:
             meta_steps = tf.reduce_sum(meta_batch.transitions.step_mask)
         emulated = tf.reduce_sum(whole.transitions.step_mask)
         vector = self._assign(step, meta, emulated, meta_steps)
-        return vector, read(list(self.state.network.trainable_variables)), self._acting_eta()
+        # With several inner steps the window keeps g.
+        gradients = [] if self.state.window is None else step.gradients
+        parameters = read(list(self.state.network.trainable_variables))
+        return vector, parameters, self._acting_eta(), gradients
+
+    def _meta_step(self, other: Unroll, order: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The meta step at the end of a window: its statistics, whether it is applied, new η."""
+        assert self.state.window is not None
+        trajectories = self.factory.trajectories(other)
+        _, meta_batch = self.factory.split(trajectories, trajectories, order)
+        parameters, x = read([list(self.state.network.trainable_variables), [self.state.x]])
+        found = self.factory.window_gradient(self.state.window, meta_batch, parameters, x)
+        meta = self._meta_update(found)
+        meta_steps = tf.reduce_sum(meta_batch.transitions.step_mask)
+        vector = meta_statistics_of(meta, self.config.learned, meta_steps, self._group)
+        applied = _are_finite([meta.loss, meta.norm, *(value for _, value in _pairs(meta.new))])
+
+        def assign() -> tf.Tensor:
+            for variable, value in _pairs(meta.new):
+                variable.assign(value)
+            return tf.constant(True)
+
+        with tf.control_dependencies([vector]):
+            applied = tf.cond(applied, assign, lambda: tf.constant(False))
+        with tf.control_dependencies([applied]):
+            return vector, tf.identity(applied), self._acting_eta()
 
     def _assign(
         self, step: InnerStep, meta: MetaUpdate | None, emulated: tf.Tensor, meta_steps: tf.Tensor
@@ -125,7 +172,7 @@ class Learner:
         self._apply(new, applied, vector)
         return vector
 
-    def _meta_update(self, meta_step: MetaStep) -> MetaUpdate:
+    def _meta_update(self, meta_step: MetaStep | WindowGradient) -> MetaUpdate:
         """x − Adam(dJ'/dx), and everything else that the meta-gradient changes."""
         state, config = self.state, self.config
         clipped = optimizers.clip_by_global_norm(
@@ -139,6 +186,7 @@ class Learner:
             (state.meta_slots, new_slots),
         ]
         if state.trace:
+            assert isinstance(meta_step, MetaStep)
             new.append((state.trace, meta_step.trace))
         if state.moments:
             new.append((state.moments, list(meta_step.meta_auxiliary)))
@@ -211,12 +259,36 @@ class Learner:
             tf.constant(np.float32(self.learning_rate(frames))),
             tf.constant(self._schedule.at(frames)),
         ]
+        if self.state.window is not None:
+            return self._update_in_window(arguments, other, updates)
         if self.config.learned:
             arguments += [other, tf.constant(self.column_order(updates))]
         with self._group.reaching():
-            vector, parameters, eta = self.function(*arguments)
+            vector, parameters, eta, _ = self.function(*arguments)
             statistics = to_statistics(vector.numpy().tolist(), self.config.learned)
         return statistics, self._to_snapshot(updates + 1, parameters, self._eta_to_act_by(eta))
+
+    def _update_in_window(
+        self, arguments: list[Any], other: Unroll, updates: int
+    ) -> tuple[Statistics, Snapshot]:
+        """One inner update; the last of a window is followed by the meta step."""
+        window, learned = self.state.window, self.config.learned
+        assert window is not None and self._meta_function is not None
+        window.begin_update(list(self.state.network.trainable_variables), self.state.slots)
+        with self._group.reaching():
+            vector, parameters, eta, gradients = self.function(*arguments)
+            statistics = to_statistics(vector.numpy().tolist(), learned)
+            if not statistics.applied:
+                window.clear()
+            elif window.end_update(arguments[0], gradients, arguments[1].numpy()):
+                order = tf.constant(self.column_order(updates))
+                numbers, applied, eta = self._meta_function(other, order)
+                window.clear()
+                window.report(numbers.numpy())
+                statistics = statistics._replace(applied=float(applied.numpy()))
+        if window.is_known.numpy():
+            statistics = with_meta(statistics, learned, window.reported.numpy().tolist())
+        return statistics, self._to_snapshot(updates + 1, parameters, eta)
 
     def snapshot(self) -> Snapshot:
         """A snapshot of the state as it is (before the first update, after a restore)."""

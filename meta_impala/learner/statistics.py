@@ -47,6 +47,43 @@ def to_statistics(vector: Sequence[float], learned: Sequence[str]) -> Statistics
     return Statistics(**fixed, others=others)
 
 
+def meta_columns(learned: Sequence[str]) -> tuple[str, ...]:
+    """Names of what `meta_statistics_of` computes."""
+    of_each = (f"{kind}_{name}" for name in learned for kind in ("meta_gradient", "x_step"))
+    return ("meta_loss", "meta_gradient_norm", *of_each)
+
+
+def meta_statistics_of(
+    meta: MetaUpdate, learned: Sequence[str], meta_steps: tf.Tensor, group: LearnerGroup
+) -> tf.Tensor:
+    """What `Statistics` says of a meta step that is not part of an inner update's own function.
+
+    Args:
+      meta: the meta update.
+      learned: names of the learned rows, in the order of x.
+      meta_steps: steps of weight 1 in this learner's meta batch.
+      group: the learners.
+    """
+    numbers = {
+        "meta_loss": meta.loss,
+        "meta_gradient_norm": meta.norm,
+        **_of_learned(meta, learned),
+    }
+    steps = group.mean(tf.cast(meta_steps, tf.float32)) * group.size
+    numbers["meta_loss"] = numbers["meta_loss"] / tf.cast(tf.maximum(steps, 1.0), meta.loss.dtype)
+    return tf.stack([tf.cast(numbers[name], tf.float32) for name in meta_columns(learned)])
+
+
+def with_meta(
+    statistics: Statistics, learned: Sequence[str], numbers: Sequence[float]
+) -> Statistics:
+    """The statistics of an inner update with those of a meta step (`meta_statistics_of`)."""
+    by_name = dict(zip(meta_columns(learned), numbers, strict=True))
+    fixed: dict[str, Any] = {name: by_name[name] for name in FIXED if name in by_name}
+    others = {name: by_name.get(name, value) for name, value in statistics.others.items()}
+    return statistics._replace(**fixed, others=others)
+
+
 def _of_learned(meta: MetaUpdate | None, learned: Sequence[str]) -> dict[str, tf.Tensor]:
     """The meta-gradient and the step of x of every learned row, by column."""
     by_name = {}

@@ -20,10 +20,17 @@ from meta_impala.algorithm.eta_schedule import EtaSchedule
 from meta_impala.algorithm.meta_gradient import InnerUpdate, MetaStep, MicroBatches, Tensors
 from meta_impala.algorithm.meta_parameters import GAMMA, LAMBDA
 from meta_impala.algorithm.objectives import InnerObjective, MetaObjective, places_of
+from meta_impala.algorithm.window import (
+    WindowGradient,
+    WindowUpdate,
+    mixed_window,
+    nested_window,
+)
 from meta_impala.config import Config
 from meta_impala.learner.batch import NetworkOnTrajectories, Trajectories, trajectories_of
 from meta_impala.learner.group import LearnerGroup
 from meta_impala.learner.state import LearnerState
+from meta_impala.learner.window import Window
 
 
 def read(variables: Any) -> Any:
@@ -39,6 +46,12 @@ class UpdateParts(NamedTuple):
     inner_objective: InnerObjective
     update_rule: meta_gradient.UpdateRule
     meta_objective: MetaObjective
+
+
+def part_of(whole: Trajectories, index: tf.Tensor, count: int) -> Trajectories:
+    """The part with this index of `count` of as many columns."""
+    columns = whole.num_columns // count
+    return whole.columns(index * columns + tf.range(columns))
 
 
 class UpdateFactory:
@@ -73,8 +86,21 @@ class UpdateFactory:
         return trajectories_of(batch, self._config.reward_clip, self._dtype)
 
     def inner_objective(
-        self, batch: Trajectories, parameters: Tensors, frames_eta: tf.Tensor | None = None
+        self,
+        batch: Trajectories,
+        parameters: Tensors,
+        frames_eta: tf.Tensor | None = None,
+        *,
+        follow_targets: bool = False,
     ) -> InnerObjective:
+        """J on a batch.
+
+        Args:
+          batch: τ.
+          parameters: θ that the targets are computed from.
+          frames_eta: γ and λ where they are a function of frames.
+          follow_targets: see `InnerObjective`.
+        """
         given = None
         if self.schedule.is_drawn:
             like = batch.inputs.last_rewards
@@ -97,7 +123,7 @@ class UpdateFactory:
             embedding=self._config.eta_embedding_input,
             second_value_head=self._config.second_value_head,
             given=given,
-            follow_targets=self._config.trace_curvature,
+            follow_targets=follow_targets or self._config.trace_curvature,
         )
 
     def update_rule(
@@ -172,12 +198,8 @@ class UpdateFactory:
         if count == 1:
             return None
 
-        def part(whole: Trajectories, index: tf.Tensor) -> Trajectories:
-            columns = whole.num_columns // count
-            return whole.columns(index * columns + tf.range(columns))
-
         def inner(index: tf.Tensor) -> meta_gradient.InnerObjective:
-            objective = self.inner_objective(part(batch, index), parameters, frames_eta)
+            objective = self.inner_objective(part_of(batch, index, count), parameters, frames_eta)
 
             def with_sums(live: Tensors, x: Tensors) -> tuple[tf.Tensor, Any]:
                 loss, (parts, eta) = objective(live, x)
@@ -188,7 +210,7 @@ class UpdateFactory:
 
         def meta(index: tf.Tensor) -> MetaObjective:
             assert meta_batch is not None
-            return self.meta_objective(part(meta_batch, index), parameters, x)
+            return self.meta_objective(part_of(meta_batch, index, count), parameters, x)
 
         return MicroBatches(count, inner, meta)
 
@@ -239,3 +261,55 @@ class UpdateFactory:
         parameters, x, objective, rule = self.inner_parts(batch, learning_rate, frames_eta)
         meta_objective = self.meta_objective(meta_batch, parameters, x)
         return UpdateParts(parameters, x, objective, rule, meta_objective)
+
+    # A window of several inner updates.
+
+    def window_gradient(
+        self, window: Window, meta_batch: Trajectories, parameters: Tensors, x: Tensors
+    ) -> WindowGradient:
+        """The meta-gradient through all updates of a full window.
+
+        Args:
+          window: the updates.
+          meta_batch: τ'.
+          parameters: θ_K.
+          x: the logits.
+        """
+        states = window.states()
+        rates = tf.unstack(tf.cast(window.learning_rates.read_value(), self._dtype))
+        updates = [
+            self._window_update(self.trajectories(unroll), rate, follow_targets=k > 0)
+            for k, (unroll, rate) in enumerate(zip(window.unrolls(), rates, strict=True))
+        ]
+        old = states[0].parameters
+
+        def meta(batch: Trajectories) -> MetaObjective:
+            return self.meta_objective(batch, old, x)
+
+        if self._config.meta_gradient_mode == "nested_tapes":
+            return nested_window(old, states[0].slots, x, updates, meta(meta_batch))
+        count = self._config.micro_batches
+        parts = MicroBatches(
+            count,
+            lambda _: updates[0].parts(old).inner(tf.constant(0)),
+            lambda i: meta(meta_batch if count == 1 else part_of(meta_batch, i, count)),
+        )
+        return mixed_window(states, parameters, x, updates, parts, reduce=self._group.reduce)
+
+    def _window_update(
+        self, batch: Trajectories, learning_rate: tf.Tensor, *, follow_targets: bool
+    ) -> WindowUpdate:
+        count = self._config.micro_batches
+
+        def parts(parameters: Tensors) -> MicroBatches:
+            def inner(index: tf.Tensor) -> InnerObjective:
+                part = batch if count == 1 else part_of(batch, index, count)
+                return self.inner_objective(part, parameters, follow_targets=follow_targets)
+
+            return MicroBatches(count, inner, _no_meta_objective)
+
+        return WindowUpdate(parts, lambda slots: self.update_rule(slots, learning_rate))
+
+
+def _no_meta_objective(_: tf.Tensor) -> MetaObjective:
+    raise AssertionError("an inner update has no meta objective")

@@ -112,7 +112,9 @@ class Trainer:
         """The state of the newest checkpoint, if there is one, and of what else was saved there."""
         config = self.config
         saved = self._checkpoints.restore_latest()
-        self._group.take_from_first(self.learner.state.variables)
+        self._group.take_from_first(self.learner.state.shared_variables)
+        if self._group.size > 1 and self.learner.state.window is not None:
+            self.learner.state.window.clear()  # only learner 0 has its batches
         self.restored_from = str(saved.path) if saved else None
         self.frames = int(self.learner.state.frames.numpy())
         self.updates = int(self.learner.state.updates.numpy())

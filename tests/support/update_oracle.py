@@ -343,6 +343,36 @@ class Case:
             ]
         return [theta - step for theta, step in zip(self.theta, steps, strict=True)]
 
+    def new_slots(self, gradients, slots, x):
+        """The optimiser's memory after an update with these gradients."""
+        config, learned = self.agent.config, self.coefficients(x)
+        norm, limit = norm_of(gradients), learned["max_gradient_norm"]
+        clipped = [min(1.0, limit / norm) * g if norm and limit else g for g in gradients]
+        if config.inner_optimizer == "sgd":
+            return slots
+        if config.inner_optimizer == "rmsprop":
+            decay = learned["rmsprop_decay"]
+            squares = zip(slots.first, clipped, strict=True)
+            return slots._replace(first=[decay * m + (1.0 - decay) * g**2 for m, g in squares])
+        one, two = config.adam_beta1, config.adam_beta2
+        return Slots(
+            [one * m + (1.0 - one) * g for m, g in zip(slots.first, clipped, strict=True)],
+            [two * v + (1.0 - two) * g**2 for v, g in zip(slots.second, clipped, strict=True)],
+            slots.count + 1,
+        )
+
+    def after_window(self, batches, x):
+        """θ_K and its slots: one update on each batch, η at x throughout; θ_0 is the learner's."""
+        theta, slots, kept = self.theta, self.slots(), self.batch
+        for batch in batches:
+            self.batch = batch
+            with weights(self.agent.network, theta):
+                gradients = self.inner_gradient(x)
+                theta = self.updated(gradients, slots=slots, x=x)
+            slots = self.new_slots(gradients, slots, x)
+        self.batch = kept
+        return theta, slots
+
     def new_parameters(self, x):
         """θ' with η at x along the open paths."""
         frozen = self.inner_gradient(self.x)

@@ -123,8 +123,8 @@ def _preamble(config: Config, title: str, learning_rate: float) -> list[str]:
         "θ and η are held at the checkpoint: these are samples of the meta-gradient at one point.",
         "Push is −dJ'/dx, x the logit of what is learned: above 0 it goes up. It grows with the",
         f"learning rate, here {learning_rate:.3g}, that of the run's last update. ± is the",
-        "standard error over batches, as if they were independent. J' is evaluated, as in training,",
-        "on:",
+        "standard error over batches, as if they were independent. J' is evaluated as in",
+        "training, on:",
         f"{sampling.meta_batch_of_training(config)}.",
     ]
     if config.meta_parameter_scope == "state":
