@@ -154,7 +154,9 @@ class MetaParameters:
           What is learned as `[T+1, 1]` or `[T+1, B]`. What is no function of the state is that of
           row 0, in which nothing is arrived in.
         """
-        rows = [self.at_states(*pair) for pair in zip(tf.unstack(x), features, strict=True)]
+        rows = [
+            self.at_states(*pair) for pair in zip(tf.unstack(x), tf.unstack(features), strict=True)
+        ]
         result: dict[str, tf.Tensor | float] = dict(rows[0])
         for name in filter(lambda name: self[name].per_state, self.learned):
             result[name] = tf.reshape(tf.stack([row[name] for row in rows]), [len(rows), -1])

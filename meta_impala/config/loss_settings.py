@@ -9,7 +9,7 @@ from meta_impala.config.fields import IMPALA, setting
 
 @dataclasses.dataclass(frozen=True)
 class BatchSettings:
-    """What one update learns from."""
+    """The size of a batch."""
 
     unroll_length: int = setting(
         20,
@@ -55,7 +55,7 @@ class CostSettings:
 
 @dataclasses.dataclass(frozen=True)
 class RewardSettings:
-    """What the learner makes of rewards."""
+    """How the learner clips rewards."""
 
     reward_clip: float = setting(
         1.0,

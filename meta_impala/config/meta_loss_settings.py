@@ -45,7 +45,7 @@ class MetaLossSettings:
 
 @dataclasses.dataclass(frozen=True)
 class MetaAdvantageSettings:
-    """The critic of J', and what is done to its advantages."""
+    """The critic of J', and the normalisation of its advantages."""
 
     meta_value_head: str = setting(
         "shared",

@@ -158,6 +158,21 @@ def evaluated_in(name: str) -> str:
     return EVALUATED_IN.get(env_id, env_id)
 
 
+def time_limit(name: str) -> int | None:
+    """The time limit of a game in environment frames, or None if it has none that is known.
+
+    Raises:
+      UnknownEnvironmentError: nothing has this name.
+    """
+    spec = resolve(name)
+    if spec.game:
+        return atari.MAX_EPISODE_FRAMES
+    import gymnasium
+
+    entry = gymnasium.registry.get(spec.id.rpartition(":")[2])
+    return None if entry is None else entry.max_episode_steps
+
+
 def make(
     name: str,
     num_envs: int,

@@ -1,4 +1,4 @@
-"""Scores of uniformly random actions, in the variant of the environment that agents are scored in."""
+"""Scores of uniformly random actions, in the environments that agents are scored in."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import pathlib
 
 import numpy as np
 
-from meta_impala.analysis.study.design import MECHANISM, MINATAR
 from meta_impala.environments import registry
 from meta_impala.storage.files import write_atomically
+from meta_impala.study.design import MECHANISM, MINATAR
 
 _GAMES = 4_000
 _GAMES_OF_MINATAR = 1_600

@@ -13,9 +13,9 @@ import subprocess
 from collections.abc import Iterator, Sequence
 
 from meta_impala.errors import UserError
-from meta_impala.experiments import forked_process, study, suite_runner
+from meta_impala.experiments import forked_process, study_runs, suite_runner
 from meta_impala.experiments.stages import Stage
-from meta_impala.experiments.study import Cells
+from meta_impala.experiments.study_runs import Cells
 from meta_impala.experiments.suite import Run
 from meta_impala.experiments.suite_runner import Process, StartProcess, SuiteRunner
 from meta_impala.system.signals import StopRequest
@@ -32,13 +32,13 @@ def pin_commit(out: pathlib.Path) -> str:
     """
     here = pathlib.Path(__file__).parent
     try:
-        commit = _git(here, "rev-parse", "HEAD")
-        is_changed = bool(_git(here, "status", "--porcelain", "--untracked-files=no"))
+        commit = git(here, "rev-parse", "HEAD")
+        is_changed = bool(git(here, "status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.CalledProcessError):
         raise UserError("the study is run from a git clone, so that its commit is known") from None
     if is_changed:
         raise UserError("the code differs from its commit; the study is run from a clean clone")
-    path = out / study.COMMIT
+    path = out / study_runs.COMMIT
     out.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         path.write_text(commit + "\n", "utf-8")
@@ -48,14 +48,15 @@ def pin_commit(out: pathlib.Path) -> str:
     return commit
 
 
-def _git(folder: pathlib.Path, *arguments: str) -> str:
+def git(folder: pathlib.Path, *arguments: str) -> str:
+    """Output of a git command in a folder."""
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def open_runs(runs: Sequence[Run]) -> list[Run]:
     """Those that are not finished."""
-    return [run for run in runs if study.stage(run, {}) is not Stage.DONE]
+    return [run for run in runs if study_runs.stage(run, {}) is not Stage.DONE]
 
 
 def run_part(cells: Cells, parallel: int, stop: StopRequest, only: str = "") -> dict[str, str]:
@@ -88,7 +89,7 @@ def run_part(cells: Cells, parallel: int, stop: StopRequest, only: str = "") -> 
                 parallel,
                 stop,
                 start=start,
-                stage=study.stage,
+                stage=study_runs.stage,
                 ended=lambda run, process: _note_cost(cells.out, run, process),
             )
             runner.run()
@@ -98,7 +99,7 @@ def run_part(cells: Cells, parallel: int, stop: StopRequest, only: str = "") -> 
 
 def _begin_anew(runs: Sequence[Run]) -> None:
     for run in runs:
-        unfinished = study.stage(run, {}) is Stage.STARTED
+        unfinished = study_runs.stage(run, {}) is Stage.STARTED
         if run.game in _NEVER_RESUMED and unfinished and not suite_runner.busy_elsewhere(run):
             shutil.rmtree(run.folder.path)
 
@@ -106,7 +107,7 @@ def _begin_anew(runs: Sequence[Run]) -> None:
 def _note_cost(out: pathlib.Path, run: Run, process: Process) -> None:
     seconds = getattr(process, "cpu_seconds", None)  # of a fork only
     if seconds is not None:
-        study.add_cost(out / study.COSTS, run.name, seconds)
+        study_runs.add_cost(out / study_runs.COSTS, run.name, seconds)
 
 
 @contextlib.contextmanager

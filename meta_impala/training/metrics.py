@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import errno
+import json
 import math
 import os
 import pathlib
@@ -16,8 +17,11 @@ import numpy as np
 import psutil
 import tensorflow as tf
 from tensorboard.compat.proto import event_pb2
+from tensorboard.plugins.hparams import api as hparams
 
+from meta_impala import config as config_lib
 from meta_impala.actors.trajectory import Episode
+from meta_impala.config import Config
 from meta_impala.errors import one_line, warn
 from meta_impala.learner.state import FIXED, Statistics
 from meta_impala.storage.files import flush_open, make_folder, write_atomically, writing
@@ -28,6 +32,8 @@ from meta_impala.storage.metrics_table import (
     line_of,
     read_table,
 )
+from meta_impala.storage.run_folder import RunFolder
+from meta_impala.training.metric_tags import tag
 
 # What two deterministic runs may differ in: times, memory and queue fill.
 NOT_REPRODUCIBLE = ("seconds", "frames_per_second", "queue_fill", "rss_mib")
@@ -35,6 +41,8 @@ NOT_REPRODUCIBLE = ("seconds", "frames_per_second", "queue_fill", "rss_mib")
 EPISODES_AVERAGED = 100
 
 Row = Mapping[str, float]
+
+_MARKDOWN = frozenset("\\`*_{}[]<>()#+-!|~")
 
 
 class MetricsWriter:
@@ -61,7 +69,7 @@ class MetricsWriter:
           RunFailed: here and in every method, if a file cannot be written.
         """
         self.observers: list[Callable[[Row], None]] = []
-        self._path = csv_path
+        self._path, self._frames = csv_path, frames
         self._others = learned_columns(learned)
         with writing(csv_path):
             kept = [row for row in _read_and_keep_damaged(csv_path) if int(row["frames"]) <= frames]
@@ -92,10 +100,30 @@ class MetricsWriter:
         ):
             for name in cells:
                 if name != "frames" and not math.isnan(row[name]):
-                    tf.summary.scalar(name, np.float32(row[name]))
+                    tf.summary.scalar(tag(name), np.float32(row[name]))
             self._tensorboard.flush()
         for observer in self.observers:
             observer(row)
+
+    def describe(self, config: Config) -> None:
+        """Tells TensorBoard the run's settings: as text, and for its HParams tab."""
+        settings = json.loads(config_lib.to_json(config))
+        rows = [f"| {name} | {_cell(value)} |" for name, value in settings.items()]
+        table = "\n".join(["| setting | value |", "|---|---|", *rows])
+        plain = {
+            name: value if isinstance(value, (bool, int, float, str)) else str(value)
+            for name, value in settings.items()
+        }
+        with (
+            writing(self._path.parent / "tensorboard"),
+            _tensorflow_errors(),
+            self._tensorboard.as_default(step=tf.constant(np.int64(self._frames))),
+        ):
+            tf.summary.text("config", table)
+            shown = [tag(name) for name in ("episode_return", "gamma", "lambda")]
+            hparams.hparams_config(hparams=[], metrics=[hparams.Metric(name) for name in shown])
+            hparams.hparams(plain)
+            self._tensorboard.flush()
 
     def _append(self, line: bytes) -> None:
         """Appends a whole line, or nothing: a disk that fills up takes a part of it."""
@@ -119,6 +147,23 @@ class MetricsWriter:
             os.close(self._descriptor)
         with contextlib.suppress(OSError), _tensorflow_errors():
             self._tensorboard.close()
+
+
+def open_metrics(folder: RunFolder, frames: int, config: Config) -> MetricsWriter:
+    """The writer of a run that continues from `frames`; TensorBoard is told its settings.
+
+    Raises:
+      RunFailed: if a file cannot be written.
+    """
+    writer = MetricsWriter(folder.metrics_path, folder.tensorboard, frames, config.learned)
+    writer.describe(config)
+    return writer
+
+
+def _cell(value: object) -> str:
+    """A setting in a Markdown table."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return "".join(f"\\{c}" if c in _MARKDOWN else c for c in text)
 
 
 def _mark_start(folder: pathlib.Path, frames: int) -> None:

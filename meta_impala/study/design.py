@@ -12,11 +12,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from meta_impala.analysis.study import scores
-from meta_impala.analysis.study.records import Record
+from meta_impala.study import effects
+from meta_impala.study.records import Record
 
 BEST, BEST_OVERALL, F99, F9 = "F*", "F**", "F(.99)", "F(.9)"
 LEARNED, REFERENCE, LEARNED_9 = "A-γλ", "A-ref", "A-.9"
+PILOT = "F_0.99"
 MIXTURE, YOKED, CONSTANT, LINEAR, SHUFFLED, RIGHT = "M", "Y", "C", "L", "S", "R"
 
 LABELS = {
@@ -47,6 +48,8 @@ class Part:
       arms: in the order in which a seed is run; Y, S and C need the A-γλ runs of other seeds.
       seeds: of the confirmation.
       selection_seeds: used for nothing else; empty if nothing is selected.
+      pilot_seeds: F(.99) alone, before anything else: does the agent learn the task at all?
+      gammas, betas: the grids of the selection, of F(γ) and of β of A-γλ.
       task_settings: what differs from the suite's settings, by task.
     """
 
@@ -57,7 +60,15 @@ class Part:
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
     selection_seeds: tuple[int, ...] = ()
+    gammas: tuple[str, ...] = ()
+    betas: tuple[str, ...] = ()
+    pilot_seeds: tuple[int, ...] = ()
     task_settings: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def grid(self) -> tuple[str, ...]:
+        """The variants of the selection."""
+        return (*(f"F_{gamma}" for gamma in self.gammas), *(f"A_{beta}" for beta in self.betas))
 
     def arms_of(self, task: str) -> tuple[str, ...]:
         """The arms that this task has."""
@@ -77,8 +88,12 @@ MECHANISM = Part(
     (LEARNED, BEST, F99, REFERENCE, MIXTURE, LINEAR, RIGHT, YOKED, CONSTANT, SHUFFLED),
     tuple(range(11, 31)),
     (1, 2, 3),
+    ("0", "0.5", "0.9", "0.99", "0.995"),
+    ("0.003", "0.01", "0.03", "0.1", "0.3"),
     # Its phases change after 102,400 frames of 16 environments.
-    {"Switching": {"total_frames": 204_800, "evaluation_frames": 10_240, "log_frames": 3_200}},
+    task_settings={
+        "Switching": {"total_frames": 204_800, "evaluation_frames": 10_240, "log_frames": 3_200}
+    },
 )
 MINATAR = Part(
     "minatar",
@@ -88,6 +103,9 @@ MINATAR = Part(
     (LEARNED, BEST, BEST_OVERALL, F99, REFERENCE, LEARNED_9, F9, MIXTURE, YOKED, CONSTANT),
     tuple(range(11, 21)),
     (1, 2, 3),
+    ("0.9", "0.95", "0.99", "0.995", "0.999"),
+    ("0.0003", "0.001", "0.003", "0.01", "0.03"),
+    (0,),
 )
 ATARI = Part(
     "atari",
@@ -106,9 +124,10 @@ FURTHER = Part(
      "no_embedding", "embedding_heads", "paths_embedding", "paths_weights", "objective_value",
      "objective_all", "meta_batch_4", "meta_batch_16", "data_same", "data_held_out", "per_state"),
     (11, 12, 13),
-    (),
-    {"Patience": {"total_frames": 102_400, "evaluation_frames": 5_120, "log_frames": 1_600,
-                  "meta_learning_rate": 0.03}},
+    task_settings={
+        "Patience": {"total_frames": 102_400, "evaluation_frames": 5_120, "log_frames": 1_600,
+                     "meta_learning_rate": 0.03},
+    },
 )  # fmt: skip
 PARTS = {part.name: part for part in (MECHANISM, MINATAR, ATARI, FURTHER)}
 
@@ -121,20 +140,9 @@ class Selection(NamedTuple):
     fixed_area: float | None
 
 
-def gamma_of(variant: str) -> float:
-    """γ of a variant `F_γ`."""
-    return float(variant.removeprefix("F_"))
-
-
 def beta_of(variant: str) -> float:
     """β of a variant `A_β`."""
     return float(variant.rpartition("_")[2])
-
-
-def is_grid(variant: str, letter: str) -> bool:
-    """Whether a variant is `F_γ` or `A_β`: a value of a grid of the selection."""
-    head, _, number = variant.partition("_")
-    return head == letter and number[:1].isdigit()
 
 
 def selection_areas(
@@ -145,29 +153,22 @@ def selection_areas(
     for record in records:
         is_ours = record.part == part.name and record.task == task and record.counts
         if is_ours and record.seed in part.selection_seeds:
-            areas.setdefault(record.variant, []).append(scores.area(record, random))
+            areas.setdefault(record.variant, []).append(effects.area(record, random))
     return {name: of for name, of in areas.items() if len(of) == len(part.selection_seeds)}
 
 
-def select(
-    records: Sequence[Record],
-    part: Part,
-    task: str,
-    grid: Sequence[str],
-    random: float,
-) -> Selection:
+def select(records: Sequence[Record], part: Part, task: str, random: float) -> Selection:
     """Chooses γ of F* and β of the learned arms.
 
     Args:
       records: of all parts.
       part, task: of the choice.
-      grid: the variants `F_γ` and `A_β` of the part.
       random: the score of random actions.
     """
     areas = selection_areas(records, part, task, random)
 
     def best(letter: str) -> str | None:
-        names = [name for name in grid if is_grid(name, letter)]
+        names = [name for name in part.grid if name[0] == letter]
         if not names or any(name not in areas for name in names):
             return None
         return max(names, key=lambda name: statistics.fmean(areas[name]))
@@ -177,17 +178,12 @@ def select(
     return Selection(fixed, best("A"), area)
 
 
-def best_overall(
-    records: Sequence[Record],
-    part: Part,
-    grid: Sequence[str],
-    random: Mapping[str, float],
-) -> str | None:
+def best_overall(records: Sequence[Record], part: Part, random: Mapping[str, float]) -> str | None:
     """The variant F** of a part: the largest mean over tasks of s over the selection seeds."""
-    names = [name for name in grid if is_grid(name, "F")]
+    names = [f"F_{gamma}" for gamma in part.gammas]
     total = dict.fromkeys(names, 0.0)
     for task in part.tasks:
-        chosen = select(records, part, task, grid, random[task])
+        chosen = select(records, part, task, random[task])
         if chosen.fixed_area is None:
             return None
         areas = selection_areas(records, part, task, random[task])

@@ -15,9 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from meta_impala.analysis.study import design, records
-from meta_impala.analysis.study.design import Part, Selection
-from meta_impala.analysis.study.records import Record
 from meta_impala.errors import UserError
 from meta_impala.experiments import suite as suite_file
 from meta_impala.experiments.stages import Stage, frames_of
@@ -26,9 +23,13 @@ from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.files import write_atomically
 from meta_impala.storage.metrics_table import header_line, line_of, read_metrics
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.study import design, records
+from meta_impala.study.design import Part, Selection
+from meta_impala.study.records import Record
 
 COSTS = "cpu_seconds.csv"
 COMMIT = "commit.txt"
+EVALUATIONS = 20  # of a run, each of 20 games
 
 
 class Cells:
@@ -38,7 +39,6 @@ class Cells:
       part: of the study.
       suite: its file.
       out: folder of the part's runs.
-      grid: names of the variants F_γ and A_β.
     """
 
     def __init__(self, part: Part, out: pathlib.Path, random: Mapping[str, float]) -> None:
@@ -55,9 +55,6 @@ class Cells:
         self._path = suite_file.find(part.suite)
         self.suite: Suite = suite_file.read(self._path)
         self._variants = {variant.name: variant for variant in self.suite.variants}
-        self.grid = tuple(
-            name for name in self._variants for letter in "FA" if design.is_grid(name, letter)
-        )
         missing = [task for task in part.tasks if task not in random]
         if missing and part.selection_seeds:
             raise UserError(
@@ -103,22 +100,27 @@ class Cells:
         """What the selection seeds of a task chose."""
         if not self.part.selection_seeds:
             return Selection(None, None, None)
-        return design.select(found, self.part, task, self.grid, self._random[task])
+        return design.select(found, self.part, task, self._random[task])
 
     def ready(self) -> list[Run]:
         """The runs that can be made now, finished ones included, in the order of the study:
-        selection, all A-γλ runs (others need them), then seed by seed over the arms."""
+        pilots, selection, all A-γλ runs (others need them), then seed by seed over the arms."""
         found = self.read()
         runs = [
+            self._run(self._variants[design.PILOT], task, seed)
+            for task in self.part.tasks
+            for seed in self.part.pilot_seeds
+        ]
+        runs += [
             self._run(self._variants[name], task, seed)
             for task in self.part.tasks
-            for name in self.grid
+            for name in self.part.grid
             for seed in self.part.selection_seeds
         ]
         chosen = {task: self.selection(found, task) for task in self.part.tasks}
         overall = None
         if design.BEST_OVERALL in self.part.arms:
-            overall = design.best_overall(found, self.part, self.grid, self._random)
+            overall = design.best_overall(found, self.part, self._random)
         by_name: dict[str, Run] = {run.name: run for run in runs}
         for arm, task, seed in self._order():
             variant = self._variant(arm, task, seed, chosen[task], overall, found)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from meta_impala.analysis.study.records import Record
+from meta_impala.study.records import Record
 
 REPETITIONS = 5_000
 MARGIN = 0.10
