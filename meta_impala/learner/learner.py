@@ -21,11 +21,11 @@ from meta_impala.agent import builders
 from meta_impala.agent.policy import EtaSnapshot, Snapshot
 from meta_impala.algorithm import meta_gradient, optimizers
 from meta_impala.algorithm.functions_of_frames import StepFunction
-from meta_impala.algorithm.meta_gradient import InnerStep, MetaStep
-from meta_impala.algorithm.window import WindowGradient
+from meta_impala.algorithm.meta_gradient import InnerStep, MetaStep, MicroBatches
+from meta_impala.algorithm.window import WindowGradient, WindowState
 from meta_impala.config import Config
 from meta_impala.environments import Description
-from meta_impala.learner.batch import batch_signature
+from meta_impala.learner.batch import Trajectories, batch_signature
 from meta_impala.learner.group import ALONE, LearnerGroup
 from meta_impala.learner.state import FIXED, LearnerState, Statistics
 from meta_impala.learner.statistics import (
@@ -36,8 +36,9 @@ from meta_impala.learner.statistics import (
     to_statistics,
     with_meta,
 )
-from meta_impala.learner.update_parts import UpdateFactory, read
+from meta_impala.learner.update_parts import UpdateFactory, UpdateParts, read
 from meta_impala.learner.window import Window
+from meta_impala.learner.window_parts import WindowFactory
 from meta_impala.networks.actor_critic import ActorCritic
 
 
@@ -73,7 +74,9 @@ class Learner:
         batch = batch_signature(config, description, network.settings.core_state_size)
         # Learning rate, and γ and λ where they are a function of frames.
         signature = [batch, tf.TensorSpec([], tf.float32), tf.TensorSpec([2], tf.float32)]
-        of_meta = [batch, tf.TensorSpec([config.batch_size], tf.int32)]
+        self.window_factory = WindowFactory(config, self.factory, group.reduce)
+        ahead = (batch,) * config.bootstrap_steps
+        of_meta = [ahead, tf.TensorSpec([config.batch_size], tf.int32)]
         self._meta_function = None
         if config.learned and config.inner_steps > 1:
             self.state.window = Window(
@@ -101,13 +104,13 @@ class Learner:
         unrolls: Unroll,
         learning_rate: tf.Tensor,
         frames_eta: tf.Tensor,
-        other: Unroll | None = None,
+        ahead: tuple[Unroll, ...] | None = None,
         order: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor, list[tf.Tensor]]:
         factory = self.factory
         batch = whole = factory.trajectories(unrolls)
         meta = None
-        if other is None:
+        if ahead is None:
             parts = factory.inner_parts(batch, learning_rate, frames_eta)
             step = meta_gradient.inner_step(
                 *parts,
@@ -117,13 +120,20 @@ class Learner:
             meta_steps = tf.ones([], self._dtype)
         else:
             assert order is not None
-            batch, meta_batch = factory.split(batch, factory.trajectories(other), order)
+            *before, other = map(factory.trajectories, ahead)
+            batch, meta_batch = factory.split(batch, other, order)
             whole_parts = factory.parts_of(batch, meta_batch, learning_rate, frames_eta)
             micro_batches = factory.micro_batches(
                 whole_parts.parameters, whole_parts.x, batch, meta_batch, frames_eta
             )
-            meta_step = factory.derivation(micro_batches)(*whole_parts)
-            step, meta = meta_step.inner, self._meta_update(meta_step)
+            if self.config.meta_objective == "bootstrapped":
+                step, found = self._bootstrapped(
+                    whole_parts, micro_batches, batch, learning_rate, [*before, meta_batch]
+                )
+                meta = self._meta_update(found)
+            else:
+                meta_step = factory.derivation(micro_batches)(*whole_parts)
+                step, meta = meta_step.inner, self._meta_update(meta_step)
             meta_steps = tf.reduce_sum(meta_batch.transitions.step_mask)
         emulated = tf.reduce_sum(whole.transitions.step_mask)
         vector = self._assign(step, meta, emulated, meta_steps)
@@ -132,13 +142,38 @@ class Learner:
         parameters = read(list(self.state.network.trainable_variables))
         return vector, parameters, self._acting_eta(), gradients
 
-    def _meta_step(self, other: Unroll, order: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def _bootstrapped(
+        self,
+        parts: UpdateParts,
+        micro_batches: MicroBatches | None,
+        batch: Trajectories,
+        learning_rate: tf.Tensor,
+        ahead: Sequence[Trajectories],
+    ) -> tuple[InnerStep, WindowGradient]:
+        """One update, and its meta-gradient by a target that is ahead of it."""
+        slots = read(self.state.slots)
+        step = meta_gradient.inner_step(
+            *parts[:4], reduce=self._group.reduce, micro_batches=micro_batches
+        )
+        state = WindowState(parts.parameters, slots, step.gradients)
+        found = self.window_factory.gradient(
+            [state],
+            [batch],
+            [tf.cast(learning_rate, self._dtype)],
+            (step.parameters, step.update_auxiliary[0]),
+            parts.x,
+            ahead,
+        )
+        return step, found
+
+    def _meta_step(
+        self, ahead: tuple[Unroll, ...], order: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """The meta step at the end of a window: its statistics, whether it is applied, new η."""
         assert self.state.window is not None
-        trajectories = self.factory.trajectories(other)
-        _, meta_batch = self.factory.split(trajectories, trajectories, order)
-        parameters, x = read([list(self.state.network.trainable_variables), [self.state.x]])
-        found = self.factory.window_gradient(self.state.window, meta_batch, parameters, x)
+        *before, other = map(self.factory.trajectories, ahead)
+        _, meta_batch = self.factory.split(other, other, order)
+        found = self.window_gradient([*before, meta_batch])
         meta = self._meta_update(found)
         meta_steps = tf.reduce_sum(meta_batch.transitions.step_mask)
         vector = meta_statistics_of(meta, self.config.learned, meta_steps, self._group)
@@ -171,6 +206,22 @@ class Learner:
         )
         self._apply(new, applied, vector)
         return vector
+
+    def window_gradient(self, ahead: Sequence[Trajectories]) -> WindowGradient:
+        """The meta-gradient through all updates of a full window, at the state as it is.
+
+        Args:
+          ahead: the batches of a bootstrapped target, and τ'.
+        """
+        state, window = self.state, self.state.window
+        assert window is not None
+        parameters, slots, x = read(
+            [list(state.network.trainable_variables), dict(state.slots), [state.x]]
+        )
+        rates = tf.unstack(tf.cast(window.learning_rates.read_value(), self._dtype))
+        batches = list(map(self.factory.trajectories, window.unrolls()))
+        last = (parameters, {name: list(of_name) for name, of_name in slots.items()})
+        return self.window_factory.gradient(window.states(), batches, rates, last, x, ahead)
 
     def _meta_update(self, meta_step: MetaStep | WindowGradient) -> MetaUpdate:
         """x − Adam(dJ'/dx), and everything else that the meta-gradient changes."""
@@ -237,13 +288,14 @@ class Learner:
         return generator.permutation(self.config.batch_size).astype(np.int32)
 
     def update(
-        self, batch: Unroll, other: Unroll, updates: int, frames: int
+        self, batch: Unroll, other: Unroll | Sequence[Unroll], updates: int, frames: int
     ) -> tuple[Statistics, Snapshot]:
         """One learner update.
 
         Args:
           batch: τ, tensors `[T+1, B, ...]`.
-          other: the batch of τ', likewise; looked at only when something is learned.
+          other: the batch of τ', likewise; looked at only when something is learned. For a
+            bootstrapped target of L updates, the L − 1 batches before it too.
           updates: updates made so far.
           frames: frames learned from so far.
 
@@ -260,16 +312,16 @@ class Learner:
             tf.constant(self._schedule.at(frames)),
         ]
         if self.state.window is not None:
-            return self._update_in_window(arguments, other, updates)
+            return self._update_in_window(arguments, _as_tuple(other), updates)
         if self.config.learned:
-            arguments += [other, tf.constant(self.column_order(updates))]
+            arguments += [_as_tuple(other), tf.constant(self.column_order(updates))]
         with self._group.reaching():
             vector, parameters, eta, _ = self.function(*arguments)
             statistics = to_statistics(vector.numpy().tolist(), self.config.learned)
         return statistics, self._to_snapshot(updates + 1, parameters, self._eta_to_act_by(eta))
 
     def _update_in_window(
-        self, arguments: list[Any], other: Unroll, updates: int
+        self, arguments: list[Any], ahead: tuple[Unroll, ...], updates: int
     ) -> tuple[Statistics, Snapshot]:
         """One inner update; the last of a window is followed by the meta step."""
         window, learned = self.state.window, self.config.learned
@@ -282,7 +334,7 @@ class Learner:
                 window.clear()
             elif window.end_update(arguments[0], gradients, arguments[1].numpy()):
                 order = tf.constant(self.column_order(updates))
-                numbers, applied, eta = self._meta_function(other, order)
+                numbers, applied, eta = self._meta_function(ahead, order)
                 window.clear()
                 window.report(numbers.numpy())
                 statistics = statistics._replace(applied=float(applied.numpy()))
@@ -309,6 +361,10 @@ class Learner:
                 tuple(tf.identity(tensor) for tensor in parameters),
                 EtaSnapshot(tf.identity(eta), builders.eta_is_per_state(self.config)),
             )
+
+
+def _as_tuple(batches: Unroll | Sequence[Unroll]) -> tuple[Unroll, ...]:
+    return (batches,) if isinstance(batches, Unroll) else tuple(batches)
 
 
 def _are_finite(tensors: list[tf.Tensor]) -> tf.Tensor:

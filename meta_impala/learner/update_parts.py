@@ -18,19 +18,12 @@ from meta_impala.agent import builders
 from meta_impala.algorithm import losses, meta_gradient, optimizers
 from meta_impala.algorithm.eta_schedule import EtaSchedule
 from meta_impala.algorithm.meta_gradient import InnerUpdate, MetaStep, MicroBatches, Tensors
-from meta_impala.algorithm.meta_parameters import GAMMA, LAMBDA
+from meta_impala.algorithm.meta_parameters import GAMMA, LAMBDA, Eta
 from meta_impala.algorithm.objectives import InnerObjective, MetaObjective, places_of
-from meta_impala.algorithm.window import (
-    WindowGradient,
-    WindowUpdate,
-    mixed_window,
-    nested_window,
-)
 from meta_impala.config import Config
 from meta_impala.learner.batch import NetworkOnTrajectories, Trajectories, trajectories_of
 from meta_impala.learner.group import LearnerGroup
 from meta_impala.learner.state import LearnerState
-from meta_impala.learner.window import Window
 
 
 def read(variables: Any) -> Any:
@@ -92,6 +85,7 @@ class UpdateFactory:
         frames_eta: tf.Tensor | None = None,
         *,
         follow_targets: bool = False,
+        given: Eta | None = None,
     ) -> InnerObjective:
         """J on a batch.
 
@@ -100,16 +94,16 @@ class UpdateFactory:
           parameters: θ that the targets are computed from.
           frames_eta: γ and λ where they are a function of frames.
           follow_targets: see `InnerObjective`.
+          given: what of η is no function of x; found from the schedule if it is None.
         """
-        given = None
-        if self.schedule.is_drawn:
+        if given is None and self.schedule.is_drawn:
             like = batch.inputs.last_rewards
             columns = tf.unstack(batch.eta, axis=-1)
             given = {
                 name: tf.broadcast_to(part, like.shape)
                 for name, part in zip((GAMMA, LAMBDA), columns, strict=True)
             }
-        elif self.schedule.follows_frames:
+        elif given is None and self.schedule.follows_frames:
             assert frames_eta is not None, "γ and λ are functions of frames"
             values = tf.unstack(tf.cast(frames_eta, self._dtype))
             given = dict(zip((GAMMA, LAMBDA), values, strict=True))
@@ -127,12 +121,12 @@ class UpdateFactory:
         )
 
     def update_rule(
-        self, slots: optimizers.Slots, learning_rate: tf.Tensor
+        self, slots: optimizers.Slots, learning_rate: tf.Tensor, given: Eta | None = None
     ) -> meta_gradient.UpdateRule:
-        """U: clip, optimiser, learning rate; each a constant, or learned."""
+        """U: clip, optimiser, learning rate; each a constant, or learned, or given."""
 
         def rule(gradients: Tensors, x: Tensors) -> InnerUpdate:
-            eta = self.meta_parameters.of_rule(x[0])
+            eta = {**self.meta_parameters.of_rule(x[0]), **(given or {})}
             clipped = optimizers.clip_by_global_norm(
                 gradients,
                 eta["max_gradient_norm"],
@@ -261,55 +255,3 @@ class UpdateFactory:
         parameters, x, objective, rule = self.inner_parts(batch, learning_rate, frames_eta)
         meta_objective = self.meta_objective(meta_batch, parameters, x)
         return UpdateParts(parameters, x, objective, rule, meta_objective)
-
-    # A window of several inner updates.
-
-    def window_gradient(
-        self, window: Window, meta_batch: Trajectories, parameters: Tensors, x: Tensors
-    ) -> WindowGradient:
-        """The meta-gradient through all updates of a full window.
-
-        Args:
-          window: the updates.
-          meta_batch: τ'.
-          parameters: θ_K.
-          x: the logits.
-        """
-        states = window.states()
-        rates = tf.unstack(tf.cast(window.learning_rates.read_value(), self._dtype))
-        updates = [
-            self._window_update(self.trajectories(unroll), rate, follow_targets=k > 0)
-            for k, (unroll, rate) in enumerate(zip(window.unrolls(), rates, strict=True))
-        ]
-        old = states[0].parameters
-
-        def meta(batch: Trajectories) -> MetaObjective:
-            return self.meta_objective(batch, old, x)
-
-        if self._config.meta_gradient_mode == "nested_tapes":
-            return nested_window(old, states[0].slots, x, updates, meta(meta_batch))
-        count = self._config.micro_batches
-        parts = MicroBatches(
-            count,
-            lambda _: updates[0].parts(old).inner(tf.constant(0)),
-            lambda i: meta(meta_batch if count == 1 else part_of(meta_batch, i, count)),
-        )
-        return mixed_window(states, parameters, x, updates, parts, reduce=self._group.reduce)
-
-    def _window_update(
-        self, batch: Trajectories, learning_rate: tf.Tensor, *, follow_targets: bool
-    ) -> WindowUpdate:
-        count = self._config.micro_batches
-
-        def parts(parameters: Tensors) -> MicroBatches:
-            def inner(index: tf.Tensor) -> InnerObjective:
-                part = batch if count == 1 else part_of(batch, index, count)
-                return self.inner_objective(part, parameters, follow_targets=follow_targets)
-
-            return MicroBatches(count, inner, _no_meta_objective)
-
-        return WindowUpdate(parts, lambda slots: self.update_rule(slots, learning_rate))
-
-
-def _no_meta_objective(_: tf.Tensor) -> MetaObjective:
-    raise AssertionError("an inner update has no meta objective")

@@ -248,9 +248,9 @@ class Trainer:
             while self.frames < config.total_frames:
                 if self._group.any(self._stop.is_set()):
                     return False
-                batch, meta_batch = timed(self._stopwatch, "next batch", self._batcher.next_pair)()
+                batch, ahead = timed(self._stopwatch, "next batch", self._batcher.next_pair)()
                 learning_rate = self.learner.learning_rate(self.frames)
-                self._update(batch, meta_batch)
+                self._update(batch, ahead)
                 last = self.frames >= config.total_frames
                 if self.frames >= self._next_row or last:
                     self._write_row(learning_rate, last=last)
@@ -266,12 +266,12 @@ class Trainer:
             return False
         return True
 
-    def _update(self, batch: Batch, meta_batch: Batch) -> None:
+    def _update(self, batch: Batch, ahead: list[Batch]) -> None:
         """Runs one update; publishes the snapshot; records metrics."""
         self._is_updating = True
         try:
             statistics, self._snapshot = timed(self._stopwatch, "update", self.learner.update)(
-                batch.unroll, meta_batch.unroll, self.updates, self.frames
+                batch.unroll, [one.unroll for one in ahead], self.updates, self.frames
             )
         except LearnerLost:
             self._is_updating = False  # it changed nothing
@@ -287,7 +287,7 @@ class Trainer:
         applied = bool(statistics.applied)
         self._window.add(statistics, batch.episodes, lag, self._source.fill(), applied=applied)
         self._bad_updates.record(
-            self.updates, statistics, {"batch": batch.unroll, "meta batch": meta_batch.unroll}
+            self.updates, statistics, {"batch": batch.unroll, "meta batch": ahead[-1].unroll}
         )
 
     def _write_row(self, learning_rate: float, *, last: bool) -> None:

@@ -39,7 +39,7 @@ def one_update_of(case):
     return Window(1, agent.network, agent.learner.state.slots, signature, 1)
 
 
-def window_gradient(case, batches):
+def window_gradient(case, batches, before_judges=()):
     """What the learner's own parts make of the window, and its θ_K."""
     learner = case.agent.learner
     factory, state = learner.factory, learner.state
@@ -63,9 +63,8 @@ def window_gradient(case, batches):
             variable.assign(value)
         window.end_update(batch, step.gradients, case.agent.config.learning_rate)
     last = [v.read_value() for v in variables]
-    found = factory.window_gradient(
-        window, factory.trajectories(case.judges), last, [state.x.read_value()]
-    )
+    state.window = window
+    found = learner.window_gradient(list(map(factory.trajectories, [*before_judges, case.judges])))
     for variable, value in zip(
         tf.nest.flatten([list(variables), state.slots]), tf.nest.flatten(before), strict=True
     ):

@@ -81,6 +81,8 @@ class Case:
     batch: Unroll
     judges: Unroll
     x: np.ndarray
+    # Whether the inner objective and U are at η' and not at η(x).
+    is_reference: bool = False
 
     # What the product does.
 
@@ -124,6 +126,8 @@ class Case:
     def eta(self, x, features=None):
         """γ and λ: numbers, or `[T+1, B]` from the features."""
         config = self.agent.config
+        if self.is_reference:
+            return np.broadcast_arrays(config.reference_gamma, config.reference_lambda)
         if x.ndim > 1:
             length = np.sqrt(1.0 + np.sum(features**2, axis=-1, keepdims=True))
             x = (features / length) @ x[:-1] + x[-1]
@@ -154,6 +158,8 @@ class Case:
 
     def coefficients(self, x):
         """What is not γ or λ at these logits: of all states together."""
+        if self.is_reference:
+            return self.reference_coefficients()
         values = self.constants()
         bias = x if x.ndim == 1 else x[-1]
         for index, name in enumerate(self.agent.config.learned):
@@ -372,6 +378,43 @@ class Case:
             slots = self.new_slots(gradients, slots, x)
         self.batch = kept
         return theta, slots
+
+    def target(self, theta, slots, batches):
+        """θ̃: one update at η(x) on each batch but the last, there one at η'."""
+        for batch in batches:
+            self.is_reference = batch is batches[-1]
+            with weights(self.agent.network, theta):
+                kept, self.batch = self.batch, batch
+                gradients = self.inner_gradient(self.x)
+                theta = self.updated(gradients, slots=slots)
+                slots = self.new_slots(gradients, slots, self.x)
+                self.batch = kept
+        self.is_reference = False
+        return theta
+
+    def distance_to(self, target):
+        """A function θ' -> bootstrapped J' on the judges, the network fed η'."""
+        config = self.agent.config
+        fed = self.fed(self.reference(self.judges), self.reference_coefficients())
+
+        def run(parameters):
+            with weights(self.agent.network, parameters):
+                output = self.forward(self.judges, fed)
+            return log_softmax(output.policy_logits.numpy()[:-1]), output.values.numpy()[:-1]
+
+        log_pi, values = run(target)
+        is_step = self.is_step(self.judges)
+
+        def judge(parameters):
+            ours, our_values = run(parameters)
+            divergence = np.sum(np.exp(log_pi) * (log_pi - ours), axis=-1)
+            errors = 0.5 * (values - our_values) ** 2
+            return np.sum(
+                is_step
+                * (config.matching_policy_cost * divergence + config.matching_value_cost * errors)
+            )
+
+        return judge
 
     def new_parameters(self, x):
         """θ' with η at x along the open paths."""
