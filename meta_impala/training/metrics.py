@@ -22,13 +22,13 @@ from tensorboard.plugins.hparams import api as hparams
 from meta_impala import config as config_lib
 from meta_impala.actors.trajectory import Episode
 from meta_impala.config import Config
+from meta_impala.config.metric_columns import learned_columns
 from meta_impala.errors import one_line, warn
 from meta_impala.learner.state import FIXED, Statistics
 from meta_impala.storage.files import flush_open, make_folder, write_atomically, writing
 from meta_impala.storage.metrics_table import (
     COLUMNS,
     header_line,
-    learned_columns,
     line_of,
     read_table,
 )
