@@ -82,7 +82,7 @@ class Settings:
     )
     aliasing: str = _switch(
         "step",
-        "bootstrap: which states look the same. step: the n states of a time step; all: the aliased "
+        "bootstrap: which states look the same. step: the n states of a time step; all: aliased "
         "states of every time step.",
         choices=("step", "all"),
     )
