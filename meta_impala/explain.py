@@ -78,7 +78,7 @@ def _check_run(run: TrainedRun) -> None:
     if config.meta_parameters == "none":
         raise UserError(
             f"{path}: nothing is learned (meta_parameters is none), so there is no meta-gradient "
-            "to explain; must be a run with --meta_parameters=gamma,lambda, gamma or lambda"
+            "to explain; must be a run with --meta_parameters, for example gamma,lambda"
         )
     if not config.learned:
         raise UserError(

@@ -71,23 +71,6 @@ class MetaParameter:
     per_state: bool = False
 
 
-def discount_rows(
-    gamma: float,
-    lambda_: float,
-    reference_gamma: float,
-    reference_lambda: float,
-    gamma_range: tuple[float, float] = (0.0, 1.0),
-    lambda_range: tuple[float, float] = (0.0, 1.0),
-) -> tuple[MetaParameter, MetaParameter]:
-    """The rows of γ and λ: the meta-parameters of Xu et al. 2018, which every table has."""
-    return (
-        MetaParameter(GAMMA, gamma, reference_gamma, *gamma_range, embedded=True, per_state=True),
-        MetaParameter(
-            LAMBDA, lambda_, reference_lambda, *lambda_range, embedded=True, per_state=True
-        ),
-    )
-
-
 @dataclasses.dataclass(frozen=True)
 class MetaParameters:
     """The table, and which of its rows are learned.
@@ -134,6 +117,10 @@ class MetaParameters:
             values[name] = share if whole else row.low + (row.high - row.low) * share
         return values
 
+    def of_rule(self, x: tf.Tensor) -> dict[str, tf.Tensor | float]:
+        """η of U, which belongs to no state: from `[n]`, or the bias of `[F+1, n]`."""
+        return self.values(x if x.shape.rank == 1 else x[-1])
+
     def at_states(self, x: tf.Tensor, features: tf.Tensor) -> dict[str, tf.Tensor | float]:
         """η of the states with these features.
 
@@ -164,13 +151,14 @@ class MetaParameters:
           features: `[T+1, B, F]`.
 
         Returns:
-          What is learned as `[T+1, 1]` or `[T+1, B]`.
+          What is learned as `[T+1, 1]` or `[T+1, B]`. What is no function of the state is that of
+          row 0, in which nothing is arrived in.
         """
         rows = [
             self.at_states(*pair) for pair in zip(tf.unstack(x), tf.unstack(features), strict=True)
         ]
         result: dict[str, tf.Tensor | float] = dict(rows[0])
-        for name in self.learned:
+        for name in filter(lambda name: self[name].per_state, self.learned):
             result[name] = tf.reshape(tf.stack([row[name] for row in rows]), [len(rows), -1])
         return result
 

@@ -88,7 +88,7 @@ def keep(
       Its path; None if there are enough, or it could not be written.
     """
     path = folder / f"update-{updates}.npz"
-    arrays = {f"statistics {name}": np.array(v) for name, v in statistics._asdict().items()}
+    arrays = {f"statistics {name}": np.array(v) for name, v in statistics.numbers().items()}
     for name, batch in batches.items():
         arrays |= {f"{name} {field}": np.asarray(a) for field, a in batch._asdict().items()}
     try:

@@ -44,6 +44,8 @@ class Batcher:
         next_block: of the newest source.
         """
         self._meta_data = share.meta_data
+        # Batches of a bootstrapped target that come before τ'.
+        self._num_before = share.bootstrap_steps - 1 if share.learned else 0
         self._blocks_per_batch = share.batch_size // share.block_size
         self._next_block = next_block
         # Blocks that were taken from the source and not learned from yet.
@@ -51,20 +53,24 @@ class Batcher:
         # With `meta_data=swap`: blocks of the batch that was learned from and is the next τ'.
         self._pair: list[Block] = []
         self._awaits_pair = False
-        self._next: Batch | None = None
+        # Batches that are made and not learned from yet, the next τ first.
+        self._made: list[Batch] = []
 
-    def next_pair(self) -> tuple[Batch, Batch]:
-        """τ and τ' of the next update; call `learned_from` after it.
+    def next_pair(self) -> tuple[Batch, list[Batch]]:
+        """τ, and what is ahead of it: τ' last; call `learned_from` after it.
+
+        Before τ' come the L − 1 batches that a bootstrapped target of L updates takes, which are
+        the next to be learned from.
 
         Raises:
           StopRequested, or what `next_block` raises: no block is lost then.
         """
-        batch = self._next or self._fetch(self._unused)
-        self._next = batch
-        following = self._fetch(self._unused)
+        while len(self._made) < self._num_before + 2:
+            self._made.append(self._fetch(self._unused))
+        batch, *before, following = self._made
         meta_batch = self._select_meta_batch(batch, following)
-        self._next = following
-        return batch, meta_batch
+        self._made.pop(0)
+        return batch, [*before, meta_batch]
 
     def learned_from(self, batch: Batch) -> None:
         """Drops its blocks: they were learned from."""
@@ -115,4 +121,4 @@ class Batcher:
         """Drops all blocks: those of a new source follow."""
         self._unused.clear()
         self._pair.clear()
-        self._next = None
+        self._made.clear()

@@ -10,7 +10,7 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,16 @@ from tensorboard.plugins.hparams import api as hparams
 from meta_impala import config as config_lib
 from meta_impala.actors.trajectory import Episode
 from meta_impala.config import Config
+from meta_impala.config.metric_columns import learned_columns
 from meta_impala.errors import one_line, warn
-from meta_impala.learner.state import Statistics
+from meta_impala.learner.state import FIXED, Statistics
 from meta_impala.storage.files import flush_open, make_folder, write_atomically, writing
-from meta_impala.storage.metrics_table import COLUMNS, header_line, line_of, read_table
+from meta_impala.storage.metrics_table import (
+    COLUMNS,
+    header_line,
+    line_of,
+    read_table,
+)
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.training.metric_tags import tag
 
@@ -46,20 +52,29 @@ class MetricsWriter:
       observers: are called with every row.
     """
 
-    def __init__(self, csv_path: pathlib.Path, tensorboard: pathlib.Path, frames: int) -> None:
+    def __init__(
+        self,
+        csv_path: pathlib.Path,
+        tensorboard: pathlib.Path,
+        frames: int,
+        learned: Iterable[str] = (),
+    ) -> None:
         """Args:
         csv_path: of `metrics.csv`; rows after `frames` are cut from it.
         tensorboard: folder of the event files.
         frames: that the run continues from, 0 for a new one.
+        learned: the meta-parameters that are learned.
 
         Raises:
           RunFailed: here and in every method, if a file cannot be written.
         """
         self.observers: list[Callable[[Row], None]] = []
         self._path, self._frames = csv_path, frames
+        self._others = learned_columns(learned)
         with writing(csv_path):
             kept = [row for row in _read_and_keep_damaged(csv_path) if int(row["frames"]) <= frames]
-            write_atomically(csv_path, header_line() + "".join(map(line_of, kept)))
+            lines = [line_of(row, self._others) for row in kept]
+            write_atomically(csv_path, header_line(self._others) + "".join(lines))
             self._descriptor = os.open(
                 csv_path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             )
@@ -70,12 +85,12 @@ class MetricsWriter:
     def write(self, row: Row) -> None:
         """Writes one row; a value that is NaN becomes an empty cell."""
         cells = {}
-        for name in COLUMNS:
+        for name in (*COLUMNS, *self._others):
             value = row[name]
             is_whole = isinstance(value, int)
             cells[name] = str(value) if is_whole else "" if math.isnan(value) else f"{value:.8g}"
         with writing(self._path):
-            self._append(line_of(cells).encode())
+            self._append(line_of(cells, self._others).encode())
         with (
             writing(self._path.parent / "tensorboard"),
             _tensorflow_errors(),
@@ -83,7 +98,7 @@ class MetricsWriter:
             # was 34 KB a row.
             self._tensorboard.as_default(step=tf.constant(np.int64(row["frames"]))),
         ):
-            for name in COLUMNS:
+            for name in cells:
                 if name != "frames" and not math.isnan(row[name]):
                     tf.summary.scalar(tag(name), np.float32(row[name]))
             self._tensorboard.flush()
@@ -138,7 +153,7 @@ def open_metrics(folder: RunFolder, frames: int, config: Config) -> MetricsWrite
     Raises:
       RunFailed: if a file cannot be written.
     """
-    writer = MetricsWriter(folder.metrics_path, folder.tensorboard, frames)
+    writer = MetricsWriter(folder.metrics_path, folder.tensorboard, frames, config.learned)
     writer.describe(config)
     return writer
 
@@ -211,10 +226,16 @@ class MetricsWindow:
     would have written without the stop.
     """
 
-    def __init__(self, frames: int, saved: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        frames: int,
+        saved: Mapping[str, Any] | None = None,
+        learned: Sequence[str] = (),
+    ) -> None:
         """Args:
         frames: that the run continues from.
         saved: from `state`.
+        learned: the meta-parameters that are learned.
         """
         saved = saved or {}
         self._start = self._window_start = time.monotonic()
@@ -230,10 +251,10 @@ class MetricsWindow:
         self._applied = int(saved.get("applied", 0))
         self._lags = float(saved.get("lags", 0.0))
         self._fills = float(saved.get("fills", 0.0))
-        self._sums = {name: saved.get("sums", {}).get(name, 0.0) for name in Statistics._fields}
-        self._last = {
-            name: saved.get("last", {}).get(name, math.nan) for name in Statistics._fields
-        }
+        names = (*FIXED, *learned_columns(learned))
+        self._sums = {name: saved.get("sums", {}).get(name, 0.0) for name in names}
+        self._last = {name: saved.get("last", {}).get(name, math.nan) for name in names}
+        self._values = [name for name in learned_columns(learned) if name in set(learned)]
 
     @property
     def policy_lag(self) -> float:
@@ -276,7 +297,7 @@ class MetricsWindow:
         self._fills += queue_fill
         if applied:
             self._applied += 1
-            self._last = statistics._asdict()
+            self._last = statistics.numbers()
             for name, value in self._last.items():
                 self._sums[name] += value
         else:
@@ -299,6 +320,7 @@ class MetricsWindow:
         # η is the value at the row, not a mean over the window.
         row["gamma"] = self._last["gamma"]
         row["lambda"] = self._last["lambda_"]
+        row.update({name: self._last[name] for name in self._values})
         del row["lambda_"]
         row.update(
             frames=frames,
