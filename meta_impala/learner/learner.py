@@ -5,7 +5,7 @@
 The differentiated update *is* the real update. With nothing to learn the same function is plain
 IMPALA: the outer derivative is left out and nothing else changes.
 
-`update_parts.py` makes J, U and J' from the settings; `statistics.py` sums up what came of it.
+`update_parts.py` makes J, U and J' from the settings; `update_statistics.py` reports it.
 """
 
 from __future__ import annotations
