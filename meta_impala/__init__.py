@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from meta_impala.training.start import make_trainer
     from meta_impala.training.trainer import Trainer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Agent",
@@ -41,7 +41,7 @@ __all__ = [
     "preset",
 ]
 
-# Name -> the module that has it; `algorithm` is a package of its own. No name may be that of a
+# Name -> the module that has it; `algorithm` is a subpackage. No name may be that of a
 # command's module, such as `evaluate`.
 _PLACES = {
     "Agent": "meta_impala.evaluation.loaded_agent",

@@ -43,17 +43,19 @@ def _derived(run: TrainedRun, precision: str) -> tuple[Any, Any]:
     learner, _ = load_learner(run.folder.checkpoints, config, run.description)
 
     @tf.function(autograph=False)
-    def derive(batch, judges):
-        parts = learner.parts(batch, judges, tf.constant(config.learning_rate, tf.float32))
+    def derive(batch, meta_batch):
+        parts = learner.parts(batch, meta_batch, tf.constant(config.learning_rate, tf.float32))
         with tf.GradientTape() as tape:
             live = [tf.identity(parameter) for parameter in parts.parameters]
             tape.watch(live)
             loss, _ = parts.inner_objective(live, parts.x)
         gradient = tape.gradient(loss, live, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         step = meta_gradient.nested_tapes(*parts)
-        _, _, sensitivity = meta_gradient.judged(parts.meta_objective, step.inner.parameters)
+        _, _, sensitivity = meta_gradient.meta_loss_and_gradient(
+            parts.meta_objective, step.inner.parameters
+        )
         flat = [tf.concat([tf.reshape(g, [-1]) for g in gs], 0) for gs in (gradient, sensitivity)]
-        return [*flat, tf.reshape(step.meta_gradient, [-1])]
+        return [*flat, tf.reshape(step.meta_gradient[0], [-1])]
 
     return learner, derive
 
@@ -92,13 +94,13 @@ def main() -> int:
     batch, errors, cosines = play(), [], []
     for _ in range(FLAGS.batches):
         following = play()
-        judges = following.map(
+        meta_batch = following.map(
             lambda rows: rows[:, : config.meta_batch_size],
             lambda array: array[: config.meta_batch_size],
         )
         pairs = [
             (a.numpy().astype(np.float64), b.numpy().astype(np.float64))
-            for a, b in zip(exact(batch, judges), rough(batch, judges), strict=True)
+            for a, b in zip(exact(batch, meta_batch), rough(batch, meta_batch), strict=True)
         ]
         lengths = [(np.linalg.norm(a), np.linalg.norm(b)) for a, b in pairs]
         errors.append(

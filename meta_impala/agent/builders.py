@@ -48,12 +48,12 @@ def eta_is_per_state(config: Config) -> bool:
 
 
 def eta_schedule_of(config: Config, replayed: StepFunction | None = None) -> EtaSchedule:
-    """What η the unrolls of a resolved config are played with.
+    """The schedule of η of a resolved config.
 
     Args:
       config: resolved.
-      replayed: with `eta_schedule=replay`, the γ and λ of the file. Actors do without: they are
-        given the values with each snapshot.
+      replayed: with `eta_schedule=replay`, the γ and λ of the file. Actors do not need them: the
+        values come with each snapshot.
     """
     return EtaSchedule(
         pairs=config.eta_pairs if config.eta_schedule == "mixture" else (),
@@ -67,7 +67,7 @@ def _eta_of_frames(config: Config, replayed: StepFunction | None) -> StepFunctio
     assert config.lambda_ is not None, "the config is not resolved"
     fixed = {GAMMA: config.gamma, LAMBDA: config.lambda_}
     if config.eta_schedule == "fixed" and config.varied:
-        # The same operations as of the other two, so that a constant is the same to the bit.
+        # The same operations as for the other two, so that a constant is equal to the bit.
         return StepFunction((0,), ((config.gamma, config.lambda_),))
     if config.eta_schedule == "linear":
         ends = {name: (value, value) for name, value in fixed.items()} | config.eta_lines
@@ -83,7 +83,7 @@ def _eta_of_frames(config: Config, replayed: StepFunction | None) -> StepFunctio
 
 
 def return_settings_of(config: Config) -> losses.ReturnSettings:
-    """What defines the returns besides η."""
+    """The settings of the returns besides η."""
     return losses.ReturnSettings(config.pg_rho_clip, config.policy_return)
 
 

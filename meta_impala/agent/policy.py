@@ -21,11 +21,11 @@ from meta_impala.networks.actor_critic import ActorCritic, NetworkInputs, Networ
 
 
 class EtaSnapshot(NamedTuple):
-    """What an agent acts by of η.
+    """The part of a snapshot that belongs to η.
 
     Attributes:
-      values: `[E]`, the entries of η that the network is fed (γ, λ, ...); with an η per state the
-        weights x `[F+1, n]` of their logits (see `MetaParameters.at_states`).
+      values: `[E]`, the entries of η that are inputs of the network (γ, λ, ...); with an η per
+        state the weights x `[F+1, n]` of their logits (see `MetaParameters.at_states`).
       per_state: which of the two.
     """
 
@@ -34,12 +34,12 @@ class EtaSnapshot(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """An immutable, numbered copy of what acts.
+    """An immutable, numbered copy of (θ, η), with which actors and evaluations act.
 
     Attributes:
-      version: learner updates behind it.
+      version: number of learner updates.
       parameters: θ, in the order of the network's `trainable_variables`.
-      eta: what the network is fed.
+      eta: the network's input of η.
     """
 
     version: int
@@ -48,15 +48,15 @@ class Snapshot(NamedTuple):
 
 
 def clip_rewards(rewards: tf.Tensor, limit: float) -> tf.Tensor:
-    """Rewards cut to ±limit; as they are if the limit is 0."""
+    """Rewards clipped to ±limit; unchanged if the limit is 0."""
     return tf.clip_by_value(rewards, -limit, limit) if limit > 0 else rewards
 
 
 class Policy:
     """Batched stochastic action selection by one fixed-signature `tf.function`.
 
-    Thread-safe once built: the weights come in as arguments, and the random numbers from a seed
-    that the caller counts up.
+    Thread-safe once built: the weights are arguments, and the random numbers come from a seed that
+    the caller increments.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Policy:
         )
         self._specs = signature[1:]
         self.function = tf.function(self._act, input_signature=signature, autograph=False)
-        # Called without the comparison of every argument with the signature, which takes longer
+        # Called without comparing every argument with the signature, which takes longer
         # than the rest of a call with 16 environments.
         self._flat = self.function.get_concrete_function().inference_fn.call_flat
 
@@ -126,7 +126,7 @@ class Policy:
                 parameters, features, inputs, core_state, embedding_input(fed, self._embedding)
             )
             logits = output.policy_logits[0]
-            # From logits that are not numbers it draws the action after the last.
+            # From logits that are NaN it draws the action after the last.
             actions = tf.minimum(self._choose(logits, seed), logits.shape[1] - 1)
             chosen = actions, action_log_probs(logits, actions), output.core_state
             return *chosen, *self._more(output, fed)
@@ -135,7 +135,7 @@ class Policy:
         """What `run` returns besides; `fed` is what the network was told of η."""
         return ()
 
-    # How the random numbers of a batch hang on its seed.
+    # How the random numbers of a batch depend on its seed.
 
     def _seed_shape(self, num_envs: int) -> list[int]:
         return [2]
@@ -174,13 +174,13 @@ class Policy:
         core_state: np.ndarray,
         seed: tuple[int, int] | np.ndarray,
     ) -> tuple[np.ndarray, ...]:
-        """All that the policy's graph computes.
+        """Everything that the policy's graph computes.
 
         Args:
           parameters: θ, of a `Snapshot`.
           eta: `[N, E]`, what each environment's network is fed; with an η per state the snapshot's
             weights `[F+1, n]`.
-          observations: `[N, ...]`; not to be changed before this returns.
+          observations: `[N, ...]`; must not be changed before this returns.
           last_actions: `[N]` int32.
           rewards: `[N]` float32, raw, received on arriving here.
           resets: `[N]` bool, whether an episode ended on arriving here.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import tensorflow as tf
 
@@ -153,6 +153,10 @@ class CorrectedRMSProp:
 
     decay: float = 0.99
     epsilon: float = 1e-8
+
+    # The count of a checkpoint that is older than the correction: its mean squares started at ones
+    # and must not be scaled. 1 − 0.99ⁿ is 1 to rounding.
+    COUNT_IF_MISSING: ClassVar[int] = 10_000
 
     def initial_slots(self, parameters: Tensors) -> Slots:
         return {

@@ -1,1 +1,1 @@
-"""What each part costs on a machine."""
+"""Costs of each part on this machine."""

@@ -1,6 +1,6 @@
-"""Which operations of a graph the time goes to, by TensorFlow's own profiler.
+"""Time by kind of operation, from TensorFlow's own profiler.
 
-What it writes can be opened in TensorBoard too; here it is added up by kind of operation.
+Its files can also be opened in TensorBoard; here they are summed by kind of operation.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tensorflow as tf
 
 
 def milliseconds_by_operation(work: Callable[[], object], times: int) -> dict[str, float]:
-    """Milliseconds that one piece of work spends in each kind of operation, the dearest first.
+    """Milliseconds that one piece of work spends in each kind of operation, most expensive first.
 
     Args:
       work: calls a `tf.function` that was called before.

@@ -1,8 +1,8 @@
-"""What actors on Ray cost on this machine: the measurements that `tools/scaling_plan.py` fits.
+"""Costs of actors on Ray on this machine: the measurements that `tools/scaling_plan.py` fits.
 
 A cluster of one or several nodes is started here, on the loopback device; actors play, and a
-receiver takes their unrolls as fast as they come and publishes weights, without learning. Costs are
-CPU time, which other work on the machine disturbs less than wall time.
+receiver takes their unrolls as fast as they arrive and publishes weights, without learning. Costs
+are CPU time, which other work on the machine disturbs less than wall time.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _cluster(nodes: int, actors: int) -> Iterator[Cluster]:
 
 
 def _cpu_seconds() -> tuple[float, float, float]:
-    """CPU time so far of this process, of its actors, and of all else of Ray that it started."""
+    """CPU time so far of this process, of its actors, and of all other Ray processes it started."""
     actors = others = 0.0
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
@@ -70,7 +70,7 @@ def measure(
     publish_every: tuple[int, ...],
     seconds: float,
 ) -> list[Window]:
-    """Lets `config.num_actors` actors play on so many nodes.
+    """Runs `config.num_actors` actors on a number of nodes.
 
     Args:
       config: resolved, network included.
@@ -87,7 +87,7 @@ def measure(
             restarts = Restarts(_never, config.seed, 0, 0)
             source = RaySource(config, description, StopRequest(), restarts)
             source.start(snapshot)
-            # The actors take longer than this to begin.
+            # The actors take longer than this to start.
             time.sleep(2.0)
             idle, started = time.process_time(), time.perf_counter()
             time.sleep(2.0)
@@ -142,7 +142,7 @@ class _Silent:
 
 
 def waiting_costs(counts: tuple[int, ...]) -> dict[int, float]:
-    """CPU-ms of one look at so many unrolls that are under way (`ray.wait`)."""
+    """CPU-ms of one poll of this many pending unrolls (`ray.wait`)."""
     costs = {}
     with _cluster(1, 1) as cluster:
         config = Config(actors="ray", ray_address=cluster.address)

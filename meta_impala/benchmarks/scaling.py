@@ -1,8 +1,8 @@
 """How fast training on a cluster can be: a model of its parts, fitted to measurements.
 
 Every part has a rate that it cannot exceed, in agent steps per second; the least of them is the
-rate of the whole. What one machine can tell is CPU time and bytes; the rate of an accelerator and
-the speed of a network are assumptions that the caller makes.
+rate of the whole. One machine can measure CPU time and bytes; the rate of an accelerator and the
+speed of a network are assumptions of the caller.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FORMAT = "meta_impala scaling, version 1"
 
 
 class Window(NamedTuple):
-    """What was counted while actors played and a receiver took their unrolls.
+    """Counts of one window in which actors played and a receiver took their unrolls.
 
     Attributes:
       actors, nodes: how many.
@@ -32,7 +32,7 @@ class Window(NamedTuple):
       actor_cpu, receiver_cpu, ray_cpu: CPU-seconds of all actors, of the receiving process, and of
         Ray's own processes.
       receiver_idle: CPUs that the receiver uses while nothing comes.
-      unroll_bytes: of all unrolls, as they travelled.
+      unroll_bytes: of all unrolls, as sent.
       weights_bytes: of one version.
     """
 
@@ -58,9 +58,9 @@ class Model:
       actor_ms: CPU-ms of an actor per agent step.
       unroll_ms: CPU-ms of the receiver per unroll.
       version_ms: CPU-ms of the receiver per version of the weights.
-      wait_ms_per_actor: CPU-ms of one look at the unrolls under way, per actor.
+      wait_ms_per_actor: CPU-ms of one poll of the pending unrolls, per actor.
       ray_ms: CPU-ms of Ray's processes per unroll, on all machines together.
-      ray_idle: CPUs that Ray's processes of one node use anyway.
+      ray_idle: CPUs that Ray's processes of one node use when idle.
       bytes_per_step: of an unroll.
       weights_bytes: of one version.
       steps_per_unroll: T times the environments of an actor.
@@ -81,7 +81,7 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """What is assumed of a cluster.
+    """Assumptions about a cluster.
 
     Attributes:
       actors: processes, one CPU each.
@@ -91,7 +91,7 @@ class Cluster:
       link: bytes per second from and to a learner's machine.
       batch_size: unrolls of one environment in a batch, of all learners together.
       unrolls_in_flight: per actor.
-      environment_factor: how much more an agent step costs than the one measured.
+      environment_factor: cost of an agent step, relative to the measured one.
     """
 
     actors: int
@@ -108,7 +108,7 @@ def read(path: pathlib.Path) -> tuple[list[Window], dict[int, float], dict[str, 
     """Windows, costs of waiting, and the settings of what `tools/scaling_plan.py measure` wrote.
 
     Raises:
-      UserError: if the file cannot be read or is no such file.
+      UserError: if the file cannot be read or is not a file of measurements.
     """
     try:
         content = json.loads(path.read_text("utf-8"))
@@ -128,7 +128,7 @@ def fit(windows: Sequence[Window], waiting: Mapping[int, float], unroll_length: 
 
     Args:
       windows: at least two, of different versions per unroll and of different nodes.
-      waiting: CPU-ms of one look at so many unrolls under way.
+      waiting: number of pending unrolls -> CPU-ms of one poll.
       unroll_length: T of the windows.
     """
     from scipy.optimize import nnls
@@ -168,7 +168,7 @@ def limits(model: Model, cluster: Cluster) -> dict[str, float]:
     actors = cluster.actors / learners  # of one learner
     nodes = max(1.0, actors / cluster.actors_per_node)
     batch_steps = cluster.batch_size / learners * model.unroll_length
-    # As if every look found one unroll; a busy receiver finds several.
+    # As if every poll found one unroll; a busy receiver finds several.
     receiver_ms = (
         model.unroll_ms
         + model.wait_ms_per_actor * actors
@@ -186,10 +186,10 @@ def limits(model: Model, cluster: Cluster) -> dict[str, float]:
 
 
 def policy_lag(model: Model, cluster: Cluster) -> float:
-    """Updates between an unroll's being asked for and its being learned from, on average.
+    """Mean number of updates between the request of an unroll and its use.
 
-    All that was asked for comes before it, whatever the narrowest part is: what lies between is
-    as many unrolls as are under way, and the batch ahead.
+    All earlier requests come before it, whatever the bottleneck: in between are all pending
+    unrolls, and the batch ahead.
     """
     environments = model.steps_per_unroll / model.unroll_length
     under_way = cluster.actors * cluster.unrolls_in_flight * environments
@@ -197,19 +197,19 @@ def policy_lag(model: Model, cluster: Cluster) -> float:
 
 
 def weights_kept(model: Model, cluster: Cluster) -> float:
-    """Bytes of old weights in the object store: an unroll that is under way holds on to its own."""
+    """Bytes of old weights in the object store: a pending unroll keeps its version alive."""
     under_way = cluster.actors * cluster.unrolls_in_flight
     return min(under_way, policy_lag(model, cluster)) * model.weights_bytes
 
 
 def useful_actors(model: Model, cluster: Cluster) -> int:
-    """Actors beyond which more only make the policy lag larger."""
+    """The number of actors beyond which more only increase the policy lag."""
     others = [rate for name, rate in limits(model, cluster).items() if name != "actors"]
     return int(np.ceil(min(others) * model.actor_ms * cluster.environment_factor / 1e3))
 
 
 def table(model: Model, clusters: Sequence[Cluster]) -> str:
-    """Markdown: what is predicted of each cluster."""
+    """The predictions for each cluster, as Markdown."""
     rows = [
         "| actors | learners | agent step costs | steps/s | what saturates first "
         "| policy lag, updates | old weights kept |",
@@ -235,7 +235,7 @@ def plot(
     Args:
       model: fitted.
       windows: that it was fitted to.
-      clusters: one panel of limits for each; their number of actors is not looked at.
+      clusters: one panel of limits for each; their number of actors is not used.
       out: the file.
 
     Raises:

@@ -1,6 +1,6 @@
-"""What each part of the program costs on this machine: the measurements of `tools/benchmark.py`.
+"""Costs of each part of the program on this machine: the measurements of `benchmark`.
 
-A measurement is a number of windows; what is reported is the median window. Costs are CPU time of
+A measurement is a number of windows; the median is reported. Costs are CPU time of
 the whole process per agent step, which other work on the machine disturbs less than wall time.
 """
 
@@ -35,7 +35,7 @@ from meta_impala.system.tensorflow_setup import configure_tensorflow
 from meta_impala.system.timing import RunStopwatches, Stopwatch
 from meta_impala.training.trainer import Trainer
 
-# (threads, environments) among which the ceiling is looked for.
+# (threads, environments) among which the best is searched.
 CEILING_SHAPES = tuple((threads, count) for threads in (1, 2) for count in (8, 16, 32, 64))
 QUICK_SHAPES = ((2, 32),)
 _PROFILED_UPDATES = 5
@@ -76,7 +76,7 @@ def _now(agent_steps: float) -> _Sample:
 
 
 def peak_rss_mib() -> float:
-    """The largest memory this process ever had."""
+    """The peak memory of this process."""
     try:
         with open("/proc/self/status", encoding="ascii") as file:
             (line,) = (line for line in file if line.startswith("VmHWM:"))
@@ -98,7 +98,7 @@ def _cost(samples: list[_Sample], action_repeat: int, details: dict[str, Any]) -
 
 
 def _measure(work: Callable[[], int], effort: Effort) -> list[_Sample]:
-    """Samples of a piece of work that is done again and again and says how many steps it was."""
+    """Samples of repeated work that returns how many steps it was."""
     end = time.perf_counter() + effort.warm_up
     work()
     while time.perf_counter() < end:
@@ -123,13 +123,13 @@ def describe(config: Config) -> tuple[Config, Description]:
 def environment(
     config: Config, effort: Effort, shapes: Sequence[tuple[int, int]] = CEILING_SHAPES
 ) -> Cost:
-    """The ceiling: the emulator stepped with random actions, in its best shape."""
+    """The upper limit: the emulator stepped with random actions, in its best shape."""
     costs = [environment_of(config, count, threads, effort) for threads, count in shapes]
     return max(costs, key=lambda cost: cost.frames_per_second)
 
 
 def environment_of(config: Config, count: int, threads: int, effort: Effort) -> Cost:
-    """So many environments on so many threads."""
+    """A number of environments on a number of threads."""
     made = registry.make(
         config.environment,
         count,
@@ -140,7 +140,7 @@ def environment_of(config: Config, count: int, threads: int, effort: Effort) -> 
     made.reset(config.seed)
     random = np.random.default_rng(config.seed)
     actions = random.integers(0, made.num_actions, (1024, count), np.int32)
-    # The bare emulator, without what this program adds to it.
+    # The bare emulator, without this program's additions.
     stepped: Any = made._emulators if isinstance(made, AtariEnvironment) else made
     position = 0
 
@@ -169,7 +169,7 @@ def _actors(
 
 
 def environment_inference(config: Config, effort: Effort) -> Cost:
-    """All actors playing, nobody learning."""
+    """All actors playing, no learner."""
     configure_tensorflow(deterministic=config.deterministic)
     config, description = describe(config)
     learner = Learner(config, description, make_network(config, description))
@@ -201,10 +201,10 @@ def environment_inference(config: Config, effort: Effort) -> Cost:
 
 
 def _sample(agent_steps: Callable[[], float], effort: Effort) -> Iterator[_Sample]:
-    """Samples of work that other threads do, from when it has begun.
+    """Samples of the work of other threads, once it has started.
 
-    Steps are counted by the unroll or the update; every sample is taken as one is counted, so that
-    no window holds a part of one.
+    Steps are counted by the unroll or the update; a sample is taken when one is counted, so that
+    windows hold whole ones.
     """
 
     def as_one_is_counted() -> _Sample:
@@ -247,7 +247,7 @@ _ENVIRONMENTS_OF_BATCHES = 4
 
 
 def _batches(config: Config, snapshot: Snapshot, core_state_size: int) -> list[Unroll]:
-    """Two batches of the game, of as few environments as will do: they take long to make."""
+    """Two batches of the game, from as few environments as possible: they take long to make."""
     count = math.gcd(config.batch_size, _ENVIRONMENTS_OF_BATCHES)
     made = registry.make(
         config.environment, count, config.protocol, environment_kwargs=config.environment_arguments
@@ -291,7 +291,7 @@ _ENDLESS = 10**12
 
 
 def _shares(stopwatches: RunStopwatches) -> dict[str, float]:
-    """Mean shares of the actors' time; what is left of an unroll is its own bookkeeping."""
+    """Mean shares of the actors' time; the rest of an unroll is bookkeeping."""
     mean: dict[str, float] = {}
     for stopwatch in stopwatches.actors:
         for name, share in stopwatch.shares().items():

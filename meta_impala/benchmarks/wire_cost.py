@@ -1,6 +1,6 @@
-"""What it costs to make an unroll small (`transport.py`), in bytes and CPU time, and other ways.
+"""The cost of compressing an unroll (`wire.py`) in bytes and CPU time, beside other ways.
 
-Played by random actions in a real game; everything is per agent step.
+Measured on random actions in a real game; everything is per agent step.
 """
 
 from __future__ import annotations

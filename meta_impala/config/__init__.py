@@ -2,11 +2,11 @@
 
 * `*_settings.py`: the groups, small dataclasses that components take; `fields.py`: how a setting is
   declared; `schema.py`: `Config`, composed of the groups.
-* `validation.py`: `resolve`, from what was asked for to the settings of a run; it checks each
-  setting, `derived.py` chooses what was left open, `checks.py` refuses what does not go together.
+* `validation.py`: `resolve`, from the given flags to the settings of a run; it checks each setting,
+  `derived.py` chooses those left open, `checks.py` refuses combinations that make no sense.
 * `resume.py`: `config.json`, older files, continued runs, further learners.
 * `flags.py`: the command line; `parsers.py`, `flag_files.py`, `suggestions.py`: parts of it.
-* `text.py`: what text from outside may contain.
+* `text.py`: rules for text from outside.
 
 Nothing here imports TensorFlow, so that a mistake is reported at once.
 """

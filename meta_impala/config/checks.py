@@ -1,4 +1,4 @@
-"""Settings that do not go together. Each check is one rule and raises UserError with one line.
+"""Combinations of settings that are refused. Each check is one rule: UserError with one line.
 
 The configs here are derived (`derived.derive`), and each of their settings is valid on its own.
 """
@@ -26,7 +26,7 @@ _HOST_AND_PORT = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
 
 
 def check_environment_kwargs(config: Config) -> None:
-    """The environment's arguments are a JSON object, and none that the program gives itself."""
+    """The environment's arguments are a JSON object without those that the program sets itself."""
     flag = f"--environment_kwargs={shown(config.environment_kwargs)}"
     try:
         arguments = config.environment_arguments
@@ -36,9 +36,9 @@ def check_environment_kwargs(config: Config) -> None:
         ) from None
     for name in arguments:
         if not name.isidentifier():
-            raise UserError(f"{flag}: {shown(name)!r} is no name of an argument")
+            raise UserError(f"{flag}: {shown(name)!r} is not the name of an argument")
         if name in _NOT_ARGUMENTS:
-            raise UserError(f"{flag}: must not have {name}, which the program gives itself")
+            raise UserError(f"{flag}: must not have {name}, which the program sets itself")
 
 
 def check_ranges_of_eta(config: Config) -> None:
@@ -70,7 +70,7 @@ def check_meta_batch(config: Config) -> None:
 
 
 def check_trace(config: Config) -> None:
-    """The settings of the accumulative trace are those of the mode that has one."""
+    """The settings of the trace need the mode that has one."""
     mode = config.meta_gradient_mode
     if config.trace_decay and mode != "accumulative_trace":
         raise UserError(
@@ -82,7 +82,7 @@ def check_trace(config: Config) -> None:
 
 
 def check_scope(config: Config) -> None:
-    """γ(s) and λ(s) are learned, and without a trace."""
+    """γ(s) and λ(s) can only be learned, and without a trace."""
     if config.meta_parameter_scope != "state":
         return
     if config.meta_gradient_mode == "accumulative_trace":
@@ -220,7 +220,7 @@ def check_ray(config: Config) -> None:
     if address.startswith("ray://"):
         raise UserError(
             f"--ray_address={shown(address)}: must be HOST:PORT of the cluster's head, from a "
-            "machine of the cluster; the Ray client is not for streams of data"
+            "machine of the cluster; the Ray client is not made for streams of data"
         )
     match = _HOST_AND_PORT.fullmatch(address)
     if address not in ("", "local", "auto") and not (match and 0 < int(match[2]) <= _MAX_PORT):
@@ -231,7 +231,7 @@ def check_ray(config: Config) -> None:
 
 
 def check_addresses(config: Config) -> None:
-    """Every learner has an address of its own, and this learner is one of them."""
+    """Every learner has its own address, and this learner is one of them."""
     addresses, given = config.addresses, f"--learner_addresses={shown(config.learner_addresses)}"
     for address in addresses:
         host, _, port = address.rpartition(":")
@@ -242,7 +242,7 @@ def check_addresses(config: Config) -> None:
                 "10.0.0.1:2222,10.0.0.2:2222"
             )
     if len(set(addresses)) < len(addresses):
-        raise UserError(f"{given}: every learner must have an address of its own")
+        raise UserError(f"{given}: every learner must have its own address")
     if config.learner_index >= config.num_learners:
         raise UserError(
             f"--learner_index={config.learner_index}: must be below the number of "
@@ -334,7 +334,7 @@ def check_mlp_sizes(config: Config) -> None:
 
 
 def check_learner_device(config: Config) -> None:
-    """A device of the kinds that there are; whether this machine has it is seen later."""
+    """A known kind of device; whether this machine has it is checked later."""
     kind, _, index = config.learner_device.lower().partition(":")
     is_number = index.isascii() and index.isdecimal()
     if kind not in ("auto", "cpu", "gpu") or (index and (kind == "auto" or not is_number)):
@@ -365,6 +365,6 @@ def check_evaluation(config: Config) -> None:
         raise UserError(f"{given}: must be empty with --meta_parameter_scope=state")
     if not config.eta_embedding_size:
         raise UserError(
-            f"{given}: would change nothing, since the network is not fed η "
+            f"{given}: would have no effect, since η is not an input of the network "
             "(--eta_embedding_size=0); must be empty"
         )

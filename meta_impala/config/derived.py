@@ -1,4 +1,4 @@
-"""The values of settings that were left open: what `None` and `auto` stand for."""
+"""The values of settings that were left open (`None`, `auto`)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def derive(config: Config) -> Config:
 
 
 def _spell_environment_kwargs(config: Config) -> Config:
-    """Equal arguments have equal texts. What is no JSON object is left to the check."""
+    """A normal form of the arguments. Text that is not a JSON object is left to the check."""
     try:
         arguments = config.environment_arguments
     except (ValueError, RecursionError):
@@ -66,7 +66,7 @@ def _choose_num_actors(config: Config) -> Config:
 
 
 def _choose_envs_per_actor(config: Config) -> Config:
-    """The number nearest to what is wanted that divides a learner's batch, or is a multiple."""
+    """The number nearest to the target that divides a learner's batch or is a multiple of it."""
     if config.envs_per_actor is not None:
         return config
     wanted = _ENVS_PER_ACTOR

@@ -118,7 +118,7 @@ class ReferenceSettings:
 
 @dataclasses.dataclass(frozen=True)
 class EtaScheduleSettings:
-    """Where the η of an unroll comes from."""
+    """The source of η of an unroll."""
 
     eta_schedule: str = setting(
         "learned",

@@ -13,10 +13,10 @@ class EvaluationSettings:
 
     evaluation_frames: int = setting(
         0,
-        "Full games are played with the newest weights after so many frames, as "
-        "meta_impala.evaluate plays them, and written to evaluations.csv; 0 for never. They are "
+        "Frames between two evaluations while training: full games with the newest weights, by "
+        "the rules of meta_impala.evaluate, written to evaluations.csv; 0 for none. They are "
         "played beside the training, in a thread of low priority; with --deterministic between two "
-        "updates. Training is the same with and without, but takes longer.",
+        "updates. They do not change the training, but make it slower.",
         value_if_missing=0,
         unit="environment frames",
         source=OURS,
@@ -37,8 +37,8 @@ class EvaluationSettings:
     )
     evaluation_eta: str = setting(
         "",
-        "GAMMA,LAMBDA that the network is fed in these games. Empty: the current γ and λ where "
-        "they are learned, else --gamma and --lambda (also of a mixture or of random draws).",
+        "GAMMA,LAMBDA that are the input of the network in these games. Empty: the current γ and λ "
+        "where they are learned, else --gamma and --lambda (also for a mixture or random draws).",
         value_if_missing="",
         source=OURS,
         on_resume=FREELY,

@@ -54,8 +54,8 @@ def setting(
     Args:
       default: value of a new run; None if it is derived from other settings.
       help_text: of the flag.
-      value_if_missing: for a setting that is younger than some run folders or exported agents: the
-        value that a file without it means. It never changes, whatever becomes of the default.
+      value_if_missing: for a setting that is newer than some run folders or exported agents: its
+        value in a file without it. It never changes, even if the default does.
       source: where the default comes from.
       unit: of the value.
       flag: name of flag and JSON key, if it is not the field's (`lambda` is a keyword).
@@ -68,9 +68,9 @@ def setting(
       on_resume: NEVER, FREELY or WITH_OVERRIDE.
       auto: whether the flag also takes "auto", which is None in the config.
       is_frames: whether the flag also takes numbers such as 1e6, 10M and 200_000_000.
-      from_command_line_only: whether a saved value is a record only and never used: it names
-        places that this process connects to, so it has to be given at this start.
-      also_called: names that other programs give it; for suggestions only.
+      from_command_line_only: whether a saved value is only a record and never used: it names
+        addresses that this process connects to, so it has to be given at this start.
+      also_called: its names in other programs; for suggestions only.
 
     Returns:
       The dataclass field.
@@ -116,12 +116,12 @@ def added_choices(name: str) -> tuple[str, ...]:
     return tuple(sorted(_added.get(name, ())))
 
 
-# Longer texts are no mistyped names, and comparing them takes time.
+# Longer texts are not mistyped names, and comparing them takes time.
 MAX_COMPARED = 100
 
 
 def nearest(value: str, allowed: typing.Iterable[str]) -> str:
-    """ " (did you mean X?)" or nothing; upper and lower case are the same."""
+    """ " (did you mean X?)" or nothing; case is ignored."""
     if len(value) > MAX_COMPARED:
         return ""
     lowered = {name.lower(): name for name in allowed}

@@ -1,7 +1,7 @@
 """Flag files (`--flagfile=PATH`): one flag a line, `#` and `//` begin comments, files may nest.
 
-absl can read them, but answers a folder, a binary file or a circle of files with a traceback or
-silence, so they are replaced by their lines before absl sees the command line.
+absl can read them, but a folder, a binary file or a circle of files gives a traceback or no
+message, so they are replaced by their lines before absl sees the command line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from meta_impala.errors import UserError
 
 _MAX_BYTES = 1_000_000
 
-# Files that include each other again and again grow without bound.
+# Files that include each other repeatedly grow without bound.
 _MAX_LINES = 10_000
 
 _MAX_LISTED = 1000
@@ -36,7 +36,7 @@ def expand_flag_files(arguments: Sequence[str], flag_values: flags.FlagValues) -
       flag_values: the flags that exist.
 
     Raises:
-      UserError: for a flag that does not exist, or a file that is no file of flags.
+      UserError: for a flag that does not exist, or a file that is not a file of flags.
     """
     expanded: list[str] = []
     rest = list(reversed(arguments))
@@ -92,7 +92,7 @@ def _lines(
     text = _read(path, given)
     place = os.path.realpath(os.path.expanduser(path))
     if place in outer:
-        raise UserError(f"{given}: includes itself; must not be read again within itself")
+        raise UserError(f"{given}: includes itself; must not include itself")
     takes_next = False
     for number, line in enumerate(text.splitlines(), start=1):
         line = line.strip()
@@ -127,7 +127,7 @@ def _check_name(argument: str, where: str, flag_values: flags.FlagValues) -> Non
 
 
 def _read(path: str, given: str) -> str:
-    """The text of a file that may be anything.
+    """The text of a file that may have any content.
 
     Args:
       path: of the file; ~ is the home folder.
@@ -138,9 +138,11 @@ def _read(path: str, given: str) -> str:
         # Opening a pipe would wait for its writer.
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
-            raise UserError(f"{given}: is a folder; must be a file of flags, one a line")
+            raise UserError(f"{given}: is a folder; must be a file of flags, one per line")
         if not stat.S_ISREG(mode):
-            raise UserError(f"{given}: is no regular file; must be a file of flags, one a line")
+            raise UserError(
+                f"{given}: is not a regular file; must be a file of flags, one per line"
+            )
         with open(path, "rb") as file:
             data = file.read(_MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
@@ -155,7 +157,7 @@ def _read(path: str, given: str) -> str:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise UserError(f"{given}: is no text (UTF-8); must be a file of flags, one a line")
+        raise UserError(f"{given}: is not text (UTF-8); must be a file of flags, one per line")
     return text
 
 

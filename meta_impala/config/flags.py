@@ -73,7 +73,7 @@ def help_of(name: str) -> str:
 def define_frames(
     name: str, default: int | None, help_text: str, flag_values: flags.FlagValues = flags.FLAGS
 ) -> None:
-    """A flag of a command that counts frames: takes 1e6, 10M and 200_000_000 too.
+    """A flag of a command that counts frames: also takes 1e6, 10M and 200_000_000.
 
     Args:
       name: of the flag.
@@ -93,7 +93,7 @@ def parse_flags(arguments: Sequence[str], flag_values: flags.FlagValues = flags.
       flag_values: where the flags are defined; the flags of the command, if not given.
 
     Returns:
-      The program's name, and the arguments that are no flags.
+      The program's name, and the arguments that are not flags.
 
     Raises:
       UserError: for a flag that does not exist, a value that cannot be one, or a flag file that
@@ -107,7 +107,7 @@ def parse_flags(arguments: Sequence[str], flag_values: flags.FlagValues = flags.
         raise UserError(_in_our_words(error, flag_values)) from None
 
 
-# The values may contain anything, so absl's reasons are named.
+# The values may contain anything, so absl's reasons are listed.
 _ILLEGAL_VALUE = re.compile(
     r"flag --(\w+)=(.*?): (?:invalid literal for int|could not convert string|"
     r"value should be one of|\('Non-boolean argument|\S+ is not an? )",
@@ -116,7 +116,7 @@ _ILLEGAL_VALUE = re.compile(
 
 
 def _in_our_words(error: Exception, flag_values: flags.FlagValues) -> str:
-    """What absl says of a command's own flag, as the settings' parsers would say it."""
+    """absl's message about a command's own flag, in the words of the settings' parsers."""
     found = _ILLEGAL_VALUE.match(str(error))
     if not isinstance(error, flags.IllegalFlagValueError) or not found:
         return shown(" ".join(str(error).split()), longest=500)

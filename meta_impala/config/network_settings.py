@@ -52,5 +52,5 @@ class NetworkSettings:
 
     @property
     def mlp_widths(self) -> tuple[int, ...]:
-        """`mlp_sizes` as numbers. Raises ValueError if they are none."""
+        """`mlp_sizes` as numbers. Raises ValueError if they are not."""
         return tuple(int(width) for width in self.mlp_sizes.split(","))

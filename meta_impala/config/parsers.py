@@ -1,6 +1,6 @@
-"""What the text of a flag may be, for each type of setting.
+"""Parsers of flags, one for each type of setting.
 
-Parsers raise UserError themselves: absl would put its own words around a ValueError.
+Parsers raise UserError themselves: absl would add its own words to a ValueError.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _Parser(flags.ArgumentParser):
         self.name = name
 
     def flag_type(self) -> str:
-        """The type that help shows."""
+        """The type shown in help."""
         return self.kind
 
     def parse(self, argument: Any) -> Any:
@@ -80,7 +80,7 @@ class IntegerParser(_Parser):
 
 
 class IntegerOrAutoParser(IntegerParser):
-    """A whole number, or auto: None, which `resolve` chooses for."""
+    """A whole number, or auto: None, for which `resolve` chooses a value."""
 
     allowed = "a whole number, or auto"
 

@@ -9,7 +9,7 @@ from meta_impala.config.fields import FREELY, MAX_FRAMES, OURS, setting
 
 @dataclasses.dataclass(frozen=True)
 class RecordSettings:
-    """When checkpoints and rows of metrics are written, and where else metrics go."""
+    """When checkpoints and rows of metrics are written, and to which other records."""
 
     checkpoint_minutes: float = setting(
         10.0,
@@ -45,7 +45,7 @@ class RecordSettings:
     )
     wandb_project: str = setting(
         "",
-        "Project at Weights & Biases to which the metrics go too (pip install "
+        "Project at Weights & Biases to which metrics are also sent (pip install "
         "'meta_impala[wandb]'); empty for none. A continued run does not take it from its folder: "
         "give it again.",
         value_if_missing="",

@@ -28,7 +28,7 @@ _MOST_NAMES = 5
 
 
 def join_learners(first: Config, given: dict[str, Any]) -> Config:
-    """The config of another learner than the first: the first one's settings, and its own places.
+    """The config of a further learner: the first one's settings, with its own addresses.
 
     Args:
       first: the config of learner 0.
@@ -63,7 +63,7 @@ def to_json(config: Config) -> str:
 
 
 def values_if_missing() -> dict[str, Any]:
-    """What a file that is older than these settings means by their absence, by flag name."""
+    """The values of these settings in files that are older than they are, by flag name."""
     return {
         name: field.metadata["value_if_missing"]
         for name, field in FIELDS.items()
@@ -74,8 +74,8 @@ def values_if_missing() -> dict[str, Any]:
 def from_json(text: str, path: str | os.PathLike[str]) -> Config:
     """The config of a run folder or an exported agent, written by this version or an older one.
 
-    A setting that the file is older than has its `value_if_missing`. Settings that come from the
-    command line only have their defaults (`saved_addresses` tells what the file says of them).
+    A setting newer than the file has its `value_if_missing`. Settings that come from the
+    command line only have their defaults (`saved_addresses` reads them).
 
     Args:
       text: of the file.
@@ -108,9 +108,9 @@ def without_addresses(config: Config) -> Config:
 
 
 def saved_addresses(text: str, path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a file records of the settings that come from the command line only.
+    """The recorded values of settings that come from the command line only.
 
-    For information: a run that is continued without them can say so.
+    For messages about a run that is continued without them.
 
     Args:
       text: of the file.
@@ -143,8 +143,8 @@ def _object(text: str, path: str | os.PathLike[str]) -> dict[str, Any]:
 def differing(saved: Config, wanted: Config) -> list[str]:
     """Settings in which they differ, of those that do not change freely in a run; flag names.
 
-    A network left to "auto" was chosen when the run began; a place where nothing joins the network
-    makes no difference.
+    A network left to "auto" was chosen when the run started; a place where nothing joins the
+    network makes no difference.
     """
     names = [
         name
@@ -173,6 +173,8 @@ def merge_for_resume(saved: Config, changes: dict[str, Any], *, override: bool) 
       UserError: naming every difference that is not allowed.
     """
     saved = without_addresses(saved)
+    # Left open, it is that of the file as it was when the run began.
+    changes = {n: v for n, v in changes.items() if (n, v) != ("eta_schedule_sha256", "")}
     wanted = dataclasses.replace(
         saved, **{FIELDS[name].name: value for name, value in changes.items()}
     )
@@ -186,10 +188,10 @@ def merge_for_resume(saved: Config, changes: dict[str, Any], *, override: bool) 
 
 
 def _adapt_meta_gradient_mode(saved: Config, wanted: Config) -> tuple[Config, Config]:
-    """Both configs with the mode that fits the number of parts of the wanted one.
+    """Both configs with the mode that fits the wanted number of parts.
 
-    nested_tapes and reverse_over_forward compute the same number, so a run may go from one to the
-    other when its number of learners or micro-batches changes.
+    nested_tapes and reverse_over_forward compute the same number, so a run may change between
+    them when its number of learners or micro-batches changes.
     """
     if saved.meta_gradient_mode not in ("nested_tapes", "reverse_over_forward"):
         return saved, wanted

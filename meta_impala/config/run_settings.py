@@ -66,7 +66,7 @@ class RunSettings:
 
     @property
     def environment_arguments(self) -> dict[str, Any]:
-        """`environment_kwargs` as a dictionary. Raises ValueError if it is no JSON object."""
+        """`environment_kwargs` as a dictionary. Raises ValueError if it is not a JSON object."""
         if not self.environment_kwargs:
             return {}
         arguments = json.loads(self.environment_kwargs, parse_constant=_refuse_constant)

@@ -75,7 +75,7 @@ class Config(
 
     @property
     def share(self) -> Config:
-        """The settings of one learner's part of a batch, as of one alone: B/N and B'/N columns."""
+        """The settings of one learner's part of a batch: B/N and B'/N columns."""
         return dataclasses.replace(
             self,
             batch_size=self.batch_size // self.num_learners,

@@ -1,4 +1,4 @@
-"""What a mistyped flag was meant to be."""
+"""Suggestions for mistyped flags."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST = 3
 
 
 def unknown_flag(name: str, flag_values: flags.FlagValues) -> str:
-    """The message for a flag that does not exist, with the flags it may have been meant to be.
+    """The message for a flag that does not exist, with the likely intended flags.
 
     Args:
       name: as given, without dashes and value.
@@ -26,10 +26,10 @@ def unknown_flag(name: str, flag_values: flags.FlagValues) -> str:
 
 
 def similar_flags(name: str, flag_values: flags.FlagValues) -> list[str]:
-    """The flags that a name may have been meant to be, the likeliest first; at most three.
+    """The likely intended flags, the likeliest first; at most three.
 
-    In this order: the same but for case and dashes; a name that other programs have for it; close
-    in spelling; flags that begin with it, or of which it is a word.
+    In this order: equal except for case and dashes; its name in other programs; close in spelling;
+    flags that begin with it, or contain it as a word.
 
     Args:
       name: as given, without dashes and value.
@@ -49,7 +49,7 @@ def similar_flags(name: str, flag_values: flags.FlagValues) -> list[str]:
     ]
     if synonyms:
         return synonyms
-    # Negations only of what was written as one, or --no... would be near to too much.
+    # Negations only for a name written as one, or --no... would match too much.
     candidates = known + (sorted(negated) if wanted.startswith("no") else [])
     close = _closest(wanted, candidates, 0.75)
     if close:
@@ -61,7 +61,7 @@ def similar_flags(name: str, flag_values: flags.FlagValues) -> list[str]:
 
 
 def _closest(wanted: str, candidates: list[str], cutoff: float) -> list[str]:
-    """The closest in spelling, and those that are as close (`adam_beta` is two)."""
+    """The closest in spelling, ties included (`adam_beta` has two)."""
     close = difflib.get_close_matches(wanted, candidates, _MOST, cutoff)
     ratios = [difflib.SequenceMatcher(None, other, wanted).ratio() for other in close]
     return [other for other, ratio in zip(close, ratios, strict=True) if ratio > ratios[0] - 0.02]

@@ -1,4 +1,4 @@
-"""Text that comes from outside: what a setting may contain, and how a message shows it."""
+"""Text from outside: what a setting may contain, and how a message shows it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MAX_LENGTH: Final = 4096
 
 MAX_SHOWN = 120
 
-# Characters that print as nothing and that `str.isprintable` lets pass (Unicode's
+# Invisible characters that `str.isprintable` accepts (Unicode's
 # Default_Ignorable_Code_Point, and the empty braille pattern).
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
@@ -17,12 +17,12 @@ _INVISIBLE = re.compile(
 
 
 def normalized(text: str) -> str:
-    """Text of a setting as it is used and compared: without white space around it.
+    """Text of a setting in the form that is used and compared: without surrounding white space.
 
     Raises:
       ValueError: if it is too long, or has a character that does not print (controls, line breaks,
         zero-width characters, direction marks, spaces other than " ", lone surrogates): two such
-        texts may look alike and be different names. The message says what is wrong.
+        texts may look the same and be different names. The message names the fault.
     """
     if len(text) > MAX_LENGTH:
         raise ValueError(f"must have at most {MAX_LENGTH} characters, it has {len(text)}")
@@ -30,7 +30,7 @@ def normalized(text: str) -> str:
     for character in stripped:
         if not _is_visible(character):
             raise ValueError(
-                f"must consist of printable characters, U+{ord(character):04X} is none"
+                f"must consist of printable characters, U+{ord(character):04X} is not one"
             )
     return stripped
 
@@ -42,7 +42,7 @@ def _is_visible(character: str) -> bool:
 def shown(value: object, longest: int = MAX_SHOWN) -> str:
     """A value as a message shows it: one line, escaped and shortened.
 
-    Text stands as it is, everything else as Python writes it.
+    Text is shown as it is, everything else by its `repr`.
 
     Args:
       value: anything.

@@ -1,4 +1,4 @@
-"""From what a user asked for to the settings of a run: every check, and what was left open.
+"""From the given flags to the settings of a run: every check, and values for those left open.
 
 A mistake is one line that names the flag, its value and what is allowed.
 """
@@ -53,7 +53,7 @@ def resolve(config: Config) -> Config:
 
 
 def checked_value(field: dataclasses.Field[Any], value: Any) -> Any:
-    """The value of a setting as it is used, if it is one on its own.
+    """The value of a setting in the form that is used, checked on its own.
 
     Text is normalised (`text.normalized`), whole numbers of a float setting become floats.
 
@@ -62,7 +62,7 @@ def checked_value(field: dataclasses.Field[Any], value: Any) -> Any:
       value: of any type; it may come from a file.
 
     Raises:
-      UserError: for a wrong type, a number out of range, no finite number, or no choice.
+      UserError: for a wrong type, a number out of range or not finite, or an unknown choice.
     """
     name = flag_name(field)
     kind, optional = field_type(field)
@@ -87,7 +87,7 @@ def checked_value(field: dataclasses.Field[Any], value: Any) -> Any:
 
 
 def _quoted(value: Any) -> Any:
-    """Text with quotes, so that a message tells '8' and 8 apart; all else as it is."""
+    """Text with quotes, so that a message tells '8' from 8; everything else unchanged."""
     return repr(value) if isinstance(value, str) else value
 
 
@@ -129,7 +129,7 @@ def _check_number(field: dataclasses.Field[Any], value: float) -> None:
 
 
 def check_addresses(config: Config) -> None:
-    """Checks where the learners are, and which one this is; all that a further learner needs.
+    """Checks the learners' addresses and this one's index; a further learner needs nothing else.
 
     Raises:
       UserError: one line with the flag, its value and what is allowed.
@@ -173,7 +173,7 @@ def resolve_network(config: Config, observation_shape: tuple[int, ...]) -> Confi
       observation_shape: of one observation of its environment.
 
     Raises:
-      UserError: for an image torso on something that is no image or too small for it.
+      UserError: for an image torso on observations that are not images or are too small.
     """
     if config.network == "auto":
         return dataclasses.replace(config, network=_choose_network(observation_shape))

@@ -21,7 +21,7 @@ from meta_impala.distributed.cluster_watch import ClusterLost
 from meta_impala.errors import RunFailed, UserError, one_line
 from meta_impala.system.tensorflow_import import without_noise
 
-# What Ray prints while it tries to connect; the error that it ends with is enough.
+# Ray's output while it tries to connect; its final error is enough.
 _START_UP_NOISE = re.compile(rb"(gcs_client|rpc_client|logging)\.(cc|h):[0-9]+:|FutureWarning")
 
 _LOCAL = ("", "local")
@@ -42,7 +42,7 @@ def check(config: Config) -> None:
 
 
 def _current_cluster() -> str:
-    """The address for `auto`, from the file that `ray start` writes; empty if there is none."""
+    """The address for `auto`, from the file that `ray start` writes, or an empty text."""
     if os.environ.get("RAY_ADDRESS"):
         return os.environ["RAY_ADDRESS"]
     folder = pathlib.Path(os.environ.get("RAY_TMPDIR") or "/tmp") / "ray"
@@ -94,7 +94,7 @@ def connected(config: Config) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is None or address.rpartition(":")[0] in _LOOPBACK:
         # Otherwise Ray replaces a loopback address by one that other machines can reach. (The
-        # variable has its name from the systems where that is the default.)
+        # variable is named after the systems where that is the default.)
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     _initialize(config, address)
     lost = False
@@ -113,7 +113,7 @@ def connected(config: Config) -> Iterator[None]:
 def _initialize(config: Config, address: str | None) -> None:
     import ray
 
-    # Ray looks for the token of its authentication by itself if it is told auto or local.
+    # With auto or local Ray looks for its authentication token by itself.
     known = config.ray_address == "auto"
     settings: dict[str, Any] = {"address": "auto" if known else address, "log_to_driver": False}
     if address is None:

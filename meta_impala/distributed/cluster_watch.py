@@ -27,9 +27,9 @@ class ClusterLost(RunFailed):
 
 
 class ClusterWatch:
-    """Checks again and again that the head and this machine's node are alive.
+    """Checks periodically that the head and this machine's node are alive.
 
-    Time is counted in waits that were really waited, as in the watchdog.
+    Time is counted in completed waits, as in the watchdog.
     """
 
     def __init__(self, on_lost: Callable[[ClusterLost], None]) -> None:
@@ -57,14 +57,14 @@ class ClusterWatch:
         self._stopped.set()
 
     def check(self) -> None:
-        """To be called before anything that needs the object store of this machine.
+        """Call it before anything that needs the object store of this machine.
 
         Ray ends this process, without a message, when that is gone.
 
         Raises:
           ClusterLost: if it is.
         """
-        node = select.poll()  # anew: two threads may not poll the same one at a time
+        node = select.poll()  # one per call: two threads may not poll the same object at a time
         node.register(self._socket, select.POLLIN)
         if node.poll(0):
             raise ClusterLost("the Ray node of this machine died")

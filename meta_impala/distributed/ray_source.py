@@ -52,8 +52,8 @@ class _Slot:
 
     Attributes:
       index: of the actor.
-      handle: of the process; None while there is none.
-      asked: requests that are not answered yet, the oldest first.
+      handle: of the process, or None.
+      asked: unanswered requests, oldest first.
       is_placed: whether the cluster has found room for the process.
       since: time of the last answer, by the clock of the source.
       losses: processes lost since the last unroll.
@@ -104,7 +104,7 @@ class RaySource(QueuedSource):
         )
         self._slots = [_Slot(first_actor + index) for index in range(config.num_actors)]
         self._weights: tuple[int, Any] | None = None
-        # Seconds really waited or worked: a process that was stopped accuses nobody.
+        # Seconds spent waiting or working: a process that was stopped does not report a hang.
         self._clock = 0.0
         self._last_tick = time.monotonic()
         self._turns = 0
@@ -257,7 +257,7 @@ class RaySource(QueuedSource):
         return self._weights[1]
 
     def _lose(self, slot: _Slot, reason: str) -> None:
-        """A process or node was lost, or is given up: another takes its place."""
+        """A process or node was lost or given up: replaces it."""
         self._end_process(slot)
         slot.losses += 1
         limit = self._config.max_actor_restarts
@@ -289,4 +289,4 @@ class RaySource(QueuedSource):
             raise RunFailed(f"no {need} for {limit:g} s (--stall_timeout)")
         if waited >= _SECONDS_UNTIL_HINT and not self._hinted:
             self._hinted = True
-            warn(f"warning: no {need} for {waited:.0f} s; the run goes on when a node joins it")
+            warn(f"warning: no {need} for {waited:.0f} s; the run continues when a node joins it")

@@ -1,4 +1,4 @@
-"""An actor in a process of its own on a Ray cluster, and the form in which it sends a block.
+"""An actor as a process on a Ray cluster, and the form in which it sends a block.
 
 It wraps the `Actor` that the actor threads run; only how weights and unrolls are sent differs.
 TensorFlow is imported and configured when the first unroll is requested.
@@ -34,7 +34,7 @@ class Delivery(NamedTuple):
         return cls(pack(block.unroll), block.version, block.episodes, block.actor)
 
     def block(self) -> Block:
-        """The block as it was."""
+        """The original block."""
         return Block(unpack(self.unroll), self.version, self.episodes, self.actor)
 
 

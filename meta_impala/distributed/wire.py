@@ -3,7 +3,7 @@
 An Atari observation is a stack of the last four frames, so consecutive ones share three. Where that
 holds, only the newest frame is sent, as its difference from the frame before; elsewhere (after a
 reset, when the stack is padded with zeros) the whole stack is. This is checked for every stack: any
-observations come out as they went in.
+observations are restored exactly.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from meta_impala.actors.trajectory import Unroll
 
-# Higher levels gain some 5 % and cost as much again.
+# Higher levels gain about 5 % and double the cost.
 _LEVEL = 1
 
 
@@ -23,11 +23,11 @@ class PackedUnroll(NamedTuple):
     """An unroll in the form to send.
 
     Attributes:
-      unroll: all of it but the observations, which are None.
-      observations: packed if they are bytes, else as they are.
+      unroll: with None in place of the observations.
+      observations: packed if they are uint8, else unchanged.
       shape: of the observations, `[T+1, N, ...]`.
       shifted: `[T, N]` bool, whether a stack is that of the step before, shifted by one frame; None
-        if the observations are no stacks.
+        if the observations are not stacks.
     """
 
     unroll: Unroll
@@ -47,7 +47,7 @@ class PackedUnroll(NamedTuple):
 
 
 def pack(unroll: Unroll) -> PackedUnroll:
-    """The form to send; images (uint8) are compressed, other observations stay as they are."""
+    """The form to send; images (uint8) are compressed, other observations are unchanged."""
     stacks = unroll.observations
     rest = unroll._replace(observations=None)
     if stacks.dtype != np.uint8:
@@ -62,7 +62,7 @@ def pack(unroll: Unroll) -> PackedUnroll:
 
 
 def unpack(packed: PackedUnroll) -> Unroll:
-    """The unroll as it was, to the bit."""
+    """The original unroll, to the bit."""
     data = packed.observations
     if isinstance(data, np.ndarray):
         return packed.unroll._replace(observations=data)

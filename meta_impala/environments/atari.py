@@ -44,7 +44,7 @@ class AtariProtocol:
       full_action_set: all 18 actions, or only those that the game uses.
       max_noops: a game starts with 0 to `max_noops` frames of no-op, drawn uniformly. They do not
         count towards the episode's length.
-      terminal_on_life_loss: a lost life is terminal for the learner; the game goes on.
+      terminal_on_life_loss: a lost life is terminal for the learner; the game continues.
     """
 
     repeat_action_probability: float
@@ -54,7 +54,7 @@ class AtariProtocol:
 
 
 PROTOCOLS = {
-    # The paper draws 1 to 30 no-ops; the emulator can only draw from 0, so this is 0 to 30.
+    # The paper draws 1 to 30 no-ops; the emulator draws from 0 on, so this is 0 to 30.
     "impala": AtariProtocol(
         repeat_action_probability=0.0,
         full_action_set=False,
@@ -103,8 +103,8 @@ class AtariEnvironment(BatchedEnvironment):
           num_threads: the emulator's own threads. Rollouts do not depend on it.
           max_episode_frames: frames, no-ops at the start not counted, after which a game is
             truncated.
-          min_noops: `reset` draws anew until a game has so many no-ops. The games that start by
-            themselves after another's end have as few as the emulator draws.
+          min_noops: `reset` draws again until every game has at least this many no-ops. Games that
+            start after another's end have as many as the emulator draws.
 
         Raises:
           ValueError: an argument is out of range.
@@ -144,7 +144,7 @@ class AtariEnvironment(BatchedEnvironment):
             use_fire_reset=False,
             # Would restart the whole game at each lost life.
             episodic_life=False,
-            # Would say "terminated" for a lost life and for a game over alike.
+            # Would report "terminated" both for a lost life and for a game over.
             life_loss_info=False,
             reward_clipping=False,
         )
@@ -161,7 +161,7 @@ class AtariEnvironment(BatchedEnvironment):
 
     def close(self) -> None:
         super().close()
-        # The threads and the memory go with the last reference.
+        # Threads and memory are freed with the last reference.
         self._emulators = None
 
     def _restart(self, seed: int) -> np.ndarray:
@@ -179,8 +179,8 @@ class AtariEnvironment(BatchedEnvironment):
         return observations
 
     def _advance_others(self, actions: np.ndarray, waiting: np.ndarray) -> Transition:
-        # The emulator steps all games or none. Those that wait take a step that nobody sees, and
-        # are started once more: a time limit is reached once in 27,000 steps.
+        # The emulator steps all games or none. Those that wait take a step that is discarded, and
+        # are restarted: a time limit is reached once in 27,000 steps.
         transition = self._advance(actions)
         observations, info = self._emulators.reset(options={"reset_mask": waiting})
         self._lives = np.where(waiting, info["lives"], self._lives)
@@ -276,8 +276,9 @@ _registering = threading.Lock()
 def register_games() -> None:
     """Imports ale-py, which registers its games with Gymnasium.
 
-    It registers short names too, as Pong-v0, and replaces or refuses what a person registered under
-    such a name before. So it finds an empty registry, and what was there comes back over it.
+    It also registers short names such as Pong-v0, and replaces or refuses what a user registered
+    under such a name before. So it gets an empty registry, and the earlier entries are put back
+    over it.
     """
     import gymnasium
 

@@ -1,9 +1,9 @@
 """The one interface to environments: a batch of N, stepped together.
 
-An implementation says what its simulator did (`Transition`); the bookkeeping that everything else
-relies on (checked actions and seeds, episode returns and lengths in frames, which flag wins) is
-written here, once. Rewards are never clipped here: the learner clips, and the reported returns are
-of the raw rewards.
+An implementation returns what its simulator did (`Transition`); the bookkeeping that everything
+else relies on (checked actions and seeds, episode returns and lengths in frames, which flag wins)
+is written here, once. Rewards are never clipped here: the learner clips, and the reported returns
+are of the raw rewards.
 """
 
 import abc
@@ -13,7 +13,7 @@ import numpy as np
 
 from meta_impala.errors import RunFailed, UserError
 
-# The emulator keeps its seed in a signed 32-bit integer, so no environment is given a larger one.
+# The emulator keeps its seed in a signed 32-bit integer.
 SEED_LIMIT = 2**31
 
 
@@ -26,7 +26,7 @@ class UnsupportedEnvironmentError(UserError, ValueError):
 
 
 class EnvironmentFailed(RunFailed):
-    """A running environment raised, or returned what is no result; the message is one line."""
+    """A running environment raised, or returned an invalid result; the message is one line."""
 
 
 class Step(NamedTuple):
@@ -37,7 +37,7 @@ class Step(NamedTuple):
         first observation of the next episode.
       rewards: [N] float32, as the environment gave them (not clipped).
       terminations: [N] bool, the *learner's* terminal: the state arrived in has discount 0. Under
-        the Atari protocol "impala" a lost life is one too, though the game goes on.
+        the Atari protocol "impala" a lost life is one too, though the game continues.
       truncations: [N] bool, the episode was cut by a time limit, so the state arrived in still has
         a value. Never True together with `terminations`.
       final_observations: [N, ...] the last observation of the episodes that ended, zeros in the
@@ -200,7 +200,7 @@ class BatchedEnvironment(abc.ABC):
 
     def _advance_others(self, actions: np.ndarray, waiting: np.ndarray) -> Transition:
         """The same for the environments that are not waiting; the others show the first
-        observation of an episode, with reward 0 and no end. Needed where actors play."""
+        observation of an episode, with reward 0 and no end. Needed for training."""
         raise NotImplementedError(f"{type(self).__name__} cannot let an environment wait")
 
     @abc.abstractmethod

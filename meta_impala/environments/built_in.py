@@ -23,7 +23,7 @@ BUILT_IN: dict[str, str] = {
     "Switching/evaluation": SWITCHING_EVALUATION_ID,
 }
 
-# Tasks whose own return is no good score -> the task in which their agents are scored.
+# Tasks whose own return is a poor score -> the task in which their agents are scored.
 EVALUATED_IN: dict[str, str] = {
     NOISE_ID: NOISE_EVALUATION_ID,
     SWITCHING_ID: SWITCHING_EVALUATION_ID,

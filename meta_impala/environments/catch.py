@@ -25,7 +25,7 @@ class Catch(gymnasium.Env[np.ndarray, np.int64]):
     under it and −1 if not, and the episode ends. The best policy earns +1 in every episode.
     """
 
-    # Gymnasium declares this as an instance's own, so a type checker refuses ClassVar here.
+    # Gymnasium declares this as an instance attribute, so a type checker refuses ClassVar here.
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
 
     def __init__(self, render_mode: str | None = None) -> None:

@@ -1,7 +1,7 @@
 """One Gymnasium environment in the form that actors and videos use, with every result checked.
 
 Actions are 0 to n − 1, observations float32 or uint8 arrays, rewards floats, ends bools. What an
-environment returns beyond that (`info`) is never looked at. Observations are copied, because an
+environment returns beyond that (`info`) is never read. Observations are copied, because an
 environment may write the next one into the same array.
 """
 
@@ -35,7 +35,8 @@ class CommonForm(gymnasium.Wrapper):
         actions, observations = env.action_space, env.observation_space
         assert isinstance(actions, Discrete) and isinstance(observations, Box)
         self._start = int(actions.start)
-        # What `sample()` gives: `contains` and dictionaries of actions take it as they take an int.
+        # The type that `sample()` returns: `contains` and dictionaries of actions accept it like an
+        # int.
         self._action_type = np.dtype(actions.dtype).type
         self._shape = observations.shape
         self._dtype = np.dtype(np.uint8 if observations.dtype == np.uint8 else np.float32)
@@ -79,7 +80,7 @@ class CommonForm(gymnasium.Wrapper):
         )
 
     def close(self) -> None:
-        """Closes it. One that cannot be closed is told of once, and costs nothing else."""
+        """Closes it. If that raises, there is one warning."""
         try:
             self.env.close()
         except BaseException as error:  # noqa: BLE001 - likewise
@@ -103,13 +104,13 @@ class CommonForm(gymnasium.Wrapper):
                 observation = np.asarray(observation)
             except (TypeError, ValueError) as error:
                 raise self._failure(
-                    where, f"returned an observation that is no array: {error}"
+                    where, f"returned an observation that is not an array: {error}"
                 ) from error
         if observation.shape != self._shape:
             raise self._failure(
                 where,
                 f"returned an observation of shape {observation.shape}, its observation_space has "
-                f"{self._shape}; mend the space, or use gymnasium.wrappers.ReshapeObservation: "
+                f"{self._shape}; fix the space, or use gymnasium.wrappers.ReshapeObservation: "
                 f"{_REGISTER}",
             )
         if observation.dtype not in self._safe_dtypes:
@@ -124,7 +125,7 @@ class CommonForm(gymnasium.Wrapper):
             raise self._failure(
                 where,
                 f"returned an observation of dtype {observation.dtype}, its observation_space has "
-                f"{self.env.observation_space.dtype}; mend the space, or use "
+                f"{self.env.observation_space.dtype}; fix the space, or use "
                 f"gymnasium.wrappers.DtypeObservation: {_REGISTER}",
             )
 
@@ -146,14 +147,14 @@ class CommonForm(gymnasium.Wrapper):
 
 
 def why_no_reset(result: Any) -> str | None:
-    """What is wrong with what a `reset` returned, if it is no pair; None if nothing is."""
+    """What is wrong with the result of `reset`, if it is not a pair; None if it is."""
     if isinstance(result, tuple) and len(result) == 2:
         return None
     return f"returned {_kind(result)}, must return (observation, info); {_OLDER}"
 
 
 def why_no_step(result: Any) -> str | None:
-    """The same of a `step`."""
+    """The same for `step`."""
     if isinstance(result, tuple) and len(result) == 5:
         return None
     return (
@@ -166,8 +167,8 @@ def in_common_form(env: "gymnasium.Env[Any, Any]", env_id: str) -> CommonForm:
     """The environment in common form; observations of several parts are flattened.
 
     `Discrete` and `MultiBinary` observations, and `Dict` and `Tuple` of such and of arrays, become
-    one vector by Gymnasium's own `FlattenObservation`. Entries of a `Dict` that are no numbers (the
-    text of a mission) are left out, and the person is told.
+    one vector by Gymnasium's own `FlattenObservation`. Entries of a `Dict` that are not numbers
+    (the text of a mission) are left out with a warning.
 
     Raises:
       UnsupportedEnvironmentError: its actions or observations are of another kind.
@@ -199,7 +200,7 @@ def _flat(env: "gymnasium.Env[Any, Any]", env_id: str) -> "gymnasium.Env[Any, An
         left_out = [key for key in space.spaces if key not in parts]
         if parts and left_out:
             names = ", ".join(map(str, left_out))
-            _warn_once(f"{env_id}: {names} of its observations: no numbers, left out")
+            _warn_once(f"{env_id}: {names} of its observations: not numbers, left out")
             env = FilterObservation(env, list(parts))
             space = env.observation_space
     if not _is_numeric(space):
@@ -212,7 +213,7 @@ def _flat(env: "gymnasium.Env[Any, Any]", env_id: str) -> "gymnasium.Env[Any, An
 
 
 def _is_numeric(space: gymnasium.Space) -> bool:
-    """Whether a space is one of numbers, or of parts that are. Gymnasium would flatten text too."""
+    """Whether a space consists of numbers. (Gymnasium would flatten text too.)"""
     if isinstance(space, Box):
         return bool(space.dtype.kind in "biuf")
     if isinstance(space, gymnasium.spaces.Dict):

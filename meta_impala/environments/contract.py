@@ -1,7 +1,7 @@
-"""A trial of an environment before training: does it keep to Gymnasium's interface?
+"""A trial of an environment before training: does it follow Gymnasium's interface?
 
-A fault that would otherwise surface as an error of NumPy or TensorFlow in the middle of a run is
-found here, in a few steps, and told in one line.
+An error that would otherwise surface inside NumPy or TensorFlow in the middle of a run is found
+here, in a few steps, and reported in one line.
 """
 
 import math
@@ -14,7 +14,7 @@ from meta_impala.environments.base import EnvironmentFailed, UnsupportedEnvironm
 from meta_impala.environments.common_form import CommonForm, why_no_reset, why_no_step
 
 _STEPS = 12
-_SECONDS = 2.0  # a slow simulator is not tried further than this
+_SECONDS = 2.0  # for a slow simulator the trial ends here
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -22,8 +22,8 @@ def check_contract(env: CommonForm, env_id: str) -> None:
     """Resets an environment and takes a few steps, each action in turn.
 
     Raises:
-      UnsupportedEnvironmentError: what it returned is no result that Gymnasium allows, or that can
-        be learned from, or it raised; in one line.
+      UnsupportedEnvironmentError: it raised, or returned something that Gymnasium does not allow or
+        that cannot be learned from; in one line.
     """
     started = time.monotonic()
     try:
@@ -62,7 +62,7 @@ def _check_reward(env_id: str, reward: float, where: str) -> None:
 
 
 def _older_interface(env: CommonForm, env_id: str) -> str | None:
-    """What is wrong, if the environment below all wrappers has the interface of an older gym."""
+    """The fault, if the environment below all wrappers has the interface of an older gym."""
     inner = env.unwrapped
     try:
         result = inner.reset(seed=0)

@@ -1,8 +1,8 @@
 """What an environment raised, in one line: where, what, and in which line of whose file.
 
-An environment is a stranger's program and may raise anything, `SystemExit` and `KeyboardInterrupt`
-included, which would end this one without a word. Everything that it raises becomes one of the
-program's own exceptions here; only a real Ctrl-C stays what it is.
+An environment is foreign code and may raise anything, even `SystemExit` and `KeyboardInterrupt`,
+which would end this program without a message. Everything it raises becomes one of the program's
+own exceptions here; only a real Ctrl-C passes through.
 """
 
 import os
@@ -24,7 +24,7 @@ _MOST_CHARACTERS = 300
 
 
 def raise_failure(env_id: str, where: str, error: BaseException) -> NoReturn:
-    """Raises what a running environment raised as a failure that says so.
+    """Raises `EnvironmentFailed` in place of what a running environment raised.
 
     Args:
       env_id: the environment.
@@ -41,7 +41,7 @@ def raise_failure(env_id: str, where: str, error: BaseException) -> NoReturn:
 
 
 def is_ctrl_c(error: BaseException) -> bool:
-    """Whether a person stopped the program, and no environment raised this.
+    """Whether the user stopped the program (and it was not an environment that raised this).
 
     Only Python's own handler raises KeyboardInterrupt for a signal, and only in the main thread.
     """
@@ -61,7 +61,7 @@ def describe(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """File and line of the innermost call that is the environment's own."""
+    """File and line of the innermost call in the environment's own code."""
     frames = traceback.extract_tb(error.__traceback__)
     # An environment that is an installed package is found by the second pass, the tasks that come
     # with the program by the third.

@@ -95,7 +95,7 @@ class GymnasiumEnvironment(BatchedEnvironment):
             observation, rewards[i], terminated, truncated, _ = env.step(int(actions[i]))
             if terminated or truncated:
                 terminations[i], truncations[i] = terminated, truncated
-                # Copied here: an environment may use one buffer for all of its observations.
+                # Copied: an environment may use one buffer for all of its observations.
                 finals = np.zeros_like(self._observations) if finals is None else finals
                 finals[i] = observation
                 observation, _ = env.reset()
@@ -115,7 +115,7 @@ def make_single(
 ) -> CommonForm:
     """Makes one environment in common form.
 
-    What is not set is not passed: a constructor need not know of `render_mode`.
+    Options that are not set are not passed: a constructor need not take `render_mode`.
 
     Args:
       env_id, arguments: as for `GymnasiumEnvironment`.
@@ -131,7 +131,7 @@ def make_single(
         if env_id.startswith(minatar_games.NAMESPACE):
             minatar_games.register()
         # By its entry, not by its name: for a name without a version, Gymnasium would take the
-        # newest of the versions that anybody registered.
+        # newest registered version.
         entry = gymnasium.registry.get(env_id.rpartition(":")[2], env_id)
         env = gymnasium.make(entry, disable_env_checker=True, **given)
     except BaseException as error:
@@ -166,13 +166,13 @@ def make_render(env_id: str, seed: int, arguments: Mapping[str, Any] | None = No
 
 
 def _why_not_made(env_id: str, given: Mapping[str, Any], error: BaseException) -> str:
-    """In one line: the reason, and how to mend it if that is known."""
+    """In one line: the reason, and the fix if it is known."""
     if env_id.startswith(minatar_games.NAMESPACE) and not minatar_games.is_installed():
         return f"the package minatar is missing: {minatar_games.INSTALL}"
     text = " ".join(str(error).split())
     if isinstance(error, gymnasium.error.Error | ImportError) and text:
         return text
-    cause = error.__cause__  # Gymnasium raises a constructor's TypeError anew, with a longer text
+    cause = error.__cause__  # Gymnasium raises a constructor's TypeError again, with a longer text
     if isinstance(error, TypeError) and isinstance(cause, TypeError):
         error, text = cause, " ".join(str(cause).split())
     reason = f"its constructor raised {faults.describe(error)}"

@@ -14,15 +14,15 @@ def id_of(game: str) -> str:
 
 
 def is_installed() -> bool:
-    """Whether the package is there; without importing it."""
+    """Whether the package is installed; does not import it."""
     try:
         return importlib.util.find_spec("minatar") is not None
-    except ValueError:  # a module without a specification stands in its place
+    except ValueError:  # a module without a specification has its name
         return False
 
 
 def register() -> None:
-    """Registers the games with Gymnasium, which does not look for them by itself.
+    """Registers the games with Gymnasium, which does not do so by itself.
 
     Raises:
       ImportError: the package is not installed.

@@ -20,11 +20,11 @@ class Noise(gymnasium.Env[np.ndarray, np.int64]):
 
     At even steps one of four symbols is shown, drawn uniformly; the action of the same number pays
     `answer_reward` (0.2), the others pay 0. At odd steps the reward is drawn from N(0, `sigma`²),
-    with `sigma` 1, whatever is done. Nothing that is done changes what comes later.
+    with `sigma` 1, whatever the action. No action changes what comes later.
 
     Best discount: 0. The return of an answer at even step t is its own reward plus Σ γ^(2i+1) n_i
-    over the (length − t) / 2 noise draws that follow, so the answers are ranked alike for every γ,
-    while the variance of the return, σ² Σ γ^(4i+2), grows with γ (`return_variance`).
+    over the (length − t) / 2 noise draws that follow, so the ranking of the answers is the same for
+    every γ, while the variance of the return, σ² Σ γ^(4i+2), grows with γ (`return_variance`).
 
     An episode's return is 0.2 times the number of right answers, plus noise of standard deviation
     σ √(length / 2) = 3.16. So agents are scored in the same task with `sigma` 0
@@ -34,7 +34,7 @@ class Noise(gymnasium.Env[np.ndarray, np.int64]):
     the last column at odd steps. The noise is not shown.
     """
 
-    # Gymnasium declares this as an instance's own, so a type checker refuses ClassVar here.
+    # Gymnasium declares this as an instance attribute, so a type checker refuses ClassVar here.
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012
 
     def __init__(

@@ -28,7 +28,7 @@ class Patience(gymnasium.Env[np.ndarray, np.int64]):
     column is 0 before the choice, then 1 or 2 for action 0 or 1.
     """
 
-    # Gymnasium declares this as an instance's own, so a type checker refuses ClassVar here.
+    # Gymnasium declares this as an instance attribute, so a type checker refuses ClassVar here.
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012
 
     def __init__(

@@ -1,7 +1,8 @@
-"""From the name a person types to an environment.
+"""From the name a user types to an environment.
 
 The 57 Atari games, those of MinAtar and the tasks that come with the program are resolved from the
-tables below, without importing Gymnasium or the emulator, so that a mistyped flag is refused at once.
+tables below, without importing Gymnasium or the emulator, so that a mistyped flag is refused at
+once.
 """
 
 import dataclasses
@@ -82,13 +83,13 @@ def resolve(name: str) -> EnvironmentSpec:
     """Finds what a name means.
 
     An id that is spelled exactly as it was registered wins. Otherwise the case of its letters does
-    not matter, as long as one id only is meant.
+    not matter, as long as it is unique.
 
     Args:
       name: `Pong` or `ALE/Pong-v5` (any game that ale-py registers), a task that comes with the
         program (`Catch`), `MinAtar/Breakout`, or a Gymnasium id, which may name the module that
-        registers it (`my_module:MyEnv-v0`). With a module, an id of the module is meant, also
-        where an Atari game has that name.
+        registers it (`my_module:MyEnv-v0`). With a module, the id is the module's, even if
+        an Atari game has that name.
 
     Raises:
       UnknownEnvironmentError: nothing has this name, or several have; the message lists the nearest
@@ -128,10 +129,10 @@ def _with_module(spec: EnvironmentSpec, prefix: str) -> EnvironmentSpec:
 
 
 def _import(module: str, name: str) -> None:
-    """Imports the module that a name names, whatever that raises."""
+    """Imports the module in a name; whatever that raises becomes one line."""
     refusal = f"environment {name!r} names a module that cannot be imported"
     if not all(part.isidentifier() for part in module.split(".")):
-        raise UnknownEnvironmentError(f"{refusal}: {module!r} is no name of a module")
+        raise UnknownEnvironmentError(f"{refusal}: {module!r} is not the name of a module")
     try:
         with atari.short_names_hidden():
             importlib.import_module(module)
@@ -157,6 +158,21 @@ def evaluated_in(name: str) -> str:
     return EVALUATED_IN.get(env_id, env_id)
 
 
+def time_limit(name: str) -> int | None:
+    """The time limit of a game in environment frames, or None if it has none that is known.
+
+    Raises:
+      UnknownEnvironmentError: nothing has this name.
+    """
+    spec = resolve(name)
+    if spec.game:
+        return atari.MAX_EPISODE_FRAMES
+    import gymnasium
+
+    entry = gymnasium.registry.get(spec.id.rpartition(":")[2])
+    return None if entry is None else entry.max_episode_steps
+
+
 def make(
     name: str,
     num_envs: int,
@@ -171,17 +187,17 @@ def make(
     Args:
       name: as for `resolve`.
       num_envs: N, at least 1.
-      protocol: "impala" or "machado" (see `atari.py`); checked, but of no effect, if this is not
+      protocol: "impala" or "machado" (see `atari.py`); checked, but without effect, if this is not
         Atari.
       num_threads: the emulator's threads; Atari only.
-      max_episode_frames: the time limit in frames; Atari only, a Gymnasium environment brings its
+      max_episode_frames: the time limit in frames; Atari only, a Gymnasium environment has its
         own.
-      min_noops: no-ops that a game begins with at least; Atari only.
+      min_noops: least number of no-ops at the start of a game; Atari only.
       environment_kwargs: arguments of a Gymnasium environment's constructor.
 
     Raises:
       UnknownEnvironmentError: nothing has this name.
-      UnsupportedEnvironmentError: it has continuous actions, say; the message is one line.
+      UnsupportedEnvironmentError: for example, it has continuous actions; the message is one line.
       ValueError: another argument is out of range.
     """
     atari.get_protocol(protocol)
@@ -199,7 +215,7 @@ def make(
 def describe(
     name: str, protocol: str, environment_kwargs: Mapping[str, Any] | None = None
 ) -> Description:
-    """Makes one environment, tries it for a few steps, and says what a network must know of it.
+    """Makes one environment, tries it for a few steps, and describes it for the network.
 
     Raises:
       UnknownEnvironmentError, UnsupportedEnvironmentError, ValueError: as `make`; also if it breaks
@@ -231,8 +247,8 @@ def make_render(
 ) -> "gymnasium.Env":
     """Makes one environment with `render_mode="rgb_array"` whose observations are those of `make`.
 
-    It comes seeded: call `reset()` without a seed. For Atari, what differs is said at
-      `atari.make_render`.
+    It comes seeded: call `reset()` without a seed. For Atari, see `atari.make_render`
+    for the differences.
 
     Raises:
       UnknownEnvironmentError, UnsupportedEnvironmentError, ValueError: as `make`; also if it cannot
@@ -256,10 +272,10 @@ def _refuse_arguments(spec: EnvironmentSpec, arguments: Mapping[str, Any] | None
 
 
 def _ids(with_games: bool) -> dict[str, EnvironmentSpec]:
-    """What Gymnasium knows, by exact id. Importing it takes a moment.
+    """Gymnasium's registry, by exact id. Importing it takes a moment.
 
     Args:
-      with_games: whether all games of ale-py, and of MinAtar if it is installed, are there.
+      with_games: whether all games of ale-py, and of MinAtar if it is installed, are included.
     """
     import gymnasium
 
@@ -280,7 +296,7 @@ def _ids(with_games: bool) -> dict[str, EnvironmentSpec]:
 
 
 def _suggestion(key: str, specs: Iterable[EnvironmentSpec]) -> str:
-    """Returns the nearest names, or, if none is near, what a name may be."""
+    """Returns the nearest names, or, if none is near, examples of names."""
     spelled = {(spec.game or spec.id).lower(): spec.game or spec.id for spec in specs}
     short = (*BUILT_IN, *(f"{minatar_games.NAMESPACE}{game}" for game in minatar_games.GAMES))
     spelled |= {name.lower(): name for name in short}

@@ -26,7 +26,7 @@ _PLAYS = ("switch", "first", "second", "both")
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """What differs between the phases.
+    """The settings that differ between the phases.
 
     Attributes:
       delay: steps from the right answer to its reward.
@@ -43,7 +43,7 @@ class Switching(gymnasium.Env[np.ndarray, np.int64]):
     Step 0 shows one of four symbols, drawn uniformly. The action of the symbol's number is right
     and pays 1.0, `delay` steps later. The next action (modulo 4) is the lure: it pays `early` (0.3)
     at once. The other two pay nothing. Then a lottery draws a number from N(0, `sigma`²), shows it
-    in the observation of step 1, and pays it at step 1, whatever is done.
+    in the observation of step 1, and pays it at step 1, whatever the action.
 
     First phase: `first_delay` 0, `first_sigma` 10. The right answer is preferred at every γ. The
     return of an answer contains γ times the lottery, of variance γ² σ² (`return_variance`): the
@@ -79,7 +79,7 @@ class Switching(gymnasium.Env[np.ndarray, np.int64]):
     lottery divided by σ (row 1).
     """
 
-    # Gymnasium declares this as an instance's own, so a type checker refuses ClassVar here.
+    # Gymnasium declares this as an instance attribute, so a type checker refuses ClassVar here.
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012
 
     def __init__(

@@ -1,1 +1,1 @@
-"""Full games of a trained agent: how they are played, begun, recorded and scored."""
+"""Full games of a trained agent: how they start, are played, recorded and scored."""

@@ -1,10 +1,10 @@
 """Plays full games with the agent of a checkpoint: raw returns, stochastic policy.
 
-"Full" is until the game is over or its time limit: a life loss resets the LSTM, as in training, but
-ends no game. Every game is defined by the evaluation's seed and its number, whichever environment
-plays it and whatever else is played beside it: an interrupted evaluation is continued with the
-games that are not played yet, and all that were asked for count, so that short games are not
-over-represented.
+A full game ends when it is over or at its time limit: a life loss resets the LSTM, as in training,
+but does not end the game. Every game is defined by the evaluation's seed and its number, whichever
+environment
+plays it and whatever runs beside it: an interrupted evaluation is continued with the missing games,
+and all games asked for count, so that short games are not over-represented.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Acts(Protocol):
 class GamePolicy(Policy):
     """The policy with a seed of its own for every environment: `seed` is `[N, 2]` int32.
 
-    A game's random numbers then do not hang on the games beside it.
+    A game's random numbers then do not depend on the games beside it.
     """
 
     def _seed_shape(self, num_envs: int) -> list[int]:
@@ -58,7 +58,7 @@ class GamePolicy(Policy):
 
 
 class Table:
-    """One environment, the game that is played there, and what the agent is shown next.
+    """One environment, the game that is played there, and the inputs of the next action.
 
     The inputs are those of `actors.actor.Actor`.
     """
@@ -80,9 +80,9 @@ class Table:
         self._clear()
         self._rewards, self.frames = 0.0, 0
         self._number, self._action_seed = number, action_seed
-        begun = game_starts.begin(self._environment, start)
-        self.observation = begun.observation
-        self._return_before, self._frames_before = begun.episode_return, begun.frames
+        started = game_starts.begin(self._environment, start)
+        self.observation = started.observation
+        self._return_before, self._frames_before = started.episode_return, started.frames
         self.seed = (action_seed, 0)
         self.is_busy = True
 
@@ -138,7 +138,7 @@ def play_games(
 
     Args:
       policy: for a batch of `len(environments)`.
-      snapshot: what acts, from the first step to the last.
+      snapshot: acts in all games.
       environments: of one game each; left open.
       games: number and start of each.
       seed: of the evaluation; with a game's number it seeds the actions.

@@ -1,4 +1,4 @@
-"""What an environment renders, as the RGB pictures of one size that a video is made of."""
+"""Converts what an environment renders to the RGB pictures of one size that a video needs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Pictures:
             floats from 0 to 1 are scaled to that.
 
         Raises:
-          UnsupportedEnvironmentError: it is no picture, or has another size than the ones before.
+          UnsupportedEnvironmentError: it is not a picture, or differs in size from the ones before.
         """
         try:
             picture = np.asarray(rendered)

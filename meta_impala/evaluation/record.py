@@ -27,20 +27,20 @@ from meta_impala.storage.run_folder import RunFolder
 
 _PACKAGES = ("tensorflow", "numpy", "gymnasium", "ale-py")
 _SECONDS_BETWEEN_SAVES = 2.0
-# A game takes some 30 bytes.
+# A game takes about 30 bytes.
 _MAX_BYTES = 2**24
 _MAX_COUNT = 2**63
 _PARTIAL = ".partial-"
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything that takes part."""
+    """Versions of the packages that determine a game."""
     found = {"meta_impala": __version__, "python": platform.python_version()}
     return found | {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 def rom(spec: EnvironmentSpec) -> dict[str, str] | None:
-    """Name and SHA-256 of the game's ROM; None if it is no Atari game."""
+    """Name and SHA-256 of the game's ROM; None if it is not an Atari game."""
     if spec.game is None:
         return None
     path = atari.rom_path(spec.game)
@@ -51,14 +51,14 @@ def file_digest(path: pathlib.Path) -> str:
     """SHA-256 of a file.
 
     Raises:
-      OSError: if it cannot be read, or is no regular file.
+      OSError: if it cannot be read, or is not a regular file.
     """
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def result_path(folder: RunFolder, starts: str, *, best: bool = False) -> pathlib.Path:
-    """Where the result of an evaluation lies in a run's folder.
+    """Path of an evaluation's result in a run's folder.
 
     Args:
       folder: of the run.
@@ -70,15 +70,15 @@ def result_path(folder: RunFolder, starts: str, *, best: bool = False) -> pathli
 
 
 def partial_path(result: pathlib.Path, definition: Mapping[str, Any]) -> pathlib.Path:
-    """Where the games of an unfinished evaluation lie: beside its result, with a digest of the
-    definition in the name, so that another evaluation begun meanwhile leaves them alone."""
+    """Path of the games of an unfinished evaluation: beside its result, with a digest of the
+    definition in the name, so that another evaluation started meanwhile does not overwrite them."""
     text = json.dumps(definition, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return result.with_suffix(f"{_PARTIAL}{digest}.json")
 
 
 def other_partials(path: pathlib.Path | None) -> list[pathlib.Path]:
-    """The files of other unfinished evaluations of the same result; none for None."""
+    """The files of other unfinished evaluations with the same result file; empty for None."""
     if path is None:
         return []
     stem = path.name.partition(_PARTIAL)[0]
@@ -128,7 +128,7 @@ def where_games_are_played(
       max_episode_frames: after which a game is cut; None for the environment's own limit.
     """
     spec = registry.resolve(registry.evaluated_in(environment))
-    # Without the key where there are none: games that were played before are continued.
+    # No key where there are none, so that older unfinished evaluations can be continued.
     arguments = {"environment_kwargs": dict(environment_kwargs)} if environment_kwargs else {}
     return arguments | {
         "environment": spec.id,
@@ -146,7 +146,7 @@ def where_games_are_played(
 class Game(NamedTuple):
     """A full game: its number in the evaluation, raw return, and length in environment frames.
 
-    What was played to reach its start counts in neither.
+    Steps played to reach its start count in neither.
     """
 
     number: int
@@ -155,7 +155,7 @@ class Game(NamedTuple):
 
 
 def result(definition: Mapping[str, Any], games: Sequence[Game]) -> dict[str, Any]:
-    """What is written: the scores, and all that defines them."""
+    """The content of the file: the scores, and everything that defines them."""
     games = sorted(games)
     returns = [game.episode_return for game in games]
     summary = scores.summarize(returns)
@@ -173,7 +173,7 @@ def result(definition: Mapping[str, Any], games: Sequence[Game]) -> dict[str, An
     }
 
 
-# The lines of the printed table; the file has them too, and more.
+# The lines of the printed table; the file has more.
 _PRINTED = (
     "environment",
     "protocol",
@@ -194,7 +194,7 @@ _FOUR_DECIMALS = ("gamma", "lambda", "human_normalised")
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """What is printed of a result."""
+    """The printed table of a result."""
     width = max(map(len, _PRINTED)) + 1
     lines = []
     for name in _PRINTED:
@@ -210,11 +210,11 @@ def table(found: Mapping[str, Any]) -> str:
 
 
 class PartialGames:
-    """The file of an evaluation that is going on; it is gone once the result is written."""
+    """The file of an evaluation in progress; removed once the result is written."""
 
     def __init__(self, path: pathlib.Path | None, definition: Mapping[str, Any]) -> None:
-        """Reads the games of an interrupted evaluation of the same definition; a file of anything
-        else is written over with the first game.
+        """Reads the games of an interrupted evaluation of the same definition; any other
+        file is overwritten with the first game.
 
         Args:
           path: of the file; None to keep nothing.
@@ -232,7 +232,7 @@ class PartialGames:
                 self.games = list(_games(content["games"]))
 
     def add(self, game: Game) -> None:
-        """Adds a game; saves now and then."""
+        """Adds a game; saves from time to time."""
         self.games.append(game)
         if time.monotonic() - self._saved_at >= _SECONDS_BETWEEN_SAVES:
             self.save()
@@ -253,7 +253,7 @@ class PartialGames:
         self._saved_at = time.monotonic()
 
     def remove(self) -> None:
-        """Removes the file; the result is written, so that it is no failure if it stays."""
+        """Removes the file; a failure to do so is ignored, since the result is written."""
         if self._path is not None:
             with contextlib.suppress(OSError):
                 self._path.unlink()
@@ -289,7 +289,7 @@ def save_result(path: pathlib.Path, found: Mapping[str, Any]) -> None:
         raise UserError(f"{path}: cannot be written ({one_line(error)})") from None
 
 
-# What every result has, and what it must be.
+# What every result has, and its type.
 _RESULT_TYPES: dict[str, tuple[type, ...]] = {
     "environment": (str,),
     "protocol": (str,),
@@ -302,10 +302,10 @@ _RESULT_TYPES: dict[str, tuple[type, ...]] = {
 
 
 def read_result(path: pathlib.Path) -> dict[str, Any]:
-    """The result of an evaluation, checked in what others compute with.
+    """The result of an evaluation; the entries that others compute with are checked.
 
     Raises:
-      UserError: if it cannot be read, or is none.
+      UserError: if it cannot be read, or is not an evaluation.
     """
     try:
         found = read_json_object(path, _MAX_BYTES)

@@ -80,7 +80,7 @@ def human_normalised(game: str | None, mean: float, starts: str = "noop") -> flo
     score is above the human's: a better agent still has the larger number.
 
     Args:
-      game: name in CamelCase, or None for what is no Atari game.
+      game: name in CamelCase, or None if it is not an Atari game.
       mean: mean raw return of full games.
       starts: one of `STARTS`.
 

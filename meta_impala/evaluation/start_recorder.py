@@ -1,4 +1,4 @@
-"""Records games and draws starts from them: points at which an evaluation can take over.
+"""Records games and draws starts from them: points from which an evaluation can continue.
 
 A person plays what the agent sees, one picture per agent step, so that what was recorded is exactly
 what is replayed. No TensorFlow here.
@@ -29,9 +29,9 @@ class Recording(NamedTuple):
 
 
 class RecordedGames(BatchedEnvironment):
-    """An environment of one game that notes every game played in it, in `recordings`.
+    """An environment of one game that records every game played in it, in `recordings`.
 
-    A game that ends is followed by nothing: the next one is noted from the next `reset` on.
+    Nothing is recorded after the end of a game until the next `reset`.
     """
 
     def __init__(self, inner: BatchedEnvironment) -> None:
@@ -76,7 +76,7 @@ def draw_starts(
       recordings: games; those without a step are left out.
       count: how many starts; a point may be drawn twice if there are few.
       seed: of the draw.
-      max_steps: agent steps at which a start lies at most.
+      max_steps: latest agent step of a start.
 
     Raises:
       UserError: if nothing was recorded.
@@ -97,7 +97,7 @@ def draw_starts(
 class PlayableGame(gymnasium.Env[np.ndarray, np.int64]):
     """A one-game environment as Gymnasium's `play` wants it; every reset is another seeded game."""
 
-    # Gymnasium declares this as an instance's own.
+    # Gymnasium declares this as an instance attribute.
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
     render_mode = "rgb_array"
 

@@ -1,9 +1,9 @@
-"""Where the games of an evaluation begin: a seed, and the actions that are played from it.
+"""Where the games of an evaluation start: a seed, and the actions that are played from it.
 
 No-op starts have no actions. Human starts (Nair et al. 2015) are points within a person's games;
 the original ones were never published, so they come from a file of our own (`tools/record_starts`).
-A start is replayed exactly, and the file holds a digest of where it leads, so that another emulator
-or ROM is noticed.
+A start is replayed exactly, and the file holds a digest of the observation it leads to, so that
+another emulator or ROM is noticed.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from meta_impala.storage.files import read_json_object, write_atomically
 
 FORMAT = "meta_impala starts, version 1"
 _DIGITS = 16
-# A hundred starts, 5 minutes into a game, are a fiftieth of it.
+# A hundred starts, 5 minutes into a game, need a fiftieth of it.
 _MAX_BYTES = 2**26
 
 
 class Start(NamedTuple):
-    """A start: seed of the environment, the actions played from there, and where that leads.
+    """A start: seed of the environment, the actions played from there, and the observation reached.
 
     `observation` is the digest of the last observation, empty if it is not to be checked.
     """
@@ -38,7 +38,7 @@ class Start(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """A game that was led to its start: observation `[...]`, return and frames so far."""
+    """A game at its start: observation `[...]`, return and frames so far."""
 
     observation: np.ndarray
     episode_return: float
@@ -61,10 +61,10 @@ def begin(environment: BatchedEnvironment, start: Start) -> Begun:
 
     Args:
       environment: of one game (`num_envs` 1).
-      start: where to go.
+      start: to be reached.
 
     Raises:
-      UserError: if the game ends on the way, or the way leads somewhere else than recorded.
+      UserError: if the game ends on the way, or the observation reached is not the recorded one.
     """
     observation = environment.reset(start.seed)[0]
     episode_return = 0.0
@@ -105,7 +105,7 @@ def write_starts(
 
 
 def recorded_from(path: pathlib.Path) -> str:
-    """Whose games the starts of a file, which `read_starts` has accepted, lie in."""
+    """Whose games the starts of a file come from (one that `read_starts` has accepted)."""
     found = read_json_object(path, _MAX_BYTES).get("recorded_from", "unknown games")
     return printable(found)[:200]
 
@@ -116,7 +116,7 @@ def read_starts(
     """Reads a file of starts.
 
     Raises:
-      UserError: if it is no such file, or one of another environment or protocol.
+      UserError: if it is not a file of starts, or is of another environment or protocol.
     """
     try:
         content = read_json_object(path, _MAX_BYTES)
@@ -124,7 +124,7 @@ def read_starts(
         reason = one_line(error)
         raise UserError(f"{path}: cannot be read as a file of starts ({reason})") from None
     if content.get("format") != FORMAT:
-        raise UserError(f'{path}: is no file of starts (its "format" must be "{FORMAT}")')
+        raise UserError(f'{path}: is not a file of starts (its "format" must be "{FORMAT}")')
     for name, wanted in (("environment", environment), ("protocol", protocol)):
         if content.get(name) != wanted:
             raise UserError(f"{path}: has starts of {name} {content.get(name)}; must be {wanted}")
@@ -137,7 +137,7 @@ def read_starts(
 
 
 def _start(path: pathlib.Path, row: Any, num_actions: int) -> Start:
-    """One start of a file. Raises UserError if it is none."""
+    """One start of a file. Raises UserError if it is damaged."""
     if not isinstance(row, dict):
         raise UserError(f"{path}: has a damaged start ({row!r:.100})")
     seed, actions, observation = (row.get(name) for name in Start._fields)
@@ -148,7 +148,7 @@ def _start(path: pathlib.Path, row: Any, num_actions: int) -> Start:
     if not 0 <= seed < 2**31:
         raise UserError(f"{path}: has the seed {seed!r:.100}; must be from 0 to {2**31 - 1}")
     if not isinstance(actions, list) or not all(type(action) is int for action in actions):
-        raise UserError(f"{path}: has a damaged start (seed {seed}: its actions are no list)")
+        raise UserError(f"{path}: has a damaged start (seed {seed}: its actions are not a list)")
     if not all(0 <= action < num_actions for action in actions):
         raise UserError(
             f"{path}: the start with seed {seed} has an action outside 0 to {num_actions - 1}"

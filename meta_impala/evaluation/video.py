@@ -1,8 +1,8 @@
 """An mp4 of one full game.
 
 The batched emulator cannot render, so the game is played in an environment that can, behind the
-same interface: what the agent is shown, and when its LSTM is reset, is what it knows from training.
-The file is encoded by the ffmpeg that the package `imageio-ffmpeg` brings along (extra `video`).
+same interface: observations, and the resets of an LSTM, are those of training.
+The file is encoded by the ffmpeg of the package `imageio-ffmpeg` (extra `video`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def check_packages(environment: str) -> None:
 
     try:
         imageio_ffmpeg.get_ffmpeg_exe()
-    except RuntimeError:  # a platform for which the package brings no binary
+    except RuntimeError:  # a platform for which the package has no binary
         raise UserError("--record_video: needs ffmpeg, which is missing: install it") from None
 
 
@@ -78,11 +78,11 @@ class RecordedEnvironment(BatchedEnvironment):
         seed: int,
         environment_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        """Makes the environment, and tries whether it can be rendered.
+        """Makes the environment, and checks that it can be rendered.
 
         Args:
           name, protocol, environment_kwargs: as for `registry.make`.
-          seed: fixes the game; the seed given to `reset` is of no effect.
+          seed: fixes the game; the seed given to `reset` has no effect.
 
         Raises:
           UnsupportedEnvironmentError: it cannot be rendered; the message is one line.
@@ -174,7 +174,7 @@ class RecordedEnvironment(BatchedEnvironment):
 
 
 class VideoFile:
-    """An mp4 (H.264) that is there as a whole, once the `with` block ends well, or not at all."""
+    """An mp4 (H.264) that appears as a whole when the `with` block ends without an error."""
 
     def __init__(self, path: pathlib.Path, frames_per_second: float) -> None:
         self._path = path
@@ -190,7 +190,7 @@ class VideoFile:
         """
         factor = max(1, _HEIGHT // picture.shape[0])
         picture = picture.repeat(factor, axis=0).repeat(factor, axis=1)
-        # H.264 with its colours at half the resolution has even sides.
+        # H.264 stores colours at half the resolution, so sides must be even.
         odd = [(0, side % 2) for side in picture.shape[:2]]
         picture = np.ascontiguousarray(np.pad(picture, [*odd, (0, 0)], mode="edge"))
         if self._ffmpeg is None:

@@ -9,7 +9,9 @@ Requests are lines of JSON on standard input, replies lines of JSON on standard 
 
     {"start": 7, "module": "meta_impala.train", "arguments": ["--logdir=a"], "log": "a.log"}
     {"signal": 15, "job": 7}
-    -> {"job": 7, "code": 0}      the exit code; negative for the signal that ended the child
+    -> {"job": 7, "code": 0, "cpu_seconds": 9.5}
+
+The code is negative for the signal that ended the child; CPU-seconds are of all its threads.
 
 The server ends when its standard input is closed; its children are then sent SIGTERM. Its arguments
 are the modules to load.
@@ -116,8 +118,13 @@ class ForkServer:
         process, descriptor = self._children.pop(job)
         self._selector.unregister(descriptor)
         os.close(descriptor)
-        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        os.write(self._replies, json.dumps({"job": job, "code": code}).encode() + b"\n")
+        _, status, used = os.wait4(process, 0)
+        reply = {
+            "job": job,
+            "code": os.waitstatus_to_exitcode(status),
+            "cpu_seconds": used.ru_utime + used.ru_stime,
+        }
+        os.write(self._replies, json.dumps(reply).encode() + b"\n")
 
 
 def main() -> None:

@@ -132,7 +132,9 @@ class ForkPool:
             *lines, self._unread = (self._unread + received).split(b"\n")
             for line in lines:
                 reply = json.loads(line)
-                self._running.pop(reply["job"]).returncode = reply["code"]
+                process = self._running.pop(reply["job"])
+                process.returncode = reply["code"]
+                process.cpu_seconds = reply["cpu_seconds"]
             timeout = 0.0
 
     def _lose_server(self) -> None:
@@ -153,12 +155,18 @@ class ForkPool:
 
 
 class ForkedProcess:
-    """A command that a `ForkPool` has started."""
+    """A command that a `ForkPool` has started.
+
+    Attributes:
+      returncode: None while it runs.
+      cpu_seconds: of all its threads; None while it runs, and if the server died.
+    """
 
     def __init__(self, pool: ForkPool, job: int) -> None:
         self._pool = pool
         self._job = job
         self.returncode: int | None = None
+        self.cpu_seconds: float | None = None
 
     def poll(self) -> int | None:
         """The exit code; None while it runs."""

@@ -88,7 +88,7 @@ class Run:
     @property
     def name(self) -> str:
         """Name in messages and of log files."""
-        return f"{self.variant.name}.{_safe(self.game)}.seed_{self.seed}"
+        return f"{self.variant.name}.{folder_name(self.game)}.seed_{self.seed}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,8 @@ class Suite:
         return labels.get(self.baseline, self.baseline)
 
 
-def _safe(text: str) -> str:
+def folder_name(text: str) -> str:
+    """A game's name as the name of a folder."""
     return re.sub(r"[^A-Za-z0-9.-]+", "_", text)
 
 
@@ -309,7 +310,7 @@ def expand(
                     _as_flag(f"population_{key}", value)
                     for key, value in variant.population.items()
                 )
-                folder = RunFolder(out / "runs" / variant.name / _safe(game) / f"seed_{seed}")
+                folder = RunFolder(out / "runs" / variant.name / folder_name(game) / f"seed_{seed}")
                 runs.append(Run(variant, game, seed, folder, arguments, config))
     _refuse_doubles(runs)
     return runs

@@ -88,6 +88,7 @@ class Process(Protocol):
 
 
 StartProcess = Callable[[Sequence[str], IO[bytes]], Process]
+StageOf = Callable[[Run, Mapping[str, int]], Stage]
 
 
 def start_here(arguments: Sequence[str], log: IO[bytes]) -> Process:
@@ -139,6 +140,8 @@ class SuiteRunner:
         tell: Callable[[str], None] = lambda text: print(text, flush=True),
         command: Callable[[Run, Stage, Mapping[str, int]], list[str]] = command_of,
         start: StartProcess = start_here,
+        stage: StageOf = stage_of,
+        ended: Callable[[Run, Process], None] = lambda run, process: None,
     ) -> None:
         """Args:
         runs: of the suite.
@@ -149,9 +152,11 @@ class SuiteRunner:
         tell: prints a line.
         command: that brings a run on.
         start: starts it, here or elsewhere.
+        stage: progress of a run.
+        ended: is told of every process that has ended.
         """
         self._runs = list(runs)
-        self._open = [run for run in runs if stage_of(run, evaluation) is not Stage.DONE]
+        self._open = [run for run in runs if stage(run, evaluation) is not Stage.DONE]
         self._evaluation = evaluation
         self._logs = out / "logs"
         self._parallel = parallel
@@ -159,6 +164,8 @@ class SuiteRunner:
         self._tell = tell
         self._command = command
         self._start_process = start
+        self._stage = stage
+        self._ended = ended
         self._jobs: list[_Job] = []
         self._display = _Display(self._runs, len(self._open), tell)
         self.failed: dict[str, str] = {}
@@ -193,7 +200,7 @@ class SuiteRunner:
                 continue
             waiting = True
             if not busy_elsewhere(run):
-                self._jobs.append(self._start(run, stage_of(run, self._evaluation)))
+                self._jobs.append(self._start(run, self._stage(run, self._evaluation)))
         return waiting
 
     def _start(self, run: Run, stage: Stage) -> _Job:
@@ -212,7 +219,8 @@ class SuiteRunner:
             job.file.close()
             self._display.note(job.run)
             code = job.process.returncode
-            after = stage_of(job.run, self._evaluation)
+            self._ended(job.run, job.process)
+            after = self._stage(job.run, self._evaluation)
             if after is Stage.DONE:
                 self._open.remove(job.run)
                 self._display.evaluated(time.monotonic() - job.began)
@@ -234,6 +242,7 @@ class SuiteRunner:
                 job.process.kill()
                 job.process.wait(_SECONDS_TO_STOP)
             job.file.close()
+            self._ended(job.run, job.process)
         self._jobs.clear()
 
 

@@ -1,4 +1,4 @@
-"""What an update changes (`LearnerState`, what a checkpoint holds) and reports (`Statistics`)."""
+"""What an update changes (`LearnerState`, saved in checkpoints) and reports (`Statistics`)."""
 
 from __future__ import annotations
 
@@ -59,6 +59,24 @@ class LearnerState(tf.Module):
         self.moments = _variables(tf.zeros([3, 1], dtype)[:, 0] if normalised else [], "moments")
         self.updates = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.frames = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._is_corrected = isinstance(meta_optimizer_of(config), optimizers.CorrectedRMSProp)
+
+    def as_older(self) -> tuple[tf.Module, list[tuple[tf.Variable, int]]]:
+        """The state as in a version that did not have all of its variables yet.
+
+        Returns:
+          A module that holds what that version had, under the same names, and (variable, value) of
+          the others: what their absence means.
+        """
+        older = tf.Module("learner_state")
+        for name in ("network", "slots", "x", "trace", "moments", "updates", "frames"):
+            setattr(older, name, getattr(self, name))
+        slots, younger = dict(self.meta_slots), []
+        if self._is_corrected:
+            (count,) = slots.pop("count")
+            younger = [(count, optimizers.CorrectedRMSProp.COUNT_IF_MISSING)]
+        older.meta_slots = slots
+        return older, younger
 
 
 class Statistics(NamedTuple):

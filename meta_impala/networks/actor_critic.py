@@ -32,14 +32,14 @@ LAST_HIDDEN, HEADS = "last_hidden", "heads"
 
 
 class NetworkInputs(NamedTuple):
-    """A stretch of time seen by B environments; every row is a state *arrived in*.
+    """Consecutive states of B environments; every row is a state *arrived in*.
 
     Attributes:
       observations: `[T, B, ...]`.
       last_actions: `[T, B]` int32, the action that led here.
       last_rewards: `[T, B]`, the clipped reward received on arriving here.
       resets: `[T, B]` bool, whether an episode (for the learner) ended on the way here: the core
-        starts anew *before* it sees this state.
+        is reset *before* it sees this state.
     """
 
     observations: tf.Tensor
@@ -64,7 +64,7 @@ class NetworkOutput(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSettings:
-    """What defines the network; a checkpoint fits only a network of equal settings.
+    """Defines the network; a checkpoint fits only a network of equal settings.
 
     Attributes:
       torso: a key of `torsos.TORSOS`, or `module:Class`.
@@ -99,7 +99,7 @@ class NetworkSettings:
 
     @property
     def joined_size(self) -> int:
-        """Width of what joins φ: e_η, one-hot action and reward."""
+        """Width of the inputs that join φ: e_η, one-hot action and reward."""
         return self.eta_embedding_size + self.last_action_and_reward * (self.num_actions + 1)
 
     @property
@@ -134,8 +134,8 @@ class ActorCritic(snt.Module):
             if settings.eta_embedding_size
             else None
         )
-        # The rows of the last hidden layer's matrix that belong to what joins. Made in `build`,
-        # which knows |φ|.
+        # The rows of the last hidden layer's matrix for the inputs that join. Made in `build`,
+        # where |φ| is known.
         self._joined: snt.Linear | None = None
         self._core = snt.LSTM(settings.core_size, dtype=dtype) if settings.core == "lstm" else None
         self._policy_head = snt.Linear(settings.num_actions, name="policy_head")
@@ -146,7 +146,7 @@ class ActorCritic(snt.Module):
 
     @property
     def splits_before_last_hidden(self) -> bool:
-        """Whether φ is what the last hidden layer sees (else the torso's features)."""
+        """Whether φ is the input of the last hidden layer (else the torso's features)."""
         place = self.settings.eta_embedding_place
         return self.settings.core == "none" and place == LAST_HIDDEN
 
@@ -169,25 +169,22 @@ class ActorCritic(snt.Module):
         core_state: tf.Tensor,
         eta_input: tf.Tensor,
     ) -> NetworkOutput:
-        """All that follows φ.
+        """Everything after φ: last hidden layer or core, and the heads.
 
         Args:
           features: φ `[T, B, F]`.
-          inputs: T rows of B environments; the observations are not looked at.
+          inputs: T rows of B environments; the observations are not used.
           core_state: `[B, S]` before the first row.
           eta_input: what of η is embedded (`meta_parameters.embedding_input`): `[E]`, or
             `[T, B, E]`.
         """
         time, batch = inputs.last_actions.shape
-        rows = tf.reshape(features, [time * batch, features.shape[-1]])
-        joined = self._joining(inputs, eta_input)
-        if self.splits_before_last_hidden:
-            rows = self._torso.last_hidden(
-                rows, None if joined is None or self._joined is None else self._joined(joined)
-            )
-        elif joined is not None:
-            whole = joined if joined.shape[0] != 1 else tf.repeat(joined, time * batch, axis=0)
-            rows = tf.concat([rows, whole], axis=-1)
+        rows = self.last_hidden(features, inputs, eta_input)
+        if not self.splits_before_last_hidden:
+            joined = self._joining(inputs, eta_input)
+            if joined is not None:
+                whole = joined if joined.shape[0] != 1 else tf.repeat(joined, time * batch, axis=0)
+                rows = tf.concat([rows, whole], axis=-1)
         if self._core is not None:
             rows, core_state = self._run_core(rows, inputs.resets, core_state)
         policy_logits = self._policy_head(rows)
@@ -201,8 +198,21 @@ class ActorCritic(snt.Module):
             reference_values=reference_values,
         )
 
+    def last_hidden(
+        self, features: tf.Tensor, inputs: NetworkInputs, eta_input: tf.Tensor
+    ) -> tf.Tensor:
+        """The torso's last hidden layer after its ReLU, `[T·B, H]`; arguments as `heads`."""
+        time, batch = inputs.last_actions.shape
+        rows = tf.reshape(features, [time * batch, features.shape[-1]])
+        if not self.splits_before_last_hidden:
+            return rows
+        joined = None
+        if self._joined is not None:
+            joined = self._joined(self._joining(inputs, eta_input))
+        return self._torso.last_hidden(rows, joined)
+
     def _joining(self, inputs: NetworkInputs, eta_input: tf.Tensor) -> tf.Tensor | None:
-        """What joins φ, `[T·B, J]`; `[1, J]` where it is the same for all states."""
+        """The inputs that join φ, `[T·B, J]`; `[1, J]` where they are the same for all states."""
         parts = []
         time, batch = inputs.last_actions.shape
         if self.settings.last_action_and_reward:
@@ -231,7 +241,7 @@ class ActorCritic(snt.Module):
     def _run_core(
         self, features: tf.Tensor, resets: tf.Tensor, core_state: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """The LSTM over `[T·B, F]`, its state zeroed wherever `resets` says so.
+        """The LSTM over `[T·B, F]`, its state zeroed where `resets` is True.
 
         A Python loop: T is static, and forward-mode differentiation fails through a TensorArray.
         """
@@ -279,7 +289,7 @@ class ActorCritic(snt.Module):
             return self.heads(features, inputs, core_state, eta_input)
 
     def build(self, observation_shape: Sequence[int], observation_dtype: np.dtype | type) -> None:
-        """Creates the variables, by one call on zeros, and learns F (`num_features`)."""
+        """Creates the variables by one call on zeros, and sets F (`num_features`)."""
         inputs = NetworkInputs(
             tf.zeros([1, 1, *observation_shape], tf.as_dtype(observation_dtype)),
             tf.zeros([1, 1], tf.int32),
@@ -290,7 +300,7 @@ class ActorCritic(snt.Module):
         features = self.body(inputs.observations)
         self.num_features = int(features.shape[-1])
         if self.settings.joins_last_hidden:
-            # Begins as one matrix would that has φ and what joins it as its input.
+            # Initialised like one matrix whose input is φ and what joins it.
             fan_in = self.num_features + self.settings.joined_size
             self._joined = snt.Linear(
                 self._torso.last_layer.output_size,

@@ -1,8 +1,8 @@
 """Torsos by name: those of the package, and classes of the user's own as `module:Class`.
 
-Whether a module may be imported that a file names is `storage/trust.py`'s question; who gets here
-has answered it. A torso of one's own is tried before it is used: what would make the meta-gradient
-wrong without a word is an error here.
+Whether a module that a file names may be imported is decided by `storage/trust.py` before this. A
+user's torso is tried before it is used: what would silently make the meta-gradient wrong is an
+error here.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def make_torso(
       name: a key of `TORSOS`, or `module:Class`, which is imported.
       dtype: of weights and features.
       mlp_sizes: widths of the "mlp" torso.
-      compute_dtype: of what lies between; `dtype` if None.
+      compute_dtype: of the layers between; `dtype` if None.
 
     Raises:
-      UserError: if there is no such class, it is no `Torso`, or its constructor fails.
+      UserError: if there is no such class, it is not a `Torso`, or its constructor fails.
     """
     if name in TORSOS:
         return TORSOS[name](dtype, mlp_sizes, compute_dtype)
@@ -56,7 +56,7 @@ def _class_of(name: str) -> type[Torso]:
             f"--network={name}: the module cannot be imported: {faults.describe(error)}{hint}"
         ) from error
     if not (isinstance(found, type) and issubclass(found, Torso)):
-        reason = "there is no such class" if found is None else "it is no Torso"
+        reason = "there is no such class" if found is None else "it is not a Torso"
         raise UserError(
             f"--network={name}: {reason}; must be a subclass of meta_impala.networks.torsos.Torso"
         )
@@ -64,17 +64,17 @@ def _class_of(name: str) -> type[Torso]:
 
 
 def check_own_torso(name: str, torso: Torso, observations: tf.Tensor, dtype: tf.DType) -> None:
-    """Tries a torso of one's own on a batch, which also makes its variables.
+    """Tries a user's torso on a batch, which also makes its variables.
 
     Args:
-      name: of it; nothing is done for those of the package.
+      name: of the torso; nothing is done for those of the package.
       torso: as made.
       observations: `[N, ...]` of the environment.
       dtype: that it was made for.
 
     Raises:
-      UserError: if it fails, gives anything but `[N, F]` and `[N, H]` of the dtype, or has a
-        variable that a tensor cannot take the place of.
+      UserError: if it fails, returns anything but `[N, F]` and `[N, H]` of the dtype, or has a
+        variable that cannot be replaced by a tensor.
     """
     if name in TORSOS:
         return
@@ -105,7 +105,7 @@ def check_own_torso(name: str, torso: Torso, observations: tf.Tensor, dtype: tf.
     if left:
         raise UserError(
             f"--network={name}: the variable {left[0]} is not read as an attribute of a Sonnet "
-            "module, so that no gradient of the meta-objective could go through it"
+            "module, so no gradient of the meta objective could go through it"
         )
 
 

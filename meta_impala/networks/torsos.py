@@ -38,7 +38,7 @@ def prepare_images(observations: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
 
 
 def _convolve(convolution: snt.Conv2D, features: tf.Tensor) -> tf.Tensor:
-    """A convolution whose weights are made, computed in the features' dtype."""
+    """A convolution whose variables exist, computed in the features' dtype."""
     if features.dtype == convolution.w.dtype:
         return convolution(features)
     kernel, bias = (tf.cast(v, features.dtype) for v in (convolution.w, convolution.b))
@@ -49,9 +49,9 @@ def _convolve(convolution: snt.Conv2D, features: tf.Tensor) -> tf.Tensor:
 class Torso(snt.Module):
     """A torso in two parts.
 
-    A torso of your own derives from this class and defines `body` and `last_layer`; it is asked for
-    by `--network=module:Class` and made by `Class(dtype, compute_dtype)`. Its variables are those
-    of Sonnet modules in attributes, because the meta-gradient runs it with tensors in their place.
+    Your own torso derives from this class and defines `body` and `last_layer`; it is chosen by
+    `--network=module:Class` and made by `Class(dtype, compute_dtype)`. Its variables must belong to
+    Sonnet modules in attributes, because the meta-gradient runs it with tensors in their place.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Torso(snt.Module):
     ) -> None:
         """Args:
         dtype: of weights and features.
-        compute_dtype: of what lies between; `dtype` if not given.
+        compute_dtype: of the layers between; `dtype` if not given.
         name: of the module.
         """
         super().__init__(name=name)
@@ -96,7 +96,7 @@ class Torso(snt.Module):
 
 
 def _multiply(linear: snt.Linear, features: tf.Tensor) -> tf.Tensor:
-    """The same of a fully connected layer."""
+    """The same for a fully connected layer."""
     if features.dtype == linear.w.dtype:
         return linear(features)
     weights, bias = (tf.cast(v, features.dtype) for v in (linear.w, linear.b))
@@ -125,8 +125,8 @@ def fold_images(observations: tf.Tensor) -> tf.Tensor:
     """
     _, channels, height, width = observations.shape
     tiles = [-1, channels, height // _FOLD, _FOLD, width // _FOLD, _FOLD]
-    # Four neighbours travel as one "number". Transposing computes nothing, so every bit pattern
-    # arrives as it was; for floats it is 3 times as fast as for integers.
+    # Four neighbours are moved as one "number". Transposing computes nothing, so every bit pattern
+    # is kept; for floats it is 3 times as fast as for integers.
     quads = tf.bitcast(tf.reshape(observations, tiles), tf.float32)
     quads = tf.transpose(quads, [0, 2, 4, 1, 3])
     folded = [-1, height // _FOLD, width // _FOLD, channels * _FOLD * _FOLD]
@@ -156,7 +156,7 @@ class ConvolutionalTorso(Torso):
         convolutions: (channels, kernel, stride) of each.
         output_size: width of the feature vector.
         dtype: of weights and features.
-        compute_dtype: of what lies between; `dtype` if not given.
+        compute_dtype: of the layers between; `dtype` if not given.
         name: of the module.
         """
         super().__init__(dtype, compute_dtype, name)
@@ -229,7 +229,7 @@ class DeepTorso(Torso):
         channels: of each section.
         output_size: width of the feature vector.
         dtype: of weights and features.
-        compute_dtype: of what lies between; `dtype` if not given.
+        compute_dtype: of the layers between; `dtype` if not given.
         name: of the module.
         """
         super().__init__(dtype, compute_dtype, name)
@@ -262,7 +262,7 @@ class DeepTorso(Torso):
 class MLPTorso(Torso):
     """Flattened observation, then fully connected layers with ReLU.
 
-    φ is what the last of them sees: of a single layer the flattened observation.
+    φ is the input of the last of them; with a single layer, the flattened observation.
     """
 
     def __init__(
@@ -275,7 +275,7 @@ class MLPTorso(Torso):
         """Args:
         output_sizes: width of each layer.
         dtype: of weights and features.
-        compute_dtype: of what lies between; `dtype` if not given.
+        compute_dtype: of the layers between; `dtype` if not given.
         name: of the module.
         """
         super().__init__(dtype, compute_dtype, name)

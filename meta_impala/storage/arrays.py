@@ -1,6 +1,6 @@
 """Named NumPy arrays in a file (`.npz`) that cannot hold anything else, least of all code.
 
-A file from elsewhere promises shapes, types and sizes in its headers. They are checked before
+A file from elsewhere declares shapes, types and sizes in its headers. They are checked before
 anything of that size is allocated, and nothing is ever unpickled.
 """
 
@@ -39,7 +39,7 @@ _MALFORMED = (
 def write_arrays(
     path: pathlib.Path, arrays: Mapping[str, np.ndarray], *, compressed: bool = False
 ) -> None:
-    """Writes an `.npz` file as a whole or not at all, flushed to disk.
+    """Writes an `.npz` file whole or not at all, flushed to disk.
 
     Raises:
       ValueError: for an array of objects.
@@ -54,7 +54,7 @@ def write_arrays(
 
 
 class Header(NamedTuple):
-    """What an array's header promises."""
+    """What an array's header declares."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -62,7 +62,7 @@ class Header(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the array, in exact arithmetic."""
+        """Bytes of the array, as an exact integer."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
@@ -105,7 +105,7 @@ class ArrayFile:
         """One array; the memory that it takes is what its header says.
 
         Raises:
-          ValueError: if there is none of this name, or it is damaged.
+          ValueError: if there is no array of this name, or it is damaged.
         """
         if name not in self._entries:
             raise ValueError(f"{name} is missing")
@@ -127,7 +127,7 @@ class ArrayFile:
         """A short text, saved as an array of one string.
 
         Raises:
-          ValueError: if it is none, or too long.
+          ValueError: if it is not one, or too long.
         """
         header = self.headers.get(name)
         if header is None or header.shape or header.dtype.kind != "U":
@@ -146,8 +146,8 @@ def open_arrays(path: pathlib.Path, max_bytes: int = MAX_BYTES) -> Iterator[Arra
       max_bytes: of all arrays, unpacked.
 
     Raises:
-      ValueError: if it is no such file, holds objects, or promises more bytes.
-      OSError: if it cannot be read, or is no regular file.
+      ValueError: if it is not an `.npz` file, holds objects, or declares more bytes.
+      OSError: if it cannot be read, or is not a regular file.
     """
     with open_regular(path) as file:
         with _as_value_error():
@@ -159,9 +159,9 @@ def read_arrays(path: pathlib.Path, max_bytes: int = MAX_BYTES) -> dict[str, np.
     """All arrays of an `.npz` file.
 
     Raises:
-      ValueError: if it is no such file, holds objects, or would unpack to more than `max_bytes` or
+      ValueError: if it is not an `.npz` file, holds objects, or unpacks to more than `max_bytes` or
         to much more than its own size.
-      OSError: if it cannot be read, or is no regular file.
+      OSError: if it cannot be read, or is not a regular file.
     """
     with open_arrays(path, max_bytes) as file:
         allowed = _MAX_RATIO * path.stat().st_size + _SMALL_BYTES
@@ -191,7 +191,7 @@ def _read_header(stream: IO[bytes]) -> Header:
     fields = ast.literal_eval(text.strip())
     shape, is_fortran = fields["shape"], fields["fortran_order"]
     if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
-        raise ValueError(f"the shape {shape} is none")
+        raise ValueError(f"the shape {shape} is not a shape")
     if len(shape) > _MAX_DIMENSIONS or not isinstance(is_fortran, bool):
         raise ValueError("a header is malformed")
     if not isinstance(fields["descr"], str):

@@ -1,6 +1,6 @@
 """`checkpoints_best/`: the checkpoint with the best evaluation while training.
 
-It is an ordinary checkpoint, saved when its evaluation begins (training goes on meanwhile) and
+It is an ordinary checkpoint, saved when its evaluation starts (training continues meanwhile) and
 moved into place when that turns out to be the best so far.
 """
 
@@ -51,7 +51,7 @@ class BestCheckpoint:
 
     @property
     def frames(self) -> int | None:
-        """Frames of the best checkpoint; None if there is none."""
+        """Frames of the best checkpoint, or None."""
         kept = list_checkpoints(self._folder)
         return int(kept[0].name.rpartition("-")[2]) if kept else None
 
@@ -70,7 +70,7 @@ class BestCheckpoint:
         Checkpoints(folder, self._state, 1, self._identity).save(progress)
 
     def promote(self, frames: int) -> None:
-        """The candidate, saved at so many frames, is the best.
+        """Makes the candidate, saved at this number of frames, the best.
 
         Raises:
           OSError: if it cannot be moved.

@@ -1,14 +1,14 @@
-"""Checkpoints of a run: saved whole or not at all, verified before anything is restored.
+"""Checkpoints of a run: saved completely or not at all, verified before anything is restored.
 
 A checkpoint is a folder `frames-N`:
 
     state.index, state.data-…    written by `tf.train.Checkpoint(learner=state)`, and so readable
-    source.npz                   only with `--deterministic`: where the actors stood
-    manifest.json                what it is of, its counters, size and SHA-256 of each file
+    source.npz                   only with `--deterministic`: the state of the actors
+    manifest.json                identity of the run, counters, size and SHA-256 of each file
     manifest.sha256              of the manifest
 
 It is written aside, flushed to disk, and then renamed into place, so that a folder of this name is
-complete. One that was damaged later fails its digests, and the one before is taken.
+complete. If one is damaged later its digests differ, and the one before is used.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from meta_impala.config import Config
 from meta_impala.environments import Description
 from meta_impala.errors import RunFailed, UserError, one_line, printable, warn
 from meta_impala.learner.state import LearnerState
+from meta_impala.networks.actor_critic import HEADS
 from meta_impala.storage import arrays as arrays_lib
 from meta_impala.storage.files import flush, flush_folder, make_folder, writing
 from meta_impala.storage.manifest import (
@@ -42,6 +43,11 @@ _ASIDE, _REMOVED = ".saving", ".removing"
 # Above the bytes of the variables: names, alignment, the graph of objects.
 _MAX_OVERHEAD_BYTES = 2**24
 _EVALUATION_ATTEMPTS = 5
+# Parts of the identity that are younger than some checkpoints, and what those are.
+_IDENTITY_IF_MISSING: dict[str, Any] = {
+    "network's eta_embedding_place": HEADS,
+    "network's num_embedded": 2,
+}
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -52,7 +58,7 @@ class Saved(NamedTuple):
     Attributes:
       path: its folder.
       progress: what the trainer had saved with it.
-      source: where the actors stood, if that was saved.
+      source: the state of the actors, if that was saved.
     """
 
     path: pathlib.Path
@@ -61,7 +67,7 @@ class Saved(NamedTuple):
 
 
 def identity_of(config: Config, description: Description, state: LearnerState) -> dict[str, Any]:
-    """What a checkpoint is of: it is restored only where all of this is equal."""
+    """Identifies the run of a checkpoint: it is restored only where all of this is equal."""
     return {
         "environment": config.environment,
         "protocol": config.protocol,
@@ -72,11 +78,12 @@ def identity_of(config: Config, description: Description, state: LearnerState) -
             f"network's {name}": list(value) if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(state.network.settings).items()
         },
-        "variables": [
-            f"{variable.name} {variable.dtype.name} {list(variable.shape)}"
-            for variable in state.variables
-        ],
+        "variables": _described(state),
     }
+
+
+def _described(module: tf.Module) -> list[str]:
+    return [f"{v.name} {v.dtype.name} {list(v.shape)}" for v in module.variables]
 
 
 class Checkpoints:
@@ -110,7 +117,7 @@ class Checkpoints:
           The checkpoint, or None if there is none (the state is then untouched).
 
         Raises:
-          UserError: if the newest is of another run, or none is whole.
+          UserError: if the newest is of another run, or every one is damaged.
         """
         paths = list_checkpoints(self._folder)
         if not paths:
@@ -129,8 +136,8 @@ class Checkpoints:
         """Saves everything, as number `state.frames`, and removes the oldest.
 
         Args:
-          progress: what JSON can hold; given back by `restore_latest`.
-          source: where the actors stand.
+          progress: what JSON can hold; returned by `restore_latest`.
+          source: the state of the actors.
 
         Raises:
           RunFailed: if it cannot be written, or a variable is not finite; the checkpoints before
@@ -154,7 +161,7 @@ class Checkpoints:
             # A file aside that is only not flushed counts as not written.
             reason = one_line(error.__cause__ or error)
             raise RunFailed(f"{path}: cannot be saved ({reason})") from error
-        self._newest = path  # whole, whatever comes now
+        self._newest = path  # complete, whatever happens now
         with writing(path):
             flush_folder(self._folder)
         for old in list_checkpoints(self._folder)[self._keep :]:
@@ -183,7 +190,7 @@ def restore_for_evaluation(
       The path of the checkpoint.
 
     Raises:
-      UserError: if there is none, or it is of another run, or none is whole.
+      UserError: if there is none, it is of another run, or every one is damaged.
     """
     for attempt in range(_EVALUATION_ATTEMPTS):
         paths = list_checkpoints(folder)
@@ -220,10 +227,18 @@ def _restore(path: pathlib.Path, state: LearnerState, identity: Mapping[str, Any
     """Restores one checkpoint, or raises Damaged or UserError and leaves the state as it was."""
     before = [variable.numpy() for variable in state.variables]
     manifest = verify(path, 2 * sum(array.nbytes for array in before) + _MAX_OVERHEAD_BYTES)
-    _check_identity(path, manifest["identity"], identity)
+    found = manifest["identity"]
+    module: tf.Module = state
+    older, younger = state.as_older()
+    if found.get("variables") == _described(older):
+        module, identity = older, {**identity, "variables": found["variables"]}
+    _check_identity(path, found, identity)
     try:
-        status = tf.train.Checkpoint(learner=state).read(str(path / "state"))
+        status = tf.train.Checkpoint(learner=module).read(str(path / "state"))
         status.assert_consumed()
+        if module is older:
+            for variable, value in younger:
+                variable.assign(value)
         source = None
         if SOURCE in manifest["files"]:
             source = arrays_lib.read_arrays(path / SOURCE)
@@ -241,8 +256,9 @@ def _restore(path: pathlib.Path, state: LearnerState, identity: Mapping[str, Any
     return Saved(path, manifest["progress"], source)
 
 
-def _check_identity(path: pathlib.Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+def _check_identity(path: pathlib.Path, there: dict[str, Any], here: Mapping[str, Any]) -> None:
     """Raises UserError that spells out the first differences, if there are any."""
+    there = _IDENTITY_IF_MISSING | there
     names = [name for name in here if name != "variables" and there.get(name) != here[name]]
     differences = [f"{name} {there.get(name)} (here {here[name]})" for name in names]
     if not differences and there.get("variables") != here["variables"]:
@@ -276,7 +292,7 @@ def _remove(path: pathlib.Path) -> None:
     try:
         os.rename(path, removed)
     except OSError:
-        return  # room is not worth a run
+        return  # failing to free space must not end a run
     shutil.rmtree(removed, ignore_errors=True)
 
 

@@ -1,8 +1,8 @@
-"""Every file is written as a whole or not at all, and read within bounds. No TensorFlow here.
+"""Every file is written whole or not at all, and read within bounds. No TensorFlow here.
 
 Writing is one sequence, here and nowhere else: write aside, flush, fsync, rename, fsync the folder.
 A reader sees the old content or the new one, and so does the next start after a crash or power cut.
-Reading accepts regular files only: a named pipe would wait for ever, a device has no end.
+Reading accepts regular files only: reading a named pipe would block, and a device has no end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 from meta_impala.errors import RunFailed, one_line, warn
 
 _CHUNK_BYTES = 2**20
-# What systems say when a file or folder cannot be flushed there at all (some network and FUSE file
+# Errors of file systems that cannot flush a file or a folder at all (some network and FUSE file
 # systems, folders on others): no failure of the disk.
 _NOT_SUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 # A folder that may be written but not listed cannot even be opened.
@@ -106,7 +106,7 @@ def make_folder(path: pathlib.Path, *, parents: bool = False) -> list[pathlib.Pa
     for folder in reversed(missing):
         try:
             os.mkdir(folder)
-        except FileExistsError:  # somebody else was quicker
+        except FileExistsError:  # made by another process meanwhile
             continue
         made.insert(0, folder)
         flush_folder(folder.parent)
@@ -119,7 +119,7 @@ def flush(path: pathlib.Path) -> None:
     """Makes the content of a file outlive a power cut.
 
     Raises:
-      OSError: if the disk fails in it; that it is not supported is a warning, once.
+      OSError: if the disk fails; where it is not supported there is one warning.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -137,7 +137,7 @@ def flush_folder(path: pathlib.Path) -> None:
     """Makes the names in a folder outlive a power cut.
 
     Raises:
-      NotFlushed: if the disk fails in it; that it is not supported is a warning, once.
+      NotFlushed: if the disk fails; where it is not supported there is one warning.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
@@ -161,7 +161,7 @@ def aside_of(path: pathlib.Path) -> pathlib.Path:
 
 
 def _create(path: pathlib.Path) -> int:
-    """A new file; what stood there, an earlier process's or a link, is removed and not followed."""
+    """A new file; an earlier process's file, or a link, is removed and not followed."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         return os.open(path, flags, 0o666)
@@ -232,7 +232,7 @@ def open_regular(path: pathlib.Path) -> Iterator[io.BufferedReader]:
     """A regular file, open for reading.
 
     Raises:
-      OSError: if it cannot be opened, or is no regular file.
+      OSError: if it cannot be opened, or is not a regular file.
     """
     _refuse_special(os.stat(path), path)  # opening a device may already do something
     # Non-blocking: it may have become a pipe meanwhile.
@@ -253,7 +253,7 @@ def read_bounded(path: pathlib.Path, max_bytes: int) -> bytes:
     """A file's content.
 
     Raises:
-      OSError: if it cannot be read, or is no regular file.
+      OSError: if it cannot be read, or is not a regular file.
       ValueError: if it has more bytes.
     """
     too_large = ValueError(f"it has more than {max_bytes} bytes")
@@ -270,11 +270,11 @@ def read_bounded(path: pathlib.Path, max_bytes: int) -> bytes:
 
 
 def read_json_object(path: pathlib.Path, max_bytes: int) -> dict[str, Any]:
-    """The JSON object of a file; what its entries are is for the caller to check.
+    """The JSON object of a file; the caller checks its entries.
 
     Raises:
-      OSError: if it cannot be read, or is no regular file.
-      ValueError: if it is larger, no JSON in UTF-8, nested too deeply, or no object.
+      OSError: if it cannot be read, or is not a regular file.
+      ValueError: if it is larger, not JSON in UTF-8, nested too deeply, or not an object.
     """
     try:
         content = json.loads(read_bounded(path, max_bytes).decode("utf-8"))
@@ -287,7 +287,7 @@ def read_json_object(path: pathlib.Path, max_bytes: int) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def writing(path: pathlib.Path) -> Iterator[None]:
-    """What goes wrong inside is that this file cannot be written: RunFailed, in one line."""
+    """Turns an OSError inside into RunFailed: this file cannot be written, in one line."""
     try:
         yield
     except NotFlushed as error:

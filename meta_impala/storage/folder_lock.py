@@ -1,7 +1,7 @@
-"""One trainer per folder, also where the file system has no locks.
+"""One trainer per folder, even where the file system has no locks.
 
-Two things guard a folder. The kernel's lock on the file `lock`, given back when its holder dies,
-however. And the record in it (`lock_record`), which says who holds it: it decides where the
+Two things guard a folder. The kernel's lock on the file `lock`, released when its holder dies in
+any way. And the record in it (`lock_record`), which names the holder: it decides where the
 file system has no working locks (NFS), and where a child process of a dead trainer still keeps the
 kernel's lock.
 """
@@ -41,7 +41,7 @@ class FolderLock:
         """Takes the lock.
 
         Raises:
-          UserError: if another trainer holds it, or it cannot be opened or is no plain file.
+          UserError: if another trainer holds it, or it cannot be opened or is not a regular file.
         """
         self._folder = folder
         self._path = folder / FILE_NAME
@@ -50,11 +50,11 @@ class FolderLock:
         self._released = threading.Event()
         self._descriptor: int | None = self._take()
         _locks.add(self)
-        # Another machine can see only by this that the holder lives.
+        # Another machine can only tell by this that the holder is alive.
         threading.Thread(target=self._renew, name="folder lock", daemon=True).start()
 
     def release(self) -> None:
-        """Gives the lock back; the file stays, empty."""
+        """Releases the lock; the file stays, empty."""
         self._released.set()
         if self._descriptor is None:
             return
@@ -170,7 +170,7 @@ def locked(folder: RunFolder) -> Iterator[FolderLock]:
     """Prepares a run folder and holds its lock; a start that is refused leaves no folder behind.
 
     Raises:
-      UserError: if the folder cannot be used, or another trainer is at work in it.
+      UserError: if the folder cannot be used, or another trainer is running in it.
     """
     folder.prepare()
     try:
@@ -199,7 +199,7 @@ os.register_at_fork(after_in_child=_close_in_child)
 
 
 def is_locked(folder: pathlib.Path) -> bool:
-    """Whether a trainer is at work in the folder; touches nothing."""
+    """Whether a trainer is running in the folder; touches nothing."""
     path = folder / FILE_NAME
     try:
         descriptor = _open(path, os.O_RDONLY)
@@ -216,7 +216,7 @@ def is_locked(folder: pathlib.Path) -> bool:
 
 
 def _is_held(kernel: bool | None, holder: Record | None, age: Callable[[], float]) -> bool:
-    """Whether a living trainer holds the folder.
+    """Whether a trainer that is alive holds the folder.
 
     Args:
       kernel: whether the kernel's lock could be taken; None where there are no locks.
@@ -238,10 +238,10 @@ def _is_held(kernel: bool | None, holder: Record | None, age: Callable[[], float
 
 @contextlib.contextmanager
 def _guard(folder: pathlib.Path) -> Iterator[None]:
-    """Only one at a time looks at the lock file and decides; where there are no locks, no guard."""
+    """One process at a time reads the lock file and decides; without locks there is no guard."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except PermissionError:  # it may be written, but not listed
+    except PermissionError:  # may be writable but not listable
         yield
         return
     try:

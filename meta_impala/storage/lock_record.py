@@ -1,7 +1,7 @@
-"""Who holds a run folder: the record in its lock file, and whether that process still lives.
+"""Who holds a run folder: the record in its lock file, and whether that process is still alive.
 
 On the same machine the kernel knows: a process id together with the moment the process started is
-never given twice. Of another machine only the age of the record tells: a holder renews it.
+unique. For another machine only the age of the record counts: a holder renews it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Record(NamedTuple):
     Attributes:
       pid: of the holder.
       machine: where that is its id.
-      started: moment of its start, in the kernel's clock; empty if this system does not tell.
+      started: moment of its start, in the kernel's clock; empty if this system does not report it.
       token: of this holder and no other.
     """
 
@@ -95,13 +95,13 @@ def this_machine() -> Machine:
 
 
 def start_of(pid: int) -> str | None:
-    """When a process started, in ticks since the boot; None if there is none, or it is a zombie.
+    """When a process started, in ticks since the boot; None if it does not exist or is a zombie.
 
-    Empty if the process lives but this system does not tell.
+    Empty if the process is alive but this system does not report it.
     """
     stat = _text(f"/proc/{pid}/stat")
     if stat:
-        # The name in parentheses may hold anything. After it: state, parent, ..., start (22nd).
+        # The name in parentheses may contain anything. After it: state, parent, ..., start (22nd).
         fields = stat.rpartition(")")[2].split()
         return None if fields[0] in ("Z", "X") else fields[19]
     if os.path.isdir("/proc/self"):

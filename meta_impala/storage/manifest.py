@@ -1,7 +1,7 @@
-"""The manifest of a checkpoint: of which run it is, its counters, and the digest of every file.
+"""The manifest of a checkpoint: its run, its counters, and the digest of every file.
 
-It is what makes a checkpoint whole: `verify` reads every file before anything is restored, and what
-the manifest does not list is not there. No TensorFlow here.
+`verify` reads every file before anything is restored; a file that the manifest does not list is
+an error. No TensorFlow here.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _NAME = re.compile(r"frames-(\d{1,18})", re.ASCII)
 
 
 class Damaged(Exception):
-    """A checkpoint is not what was saved; the message says in what."""
+    """A checkpoint is not what was saved; the message names the difference."""
 
 
 def list_checkpoints(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The checkpoints of a folder, the newest first; links are none."""
+    """The checkpoints of a folder, newest first; links do not count."""
     try:
         entries = list(os.scandir(folder))
     except (FileNotFoundError, NotADirectoryError):
@@ -49,7 +49,7 @@ def list_checkpoints(folder: pathlib.Path) -> list[pathlib.Path]:
 def write_manifest(
     folder: pathlib.Path, identity: Mapping[str, Any], progress: Mapping[str, Any]
 ) -> None:
-    """Writes the manifest of everything that lies in a folder."""
+    """Writes the manifest of every file in a folder."""
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)}
         for path in sorted(folder.iterdir())
@@ -77,7 +77,7 @@ def verify(path: pathlib.Path, max_bytes: int | None = None) -> dict[str, Any]:
       The manifest: `identity` and `progress` are objects, `files` is name -> bytes and sha256.
 
     Raises:
-      Damaged: if one is missing or differs, or there is another.
+      Damaged: if a file is missing, differs, or is not listed.
       UserError: if it is of a format that this version does not know.
     """
     try:
@@ -109,14 +109,14 @@ def _parse(path: pathlib.Path, content: bytes) -> dict[str, Any]:
         raise Damaged(f"{_MANIFEST} is not a manifest")
     for name, entry in manifest["files"].items():
         if pathlib.PurePath(name).name != name or "\0" in name:
-            raise Damaged(f"{name} is no name of a file")
+            raise Damaged(f"{name} is not the name of a file")
         if type(entry["bytes"]) is not int or not isinstance(entry["sha256"], str):
             raise Damaged(f"{_MANIFEST} is not a manifest")
     return manifest
 
 
 def _check_files(path: pathlib.Path, files: Mapping[str, Any], max_bytes: int | None) -> None:
-    """Raises Damaged unless exactly these files lie there, with these digests."""
+    """Raises Damaged unless the folder has exactly these files, with these digests."""
     size = sum(entry["bytes"] for name, entry in files.items() if name != SOURCE)
     if max_bytes is not None and size > max_bytes:
         raise Damaged(f"it has {size} bytes; at most {max_bytes}")

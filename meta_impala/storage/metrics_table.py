@@ -1,7 +1,7 @@
-"""`metrics.csv`: one line per row, every line by itself. No TensorFlow here.
+"""`metrics.csv`: one line per row, each parsed on its own. No TensorFlow here.
 
 The cells are numbers, so quotes mean nothing, and a line that is damaged (a flipped bit, NUL bytes,
-a torn end) costs itself and no other.
+a truncated end) loses no other line.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ class Table(NamedTuple):
 
 
 def read_table(path: pathlib.Path) -> Table:
-    """Reads a file of metrics, and says what of it is damaged; a file that is missing is empty.
+    """Reads a file of metrics, and reports what is damaged; a missing file is empty.
 
     Raises:
-      OSError: if it cannot be read, or is no regular file.
+      OSError: if it cannot be read, or is not a regular file.
       ValueError: if it is too large.
     """
     try:
@@ -122,7 +122,7 @@ def line_of(cells: Mapping[str, str]) -> str:
 
 
 def _cells(line: bytes) -> list[str] | None:
-    """The cells of a line, or None if one of them is no number."""
+    """The cells of a line, or None if one of them is not a number."""
     try:
         cells = line.decode("ascii").split(",")
     except UnicodeDecodeError:
@@ -131,7 +131,7 @@ def _cells(line: bytes) -> list[str] | None:
 
 
 def _header(line: bytes, rows: Sequence[list[str] | None]) -> tuple[list[str], bool]:
-    """The names of the columns, and whether they stand there undamaged.
+    """The names of the columns, and whether they are undamaged.
 
     A table of today's width whose header is mostly today's has today's columns. Otherwise (a table
     of an older version) a name with one wrong character, or two names whose comma was lost, are
@@ -152,7 +152,7 @@ def _header(line: bytes, rows: Sequence[list[str] | None]) -> tuple[list[str], b
 
 
 def _nearest(name: str, missing: Sequence[str]) -> list[str]:
-    """The column, or the two columns, that a name stood for; or else the name itself."""
+    """The column, or the two columns, that a damaged name was; otherwise the name itself."""
     for column in missing:
         if len(column) == len(name) and sum(map(str.__ne__, column, name)) == 1:
             return [column]

@@ -26,7 +26,7 @@ from meta_impala.storage.trust import Trust
 
 RUNNING, STOPPED, FINISHED, FAILED = "running", "stopped", "finished", "failed"
 
-# No config or status comes near; what a hostile file may make us read.
+# Far above any config or status; bounds what a hostile file can make us read.
 _MAX_JSON_BYTES = 2**20
 
 # What training writes in a run folder. A link in its place would lead out of the folder.
@@ -66,7 +66,7 @@ def _is_checkpoint(value: Any) -> bool:
     return isinstance(value, str) and _CHECKPOINT.fullmatch(value) is not None
 
 
-# Entries of `status.json` that somebody reads, and what they may be.
+# Entries of `status.json` that are read again, and their types.
 _STATUS = {
     "state": _is_text,
     "frames": _is_count,
@@ -135,7 +135,7 @@ class RunFolder:
         return self.path / "tensorboard"
 
     def has_run(self) -> bool:
-        """Whether a run was begun here."""
+        """Whether a run was started here."""
         return self.config_path.exists()
 
     def has_checkpoint(self) -> bool:
@@ -165,7 +165,7 @@ class RunFolder:
             probe.unlink(missing_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise UserError(
-                f"--logdir={self.path}: is a file, or lies below one; must be a folder"
+                f"--logdir={self.path}: is a file, or is below one; must be a folder"
             ) from None
         except OSError as error:
             self.undo_prepare()
@@ -186,14 +186,14 @@ class RunFolder:
                 raise UserError(f"{self.path / name}: {what}must be {kind} of this run folder")
 
     def undo_prepare(self) -> None:
-        """Removes what `prepare` and the lock made, if no run was begun: for a refused start."""
+        """Removes what `prepare` and the lock made, if no run was started: for a refused start."""
         if self.has_run():
             return
         with contextlib.suppress(OSError):
             lock = self.path / "lock"
             if lock.stat(follow_symlinks=False).st_size == 0:
                 lock.unlink()
-        with contextlib.suppress(OSError):  # something else has come into it meanwhile
+        with contextlib.suppress(OSError):  # something else was put into it meanwhile
             for folder in self._made:
                 folder.rmdir()
 
@@ -243,7 +243,7 @@ class RunFolder:
         }
 
     def write_failure(self, error: BaseException, **more: Any) -> None:
-        """Says `failed` and why; never raises an OSError. What is not given stays as it was."""
+        """Writes `failed` and the reason; never raises an OSError. Other entries are kept."""
         reason = printable(
             error if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
         )
@@ -251,7 +251,7 @@ class RunFolder:
             self.write_status(FAILED, **(self._progress() | more), reason=reason)
 
     def write_stopped(self) -> int:
-        """Says `stopped`, where the run was before; returns its frames."""
+        """Writes `stopped`, and otherwise the status as it was; returns its frames."""
         progress = self._progress()
         self.write_status(STOPPED, **progress)
         return progress["frames"]
@@ -262,10 +262,10 @@ class RunFolder:
         return progress | {name: status[name] for name in ["checkpoint"] if name in status}
 
     def write_status(self, state: str, frames: int, **more: Any) -> None:
-        """Says what the run is doing: `running`, `stopped` (on request), `finished` or `failed`.
+        """Writes the state of the run: `running`, `stopped` (on request), `finished` or `failed`.
 
         Raises:
-          RunFailed: if it cannot be written (and this is not what it says anyway).
+          RunFailed: if it cannot be written (unless it is `failed` that is being written).
         """
         status = {
             "state": state,
@@ -281,7 +281,7 @@ class RunFolder:
         except RunFailed:
             if state != FAILED:
                 raise
-            # The disk is full, perhaps, which must not keep the status from saying "failed":
+            # The disk may be full, and the status must still become "failed":
             # written over the old text, it needs no room.
             with contextlib.suppress(OSError):
                 _overwrite(self.status_path, text)

@@ -1,4 +1,4 @@
-"""The trainer that a run folder says is running, though it is gone: it could not say so itself."""
+"""Detects a trainer that died: its run folder still says `running`, but nobody holds the lock."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from meta_impala.storage.run_folder import RUNNING, RunFolder
 
 
 def describe_dead_trainer(folder: RunFolder, *, is_held_here: bool = False) -> str | None:
-    """One line about a trainer that ended without a word; None if there is none.
+    """One line about a trainer that died without writing a status, or None.
 
     Args:
       folder: of the run.

@@ -82,8 +82,8 @@ def load_learner(
       The learner, and the name of the checkpoint.
 
     Raises:
-      UserError: if there is no checkpoint, or it is of another run, or none is whole; if the run
-        replays an η whose file is missing or changed.
+      UserError: if there is no checkpoint, it is of another run, or every one is damaged;
+        if the run replays an η whose file is missing or changed.
     """
     replayed = eta_replay.load(RunFolder(checkpoints.parent), config)
     network = make_network(config, description)
@@ -94,7 +94,7 @@ def load_learner(
 
 
 def with_eta(snapshot: Snapshot, gamma: float, lambda_: float) -> Snapshot:
-    """The same θ, fed another η."""
+    """The same θ with another η as the network's input."""
     eta = snapshot.eta
     others = [] if eta.per_state else eta.values.numpy()[2:]
     return snapshot._replace(

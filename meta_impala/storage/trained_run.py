@@ -1,4 +1,4 @@
-"""What a command needs of something that was trained, checked without TensorFlow.
+"""A trained run or an agent file as commands need it, checked without TensorFlow.
 
 Either the folder of a run (`open_trained_run`), or a file that `meta_impala.export` has written
 (`read_agent_file`): its config, and what its network must fit. The weights are read later, by
@@ -67,7 +67,7 @@ def open_folder(logdir: str | None, trust: Trust = trust_lib.NOBODY) -> tuple[Ru
       trust: whose modules the config may name.
 
     Raises:
-      UserError: if it is no run, has no checkpoint yet, or names a module that is not trusted.
+      UserError: if it is not a run, has no checkpoint yet, or names a module that is not trusted.
     """
     if not logdir:
         raise UserError("--logdir: must be given, the folder of a run")
@@ -100,7 +100,7 @@ def open_trained_run(logdir: str | None, trust: Trust = trust_lib.NOBODY) -> Tra
 
 
 def refuse_larger_network(folder: RunFolder, config: Config, shape: tuple[int, ...]) -> None:
-    """Before the network of a run's config is made, which takes as much memory as it says.
+    """Refuses a config whose network is larger than the weights that were saved.
 
     Args:
       folder: of the run.
@@ -141,7 +141,7 @@ def read_agent_file(path: pathlib.Path, trust: Trust = trust_lib.NOBODY) -> Agen
       trust: whose modules the config may name.
 
     Raises:
-      UserError: if it is no such file, or damaged, or names a module that is not trusted.
+      UserError: if it is not an agent file, is damaged, or names a module that is not trusted.
     """
     try:
         with open_arrays(path) as file:
@@ -154,7 +154,9 @@ def read_agent_file(path: pathlib.Path, trust: Trust = trust_lib.NOBODY) -> Agen
         raise UserError(f"--agent={path}: there is no such file") from None
     except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         reason = " ".join(one_line(error).split())
-        raise UserError(f"--agent={path}: is no exported agent, or damaged ({reason})") from None
+        raise UserError(
+            f"--agent={path}: is not an exported agent, or is damaged ({reason})"
+        ) from None
     config = config_lib.from_json(saved, path)
     trust_lib.refuse_modules(config, path, trust)
     nbytes = sum(header.nbytes for header in weights)

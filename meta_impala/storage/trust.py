@@ -1,7 +1,7 @@
 """Whose code may be imported: what ships with the program, and what the user names.
 
 A name such as `module:Id` imports a module, which runs its code. A run folder, an agent file or a
-suite may come from somebody else, so a module that one of them names is imported only if the same
+suite may come from someone else, so a module that one of them names is imported only if the same
 module is named on this command line, or `--trust_modules` is given. Every reader of such a file
 takes a `Trust` and calls `refuse_modules`.
 """

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 
 def has_display(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> bool:
-    """Whether there is a screen, as far as the environment variables say.
+    """Whether there is a screen, according to the environment variables.
 
     Args:
       environ: of the process.
@@ -16,6 +16,6 @@ def has_display(environ: Mapping[str, str] = os.environ, platform: str = sys.pla
     """
     if platform in ("win32", "darwin"):
         return True
-    # SDL draws without a screen if it is told to, and pygame uses SDL.
+    # pygame uses SDL, which can be set to draw without a screen.
     names = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
     return any(environ.get(name) for name in names)

@@ -1,8 +1,8 @@
-"""How a training process ends: with the exit code it has, whatever an environment left running.
+"""How a training process ends: with its own exit code, whatever an environment left running.
 
 An interpreter that shuts down waits for non-daemon threads and `atexit` handlers without a limit,
 and aborts (SIGABRT, exit code 134) if a daemon thread comes back from C++ code meanwhile. So the
-process is ended by `os._exit`, after everything was saved and the others had a bounded time.
+process is ended by `os._exit`, after everything was saved and foreign code had a bounded time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from meta_impala.errors import RunFailed
 
-# What exit handlers and threads of environments and libraries may take.
+# Time limit for exit handlers and threads of environments and libraries.
 _SECONDS_FOR_OTHERS = 10.0
 
 
@@ -44,7 +44,7 @@ def ending_the_process() -> Iterator[None]:
 
 
 def end_process(code: int, seconds: float = _SECONDS_FOR_OTHERS) -> NoReturn:
-    """Ends the process; threads and exit handlers of others are given so many seconds."""
+    """Ends the process; foreign threads and exit handlers have this many seconds."""
     _flush()
     hung = [t for t in threading.enumerate() if isinstance(t, ForeignCodeThread) and t.is_alive()]
     if not hung:  # or a library would be shut down under a thread that is inside it
@@ -55,7 +55,7 @@ def end_process(code: int, seconds: float = _SECONDS_FOR_OTHERS) -> NoReturn:
         timer = threading.Timer(seconds, os._exit, [code])
         timer.daemon = True
         timer.start()
-        # What the interpreter does at its end, in its order.
+        # What the interpreter does at its end, in the same order.
         with contextlib.suppress(BaseException):
             threading._shutdown()  # type: ignore[attr-defined]
         with contextlib.suppress(BaseException):
@@ -81,10 +81,10 @@ def _exit_code(error: SystemExit) -> int:
 
 
 def ended_program(error: BaseException) -> RunFailed:
-    """The failure that an environment's SystemExit or KeyboardInterrupt is.
+    """Turns an environment's SystemExit or KeyboardInterrupt into a failure.
 
-    As it is, the one would end the process as if all were well, and the other as if the user had
-    pressed Ctrl-C.
+    Unchanged, the first would end the process as if it had succeeded, and the second as if the user
+    had pressed Ctrl-C.
     """
     return RunFailed(
         f"an environment ended the program ({error!r}); it must raise an ordinary exception"

@@ -6,12 +6,12 @@ import math
 import os
 import pathlib
 
-# Of a container, which may be lent less time than there are processors: quota and period.
+# Quota and period of a container, which may have less time than there are processors.
 _QUOTA = pathlib.Path("/sys/fs/cgroup/cpu.max")
 
 
 def processors() -> int:
-    """How many processors this process may use: those it may run on, or what its quota is worth."""
+    """How many processors this process may use: those it may run on, or its quota."""
     try:
         count = len(os.sched_getaffinity(0))
     except AttributeError:  # not on Linux

@@ -19,7 +19,7 @@ from meta_impala.errors import UserError
 from meta_impala.system.stacks import dump_stacks
 
 EXIT_CODE_SECOND_INTERRUPT = 130
-# `timeout -s INT` signals its child and then the child's group, `srun` and terminals do the like.
+# `timeout -s INT` signals its child and then the child's group; so do `srun` and terminals.
 SECONDS_OF_ONE_REQUEST = 1.0
 DEFAULT_STOP_SIGNALS = "INT,TERM,HUP,USR1,USR2"
 _ALLOWED = ("INT", "TERM", "HUP", "USR1", "USR2", "QUIT", "ALRM", "XCPU")
@@ -47,7 +47,7 @@ def parse_duration(text: str) -> float | None:
     """The seconds of `--max_runtime`, such as 5400, 90m or 3h30m; None for an empty text.
 
     Raises:
-      UserError: if it is no such time, or 0.
+      UserError: if it is not a time, or 0.
     """
     if not text.strip():
         return None
@@ -73,7 +73,7 @@ class StopRequest:
     """Whether the run was asked to stop; read between two updates.
 
     Attributes:
-      signal_name: what asked, for the user: the name of a signal or a setting.
+      signal_name: the reason, for the user: name of a signal or of a setting.
       stacks_path: where SIGQUIT writes the stacks of all threads; None for stderr.
     """
 
@@ -88,13 +88,13 @@ class StopRequest:
         return self._event.is_set()
 
     def request(self, reason: str) -> None:
-        """Asks the run to stop; the first reason is the one that is kept."""
+        """Asks the run to stop; the first reason is kept."""
         if not self._event.is_set():
             self.signal_name = reason
             self._event.set()
 
     def request_after(self, seconds: float, reason: str) -> None:
-        """Asks the run to stop after so many seconds of wall time."""
+        """Asks the run to stop after this many seconds of wall time."""
         timer = threading.Timer(seconds, self.request, [reason])
         timer.daemon = True
         timer.start()
@@ -112,8 +112,8 @@ class StopRequest:
             signal.signal(number, self._handle)
         if signal.SIGQUIT not in numbers:
             signal.signal(signal.SIGQUIT, lambda *_: None)  # the thread below acts on it
-        # A handler runs when the main thread is back from a library's code, and it may be stuck
-        # there. A thread hears of every signal at once.
+        # A handler runs when the main thread returns from a library's code, where it may be stuck.
+        # A thread receives every signal at once.
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -142,5 +142,5 @@ class StopRequest:
         with self._exits:
             try:
                 os.write(sys.stderr.fileno(), b"\nsecond interrupt: exiting without saving\n")
-            finally:  # also if there is nobody left to read it
+            finally:  # even if nobody can read it any more
                 os._exit(EXIT_CODE_SECOND_INTERRUPT)

@@ -12,7 +12,7 @@ from meta_impala.errors import warn
 
 
 def all_stacks() -> str:
-    """Where every thread stands, but the calling one."""
+    """The stacks of all threads but the calling one."""
     frames = sys._current_frames()
     parts = []
     for thread in threading.enumerate():
@@ -23,7 +23,7 @@ def all_stacks() -> str:
 
 
 def write_stacks(path: pathlib.Path, message: str, stacks: str) -> bool:
-    """Replaces `path` by the time, a message and the stacks; returns whether it could."""
+    """Replaces `path` by the time, a message and the stacks; returns whether that worked."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     try:
         path.write_text(f"{stamp} {message}\n\n{stacks}", encoding="utf-8")

@@ -50,7 +50,7 @@ _READABLE = {
     "”": '"',
 }
 
-# What a reader who has left causes; anything else, such as a full disk, is worth a line.
+# The errors of a reader that has left; anything else, such as a full disk, gets a line.
 _READER_IS_GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET)
 
 
@@ -78,7 +78,7 @@ def prepare_streams() -> None:
     """Makes stdin, stdout and stderr safe to use; before any file is opened.
 
     A closed descriptor is opened on the null device: the next file that is opened would take its
-    number otherwise, and what libraries print would go into that file.
+    number otherwise, and the output of libraries would go into that file.
     """
     for descriptor in range(3):
         try:
@@ -96,7 +96,7 @@ def prepare_streams() -> None:
 
 
 def _lasting(stream: TextIO | None, descriptor: int) -> TextIO:
-    """The same stream with lasting writes; a stream of another kind (a test's) stays as it is."""
+    """The same stream with writes that never fail; other kinds of streams (a test's) stay."""
     if stream is not None:
         try:
             if not isinstance(stream, io.TextIOWrapper) or stream.fileno() != descriptor:
@@ -119,7 +119,7 @@ def _usable(stream: TextIO | None) -> str:
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
-    """An error handler of codecs: what stands for the characters that cannot be encoded."""
+    """An error handler of codecs: the replacement of characters that cannot be encoded."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]

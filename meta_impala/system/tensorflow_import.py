@@ -17,13 +17,13 @@ def quiet_tensorflow() -> None:
     """Keeps TensorFlow's start-up messages off the screen; before TensorFlow is imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # TensorFlow leaves oneDNN off on processors without AVX-512 VNNI or AMX, where it is still much
-    # the faster: the filter gradient of the first convolution took 5 to 7 times as long without.
+    # faster: the filter gradient of the first convolution took 5 to 7 times as long without it.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    # Sonnet and TensorFlow Probability speak Keras 2.
+    # Sonnet and TensorFlow Probability need Keras 2.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 
-# What TensorFlow and its libraries say at every start, whatever TF_CPP_MIN_LOG_LEVEL is.
+# Lines that TensorFlow and its libraries print at every start, whatever TF_CPP_MIN_LOG_LEVEL.
 _START_UP_NOISE = re.compile(
     rb"absl::InitializeLog|cudart_stub|cuda|TF-TRT|port\.cc|cpu_feature_guard|"
     rb"computation_placer|rebuild TensorFlow|Sets are not currently considered sequences"
@@ -42,7 +42,7 @@ def without_noise(noise: re.Pattern[bytes]) -> Iterator[None]:
     """Keeps lines that C++ code writes to file descriptor 2 off the screen; others are passed on.
 
     Args:
-      noise: is found in a line that nobody needs.
+      noise: matches lines that are dropped.
     """
     with _scratch_file() as captured:
         sys.stderr.flush()
@@ -61,7 +61,7 @@ def without_noise(noise: re.Pattern[bytes]) -> Iterator[None]:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow without its start-up noise; anything else it says is passed on.
+    """Imports TensorFlow without its start-up noise; other lines are passed on.
 
     The noise is written by C++ code, before any logging can be configured.
     """
@@ -70,6 +70,6 @@ def import_tensorflow() -> None:
         import tree
 
         tf.config.list_physical_devices()
-        tree.flatten(set())  # says once per process that sets are leaves
+        tree.flatten(set())  # warns once per process that sets are leaves
     # "Sharding callback duration" at every checkpoint, for example.
     logging.set_verbosity(logging.WARNING)

@@ -15,7 +15,7 @@ _LARGE = 2**20
 
 
 def configure_tensorflow(*, deterministic: bool, cores: int | None = None) -> None:
-    """Process-wide settings; to be made before the first operation.
+    """Makes the process-wide settings; call it before the first operation.
 
     Args:
       deterministic: whether operations must give the same bits in every run.
@@ -25,8 +25,8 @@ def configure_tensorflow(*, deterministic: bool, cores: int | None = None) -> No
     for gpu in tf.config.list_physical_devices("GPU"):
         # Leave room for others: by default TensorFlow takes all of a GPU's memory.
         tf.config.experimental.set_memory_growth(gpu, True)
-    # Actors and learner already run side by side: threads inside one operation are for the cores
-    # that are left over. On 2 cores one thread makes an actor's inference 20 % cheaper.
+    # Actors and learner already run side by side: threads inside one operation use the remaining
+    # cores. On 2 cores one thread makes an actor's inference 20 % cheaper.
     tf.config.threading.set_intra_op_parallelism_threads(cores or max(1, processors() // 2))
     if cores:
         tf.config.threading.set_inter_op_parallelism_threads(cores)
@@ -36,11 +36,11 @@ def configure_tensorflow(*, deterministic: bool, cores: int | None = None) -> No
 
 
 def set_graph_rewrites() -> None:
-    """Keeps TensorFlow from reordering sums and products, here and in every later graph.
+    """Keeps TensorFlow from reordering sums and products, in every graph from here on.
 
-    Constant folding and arithmetic rewriting order them otherwise in a larger graph, which moves
-    the last bit of a weight. Without, an update is equal to the bit with and without a
-    meta-gradient. It costs nothing that could be measured.
+    Constant folding and arithmetic rewriting order them differently in a larger graph, which
+    changes the last bit of a weight. Without them an update is equal to the bit with and without a
+    meta-gradient. It costs nothing measurable.
     """
     tf.config.optimizer.set_experimental_options(
         {"constant_folding": False, "arithmetic_optimization": False}
@@ -71,21 +71,21 @@ def learner_device(setting: str) -> str:
 
 
 def configure_for_inference() -> None:
-    """Process-wide settings; to be made before the first operation."""
+    """Makes the process-wide settings; call it before the first operation."""
     # Policies act on the CPU; a GPU is left to the training that may be using it.
     tf.config.set_visible_devices([], "GPU")
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    # What is wrong with a checkpoint is said in one line, or mended by reading the next: without
-    # this a page on "unrestored values" follows.
+    # A damaged checkpoint is reported in one line, or the one before is used; without this a page
+    # on "unrestored values" follows.
     tf.get_logger().setLevel("CRITICAL")
 
 
 def give_back_large_arrays() -> None:
     """Lets arrays of 1 MiB and more go back to the system as soon as they are freed (glibc only).
 
-    By default glibc keeps blocks of up to 32 MiB in its heaps once such a one was freed. Unrolls
-    are made by one thread and freed by another, so the heaps become riddled: a run's memory crept
-    up by 20 to 30 MiB an hour.
+    By default glibc keeps blocks of up to 32 MiB in its heaps once one of that size was freed.
+    Unrolls are made by one thread and freed by another, so the heaps fragment: a run's memory grew
+    by 20 to 30 MiB an hour.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)

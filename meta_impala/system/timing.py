@@ -18,7 +18,7 @@ class Stopwatch:
         self._started = time.perf_counter()
 
     def timed(self, activity: str, function: Callable[P, R]) -> Callable[P, R]:
-        """The function, whose calls are counted under this activity."""
+        """The function, with its time counted under this activity."""
 
         def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
             start = time.perf_counter()
@@ -31,7 +31,7 @@ class Stopwatch:
         return wrapped
 
     def restart(self) -> None:
-        """Begins anew."""
+        """Starts over."""
         self._seconds.clear()
         self._started = time.perf_counter()
 
@@ -42,7 +42,7 @@ class Stopwatch:
 
 
 def timed(stopwatch: Stopwatch | None, activity: str, function: Callable[P, R]) -> Callable[P, R]:
-    """`stopwatch.timed`; the function as it is if there is no stopwatch."""
+    """`stopwatch.timed`; the unchanged function if there is no stopwatch."""
     return function if stopwatch is None else stopwatch.timed(activity, function)
 
 

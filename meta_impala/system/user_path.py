@@ -1,4 +1,4 @@
-"""Paths as users type them: `~` is expanded, they are made absolute, and the impossible is refused.
+"""Paths as users type them: `~` is expanded, they are made absolute, impossible ones are refused.
 
 Once, where a path enters: an environment may change the working directory later.
 """
@@ -57,7 +57,7 @@ def _path(text: str) -> pathlib.Path:
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
-        pass  # what may be missing is for the command to say
+        pass  # whether it must exist is for the command to check
     except OSError as error:  # too long, or a circle of links
         raise ValueError(str(error.strerror)) from None
     return path

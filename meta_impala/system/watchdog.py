@@ -1,7 +1,7 @@
 """Watches threads for progress; one that hangs is named, and the run is ended.
 
-Time is the sum of waits that were really waited, not a clock's: a process that was stopped
-(SIGSTOP, a suspended machine) and goes on accuses nobody.
+Time is counted in completed waits, not by a clock: a process that was stopped (SIGSTOP, a suspended
+machine) and continues does not report a hang.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from meta_impala.errors import RunFailed, warn
 from meta_impala.system.stacks import all_stacks, write_stacks
 
 _MAX_SLICE_SECONDS = 1.0
-# How long the end of the watch is waited for: it wakes at once, unless it is at work.
+# How long to wait for the end of the watch: it wakes at once, unless it is writing.
 _SECONDS_TO_END = 2.0
-# How long the rest of the program has to end in order after a thread was found to hang.
+# How long the rest of the program has to end cleanly after a thread was found to hang.
 GRACE_SECONDS = 60.0
 EXIT_CODE = 1
 
@@ -58,7 +58,7 @@ class Watchdog(threading.Thread):
         """Args:
         watched: the threads to be watched now; called before every wait.
         stacks_path: gets the stacks of all threads.
-        on_stall: is to make the run end in order.
+        on_stall: makes the run end cleanly.
         on_exit: called just before the process is ended, if it has not ended by itself.
         """
         super().__init__(name="watchdog", daemon=True)
@@ -69,13 +69,13 @@ class Watchdog(threading.Thread):
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """Ends the watch, and waits a moment for it to have ended."""
+        """Ends the watch, and waits a moment for its end."""
         self._stopped.set()
         if threading.current_thread() is not self and self.is_alive():
             self.join(_SECONDS_TO_END)
 
     def run(self) -> None:
-        # Per name: the steps when last looked at, and seconds waited since they last changed.
+        # Per name: the steps at the last check, and seconds waited since they last changed.
         steps: dict[str, int] = {}
         idle: dict[str, float] = {}
         while True:
@@ -91,7 +91,7 @@ class Watchdog(threading.Thread):
                 else:
                     idle[one.name] += slice_seconds
             if any(idle[one.name] >= one.timeout for one in watched):
-                # Whoever hangs too, but was found a moment later, is named too.
+                # Threads that hang too, but were found a moment later, are named too.
                 late = [one for one in watched if idle[one.name] >= one.timeout / 2.0]
                 self._end(late)
                 return

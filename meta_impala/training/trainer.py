@@ -37,7 +37,7 @@ from meta_impala.training.bad_updates import BadUpdates
 from meta_impala.training.batcher import Batch, Batcher
 from meta_impala.training.block_sources import SourceMaker
 from meta_impala.training.memory import memory_errors
-from meta_impala.training.metrics import MetricsWindow, MetricsWriter
+from meta_impala.training.metrics import MetricsWindow, open_metrics
 from meta_impala.training.periodic_evaluation import PeriodicEvaluation
 from meta_impala.training.progress import Progress
 from meta_impala.training.saved_progress import check_progress
@@ -220,7 +220,7 @@ class Trainer:
 
     def _open_records(self, stack: contextlib.ExitStack) -> None:
         config = self.config
-        self._writer = MetricsWriter(self.folder.metrics_path, self.folder.tensorboard, self.frames)
+        self._writer = open_metrics(self.folder, self.frames, config)
         stack.callback(self._writer.close)
         if config.wandb_project:
             record = WeightsAndBiases(config, self.folder)

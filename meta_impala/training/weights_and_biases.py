@@ -21,7 +21,10 @@ from meta_impala.errors import UserError, warn
 from meta_impala.storage.files import write_atomically
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.system.ending import ForeignCodeThread
+from meta_impala.training.metric_tags import tag
 
+# What every chart is drawn against.
+_STEP = "frames"
 # A scheduler that stops a run kills it soon after.
 _SECONDS_TO_FINISH = 20.0
 
@@ -59,7 +62,7 @@ class WeightsAndBiases:
                     console="off", silent=True, save_code=False, disable_git=True
                 ),
             )
-            self._run.define_metric("*", step_metric="frames")
+            self._run.define_metric("*", step_metric=_STEP)
         except Exception as error:  # noqa: BLE001 - network, account, disk: none of it is the run's
             self._give_up(error)
 
@@ -68,7 +71,13 @@ class WeightsAndBiases:
         if self._run is None:
             return
         try:
-            self._run.log({name: value for name, value in row.items() if not math.isnan(value)})
+            self._run.log(
+                {
+                    name if name == _STEP else tag(name): value
+                    for name, value in row.items()
+                    if not math.isnan(value)
+                }
+            )
         except Exception as error:  # noqa: BLE001
             self._give_up(error)
 

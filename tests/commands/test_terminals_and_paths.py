@@ -11,8 +11,16 @@ import pytest
 from support.command_helpers import ROOT
 from support.hostile import COMMANDS, PATHS, TERMINALS, run
 
+from meta_impala import cli
+
 # What cannot be said leaves no line.
 _SILENT = ("closed stderr", "all closed", "both readers left", "a full disk for both")
+
+
+def test_no_command_and_no_tool_is_left_out():
+    names = {name.partition(" ")[0] for name in COMMANDS}
+    assert set(cli.COMMANDS) <= names
+    assert {f"tools/{path.stem}" for path in (ROOT / "tools").glob("*.py")} <= names
 
 
 def diagonal(rows, columns, step=1):

@@ -92,7 +92,7 @@ def test_lambda_and_embedding_follow_from_what_is_learned(learned, start, width)
         ({"actors": "ray", "unrolls_in_flight": 0}, "--unrolls_in_flight=0", "[1, 64]"),
         ({"learner_addresses": "a:1,b"}, "--learner_addresses=a:1,b", "host:port"),
         ({"learner_addresses": "a:1,b:65536"}, "--learner_addresses=", "host:port"),
-        ({"learner_addresses": "a:1,a:1"}, "--learner_addresses=a:1,a:1", "of its own"),
+        ({"learner_addresses": "a:1,a:1"}, "--learner_addresses=a:1,a:1", "its own address"),
         ({"learner_index": 1}, "--learner_index=1", "below the number of --learner_addresses, 1"),
         (TWO_LEARNERS | {"learner_index": 2}, "--learner_index=2", "--learner_addresses, 2"),
         (TWO_LEARNERS | {"batch_size": 33}, "--batch_size=33", "multiple of the number of"),

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from meta_impala.actors.actor import Actor
 from meta_impala.agent.builders import make_network
-from meta_impala.agent.policy import Policy, Snapshot
+from meta_impala.agent.policy import EtaSnapshot, Policy, Snapshot
 from meta_impala.algorithm.eta_schedule import EtaSchedule
 from meta_impala.config import Config, resolve, resolve_network
 from meta_impala.environments import registry
@@ -68,7 +68,7 @@ class Scripted(BatchedEnvironment):
         )
 
 
-ANYONE = Snapshot(0, (), tf.constant([0.99, 1.0]))
+ANYONE = Snapshot(0, (), EtaSnapshot(tf.constant([0.99, 1.0])))
 
 
 class Recorder:

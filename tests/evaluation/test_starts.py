@@ -43,7 +43,7 @@ def test_what_is_written_is_read(tmp_path):
     [
         ({"environment": "ALE/Breakout-v5"}, "of environment ALE/Breakout-v5; must be ALE/Pong-v5"),
         ({"protocol": "machado"}, "of protocol machado; must be impala"),
-        ({"format": "2"}, "is no file of starts"),
+        ({"format": "2"}, "is not a file of starts"),
         ({"starts": []}, "has no starts"),
         ({"starts": [{"seed": 1}]}, "has a damaged start"),
         ({"starts": [{"seed": 1, "actions": [3], "observation": ""}]}, "an action outside 0 to 2"),

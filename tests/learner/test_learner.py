@@ -391,6 +391,19 @@ def test_x_moves_by_adam():
         )
 
 
+def test_x_moves_by_its_learning_rate_from_the_first_update_by_rmsprop():
+    """The corrected mean square of one gradient is its square, so |step| = β whatever its size."""
+    for scale in (1.0, 0.1):
+        agent = make_agent(
+            meta_optimizer="rmsprop", meta_learning_rate=0.02, meta_policy_cost=scale
+        )
+        row, _ = agent.learner.update(random_batch(agent, 0), random_batch(agent, 1), 0, 0)
+        assert 1e-5 < row.meta_gradient_norm < scale
+        steps = [row.x_step_gamma, row.x_step_lambda]
+        np.testing.assert_allclose(np.abs(steps), 0.02, rtol=5e-3)
+        assert np.sign(row.x_step_gamma) == -np.sign(row.meta_gradient_gamma)
+
+
 @pytest.mark.parametrize(("learned", "other"), [("gamma", "lambda"), ("lambda", "gamma")])
 def test_what_is_fixed_stays(learned, other):
     agent = make_agent(meta_parameters=learned, gamma=0.9, lambda_=0.8, meta_learning_rate=0.1)

@@ -13,10 +13,12 @@ import pytest
 import tensorflow as tf
 from support.helpers import make_agent
 
+from meta_impala.algorithm.optimizers import CorrectedRMSProp
 from meta_impala.errors import RunFailed, UserError
 from meta_impala.storage import arrays as arrays_lib
 from meta_impala.storage import checkpoint as checkpoint_lib
 from meta_impala.storage.checkpoint import Checkpoints, identity_of, list_checkpoints, verify
+from meta_impala.storage.manifest import write_manifest
 
 
 @pytest.fixture(scope="module")
@@ -304,3 +306,74 @@ def test_saving_twice_keeps_the_first_and_a_foreign_one_is_set_aside(agent, iden
     assert checkpoints.save({}).name == "frames-8"
     assert (folder / "frames-8.damaged" / "file").exists()
     assert verify(folder / "frames-8")
+
+
+# Checkpoints of older versions.
+
+
+def as_saved_by_an_older_version(agent, folder):
+    """Saves the state as before the meta-optimiser's RMSProp had a count, and e_η a place."""
+    state = agent.learner.state
+    older, younger = state.as_older()
+    assert [variable.name for variable, _ in younger] == ["count:0"]
+    identity = identity_of(agent.config, agent.description, state)
+    identity["variables"] = [v for v in identity["variables"] if v not in ("count:0 int64 []",)]
+    identity = {
+        name: value
+        for name, value in identity.items()
+        if name not in ("network's eta_embedding_place", "network's num_embedded")
+    }
+    path = folder / f"frames-{int(state.frames.numpy())}"
+    path.mkdir(parents=True)
+    tf.train.Checkpoint(learner=older).write(str(path / "state"))
+    names = [name for name, _ in tf.train.list_variables(str(path / "state"))]
+    assert not any("meta_slots/count" in name for name in names)
+    assert any("meta_slots/mean_squares" in name for name in names)
+    write_manifest(path, identity, {"number": 3})
+    return path
+
+
+def test_a_checkpoint_before_the_corrected_meta_rmsprop_is_restored(tmp_path):
+    agent = make_agent(meta_optimizer="rmsprop", eta_embedding_place="heads")
+    state = agent.learner.state
+    fill(state, 3)
+    as_saved_by_an_older_version(agent, tmp_path)
+    fill(state, 7)
+    identity = identity_of(agent.config, agent.description, state)
+    restored = Checkpoints(tmp_path, state, 3, identity).restore_latest()
+    assert restored.progress == {"number": 3}
+    (count,) = state.meta_slots["count"]
+    assert int(count.numpy()) == CorrectedRMSProp.COUNT_IF_MISSING
+    count.assign(3)
+    assert values(state) == {3}
+    # What it saves then is of today's form.
+    fill(state, 5)
+    Checkpoints(tmp_path, state, 3, identity).save({})
+    fill(state, 7)
+    Checkpoints(tmp_path, state, 3, identity).restore_latest()
+    assert values(state) == {5}
+
+
+def test_without_a_count_nothing_is_corrected():
+    """A mean square of an older version started at ones, and is taken as it is."""
+    rule = CorrectedRMSProp()
+    slots = {
+        "mean_squares": [tf.constant([0.25, 4.0])],
+        "count": [tf.constant(CorrectedRMSProp.COUNT_IF_MISSING, tf.int64)],
+    }
+    gradient = np.array([0.5, 2.0], np.float32)
+    (update,), _ = rule.step([tf.constant(gradient)], slots, 0.1)
+    np.testing.assert_allclose(update, 0.1, rtol=1e-6)
+
+
+def test_a_checkpoint_that_lacks_anything_else_is_refused(tmp_path):
+    agent = make_agent(meta_optimizer="rmsprop", eta_embedding_place="heads")
+    fill(agent.learner.state, 3)
+    as_saved_by_an_older_version(agent, tmp_path)
+    for settings in ({"meta_optimizer": "adam"}, {"eta_embedding_place": "last_hidden"}):
+        other = make_agent(
+            **{"meta_optimizer": "rmsprop", "eta_embedding_place": "heads"} | settings
+        )
+        identity = identity_of(other.config, other.description, other.learner.state)
+        with pytest.raises(UserError, match="is of another run or version"):
+            Checkpoints(tmp_path, other.learner.state, 3, identity).restore_latest()

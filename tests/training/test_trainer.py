@@ -34,6 +34,7 @@ from meta_impala.storage.metrics_table import COLUMNS
 from meta_impala.system import tensorflow_setup
 from meta_impala.system.signals import StopRequest
 from meta_impala.training import trainer as trainer_lib
+from meta_impala.training.metric_tags import tag
 from meta_impala.training.metrics import NOT_REPRODUCIBLE
 
 
@@ -168,7 +169,7 @@ def test_tensorboard_too_forgets_what_was_lost(tmp_path):
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     for name in ("episodes", "updates"):
-        steps = [tensor.step for tensor in events.Tensors(name)]
+        steps = [tensor.step for tensor in events.Tensors(tag(name))]
         assert steps == [BATCH_FRAMES * updates for updates in (2, 4, 6, 8)]
 
 
@@ -180,10 +181,10 @@ def _sabotage(monkeypatch, sabotage) -> None:
         environment = make(*arguments, **named)
         step, count = environment.step, iter(range(10**9))
 
-        def bad_step(actions):
+        def bad_step(actions, **named):
             if next(count) == 20:
                 sabotage()
-            return step(actions)
+            return step(actions, **named)
 
         environment.step = bad_step
         return environment

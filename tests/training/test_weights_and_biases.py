@@ -68,7 +68,7 @@ def test_rows_are_sent_without_what_is_nan_and_by_frames(tmp_path, monkeypatch):
     folder = RunFolder(tmp_path / "run")
     folder.prepare()
     told = _record(folder, monkeypatch)
-    sent = ("log", {"frames": 100, "lambda": 0.5})
+    sent = ("log", {"frames": 100, "1_learning/lambda": 0.5})
     assert told.calls == [("init",), ("define_metric", "*", "frames"), sent, sent, ("finish",)]
     (arguments,) = told.inits
     assert (arguments["project"], arguments["name"]) == ("games", "run")

@@ -1,0 +1,280 @@
+"""Checks of a run's metrics. Each returns a `Finding`, or None.
+
+Every threshold stands beside its reason. Where it says "measured", it is on the demonstration runs
+(Pong and Breakout, 10M frames, 2 seeds, with and without the meta-gradient).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from meta_impala.diagnosis.evidence import Evidence, Finding
+
+_SYMBOLS = {"gamma": "γ", "lambda": "λ"}
+
+# RMSProp moves a weight by about the learning rate per update: a million updates move it by 0.1.
+_LEAST_LEARNING_RATE = 1e-7
+# A linear schedule leaves an eighth of the learning rate on average in the last quarter.
+_SCHEDULE_HAS_ENDED = 1e-3
+# An update that is not finite is left out; one in a thousand costs nothing, more say that it blows
+# up again and again.
+_BAD_UPDATES = 1e-3
+# An untrained player's game takes 3,500 frames in Pong, and less in most Atari games.
+_FRAMES_WITHOUT_A_GAME = 10_000
+# Of the entropy of a uniform policy. 2 % is one action of four taken with 99.7 %. A policy stays
+# above 99 % while it differs from a uniform one by less than 0.02 nats: no action is preferred.
+_COLLAPSED, _FLAT = 0.02, 0.99
+# The mean of ρ is 1 whatever the policies are, so with equal ones about half are at a clip of 1
+# (measured: 42 to 50 %). If fewer than one in ten are, nine of ten actions were likelier for the
+# actor than for the learner.
+_RHOS_FAR_OFF = 0.1
+# With a clip below 1, V-trace evaluates a policy nearer to the actor's; at 95 % hardly anything of
+# the learner's is left.
+_RHOS_ALL_CLIPPED = 0.95
+# Measured: 3 to 4 with two actors. IMPALA's queue of one batch per actor gives a few; at 20 the
+# policy that acts is 20 updates older, and V-trace cuts what it can correct.
+_POLICY_LAG = 20.0
+# Measured: 0.42 to 0.97. Below a tenth every update is the direction alone, whatever its size.
+_CLIP_COEFFICIENT = 0.1
+# Of the range: there dη/dx, which multiplies the meta-gradient, is below a thousandth of the range
+# (a quarter of it in the middle).
+_AT_BOUND = 1e-3
+# Two standard errors, over at least ten rows.
+_CLEAR_T, _FEWEST_ROWS_OF_T = 2.0, 10
+# The mean length of the last 100 games, of the time limit: at most one of them ended earlier.
+_AT_TIME_LIMIT = 0.99
+
+
+def learning_rate(evidence: Evidence) -> Finding | None:
+    """The learning rate is 0, or as good as."""
+    config, rates = evidence.config, evidence.window("learning_rate")
+    if config.learning_rate < _LEAST_LEARNING_RATE:
+        return Finding(
+            "learning_rate",
+            f"The learning rate is {config.learning_rate:g}, which changes no weight noticeably "
+            "in a million updates: raise --learning_rate (IMPALA's is 0.0006).",
+            ("learning_rate",),
+            config.learning_rate,
+            _LEAST_LEARNING_RATE,
+        )
+    share = float(rates.max()) / config.learning_rate if rates.size else math.nan
+    if share < _SCHEDULE_HAS_ENDED:
+        return Finding(
+            "learning_rate",
+            "The learning rate has been 0 for the last quarter of the rows, since the linear "
+            f"schedule ends at --total_frames={config.total_frames:,}: raise it, or take "
+            "--learning_rate_schedule=constant.",
+            ("total_frames", "learning_rate_schedule"),
+            share,
+            _SCHEDULE_HAS_ENDED,
+        )
+    return None
+
+
+def bad_updates(evidence: Evidence) -> Finding | None:
+    """Updates that are not finite and therefore left out."""
+    bad, updates = evidence.window("bad_updates"), evidence.window("updates")
+    if not bad.size or not updates.size:
+        return None
+    # A run of few rows has no row before its window.
+    begun = len(bad) == len(evidence.column("bad_updates"))
+    before = (0.0, 0.0) if begun else (bad[0], updates[0])
+    count = float(bad[-1] - before[0])
+    share = count / max(float(updates[-1] - before[1]), 1.0)
+    if share <= _BAD_UPDATES:
+        return None
+    return Finding(
+        "bad_updates",
+        f"{count:,.0f} of the last updates ({100 * share:.1f} %) were not finite and changed "
+        "nothing (their batches are in bad_updates/): lower --learning_rate, or clip the gradient "
+        f"with --max_gradient_norm (now {evidence.config.max_gradient_norm:g}).",
+        ("learning_rate", "max_gradient_norm"),
+        share,
+        _BAD_UPDATES,
+    )
+
+
+def no_finished_game(evidence: Evidence) -> Finding | None:
+    """No game has ended, so there is no return."""
+    config = evidence.config
+    if not evidence.column("episodes").size or evidence.last("episodes") > 0:
+        return None
+    environments = config.num_actors * config.envs_per_actor * config.num_learners
+    frames = evidence.last("frames") / environments
+    if not frames >= _FRAMES_WITHOUT_A_GAME:
+        return None
+    return Finding(
+        "no_finished_game",
+        f"No game has ended although each of the {environments} environments has played "
+        f"{frames:,.0f} frames, so there is no return to go by: give the environment a time limit "
+        "(--environment_kwargs, or max_episode_steps where it is registered).",
+        ("environment_kwargs",),
+        frames,
+        _FRAMES_WITHOUT_A_GAME,
+    )
+
+
+def uniform_entropy(evidence: Evidence) -> float:
+    """Of a uniform policy in nats: log A, or without a batch the largest entropy of the run."""
+    if evidence.batch is not None:
+        return math.log(evidence.batch.num_actions)
+    entropies = evidence.column("entropy")
+    return float(entropies.max()) if entropies.size else math.nan
+
+
+def entropy(evidence: Evidence) -> Finding | None:
+    """The policy has become deterministic, or is still uniform."""
+    found, most = evidence.mean("entropy"), uniform_entropy(evidence)
+    of = "for a uniform one" if evidence.batch is not None else "at its largest"
+    now = f"--entropy_cost (now {evidence.config.entropy_cost:g})"
+    if found <= _COLLAPSED * most:
+        return Finding(
+            "entropy_collapsed",
+            f"The policy has collapsed: its entropy is {found:.2g} nats, of {most:.2f} {of}, "
+            f"so it tries nothing else any more: raise {now}, or lower "
+            "--learning_rate.",
+            ("entropy_cost", "learning_rate"),
+            found / most if most else 0.0,
+            _COLLAPSED,
+        )
+    if found >= _FLAT * most:
+        return Finding(
+            "entropy_flat",
+            f"The policy is still uniform after {evidence.last('updates'):,.0f} updates (entropy "
+            f"{found:.3f} of {most:.3f} nats): lower {now}, or raise --learning_rate (now "
+            f"{evidence.config.learning_rate:g}).",
+            ("entropy_cost", "learning_rate"),
+            found / most,
+            _FLAT,
+        )
+    return None
+
+
+def rho_clip(evidence: Evidence) -> Finding | None:
+    """The importance weights say that actors and learner follow different policies."""
+    share, clip = evidence.mean("rho_clipped_share"), evidence.config.rho_clip
+    if clip < 1.0 and share >= _RHOS_ALL_CLIPPED:
+        return Finding(
+            "rho_clip",
+            f"{100 * share:.0f} % of the importance weights ρ are at their clip of {clip:g}, so "
+            "V-trace evaluates the actors' old policy and not the learner's: take --rho_clip=1.",
+            ("rho_clip",),
+            share,
+            _RHOS_ALL_CLIPPED,
+        )
+    if clip == 1.0 and share <= _RHOS_FAR_OFF:
+        return Finding(
+            "rho_clip",
+            f"Only {100 * share:.0f} % of the importance weights ρ reach 1, where half would with "
+            "equal policies: the actors follow another policy than the learner; lower "
+            "--learning_rate, or the policy lag by --queue_capacity and --num_actors.",
+            ("learning_rate", "queue_capacity", "num_actors"),
+            share,
+            _RHOS_FAR_OFF,
+        )
+    return None
+
+
+def policy_lag(evidence: Evidence) -> Finding | None:
+    """The actors follow a policy of many updates ago."""
+    lag, config = evidence.mean("policy_lag"), evidence.config
+    if not lag >= _POLICY_LAG:
+        return None
+    return Finding(
+        "policy_lag",
+        f"The learner learns from actions of {lag:.0f} updates ago: lower --queue_capacity (now "
+        f"{config.queue_capacity}), --num_actors (now {config.num_actors}) or --envs_per_actor "
+        f"(now {config.envs_per_actor}), or raise --batch_size.",
+        ("queue_capacity", "num_actors", "envs_per_actor", "batch_size"),
+        lag,
+        _POLICY_LAG,
+    )
+
+
+def gradient_clip(evidence: Evidence) -> Finding | None:
+    """The clip decides the size of every update."""
+    coefficient = evidence.mean("clip_coefficient")
+    if not coefficient <= _CLIP_COEFFICIENT:
+        return None
+    return Finding(
+        "gradient_clip",
+        f"The gradient is always clipped, on average to {100 * coefficient:.1f} % of its norm of "
+        f"{evidence.mean('gradient_norm'):.3g}, so most of what a batch says is lost: raise "
+        f"--max_gradient_norm (now {evidence.config.max_gradient_norm:g}), or make the losses "
+        "smaller by --reward_clip or --baseline_cost.",
+        ("max_gradient_norm", "reward_clip", "baseline_cost"),
+        coefficient,
+        _CLIP_COEFFICIENT,
+    )
+
+
+def meta_parameter_bound(evidence: Evidence) -> Finding | None:
+    """γ or λ stands at an end of its range, where its meta-gradient vanishes."""
+    for name in evidence.config.learned:
+        symbol, value = _SYMBOLS.get(name, name), evidence.mean(name)
+        low = getattr(evidence.config, f"{name}_min", 0.0)
+        high = getattr(evidence.config, f"{name}_max", 1.0)
+        place = (value - low) / (high - low)
+        if not (place <= _AT_BOUND or place >= 1.0 - _AT_BOUND):
+            continue
+        end, bound = ("lower", "min") if place < 0.5 else ("upper", "max")
+        return Finding(
+            f"{name}_bound",
+            f"{symbol} = {value:.4g} stands at the {end} end of its range, where the sigmoid is "
+            f"flat and the meta-gradient hardly moves it back: lower --meta_learning_rate (now "
+            f"{evidence.config.meta_learning_rate:g}), or move --{name}_{bound}.",
+            ("meta_learning_rate", f"{name}_{bound}"),
+            place,
+            _AT_BOUND if place < 0.5 else 1.0 - _AT_BOUND,
+        )
+    return None
+
+
+def meta_gradient_noise(evidence: Evidence) -> Finding | None:
+    """No meta-gradient differs from noise, over the whole run."""
+    ts = {}
+    for name in evidence.config.learned:
+        values = evidence.column(f"meta_gradient_{name}")
+        if len(values) < _FEWEST_ROWS_OF_T:
+            return None
+        error = float(values.std(ddof=1) / np.sqrt(len(values)))
+        ts[name] = float(values.mean()) / error if error else 0.0
+    if not ts or max(map(abs, ts.values())) >= _CLEAR_T:
+        return None
+    shown = " and ".join(f"{_SYMBOLS.get(name, name)} (t = {t:.1f})" for name, t in ts.items())
+    return Finding(
+        "meta_gradient_noise",
+        f"Over the whole run the meta-gradient of {shown} does not differ from noise: it "
+        f"moves at random; raise --meta_batch_size (now {evidence.config.meta_batch_size}), lower "
+        f"--meta_learning_rate (now {evidence.config.meta_learning_rate:g}), or compare with "
+        "--meta_parameters=none.",
+        ("meta_batch_size", "meta_learning_rate", "meta_parameters"),
+        max(map(abs, ts.values())),
+        _CLEAR_T,
+    )
+
+
+def time_limit(evidence: Evidence) -> Finding | None:
+    """Every game ends at the time limit only."""
+    length, limit = evidence.mean("episode_frames"), evidence.time_limit
+    batch = evidence.batch
+    share = math.nan
+    if limit is not None and math.isfinite(length):
+        share = length / limit
+    elif batch is not None and batch.games:
+        share = batch.truncations / batch.games
+    if not share >= _AT_TIME_LIMIT:
+        return None
+    frames = f" of {limit:,} frames" if limit is not None else ""
+    return Finding(
+        "time_limit",
+        f"Every game ends at its time limit{frames} and none on its own, so the agent seldom sees "
+        "what an end is worth: raise --entropy_cost (now "
+        f"{evidence.config.entropy_cost:g}) if it is stuck, or change the limit by "
+        "--environment_kwargs.",
+        ("entropy_cost", "environment_kwargs"),
+        share,
+        _AT_TIME_LIMIT,
+    )

@@ -1,0 +1,142 @@
+"""All checks of a run, and the answer in plain sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from meta_impala.diagnosis import batch_checks, metric_checks
+from meta_impala.diagnosis.evidence import Evidence, Finding, Progress
+from meta_impala.errors import printable
+
+MOST_SENTENCES = 5
+
+
+class Check(NamedTuple):
+    """One check.
+
+    Attributes:
+      look: the function.
+      is_fault: whether it is wrong whatever the return does. What is no fault in a run that learns
+        is looked for only where the return has not risen.
+      needs_batch: whether it looks at games.
+    """
+
+    look: Callable[[Evidence], Finding | None]
+    is_fault: bool = False
+    needs_batch: bool = False
+
+
+# The nearer to the root, the earlier: what stands first is to be mended first.
+CHECKS = (
+    Check(metric_checks.learning_rate, is_fault=True),
+    Check(metric_checks.bad_updates, is_fault=True),
+    Check(metric_checks.no_finished_game, is_fault=True),
+    Check(batch_checks.rewards, needs_batch=True),
+    Check(batch_checks.dead_units, needs_batch=True),
+    Check(metric_checks.entropy),
+    Check(metric_checks.gradient_clip),
+    Check(metric_checks.policy_lag),
+    Check(metric_checks.rho_clip),
+    Check(batch_checks.explained_variance, needs_batch=True),
+    Check(metric_checks.time_limit),
+    Check(metric_checks.meta_parameter_bound),
+    Check(metric_checks.meta_gradient_noise),
+)
+
+
+class Verdict(NamedTuple):
+    """The answer.
+
+    Attributes:
+      progress: of the return.
+      is_early: whether too little was trained for the checks of the method.
+      findings: what keeps the run from learning, first things first.
+      has_batch: whether games were looked at.
+      failure: why the run failed, in the words of `status.json`; None if it did not.
+    """
+
+    progress: Progress
+    is_early: bool
+    findings: list[Finding]
+    has_batch: bool
+    failure: str | None
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """Runs the checks."""
+    progress = evidence.progress
+    findings = []
+    for check in CHECKS:
+        applies = check.is_fault or progress.has_risen is False or _is_silent(evidence)
+        finding = check.look(evidence) if applies else None
+        if finding is not None:
+            findings.append(finding)
+    status = evidence.status
+    failed = status.get("state") == "failed"
+    return Verdict(
+        progress,
+        evidence.is_early,
+        findings,
+        evidence.batch is not None,
+        str(status.get("reason", "it does not say why")) if failed else None,
+    )
+
+
+def _is_silent(evidence: Evidence) -> bool:
+    """Whether it has trained long enough, but no game has ended."""
+    return not evidence.is_early and not evidence.column("episode_return").size
+
+
+def _opening(verdict: Verdict) -> str:
+    first, last, has_risen = verdict.progress
+    if verdict.is_early:
+        return "It is too early to say: fewer than 300 updates, or fewer than 4 rows of metrics."
+    if not math.isfinite(first):
+        return "No game has ended yet, so there is no return."
+    moved = f"from {first:.4g} to {last:.4g}"
+    if has_risen is None:
+        return f"Too few rows have a return to say whether it rises ({moved} so far)."
+    if has_risen:
+        return f"It learns: the return rose {moved}."
+    if last > first:
+        return f"The return has not clearly risen ({moved}, within its noise)."
+    return f"The return has not risen ({moved})."
+
+
+def sentences(verdict: Verdict) -> list[str]:
+    """How the return moved, and the first findings: at most five, and one more on a failure."""
+    lines = [_opening(verdict)]
+    if verdict.failure is not None:
+        lines.append(f"The run failed: {printable(verdict.failure)}")
+    lines += [finding.sentence for finding in verdict.findings[: MOST_SENTENCES - 1]]
+    if not verdict.findings and verdict.progress.has_risen is not True:
+        looked = "metrics and games" if verdict.has_batch else "metrics"
+        if not verdict.is_early:
+            lines.append(
+                f"Nothing in its {looked} explains it: it may need more frames, or another "
+                "--learning_rate, --gamma or --entropy_cost."
+            )
+    return lines
+
+
+def to_json(verdict: Verdict) -> dict[str, Any]:
+    """The same as plain values; a number that is not finite is None."""
+    first, last, has_risen = verdict.progress
+    return {
+        "return_first": _finite(first),
+        "return_last": _finite(last),
+        "has_risen": has_risen,
+        "is_early": verdict.is_early,
+        "failure": verdict.failure,
+        "sentences": sentences(verdict),
+        "findings": [
+            finding._asdict() | {"value": _finite(finding.value)} for finding in verdict.findings
+        ],
+        "played_games": verdict.has_batch,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,126 @@
+"""Says in a few plain sentences why a run does not learn, and which flags to change.
+
+    meta-impala doctor runs/pong
+
+Looks at the metrics, and at a few games played with the newest checkpoint (--nobatch leaves those
+out and needs no TensorFlow). Nothing in the folder is changed; training may go on meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+
+from absl import flags
+
+from meta_impala import command
+from meta_impala.analysis.curves import read_rows
+from meta_impala.analysis.run_page.run_record import metrics_of
+from meta_impala.config import Config
+from meta_impala.diagnosis import verdict as verdict_lib
+from meta_impala.diagnosis.evidence import Evidence
+from meta_impala.environments import registry
+from meta_impala.errors import UserError, warn
+from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.trained_run import TrainedRun, open_trained_run
+from meta_impala.storage.trust import Trust, define_trust_flag, trust_of_flags
+from meta_impala.system.user_path import user_path
+
+FLAGS = flags.FLAGS
+
+POSITIONAL = "RUN"
+
+_MAX_SEED = 2**31 - 1
+_MAX_STEPS = 1_000_000
+
+
+def define_flags() -> None:
+    """The flags of this command."""
+    define_trust_flag()
+    flags.DEFINE_bool(
+        "batch", True, "Play games with the newest checkpoint; --nobatch: only look at the metrics."
+    )
+    flags.DEFINE_integer(
+        "steps", 256, "Agent steps that each of at most 32 environments plays. Allowed: at least 1."
+    )
+    flags.DEFINE_integer("seed", 1, "Seed of games and actions.")
+    flags.DEFINE_bool("json", False, "Print everything that was found as one JSON object.")
+
+
+def _check_flags(arguments: list[str]) -> None:
+    if len(arguments) != 1:
+        raise UserError("give the folder of one run")
+    if not 1 <= FLAGS.steps <= _MAX_STEPS:
+        raise UserError(f"--steps={FLAGS.steps}: must be from 1 to {_MAX_STEPS}")
+    if not 0 <= FLAGS.seed <= _MAX_SEED:
+        raise UserError(f"--seed={FLAGS.seed}: must be from 0 to {_MAX_SEED}")
+
+
+def _time_limit(config: Config) -> int | None:
+    """Of a game in frames; None if there is none, or the environment is not here."""
+    try:
+        return registry.time_limit(config.environment)
+    except UserError:
+        return None
+
+
+def _evidence(folder: RunFolder, config: Config) -> Evidence:
+    return Evidence(
+        config=config,
+        status=folder.read_status(),
+        metrics=metrics_of(read_rows(folder)),
+        time_limit=_time_limit(config),
+    )
+
+
+def _open(folder: RunFolder, trust: Trust) -> TrainedRun | None:
+    """The run with its checkpoint, or None if no games are to be played, or there is none yet."""
+    if not FLAGS.batch:
+        return None
+    if not folder.has_checkpoint():
+        warn("no checkpoint yet: only the metrics are looked at")
+        return None
+    return open_trained_run(str(folder.path), trust)
+
+
+def _with_games(evidence: Evidence, run: TrainedRun) -> Evidence:
+    from meta_impala.system.tensorflow_import import import_tensorflow
+
+    import_tensorflow()
+    from meta_impala.system.tensorflow_setup import configure_for_inference
+
+    configure_for_inference()
+    from meta_impala.diagnosis import batch_evidence
+    from meta_impala.storage.trained_agent import load_learner
+
+    learner, checkpoint = load_learner(run.folder.checkpoints, run.config, run.description)
+    if not FLAGS.json:
+        command.say(f"playing {registry.resolve(run.config.environment).id} with {checkpoint}")
+    batch = batch_evidence.play(
+        learner, run.description, checkpoint, steps=FLAGS.steps, seed=FLAGS.seed
+    )
+    return evidence._replace(batch=batch)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    _check_flags(arguments)
+    folder = RunFolder(user_path(arguments[0]))
+    trust = trust_of_flags()
+    config = folder.load_config(trust)
+    evidence = _evidence(folder, config)
+    run = _open(folder, trust)
+    if run is not None:
+        evidence = _with_games(evidence, run)
+    verdict = verdict_lib.judge(evidence)
+    if FLAGS.json:
+        command.say(json.dumps(verdict_lib.to_json(verdict), indent=2, ensure_ascii=False))
+        return 0
+    lines = verdict_lib.sentences(verdict)
+    for number, line in enumerate(lines, start=1):
+        command.say(f"{number}. {line}" if len(lines) > 1 else line)
+    return 0
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main, POSITIONAL)

@@ -1,0 +1,124 @@
+"""Runs a part of the study to its end, or until it is stopped; continues where it was.
+
+Every run is the ordinary training command. Nothing is kept but the run folders, what each run has
+cost in CPU-seconds, and the commit that all runs of a part are trained at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+
+from meta_impala.errors import UserError
+from meta_impala.experiments import forked_process, study_runs, suite_runner
+from meta_impala.experiments.stages import Stage
+from meta_impala.experiments.study_runs import Cells
+from meta_impala.experiments.suite import Run
+from meta_impala.experiments.suite_runner import Process, StartProcess, SuiteRunner
+from meta_impala.system.signals import StopRequest
+
+# An instance of it counts its steps, and a new one begins with the first phase again.
+_NEVER_RESUMED = ("Switching",)
+
+
+def pin_commit(out: pathlib.Path) -> str:
+    """Writes down the commit of the code beside the runs, or checks that it is still the same.
+
+    Raises:
+      UserError: if the runs there were made at another commit, or the code was changed.
+    """
+    here = pathlib.Path(__file__).parent
+    try:
+        commit = git(here, "rev-parse", "HEAD")
+        is_changed = bool(git(here, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        raise UserError("the study is run from a git clone, so that its commit is known") from None
+    if is_changed:
+        raise UserError("the code differs from its commit; the study is run from a clean clone")
+    path = out / study_runs.COMMIT
+    out.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        path.write_text(commit + "\n", "utf-8")
+    pinned = path.read_text("utf-8").strip()
+    if pinned != commit:
+        raise UserError(f"--out={out}: its runs were made at {pinned}; this is {commit}")
+    return commit
+
+
+def git(folder: pathlib.Path, *arguments: str) -> str:
+    """Output of a git command in a folder."""
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def open_runs(runs: Sequence[Run]) -> list[Run]:
+    """Those that are not finished."""
+    return [run for run in runs if study_runs.stage(run, {}) is not Stage.DONE]
+
+
+def run_part(cells: Cells, parallel: int, stop: StopRequest, only: str = "") -> dict[str, str]:
+    """Runs what can be run, derives what depends on it, and so on.
+
+    Args:
+      cells: of the part.
+      parallel: runs at a time.
+      stop: set when the user asks to stop.
+      only: only runs whose name contains this text; whatever they depend on must be finished.
+
+    Returns:
+      The reason of each run that failed.
+    """
+    failed: dict[str, str] = {}
+    with suite_runner.locked(cells.out), _pool(cells) as start:
+        while not stop.is_set():
+            left = [
+                run
+                for run in open_runs(cells.ready())
+                if run.name not in failed and only in run.name
+            ]
+            if not left:
+                break
+            _begin_anew(left)
+            runner = SuiteRunner(
+                left,
+                cells.suite.evaluation,
+                cells.out,
+                parallel,
+                stop,
+                start=start,
+                stage=study_runs.stage,
+                ended=lambda run, process: _note_cost(cells.out, run, process),
+            )
+            runner.run()
+            failed |= runner.failed
+    return failed
+
+
+def _begin_anew(runs: Sequence[Run]) -> None:
+    for run in runs:
+        unfinished = study_runs.stage(run, {}) is Stage.STARTED
+        if run.game in _NEVER_RESUMED and unfinished and not suite_runner.busy_elsewhere(run):
+            shutil.rmtree(run.folder.path)
+
+
+def _note_cost(out: pathlib.Path, run: Run, process: Process) -> None:
+    seconds = getattr(process, "cpu_seconds", None)  # of a fork only
+    if seconds is not None:
+        study_runs.add_cost(out / study_runs.COSTS, run.name, seconds)
+
+
+@contextlib.contextmanager
+def _pool(cells: Cells) -> Iterator[StartProcess]:
+    if not forked_process.can_fork():
+        yield suite_runner.start_here
+        return
+    modules = list(forked_process.TRAINING_MODULES)
+    if any(task.startswith("MinAtar") for task in cells.part.tasks):
+        modules.append("minatar")
+    (cells.out / "logs").mkdir(parents=True, exist_ok=True)
+    pool = forked_process.ForkPool(cells.out / "logs" / "fork_server.log", modules)
+    with contextlib.closing(pool):
+        yield pool.start

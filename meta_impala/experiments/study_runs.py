@@ -1,0 +1,303 @@
+"""The runs of a part of the study, in order, as far as they can be known.
+
+Some arms depend on other runs: F* and β on the selection, the yoked, constant and shuffled arms on
+the A-γλ runs of other seeds. `ready` gives the runs whose inputs are finished; what is missing is
+given later, when the caller asks again. No TensorFlow here.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import pathlib
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from meta_impala.errors import UserError
+from meta_impala.experiments import suite as suite_file
+from meta_impala.experiments.stages import Stage, frames_of
+from meta_impala.experiments.suite import Run, Suite, Variant
+from meta_impala.storage import run_folder as run_folder_lib
+from meta_impala.storage.files import write_atomically
+from meta_impala.storage.metrics_table import header_line, line_of, read_metrics
+from meta_impala.storage.run_folder import RunFolder
+from meta_impala.study import design, records
+from meta_impala.study.design import Part, Selection
+from meta_impala.study.records import Record
+
+COSTS = "cpu_seconds.csv"
+COMMIT = "commit.txt"
+EVALUATIONS = 20  # of a run, each of 20 games
+
+
+class Cells:
+    """The runs of a part in a folder.
+
+    Attributes:
+      part: of the study.
+      suite: its file.
+      out: folder of the part's runs.
+    """
+
+    def __init__(self, part: Part, out: pathlib.Path, random: Mapping[str, float]) -> None:
+        """Args:
+        part: of the study.
+        out: folder of the part; needs not exist.
+        random: score of random actions, by task.
+
+        Raises:
+          UserError: if the suite cannot be read, or a task of the part has no score of random
+            actions.
+        """
+        self.part, self.out = part, out
+        self._path = suite_file.find(part.suite)
+        self.suite: Suite = suite_file.read(self._path)
+        self._variants = {variant.name: variant for variant in self.suite.variants}
+        missing = [task for task in part.tasks if task not in random]
+        if missing and part.selection_seeds:
+            raise UserError(
+                f"{records.RANDOM}: has no score of {', '.join(missing)}; tools/study.py random "
+                "measures it"
+            )
+        self._random = random
+        self._first_seeds: dict[tuple[object, ...], Run] = {}
+
+    def read(self) -> list[Record]:
+        """The records of all runs that were begun."""
+        costs = read_costs(self.out / COSTS)
+        try:
+            commit = (self.out / COMMIT).read_text("utf-8").strip()
+        except OSError:
+            commit = ""
+        found = []
+        for path in sorted((self.out / "runs").glob("*/*/seed_*")):
+            folder = RunFolder(path)
+            if folder.has_run():
+                found.append(self._record(folder, costs, commit))
+        return found
+
+    def _record(self, folder: RunFolder, costs: Mapping[str, float], commit: str) -> Record:
+        variant, safe, seed = folder.path.parts[-3:]
+        tasks = {suite_file.folder_name(task): task for task in self.part.tasks}
+        status = folder.read_status()
+        task = tasks[safe]
+        settings = {**self.suite.settings, **self.part.task_settings.get(task, {})}
+        return Record(
+            self.part.name,
+            task,
+            variant,
+            int(seed.removeprefix("seed_")),
+            str(status.get("state", "")),
+            int(status.get("frames", 0)),
+            int(settings["total_frames"]),
+            costs.get(f"{variant}.{safe}.{seed}", float("nan")),
+            commit,
+            records.read_points(folder.path / "evaluations.csv"),
+        )
+
+    def selection(self, found: Sequence[Record], task: str) -> Selection:
+        """What the selection seeds of a task chose."""
+        if not self.part.selection_seeds:
+            return Selection(None, None, None)
+        return design.select(found, self.part, task, self._random[task])
+
+    def ready(self) -> list[Run]:
+        """The runs that can be made now, finished ones included, in the order of the study:
+        pilots, selection, all A-γλ runs (others need them), then seed by seed over the arms."""
+        found = self.read()
+        runs = [
+            self._run(self._variants[design.PILOT], task, seed)
+            for task in self.part.tasks
+            for seed in self.part.pilot_seeds
+        ]
+        runs += [
+            self._run(self._variants[name], task, seed)
+            for task in self.part.tasks
+            for name in self.part.grid
+            for seed in self.part.selection_seeds
+        ]
+        chosen = {task: self.selection(found, task) for task in self.part.tasks}
+        overall = None
+        if design.BEST_OVERALL in self.part.arms:
+            overall = design.best_overall(found, self.part, self._random)
+        by_name: dict[str, Run] = {run.name: run for run in runs}
+        for arm, task, seed in self._order():
+            variant = self._variant(arm, task, seed, chosen[task], overall, found)
+            if variant is not None:
+                run = self._run(variant, task, seed)
+                by_name.setdefault(run.name, run)
+        return list(by_name.values())
+
+    def _order(self) -> Iterator[tuple[str, str, int]]:
+        first = [arm for arm in self.part.arms if arm == design.LEARNED]
+        for seed in self.part.seeds:
+            for task in self.part.tasks:
+                yield from ((arm, task, seed) for arm in first)
+        for seed in self.part.seeds:
+            for task in self.part.tasks:
+                for arm in self.part.arms_of(task):
+                    if arm not in first and seed in self.part.seeds_of(arm):
+                        yield arm, task, seed
+
+    def _run(self, variant: Variant, task: str, seed: int) -> Run:
+        settings = {**variant.settings, **self.part.task_settings.get(task, {})}
+        key = (variant.name, task, tuple(sorted((k, str(v)) for k, v in settings.items())))
+        # The seeds of a variant differ in nothing else, and reading flags takes 10 ms.
+        if key not in self._first_seeds:
+            suite = dataclasses.replace(
+                self.suite,
+                games=(task,),
+                seeds=(seed,),
+                variants=(
+                    dataclasses.replace(variant, settings={"deterministic": True, **settings}),
+                ),
+            )
+            self._first_seeds[key] = suite_file.expand(suite, self._path, self.out)[0]
+        first = self._first_seeds[key]
+        return dataclasses.replace(
+            first,
+            seed=seed,
+            folder=RunFolder(first.folder.path.with_name(f"seed_{seed}")),
+            arguments=(
+                *(a for a in first.arguments if not a.startswith("--seed=")),
+                f"--seed={seed}",
+            ),
+            config=dataclasses.replace(first.config, seed=seed),
+        )
+
+    def _variant(
+        self,
+        arm: str,
+        task: str,
+        seed: int,
+        chosen: Selection,
+        overall: str | None,
+        found: Sequence[Record],
+    ) -> Variant | None:
+        """The variant of an arm and a seed; None as long as what it needs is not finished."""
+        name = design.variant_of(arm, chosen, overall)
+        if name is None:
+            return None
+        if name in self._variants:
+            return self._variants[name]
+        if arm in (design.REFERENCE, design.LEARNED_9):
+            base = self._variants[name.rpartition("_")[0]]
+            return _with(base, name, meta_learning_rate=design.beta_of(name))
+        if arm == design.MIXTURE:
+            gamma = name.removeprefix("M_")
+            return _with(self._variants["M"], name, evaluation_eta=f"{gamma},1")
+        if arm == design.RIGHT:
+            return self._replay(name, self._right_file(task))
+        if chosen.learned is None:
+            return None
+        return self._derived(arm, task, seed, chosen.learned, found)
+
+    def _derived(
+        self, arm: str, task: str, seed: int, learned: str, found: Sequence[Record]
+    ) -> Variant | None:
+        """Y, C and S: from the A-γλ runs of other seeds."""
+        donors = {
+            record.seed: record
+            for record in found
+            if (record.task, record.variant) == (task, learned) and record.is_finished
+        }
+        if arm == design.CONSTANT:
+            ends = [
+                donors[other].points[-1]
+                for other in self.part.seeds
+                if other != seed and other in donors and donors[other].points
+            ]
+            if len(ends) < len(self.part.seeds) - 1:
+                return None
+            gamma = statistics.median(end.gamma for end in ends)
+            lambda_ = statistics.median(end.lambda_ for end in ends)
+            settings = {"eta_schedule": "fixed", "gamma": gamma, "lambda": lambda_}
+            return Variant(design.CONSTANT, "constant", settings)
+        donor = donor_of(self.part.seeds, seed)
+        if donor not in donors:
+            return None
+        metrics = self._run(self._variants[learned], task, donor).folder.metrics_path
+        if arm == design.YOKED:
+            return self._replay(arm, metrics)
+        path = self._derived_path(design.SHUFFLED, task, f"seed_{seed}")
+        if not path.exists():
+            write_atomically(path, shuffled(metrics, seed))
+        return self._replay(arm, path)
+
+    def _replay(self, name: str, path: pathlib.Path) -> Variant:
+        return Variant(
+            name, name, {"eta_schedule": "replay", "eta_schedule_file": str(path), "gamma": 0.99}
+        )
+
+    def _right_file(self, task: str) -> pathlib.Path:
+        path = self._derived_path(design.RIGHT, task, "schedule")
+        if not path.exists():
+            half = int(str(self.part.task_settings[task]["total_frames"])) // 2
+            write_atomically(path, schedule([(0, 0.0, 1.0), (half, 0.99, 1.0)]))
+        return path
+
+    def _derived_path(self, arm: str, task: str, name: str) -> pathlib.Path:
+        folder = self.out / "derived" / arm / suite_file.folder_name(task)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{name}.csv"
+
+
+def _with(base: Variant, name: str, **settings: object) -> Variant:
+    return dataclasses.replace(base, name=name, settings={**base.settings, **settings})
+
+
+def donor_of(seeds: Sequence[int], seed: int) -> int:
+    """The seed whose A-γλ run a yoked run replays: the next one, cyclic."""
+    return seeds[(seeds.index(seed) + 1) % len(seeds)]
+
+
+def schedule(rows: Sequence[tuple[int, float, float]]) -> str:
+    """A file for `--eta_schedule_file`: (frames, γ, λ), each from its frames on."""
+    lines = (
+        line_of({"frames": str(frames), "gamma": f"{gamma:.8g}", "lambda": f"{lambda_:.8g}"})
+        for frames, gamma, lambda_ in rows
+    )
+    return header_line() + "".join(lines)
+
+
+def shuffled(metrics: pathlib.Path, seed: int) -> str:
+    """The γ and λ of a run with its rows in random order: the same values, another time course."""
+    rows = [row for row in read_metrics(metrics) if row.get("gamma") and row.get("lambda")]
+    order = np.random.default_rng(seed).permutation(len(rows))
+    frames = [0, *(int(row["frames"]) for row in rows[:-1])]
+    values = [(float(rows[i]["gamma"]), float(rows[i]["lambda"])) for i in order]
+    return schedule([(at, *value) for at, value in zip(frames, values, strict=True)])
+
+
+def stage(run: Run, _: Mapping[str, int]) -> Stage:
+    """Progress of a run of the study. Its score is its evaluations while training, so a run that
+    is trained is finished."""
+    if not run.folder.has_run():
+        return Stage.NEW
+    status = run.folder.read_status()
+    is_finished = status.get("state") == run_folder_lib.FINISHED
+    return (
+        Stage.DONE if is_finished and frames_of(run) >= run.config.total_frames else Stage.STARTED
+    )
+
+
+def read_costs(path: pathlib.Path) -> dict[str, float]:
+    """CPU-seconds by name of the run; those of a run that was continued are added."""
+    costs: dict[str, float] = {}
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            for name, seconds in csv.reader(file):
+                costs[name] = costs.get(name, 0.0) + float(seconds)
+    except FileNotFoundError:
+        pass
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged ({error})") from None
+    return costs
+
+
+def add_cost(path: pathlib.Path, name: str, seconds: float) -> None:
+    """Appends what a run has cost."""
+    with open(path, "a", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerow([name, f"{seconds:.2f}"])

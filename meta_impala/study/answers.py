@@ -1,0 +1,180 @@
+"""The nine questions that the paper's reviewer asked, one sentence and one number each."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from meta_impala.study import design, effects, summary
+from meta_impala.study.summary import Claim, Result, Task
+
+
+class Answer(NamedTuple):
+    """A question, the answer, and the verdict (empty where the study puts no claim on trial)."""
+
+    question: str
+    text: str
+    verdict: str
+
+
+def _number(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def effect(result: Result) -> str:
+    """The effect with its interval, and the runs that it rests on."""
+    contrast = result.contrast
+    runs = f"{result.finished[0]} and {result.finished[1]} of {result.planned[0]} and "
+    runs += f"{result.planned[1]} runs"
+    if contrast is None:
+        return f"no effect can be given yet ({runs})"
+    return (
+        f"{_number(contrast.value)} [{_number(contrast.low)}, {_number(contrast.high)}] in s "
+        f"({runs})"
+    )
+
+
+def _of_claim(question: str, claim: Claim, tasks: Mapping[str, Sequence[Task]]) -> Answer:
+    """From part 2 if it has any contrast, else task by task from part 1."""
+    minatar = summary.results(tasks["minatar"], [claim], family=False)[0]
+    if minatar.contrast is not None:
+        text = f"Over the five games of MinAtar, {claim.first} − {claim.second} is "
+        return Answer(question, text + effect(minatar) + ".", minatar.verdict)
+    found = [
+        (task.name, summary.results([task], [claim], family=False)[0])
+        for task in tasks["mechanism"]
+    ]
+    seen = [(name, result) for name, result in found if result.contrast is not None]
+    planned = minatar.planned[0]
+    if not seen:
+        done = sum(minatar.finished) + sum(sum(result.finished) for _, result in found)
+        needed = sum(minatar.planned) + sum(sum(result.planned) for _, result in found)
+        text = f"Not answerable at this scale, because {done} of the {needed} runs that it needs "
+        return Answer(question, text + "are trained.", summary.UNDECIDED)
+    parts = "; ".join(f"{name}: {effect(result)}" for name, result in seen)
+    text = f"On tasks whose best discount is known, {claim.first} − {claim.second} is {parts}. "
+    text += f"MinAtar is not answerable at this scale, because {minatar.finished[0]} of {planned} "
+    verdicts = {result.verdict for _, result in found}
+    verdict = verdicts.pop() if len(verdicts) == 1 else "differs by task"
+    return Answer(question, text + "runs of the first arm are trained.", verdict)
+
+
+def _from_selection(tasks: Sequence[Task]) -> str:
+    """What the selection seeds say of A-γλ against F*: both were chosen by these very runs."""
+    parts = []
+    for task in tasks:
+        fixed, learned = task.selection.fixed, task.selection.learned
+        if fixed is None or learned is None or task.selection.fixed_area is None:
+            continue
+        areas = [effects.area(record, task.random) for record in task.grid[learned]]
+        change = statistics.fmean(areas) - task.selection.fixed_area
+        share = change / (task.selection.fixed_area - task.random)
+        parts.append(f"{task.name} {_number(share)}")
+    if not parts:
+        return ""
+    return (
+        " On the selection seeds, by which both were chosen, the best learned agent has this much "
+        f"more s than F* (3 runs each): {', '.join(parts)}."
+    )
+
+
+def _of_variants(question: str, variants: Sequence[str], tasks: Sequence[Task]) -> Answer:
+    """From part 4: the largest difference of mean area to A among some variants."""
+    best: tuple[float, str] | None = None
+    done = needed = 0
+    for task in tasks:
+        for name in ("A", *variants):
+            done += len(task.arms[name].records)
+            needed += task.arms[name].planned
+        base = task.arms["A"].areas
+        for name in variants:
+            areas = task.arms[name].areas
+            if not base or not areas:
+                continue
+            change = statistics.fmean(areas.values()) - statistics.fmean(base.values())
+            share = change / abs(statistics.fmean(base.values()) - task.random)
+            if best is None or abs(share) > abs(best[0]):
+                best = share, f"{name.replace('_', ' ')} in {task.name}"
+    if best is None:
+        text = f"Not answerable at this scale, because {done} of the {needed} runs of part 4 that "
+        return Answer(question, text + "it needs are trained.", summary.UNDECIDED)
+    text = f"The largest change of area against A is {_number(best[0])} ({best[1]}), with "
+    return Answer(question, text + f"{done} of {needed} runs and at most 3 seeds.", "undecided")
+
+
+def _worse(question: str, tasks: Mapping[str, Sequence[Task]]) -> Answer:
+    """The task in which A-γλ is worst against F*, and where γ ends there."""
+    claim = Claim(design.LEARNED, design.BEST, "")
+    worst = None
+    for task in (*tasks["mechanism"], *tasks["minatar"]):
+        contrast = summary.contrast_of(claim, [task])
+        ending = summary.ending(summary.learned_records(task))
+        if contrast is None or ending is None:
+            continue
+        if worst is None or contrast.value < worst[0]:
+            worst = contrast.value, task, ending.gamma[0]
+    if worst is None:
+        text = "Not answerable at this scale, because no task has two runs each of A-γλ and F*."
+        return Answer(question, text, summary.UNDECIDED)
+    value, task, gamma = worst
+    best = str(task.selection.fixed).removeprefix("F_")
+    text = (
+        f"A-γλ is furthest from F* in {task.name} ({_number(value)} in s): γ ends at {gamma:.4f} "
+        f"(median), the best constant of the grid is {best}."
+    )
+    return Answer(question, text, summary.UNDECIDED)
+
+
+def answers(tasks: Mapping[str, Sequence[Task]]) -> list[Answer]:
+    """All nine.
+
+    Args:
+      tasks: by part.
+    """
+    learned, further = design.LEARNED, tasks["further"]
+    second = _of_claim(
+        "2. Is adapting better than the best fixed γ of each game?",
+        Claim(learned, design.BEST, ""),
+        tasks,
+    )
+    return [
+        _of_claim(
+            "1. Is the gain from adapting η, or from learning at several η at once?",
+            Claim(learned, design.MIXTURE, ""),
+            tasks,
+        ),
+        second._replace(
+            text=second.text + _from_selection((*tasks["mechanism"], *tasks["minatar"]))
+        ),
+        _of_variants(
+            "3. Should the meta-gradient go through the returns only?",
+            ("paths_embedding", "paths_weights"),
+            further,
+        ),
+        _of_variants(
+            "4. Should J' hold the policy-gradient term only?",
+            ("objective_value", "objective_all"),
+            further,
+        ),
+        _of_variants(
+            "5. Which γ' should J' use?",
+            ("reference_0.99", "reference_0.999", "reference_current"),
+            further,
+        ),
+        _of_variants("6. Does μ matter?", ("trace_0.5", "trace_0.9"), further),
+        _worse("7. Why do some games get worse?", tasks),
+        Answer(
+            "8. Is another way of adapting better at equal cost (population based training, HOOF)?",
+            "Not answerable at this scale, because a population of 8 at equal frames gives each "
+            "member 1/8 of them: 0 runs of it are part of the study (suites/population.toml is "
+            "there for it).",
+            summary.UNDECIDED,
+        ),
+        Answer(
+            "9. Can discrete hyper-parameters be learned (n of n-step returns)?",
+            "Not answerable at this scale, because the method differentiates the return: 0 "
+            "discrete hyper-parameters are among the rows of η; λ stands in for n.",
+            "",
+        ),
+    ]

@@ -1,0 +1,178 @@
+"""What the study keeps of a run: its evaluations while training, and what it cost.
+
+Runs are read from their folders once (`tools/study.py collect`), into two CSV files that ship with
+the project; the page is made from these.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from meta_impala.errors import UserError, one_line
+from meta_impala.storage.files import read_bounded, write_atomically
+
+_MAX_BYTES = 2**26
+POINTS, RUNS, RANDOM = "points.csv", "runs.csv", "random.csv"
+FINISHED = "finished"
+_RUN_COLUMNS = (
+    "part", "task", "variant", "seed", "state", "frames", "total_frames", "cpu_seconds", "commit",
+)  # fmt: skip
+_POINT_COLUMNS = (
+    "part", "task", "variant", "seed", "frames", "mean_return", "standard_error", "games", "gamma",
+    "lambda",
+)  # fmt: skip
+
+
+class Point(NamedTuple):
+    """One evaluation while training; γ and λ are what the network was fed (NaN if there is none).
+
+    `mean_return` is over `games` games, with its standard error.
+    """
+
+    frames: int
+    mean_return: float
+    standard_error: float
+    games: int
+    gamma: float
+    lambda_: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One run.
+
+    Attributes:
+      part, task, variant, seed: which run of the study it is.
+      state: `finished`, `failed`, or as the run folder has it.
+      frames: trained.
+      total_frames: to be trained.
+      cpu_seconds: of the training, evaluations included; NaN if it was not measured.
+      commit: that it was trained at; empty if unknown.
+      points: by frames.
+    """
+
+    part: str
+    task: str
+    variant: str
+    seed: int
+    state: str
+    frames: int
+    total_frames: int
+    cpu_seconds: float
+    commit: str
+    points: tuple[Point, ...]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it was trained to its end."""
+        return self.state == FINISHED and self.frames >= self.total_frames
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a result. A failed run is one."""
+        return self.is_finished or self.state == "failed"
+
+
+def _number(text: str) -> float:
+    return float(text) if text else math.nan
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return str(value)
+
+
+def _rows(path: pathlib.Path) -> list[dict[str, str]]:
+    try:
+        text = read_bounded(path, _MAX_BYTES).decode("utf-8")
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({one_line(error)})") from None
+    lines = (line for line in text.splitlines() if not line.startswith("#"))
+    return list(csv.DictReader(lines))
+
+
+def read_points(path: pathlib.Path) -> tuple[Point, ...]:
+    """The evaluations of a run, from the `evaluations.csv` of its folder; none if there is none."""
+    points = []
+    for row in _rows(path):
+        try:
+            points.append(_point(row, int(row["episodes"])))
+        except (KeyError, TypeError, ValueError):  # a torn line costs itself only
+            continue
+    return tuple(sorted(points))
+
+
+def _point(row: dict[str, str], games: int) -> Point:
+    numbers = (_number(row[name]) for name in ("mean_return", "standard_error", "gamma", "lambda"))
+    mean, error, gamma, lambda_ = numbers
+    return Point(int(row["frames"]), mean, error, games, gamma, lambda_)
+
+
+def read(folder: pathlib.Path) -> list[Record]:
+    """The records of a folder of compact data.
+
+    Raises:
+      UserError: if it has none, or they are damaged.
+    """
+    points: dict[tuple[str, ...], list[Point]] = {}
+    try:
+        for row in _rows(folder / POINTS):
+            key = tuple(row[name] for name in _POINT_COLUMNS[:4])
+            points.setdefault(key, []).append(_point(row, int(row["games"])))
+        records = [
+            Record(
+                row["part"], row["task"], row["variant"], int(row["seed"]), row["state"],
+                int(row["frames"]), int(row["total_frames"]), _number(row["cpu_seconds"]),
+                row["commit"],
+                tuple(sorted(points.get(tuple(row[name] for name in _RUN_COLUMNS[:4]), ()))),
+            )
+            for row in _rows(folder / RUNS)
+        ]  # fmt: skip
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder}: the study's data are damaged ({one_line(error)})") from None
+    if not records:
+        raise UserError(f"{folder}: must hold {RUNS} and {POINTS}, made by tools/study.py collect")
+    return records
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[object]], comment: str) -> str:
+    text = io.StringIO()
+    text.write(f"# {comment}\n")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_text(value) for value in row] for row in rows)
+    return text.getvalue()
+
+
+def write(records: Sequence[Record], folder: pathlib.Path, comment: str) -> None:
+    """Writes the records as `runs.csv` and `points.csv`.
+
+    Args:
+      records: in any order.
+      folder: is made if it is missing.
+      comment: first line of both, without #.
+    """
+    records = sorted(records, key=lambda r: (r.part, r.task, r.variant, r.seed))
+    runs = (
+        (r.part, r.task, r.variant, r.seed, r.state, r.frames, r.total_frames, r.cpu_seconds,
+         r.commit)
+        for r in records
+    )  # fmt: skip
+    points = ((r.part, r.task, r.variant, r.seed, *point) for r in records for point in r.points)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / RUNS, _table(_RUN_COLUMNS, runs, comment))
+    write_atomically(folder / POINTS, _table(_POINT_COLUMNS, points, comment))
+
+
+def read_random(folder: pathlib.Path) -> dict[str, float]:
+    """The mean return of uniformly random actions, by task, from `random.csv`."""
+    return {row["task"]: float(row["mean_return"]) for row in _rows(folder / RANDOM)}

@@ -1,0 +1,67 @@
+"""The study's command: mistakes in one line, one commit for all runs, and what runs a cell."""
+
+import pathlib
+import re
+import shlex
+
+import pytest
+from support.command_helpers import run_tool
+
+from meta_impala.errors import UserError
+from meta_impala.experiments import study_runner
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "give one of run, status, collect, report, random"),
+        (["judge"], "give one of run"),
+        (["run"], "--out: must be given"),
+        (["run", "--out=x", "--part=pong"], "--part=pong: must be of mechanism, minatar"),
+        (["report", "--data=nowhere"], "nowhere: must hold runs.csv and points.csv"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, said, tmp_path):
+    found = run_tool("study", *arguments)
+    assert found.returncode == 2
+    lines = found.stderr.strip().splitlines()
+    assert len(lines) == 1 and said in lines[0]
+
+
+def test_damaged_data_are_named(tmp_path):
+    (tmp_path / "runs.csv").write_text("part,task\nmechanism,Noise\n")
+    found = run_tool("study", "report", f"--data={tmp_path}")
+    assert found.returncode == 2 and "the study's data are damaged" in found.stderr
+
+
+def test_the_status_prices_what_is_left(tmp_path):
+    found = run_tool("study", "status", f"--out={tmp_path}", "--part=mechanism,minatar")
+    priced = re.findall(r"0 of the (\d+) runs .* about ([0-9.]+) core-hours", found.stdout)
+    (few, cheap), (many, dear) = ((int(runs), float(hours)) for runs, hours in priced)
+    # 8 to 20 CPU-seconds a run of part 1, 70 to 130 of part 2.
+    assert 5 < 3600 * cheap / few < 30 and 50 < 3600 * dear / many < 200
+
+
+def test_it_prints_a_command_for_every_run_that_is_left(tmp_path):
+    found = run_tool("study", "run", f"--out={tmp_path}", "--part=mechanism", "--print_commands")
+    lines = [shlex.split(line) for line in found.stdout.splitlines()]
+    assert found.returncode == 0 and len(lines) > 90
+    assert all(line[1:3] == ["-m", "meta_impala.train"] for line in lines)
+    folders = [line[-1].removeprefix("--logdir=") for line in lines]
+    assert len(set(folders)) == len(lines)
+    assert all(folder.startswith(str(tmp_path / "mechanism")) for folder in folders)
+
+
+def test_runs_of_another_commit_are_refused(tmp_path, monkeypatch):
+    answers = {"rev-parse": "abc", "status": ""}
+    monkeypatch.setattr(study_runner, "git", lambda folder, command, *rest: answers[command])
+    assert study_runner.pin_commit(tmp_path) == "abc"
+    assert study_runner.pin_commit(tmp_path) == "abc"
+    answers["rev-parse"] = "def"
+    with pytest.raises(UserError, match="its runs were made at abc; this is def"):
+        study_runner.pin_commit(tmp_path)
+    answers.update({"rev-parse": "abc", "status": " M train.py"})
+    with pytest.raises(UserError, match="differs from its commit"):
+        study_runner.pin_commit(tmp_path)

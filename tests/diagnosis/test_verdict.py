@@ -1,0 +1,274 @@
+"""doctor's checks: a run that is broken in one way is told just that, healthy ones nothing."""
+
+import dataclasses
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+from support.demonstration import ALL_RUNS
+from support.run_helpers import make_config
+
+from meta_impala.analysis.curves import read_rows
+from meta_impala.analysis.run_page.run_record import metrics_of
+from meta_impala.config import FIELDS
+from meta_impala.diagnosis import evidence as evidence_lib
+from meta_impala.diagnosis import verdict as verdict_lib
+from meta_impala.diagnosis.evidence import BatchEvidence, Evidence
+from meta_impala.environments import registry
+from meta_impala.storage.run_folder import RunFolder
+
+ROWS = 40
+CONFIG = dataclasses.replace(
+    make_config(total_frames=10_000_000), learning_rate=6e-4, num_actors=2, envs_per_actor=8
+)
+BATCH = BatchEvidence(
+    checkpoint="frames-1",
+    steps=4000,
+    num_actions=4,
+    entropy=1.0,
+    explained_variance=0.6,
+    dead_units=0.3,
+    hidden_units=256,
+    rewards=np.array([1.0, -1.0, 1.0]),
+    terminations=20,
+    games=20,
+    truncations=2,
+)
+UP = np.linspace(0.0, 1.0, ROWS)
+NOISE = np.random.default_rng(1).normal(size=ROWS)
+
+
+def _metrics(**changed):
+    """Of a run that is healthy, but whose return does not rise."""
+    metrics = {
+        "frames": 1e5 + 1e6 * UP,
+        "updates": 100 + 4000 * UP,
+        "episodes": 10 + 900 * UP,
+        "episode_return": 5.0 + 0.5 * NOISE,
+        "episode_frames": 700 + 20 * NOISE,
+        "gamma": 0.99 + 0.003 * UP,
+        "lambda": 0.99 - 0.01 * UP,
+        "meta_gradient_gamma": -0.05 + 0.05 * NOISE,
+        "meta_gradient_lambda": 0.001 * NOISE,
+        "entropy": 1.3 - 0.4 * UP,
+        "gradient_norm": 40 + 5 * NOISE,
+        "clip_coefficient": 0.8 + 0.05 * NOISE,
+        "rho_clipped_share": 0.47 + 0.01 * NOISE,
+        "policy_lag": 3.5 + 0.2 * NOISE,
+        "learning_rate": 6e-4 * (1 - 0.9 * UP),
+        "bad_updates": np.zeros(ROWS),
+    }
+    return metrics | {name: value + np.zeros(ROWS) for name, value in changed.items()}
+
+
+def _evidence(metrics=None, settings=None, batch=None, limit=None, status=None):
+    return Evidence(
+        config=dataclasses.replace(CONFIG, **(settings or {})),
+        status=status or {"state": "running"},
+        metrics=_metrics(**(metrics or {})),
+        time_limit=limit,
+        batch=BATCH._replace(**(batch or {})),
+    )
+
+
+def _names(evidence):
+    return [finding.name for finding in verdict_lib.judge(evidence).findings]
+
+
+# Name of the finding -> what breaks the run, and the same just within what is healthy.
+BROKEN = {
+    "learning_rate": (
+        {"settings": {"learning_rate": 9e-8}, "metrics": {"learning_rate": 9e-8}},
+        {"settings": {"learning_rate": 2e-7}, "metrics": {"learning_rate": 2e-7}},
+    ),
+    "learning_rate of a schedule that has ended": (
+        {"metrics": {"learning_rate": 6e-4 * np.maximum(0, 1 - 2 * UP)}},
+        {"metrics": {"learning_rate": 6e-4 * (1 - UP)}},
+    ),
+    "bad_updates": (
+        {"metrics": {"bad_updates": 30 * UP}},
+        {"metrics": {"bad_updates": 2 * UP}},
+    ),
+    "no_finished_game": (
+        {"metrics": {"episodes": 0.0, "episode_return": math.nan, "episode_frames": math.nan}},
+        {
+            "metrics": {
+                "frames": 1e5 * UP, "episodes": 0.0, "episode_return": math.nan,
+                "episode_frames": math.nan,
+            }
+        },
+    ),
+    "no_reward": (
+        {"batch": {"rewards": np.array([])}},
+        {"batch": {"rewards": np.array([1.0])}},
+    ),
+    "reward_scale that the clip hides": (
+        {"batch": {"rewards": np.array([2.0, 5.0, 20.0, 0.5])}},
+        {"batch": {"rewards": np.array([5.0, 5.0, 5.0])}},
+    ),
+    "reward_scale too large": (
+        {"batch": {"rewards": np.array([101.0])}, "settings": {"reward_clip": 0.0}},
+        {"batch": {"rewards": np.array([99.0])}, "settings": {"reward_clip": 0.0}},
+    ),
+    "reward_scale too small": (
+        {"batch": {"rewards": np.array([0.013, 0.001])}},
+        {"batch": {"rewards": np.array([0.015, 0.001])}},
+    ),
+    "dead_units": ({"batch": {"dead_units": 0.76}}, {"batch": {"dead_units": 0.74}}),
+    "entropy_collapsed": ({"metrics": {"entropy": 0.02}}, {"metrics": {"entropy": 0.04}}),
+    "entropy_flat": ({"metrics": {"entropy": 1.38}}, {"metrics": {"entropy": 1.36}}),
+    "gradient_clip": (
+        {"metrics": {"clip_coefficient": 0.09}},
+        {"metrics": {"clip_coefficient": 0.11}},
+    ),
+    "policy_lag": ({"metrics": {"policy_lag": 21.0}}, {"metrics": {"policy_lag": 19.0}}),
+    "rho_clip of policies that differ": (
+        {"metrics": {"rho_clipped_share": 0.09}},
+        {"metrics": {"rho_clipped_share": 0.11}},
+    ),
+    "rho_clip below 1": (
+        {"metrics": {"rho_clipped_share": 0.96}, "settings": {"rho_clip": 0.1}},
+        {"metrics": {"rho_clipped_share": 0.96}},
+    ),
+    "explained_variance": (
+        {"batch": {"explained_variance": 0.04}},
+        {"batch": {"explained_variance": 0.06}},
+    ),
+    "time_limit": (
+        {"metrics": {"episode_frames": 499.0}, "limit": 500},
+        {"metrics": {"episode_frames": 490.0}, "limit": 500},
+    ),
+    "time_limit of which only games tell": (
+        {"batch": {"truncations": 20}},
+        {"batch": {"truncations": 19}},
+    ),
+    "gamma_bound above": ({"metrics": {"gamma": 0.9995}}, {"metrics": {"gamma": 0.998}}),
+    "gamma_bound of a range": (
+        {"metrics": {"gamma": 0.90001}, "settings": {"gamma_min": 0.9}},
+        {"metrics": {"gamma": 0.905}, "settings": {"gamma_min": 0.9}},
+    ),
+    "lambda_bound below": ({"metrics": {"lambda": 0.0004}}, {"metrics": {"lambda": 0.01}}),
+    "meta_gradient_noise": (
+        {"metrics": {"meta_gradient_gamma": 0.05 * NOISE}},
+        {"metrics": {"meta_gradient_gamma": 0.05 * NOISE + 0.03}},
+    ),
+}  # fmt: skip
+
+
+def test_a_healthy_run_gets_no_finding():
+    assert _names(_evidence()) == []
+    (opening, rest) = verdict_lib.sentences(verdict_lib.judge(_evidence()))
+    assert "has not" in opening and rest.startswith("Nothing in its metrics and games")
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_broken_is_found_and_nothing_else(name):
+    broken, healthy = (_evidence(**changes) for changes in BROKEN[name])
+    assert _names(broken) == [name.partition(" ")[0]]
+    assert _names(healthy) == []
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_every_finding_is_one_plain_sentence_with_flags_that_exist(name):
+    verdict = verdict_lib.judge(_evidence(**BROKEN[name][0]))
+    (finding,) = verdict.findings
+    sentence = finding.sentence
+    assert sentence.endswith(".") and "\n" not in sentence
+    assert not sentence[0].islower() or sentence[0] in "γλ"
+    assert len(sentence.split()) <= 55 and ". " not in sentence.replace("max. ", "")
+    assert finding.flags and set(finding.flags) <= set(FIELDS)
+    named = set(re.findall(r"--(\w+)", sentence))
+    assert named and named <= set(FIELDS)
+    assert finding.flags[0] in named
+    assert sentence in verdict_lib.sentences(verdict)
+    assert math.isfinite(finding.value)
+    assert json.loads(json.dumps(verdict_lib.to_json(verdict)))["findings"][0]["name"]
+
+
+@pytest.mark.parametrize("name", [name for name in BROKEN if name != "no_finished_game"])
+def test_a_run_that_learns_is_told_of_faults_only(name):
+    changes = dict(BROKEN[name][0])
+    changes["metrics"] = {"episode_return": 20 * UP + 0.5 * NOISE} | changes.get("metrics", {})
+    verdict = verdict_lib.judge(_evidence(**changes))
+    is_fault = name.startswith(("learning_rate", "bad_updates"))
+    assert len(verdict.findings) == is_fault
+    assert verdict_lib.sentences(verdict)[0].startswith("It learns: the return rose from")
+
+
+def test_five_sentences_at_most_and_the_root_first():
+    changes = {"metrics": {}, "settings": {}, "batch": {}}
+    for name in ("learning_rate", "bad_updates", "dead_units", "entropy_flat", "policy_lag",
+                 "explained_variance", "meta_gradient_noise"):  # fmt: skip
+        for kind, values in BROKEN[name][0].items():
+            changes[kind] |= values
+    verdict = verdict_lib.judge(_evidence(**changes))
+    assert len(verdict.findings) == 7
+    lines = verdict_lib.sentences(verdict)
+    assert len(lines) == 5 and "learning rate" in lines[1] and "not finite" in lines[2]
+    assert len(verdict_lib.to_json(verdict)["findings"]) == 7
+
+
+@pytest.mark.parametrize("run", ALL_RUNS, ids=lambda run: "/".join(run.parts[-3:]))
+def test_no_false_alarm_in_the_demonstration_runs(run):
+    folder = RunFolder(run)
+    config = folder.load_config()
+    evidence = Evidence(
+        config,
+        folder.read_status(),
+        metrics_of(read_rows(folder)),
+        registry.time_limit(config.environment),
+    )
+    verdict = verdict_lib.judge(evidence)
+    assert verdict.progress.has_risen is True
+    assert verdict.findings == []
+    # What is no fault is not found either if the return is left out of account.
+    flat = evidence._replace(
+        metrics=evidence.metrics | {"episode_return": np.full(len(evidence.metrics["frames"]), 1.0)}
+    )
+    assert verdict_lib.judge(flat).progress.has_risen is False
+    names = {finding.name for finding in verdict_lib.judge(flat).findings}
+    assert names <= {"meta_gradient_noise"}
+
+
+def test_too_early_to_say():
+    early = {"updates": 200 * UP, "policy_lag": 100.0}
+    verdict = verdict_lib.judge(_evidence(metrics=early))
+    assert verdict.is_early and verdict.findings == []
+    assert verdict_lib.sentences(verdict)[0].startswith("It is too early to say")
+    # A fault is one however early.
+    assert _names(_evidence(metrics=early | {"bad_updates": 100 * UP})) == ["bad_updates"]
+
+
+def test_a_failed_run_says_why():
+    verdict = verdict_lib.judge(_evidence(status={"state": "failed", "reason": "no\x1b[31m room"}))
+    lines = verdict_lib.sentences(verdict)
+    assert lines[1] == "The run failed: no\\x1b[31m room"
+
+
+@pytest.mark.parametrize("empty", [{}, {"frames": np.array([math.nan])}])
+def test_a_table_without_columns(empty):
+    evidence = Evidence(CONFIG, {}, empty)
+    verdict = verdict_lib.judge(evidence)
+    assert verdict.findings == [] and verdict.is_early
+    assert math.isnan(evidence_lib.Evidence(CONFIG, {}, empty).mean("entropy"))
+
+
+@pytest.mark.parametrize(
+    ("returns", "expected"),
+    [
+        (20 * UP, True),
+        (20 * UP**4, True),
+        (20 * np.minimum(1, 5 * UP), True),
+        (-20 * UP, False),
+        (np.full(ROWS, 3.0), False),
+        (NOISE, False),
+        (20 * np.maximum(0, 0.3 - np.abs(UP - 0.4)), False),
+        (np.where(np.arange(ROWS) < 37, math.nan, 1.0), None),
+    ],
+    ids=["rises", "rises late", "rises early", "falls", "constant", "noise", "rose and fell",
+         "hardly any"],
+)  # fmt: skip
+def test_whether_the_return_has_risen(returns, expected):
+    assert _evidence(metrics={"episode_return": returns}).progress.has_risen is expected

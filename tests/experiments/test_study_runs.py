@@ -1,0 +1,165 @@
+"""The runs of the study: their order, what they wait for, and the arms made from other runs."""
+
+import csv
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from meta_impala.experiments import study_runs
+from meta_impala.experiments import suite as suite_file
+from meta_impala.experiments.stages import Stage
+from meta_impala.storage.metrics_table import header_line, line_of
+from meta_impala.study import design
+
+RANDOM = {task: 0.5 for part in (design.MECHANISM, design.MINATAR) for task in part.tasks}
+GAMMAS = (0.991, 0.992, 0.98, 0.97)
+
+
+@pytest.fixture
+def cells(tmp_path):
+    return study_runs.Cells(design.MECHANISM, tmp_path / "mechanism", RANDOM)
+
+
+def finish(run, height=1.0, gamma=0.97):
+    """A folder as a finished run leaves it."""
+    folder = run.folder
+    folder.path.mkdir(parents=True)
+    folder.save_config(run.config)
+    total = run.config.total_frames
+    status = {"state": "finished", "frames": total}
+    folder.status_path.write_text(json.dumps(status))
+    steps = [total // 4 * (i + 1) for i in range(4)]
+    rows = [
+        {"frames": str(at), "updates": str(i + 1), "gamma": str(g), "lambda": "0.98"}
+        for i, (at, g) in enumerate(zip(steps, GAMMAS, strict=True))
+    ]
+    folder.metrics_path.write_text(header_line() + "".join(map(line_of, rows)))
+    (folder.path / "evaluations.csv").write_text(
+        "frames,mean_return,standard_error,episodes,gamma,lambda,seconds\n"
+        + "".join(f"{at},{height},0.1,20,{gamma},0.98,1\n" for at in steps)
+    )
+
+
+def _finish_selection(cells, tasks=("Noise",)):
+    for run in cells.ready():
+        if run.seed in (1, 2, 3) and run.game in tasks:
+            finish(run, 2.0 if run.variant.name in ("F_0", "A_0.03") else 1.0)
+
+
+def names(runs, game="Noise"):
+    return {run.name for run in runs if run.game == game}
+
+
+def test_what_depends_on_the_selection_waits_for_it(cells):
+    before = names(cells.ready())
+    assert not any(name.startswith(("A_0.03.Noise.seed_11", "M_", "Y.")) for name in before)
+    _finish_selection(cells)
+    after = names(cells.ready())
+    assert before < after
+    assert {"A_0.03.Noise.seed_11", "F_0.Noise.seed_30", "M_0.Noise.seed_11"} <= after
+    assert "A_ref_0.03.Noise.seed_11" in after
+    assert not any(name.startswith(("Y.", "C.", "S.", "R.")) for name in after)
+
+
+def test_a_yoked_run_waits_for_its_donor_and_replays_it(cells):
+    _finish_selection(cells)
+    by_name = {run.name: run for run in cells.ready()}
+    finish(by_name["A_0.03.Noise.seed_11"])
+    runs = {run.name: run for run in cells.ready()}
+    assert "Y.Noise.seed_30" in runs and "Y.Noise.seed_11" not in runs
+    yoked = runs["Y.Noise.seed_30"].config
+    donor = by_name["A_0.03.Noise.seed_11"].folder.metrics_path
+    assert (yoked.eta_schedule, yoked.eta_schedule_file) == ("replay", str(donor))
+
+
+def test_the_constant_is_the_median_of_the_other_seeds(cells):
+    _finish_selection(cells)
+    by_name = {run.name: run for run in cells.ready()}
+    for seed in design.MECHANISM.seeds:
+        finish(by_name[f"A_0.03.Noise.seed_{seed}"], gamma=0.9 + seed / 1000)
+    constant = next(run for run in cells.ready() if run.name == "C.Noise.seed_11").config
+    others = [0.9 + seed / 1000 for seed in design.MECHANISM.seeds if seed != 11]
+    assert constant.gamma == pytest.approx(np.median(others))
+    assert (constant.eta_schedule, constant.lambda_) == ("fixed", 0.98)
+
+
+def test_the_shuffled_arm_has_the_same_values_in_another_order(cells):
+    _finish_selection(cells, ("Switching",))
+    by_name = {run.name: run for run in cells.ready()}
+    finish(by_name["A_0.03.Switching.seed_12"])
+    run = next(run for run in cells.ready() if run.name == "S.Switching.seed_11")
+    with open(run.config.eta_schedule_file) as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(float(row["gamma"]) for row in rows) == sorted(GAMMAS)
+    assert [int(row["frames"]) for row in rows] == [0, 51_200, 102_400, 153_600]
+
+
+def test_the_right_schedule_of_switching_changes_when_the_task_does(cells):
+    run = next(run for run in cells.ready() if run.name == "R.Switching.seed_11")
+    with open(run.config.eta_schedule_file) as file:
+        rows = [(row["frames"], row["gamma"]) for row in csv.DictReader(file)]
+    assert rows == [("0", "0"), ("102400", "0.99")]
+    config = run.config
+    assert config.num_actors * config.envs_per_actor * 6_400 == 102_400
+    assert not any(run.game != "Switching" for run in cells.ready() if run.name.startswith("R."))
+
+
+def test_every_run_is_deterministic_and_has_twenty_evaluations(cells):
+    for run in cells.ready():
+        config = run.config
+        assert config.deterministic and config.evaluation_episodes == 20
+        assert config.total_frames == 20 * config.evaluation_frames
+
+
+@pytest.mark.parametrize("name", [p.name for p in design.PARTS.values()])
+def test_every_part_has_runs_that_the_trainer_takes(tmp_path, name):
+    part = design.PARTS[name]
+    runs = study_runs.Cells(part, tmp_path, RANDOM).ready()
+    expected = len(part.grid) * len(part.selection_seeds) * len(part.tasks)
+    assert len(runs) >= max(expected, len(part.tasks))
+    assert len({run.name for run in runs}) == len(runs)
+
+
+def test_selection_comes_first_and_seeds_one_by_one(cells):
+    _finish_selection(cells, design.MECHANISM.tasks)
+    runs = cells.ready()
+    count = len(design.MECHANISM.grid) * 9
+    assert all(run.seed in (1, 2, 3) for run in runs[:count])
+    learned = runs[count : count + 60]
+    assert all(run.variant.name == "A_0.03" for run in learned)
+    seeds = [run.seed for run in runs[count + 60 :]]
+    assert seeds == sorted(seeds)
+
+
+def test_a_run_is_what_its_suite_makes_of_it(cells):
+    runs = {run.name: run for run in cells.ready()}
+    path = suite_file.find(cells.part.suite)
+    suite = dataclasses.replace(suite_file.read(path), games=("Noise",), seeds=(2, 3))
+    settings = {**suite.settings, "deterministic": True}
+    for expected in suite_file.expand(
+        dataclasses.replace(suite, settings=settings), path, cells.out
+    ):
+        if expected.variant.name in cells.part.grid:
+            found = runs[expected.name]
+            assert found.config == expected.config
+            assert sorted(found.arguments) == sorted(expected.arguments)
+            assert found.folder.path == expected.folder.path
+
+
+def test_a_trained_run_is_finished_without_an_evaluation_of_its_own(cells):
+    run = cells.ready()[0]
+    assert study_runs.stage(run, {}) is Stage.NEW
+    finish(run)
+    assert study_runs.stage(run, {}) is Stage.DONE
+    run.folder.status_path.write_text(json.dumps({"state": "stopped", "frames": 10}))
+    assert study_runs.stage(run, {}) is Stage.STARTED
+
+
+def test_costs_of_a_continued_run_add_up(tmp_path):
+    path = tmp_path / "costs.csv"
+    assert study_runs.read_costs(path) == {}
+    for name, seconds in (("a", 1.5), ("b", 2.0), ("a", 0.25)):
+        study_runs.add_cost(path, name, seconds)
+    assert study_runs.read_costs(path) == {"a": 1.75, "b": 2.0}

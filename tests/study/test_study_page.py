@@ -1,0 +1,80 @@
+"""The page of the study: re-made from the shipped data, and whole at every stage of the runs."""
+
+import pathlib
+import re
+
+import pytest
+
+from meta_impala.study import answers, design, effects, records, summary
+from meta_impala.study import study_page as page
+from meta_impala.study.records import Point, Record
+
+DATA = pathlib.Path(__file__).parents[2] / "testdata" / "study"
+pytest.importorskip("matplotlib")
+
+
+def test_the_shipped_page_is_made_from_the_shipped_data(tmp_path):
+    page.make(DATA, tmp_path)
+    assert (tmp_path / page.MARKDOWN).read_text() == (DATA / page.MARKDOWN).read_text()
+    made = {path.name for path in (tmp_path / page.FIGURES).iterdir()}
+    assert made == {path.name for path in (DATA / page.FIGURES).iterdir()}
+
+
+def test_the_shipped_data_are_small():
+    assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) < 10e6
+
+
+def test_the_page_is_self_contained(tmp_path):
+    text = page.as_html(page.document(DATA))
+    assert not re.search(r'(src|href)="(?!#)', text.replace('xlink:href="#', 'x="#'))
+    assert "<svg" in text
+
+
+def _record(part, task, variant, seed):
+    height = 1.0 + 0.01 * seed + (0.2 if variant.startswith("A") else 0.0)
+    points = tuple(Point(f, height, 0.1, 20, 0.99, 0.98) for f in (50, 100))
+    return Record(part, task, variant, seed, "finished", 100, 100, 2.0, "abc", points)
+
+
+def _all_runs():
+    for part in design.PARTS.values():
+        for task in part.tasks:
+            for seed in part.selection_seeds:
+                for name in part.grid:
+                    yield _record(part.name, task, name, seed)
+            # All of a grid are alike here, so the first is chosen.
+            chosen = design.Selection(
+                f"F_{(part.gammas or ['0'])[0]}", f"A_{(part.betas or ['0'])[0]}", 1.0
+            )
+            for arm in part.arms_of(task):
+                name = design.variant_of(arm, chosen, chosen.fixed) if part.grid else arm
+                for seed in part.seeds_of(arm):
+                    yield _record(part.name, task, name, seed)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 1.0])
+def test_the_page_is_whole_at_every_stage(tmp_path, monkeypatch, share):
+    monkeypatch.setattr(effects, "REPETITIONS", 200)
+    runs = list(dict.fromkeys(_all_runs()))
+    random = "task,mean_return\n" + "".join(
+        f"{task},0.1\n" for part in design.PARTS.values() for task in part.tasks if part.grid
+    )
+    records.write(runs[: max(1, int(share * len(runs)))], tmp_path, "made by a test")
+    (tmp_path / records.RANDOM).write_text(random)
+    text = page.as_markdown(page.document(tmp_path))
+    assert "nan" not in text and "None" not in text
+    for name in ("Part 1", "Part 2", "Part 3", "Part 4"):
+        assert f"## {name}" in text
+    verdicts = re.findall(r"\| (confirmed|refuted) \|", text)
+    assert bool(verdicts) == (share >= 0.3)
+    assert ("What is missing" in text) == (share < 1.0)
+
+
+def test_nine_questions_have_nine_answers_with_a_number_each():
+    found = records.read(DATA)
+    random = records.read_random(DATA)
+    tasks = {name: summary.tasks_of(found, p, random) for name, p in design.PARTS.items()}
+    given = answers.answers(tasks)
+    assert [answer.question[0] for answer in given] == list("123456789")
+    for answer in given:
+        assert re.search(r"\d", answer.text) or "no task" in answer.text, answer

@@ -1,0 +1,147 @@
+"""The study of adaptive γ and λ: runs, data and page. Its design is testdata/study/README.md.
+
+Runs of a part; they can be stopped, killed and continued at any time:
+
+    python tools/study.py run --out=runs/study --part=mechanism --parallel=2
+    python tools/study.py status --out=runs/study
+
+Run folders to compact data, data to the page, and the scores of random actions:
+
+    python tools/study.py collect --out=runs/study
+    python tools/study.py report
+    python tools/study.py random
+"""
+
+from __future__ import annotations
+
+import pathlib
+import shlex
+
+from absl import flags, logging
+
+from meta_impala import command
+from meta_impala.errors import UserError
+from meta_impala.experiments import study_runner, study_runs, suite_cost, suite_runner
+from meta_impala.experiments.stages import Stage
+from meta_impala.study import records
+from meta_impala.study.design import PARTS
+from meta_impala.system.signals import StopRequest
+from meta_impala.system.user_path import define_path
+
+DATA = pathlib.Path(__file__).parents[1] / "testdata" / "study"
+
+FLAGS = flags.FLAGS
+
+POSITIONAL = "run | status | collect | report | random"
+
+
+def define_flags() -> None:
+    """The flags of this command."""
+    define_path("out", None, "Folder of the study's runs.")
+    flags.DEFINE_list("part", list(PARTS), f"Parts: {', '.join(PARTS)}.")
+    flags.DEFINE_integer("parallel", 1, "Runs at a time.", lower_bound=1)
+    flags.DEFINE_string("only", "", "Of run: only runs whose name contains this text.")
+    define_path("data", str(DATA), "Folder of the compact data.")
+    define_path("report", None, "Folder of the page. Default: the data's folder.")
+    flags.DEFINE_bool(
+        "print_commands", False, "Of run: print the commands of what is left; start nothing."
+    )
+
+
+def _data() -> pathlib.Path:
+    return pathlib.Path(FLAGS.data)
+
+
+def _cells() -> list[study_runs.Cells]:
+    if not FLAGS.out:
+        raise UserError("--out: must be given, the folder of the study's runs")
+    unknown = [name for name in FLAGS.part if name not in PARTS]
+    if unknown:
+        raise UserError(f"--part={','.join(unknown)}: must be of {', '.join(PARTS)}")
+    out = pathlib.Path(FLAGS.out).resolve()
+    random = records.read_random(_data())
+    return [study_runs.Cells(PARTS[name], out / name, random) for name in FLAGS.part]
+
+
+def _run() -> int:
+    stop = StopRequest()
+    stop.install()
+    failed: dict[str, str] = {}
+    for cells in _cells():
+        if FLAGS.print_commands:
+            for run in study_runner.open_runs(cells.ready()):
+                print(shlex.join(suite_runner.command_of(run, Stage.NEW, {})))
+            continue
+        study_runner.pin_commit(cells.out)
+        failed |= study_runner.run_part(cells, FLAGS.parallel, stop, FLAGS.only)
+        if stop.is_set():
+            print(f"stopped by {stop.signal_name}; the same command continues")
+            return command.EXIT_CODE_INTERRUPTED
+    for name, reason in failed.items():
+        print(f"failed: {name}: {reason}")
+    return command.EXIT_CODE_FAILED if failed else 0
+
+
+def _status() -> int:
+    for cells in _cells():
+        runs = cells.ready()
+        left = study_runner.open_runs(runs)
+        done = len(runs) - len(left)
+        line = (
+            f"{cells.part.name}: {done} of the {len(runs)} runs that are known so far are finished"
+        )
+        if left:
+            games = {"episodes": left[0].config.evaluation_episodes * study_runs.EVALUATIONS}
+            cost = suite_cost.cost(left, games, FLAGS.parallel)
+            line += f"; the others: about {cost.core_hours:,.1f} core-hours"
+            line += f", {max(1, round(1e3 * cost.disk_gb)):,} MB of disk"
+        print(line)
+    return 0
+
+
+def _collect() -> int:
+    # Parts that have no runs here keep what the data hold of them.
+    kept = []
+    found = [record for cells in _cells() for record in cells.read()]
+    if (_data() / records.RUNS).exists():
+        parts = {record.part for record in found}
+        kept = [record for record in records.read(_data()) if record.part not in parts]
+    records.write(
+        [*kept, *found],
+        _data(),
+        "made by: python tools/study.py collect --out=RUNS (tools/study.py run)",
+    )
+    print(f"{len(found)} runs written to {_data()}")
+    return 0
+
+
+def _report() -> int:
+    from meta_impala.study import study_page as page
+
+    out = pathlib.Path(FLAGS.report) if FLAGS.report else _data()
+    for path in page.make(_data(), out):
+        print(path)
+    return 0
+
+
+def _random() -> int:
+    from meta_impala.experiments import study_random
+
+    study_random.write(_data() / records.RANDOM)
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    logging.set_verbosity(logging.WARNING)
+    commands = {
+        "run": _run, "status": _status, "collect": _collect, "report": _report, "random": _random,
+    }  # fmt: skip
+    if len(arguments) != 1 or arguments[0] not in commands:
+        raise UserError(f"give one of {', '.join(commands)}")
+    return commands[arguments[0]]()
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main, POSITIONAL)
