@@ -44,7 +44,9 @@ def _derived(run: TrainedRun, precision: str) -> tuple[Any, Any]:
 
     @tf.function(autograph=False)
     def derive(batch, meta_batch):
-        parts = learner.parts(batch, meta_batch, tf.constant(config.learning_rate, tf.float32))
+        parts = learner.factory.parts(
+            batch, meta_batch, tf.constant(config.learning_rate, tf.float32)
+        )
         with tf.GradientTape() as tape:
             live = [tf.identity(parameter) for parameter in parts.parameters]
             tape.watch(live)

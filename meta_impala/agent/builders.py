@@ -12,9 +12,9 @@ from meta_impala.algorithm.meta_parameters import (
     LAMBDA,
     MetaParameter,
     MetaParameters,
-    discount_rows,
 )
 from meta_impala.config import Config, OptimizerSettings
+from meta_impala.config.hyper_parameters import TABLE, numbers_of
 from meta_impala.environments import Description
 from meta_impala.networks.actor_critic import ActorCritic, NetworkSettings
 
@@ -22,24 +22,14 @@ from meta_impala.networks.actor_critic import ActorCritic, NetworkSettings
 def meta_parameters_of(config: Config) -> MetaParameters:
     """The table of a resolved config: hyper-parameters of J and U, and which are learned."""
     assert config.lambda_ is not None, "the config is not resolved"
-    discounts = discount_rows(
-        config.gamma,
-        config.lambda_,
-        config.reference_gamma,
-        config.reference_lambda,
-        (config.gamma_min, config.gamma_max),
-        (config.lambda_min, config.lambda_max),
-    )
-    constants = {
-        "policy_cost": 1.0,
-        "baseline_cost": config.baseline_cost,
-        "entropy_cost": config.entropy_cost,
-        "rho_clip": config.rho_clip,
-        "c_clip": config.c_clip,
-        "vtrace_alpha": 1.0,
-    }
-    others = [MetaParameter(name, float(v), float(v)) for name, v in constants.items()]
-    return MetaParameters((*discounts, *others), config.learned, config.tracked)
+    rows = [
+        MetaParameter(
+            name, *numbers_of(config, name), embedded=name in config.embedded,
+            per_state=row.per_state,
+        )
+        for name, row in TABLE.items()
+    ]  # fmt: skip
+    return MetaParameters(tuple(rows), config.learned, config.tracked)
 
 
 def eta_is_per_state(config: Config) -> bool:

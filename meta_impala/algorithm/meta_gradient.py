@@ -13,8 +13,8 @@ u = Pᵀ v, held constant, it is dJ'/dx = −∂/∂x ⟨u, ∇_θ J⟩ − ⟨v
 forward-mode derivative of J along u. Each is an oracle for the other.
 `accumulative_trace` is equation (4), z ≈ dθ/dx carried from update to update, for μ > 0.
 
-With several learners J and J' are sums of parts, one per learner, and `reduce` adds up what each
-made of its own: ∇_θ J before U (the clip is of the sum), dJ'/dθ' before Pᵀ, and −∂/∂x ⟨u, ∇_θ J⟩.
+With several learners J and J' are sums of parts, one per learner, and `reduce` adds up the
+parts of: ∇_θ J before U (the clip is of the sum), dJ'/dθ' before Pᵀ, and −∂/∂x ⟨u, ∇_θ J⟩.
 ⟨v, ∂U/∂x⟩ is the same for each of them. An outer tape around a part alone would miss how θ' depends
 on the other parts' η.
 
@@ -77,7 +77,7 @@ def whole(inner: InnerObjective, meta: MetaObjective | None = None) -> MicroBatc
     return MicroBatches(1, lambda _: inner, meta_of)
 
 
-def _summed(number: int, function: Callable[[tf.Tensor], Any]) -> Any:
+def summed(number: int, function: Callable[[tf.Tensor], Any]) -> Any:
     """Σ function(i), i = 0 … number − 1, tensor by tensor; one after the other."""
 
     def add(index, *sums):
@@ -103,12 +103,14 @@ class InnerStep(NamedTuple):
       inner_loss: J, a scalar (of all learners).
       loss_auxiliary: what the inner objective returned beside J.
       update_auxiliary: what the update rule returned beside the updates.
+      gradients: ∇_θ J (of all learners).
     """
 
     parameters: list[tf.Tensor]
     inner_loss: tf.Tensor
     loss_auxiliary: Any
     update_auxiliary: Any
+    gradients: list[tf.Tensor]
 
 
 class MetaStep(NamedTuple):
@@ -129,12 +131,14 @@ class MetaStep(NamedTuple):
     trace: list[list[tf.Tensor]] | None = None
 
 
-def _gradients(tape: tf.GradientTape, loss: tf.Tensor, sources: Tensors) -> list[tf.Tensor]:
-    # A parameter the loss does not reach (the embedding of an η of width 0, say) has gradient 0.
+def gradients_of(tape: tf.GradientTape, loss: tf.Tensor, sources: Tensors) -> list[tf.Tensor]:
+    """The derivative by each source; 0 where there is none."""
+    # A parameter that the loss does not depend on (such as an embedding of width 0) has gradient 0.
     return tape.gradient(loss, list(sources), unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
 
-def _copies(tensors: Tensors) -> list[tf.Tensor]:
+def copies_of(tensors: Tensors) -> list[tf.Tensor]:
+    """Other tensors with the same values."""
     return [tf.identity(tensor) for tensor in tensors]
 
 
@@ -143,18 +147,18 @@ def _updated(parameters: Tensors, updates: Tensors) -> list[tf.Tensor]:
 
 
 def alone(parts: Tensors) -> list[tf.Tensor]:
-    """The `Reduce` of a single learner: its part is all there is."""
+    """The `Reduce` of a single learner: its part is the sum."""
     return list(parts)
 
 
 def meta_loss_and_gradient(
     meta_objective: MetaObjective, parameters: Tensors
 ) -> tuple[tf.Tensor, Any, list[tf.Tensor]]:
-    """J' at these θ', what came with it, and dJ'/dθ'."""
+    """J' at these θ', its auxiliary output, and dJ'/dθ'."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(parameters)
         meta_loss, auxiliary = meta_objective(parameters)
-    return meta_loss, auxiliary, _gradients(tape, meta_loss, parameters)
+    return meta_loss, auxiliary, gradients_of(tape, meta_loss, parameters)
 
 
 def _inner_gradients(
@@ -163,17 +167,17 @@ def _inner_gradients(
     reduce: Reduce,
     micro_batches: MicroBatches,
 ) -> tuple[list[tf.Tensor], tf.Tensor, Any]:
-    """∇_θ J, J, and what came with it."""
+    """∇_θ J, J, and its auxiliary output."""
 
     def of(objective: InnerObjective):
-        live = _copies(parameters)
+        live = copies_of(parameters)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(live)
             loss, auxiliary = objective(live, x)
-        return _gradients(tape, loss, live), loss, auxiliary
+        return gradients_of(tape, loss, live), loss, auxiliary
 
     parts = micro_batches.inner
-    gradients, loss, auxiliary = _summed(micro_batches.number, lambda i: of(parts(i)))
+    gradients, loss, auxiliary = summed(micro_batches.number, lambda i: of(parts(i)))
     *gradients, loss = reduce([*gradients, loss])
     return gradients, loss, auxiliary
 
@@ -187,7 +191,7 @@ def inner_step(
     reduce: Reduce = alone,
     micro_batches: MicroBatches | None = None,
 ) -> InnerStep:
-    """θ' = θ − U(∇_θ J): the ordinary update of plain IMPALA, in the open.
+    """θ' = θ − U(∇_θ J): the ordinary update of plain IMPALA.
 
     Args:
       parameters: θ, tensors.
@@ -200,7 +204,8 @@ def inner_step(
     micro_batches = micro_batches or whole(inner_objective)
     gradients, loss, loss_auxiliary = _inner_gradients(parameters, x, reduce, micro_batches)
     updates, update_auxiliary = update_rule(gradients, x)
-    return InnerStep(_updated(parameters, updates), loss, loss_auxiliary, update_auxiliary)
+    new = _updated(parameters, updates)
+    return InnerStep(new, loss, loss_auxiliary, update_auxiliary, gradients)
 
 
 def nested_tapes(
@@ -223,7 +228,7 @@ def nested_tapes(
         outer_tape.watch(list(x))
         step = inner_step(parameters, x, inner_objective, update_rule)
         meta_loss, meta_auxiliary = meta_objective(step.parameters)
-    return MetaStep(step, meta_loss, meta_auxiliary, _gradients(outer_tape, meta_loss, x))
+    return MetaStep(step, meta_loss, meta_auxiliary, gradients_of(outer_tape, meta_loss, x))
 
 
 def reverse_over_forward(
@@ -251,7 +256,8 @@ def reverse_over_forward(
     with tf.GradientTape(watch_accessed_variables=False) as update_tape:
         update_tape.watch([*gradients, *x])
         updates, update_auxiliary = update_rule(gradients, x)
-    inner = InnerStep(_updated(parameters, updates), loss, loss_auxiliary, update_auxiliary)
+    new = _updated(parameters, updates)
+    inner = InnerStep(new, loss, loss_auxiliary, update_auxiliary, gradients)
 
     meta_auxiliary = None
 
@@ -261,7 +267,7 @@ def reverse_over_forward(
         meta_auxiliary = auxiliary if parts.number == 1 else None
         return loss, gradients
 
-    meta_loss, sensitivities = _summed(parts.number, of_part)
+    meta_loss, sensitivities = summed(parts.number, of_part)
     *sensitivities, meta_loss = reduce([*sensitivities, meta_loss])
     # u = Pᵀ v and ⟨v, ∂U/∂x⟩, constants of what follows.
     direction, through_rule = update_tape.gradient(
@@ -273,15 +279,15 @@ def reverse_over_forward(
 
     def mixed_derivative(objective: InnerObjective) -> list[tf.Tensor]:
         """∂/∂x ⟨u, ∇_θ J⟩."""
-        live = _copies(parameters)
+        live = copies_of(parameters)
         with tf.GradientTape(watch_accessed_variables=False) as x_tape:
             x_tape.watch(list(x))
             with tf.autodiff.ForwardAccumulator(live, direction) as accumulator:
                 again, _ = objective(live, x)
             directional = accumulator.jvp(again, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return _gradients(x_tape, directional, x)
+        return gradients_of(x_tape, directional, x)
 
-    mine = _summed(parts.number, lambda i: mixed_derivative(parts.inner(i)))
+    mine = summed(parts.number, lambda i: mixed_derivative(parts.inner(i)))
     meta_gradient = [
         -mixed - direct for mixed, direct in zip(reduce(mine), through_rule, strict=True)
     ]

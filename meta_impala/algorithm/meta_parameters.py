@@ -1,14 +1,14 @@
-"""The table of meta-parameters: η, its logits x, its reference η', and what the network is fed.
+"""The table of meta-parameters: η, its logits x, its reference η', and the network's input of η.
 
 A row of the table (`MetaParameter`) is a hyper-parameter of the inner objective J or of the inner
 update U. Those that are learned have logits x, which the meta-optimiser moves: the value is
 low + (high − low) σ(x) (Xu et al. 2018: η = σ(x)). The others are constants, and may be exactly 0
-or 1; a learned one lies strictly inside its range, because x is finite.
+or 1; a learned one is strictly inside its range, because x is finite.
 
 x is a tensor `[n]` when η is one for all states (n = number learned), and `[F+1, n]` when every
 state has its own: weights of the features and, in the last row, a bias.
 
-Nothing here stops a gradient; what is constant is said in `objectives.py`.
+Nothing here stops a gradient; `objectives.py` states what is constant.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import tensorflow as tf
 
 GAMMA, LAMBDA = "gamma", "lambda"
 
-# Logits are cut here before they are embedded, so that λ' = 1 (an infinite logit) can be fed to
-# the network; σ(7) = 0.99909. Divided by it they lie in [−1, 1], on the scale of other features.
+# Logits are clipped here before they are embedded, so that λ' = 1 (an infinite logit) can be fed to
+# the network; σ(7) = 0.99909. Divided by it they are in [−1, 1], on the scale of other features.
 EMBEDDED_LOGIT_BOUND = 7.0
 
 # η: name -> value. A constant is a Python float; what is learned or drawn is a tensor: a scalar, or
@@ -57,7 +57,7 @@ class MetaParameter:
       value: the constant if it is not learned, the start if it is.
       reference: its value in η', with which the meta objective is computed.
       low, high: range of a learned value, low + (high − low) σ(x); both ends open.
-      embedded: whether the network is told its value.
+      embedded: whether its value is an input of the network.
       per_state: whether it is a function of the state when η is (`--meta_parameter_scope`); else
         only the bias of its logits is used.
     """
@@ -69,23 +69,6 @@ class MetaParameter:
     high: float = 1.0
     embedded: bool = False
     per_state: bool = False
-
-
-def discount_rows(
-    gamma: float,
-    lambda_: float,
-    reference_gamma: float,
-    reference_lambda: float,
-    gamma_range: tuple[float, float] = (0.0, 1.0),
-    lambda_range: tuple[float, float] = (0.0, 1.0),
-) -> tuple[MetaParameter, MetaParameter]:
-    """The rows of γ and λ: the meta-parameters of Xu et al. 2018, which every table has."""
-    return (
-        MetaParameter(GAMMA, gamma, reference_gamma, *gamma_range, embedded=True, per_state=True),
-        MetaParameter(
-            LAMBDA, lambda_, reference_lambda, *lambda_range, embedded=True, per_state=True
-        ),
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,13 +90,13 @@ class MetaParameters:
 
     @property
     def embedded(self) -> tuple[str, ...]:
-        """Names of what the network is told, in the order in which it is fed."""
+        """Names of the network's inputs of η, in their order."""
         return tuple(row.name for row in self.rows if row.embedded)
 
     def initial_logits(self, num_features: int | None = None) -> np.ndarray:
         """x before the first update: `[n]` float32.
 
-        With `num_features` F, `[F+1, n]`: weights zero, so that all states begin alike.
+        With `num_features` F, `[F+1, n]`: weights zero, so that all states start with the same η.
         """
         rows = [self[name] for name in self.learned]
         bias = [logit((row.value - row.low) / (row.high - row.low)) for row in rows]
@@ -133,6 +116,10 @@ class MetaParameters:
             whole = (row.low, row.high) == (0.0, 1.0)
             values[name] = share if whole else row.low + (row.high - row.low) * share
         return values
+
+    def of_rule(self, x: tf.Tensor) -> dict[str, tf.Tensor | float]:
+        """η of U, which belongs to no state: from `[n]`, or the bias of `[F+1, n]`."""
+        return self.values(x if x.shape.rank == 1 else x[-1])
 
     def at_states(self, x: tf.Tensor, features: tf.Tensor) -> dict[str, tf.Tensor | float]:
         """η of the states with these features.
@@ -164,13 +151,14 @@ class MetaParameters:
           features: `[T+1, B, F]`.
 
         Returns:
-          What is learned as `[T+1, 1]` or `[T+1, B]`.
+          What is learned as `[T+1, 1]` or `[T+1, B]`. What is no function of the state is that of
+          row 0, in which nothing is arrived in.
         """
         rows = [
             self.at_states(*pair) for pair in zip(tf.unstack(x), tf.unstack(features), strict=True)
         ]
         result: dict[str, tf.Tensor | float] = dict(rows[0])
-        for name in self.learned:
+        for name in filter(lambda name: self[name].per_state, self.learned):
             result[name] = tf.reshape(tf.stack([row[name] for row in rows]), [len(rows), -1])
         return result
 

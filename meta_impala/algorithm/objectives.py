@@ -291,3 +291,30 @@ class MetaObjective:
             moments=self.moments,
             moments_decay=self.moments_decay,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class MatchingObjective(MetaObjective):
+    """A bootstrapped J' as a function of θ': its distance from a target θ̃ (see `bootstrap.py`).
+
+        J' = Σ_{t,b} k_π KL(π_θ̃, π_θ') + k_v ½ (V_θ̃ − V_θ')²
+
+    Attributes:
+      target: θ̃, constants.
+      policy_cost, value_cost: k_π and k_v.
+    """
+
+    target: Tensors = ()
+    policy_cost: float = 1.0
+    value_cost: float = 0.5
+
+    def __call__(self, parameters: Tensors) -> tuple[tf.Tensor, losses.MovingMoments | None]:
+        """J'; there are no moving moments."""
+        output, _ = self._run(parameters)
+        ahead, _ = self._run([tf.stop_gradient(parameter) for parameter in self.target])
+        divergences = losses.kl_divergences(
+            tf.stop_gradient(ahead.policy_logits[:-1]), output.policy_logits[:-1]
+        )
+        errors = tf.stop_gradient(ahead.values[:-1]) - output.values[:-1]
+        per_step = self.policy_cost * divergences + self.value_cost * 0.5 * tf.square(errors)
+        return tf.reduce_sum(self.transitions.step_mask * per_step), None

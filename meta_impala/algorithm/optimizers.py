@@ -48,26 +48,26 @@ def global_norm(tensors: Tensors) -> tf.Tensor:
 
 
 def clip_by_global_norm(
-    gradients: Tensors, max_norm: float, *, differentiate_coefficient: bool = True
+    gradients: Tensors, max_norm: tf.Tensor | float, *, differentiate_coefficient: bool = True
 ) -> ClippedGradients:
     """Scales the gradients so that their global norm is at most `max_norm`.
 
     Args:
       gradients: any shapes.
-      max_norm: the largest global norm left alone; 0 or below means no clip.
+      max_norm: the largest global norm left alone; a number of 0 or below means no clip. A tensor
+        is above 0.
       differentiate_coefficient: whether the coefficient is a function of the gradients for whoever
-        differentiates, or a constant.
+        differentiates, or a constant in them. It is one of `max_norm` in both cases.
 
     Returns:
       `ClippedGradients`, with the coefficient min(1, max_norm / norm).
     """
     norm = global_norm(gradients)
-    if max_norm <= 0:
+    if isinstance(max_norm, float | int) and max_norm <= 0:
         return ClippedGradients(list(gradients), norm, tf.ones_like(norm))
-    limit = tf.constant(max_norm, norm.dtype)
-    coefficient = limit / tf.maximum(norm, limit)
-    if not differentiate_coefficient:
-        coefficient = tf.stop_gradient(coefficient)
+    limit = tf.convert_to_tensor(max_norm, norm.dtype)
+    of_gradients = norm if differentiate_coefficient else tf.stop_gradient(norm)
+    coefficient = limit / tf.maximum(of_gradients, limit)
     return ClippedGradients([gradient * coefficient for gradient in gradients], norm, coefficient)
 
 
@@ -106,13 +106,14 @@ class RMSProp:
     PyTorch have it, the first update would be 1/√(1 − decay) = 3 to 10 times larger.
 
     Attributes:
-      decay: of the mean square; IMPALA's code has 0.99.
+      decay: of the mean square; IMPALA's code has 0.99. A tensor where it is learned.
       epsilon: ε; IMPALA's Atari table has 0.01, its released code 0.1.
       differentiate_second_moment: whether the mean square in the denominator is a function of g
-        for whoever differentiates, or a constant. It changes no update.
+        and of the mean square before for whoever differentiates, or constant in both. It changes
+        no update.
     """
 
-    decay: float
+    decay: tf.Tensor | float
     epsilon: float
     differentiate_second_moment: bool = True
 
@@ -122,17 +123,17 @@ class RMSProp:
     def step(
         self, gradients: Tensors, slots: Slots, learning_rate: tf.Tensor | float
     ) -> tuple[list[tf.Tensor], Slots]:
-        mean_squares = [
-            self.decay * mean_square + (1.0 - self.decay) * tf.square(gradient)
-            for gradient, mean_square in zip(gradients, slots["mean_squares"], strict=True)
-        ]
+        def mean_square_of(gradient: tf.Tensor, before: tf.Tensor) -> tf.Tensor:
+            return self.decay * before + (1.0 - self.decay) * tf.square(gradient)
+
+        pairs = list(zip(gradients, slots["mean_squares"], strict=True))
+        mean_squares = [mean_square_of(*pair) for pair in pairs]
+        denominators = mean_squares
+        if not self.differentiate_second_moment:
+            denominators = [mean_square_of(*map(tf.stop_gradient, pair)) for pair in pairs]
         updates = [
-            learning_rate
-            * gradient
-            * tf.math.rsqrt(
-                _denominator(mean_square, self.differentiate_second_moment) + self.epsilon
-            )
-            for gradient, mean_square in zip(gradients, mean_squares, strict=True)
+            learning_rate * gradient * tf.math.rsqrt(denominator + self.epsilon)
+            for gradient, denominator in zip(gradients, denominators, strict=True)
         ]
         return updates, {"mean_squares": mean_squares}
 

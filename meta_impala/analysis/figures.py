@@ -16,6 +16,7 @@ from meta_impala.analysis.comparison import Comparison, Improvement
 from meta_impala.analysis.curves import COLOURS, Curve, pyplot, read_curve
 from meta_impala.analysis.labels import figure_text
 from meta_impala.analysis.results import Results
+from meta_impala.config.hyper_parameters import GAMMA, LAMBDA, TABLE, in_order
 from meta_impala.errors import UserError
 from meta_impala.storage.run_folder import RunFolder
 
@@ -128,18 +129,34 @@ def draw_learning_curves(results: Results, out: pathlib.Path) -> None:
     plot.close(figure)
 
 
+def _panels(results: Results) -> list[tuple[str, str]]:
+    """Column and label of what to draw of η."""
+    learned = ",".join(str(result.config["meta_parameters"]) for result in results.found)
+    others = [name for name in in_order(learned) if name not in (GAMMA, LAMBDA)]
+    return [
+        (GAMMA, "discount γ (per agent step)"),
+        (LAMBDA, "bootstrapping λ"),
+        *((name, f"{TABLE[name].meaning} ({TABLE[name].symbol})") for name in others),
+    ]
+
+
+def _symbols(panels: Sequence[tuple[str, str]]) -> str:
+    *first, last = (TABLE[name].symbol for name, _ in panels)
+    return f"{', '.join(first)} and {last}"
+
+
 def draw_meta_parameters(results: Results, out: pathlib.Path) -> None:
-    """γ and λ against frames, a row of two panels per game."""
+    """η against frames, a row of panels per game: γ, λ and whatever else a run has learned."""
     plot = pyplot()
+    panels = _panels(results)
     figure, grid = plot.subplots(
         len(results.names),
-        2,
+        len(panels),
         figsize=(_WIDTH, 1.0 + 2.6 * len(results.names)),
         squeeze=False,
         layout="constrained",
     )
     for row, name in zip(grid, results.names, strict=True):
-        panels = (("gamma", "discount γ (per agent step)"), ("lambda", "bootstrapping λ"))
         for axis, (column, label) in zip(row, panels, strict=True):
             for index, variant in enumerate(results.variants):
                 _draw(axis, results, variant, name, column, index)
@@ -147,7 +164,7 @@ def draw_meta_parameters(results: Results, out: pathlib.Path) -> None:
             axis.set_ylabel(label)
             axis.grid(alpha=0.3)
             axis.ticklabel_format(useOffset=False)
-    _legend(figure, list(grid.flat), f"γ and λ in training{_several_seeds(results)}")
+    _legend(figure, list(grid.flat), f"{_symbols(panels)} in training{_several_seeds(results)}")
     figure.savefig(out, dpi=_DOTS_PER_INCH)
     plot.close(figure)
 

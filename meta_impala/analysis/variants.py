@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from meta_impala import config as config_lib
+from meta_impala.config.hyper_parameters import TABLE
 
-_LETTERS = {"gamma": "γ", "lambda": "λ"}
+_LETTERS = {name: row.symbol for name, row in TABLE.items()}
 
 
 def base_label(config: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 
+from meta_impala.config.hyper_parameters import NONE, in_order
 from meta_impala.config.schema import Config
 from meta_impala.system.processors import processors
 
@@ -30,6 +31,7 @@ def derive(config: Config) -> Config:
       config: each of its settings is valid on its own.
     """
     config = _spell_environment_kwargs(config)
+    config = _spell_meta_parameters(config)
     config = _choose_lambda(config)
     config = _choose_num_actors(config)
     config = _choose_envs_per_actor(config)
@@ -46,6 +48,15 @@ def _spell_environment_kwargs(config: Config) -> Config:
         return config
     text = json.dumps(arguments, sort_keys=True, ensure_ascii=False) if arguments else ""
     return dataclasses.replace(config, environment_kwargs=text)
+
+
+def _spell_meta_parameters(config: Config) -> Config:
+    """Equal sets of names have equal texts, in the order of the table."""
+    return dataclasses.replace(
+        config,
+        meta_parameters=",".join(in_order(config.meta_parameters)) or NONE,
+        embedded_meta_parameters=",".join(in_order(config.embedded_meta_parameters)) or NONE,
+    )
 
 
 def _choose_lambda(config: Config) -> Config:

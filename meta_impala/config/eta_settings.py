@@ -5,17 +5,49 @@ from __future__ import annotations
 import dataclasses
 
 from meta_impala.config.fields import NEVER, OURS, XU, setting
+from meta_impala.config.hyper_parameters import GAMMA, LAMBDA, TABLE, in_order
 
 
 @dataclasses.dataclass(frozen=True)
 class MetaParameterSettings:
-    """γ and λ: which of them vary, start, range and scope."""
+    """η: what of it varies, start, range and scope."""
 
     meta_parameters: str = setting(
         "gamma,lambda",
-        "What is learned: gamma,lambda, gamma, lambda, or none (plain IMPALA).",
-        source=XU,
-        choices=("gamma,lambda", "gamma", "lambda", "none"),
+        "What is learned, comma-separated: of "
+        + ", ".join(f"{row.name} ({row.meaning})" for row in TABLE.values())
+        + "; or none (plain IMPALA). What is not learned is a constant.",
+        source=XU + " (gamma, lambda); Zahavy et al. 2020 (costs, vtrace_alpha); others " + OURS,
+        on_resume=NEVER,
+    )
+    meta_parameter_ranges: str = setting(
+        "",
+        "Ranges of learned meta-parameters, both ends open: NAME:LOW,HIGH;... Default: 0 to twice "
+        "the constant setting for costs, clips and learning_rate_factor; 0 to 1 for vtrace_alpha "
+        "and rmsprop_decay. γ and λ have --gamma_min and so on.",
+        value_if_missing="",
+        source=OURS,
+    )
+    meta_parameter_starts: str = setting(
+        "",
+        "Starts of learned meta-parameters: NAME:NUMBER;... Default: the constant setting "
+        "(vtrace_alpha: 0.99). γ and λ have --gamma and --lambda.",
+        value_if_missing="",
+        source=OURS,
+    )
+    meta_parameter_references: str = setting(
+        "",
+        "Values in η', with which the meta objective is computed: NAME:NUMBER;... Default: the "
+        "constant setting. γ and λ have --reference_gamma and --reference_lambda.",
+        value_if_missing="",
+        source=OURS,
+    )
+    embedded_meta_parameters: str = setting(
+        "none",
+        "Which learned meta-parameters the network is fed besides γ and λ, comma-separated; they "
+        "widen the input of the embedding.",
+        value_if_missing="none",
+        source=OURS,
         on_resume=NEVER,
     )
     gamma: float = setting(
@@ -81,9 +113,12 @@ class MetaParameterSettings:
     @property
     def varied(self) -> tuple[str, ...]:
         """The meta-parameters that are learned, or drawn (`eta_schedule`)."""
-        if self.meta_parameters == "none":
-            return ()
-        return tuple(self.meta_parameters.split(","))
+        return in_order(self.meta_parameters)
+
+    @property
+    def embedded(self) -> tuple[str, ...]:
+        """The entries of η that the network is fed, in the order in which it is fed."""
+        return in_order(f"{GAMMA},{LAMBDA},{self.embedded_meta_parameters}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,13 +239,13 @@ class EtaSettings(EtaScheduleSettings, ReferenceSettings, MetaParameterSettings)
     def eta_draws(self) -> dict[str, tuple[float, float]]:
         """`eta_random_gamma` and `eta_random_lambda` as numbers, of what is varied."""
         texts = {"gamma": self.eta_random_gamma, "lambda": self.eta_random_lambda}
-        return {name: _pair(texts[name]) for name in self.varied}
+        return {name: _pair(texts[name]) for name in self.varied if name in texts}
 
     @property
     def eta_lines(self) -> dict[str, tuple[float, float]]:
         """`eta_linear_gamma` and `eta_linear_lambda` as numbers, of what is varied."""
         texts = {"gamma": self.eta_linear_gamma, "lambda": self.eta_linear_lambda}
-        return {name: _pair(texts[name]) for name in self.varied}
+        return {name: _pair(texts[name]) for name in self.varied if name in texts}
 
 
 def _pair(text: str) -> tuple[float, float]:

@@ -15,6 +15,8 @@ IMPALA = "IMPALA, arXiv 1802.01561"
 
 BONNET = "Bonnet et al. 2022"
 
+FLENNERHAG = "Flennerhag et al. 2022, arXiv 2109.04504"
+
 XU = "Xu et al. 2018, arXiv 1805.09801"
 
 OURS = "our choice"

@@ -29,8 +29,15 @@ class BatchSettings:
 
 @dataclasses.dataclass(frozen=True)
 class CostSettings:
-    """Weights b and c of equation (12)."""
+    """Weights of equation (12): a = 1, b and c."""
 
+    policy_cost: float = setting(
+        1.0,
+        "a, weight of the policy gradient.",
+        value_if_missing=1.0,
+        source=IMPALA,
+        low=0.0,
+    )
     baseline_cost: float = setting(
         0.5,
         "b, weight of the value loss ½(vs−V)².",
@@ -69,6 +76,14 @@ class VTraceSettings:
     )
     c_clip: float = setting(
         1.0, "c̄, clip of V-trace's trace.", source=IMPALA, low=0.0, low_open=True
+    )
+    vtrace_alpha: float = setting(
+        1.0,
+        "α of leaky V-trace: ρ = α min(ρ̄, π/μ) + (1 − α) π/μ, c likewise; 1 is V-trace.",
+        value_if_missing=1.0,
+        source=IMPALA + "; the leak: Zahavy et al. 2020, arXiv 2002.12928",
+        low=0.0,
+        high=1.0,
     )
     pg_rho_clip: float = setting(
         1.0,

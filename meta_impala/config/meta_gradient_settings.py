@@ -126,6 +126,17 @@ class MetaGradientSettings:
         source=OURS,
         choices=("auto", "nested_tapes", "reverse_over_forward", "accumulative_trace"),
     )
+    inner_steps: int = setting(
+        1,
+        "K, inner updates per meta step: the meta-gradient goes through the last K of them. Each "
+        "is made and published as always; the learner keeps K batches, and θ and the optimiser's "
+        "memory before each. Looked at only when something is learned.",
+        value_if_missing=1,
+        source=XU + " has 1; more: Flennerhag et al. 2022, MixFlow (arXiv 2505.00793)",
+        low=1,
+        high=64,
+        on_resume=NEVER,
+    )
     trace_decay: float = setting(
         0.0,
         "μ of the accumulative trace z' = μ z + ∂f/∂η (4); 0 for the exact gradient of one update.",

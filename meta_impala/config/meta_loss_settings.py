@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from meta_impala.config.fields import BONNET, NEVER, OURS, XU, setting
+from meta_impala.config.fields import BONNET, FLENNERHAG, NEVER, OURS, XU, setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,48 @@ class MetaLossSettings:
         value_if_missing=0.0,
         unit="per nat",
         source=XU + " has none; STACX, arXiv 2002.12928",
+        low=0.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaObjectiveSettings:
+    """Which meta objective: J' on a meta batch, or the distance to a target some updates ahead."""
+
+    meta_objective: str = setting(
+        "validation",
+        "validation: J' is the objective at η' on the meta batch (--meta_policy_cost and so on). "
+        "bootstrapped: the distance from a target that is --bootstrap_steps more updates ahead "
+        "(--matching_policy_cost, --matching_value_cost).",
+        value_if_missing="validation",
+        source=XU + "; bootstrapped: " + FLENNERHAG,
+        choices=("validation", "bootstrapped"),
+        on_resume=NEVER,
+    )
+    bootstrap_steps: int = setting(
+        1,
+        "L, updates of the target of --meta_objective=bootstrapped: L − 1 at η on the next batches "
+        "of the queue, and one at η' on the meta batch. Batches wait L − 1 updates longer before "
+        "they are learned from, so the policy lag grows by as much.",
+        value_if_missing=1,
+        source=FLENNERHAG,
+        low=1,
+        high=64,
+        on_resume=NEVER,
+    )
+    matching_policy_cost: float = setting(
+        1.0,
+        "Weight of KL(π_target, π_θ') in a bootstrapped J'.",
+        value_if_missing=1.0,
+        unit="per nat",
+        source=FLENNERHAG,
+        low=0.0,
+    )
+    matching_value_cost: float = setting(
+        0.5,
+        "Weight of ½(V_target − V_θ')² in a bootstrapped J'.",
+        value_if_missing=0.5,
+        source=FLENNERHAG + " (from memory)",
         low=0.0,
     )
 

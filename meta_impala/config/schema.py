@@ -27,7 +27,11 @@ from meta_impala.config.meta_gradient_settings import (
     MetaGradientSettings,
     MetaOptimizerSettings,
 )
-from meta_impala.config.meta_loss_settings import MetaAdvantageSettings, MetaLossSettings
+from meta_impala.config.meta_loss_settings import (
+    MetaAdvantageSettings,
+    MetaLossSettings,
+    MetaObjectiveSettings,
+)
 from meta_impala.config.network_settings import NetworkSettings
 from meta_impala.config.optimizer_settings import OptimizerSettings
 from meta_impala.config.record_settings import RecordSettings
@@ -51,6 +55,7 @@ class Config(
     OptimizerSettings,
     BatchSettings,
     MetaAdvantageSettings,
+    MetaObjectiveSettings,
     MetaLossSettings,
     MetaGradientSettings,
     EtaEmbeddingSettings,

@@ -9,9 +9,10 @@ import dataclasses
 import math
 from typing import Any
 
-from meta_impala.config import checks
+from meta_impala.config import checks, meta_parameter_checks
 from meta_impala.config.derived import derive
 from meta_impala.config.fields import added_choices, allowed_range, nearest
+from meta_impala.config.hyper_parameters import check_names
 from meta_impala.config.image_layout import image_shape
 from meta_impala.config.schema import FIELDS, Config, field_type, flag_name
 from meta_impala.config.text import normalized, shown
@@ -32,11 +33,16 @@ def resolve(config: Config) -> Config:
     checked = {
         field.name: checked_value(field, getattr(config, field.name)) for field in FIELDS.values()
     }
-    config = derive(dataclasses.replace(config, **checked))
+    config = dataclasses.replace(config, **checked)
+    for name in ("meta_parameters", "embedded_meta_parameters"):
+        check_names(name, getattr(config, name))
+    config = derive(config)
     checks.check_environment_kwargs(config)
-    checks.check_ranges_of_eta(config)
+    meta_parameter_checks.check_meta_parameters(config)
     checks.check_meta_batch(config)
     checks.check_trace(config)
+    checks.check_inner_steps(config)
+    checks.check_bootstrap(config)
     checks.check_scope(config)
     checks.check_paths(config)
     checks.check_eta_schedule(config)

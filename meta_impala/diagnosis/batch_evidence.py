@@ -78,7 +78,7 @@ def _network(learner: Learner, snapshot: Snapshot) -> Callable[[Unroll], _Output
 
     @tf.function(autograph=False)
     def function(batch: Unroll) -> tuple[tf.Tensor, ...]:
-        trajectories = learner.trajectories(batch)
+        trajectories = learner.factory.trajectories(batch)
         inputs, shape = trajectories.inputs, trajectories.inputs.last_rewards.shape
         features = network.body(inputs.observations)
         if snapshot.eta.per_state:

@@ -5,15 +5,13 @@
 The differentiated update *is* the real update. With nothing to learn the same function is plain
 IMPALA: the outer derivative is left out and nothing else changes.
 
-Every switch of the method is a small object made here once, from the config: the table of
-meta-parameters, the two optimisers, the derivation, the settings of J and J'.
+`update_parts.py` makes J, U and J' from the settings; `statistics.py` sums up what came of it.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -21,61 +19,27 @@ import tensorflow as tf
 from meta_impala.actors.trajectory import Unroll
 from meta_impala.agent import builders
 from meta_impala.agent.policy import EtaSnapshot, Snapshot
-from meta_impala.algorithm import losses, meta_gradient, optimizers
+from meta_impala.algorithm import meta_gradient, optimizers
 from meta_impala.algorithm.functions_of_frames import StepFunction
-from meta_impala.algorithm.meta_gradient import (
-    InnerStep,
-    InnerUpdate,
-    MetaStep,
-    MicroBatches,
-    Tensors,
-)
-from meta_impala.algorithm.meta_parameters import GAMMA, LAMBDA
-from meta_impala.algorithm.objectives import InnerObjective, MetaObjective, places_of
+from meta_impala.algorithm.meta_gradient import InnerStep, MetaStep, MicroBatches
+from meta_impala.algorithm.window_gradient import WindowGradient, WindowState
 from meta_impala.config import Config
 from meta_impala.environments import Description
-from meta_impala.learner.batch import (
-    NetworkOnTrajectories,
-    Trajectories,
-    batch_signature,
-    trajectories_of,
-)
+from meta_impala.learner.batch import Trajectories, batch_signature
 from meta_impala.learner.group import ALONE, LearnerGroup
-from meta_impala.learner.state import LearnerState, Statistics
+from meta_impala.learner.state import FIXED, LearnerState, Statistics
+from meta_impala.learner.update_parts import UpdateFactory, UpdateParts, read
+from meta_impala.learner.update_statistics import (
+    MetaUpdate,
+    meta_columns,
+    meta_statistics_of,
+    statistics_of,
+    to_statistics,
+    with_meta,
+)
+from meta_impala.learner.window_parts import WindowFactory
+from meta_impala.learner.window_state import Window
 from meta_impala.networks.actor_critic import ActorCritic
-
-
-def _read(variables: Any) -> Any:
-    """The values of variables, in the same lists and dicts."""
-    return tf.nest.map_structure(lambda variable: variable.read_value(), variables)
-
-
-class UpdateParts(NamedTuple):
-    """What a derivation of `meta_gradient` takes, in its order."""
-
-    parameters: list[tf.Tensor]
-    x: list[tf.Tensor]
-    inner_objective: InnerObjective
-    update_rule: meta_gradient.UpdateRule
-    meta_objective: MetaObjective
-
-
-class MetaUpdate(NamedTuple):
-    """What a meta-gradient makes of x.
-
-    Attributes:
-      new: (variables, values) pairs: x, its slots, the trace, the moments.
-      loss: J', of all learners.
-      gradient: dJ'/dx.
-      norm: of it, before its clip.
-      step: what is subtracted from x.
-    """
-
-    new: list[tuple[Any, Any]]
-    loss: tf.Tensor
-    gradient: tf.Tensor
-    norm: tf.Tensor
-    step: tf.Tensor
 
 
 class Learner:
@@ -98,193 +62,40 @@ class Learner:
         """
         assert (replayed is not None) == (config.eta_schedule == "replay"), "the file's γ and λ"
         self.config = config
-        self.meta_parameters = builders.meta_parameters_of(config)
         self.action_repeat = description.action_repeat
+        self.state = LearnerState(config, network)
+        schedule = builders.eta_schedule_of(config, replayed)
+        self.factory = UpdateFactory(config, self.state, group, schedule)
+        self.meta_parameters = self.factory.meta_parameters
         self._group = group
         self._dtype = network.dtype
-        self._schedule = builders.eta_schedule_of(config, replayed)
-        self._optimizer = builders.inner_optimizer_of(config)
+        self._schedule = self.factory.schedule
         self._meta_optimizer = builders.meta_optimizer_of(config)
-        self.state = LearnerState(config, network)
-        self._returns = builders.return_settings_of(config)
-        self._meta_weights = builders.meta_weights_of(config)
         batch = batch_signature(config, description, network.settings.core_state_size)
         # Learning rate, and γ and λ where they are a function of frames.
         signature = [batch, tf.TensorSpec([], tf.float32), tf.TensorSpec([2], tf.float32)]
-        if config.learned:
-            signature += [batch, tf.TensorSpec([config.batch_size], tf.int32)]
+        self.window_factory = WindowFactory(config, self.factory, group.reduce)
+        ahead = (batch,) * config.bootstrap_steps
+        of_meta = [ahead, tf.TensorSpec([config.batch_size], tf.int32)]
+        self._meta_function = None
+        if config.learned and config.inner_steps > 1:
+            self.state.window = Window(
+                config.inner_steps,
+                network,
+                self.state.slots,
+                batch,
+                len(meta_columns(config.learned)),
+            )
+            self._meta_function = group.function(self._meta_step, of_meta)
+        elif config.learned:
+            signature += of_meta
         self.function = group.function(self._update, signature)
 
     def build(self) -> None:
         """Traces the graph. Call it before the first thread starts (see `ActorCritic.body_at`)."""
         self.function.get_concrete_function()
-
-    # The parts of the update, as functions of θ, x and g.
-
-    def trajectories(self, batch: Unroll) -> Trajectories:
-        """A batch of unrolls as the objectives take it."""
-        return trajectories_of(batch, self.config.reward_clip, self._dtype)
-
-    def _inner_objective(
-        self, batch: Trajectories, parameters: Tensors, frames_eta: tf.Tensor | None = None
-    ) -> InnerObjective:
-        given = None
-        if self._schedule.is_drawn:
-            like = batch.inputs.last_rewards
-            columns = tf.unstack(batch.eta, axis=-1)
-            given = {
-                name: tf.broadcast_to(part, like.shape)
-                for name, part in zip((GAMMA, LAMBDA), columns, strict=True)
-            }
-        elif self._schedule.follows_frames:
-            assert frames_eta is not None, "γ and λ are functions of frames"
-            values = tf.unstack(tf.cast(frames_eta, self._dtype))
-            given = dict(zip((GAMMA, LAMBDA), values, strict=True))
-        return InnerObjective(
-            network=NetworkOnTrajectories(self.state.network, batch),
-            transitions=batch.transitions,
-            target_parameters=parameters,
-            meta_parameters=self.meta_parameters,
-            settings=self._returns,
-            places=functools.partial(places_of, self.config.meta_gradient_paths),
-            embedding=self.config.eta_embedding_input,
-            second_value_head=self.config.second_value_head,
-            given=given,
-            follow_targets=self.config.trace_curvature,
-        )
-
-    def _update_rule(
-        self, slots: optimizers.Slots, learning_rate: tf.Tensor
-    ) -> meta_gradient.UpdateRule:
-        """U: clip, optimiser, learning rate."""
-
-        def rule(gradients: Tensors, x: Tensors) -> InnerUpdate:
-            clipped = optimizers.clip_by_global_norm(
-                gradients,
-                self.config.max_gradient_norm,
-                differentiate_coefficient=self.config.differentiate_clip,
-            )
-            updates, new_slots = self._optimizer.step(clipped.gradients, slots, learning_rate)
-            return InnerUpdate(updates, (new_slots, clipped.norm, clipped.coefficient))
-
-        return rule
-
-    def _meta_objective(
-        self, meta_batch: Trajectories, parameters: Tensors, x: Tensors
-    ) -> MetaObjective:
-        moments = _read(self.state.moments)
-        return MetaObjective(
-            network=NetworkOnTrajectories(self.state.network, meta_batch),
-            transitions=meta_batch.transitions,
-            old_parameters=parameters,
-            x=x[0],
-            meta_parameters=self.meta_parameters,
-            settings=self._returns,
-            weights=self._meta_weights,
-            network_eta=self.config.meta_network_eta,
-            embedding=self.config.eta_embedding_input,
-            second_value_head=self.config.second_value_head,
-            moments=losses.MovingMoments(*moments) if moments else None,
-            moments_decay=self.config.meta_advantage_decay,
-        )
-
-    def _derivation(self, micro_batches: MicroBatches | None = None) -> Callable[..., MetaStep]:
-        """(θ, x, J, U, J') -> `MetaStep`."""
-        if self.config.meta_gradient_mode == "accumulative_trace":
-            return functools.partial(
-                meta_gradient.accumulative_trace,
-                trace=_read(self.state.trace),
-                decay=self.config.trace_decay,
-                curvature=self.config.trace_curvature,
-            )
-        if self.config.meta_gradient_mode == "reverse_over_forward":
-            return functools.partial(
-                meta_gradient.reverse_over_forward,
-                reduce=self._group.reduce,
-                micro_batches=micro_batches,
-            )
-        return meta_gradient.nested_tapes
-
-    def _micro_batches(
-        self,
-        parameters: Tensors,
-        x: Tensors,
-        batch: Trajectories,
-        meta_batch: Trajectories | None,
-        frames_eta: tf.Tensor,
-    ) -> MicroBatches | None:
-        """J and J' in `--micro_batches` parts of as many columns each; None for the whole."""
-        count = self.config.micro_batches
-        if count == 1:
-            return None
-
-        def part(whole: Trajectories, index: tf.Tensor) -> Trajectories:
-            columns = whole.num_columns // count
-            return whole.columns(index * columns + tf.range(columns))
-
-        def inner(index: tf.Tensor) -> meta_gradient.InnerObjective:
-            objective = self._inner_objective(part(batch, index), parameters, frames_eta)
-
-            def with_sums(live: Tensors, x: Tensors) -> tuple[tf.Tensor, Any]:
-                loss, (parts, eta) = objective(live, x)
-                # Means of the parts, so that the parts' shares of them add up.
-                return loss, (parts, {name: mean / count for name, mean in eta.items()})
-
-            return with_sums
-
-        def meta(index: tf.Tensor) -> MetaObjective:
-            assert meta_batch is not None
-            return self._meta_objective(part(meta_batch, index), parameters, x)
-
-        return MicroBatches(count, inner, meta)
-
-    def _split(
-        self, batch: Trajectories, other: Trajectories, order: tf.Tensor
-    ) -> tuple[Trajectories, Trajectories]:
-        """τ, and the B' trajectories of τ' on which J' is evaluated.
-
-        Args:
-          batch: of this update.
-          other: another one (the next, or with `meta_data=swap` every second time the last).
-          order: a permutation of the B columns.
-        """
-        count = self.config.meta_batch_size
-        if self.config.meta_data == "held_out":
-            return batch.columns(order[count:]), batch.columns(order[:count])
-        if count == self.config.batch_size:
-            return batch, other  # J' is a sum over all columns, whatever their order
-        return batch, other.columns(order[:count])
-
-    def _inner_parts(
-        self, batch: Trajectories, learning_rate: tf.Tensor, frames_eta: tf.Tensor | None = None
-    ) -> tuple[list[tf.Tensor], list[tf.Tensor], InnerObjective, meta_gradient.UpdateRule]:
-        """θ, x, J and U, at the state as it is."""
-        parameters, x, slots = _read(
-            [list(self.state.network.trainable_variables), [self.state.x], self.state.slots]
-        )
-        rule = self._update_rule(slots, tf.cast(learning_rate, self._dtype))
-        return parameters, x, self._inner_objective(batch, parameters, frames_eta), rule
-
-    def parts(self, batch: Unroll, meta_batch: Unroll, learning_rate: tf.Tensor) -> UpdateParts:
-        """An update on τ with its meta objective on τ', at the state as it is, in its parts.
-
-        Args:
-          batch: τ, tensors `[T+1, B, ...]`.
-          meta_batch: τ', tensors `[T+1, B', ...]`.
-          learning_rate: of U, a scalar.
-        """
-        return self._parts(self.trajectories(batch), self.trajectories(meta_batch), learning_rate)
-
-    def _parts(
-        self,
-        batch: Trajectories,
-        meta_batch: Trajectories,
-        learning_rate: tf.Tensor,
-        frames_eta: tf.Tensor | None = None,
-    ) -> UpdateParts:
-        parameters, x, objective, rule = self._inner_parts(batch, learning_rate, frames_eta)
-        meta_objective = self._meta_objective(meta_batch, parameters, x)
-        return UpdateParts(parameters, x, objective, rule, meta_objective)
+        if self._meta_function is not None:
+            self._meta_function.get_concrete_function()
 
     # The update itself, plain and with the meta-gradient.
 
@@ -293,32 +104,95 @@ class Learner:
         unrolls: Unroll,
         learning_rate: tf.Tensor,
         frames_eta: tf.Tensor,
-        other: Unroll | None = None,
+        ahead: tuple[Unroll, ...] | None = None,
         order: tf.Tensor | None = None,
-    ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
-        batch = whole = self.trajectories(unrolls)
+    ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor, list[tf.Tensor]]:
+        factory = self.factory
+        batch = whole = factory.trajectories(unrolls)
         meta = None
-        if other is None:
-            parameters, x, objective, rule = self._inner_parts(batch, learning_rate, frames_eta)
+        if ahead is None:
+            parts = factory.inner_parts(batch, learning_rate, frames_eta)
             step = meta_gradient.inner_step(
-                parameters,
-                x,
-                objective,
-                rule,
+                *parts,
                 reduce=self._group.reduce,
-                micro_batches=self._micro_batches(parameters, x, batch, None, frames_eta),
+                micro_batches=factory.micro_batches(*parts[:2], batch, None, frames_eta),
             )
             meta_steps = tf.ones([], self._dtype)
         else:
             assert order is not None
-            batch, meta_batch = self._split(batch, self.trajectories(other), order)
-            parts = self._parts(batch, meta_batch, learning_rate, frames_eta)
-            micro_batches = self._micro_batches(
-                parts.parameters, parts.x, batch, meta_batch, frames_eta
+            *before, other = map(factory.trajectories, ahead)
+            batch, meta_batch = factory.split(batch, other, order)
+            whole_parts = factory.parts_of(batch, meta_batch, learning_rate, frames_eta)
+            micro_batches = factory.micro_batches(
+                whole_parts.parameters, whole_parts.x, batch, meta_batch, frames_eta
             )
-            meta_step = self._derivation(micro_batches)(*parts)
-            step, meta = meta_step.inner, self._meta_update(meta_step)
+            if self.config.meta_objective == "bootstrapped":
+                step, found = self._bootstrapped(
+                    whole_parts, micro_batches, batch, learning_rate, [*before, meta_batch]
+                )
+                meta = self._meta_update(found)
+            else:
+                meta_step = factory.derivation(micro_batches)(*whole_parts)
+                step, meta = meta_step.inner, self._meta_update(meta_step)
             meta_steps = tf.reduce_sum(meta_batch.transitions.step_mask)
+        emulated = tf.reduce_sum(whole.transitions.step_mask)
+        vector = self._assign(step, meta, emulated, meta_steps)
+        # With several inner steps the window keeps g.
+        gradients = [] if self.state.window is None else step.gradients
+        parameters = read(list(self.state.network.trainable_variables))
+        return vector, parameters, self._acting_eta(), gradients
+
+    def _bootstrapped(
+        self,
+        parts: UpdateParts,
+        micro_batches: MicroBatches | None,
+        batch: Trajectories,
+        learning_rate: tf.Tensor,
+        ahead: Sequence[Trajectories],
+    ) -> tuple[InnerStep, WindowGradient]:
+        """One update, and its meta-gradient by a target that is ahead of it."""
+        slots = read(self.state.slots)
+        step = meta_gradient.inner_step(
+            *parts[:4], reduce=self._group.reduce, micro_batches=micro_batches
+        )
+        state = WindowState(parts.parameters, slots, step.gradients)
+        found = self.window_factory.gradient(
+            [state],
+            [batch],
+            [tf.cast(learning_rate, self._dtype)],
+            (step.parameters, step.update_auxiliary[0]),
+            parts.x,
+            ahead,
+        )
+        return step, found
+
+    def _meta_step(
+        self, ahead: tuple[Unroll, ...], order: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The meta step at the end of a window: its statistics, whether it is applied, new η."""
+        assert self.state.window is not None
+        *before, other = map(self.factory.trajectories, ahead)
+        _, meta_batch = self.factory.split(other, other, order)
+        found = self.window_gradient([*before, meta_batch])
+        meta = self._meta_update(found)
+        meta_steps = tf.reduce_sum(meta_batch.transitions.step_mask)
+        vector = meta_statistics_of(meta, self.config.learned, meta_steps, self._group)
+        applied = _are_finite([meta.loss, meta.norm, *(value for _, value in _pairs(meta.new))])
+
+        def assign() -> tf.Tensor:
+            for variable, value in _pairs(meta.new):
+                variable.assign(value)
+            return tf.constant(True)
+
+        with tf.control_dependencies([vector]):
+            applied = tf.cond(applied, assign, lambda: tf.constant(False))
+        with tf.control_dependencies([applied]):
+            return vector, tf.identity(applied), self._acting_eta()
+
+    def _assign(
+        self, step: InnerStep, meta: MetaUpdate | None, emulated: tf.Tensor, meta_steps: tf.Tensor
+    ) -> tf.Tensor:
+        """Applies an update; returns its statistics."""
         new = [
             (list(self.state.network.trainable_variables), step.parameters),
             (self.state.slots, step.update_auxiliary[0]),
@@ -327,82 +201,49 @@ class Learner:
         _, norm, _ = step.update_auxiliary
         scalars = [step.inner_loss, norm, *([meta.loss, meta.norm] if meta else [])]
         applied = _are_finite([*scalars, *(value for _, value in _pairs(new))])
-        emulated = tf.reduce_sum(whole.transitions.step_mask)
-        vector = self._statistics(step, meta, emulated, meta_steps, applied)
+        vector = statistics_of(
+            step, meta, self.config.learned, emulated, meta_steps, applied, self._group
+        )
         self._apply(new, applied, vector)
-        return vector, _read(list(self.state.network.trainable_variables)), self._acting_eta()
+        return vector
 
-    def _meta_update(self, meta_step: MetaStep) -> MetaUpdate:
+    def window_gradient(self, ahead: Sequence[Trajectories]) -> WindowGradient:
+        """The meta-gradient through all updates of a full window, at the state as it is.
+
+        Args:
+          ahead: the batches of a bootstrapped target, and τ'.
+        """
+        state, window = self.state, self.state.window
+        assert window is not None
+        parameters, slots, x = read(
+            [list(state.network.trainable_variables), dict(state.slots), [state.x]]
+        )
+        rates = tf.unstack(tf.cast(window.learning_rates.read_value(), self._dtype))
+        batches = list(map(self.factory.trajectories, window.unrolls()))
+        last = (parameters, {name: list(of_name) for name, of_name in slots.items()})
+        return self.window_factory.gradient(window.states(), batches, rates, last, x, ahead)
+
+    def _meta_update(self, meta_step: MetaStep | WindowGradient) -> MetaUpdate:
         """x − Adam(dJ'/dx), and everything else that the meta-gradient changes."""
         state, config = self.state, self.config
         clipped = optimizers.clip_by_global_norm(
             meta_step.meta_gradient, config.meta_max_gradient_norm
         )
         (x_step,), new_slots = self._meta_optimizer.step(
-            clipped.gradients, _read(state.meta_slots), config.meta_learning_rate
+            clipped.gradients, read(state.meta_slots), config.meta_learning_rate
         )
         new: list[tuple[Any, Any]] = [
             (state.x, state.x.read_value() - x_step),
             (state.meta_slots, new_slots),
         ]
         if state.trace:
+            assert isinstance(meta_step, MetaStep)
             new.append((state.trace, meta_step.trace))
         if state.moments:
             new.append((state.moments, list(meta_step.meta_auxiliary)))
         return MetaUpdate(
             new, meta_step.meta_loss, meta_step.meta_gradient[0], clipped.norm, x_step
         )
-
-    def _statistics(
-        self,
-        step: InnerStep,
-        meta: MetaUpdate | None,
-        emulated: tf.Tensor,
-        meta_steps: tf.Tensor,
-        applied: tf.Tensor,
-    ) -> tf.Tensor:
-        """`Statistics` of all learners, as a vector."""
-        parts, eta = step.loss_auxiliary
-        _, norm, coefficient = step.update_auxiliary
-        nan = tf.constant(float("nan"), self._dtype)
-        by_name = dict.fromkeys(
-            (f"{what}_{name}" for what in ("gradient", "step") for name in (GAMMA, LAMBDA)), nan
-        )
-        if meta is not None:
-            for index, name in enumerate(self.config.learned):
-                # Of the bias, the last row, where η belongs to the state.
-                by_name[f"gradient_{name}"] = tf.reshape(meta.gradient[..., index], [-1])[-1]
-                by_name[f"step_{name}"] = -tf.reshape(meta.step[..., index], [-1])[-1]
-        sums = Statistics(
-            inner_loss=step.inner_loss / self._group.size,
-            policy_loss=parts.policy_loss,
-            value_loss=parts.value_loss,
-            entropy=parts.entropy,
-            gradient_norm=norm,
-            clip_coefficient=coefficient,
-            rho_clipped_share=parts.rhos_clipped,
-            steps=emulated,
-            gamma=eta[GAMMA],
-            lambda_=eta[LAMBDA],
-            applied=applied,
-            meta_loss=nan if meta is None else meta.loss / self._group.size,
-            meta_gradient_norm=nan if meta is None else meta.norm,
-            meta_gradient_gamma=by_name["gradient_gamma"],
-            meta_gradient_lambda=by_name["gradient_lambda"],
-            x_step_gamma=by_name["step_gamma"],
-            x_step_lambda=by_name["step_lambda"],
-        )
-        vector = [tf.cast(value, tf.float32) for value in (*sums, parts.steps, meta_steps)]
-        *means, steps, meta_steps = tf.unstack(self._group.mean(tf.stack(vector)))
-        of_all = Statistics(*means)
-        # Means over the steps of weight 1, of all learners.
-        per_step = ("inner_loss", "policy_loss", "value_loss", "entropy", "rho_clipped_share")
-        of_all = of_all._replace(
-            **{name: getattr(of_all, name) / tf.maximum(steps, 1.0) for name in per_step},
-            meta_loss=of_all.meta_loss / tf.maximum(meta_steps, 1.0),
-            steps=of_all.steps * self._group.size,
-        )
-        return tf.stack(of_all)
 
     def _apply(self, new: list[tuple[Any, Any]], applied: tf.Tensor, vector: tf.Tensor) -> None:
         """Assigns what is new, unless it is not finite; counts the update and its frames."""
@@ -417,7 +258,7 @@ class Learner:
             # One that is not finite changes nothing either; its frames count as learned from.
             tf.cond(applied, assign, lambda: tf.constant(False))
             self.state.updates.assign_add(1)
-            steps = tf.cast(tf.round(vector[Statistics._fields.index("steps")]), tf.int64)
+            steps = tf.cast(tf.round(vector[FIXED.index("steps")]), tf.int64)
             self.state.frames.assign_add(steps * self.action_repeat)
 
     def _acting_eta(self) -> tf.Tensor:
@@ -425,9 +266,8 @@ class Learner:
         x = self.state.x.read_value()
         if builders.eta_is_per_state(self.config):
             return tf.cast(x, tf.float32)
-        values = self.meta_parameters.values(x)
-        names = self.meta_parameters.embedded
-        return tf.stack([tf.cast(tf.convert_to_tensor(values[n]), tf.float32) for n in names])
+        fed = self.meta_parameters.fed(self.meta_parameters.values(x), x.dtype)
+        return tf.stack([tf.cast(value, tf.float32) for value in fed])
 
     # What the trainer calls.
 
@@ -448,13 +288,14 @@ class Learner:
         return generator.permutation(self.config.batch_size).astype(np.int32)
 
     def update(
-        self, batch: Unroll, other: Unroll, updates: int, frames: int
+        self, batch: Unroll, other: Unroll | Sequence[Unroll], updates: int, frames: int
     ) -> tuple[Statistics, Snapshot]:
         """One learner update.
 
         Args:
           batch: τ, tensors `[T+1, B, ...]`.
-          other: the batch of τ', likewise; looked at only when something is learned.
+          other: the batch of τ', likewise; looked at only when something is learned. For a
+            bootstrapped target of L updates, the L − 1 batches before it too.
           updates: updates made so far.
           frames: frames learned from so far.
 
@@ -470,16 +311,40 @@ class Learner:
             tf.constant(np.float32(self.learning_rate(frames))),
             tf.constant(self._schedule.at(frames)),
         ]
+        if self.state.window is not None:
+            return self._update_in_window(arguments, _as_tuple(other), updates)
         if self.config.learned:
-            arguments += [other, tf.constant(self.column_order(updates))]
+            arguments += [_as_tuple(other), tf.constant(self.column_order(updates))]
         with self._group.reaching():
-            vector, parameters, eta = self.function(*arguments)
-            statistics = Statistics(*vector.numpy().tolist())
+            vector, parameters, eta, _ = self.function(*arguments)
+            statistics = to_statistics(vector.numpy().tolist(), self.config.learned)
         return statistics, self._to_snapshot(updates + 1, parameters, self._eta_to_act_by(eta))
+
+    def _update_in_window(
+        self, arguments: list[Any], ahead: tuple[Unroll, ...], updates: int
+    ) -> tuple[Statistics, Snapshot]:
+        """One inner update; the last of a window is followed by the meta step."""
+        window, learned = self.state.window, self.config.learned
+        assert window is not None and self._meta_function is not None
+        window.begin_update(list(self.state.network.trainable_variables), self.state.slots)
+        with self._group.reaching():
+            vector, parameters, eta, gradients = self.function(*arguments)
+            statistics = to_statistics(vector.numpy().tolist(), learned)
+            if not statistics.applied:
+                window.clear()
+            elif window.end_update(arguments[0], gradients, arguments[1].numpy()):
+                order = tf.constant(self.column_order(updates))
+                numbers, applied, eta = self._meta_function(ahead, order)
+                window.clear()
+                window.report(numbers.numpy())
+                statistics = statistics._replace(applied=float(applied.numpy()))
+        if window.is_known.numpy():
+            statistics = with_meta(statistics, learned, window.reported.numpy().tolist())
+        return statistics, self._to_snapshot(updates + 1, parameters, eta)
 
     def snapshot(self) -> Snapshot:
         """A snapshot of the state as it is (before the first update, after a restore)."""
-        values = _read(list(self.state.network.trainable_variables))
+        values = read(list(self.state.network.trainable_variables))
         eta = self._eta_to_act_by(self._acting_eta())
         return self._to_snapshot(int(self.state.updates.numpy()), values, eta)
 
@@ -496,6 +361,10 @@ class Learner:
                 tuple(tf.identity(tensor) for tensor in parameters),
                 EtaSnapshot(tf.identity(eta), builders.eta_is_per_state(self.config)),
             )
+
+
+def _as_tuple(batches: Unroll | Sequence[Unroll]) -> tuple[Unroll, ...]:
+    return (batches,) if isinstance(batches, Unroll) else tuple(batches)
 
 
 def _are_finite(tensors: list[tf.Tensor]) -> tf.Tensor:

@@ -1,7 +1,8 @@
-"""What an update changes (`LearnerState`, what a checkpoint holds) and reports (`Statistics`)."""
+"""What an update changes (`LearnerState`, saved in checkpoints) and reports (`Statistics`)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -14,6 +15,7 @@ from meta_impala.agent.builders import (
 )
 from meta_impala.algorithm import optimizers
 from meta_impala.config import Config
+from meta_impala.learner.window_state import Window
 from meta_impala.networks.actor_critic import ActorCritic
 
 
@@ -37,6 +39,7 @@ class LearnerState(tf.Module):
       moments: moving moments of the advantages of J' (`losses.MovingMoments`); empty without.
       updates: int64, learner updates made.
       frames: int64, environment frames learned from.
+      window: with `--inner_steps` above 1, the updates since the last meta step.
     """
 
     def __init__(self, config: Config, network: ActorCritic) -> None:
@@ -58,8 +61,16 @@ class LearnerState(tf.Module):
         normalised = config.learned and config.meta_advantage_normalization == "ema"
         self.moments = _variables(tf.zeros([3, 1], dtype)[:, 0] if normalised else [], "moments")
         self.updates = tf.Variable(0, dtype=tf.int64, trainable=False)
+        # Of several inner steps; the learner makes it, which knows what a batch is.
+        self.window: Window | None = None
         self.frames = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._is_corrected = isinstance(meta_optimizer_of(config), optimizers.CorrectedRMSProp)
+
+    @property
+    def shared_variables(self) -> tuple[tf.Variable, ...]:
+        """What is the same for all learners: all but a window, whose batches are each one's own."""
+        window = set() if self.window is None else {v.ref() for v in self.window.variables}
+        return tuple(v for v in self.variables if v.ref() not in window)
 
     def as_older(self) -> tuple[tf.Module, list[tuple[tf.Variable, int]]]:
         """The state as in a version that did not have all of its variables yet.
@@ -86,6 +97,9 @@ class Statistics(NamedTuple):
     λ are means over the batch where they differ within it; the meta-gradient and the step of x are
     then those of the bias. The entries from `meta_loss` on are NaN where nothing (or that
     parameter) is learned.
+
+    `others` are value, meta-gradient and step of x of what is learned besides γ and λ, by column
+    (`config.metric_columns.learned_columns`).
     """
 
     inner_loss: float
@@ -105,3 +119,13 @@ class Statistics(NamedTuple):
     meta_gradient_lambda: float
     x_step_gamma: float
     x_step_lambda: float
+    others: Mapping[str, float] = {}
+
+    def numbers(self) -> dict[str, float]:
+        """All of it by name."""
+        fixed = {name: float(getattr(self, name)) for name in FIXED}
+        return fixed | dict(self.others)
+
+
+# Of every run, whatever is learned.
+FIXED = Statistics._fields[:-1]

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from meta_impala.config.metric_columns import PREFIXES, learned_columns
 from meta_impala.storage.files import read_bounded
 
 COLUMNS = (
@@ -45,6 +46,9 @@ COLUMNS = (
     "actor_restarts",
     "rss_mib",
 )
+
+# What every table has a place for. What is learned besides has columns of its own, after these.
+_LEARNED_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
 
 # A million rows.
 MAX_BYTES = 2**28
@@ -111,14 +115,23 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, str]]:
         return []
 
 
-def header_line() -> str:
-    """The first line of a file."""
-    return ",".join(COLUMNS) + "\n"
+def header_line(others: Sequence[str] = ()) -> str:
+    """The first line of a file.
+
+    Args:
+      others: columns after `COLUMNS`.
+    """
+    return ",".join((*COLUMNS, *others)) + "\n"
 
 
-def line_of(cells: Mapping[str, str]) -> str:
-    """A row as a line; a column that it does not have stays empty."""
-    return ",".join(cells.get(name, "") for name in COLUMNS) + "\n"
+def line_of(cells: Mapping[str, str], others: Sequence[str] = ()) -> str:
+    """A row as a line; a column that it does not have stays empty.
+
+    Args:
+      cells: text by column.
+      others: columns after `COLUMNS`.
+    """
+    return ",".join(cells.get(name, "") for name in (*COLUMNS, *others)) + "\n"
 
 
 def _cells(line: bytes) -> list[str] | None:
@@ -140,7 +153,7 @@ def _header(line: bytes, rows: Sequence[list[str] | None]) -> tuple[list[str], b
     names = line.decode("latin-1").split(",")
     missing = [name for name in COLUMNS if name not in names]
     if not missing:
-        return names, len(names) == len(COLUMNS)
+        return names, _are_learned(names[len(COLUMNS) :])
     widths = collections.Counter(len(row) for row in rows if row)
     is_todays_width = bool(widths) and widths.most_common(1)[0][0] == len(COLUMNS)
     if is_todays_width and len(missing) < len(COLUMNS) // 2:
@@ -149,6 +162,12 @@ def _header(line: bytes, rows: Sequence[list[str] | None]) -> tuple[list[str], b
     for name in names:
         mended += [name] if name in COLUMNS else _nearest(name, missing)
     return mended, mended == names
+
+
+def _are_learned(names: Sequence[str]) -> bool:
+    """Whether these are `learned_columns` of something."""
+    learned = names[:: len(PREFIXES)]
+    return learned_columns(learned) == tuple(names) and all(map(_LEARNED_NAME.fullmatch, learned))
 
 
 def _nearest(name: str, missing: Sequence[str]) -> list[str]:

@@ -196,9 +196,9 @@ def _weights(file: ArrayFile, network: ActorCritic) -> list[np.ndarray]:
 
 
 def _eta(file: ArrayFile, network: ActorCritic, config: Config) -> np.ndarray:
-    """η: γ and λ, or with an η per state the weights of its logits."""
+    """What is fed of η: γ, λ and what is embedded besides; per state the weights of its logits."""
     is_per_state = eta_is_per_state(config)
-    shape: tuple[int, ...] = (2,)
+    shape: tuple[int, ...] = (len(config.embedded),)
     if is_per_state:
         shape = (network.num_features + 1, len(config.learned))
     header = file.headers.get("eta")

@@ -1,4 +1,4 @@
-"""Makes the learner's batches from blocks, and says which batch is τ' (the meta batch)."""
+"""Makes the learner's batches from blocks, and selects which batch is τ' (the meta batch)."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Batcher:
     """The batches of a run, one after the other, each with its meta batch.
 
     τ' is the next batch, and becomes τ of the next update: no extra frames. Plain IMPALA waits for
-    it too, so that runs with and without the meta-gradient have the same policy lag. Which batch it
-    is otherwise says `--meta_data`.
+    it too, so that runs with and without the meta-gradient have the same policy lag. `--meta_data`
+    selects another one.
     """
 
     def __init__(self, share: Config, next_block: Callable[[], Block]) -> None:
@@ -44,6 +44,8 @@ class Batcher:
         next_block: of the newest source.
         """
         self._meta_data = share.meta_data
+        # Batches of a bootstrapped target that come before τ'.
+        self._num_before = share.bootstrap_steps - 1 if share.learned else 0
         self._blocks_per_batch = share.batch_size // share.block_size
         self._next_block = next_block
         # Blocks that were taken from the source and not learned from yet.
@@ -51,23 +53,27 @@ class Batcher:
         # With `meta_data=swap`: blocks of the batch that was learned from and is the next τ'.
         self._pair: list[Block] = []
         self._awaits_pair = False
-        self._next: Batch | None = None
+        # Batches that are made and not learned from yet, the next τ first.
+        self._made: list[Batch] = []
 
-    def next_pair(self) -> tuple[Batch, Batch]:
-        """τ and τ' of the next update; `learned_from` is to follow.
+    def next_pair(self) -> tuple[Batch, list[Batch]]:
+        """τ, and what is ahead of it: τ' last; call `learned_from` after it.
+
+        Before τ' come the L − 1 batches that a bootstrapped target of L updates takes, which are
+        the next to be learned from.
 
         Raises:
-          StopRequested, or whatever `next_block` raises: no block is lost by that.
+          StopRequested, or what `next_block` raises: no block is lost then.
         """
-        batch = self._next or self._fetch(self._unused)
-        self._next = batch
-        following = self._fetch(self._unused)
+        while len(self._made) < self._num_before + 2:
+            self._made.append(self._fetch(self._unused))
+        batch, *before, following = self._made
         meta_batch = self._select_meta_batch(batch, following)
-        self._next = following
-        return batch, meta_batch
+        self._made.pop(0)
+        return batch, [*before, meta_batch]
 
     def learned_from(self, batch: Batch) -> None:
-        """Its blocks are used up."""
+        """Drops its blocks: they were learned from."""
         del self._unused[: len(batch.blocks)]
 
     def _fetch(self, blocks: list[Block]) -> Batch:
@@ -115,4 +121,4 @@ class Batcher:
         """Drops all blocks: those of a new source follow."""
         self._unused.clear()
         self._pair.clear()
-        self._next = None
+        self._made.clear()

@@ -10,7 +10,7 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,14 +22,20 @@ from tensorboard.plugins.hparams import api as hparams
 from meta_impala import config as config_lib
 from meta_impala.actors.trajectory import Episode
 from meta_impala.config import Config
+from meta_impala.config.metric_columns import learned_columns
 from meta_impala.errors import one_line, warn
-from meta_impala.learner.state import Statistics
+from meta_impala.learner.state import FIXED, Statistics
 from meta_impala.storage.files import flush_open, make_folder, write_atomically, writing
-from meta_impala.storage.metrics_table import COLUMNS, header_line, line_of, read_table
+from meta_impala.storage.metrics_table import (
+    COLUMNS,
+    header_line,
+    line_of,
+    read_table,
+)
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.training.metric_tags import tag
 
-# What two deterministic runs may differ in: times, memory and queue fill.
+# Columns in which two deterministic runs may differ: times, memory and queue fill.
 NOT_REPRODUCIBLE = ("seconds", "frames_per_second", "queue_fill", "rss_mib")
 
 EPISODES_AVERAGED = 100
@@ -40,26 +46,35 @@ _MARKDOWN = frozenset("\\`*_{}[]<>()#+-!|~")
 
 
 class MetricsWriter:
-    """Appends rows to `metrics.csv` and the TensorBoard log; continues what it finds.
+    """Appends rows to `metrics.csv` and the TensorBoard log; continues existing files.
 
     Attributes:
       observers: are called with every row.
     """
 
-    def __init__(self, csv_path: pathlib.Path, tensorboard: pathlib.Path, frames: int) -> None:
+    def __init__(
+        self,
+        csv_path: pathlib.Path,
+        tensorboard: pathlib.Path,
+        frames: int,
+        learned: Iterable[str] = (),
+    ) -> None:
         """Args:
         csv_path: of `metrics.csv`; rows after `frames` are cut from it.
         tensorboard: folder of the event files.
         frames: that the run continues from, 0 for a new one.
+        learned: the meta-parameters that are learned.
 
         Raises:
           RunFailed: here and in every method, if a file cannot be written.
         """
         self.observers: list[Callable[[Row], None]] = []
         self._path, self._frames = csv_path, frames
+        self._others = learned_columns(learned)
         with writing(csv_path):
             kept = [row for row in _read_and_keep_damaged(csv_path) if int(row["frames"]) <= frames]
-            write_atomically(csv_path, header_line() + "".join(map(line_of, kept)))
+            lines = [line_of(row, self._others) for row in kept]
+            write_atomically(csv_path, header_line(self._others) + "".join(lines))
             self._descriptor = os.open(
                 csv_path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             )
@@ -70,12 +85,12 @@ class MetricsWriter:
     def write(self, row: Row) -> None:
         """Writes one row; a value that is NaN becomes an empty cell."""
         cells = {}
-        for name in COLUMNS:
+        for name in (*COLUMNS, *self._others):
             value = row[name]
             is_whole = isinstance(value, int)
             cells[name] = str(value) if is_whole else "" if math.isnan(value) else f"{value:.8g}"
         with writing(self._path):
-            self._append(line_of(cells).encode())
+            self._append(line_of(cells, self._others).encode())
         with (
             writing(self._path.parent / "tensorboard"),
             _tensorflow_errors(),
@@ -83,7 +98,7 @@ class MetricsWriter:
             # was 34 KB a row.
             self._tensorboard.as_default(step=tf.constant(np.int64(row["frames"]))),
         ):
-            for name in COLUMNS:
+            for name in cells:
                 if name != "frames" and not math.isnan(row[name]):
                     tf.summary.scalar(tag(name), np.float32(row[name]))
             self._tensorboard.flush()
@@ -105,19 +120,17 @@ class MetricsWriter:
             self._tensorboard.as_default(step=tf.constant(np.int64(self._frames))),
         ):
             tf.summary.text("config", table)
-            shown = [tag(name) for name in ("episode_return", "gamma", "lambda")]
-            hparams.hparams_config(hparams=[], metrics=[hparams.Metric(name) for name in shown])
             hparams.hparams(plain)
             self._tensorboard.flush()
 
     def _append(self, line: bytes) -> None:
-        """Appends a whole line, or nothing: a disk that fills up takes a part of it."""
+        """Appends a whole line or nothing, even on a disk that fills up."""
         end = os.fstat(self._descriptor).st_size
         try:
             if os.write(self._descriptor, line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
-            with contextlib.suppress(OSError):  # what is left is one line that is not read
+            with contextlib.suppress(OSError):  # the rest is a line that is not read
                 os.ftruncate(self._descriptor, end)
             raise
 
@@ -127,7 +140,7 @@ class MetricsWriter:
             flush_open(self._descriptor, self._path)
 
     def close(self) -> None:
-        """Closes both; what cannot be written any more was reported before."""
+        """Closes both; errors of writing were reported before."""
         with contextlib.suppress(OSError):
             os.close(self._descriptor)
         with contextlib.suppress(OSError), _tensorflow_errors():
@@ -140,7 +153,7 @@ def open_metrics(folder: RunFolder, frames: int, config: Config) -> MetricsWrite
     Raises:
       RunFailed: if a file cannot be written.
     """
-    writer = MetricsWriter(folder.metrics_path, folder.tensorboard, frames)
+    writer = MetricsWriter(folder.metrics_path, folder.tensorboard, frames, config.learned)
     writer.describe(config)
     return writer
 
@@ -152,7 +165,7 @@ def _cell(value: object) -> str:
 
 
 def _mark_start(folder: pathlib.Path, frames: int) -> None:
-    """Tells TensorBoard that what earlier event files have after `frames` was lost.
+    """Makes TensorBoard ignore what earlier event files have after `frames`.
 
     It takes that from the second mark on: the first is the run's own start.
     """
@@ -170,7 +183,7 @@ def _mark_start(folder: pathlib.Path, frames: int) -> None:
 
 
 def _read_and_keep_damaged(path: pathlib.Path) -> list[dict[str, str]]:
-    """The rows of the file. If some of it is damaged, that is said, and the whole file kept aside.
+    """The rows of the file. If lines are damaged there is a warning, and the file is kept aside.
 
     Raises:
       OSError: if it cannot be read, or is too large.
@@ -197,7 +210,7 @@ def _read_and_keep_damaged(path: pathlib.Path) -> list[dict[str, str]]:
 
 @contextlib.contextmanager
 def _tensorflow_errors() -> Iterator[None]:
-    """Errors of TensorFlow in writing a file, as the OSError that they are."""
+    """Turns TensorFlow's errors of writing a file into OSError."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -205,7 +218,7 @@ def _tensorflow_errors() -> Iterator[None]:
 
 
 class MetricsWindow:
-    """Collects what happens between two rows, and makes a row of it.
+    """Collects the metrics between two rows, and makes a row of them.
 
     Statistics of updates are means over the window, without those that were not applied;
     `episode_return` and `episode_frames` are means over the last 100 games (empty before the first
@@ -213,10 +226,16 @@ class MetricsWindow:
     would have written without the stop.
     """
 
-    def __init__(self, frames: int, saved: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        frames: int,
+        saved: Mapping[str, Any] | None = None,
+        learned: Sequence[str] = (),
+    ) -> None:
         """Args:
         frames: that the run continues from.
-        saved: what `state` returned then.
+        saved: from `state`.
+        learned: the meta-parameters that are learned.
         """
         saved = saved or {}
         self._start = self._window_start = time.monotonic()
@@ -232,10 +251,10 @@ class MetricsWindow:
         self._applied = int(saved.get("applied", 0))
         self._lags = float(saved.get("lags", 0.0))
         self._fills = float(saved.get("fills", 0.0))
-        self._sums = {name: saved.get("sums", {}).get(name, 0.0) for name in Statistics._fields}
-        self._last = {
-            name: saved.get("last", {}).get(name, math.nan) for name in Statistics._fields
-        }
+        names = (*FIXED, *learned_columns(learned))
+        self._sums = {name: saved.get("sums", {}).get(name, 0.0) for name in names}
+        self._last = {name: saved.get("last", {}).get(name, math.nan) for name in names}
+        self._values = [name for name in learned_columns(learned) if name in set(learned)]
 
     @property
     def policy_lag(self) -> float:
@@ -248,7 +267,7 @@ class MetricsWindow:
         return sum(self._returns) / len(self._returns) if self._returns else math.nan
 
     def state(self) -> dict[str, Any]:
-        """What JSON can hold, to continue from."""
+        """The window as JSON, to continue from."""
         return {
             "seconds": self._seconds_before + time.monotonic() - self._start,
             "returns": list(self._returns),
@@ -278,7 +297,7 @@ class MetricsWindow:
         self._fills += queue_fill
         if applied:
             self._applied += 1
-            self._last = statistics._asdict()
+            self._last = statistics.numbers()
             for name, value in self._last.items():
                 self._sums[name] += value
         else:
@@ -298,9 +317,10 @@ class MetricsWindow:
             name: value / self._applied if self._applied else math.nan
             for name, value in self._sums.items()
         }
-        # η is reported as it stands at the row, not as a mean of the window.
+        # η is the value at the row, not a mean over the window.
         row["gamma"] = self._last["gamma"]
         row["lambda"] = self._last["lambda_"]
+        row.update({name: self._last[name] for name in self._values})
         del row["lambda_"]
         row.update(
             frames=frames,
@@ -325,6 +345,6 @@ class MetricsWindow:
 
 
 def hours(seconds: float) -> str:
-    """Hours, minutes and seconds; also more than a day's."""
+    """Hours, minutes and seconds; hours may exceed 24."""
     minutes, seconds = divmod(int(seconds), 60)
     return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"

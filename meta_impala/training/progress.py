@@ -6,9 +6,11 @@ import contextlib
 import math
 import sys
 import time
+from collections.abc import Sequence
 
 import tqdm
 
+from meta_impala.config.hyper_parameters import GAMMA, LAMBDA, TABLE
 from meta_impala.training.metrics import Row, hours
 
 
@@ -17,7 +19,8 @@ class Progress:
 
     SECONDS_BETWEEN_LINES = 30.0
 
-    def __init__(self, total_frames: int, frames: int) -> None:
+    def __init__(self, total_frames: int, frames: int, learned: Sequence[str] = ()) -> None:
+        self._shown = dict.fromkeys((GAMMA, LAMBDA, *learned))
         self._is_terminal = sys.stderr.isatty()
         self._last_line = -math.inf
         self._bar = tqdm.tqdm(
@@ -30,14 +33,17 @@ class Progress:
         )
 
     def update(self, row: Row, total_frames: int, *, last: bool = False) -> None:
-        """Shows a row of metrics: frames, speed, return, γ, λ and the time left."""
-        with contextlib.suppress(OSError):  # the terminal may be gone, and the run goes on
+        """Shows a row: frames, speed, return, γ, λ, what else is learned, and the time left."""
+        with contextlib.suppress(OSError):  # the terminal may be gone; the run continues
             self._show(row, total_frames, last)
 
     def _show(self, row: Row, total_frames: int, last: bool) -> None:
         returned = row["episode_return"]
         text = "–" if math.isnan(returned) else f"{returned:.2f}"
-        eta = f"γ {row['gamma']:.4f} λ {row['lambda']:.4f}"
+        eta = " ".join(
+            f"{TABLE[name].symbol} {row[name]:{'.4f' if name in (GAMMA, LAMBDA) else '.4g'}}"
+            for name in self._shown
+        )
         if self._is_terminal:
             self._bar.set_postfix_str(f"return {text} {eta}", refresh=False)
             self._bar.update(row["frames"] - self._bar.n)

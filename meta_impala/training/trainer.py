@@ -112,7 +112,9 @@ class Trainer:
         """The state of the newest checkpoint, if there is one, and of what else was saved there."""
         config = self.config
         saved = self._checkpoints.restore_latest()
-        self._group.take_from_first(self.learner.state.variables)
+        self._group.take_from_first(self.learner.state.shared_variables)
+        if self._group.size > 1 and self.learner.state.window is not None:
+            self.learner.state.window.clear()  # only learner 0 has its batches
         self.restored_from = str(saved.path) if saved else None
         self.frames = int(self.learner.state.frames.numpy())
         self.updates = int(self.learner.state.updates.numpy())
@@ -124,7 +126,7 @@ class Trainer:
             progress.get("next_row", self.frames + config.log_frames),
             self.frames + config.log_frames,
         )
-        self._window = MetricsWindow(self.frames, progress.get("window"))
+        self._window = MetricsWindow(self.frames, progress.get("window"), config.learned)
         self._bad_updates = BadUpdates(
             self.folder.bad_updates, config.max_bad_updates, int(progress.get("bad_in_a_row", 0))
         )
@@ -226,7 +228,7 @@ class Trainer:
             record = WeightsAndBiases(config, self.folder)
             stack.callback(record.close)
             self._writer.observers.append(record.log)
-        self._progress = Progress(config.total_frames, self.frames)
+        self._progress = Progress(config.total_frames, self.frames, config.learned)
         stack.callback(self._progress.close)
         self._evaluation: PeriodicEvaluation | None = None
         if config.evaluation_frames and self._group.keeps_folder:
@@ -246,9 +248,9 @@ class Trainer:
             while self.frames < config.total_frames:
                 if self._group.any(self._stop.is_set()):
                     return False
-                batch, meta_batch = timed(self._stopwatch, "next batch", self._batcher.next_pair)()
+                batch, ahead = timed(self._stopwatch, "next batch", self._batcher.next_pair)()
                 learning_rate = self.learner.learning_rate(self.frames)
-                self._update(batch, meta_batch)
+                self._update(batch, ahead)
                 last = self.frames >= config.total_frames
                 if self.frames >= self._next_row or last:
                     self._write_row(learning_rate, last=last)
@@ -264,12 +266,12 @@ class Trainer:
             return False
         return True
 
-    def _update(self, batch: Batch, meta_batch: Batch) -> None:
+    def _update(self, batch: Batch, ahead: list[Batch]) -> None:
         """Runs one update; publishes the snapshot; records metrics."""
         self._is_updating = True
         try:
             statistics, self._snapshot = timed(self._stopwatch, "update", self.learner.update)(
-                batch.unroll, meta_batch.unroll, self.updates, self.frames
+                batch.unroll, [one.unroll for one in ahead], self.updates, self.frames
             )
         except LearnerLost:
             self._is_updating = False  # it changed nothing
@@ -285,7 +287,7 @@ class Trainer:
         applied = bool(statistics.applied)
         self._window.add(statistics, batch.episodes, lag, self._source.fill(), applied=applied)
         self._bad_updates.record(
-            self.updates, statistics, {"batch": batch.unroll, "meta batch": meta_batch.unroll}
+            self.updates, statistics, {"batch": batch.unroll, "meta batch": ahead[-1].unroll}
         )
 
     def _write_row(self, learning_rate: float, *, last: bool) -> None:

@@ -90,7 +90,7 @@ def test_each_place_is_what_is_left_when_all_others_are_constants(name):
 @pytest.mark.parametrize("paths", ["returns", "importance_weights"])
 def test_each_place_is_the_finite_difference_along_it_and_a_closed_one_is_zero(paths):
     case = make_case(80.0, **FED, meta_gradient_paths=paths)
-    by_place = dict(zip(PLACES, _split(case).by_place.numpy(), strict=True))
+    by_place = dict(zip(explanation.SPLIT_PLACES, _split(case).by_place.numpy(), strict=True))
     judge = case.judged()
     for names, oracle in (
         ((VALUE_TARGETS, POLICY_ADVANTAGES), "targets"),

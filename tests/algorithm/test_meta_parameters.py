@@ -4,11 +4,11 @@ learned values, none on fixed ones, finite through what is fed)."""
 import numpy as np
 import pytest
 import tensorflow as tf
+from support.helpers import discount_rows
 
 from meta_impala.algorithm.meta_parameters import (
     EMBEDDED_LOGIT_BOUND,
     MetaParameters,
-    discount_rows,
     embedding_input,
     logit,
     of_arrivals,

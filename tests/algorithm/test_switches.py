@@ -183,7 +183,9 @@ def test_every_eta_in_the_meta_objective_is_a_constant(name):
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([*x, *parameters])
         learner = case.agent.learner
-        objective = learner._meta_objective(learner.trajectories(case.judges), parameters, x)
+        objective = learner.factory.meta_objective(
+            learner.factory.trajectories(case.judges), parameters, x
+        )
         others = [tf.stop_gradient(parameter) + 0.01 for parameter in parameters]
         meta_loss, _ = objective(others)
     assert tape.gradient(meta_loss, x[0]) is None

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from meta_impala.algorithm.attribution import SPLIT_PLACES
 from meta_impala.algorithm.objectives import PLACES
 from meta_impala.analysis.meta_gradient import attribution_report as reporting
 from meta_impala.analysis.meta_gradient import attribution_text
@@ -45,7 +46,7 @@ def _samples(learned=2):
     """Three updates whose pushes are 1, 2, 3 times (3, −5) in all; the first T = 2 states."""
     samples = []
     for size in (1.0, 2.0, 3.0):
-        by_place = np.zeros([len(PLACES), 2])
+        by_place = np.zeros([len(SPLIT_PLACES), 2])
         by_place[0], by_place[1] = [-4.0 * size, size], [size, 4.0 * size]
         by_time = np.stack([by_place[:2] * 0.75, by_place[:2] * 0.25], axis=1)
         gradient = by_place.sum(axis=0)[:learned]
@@ -63,8 +64,7 @@ def _samples(learned=2):
                 sensitivity=7.0,
                 gradient_norm=80.0,
                 clip_coefficient=0.5,
-                gamma=0.98,
-                lambda_=0.9,
+                eta=np.array([0.98, 0.9][:learned]),
             )
         )  # fmt: skip
     return samples

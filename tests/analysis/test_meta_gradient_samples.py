@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from meta_impala.actors.trajectory import Unroll
 from meta_impala.agent.builders import make_network
-from meta_impala.algorithm.attribution import TIMED_PLACES
+from meta_impala.algorithm.attribution import SPLIT_PLACES, TIMED_PLACES
 from meta_impala.algorithm.objectives import PLACES, RATIOS
 from meta_impala.analysis.meta_gradient import attribution_report as meta_gradient_report
 from meta_impala.analysis.meta_gradient import attribution_text
@@ -72,13 +72,13 @@ def test_the_parts_are_those_of_the_update_that_the_learner_makes(name, monkeypa
         np.testing.assert_array_equal(one, other)
 
     sample, learned = samples[0], len(config.learned)
-    assert sample.by_place.shape == (len(PLACES), learned)
+    assert sample.by_place.shape == (len(SPLIT_PLACES), learned)
     assert sample.by_time.shape == (len(TIMED_PLACES), config.unroll_length, learned)
     np.testing.assert_allclose(
         sample.by_time.sum(axis=1), sample.by_place[:2], rtol=1e-3, atol=1e-6
     )
     if config.meta_gradient_paths == "returns":
-        np.testing.assert_array_equal(sample.by_place[2:], np.zeros([3, learned]))
+        np.testing.assert_array_equal(sample.by_place[2:], np.zeros([4, learned]))
     else:
         assert np.all(sample.by_place[PLACES.index(RATIOS)] != 0)
     training = sampling.meta_batch_of_training(config)

@@ -77,7 +77,37 @@ def test_lambda_and_embedding_follow_from_what_is_learned(learned, start, width)
         ({"envs_per_actor": 12}, "--envs_per_actor=12", "divide --batch_size=32"),
         ({"network": "depe"}, "--network=depe", "did you mean deep?"),
         ({"protocol": "machdo"}, "--protocol=machdo", "did you mean machado?"),
-        ({"meta_parameters": "lambda,gamma"}, "--meta_parameters=lambda,gamma", "gamma,lambda"),
+        ({"meta_parameters": "gamma,lamda"}, "--meta_parameters=gamma,lamda", "mean lambda?"),
+        ({"meta_parameters": "gamma,none"}, "--meta_parameters=gamma,none", "none is no meta"),
+        ({"meta_parameters": "learning_rate"}, "learning_rate", "mean learning_rate_factor?"),
+        ({"meta_parameters": "entropy_cost", "entropy_cost": 0.0}, "entropy_cost", "is empty"),
+        ({"meta_parameter_ranges": "gamma:0,1"}, "--meta_parameter_ranges=gamma:0,1", "gamma_min"),
+        ({"meta_parameter_ranges": "rho_clip:0,1"}, "rho_clip:0,1", "rho_clip is not learned"),
+        (
+            {"meta_parameters": "rho_clip", "meta_parameter_ranges": "rho_clip:1"},
+            "rho_clip:1",
+            "NAME:LOW,HIGH",
+        ),
+        (
+            {"meta_parameters": "rho_clip", "meta_parameter_starts": "rho_clip:9"},
+            "rho_clip:9",
+            "open range (0, 2)",
+        ),
+        (
+            {"meta_parameters": "rmsprop_decay", "inner_optimizer": "sgd"},
+            "rmsprop_decay",
+            "needs --inner_optimizer=rmsprop",
+        ),
+        (
+            {"meta_parameters": "rho_clip", "eta_schedule": "fixed"},
+            "rho_clip",
+            "can only be learned",
+        ),
+        ({"embedded_meta_parameters": "rho_clip"}, "rho_clip", "is not learned"),
+        ({"inner_steps": 2, "meta_data": "swap"}, "--meta_data=swap", "--inner_steps=2"),
+        ({"inner_steps": 2, "meta_data": "held_out"}, "--meta_data=held_out", "--inner_steps=2"),
+        ({"inner_steps": 2, "trace_decay": 0.5}, "accumulative_trace", "--inner_steps=2"),
+        ({"inner_steps": 2, "meta_parameter_scope": "state"}, "=state", "--inner_steps=2"),
         ({"mlp_sizes": "64,x"}, "--mlp_sizes=64,x", "comma-separated"),
         ({"learner_device": "tpu"}, "--learner_device=tpu", "auto, cpu, gpu"),
         ({"num_actors": 0}, "--num_actors=0", "[1, 65536]"),
@@ -482,7 +512,8 @@ def test_a_setting_belongs_to_one_group_and_a_component_takes_its_group():
     losses = config.part(LossSettings)
     assert losses == LossSettings(rho_clip=0.5, policy_return="next_target")
     assert [field.name for field in dataclasses.fields(losses)] == [
-        "baseline_cost", "entropy_cost", "rho_clip", "c_clip", "pg_rho_clip", "policy_return",
+        "policy_cost", "baseline_cost", "entropy_cost", "rho_clip", "c_clip", "vtrace_alpha",
+        "pg_rho_clip", "policy_return",
     ]  # fmt: skip
     assert config.part(EtaSettings).learned == ("gamma", "lambda")
     assert config.part(Config) == config

@@ -12,7 +12,7 @@ from support.helpers import FEATURES, IMAGES, make_agent, random_batch, shake
 
 from meta_impala.environments import Description
 from meta_impala.learner.batch import trajectories_of
-from meta_impala.learner.state import Statistics
+from meta_impala.learner.state import FIXED
 from meta_impala.system.tensorflow_setup import set_graph_rewrites
 
 META = ("meta_loss", "meta_gradient_norm", "meta_gradient_gamma", "meta_gradient_lambda",
@@ -106,7 +106,7 @@ def test_the_update_is_the_same_to_the_bit_without_the_meta_objective(
     assert_bit_equal(weights_of(meta), weights_of(plain))
     assert_bit_equal(slots_of(meta), slots_of(plain))
     assert_bit_equal(our_snapshot.parameters, their_snapshot.parameters)
-    shared = [name for name in Statistics._fields if name not in META]
+    shared = [name for name in FIXED if name not in META]
     assert [getattr(ours, name) for name in shared] == [getattr(theirs, name) for name in shared]
     assert all(np.any(a != b) for a, b in zip(before, weights_of(meta), strict=True))
     assert not np.array_equal(meta.learner.state.x, [math.log(9.0), math.log(4.0)])
@@ -145,8 +145,10 @@ def test_both_derivations_learn_alike():
     batches = [random_batch(agents[0], seed) for seed in range(4)]
     rows = [run(agent, batches)[0] for agent in agents]
     np.testing.assert_allclose(*(agent.learner.state.x.numpy() for agent in agents), rtol=1e-10)
-    np.testing.assert_allclose(*(np.array(row) for row in rows), rtol=1e-5)
-    assert np.all(np.isfinite(rows[0]))
+    np.testing.assert_allclose(
+        *([list(row.numbers().values()) for row in of_agent] for of_agent in rows), rtol=1e-5
+    )
+    assert np.all(np.isfinite([list(row.numbers().values()) for row in rows[0]]))
 
 
 def test_learning_eta_changes_what_follows():
@@ -204,8 +206,8 @@ def test_a_truncated_batch_is_its_two_pieces(core):
         parameters = [v.read_value() for v in agent.network.trainable_variables]
         with tf.GradientTape() as tape:
             tape.watch(parameters)
-            of_some = agent.learner.trajectories(some)
-            objective = agent.learner._inner_objective(of_some, parameters)
+            of_some = agent.learner.factory.trajectories(some)
+            objective = agent.learner.factory.inner_objective(of_some, parameters)
             loss, _ = objective(parameters, [tf.zeros([0], tf.float64)])
         return tape.gradient(loss, parameters)
 
@@ -217,7 +219,7 @@ def test_a_truncated_batch_is_its_two_pieces(core):
 
 def test_selected_columns():
     agent = make_agent(core="lstm", core_size=4)
-    batch = agent.learner.trajectories(random_batch(agent, 0))
+    batch = agent.learner.factory.trajectories(random_batch(agent, 0))
     assert batch.num_columns == 4
     chosen = batch.columns(tf.constant([3, 1]))
     assert chosen.num_columns == 2
@@ -427,7 +429,7 @@ def test_a_plain_learner_has_no_eta_to_move():
     assert count == 0 and state.updates == 2
     np.testing.assert_allclose(snapshot.eta.values, [0.97, 0.6], rtol=1e-6)
     for row in rows:
-        for name in Statistics._fields:
+        for name in FIXED:
             assert math.isnan(getattr(row, name)) == (name in META), name
 
 
@@ -442,8 +444,8 @@ def test_statistics():
     parameters = [tf.constant(value) for value in weights_of(agent)]
     with tf.GradientTape() as tape:
         tape.watch(parameters)
-        of_batch = agent.learner.trajectories(batches[0])
-        objective = agent.learner._inner_objective(of_batch, parameters)
+        of_batch = agent.learner.factory.trajectories(batches[0])
+        objective = agent.learner.factory.inner_objective(of_batch, parameters)
         loss, (parts, _) = objective(parameters, [agent.learner.state.x.read_value()])
     norm = tf.linalg.global_norm(tape.gradient(loss, parameters)).numpy()
     (row,), snapshot = run(agent, batches)
@@ -469,9 +471,9 @@ def test_statistics():
 
     # J' is of θ', per judging step.
     order = tf.constant(agent.learner.column_order(0)[:3])
-    judges = agent.learner.trajectories(batches[1]).columns(order)
+    judges = agent.learner.factory.trajectories(batches[1]).columns(order)
     x = [agent.learner.state.x.read_value()]
-    judge = agent.learner._meta_objective(judges, parameters, x)
+    judge = agent.learner.factory.meta_objective(judges, parameters, x)
     judging_steps = tf.reduce_sum(judges.transitions.step_mask)
     meta_loss, _ = judge(snapshot.parameters)
     np.testing.assert_allclose(row.meta_loss, meta_loss / judging_steps, rtol=1e-4)

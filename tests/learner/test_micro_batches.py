@@ -41,7 +41,7 @@ def updated(parts, settings):
     statistics = []
     for updates, (batch, other) in enumerate(zip(batches[:-1], batches[1:], strict=True)):
         found, _ = agent.learner.update(batch, other, updates, 0)
-        statistics.append(found)
+        statistics.append(list(found.numbers().values()))
     return agent, np.array(statistics)
 
 

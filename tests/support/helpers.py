@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from meta_impala.actors.trajectory import Unroll
 from meta_impala.agent.builders import make_network
+from meta_impala.algorithm.meta_parameters import GAMMA, LAMBDA, MetaParameter
 from meta_impala.config import Config, resolve
 from meta_impala.environments import Description
 from meta_impala.learner.learner import Learner
@@ -94,6 +95,23 @@ def random_batch(
     )
 
 
+def discount_rows(
+    gamma: float,
+    lambda_: float,
+    reference_gamma: float,
+    reference_lambda: float,
+    gamma_range: tuple[float, float] = (0.0, 1.0),
+    lambda_range: tuple[float, float] = (0.0, 1.0),
+) -> tuple[MetaParameter, MetaParameter]:
+    """A table of γ and λ alone."""
+    return (
+        MetaParameter(GAMMA, gamma, reference_gamma, *gamma_range, embedded=True, per_state=True),
+        MetaParameter(
+            LAMBDA, lambda_, reference_lambda, *lambda_range, embedded=True, per_state=True
+        ),
+    )
+
+
 def select_columns(batch: Unroll, columns: tf.Tensor) -> Unroll:
     """The unrolls with these indices."""
     return batch.map(
@@ -144,12 +162,15 @@ def vtrace_ground_truth(
     rho_clip: float = 1.0,
     c_clip: float = 1.0,
     pg_rho_clip: float = 1.0,
+    alpha: float = 1.0,
     next_target: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """V-trace as IMPALA's equation (1) has it, one sum of products per state, O(T²):
 
         vs_s = V_s + Σ_{t=s}^{T−1} (Π_{i=s}^{t−1} γ_{i+1} c_i) ρ_t (r_{t+1} + γ_{t+1} V_{t+1} − V_t)
         c_i = λ_{i+1} min(c̄, π/μ),  ρ_t = min(ρ̄, π/μ)
+
+    A leak α < 1 adds (1 − α) π/μ to α times both, π/μ cut at 100.
 
     With `next_target` the policy's return is r + γ vs of the next state, whatever λ is.
 
@@ -163,6 +184,10 @@ def vtrace_ground_truth(
     if step_mask is not None:
         ratios = np.where(step_mask == 0, 0.0, ratios)
     dtype = np.result_type(discounts, lambdas, np.float64)
+
+    def leaky(clip: float, ratio: float) -> float:
+        return alpha * min(clip, ratio) + (1.0 - alpha) * min(100.0, ratio)
+
     vs = np.zeros((unroll_length + 1, batch_size), dtype)
     vs[-1] = values[-1]
     advantages = np.zeros((unroll_length, batch_size), dtype)
@@ -171,10 +196,10 @@ def vtrace_ground_truth(
             vs[s, b] = values[s, b]
             for t in range(s, unroll_length):
                 product = np.prod(
-                    [discounts[i, b] * lambdas[i, b] * min(c_clip, ratios[i, b])
+                    [discounts[i, b] * lambdas[i, b] * leaky(c_clip, ratios[i, b])
                      for i in range(s, t)]
                 )  # fmt: skip
-                rho = min(rho_clip, ratios[t, b])
+                rho = leaky(rho_clip, ratios[t, b])
                 error = rewards[t, b] + discounts[t, b] * values[t + 1, b] - values[t, b]
                 vs[s, b] += product * rho * error
         for t in range(unroll_length):

@@ -66,7 +66,7 @@ def train(config, learner, group=learner_group.ALONE):
     for updates in range(UPDATES):
         frames = int(learner.state.frames)
         row, _ = learner.update(batches[updates], batches[updates + 1], updates, frames)
-        rows.append(row)
+        rows.append(list(row.numbers().values()))
     return rows, batches
 
 

@@ -26,16 +26,19 @@ from support.helpers import (
     weights,
 )
 
-X = np.array([1.5, 0.8])  # γ = 0.82, λ = 0.69
+# γ = 0.82, λ = 0.69, and whatever is learned besides.
+X = np.array([1.5, 0.8, 0.4, -0.3, 0.6, 0.9, -0.5, 0.2, 0.7, 1.1, -0.2])
+# Ranges by default: up to this, from 0; None for twice the constant.
+HIGHEST = {"vtrace_alpha": 1.0, "rmsprop_decay": 1.0}
 
 
 def sigmoid(x):
     return 1.0 / (1.0 + np.exp(-x))
 
 
-def embedded(gamma, lambda_, kind):
-    """What the network is fed of these numbers, `[..., 2]`."""
-    values = np.stack([gamma, lambda_], axis=-1)
+def embedded(gamma, lambda_, kind, others=()):
+    """What the network is fed of these numbers, and of shares of ranges, `[..., E]`."""
+    values = np.stack(np.broadcast_arrays(gamma, lambda_, *others), axis=-1)
     if kind == "values":
         return values
     inside = np.clip(values, sigmoid(-7.0), sigmoid(7.0))
@@ -78,12 +81,15 @@ class Case:
     batch: Unroll
     judges: Unroll
     x: np.ndarray
+    # Whether the inner objective and U are at η' and not at η(x).
+    is_reference: bool = False
 
     # What the product does.
 
     def arguments(self):
         """What the learner hands to a derivation: θ, x, J, U, J'."""
         learner = self.agent.learner
+        factory = learner.factory
         learner.state.x.assign(self.x)
         parameters = [v.read_value() for v in self.agent.network.trainable_variables]
         slots = tf.nest.map_structure(lambda v: v.read_value(), learner.state.slots)
@@ -92,16 +98,16 @@ class Case:
         return (
             parameters,
             [x],
-            learner._inner_objective(learner.trajectories(self.batch), parameters),
-            learner._update_rule(slots, rate),
-            learner._meta_objective(learner.trajectories(self.judges), parameters, [x]),
+            factory.inner_objective(factory.trajectories(self.batch), parameters),
+            factory.update_rule(slots, rate),
+            factory.meta_objective(factory.trajectories(self.judges), parameters, [x]),
         )
 
     def meta_step(self, mode=None):
         """The `MetaStep` of a derivation, by default the configured one."""
         if mode is not None:
             return mode(*self.arguments())
-        return self.agent.learner._derivation()(*self.arguments())
+        return self.agent.learner.factory.derivation()(*self.arguments())
 
     # The oracle.
 
@@ -120,6 +126,8 @@ class Case:
     def eta(self, x, features=None):
         """γ and λ: numbers, or `[T+1, B]` from the features."""
         config = self.agent.config
+        if self.is_reference:
+            return np.broadcast_arrays(config.reference_gamma, config.reference_lambda)
         if x.ndim > 1:
             length = np.sqrt(1.0 + np.sum(features**2, axis=-1, keepdims=True))
             x = (features / length) @ x[:-1] + x[-1]
@@ -129,9 +137,51 @@ class Case:
             "lambda": (config.lambda_min, config.lambda_max),
         }
         for index, name in enumerate(config.learned):
-            low, high = ranges[name]
-            values[name] = low + (high - low) * sigmoid(x[..., index])
+            if name in ranges:
+                low, high = ranges[name]
+                values[name] = low + (high - low) * sigmoid(x[..., index])
         return np.broadcast_arrays(values["gamma"], values["lambda"])
+
+    def constants(self):
+        """What is not γ or λ, as the settings have it."""
+        config = self.agent.config
+        names = ("policy_cost", "baseline_cost", "entropy_cost", "vtrace_alpha", "rho_clip",
+                 "c_clip", "rmsprop_decay", "max_gradient_norm")  # fmt: skip
+        return {name: getattr(config, name) for name in names} | {"learning_rate_factor": 1.0}
+
+    def range_of(self, name):
+        """(low, high) of a learned coefficient."""
+        for part in filter(None, self.agent.config.meta_parameter_ranges.split(";")):
+            if part.startswith(f"{name}:"):
+                return tuple(map(float, part.partition(":")[2].split(",")))
+        return 0.0, HIGHEST.get(name) or 2.0 * self.constants()[name]
+
+    def coefficients(self, x):
+        """What is not γ or λ at these logits: of all states together."""
+        if self.is_reference:
+            return self.reference_coefficients()
+        values = self.constants()
+        bias = x if x.ndim == 1 else x[-1]
+        for index, name in enumerate(self.agent.config.learned):
+            if name in values:
+                low, high = self.range_of(name)
+                values[name] = low + (high - low) * sigmoid(bias[index])
+        return values
+
+    def reference_coefficients(self):
+        """The same in η'."""
+        values = self.constants()
+        for part in filter(None, self.agent.config.meta_parameter_references.split(";")):
+            values[part.partition(":")[0]] = float(part.partition(":")[2])
+        return values
+
+    def fed(self, eta, coefficients):
+        """What the network is fed of η."""
+        config, shares = self.agent.config, []
+        for name in config.embedded[2:]:
+            low, high = self.range_of(name)
+            shares.append((coefficients[name] - low) / (high - low))
+        return embedded(*eta, config.eta_embedding_input, shares)
 
     def forward(self, batch, eta_input):
         seen = trajectories_of(batch, self.agent.config.reward_clip, tf.float64)
@@ -143,7 +193,7 @@ class Case:
     def run(self, batch, x):
         """Outputs of the network (θ in its variables), fed η(x)."""
         eta = self.eta(x, self.features(batch) if x.ndim > 1 else None)
-        return self.forward(batch, embedded(*eta, self.agent.config.eta_embedding_input))
+        return self.forward(batch, self.fed(eta, self.coefficients(x)))
 
     def is_step(self, batch):
         """1 for a step, 0 for the way from a final observation to the next episode, `[T, B]`."""
@@ -153,14 +203,18 @@ class Case:
         actions = batch.last_actions.numpy()[1:, :, None]
         return np.take_along_axis(log_softmax(logits[:-1]), actions, -1)[..., 0]
 
-    def targets(self, batch, log_pi, values, eta):
+    def targets(self, batch, log_pi, values, eta, coefficients=None):
         """vs, advantages (times their ρ), and the ρ themselves; γ and λ may be complex."""
         config = self.agent.config
+        coefficients = coefficients or self.constants()
+        rho_clip, c_clip, alpha = (
+            coefficients[name] for name in ("rho_clip", "c_clip", "vtrace_alpha")
+        )
         rewards = batch.rewards.numpy()[1:].astype(np.float64)
         if config.reward_clip:
             rewards = np.clip(rewards, -config.reward_clip, config.reward_clip)
         log_rhos = log_pi - batch.behaviour_log_probs.numpy()
-        for clip in (config.rho_clip, config.c_clip, config.pg_rho_clip):
+        for clip in (rho_clip, c_clip, config.pg_rho_clip):
             if np.abs(log_rhos - np.log(clip)).min() < 1e-3:
                 raise NearKink
         gamma, lambda_ = (np.asarray(part)[1:] if np.ndim(part) else part for part in eta)
@@ -172,8 +226,9 @@ class Case:
             lambdas=np.ones(rewards.shape) * lambda_,
             values=values,
             step_mask=mask,
-            rho_clip=config.rho_clip,
-            c_clip=config.c_clip,
+            rho_clip=rho_clip,
+            c_clip=c_clip,
+            alpha=alpha,
             pg_rho_clip=config.pg_rho_clip,
             next_target=config.policy_return == "next_target",
         )
@@ -215,21 +270,23 @@ class Case:
             rho_logits = others[places.importance_weights.tobytes()].policy_logits
             log_pi = self.log_pi(self.batch, rho_logits.numpy())
             of_states = self.features(self.batch) if x.ndim > 1 else None
+            weights_of = self.coefficients(places.targets)
             vs, advantages, _ = self.targets(
                 self.batch,
                 log_pi,
                 values_output.values.numpy(),
                 self.eta(places.targets, of_states),
+                weights_of,
             )
             logits = output.policy_logits[:-1]
             log_probs = action_log_probs(logits, self.batch.last_actions[1:])
             is_step = self.is_step(self.batch)
             loss = (
-                -tf.reduce_sum(advantages * log_probs)
-                + config.baseline_cost
+                -weights_of["policy_cost"] * tf.reduce_sum(advantages * log_probs)
+                + weights_of["baseline_cost"]
                 * 0.5
                 * tf.reduce_sum(is_step * (vs - output.values[:-1]) ** 2)
-                - config.entropy_cost * tf.reduce_sum(is_step * entropies(logits))
+                - weights_of["entropy_cost"] * tf.reduce_sum(is_step * entropies(logits))
             )
             if config.second_value_head:
                 second_vs, _, _ = self.targets(
@@ -237,26 +294,29 @@ class Case:
                     log_pi,
                     values_output.reference_values.numpy(),
                     self.reference(self.batch),
+                    self.reference_coefficients(),
                 )
                 errors = second_vs - output.reference_values[:-1]
-                loss += config.baseline_cost * 0.5 * tf.reduce_sum(is_step * errors**2)
+                loss += weights_of["baseline_cost"] * 0.5 * tf.reduce_sum(is_step * errors**2)
         variables = self.agent.network.trainable_variables
         return [g.numpy() for g in tape.gradient(loss, variables, unconnected_gradients="zero")]
 
-    def updated(self, gradients, frozen=None, slots=None):
+    def updated(self, gradients, frozen=None, slots=None, x=None):
         """θ', by clip and optimiser.
 
         Args:
           gradients: ∇_θ J.
           frozen: gradients for what the meta-gradient does not go through; None for `gradients`.
           slots: None for the learner's.
+          x: of the coefficients of U; None for `self.x`.
         """
         config = self.agent.config
         slots = self.slots() if slots is None else slots
+        learned = self.coefficients(self.x if x is None else x)
 
-        def coefficient_of(some):
+        def coefficient_of(some, learned=learned):
             norm = norm_of(some)
-            limit = config.max_gradient_norm
+            limit = learned["max_gradient_norm"]
             return min(1.0, limit / norm) if norm and limit else 1.0
 
         frozen = gradients if frozen is None else frozen
@@ -265,12 +325,13 @@ class Case:
         # What the second moment is made of.
         source = clipped
         if not config.differentiate_second_moment:
-            source = [coefficient_of(frozen) * g for g in frozen]
-        rate = config.learning_rate
+            of_constants = coefficient_of(frozen, self.coefficients(self.x))
+            source = [of_constants * g for g in frozen]
+        rate = config.learning_rate * learned["learning_rate_factor"]
         if config.inner_optimizer == "sgd":
             steps = [rate * g for g in clipped]
         elif config.inner_optimizer == "rmsprop":
-            decay = config.rmsprop_decay
+            decay = learned["rmsprop_decay"]
             steps = [
                 rate * g / np.sqrt(decay * m + (1.0 - decay) * s**2 + config.rmsprop_epsilon)
                 for g, m, s in zip(clipped, slots.first, source, strict=True)
@@ -288,10 +349,77 @@ class Case:
             ]
         return [theta - step for theta, step in zip(self.theta, steps, strict=True)]
 
+    def new_slots(self, gradients, slots, x):
+        """The optimiser's memory after an update with these gradients."""
+        config, learned = self.agent.config, self.coefficients(x)
+        norm, limit = norm_of(gradients), learned["max_gradient_norm"]
+        clipped = [min(1.0, limit / norm) * g if norm and limit else g for g in gradients]
+        if config.inner_optimizer == "sgd":
+            return slots
+        if config.inner_optimizer == "rmsprop":
+            decay = learned["rmsprop_decay"]
+            squares = zip(slots.first, clipped, strict=True)
+            return slots._replace(first=[decay * m + (1.0 - decay) * g**2 for m, g in squares])
+        one, two = config.adam_beta1, config.adam_beta2
+        return Slots(
+            [one * m + (1.0 - one) * g for m, g in zip(slots.first, clipped, strict=True)],
+            [two * v + (1.0 - two) * g**2 for v, g in zip(slots.second, clipped, strict=True)],
+            slots.count + 1,
+        )
+
+    def after_window(self, batches, x):
+        """θ_K and its slots: one update on each batch, η at x throughout; θ_0 is the learner's."""
+        theta, slots, kept = self.theta, self.slots(), self.batch
+        for batch in batches:
+            self.batch = batch
+            with weights(self.agent.network, theta):
+                gradients = self.inner_gradient(x)
+                theta = self.updated(gradients, slots=slots, x=x)
+            slots = self.new_slots(gradients, slots, x)
+        self.batch = kept
+        return theta, slots
+
+    def target(self, theta, slots, batches):
+        """θ̃: one update at η(x) on each batch but the last, there one at η'."""
+        for batch in batches:
+            self.is_reference = batch is batches[-1]
+            with weights(self.agent.network, theta):
+                kept, self.batch = self.batch, batch
+                gradients = self.inner_gradient(self.x)
+                theta = self.updated(gradients, slots=slots)
+                slots = self.new_slots(gradients, slots, self.x)
+                self.batch = kept
+        self.is_reference = False
+        return theta
+
+    def distance_to(self, target):
+        """A function θ' -> bootstrapped J' on the judges, the network fed η'."""
+        config = self.agent.config
+        fed = self.fed(self.reference(self.judges), self.reference_coefficients())
+
+        def run(parameters):
+            with weights(self.agent.network, parameters):
+                output = self.forward(self.judges, fed)
+            return log_softmax(output.policy_logits.numpy()[:-1]), output.values.numpy()[:-1]
+
+        log_pi, values = run(target)
+        is_step = self.is_step(self.judges)
+
+        def judge(parameters):
+            ours, our_values = run(parameters)
+            divergence = np.sum(np.exp(log_pi) * (log_pi - ours), axis=-1)
+            errors = 0.5 * (values - our_values) ** 2
+            return np.sum(
+                is_step
+                * (config.matching_policy_cost * divergence + config.matching_value_cost * errors)
+            )
+
+        return judge
+
     def new_parameters(self, x):
         """θ' with η at x along the open paths."""
         frozen = self.inner_gradient(self.x)
-        return self.updated(self.inner_gradient(x), frozen)
+        return self.updated(self.inner_gradient(x), frozen, x=x)
 
     def judged(self, at=None):
         """A function θ' -> J' whose targets are those at θ'(x) (or at another θ'), for good."""
@@ -303,14 +431,13 @@ class Case:
             """What the network is fed at these parameters: an η per state follows its features."""
             with weights(self.agent.network, parameters):
                 if config.meta_network_eta == "reference":
-                    return self.reference(self.judges)
+                    return self.fed(self.reference(self.judges), self.reference_coefficients())
                 features = self.features(self.judges) if self.x.ndim > 1 else None
-                return self.eta(self.x, features)
+                return self.fed(self.eta(self.x, features), self.coefficients(self.x))
 
         def run(parameters, fed):
-            eta_input = embedded(*fed, config.eta_embedding_input)
             with weights(self.agent.network, parameters):
-                output = self.forward(self.judges, eta_input)
+                output = self.forward(self.judges, fed)
             values = output.reference_values if config.second_value_head else output.values
             return output.policy_logits.numpy(), values.numpy()
 
@@ -319,7 +446,11 @@ class Case:
             reference = self.reference(self.judges)
         logits, values = run(at, fed)
         vs, advantages, rhos = self.targets(
-            self.judges, self.log_pi(self.judges, logits), values, reference
+            self.judges,
+            self.log_pi(self.judges, logits),
+            values,
+            reference,
+            self.reference_coefficients(),
         )
         if config.meta_advantage_normalization == "ema":
             advantages = self.normalised(advantages, rhos)

@@ -65,7 +65,7 @@ def numbers(batch) -> tuple[int, ...]:
 def test_which_batch_is_the_meta_batch(meta_data, expected):
     batcher = make(meta_data, Blocks())
     for index, meta in enumerate(expected):
-        batch, meta_batch = batcher.next_pair()
+        batch, (meta_batch,) = batcher.next_pair()
         assert numbers(batch) == (2 * index, 2 * index + 1)
         assert numbers(meta_batch) == meta
         batcher.learned_from(batch)
@@ -78,7 +78,7 @@ def test_no_block_is_lost_by_a_stop(meta_data, stop):
     whole = make(meta_data, Blocks())
     expected = []
     for _ in range(5):
-        batch, meta_batch = whole.next_pair()
+        batch, (meta_batch,) = whole.next_pair()
         expected.append((numbers(batch), numbers(meta_batch)))
         whole.learned_from(batch)
 
@@ -86,7 +86,7 @@ def test_no_block_is_lost_by_a_stop(meta_data, stop):
     batcher, found = make(meta_data, blocks), []
     try:
         while True:
-            batch, meta_batch = batcher.next_pair()
+            batch, (meta_batch,) = batcher.next_pair()
             found.append((numbers(batch), numbers(meta_batch)))
             batcher.learned_from(batch)
     except StopRequested:
@@ -97,7 +97,7 @@ def test_no_block_is_lost_by_a_stop(meta_data, stop):
         assert following.has_pair
     following.restore_pair(is_there=True)
     while len(found) < 5:
-        batch, meta_batch = following.next_pair()
+        batch, (meta_batch,) = following.next_pair()
         found.append((numbers(batch), numbers(meta_batch)))
         following.learned_from(batch)
     assert found == expected
@@ -111,3 +111,20 @@ def test_cleared_blocks_are_gone():
     batcher.clear()
     assert not batcher.has_pair and batcher.pending_blocks() == []
     assert numbers(batcher.next_pair()[0]) == (4, 5)
+
+
+def test_a_bootstrapped_target_has_the_batches_that_are_next():
+    """L − 1 batches for the target and then τ'; each is learned from once, in order."""
+    chosen = {"meta_objective": "bootstrapped", "bootstrap_steps": 3}
+    blocks = Blocks(stops=(3, 9))
+    batcher = Batcher(resolve(dataclasses.replace(CONFIG, **chosen)).share, blocks)
+    for first in (0, 2, 4, 6):
+        try:
+            batch, ahead = batcher.next_pair()
+        except StopRequested:
+            batch, ahead = batcher.next_pair()
+        assert numbers(batch) == (first, first + 1)
+        expected = [(first + 2 * k, first + 2 * k + 1) for k in (1, 2, 3)]
+        assert [numbers(one) for one in ahead] == expected
+        batcher.learned_from(batch)
+        assert len(batcher.pending_blocks()) == 6

@@ -65,7 +65,7 @@ def test_an_actor_acts_by_the_learners_network(name):
     for unroll in unrolls:
         batch = Unroll(*map(tf.constant, unroll))
         parameters = [v.read_value() for v in learner.state.network.trainable_variables]
-        objective = learner._inner_objective(batch, parameters)
+        objective = learner.factory.inner_objective(batch, parameters)
         output = objective._run(
             parameters, learner.state.x.read_value(), "network", eta_is_live=False
         )
@@ -106,8 +106,8 @@ def test_a_batch_of_several_etas_is_several_batches():
         live = [tf.identity(tensor) for tensor in weights]
         with tf.GradientTape() as tape:
             tape.watch(live)
-            of_some = agent.learner.trajectories(some)
-            objective = agent.learner._inner_objective(of_some, weights)
+            of_some = agent.learner.factory.trajectories(some)
+            objective = agent.learner.factory.inner_objective(of_some, weights)
             loss, _ = objective(live, [agent.learner.state.x.read_value()])
         return tape.gradient(loss, live)
 

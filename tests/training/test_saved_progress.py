@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from meta_impala.actors.trajectory import Episode
 from meta_impala.errors import UserError
-from meta_impala.learner.state import Statistics
+from meta_impala.learner.state import FIXED, Statistics
 from meta_impala.training.metrics import MetricsWindow
 from meta_impala.training.saved_progress import check_progress
 
@@ -18,7 +18,7 @@ PATH = pathlib.Path("frames-1")
 
 def _progress():
     window = MetricsWindow(0)
-    numbers = [float("nan")] * len(Statistics._fields)
+    numbers = [float("nan")] * len(FIXED)
     window.add(Statistics(*numbers), [Episode(1.0, 9)], 0.5, 0.5)
     progress = {
         "window": window.state(), "next_row": 400, "actor_restarts": 0, "pair": False,
@@ -52,7 +52,7 @@ def test_what_is_of_another_type_is_refused_or_harmless(name):
             assert f"frames-1: its progress is damaged ({name}" in str(error)
         else:
             window = MetricsWindow(0, checked.get("window"))
-            window.add(Statistics(*[0.0] * len(Statistics._fields)), [], 0.0, 0.0)
+            window.add(Statistics(*[0.0] * len(FIXED)), [], 0.0, 0.0)
             window.row(10, 1, 0.1, checked["actor_restarts"])
             json.dumps(window.state())
 
@@ -76,5 +76,5 @@ def test_a_window_that_passes_can_be_used(name, value):
     except UserError:
         return
     window = MetricsWindow(0, checked["window"])
-    window.add(Statistics(*[0.0] * len(Statistics._fields)), [], 0.0, 0.0)
+    window.add(Statistics(*[0.0] * len(FIXED)), [], 0.0, 0.0)
     window.row(10, 1, 0.1, 0)

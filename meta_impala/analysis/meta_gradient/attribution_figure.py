@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 from typing import Any
 
@@ -9,15 +10,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from meta_impala.algorithm.attribution import TIMED_PLACES
-from meta_impala.algorithm.objectives import PLACES
+from meta_impala.algorithm.attribution import SPLIT_PLACES, TIMED_PLACES
 from meta_impala.analysis.curves import COLOURS
 from meta_impala.analysis.labels import figure_text
 from meta_impala.analysis.meta_gradient.attribution_report import SYMBOLS, Estimate, Report
 from meta_impala.storage.results_folder import save_figure
 
-_COLOURS = dict(zip(SYMBOLS, COLOURS, strict=False))
-_MARKERS = dict(zip(SYMBOLS, ("o", "s"), strict=True))
+_COLOURS = dict(zip(SYMBOLS, itertools.cycle(COLOURS), strict=False))
+_MARKERS = dict(zip(SYMBOLS, itertools.cycle("os^vDP*"), strict=False))
 _LINES = dict(zip(TIMED_PLACES, ("-", "--"), strict=True))
 _GREY = "#555555"
 
@@ -83,7 +83,7 @@ def _draw_batches(axes: Any, result: Report, scales: dict[str, float]) -> None:
 
 
 def _draw_places(axes: Any, result: Report, scales: dict[str, float]) -> None:
-    rows = np.arange(len(PLACES) + 1)
+    rows = np.arange(len(SPLIT_PLACES) + 1)
     height = 0.8 / len(result.learned)
     for index, name in enumerate(result.learned):
         pushes = [*result.by_place[name].values(), result.headings[name].push]
@@ -98,8 +98,10 @@ def _draw_places(axes: Any, result: Report, scales: dict[str, float]) -> None:
             label=SYMBOLS[name],
         )
     axes.axvline(0.0, color=_GREY, linewidth=0.8)
-    axes.axhline(len(PLACES) - 0.5, color=_GREY, linewidth=0.8, linestyle=":")
-    closed = [place if place in result.open_places else f"{place} (closed)" for place in PLACES]
+    axes.axhline(len(SPLIT_PLACES) - 0.5, color=_GREY, linewidth=0.8, linestyle=":")
+    closed = [
+        place if place in result.open_places else f"{place} (closed)" for place in SPLIT_PLACES
+    ]
     axes.set_yticks(rows, [*closed, "all together"])
     axes.invert_yaxis()
     axes.set_xlabel("push (typical size = 1)")

@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from meta_impala.algorithm.attribution import TIMED_PLACES
+from meta_impala.algorithm.attribution import SPLIT_PLACES, TIMED_PLACES, UPDATE_RULE
 from meta_impala.algorithm.objectives import (
     EMBEDDING,
     IMPORTANCE_WEIGHTS,
     NETWORK,
     PATHS,
-    PLACES,
     RATIOS,
     RETURNS,
     TARGET_VALUES,
@@ -25,8 +24,9 @@ from meta_impala.algorithm.objectives import (
 from meta_impala.analysis.meta_gradient import samples as sampling
 from meta_impala.analysis.meta_gradient.samples import Sample
 from meta_impala.config import Config
+from meta_impala.config.hyper_parameters import TABLE
 
-SYMBOLS = {"gamma": "γ", "lambda": "λ"}
+SYMBOLS = {name: row.symbol for name, row in TABLE.items()}
 # A mean of fewer standard errors than this is not significantly different from 0.
 CLEAR = 2.0
 _PATH_OF = {NETWORK: EMBEDDING, TARGET_VALUES: EMBEDDING, RATIOS: IMPORTANCE_WEIGHTS}
@@ -135,11 +135,10 @@ def report(config: Config, samples: Sequence[Sample]) -> Report:
     by_place = -np.array([sample.by_place for sample in samples])  # [K, P, n]
     by_time = -np.array([sample.by_time for sample in samples])  # [K, 2, T, n]
     pushes = by_place.sum(axis=1)
-    values = {"gamma": estimate(s.gamma for s in samples), "lambda": estimate(
-        s.lambda_ for s in samples)}  # fmt: skip
     headings = {}
     for index, name in enumerate(learned):
-        value, of_name = values[name].mean, pushes[:, index]
+        value = estimate(sample.eta[index] for sample in samples).mean
+        of_name = pushes[:, index]
         assert value is not None
         headings[name] = Heading(
             value, estimate(of_name), int((of_name > 0).sum()), int((of_name < 0).sum())
@@ -149,12 +148,13 @@ def report(config: Config, samples: Sequence[Sample]) -> Report:
         pushes=pushes,
         open_places=tuple(
             place
-            for place in PLACES
-            if PATHS.index(path_of(place)) <= PATHS.index(config.meta_gradient_paths)
+            for place in SPLIT_PLACES
+            if (place != UPDATE_RULE or by_place[:, SPLIT_PLACES.index(place)].any())
+            and PATHS.index(path_of(place)) <= PATHS.index(config.meta_gradient_paths)
         ),
         headings=headings,
         by_place={
-            name: {place: estimate(by_place[:, p, i]) for p, place in enumerate(PLACES)}
+            name: {place: estimate(by_place[:, p, i]) for p, place in enumerate(SPLIT_PLACES)}
             for i, name in enumerate(learned)
         },
         by_time={

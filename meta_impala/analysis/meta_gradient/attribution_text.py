@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from meta_impala.algorithm.attribution import TIMED_PLACES
-from meta_impala.algorithm.objectives import PLACES
+from meta_impala.algorithm.attribution import SPLIT_PLACES, TIMED_PLACES
 from meta_impala.analysis.meta_gradient import samples as sampling
 from meta_impala.analysis.meta_gradient.attribution_report import (
     CLEAR,
@@ -122,9 +121,10 @@ def _preamble(config: Config, title: str, learning_rate: float) -> list[str]:
     lines = [
         title,
         "θ and η are held at the checkpoint: these are samples of the meta-gradient at one point.",
-        "Push is −dJ'/dx, x the logit of γ or λ: above 0 it goes up. It grows with the learning",
-        f"rate, here {learning_rate:.3g}, that of the run's last update. ± is the standard error",
-        "over batches, as if they were independent. J' is evaluated as in training, on:",
+        "Push is −dJ'/dx, x the logit of what is learned: above 0 it goes up. It grows with the",
+        f"learning rate, here {learning_rate:.3g}, that of the run's last update. ± is the",
+        "standard error over batches, as if they were independent. J' is evaluated as in",
+        "training, on:",
         f"{sampling.meta_batch_of_training(config)}.",
     ]
     if config.meta_parameter_scope == "state":
@@ -139,7 +139,7 @@ def _preamble(config: Config, title: str, learning_rate: float) -> list[str]:
 
 def _place_rows(result: Report) -> list[list[str]]:
     rows = []
-    for place in PLACES:
+    for place in SPLIT_PLACES:
         pushes = [
             _push(result.by_place[name][place]) if place in result.open_places else "0 (closed)"
             for name in result.learned

@@ -52,7 +52,7 @@ class Sample(NamedTuple):
     """The update on one τ. With an η per state all derivatives are by the bias of its logits.
 
     Attributes:
-      by_place: `[P, n]`, dJ'/dx by `objectives.PLACES`, on the meta batch of training.
+      by_place: `[P, n]`, dJ'/dx by `explanation.SPLIT_PLACES`, on the meta batch of training.
       by_time: `[2, T, n]`, by the T states arrived in, of `explanation.TIMED_PLACES`.
       meta_loss: J' per agent step, on the meta batch of training.
       meta_gradients: meta batch -> dJ'/dx `[n]`.
@@ -62,7 +62,7 @@ class Sample(NamedTuple):
       sensitivity: ‖∇_θ' J'‖, on the meta batch of training.
       gradient_norm: ‖∇_θ J‖ before the clip.
       clip_coefficient: what the clip multiplied it by.
-      gamma, lambda_: means over the states of τ.
+      eta: `[n]`, what is learned, as means over the states of τ.
     """
 
     by_place: np.ndarray
@@ -74,8 +74,7 @@ class Sample(NamedTuple):
     sensitivity: float
     gradient_norm: float
     clip_coefficient: float
-    gamma: float
-    lambda_: float
+    eta: np.ndarray
 
 
 def share_of_same_games(config: Config) -> float:
@@ -117,8 +116,7 @@ class _MetaEvaluation(NamedTuple):
     direction: np.ndarray  # ∇_θ' J' as one vector
     gradient_norm: float
     clip_coefficient: float
-    gamma: float
-    lambda_: float
+    eta: np.ndarray
 
     @property
     def meta_gradient(self) -> np.ndarray:
@@ -132,7 +130,7 @@ def _meta_evaluation(
 
     @tf.function(autograph=False)
     def function(batch: Unroll, meta_batch: Unroll) -> tuple:
-        parts = learner.parts(batch, meta_batch, tf.constant(learning_rate, tf.float32))
+        parts = learner.factory.parts(batch, meta_batch, tf.constant(learning_rate, tf.float32))
         split = explanation.split_meta_gradient(*parts)
         inner = split.step.inner
         _, _, direction = meta_gradient.meta_loss_and_gradient(
@@ -151,8 +149,7 @@ def _meta_evaluation(
             tf.concat([tf.reshape(part, [-1]) for part in direction], axis=0),
             gradient_norm,
             coefficient,
-            eta["gamma"],
-            eta["lambda"],
+            tf.stack([eta[name] for name in learner.config.learned]),
         )
 
     def evaluate(batch: Unroll, meta_batch: Unroll) -> _MetaEvaluation:
@@ -292,7 +289,6 @@ def _samples(
             sensitivity=float(np.linalg.norm(main.direction.astype(np.float64))),
             gradient_norm=main.gradient_norm,
             clip_coefficient=main.clip_coefficient,
-            gamma=main.gamma,
-            lambda_=main.lambda_,
+            eta=main.eta,
         )
         last = main.direction

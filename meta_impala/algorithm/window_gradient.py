@@ -1,0 +1,203 @@
+"""The meta-gradient dJ'/dx through a window of K inner updates.
+
+    g_k = ∇_θ J_k(θ_k, x),    θ_{k+1} = θ_k − U(g_k, s_k, x),    s_{k+1},    dJ'(θ_K)/dx
+
+`nested_window` is the definition: one outer tape around all K updates. `mixed_window` is the same
+in mixed mode (MixFlow, arXiv 2505.00793): it goes back through the window with one forward-mode and
+one reverse-mode pass over J_k each. Of the window it keeps θ_k, s_k and g_k beside the batches, and
+never a graph of a backward pass. With v = dJ'/dθ_K and s̄ = 0, for k = K−1 … 0:
+
+    Φ = −⟨v, U(g_k, s_k, x)⟩ + ⟨s̄, s_{k+1}⟩
+    u = ∂Φ/∂g_k,    dx += ∂Φ/∂x,    s̄ ← ∂Φ/∂s_k
+    D = ⟨u, ∇_θ J_k⟩ (forward mode),    dx += ∂D/∂x,    v ← v + ∂D/∂θ_k
+
+u here is minus the u of `meta_gradient.reverse_over_forward`, which is the case K = 1. The targets
+of J_k are constant in ∇_θ J_k and not in dθ_{k+1}/dθ_k: ∂D/∂θ_k goes through them, so the
+objectives of k ≥ 1 compute them from the θ that they are given as `target_parameters`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from meta_impala.algorithm.meta_gradient import (
+    MetaObjective,
+    MicroBatches,
+    Reduce,
+    Tensors,
+    UpdateRule,
+    alone,
+    copies_of,
+    gradients_of,
+    inner_step,
+    meta_loss_and_gradient,
+    summed,
+)
+
+# Of the optimiser, by name; each a list of tensors.
+Slots = dict[str, list[tf.Tensor]]
+
+
+class WindowUpdate(NamedTuple):
+    """One inner update of a window, as functions.
+
+    Attributes:
+      parts: θ -> J_k, whose targets are computed from these tensors.
+      rule: s_k -> U.
+    """
+
+    parts: Callable[[Tensors], MicroBatches]
+    rule: Callable[[Slots], UpdateRule]
+
+
+class WindowState(NamedTuple):
+    """What is kept of one inner update beside its batch: θ_k, s_k and g_k."""
+
+    parameters: Tensors
+    slots: Slots
+    gradients: Tensors
+
+
+class WindowGradient(NamedTuple):
+    """J' (of all learners), what came with it, and dJ'/dx as a list like x."""
+
+    meta_loss: tf.Tensor
+    meta_auxiliary: Any
+    meta_gradient: list[tf.Tensor]
+
+
+def nested_window(
+    parameters: Tensors,
+    slots: Slots,
+    x: Tensors,
+    updates: Sequence[WindowUpdate],
+    meta_objective: MetaObjective,
+) -> WindowGradient:
+    """The meta-gradient by one outer tape around all updates.
+
+    Args:
+      parameters: θ_0.
+      slots: s_0.
+      x: the logits of η, and whatever else is meta-learned.
+      updates: of the window, each J a single part.
+      meta_objective: θ_K -> (J', auxiliary).
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(list(x))
+        for update in updates:
+            objective = update.parts(parameters).inner(tf.constant(0))
+            step = inner_step(parameters, x, objective, update.rule(slots))
+            parameters, slots = step.parameters, step.update_auxiliary[0]
+        meta_loss, auxiliary = meta_objective(parameters)
+    return WindowGradient(meta_loss, auxiliary, gradients_of(tape, meta_loss, x))
+
+
+def mixed_window(
+    states: Sequence[WindowState],
+    parameters: Tensors,
+    x: Tensors,
+    updates: Sequence[WindowUpdate],
+    meta_parts: MicroBatches,
+    *,
+    reduce: Reduce = alone,
+) -> WindowGradient:
+    """The meta-gradient in mixed mode.
+
+    Args:
+      states: θ_k, s_k and g_k (of all learners) for k = 0 … K−1.
+      parameters: θ_K.
+      x: the logits of η, and whatever else is meta-learned.
+      updates: of the window.
+      meta_parts: J', in its parts.
+      reduce: of the learners that J_k and J' are sums over; called K + 1 times.
+    """
+    auxiliary = None
+
+    def of_part(index: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        nonlocal auxiliary
+        loss, came_with, gradients = meta_loss_and_gradient(meta_parts.meta(index), parameters)
+        auxiliary = came_with if meta_parts.number == 1 else None
+        return loss, gradients
+
+    meta_loss, sensitivities = summed(meta_parts.number, of_part)
+    *sensitivities, meta_loss = reduce([*sensitivities, meta_loss])
+    meta_gradient = [tf.zeros_like(tensor) for tensor in x]
+    of_slots: list[tf.Tensor] = []
+    for k in reversed(range(len(updates))):
+        direction, through_rule, of_slots = _back_through_rule(
+            updates[k], states[k], x, sensitivities, of_slots
+        )
+        of_x, of_parameters = _back_through_gradient(
+            updates[k], states[k].parameters, x, direction, reduce, with_parameters=k > 0
+        )
+        sensitivities = _added(sensitivities, of_parameters) if k else sensitivities
+        meta_gradient = _added(_added(meta_gradient, through_rule), of_x)
+    return WindowGradient(meta_loss, auxiliary, meta_gradient)
+
+
+def _added(ones: Tensors, others: Tensors) -> list[tf.Tensor]:
+    return [one + other for one, other in zip(ones, others, strict=True)]
+
+
+def _differentiable(slots: Slots) -> list[tf.Tensor]:
+    """All numbers of the slots but counts."""
+    return [tensor for tensor in tf.nest.flatten(slots) if tensor.dtype.is_floating]
+
+
+def _back_through_rule(
+    update: WindowUpdate,
+    state: WindowState,
+    x: Tensors,
+    sensitivities: Tensors,
+    of_slots: Tensors,
+) -> tuple[list[tf.Tensor], list[tf.Tensor], list[tf.Tensor]]:
+    """∂Φ/∂g_k, ∂Φ/∂x and ∂Φ/∂s_k; s̄ is empty for the last update."""
+    gradients, watched = list(state.gradients), _differentiable(state.slots)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch([*gradients, *x, *watched])
+        updates, auxiliary = update.rule(state.slots)(gradients, x)
+        new_slots = _differentiable(auxiliary[0])
+    outputs, weights = list(updates), [-v for v in sensitivities]
+    if of_slots:
+        outputs, weights = [*outputs, *new_slots], [*weights, *of_slots]
+    sources = [gradients, list(x), watched]
+    direction, of_x, of_slots = tape.gradient(
+        outputs,
+        sources,
+        output_gradients=weights,
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+    return direction, of_x, list(of_slots)
+
+
+def _back_through_gradient(
+    update: WindowUpdate,
+    parameters: Tensors,
+    x: Tensors,
+    direction: Tensors,
+    reduce: Reduce,
+    *,
+    with_parameters: bool,
+) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    """∂D/∂x and, if asked for, ∂D/∂θ_k, of all learners."""
+
+    def of_part(index: tf.Tensor) -> list[tf.Tensor]:
+        live, targets = copies_of(parameters), copies_of(parameters)
+        sources = [*x, *live, *targets] if with_parameters else list(x)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(sources)
+            with tf.autodiff.ForwardAccumulator(live, direction) as accumulator:
+                loss, _ = update.parts(targets).inner(index)(live, x)
+            directional = accumulator.jvp(loss, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return gradients_of(tape, directional, sources)
+
+    number = update.parts(parameters).number
+    sums = reduce(summed(number, of_part))
+    of_x, of_parameters = sums[: len(x)], sums[len(x) :]
+    if not with_parameters:
+        return of_x, []
+    half = len(parameters)
+    return of_x, _added(of_parameters[:half], of_parameters[half:])

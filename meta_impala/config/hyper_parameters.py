@@ -1,0 +1,189 @@
+"""The hyper-parameters that can be learned: one row each, and the numbers of a run's rows.
+
+A row says which setting its constant is, and where a learned value may lie. What a hyper-parameter
+does stands in the one formula that reads `eta[name]` (`algorithm/losses.py`, `algorithm/vtrace.py`,
+`learner/update_parts.py`). To add one: `register` a row, and use it in a formula.
+
+No TensorFlow here: a mistake in a flag is answered before it is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from meta_impala.config.fields import nearest
+from meta_impala.config.text import shown
+from meta_impala.errors import UserError
+
+GAMMA, LAMBDA = "gamma", "lambda"
+NONE = "none"
+
+
+@dataclasses.dataclass(frozen=True)
+class HyperParameter:
+    """A row of the table.
+
+    Attributes:
+      name: in `--meta_parameters` and in the metrics.
+      symbol: for people.
+      meaning: one phrase.
+      constant: config -> the value if it is not learned.
+      range_of: constant -> default range (low, high) of a learned value; both ends open.
+      start: of a learned value, where the constant is no possible one; None for the constant.
+      per_state: whether it can be a function of the state.
+    """
+
+    name: str
+    symbol: str
+    meaning: str
+    constant: Callable[[Any], float]
+    range_of: Callable[[float], tuple[float, float]]
+    start: float | None = None
+    per_state: bool = False
+
+
+class RowNumbers(NamedTuple):
+    """The numbers of a row in one run: the constant or start, the value in η', the range."""
+
+    value: float
+    reference: float
+    low: float
+    high: float
+
+
+def _unit(constant: float) -> tuple[float, float]:
+    return 0.0, 1.0
+
+
+def _twice(constant: float) -> tuple[float, float]:
+    """From 0 to twice the constant, which is then the middle."""
+    return 0.0, 2.0 * constant
+
+
+def _setting(name: str) -> Callable[[Any], float]:
+    return lambda config: float(getattr(config, name))
+
+
+_ROWS = (
+    HyperParameter(GAMMA, "γ", "discount", _setting("gamma"), _unit, per_state=True),
+    HyperParameter(LAMBDA, "λ", "bootstrapping", _setting("lambda_"), _unit, per_state=True),
+    HyperParameter("policy_cost", "g_p", "weight of the policy term of J",
+                   _setting("policy_cost"), _twice),
+    HyperParameter("baseline_cost", "g_v", "weight of the value term of J",
+                   _setting("baseline_cost"), _twice),
+    HyperParameter("entropy_cost", "g_e", "weight of the entropy term of J",
+                   _setting("entropy_cost"), _twice),
+    HyperParameter("vtrace_alpha", "α", "share of V-trace's ratios that is clipped",
+                   _setting("vtrace_alpha"), _unit, start=0.99),
+    HyperParameter("rho_clip", "ρ̄", "clip of V-trace's temporal difference",
+                   _setting("rho_clip"), _twice),
+    HyperParameter("c_clip", "c̄", "clip of V-trace's trace", _setting("c_clip"), _twice),
+    HyperParameter("learning_rate_factor", "lr factor", "factor of the scheduled learning rate",
+                   lambda config: 1.0, _twice),
+    HyperParameter("rmsprop_decay", "decay", "decay of RMSProp's mean square",
+                   _setting("rmsprop_decay"), _unit),
+    HyperParameter("max_gradient_norm", "clip norm", "clip of the gradient's norm",
+                   _setting("max_gradient_norm"), _twice),
+)  # fmt: skip
+
+# name -> row, in the order of the entries of x.
+TABLE: dict[str, HyperParameter] = {row.name: row for row in _ROWS}
+
+# γ and λ have flags of their own for these.
+_OWN_FLAGS = {
+    "meta_parameter_ranges": ("{0}_min", "{0}_max"),
+    "meta_parameter_starts": ("{0}",),
+    "meta_parameter_references": ("reference_{0}",),
+}
+
+
+def register(row: HyperParameter) -> None:
+    """Adds a row. It can then be learned, by `--meta_parameters`.
+
+    Raises:
+      ValueError: if there is one of this name.
+    """
+    if row.name in TABLE:
+        raise ValueError(f"there is a hyper-parameter {row.name!r} already")
+    TABLE[row.name] = row
+
+
+def in_order(text: str) -> tuple[str, ...]:
+    """The rows that a comma-separated text names, in the order of the table; none for "none"."""
+    names = {name.strip() for name in text.split(",")}
+    return tuple(name for name in TABLE if name in names)
+
+
+def check_names(flag: str, text: str) -> None:
+    """Every name is in the table.
+
+    Raises:
+      UserError: naming the first that is not, with the nearest that is.
+    """
+    for name in (name.strip() for name in text.split(",")):
+        if name not in TABLE and not (name == NONE == text):
+            raise UserError(
+                f"--{flag}={shown(text)}: {shown(name) or 'an empty name'} is no "
+                f"meta-parameter{nearest(name, TABLE)}; must be {NONE} or of {', '.join(TABLE)}"
+            )
+
+
+def numbers_by_name(flag: str, text: str, count: int) -> dict[str, tuple[float, ...]]:
+    """`NAME:NUMBER;...` or `NAME:LOW,HIGH;...` as numbers.
+
+    Args:
+      flag: whose value the text is.
+      text: empty for nothing.
+      count: of numbers of each name.
+
+    Raises:
+      UserError: if it is anything else, or names γ or λ, which have flags of their own.
+    """
+    result: dict[str, tuple[float, ...]] = {}
+    for part in filter(None, text.split(";")):
+        name, _, values = (piece.strip() for piece in part.partition(":"))
+        if name in (GAMMA, LAMBDA):
+            own = " and ".join(f"--{pattern.format(name)}" for pattern in _OWN_FLAGS[flag])
+            raise UserError(f"--{flag}={shown(text)}: {name} has {own} for this")
+        check_names(flag, name)
+        try:
+            numbers = tuple(map(float, values.split(",")))
+        except ValueError:
+            numbers = ()
+        if len(numbers) != count or not all(abs(number) < 1e30 for number in numbers):
+            wanted = "NAME:NUMBER" if count == 1 else "NAME:LOW,HIGH"
+            example = "entropy_cost:0.01" if count == 1 else "entropy_cost:0,0.02"
+            raise UserError(
+                f"--{flag}={shown(text)}: must be {wanted}, separated by semicolons, for example "
+                f"{example}"
+            )
+        result[name] = numbers
+    return result
+
+
+def numbers_of(config: Any, name: str) -> RowNumbers:
+    """The numbers of one row.
+
+    Args:
+      config: a `Config` whose λ is chosen and whose texts are checked.
+      name: of the row.
+    """
+    row = TABLE[name]
+    constant = row.constant(config)
+    if name in (GAMMA, LAMBDA):
+        ends = getattr(config, f"{name}_min"), getattr(config, f"{name}_max")
+        return RowNumbers(constant, getattr(config, f"reference_{name}"), *ends)
+    ranges, starts, references = (
+        numbers_by_name(flag, getattr(config, flag), count)
+        for flag, count in zip(_OWN_FLAGS, (2, 1, 1), strict=True)
+    )
+    low, high = ranges.get(name, row.range_of(constant))
+    (reference,) = references.get(name, (constant,))
+    value = constant
+    if name in config.learned:
+        inside = low < constant < high
+        default = constant if row.start is None or inside else low + row.start * (high - low)
+        (value,) = starts.get(name, (default,))
+    return RowNumbers(value, reference, low, high)

@@ -1,0 +1,89 @@
+"""Settings of meta-parameters that do not go together: ranges, starts, and what is learned."""
+
+from __future__ import annotations
+
+from meta_impala.config.hyper_parameters import GAMMA, LAMBDA, numbers_by_name, numbers_of
+from meta_impala.config.schema import Config
+from meta_impala.errors import UserError
+
+
+def check_meta_parameters(config: Config) -> None:
+    """Every rule about them.
+
+    Raises:
+      UserError: one line with the flag, its value and what is allowed.
+    """
+    _check_discounts(config)
+    for flag, count in (
+        ("meta_parameter_ranges", 2),
+        ("meta_parameter_starts", 1),
+        ("meta_parameter_references", 1),
+    ):
+        for name in numbers_by_name(flag, getattr(config, flag), count):
+            if name not in config.learned and flag != "meta_parameter_references":
+                raise UserError(
+                    f"--{flag}={getattr(config, flag)}: {name} is not learned; must be of "
+                    f"--meta_parameters={config.meta_parameters}"
+                )
+    _check_what_varies(config)
+    for name in config.learned:
+        if name not in (GAMMA, LAMBDA):
+            _check_row(config, name)
+
+
+def _check_discounts(config: Config) -> None:
+    """The ranges of γ and λ are not empty, and what is learned starts inside its range."""
+    assert config.lambda_ is not None
+    for name, start, low, high in (
+        (GAMMA, config.gamma, config.gamma_min, config.gamma_max),
+        (LAMBDA, config.lambda_, config.lambda_min, config.lambda_max),
+    ):
+        if low >= high:
+            raise UserError(f"--{name}_min={low}: must be below --{name}_max={high}")
+        if name in config.learned and not low < start < high:
+            raise UserError(
+                f"--{name}={start}: {name} is learned, so its start must lie in the open range "
+                f"({low:g}, {high:g}): at its ends its logit is infinite"
+            )
+
+
+def _check_what_varies(config: Config) -> None:
+    """What is learned has a use, and what is drawn or fed can be."""
+    others = [name for name in config.varied if name not in (GAMMA, LAMBDA)]
+    if others and config.eta_schedule != "learned":
+        raise UserError(
+            f"--meta_parameters={config.meta_parameters}: {others[0]} can only be learned; must "
+            f"be of gamma, lambda with --eta_schedule={config.eta_schedule}"
+        )
+    for name in config.embedded:
+        if name not in (GAMMA, LAMBDA, *config.learned):
+            raise UserError(
+                f"--embedded_meta_parameters={config.embedded_meta_parameters}: {name} is not "
+                f"learned; must be of --meta_parameters={config.meta_parameters}"
+            )
+    if "rmsprop_decay" in config.learned and config.inner_optimizer != "rmsprop":
+        raise UserError(
+            f"--meta_parameters={config.meta_parameters}: rmsprop_decay needs "
+            f"--inner_optimizer=rmsprop, it is {config.inner_optimizer}"
+        )
+
+
+def _check_row(config: Config, name: str) -> None:
+    """The range of a learned row is not empty, and it starts inside."""
+    numbers = numbers_of(config, name)
+    low, high = numbers.low, numbers.high
+    if low >= high:
+        raise UserError(
+            f"--meta_parameters={config.meta_parameters}: the range of {name} is empty, ({low:g}, "
+            f"{high:g}); give one by --meta_parameter_ranges={name}:LOW,HIGH"
+        )
+    if low < 0.0 or (name in ("vtrace_alpha", "rmsprop_decay") and high > 1.0):
+        allowed = "[0, 1]" if high > 1.0 else "[0, ∞)"
+        raise UserError(
+            f"--meta_parameter_ranges={config.meta_parameter_ranges}: {name} must lie in {allowed}"
+        )
+    if not low < numbers.value < high:
+        raise UserError(
+            f"--meta_parameter_starts={config.meta_parameter_starts}: {name} is learned, so its "
+            f"start must lie in the open range ({low:g}, {high:g}), it is {numbers.value:g}"
+        )

@@ -1,0 +1,143 @@
+"""A window of inner updates and its meta objective, validation or bootstrapped, as functions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from meta_impala.algorithm.bootstrap import bootstrapped_target
+from meta_impala.algorithm.meta_gradient import MicroBatches, Reduce, Tensors
+from meta_impala.algorithm.meta_parameters import Eta
+from meta_impala.algorithm.objectives import InnerObjective, MatchingObjective, MetaObjective
+from meta_impala.algorithm.window_gradient import (
+    Slots,
+    WindowGradient,
+    WindowState,
+    WindowUpdate,
+    mixed_window,
+    nested_window,
+)
+from meta_impala.config import Config
+from meta_impala.learner.batch import Trajectories
+from meta_impala.learner.update_parts import UpdateFactory, part_of
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowFactory:
+    """Makes meta-gradients through K inner updates.
+
+    Attributes:
+      config: resolved; of several learners this one's share.
+      parts: makes J, U and J'.
+      reduce: of the learners.
+    """
+
+    config: Config
+    parts: UpdateFactory
+    reduce: Reduce
+
+    def gradient(
+        self,
+        states: Sequence[WindowState],
+        batches: Sequence[Trajectories],
+        learning_rates: Sequence[tf.Tensor],
+        last: tuple[Tensors, Slots],
+        x: Tensors,
+        ahead: Sequence[Trajectories],
+    ) -> WindowGradient:
+        """The meta-gradient.
+
+        Args:
+          states: θ_k, s_k and g_k.
+          batches: τ_k.
+          learning_rates: of the schedule, scalars.
+          last: θ_K and s_K.
+          x: the logits.
+          ahead: L batches, the last of which is τ'; those before are for a bootstrapped target.
+        """
+        updates = [
+            self.update(batch, rate, follow_targets=k > 0)
+            for k, (batch, rate) in enumerate(zip(batches, learning_rates, strict=True))
+        ]
+        target: Tensors | None = None
+        if self.config.meta_objective == "bootstrapped":
+            target = self.target(*last, x, ahead, learning_rates[-1])
+        old = states[0].parameters
+
+        def meta(batch: Trajectories) -> MetaObjective:
+            objective = self.parts.meta_objective(batch, old, x)
+            return objective if target is None else self._matching(objective, target)
+
+        if self.config.meta_gradient_mode == "nested_tapes":
+            return nested_window(old, states[0].slots, x, updates, meta(ahead[-1]))
+        parts = MicroBatches(
+            self.config.micro_batches, _no_objective, lambda i: meta(self._part(ahead[-1], i))
+        )
+        return mixed_window(states, last[0], x, updates, parts, reduce=self.reduce)
+
+    def target(
+        self,
+        parameters: Tensors,
+        slots: Slots,
+        x: Tensors,
+        ahead: Sequence[Trajectories],
+        learning_rate: tf.Tensor,
+    ) -> list[tf.Tensor]:
+        """θ̃: L − 1 updates at η, and one at η' on τ'; at the step size as it is."""
+        *before, last = ahead
+        reference = self.parts.meta_parameters.reference()
+        updates = [self.update(batch, learning_rate) for batch in before]
+        updates.append(self.update(last, learning_rate, given=reference))
+        return bootstrapped_target(parameters, slots, x, updates, reduce=self.reduce)
+
+    def update(
+        self,
+        batch: Trajectories,
+        learning_rate: tf.Tensor,
+        *,
+        follow_targets: bool = False,
+        given: Eta | None = None,
+    ) -> WindowUpdate:
+        """An inner update.
+
+        Args:
+          batch: τ_k.
+          learning_rate: of the schedule.
+          follow_targets: whether its targets are differentiated by θ_k.
+          given: η in place of η(x).
+        """
+
+        def parts(parameters: Tensors) -> MicroBatches:
+            def inner(index: tf.Tensor) -> InnerObjective:
+                return self.parts.inner_objective(
+                    self._part(batch, index),
+                    parameters,
+                    follow_targets=follow_targets,
+                    given=given,
+                )
+
+            return MicroBatches(self.config.micro_batches, inner, _no_objective)
+
+        return WindowUpdate(
+            parts, lambda slots: self.parts.update_rule(slots, learning_rate, given)
+        )
+
+    def _part(self, batch: Trajectories, index: tf.Tensor) -> Trajectories:
+        count = self.config.micro_batches
+        return batch if count == 1 else part_of(batch, index, count)
+
+    def _matching(self, objective: MetaObjective, target: Tensors) -> MatchingObjective:
+        fields = {f.name: getattr(objective, f.name) for f in dataclasses.fields(objective)}
+        return MatchingObjective(
+            **fields,
+            target=target,
+            policy_cost=self.config.matching_policy_cost,
+            value_cost=self.config.matching_value_cost,
+        )
+
+
+def _no_objective(_: tf.Tensor) -> Any:
+    raise AssertionError("this half of the micro-batches is not used")

@@ -1,0 +1,105 @@
+"""Bootstrapped meta objectives, in float64.
+
+Ground truth: with L = 1, an SGD target of step size α̃ and ½‖θ̃ − θ'‖² for J', the meta-gradient
+is α̃ times that of a validation J' with the weights of J at η'. Gradient: KL and value error to a
+target of L updates, through one or several inner updates, against finite differences of the oracle.
+Must be zero: the target is a constant.
+"""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from support.helpers import central_difference, make_agent, random_batch
+from support.update_oracle import make_case
+
+from meta_impala.algorithm import meta_gradient
+from meta_impala.algorithm.meta_gradient import nested_tapes, reverse_over_forward
+
+SMALL = {"batch_size": 3, "meta_batch_size": 3, "unroll_length": 4, "mlp_sizes": "6",
+         "lambda_": 0.7, "gamma": 0.9, "learning_rate": 2.0**-7,
+         "learning_rate_schedule": "constant"}  # fmt: skip
+NAMES = "gamma,lambda,entropy_cost,learning_rate_factor"
+
+
+@pytest.mark.parametrize("mode", [nested_tapes, reverse_over_forward])
+def test_the_identity_of_one_sgd_step(mode):
+    settings = SMALL | {
+        "inner_optimizer": "sgd",
+        "max_gradient_norm": 0.0,
+        "meta_parameters": NAMES,
+        "eta_embedding_size": 3,
+        "meta_parameter_references": "entropy_cost:0.05",
+        "policy_cost": 1.0,
+        "baseline_cost": 0.4,
+    }
+    costs = {"meta_policy_cost": 1.0, "meta_baseline_cost": 0.4, "meta_entropy_cost": 0.05}
+    case = make_case(20.0, **settings, **costs)
+    expected = case.meta_step(mode).meta_gradient[0].numpy()
+
+    parameters, x, objective, rule, _ = case.arguments()
+    step = meta_gradient.inner_step(parameters, x, objective, rule)
+    learner = case.agent.learner
+    step_size = 0.3
+    judges = learner.factory.trajectories(case.judges)
+    (target,) = [
+        learner.window_factory.target(
+            step.parameters, {}, x, [judges], tf.constant(step_size, tf.float64)
+        )
+    ]
+
+    def distance(at):
+        pairs = zip(target, at, strict=True)
+        return 0.5 * tf.add_n([tf.reduce_sum(tf.square(one - other)) for one, other in pairs]), None
+
+    found = mode(parameters, x, objective, rule, distance).meta_gradient[0].numpy()
+    scale = np.abs(expected).max()
+    assert scale > 1e-6
+    np.testing.assert_allclose(found, step_size * expected, rtol=1e-10, atol=1e-12 * scale)
+
+
+@pytest.mark.parametrize("mode", ["nested_tapes", "reverse_over_forward"])
+@pytest.mark.parametrize(("inner_steps", "target_steps"), [(1, 1), (1, 2), (2, 2)])
+def test_the_step_of_x_is_the_finite_difference(inner_steps, target_steps, mode):
+    """Through `Learner.update` itself."""
+    case = make_case(
+        20.0, **SMALL, meta_parameters=NAMES, meta_objective="bootstrapped",
+        bootstrap_steps=target_steps, inner_steps=inner_steps, meta_gradient_mode=mode,
+        meta_optimizer="sgd", meta_learning_rate=0.5,
+        meta_parameter_references="entropy_cost:0.05",
+    )  # fmt: skip
+    learner, state = case.agent.learner, case.agent.learner.state
+    state.x.assign(case.x)
+    count = inner_steps + target_steps
+    batches = [case.batch, *(random_batch(case.agent, 20 + k) for k in range(count - 1))]
+    case.judges = batches[-1]
+    window, ahead = batches[:inner_steps], batches[inner_steps:]
+    last, slots = case.after_window(window, case.x)
+    judge = case.distance_to(case.target(last, slots, ahead))
+    expected = central_difference(lambda x: judge(case.after_window(window, x)[0]), case.x, 1e-4)
+    for k in range(inner_steps):
+        others = batches[k + 1 : k + 1 + target_steps]
+        row, _ = learner.update(batches[k], others, k, 0)
+    scale = np.abs(expected).max()
+    assert scale > 1e-8
+    np.testing.assert_allclose(
+        state.x.numpy() - case.x, -0.5 * expected, rtol=1e-6, atol=1e-7 * scale
+    )
+    steps = np.sum(case.is_step(case.judges))
+    np.testing.assert_allclose(row.meta_loss, judge(last) / steps, rtol=1e-5)
+
+
+def test_the_target_is_a_constant():
+    agent = make_agent(tf.float64, **SMALL, meta_objective="bootstrapped", bootstrap_steps=2)
+    factory, learner = agent.learner.factory, agent.learner
+    batches = [factory.trajectories(random_batch(agent, seed)) for seed in range(2)]
+    parameters = [v.read_value() for v in agent.network.trainable_variables]
+    slots = {"mean_squares": [v.read_value() for v in learner.state.slots["mean_squares"]]}
+    x = [learner.state.x.read_value()]
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([*parameters, *x, *slots["mean_squares"]])
+        target = learner.window_factory.target(
+            parameters, slots, x, batches, tf.constant(0.1, tf.float64)
+        )
+    for source in (parameters, x, slots["mean_squares"]):
+        assert all(gradient is None for gradient in tape.gradient(target, source))
+    assert any(np.any(one != other) for one, other in zip(target, parameters, strict=True))

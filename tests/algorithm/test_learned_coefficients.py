@@ -1,0 +1,198 @@
+"""Every row of the table as a learned coefficient of J or U, through the learner's own update.
+
+Gradient: both derivations and the trace against finite differences of the oracle, in float64. Must
+be zero: what a coefficient does not reach. Equivalence: a learned coefficient that stands at its
+constant makes the update of the constant.
+"""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import Phase, given, reject, settings
+from hypothesis import strategies as st
+from support.update_oracle import NearKink, make_case
+
+from meta_impala.algorithm import attribution
+from meta_impala.algorithm.meta_gradient import (
+    accumulative_trace,
+    nested_tapes,
+    reverse_over_forward,
+)
+from meta_impala.config.hyper_parameters import TABLE
+
+SMALL = {"batch_size": 3, "meta_batch_size": 2, "unroll_length": 4, "mlp_sizes": "6",
+         "lambda_": 0.7, "gamma": 0.9}  # fmt: skip
+ALL = ",".join(TABLE)
+COEFFICIENTS = [name for name in TABLE if name not in ("gamma", "lambda")]
+OF_THE_RULE = ("learning_rate_factor", "rmsprop_decay", "max_gradient_norm")
+
+
+def assert_is_the_derivative(case, step=1e-4, rtol=1e-6):
+    """Both derivations, and the trace that forgets, against the oracle."""
+    expected = case.finite_difference(step)
+    nested = case.meta_step(nested_tapes)
+    directional = case.meta_step(reverse_over_forward)
+    parameters = case.agent.network.trainable_variables
+    nothing = [[tf.zeros_like(v) for v in parameters] for _ in case.agent.config.learned]
+    traced = accumulative_trace(*case.arguments(), trace=nothing, decay=0.0)
+    scale = np.abs(expected).max()
+    actual = nested.meta_gradient[0].numpy()
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=1e-7 * scale + 1e-11)
+    for other in (directional, traced):
+        np.testing.assert_allclose(other.meta_gradient[0], actual, rtol=1e-10, atol=1e-11 * scale)
+    for ours, theirs in zip(nested.inner.parameters, case.new_parameters(case.x), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+    return actual
+
+
+@pytest.mark.parametrize("norm", [20.0, 80.0])
+def test_everything_at_once(norm):
+    """At a norm of 80 the clip (44 here) binds, so that each of them acts."""
+    case = make_case(norm, **SMALL, meta_parameters=ALL)
+    actual = dict(zip(TABLE, assert_is_the_derivative(case), strict=True))
+    assert (actual["max_gradient_norm"] != 0) == (norm > 44.0)
+    for name in set(TABLE) - {"max_gradient_norm"}:
+        assert abs(actual[name]) > 1e-9, name
+
+
+def test_a_coefficient_through_every_path_and_fed_to_the_network():
+    case = make_case(
+        20.0,
+        **SMALL,
+        meta_parameters="gamma,entropy_cost,vtrace_alpha",
+        embedded_meta_parameters="entropy_cost",
+        eta_embedding_size=3,
+        meta_gradient_paths="importance_weights",
+        meta_parameter_ranges="entropy_cost:0.001,0.3",
+        meta_parameter_starts="entropy_cost:0.1",
+        meta_parameter_references="entropy_cost:0.05",
+    )
+    assert case.agent.network.settings.num_embedded == 3
+    assert_is_the_derivative(case, 1e-5, 1e-5)
+
+
+@pytest.mark.parametrize("through", [True, False])
+def test_what_is_held_constant_is_constant_in_g_and_not_in_what_is_learned(through):
+    case = make_case(
+        80.0,
+        **SMALL,
+        meta_parameters="rmsprop_decay,max_gradient_norm",
+        differentiate_clip=through,
+        differentiate_second_moment=through,
+    )
+    assert np.all(assert_is_the_derivative(case) != 0)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_the_coefficients_of_other_optimisers(optimizer):
+    case = make_case(
+        80.0,
+        **SMALL,
+        meta_parameters="gamma,learning_rate_factor,max_gradient_norm",
+        inner_optimizer=optimizer,
+        adam_epsilon=1e-2,
+        learning_rate=1e-3,
+    )
+    assert_is_the_derivative(case)
+
+
+def test_a_coefficient_per_state_is_that_of_the_bias():
+    case = make_case(
+        20.0, **SMALL, meta_parameters="gamma,entropy_cost,learning_rate_factor",
+        meta_parameter_scope="state",
+    )  # fmt: skip
+    actual = assert_is_the_derivative_per_state(case)
+    np.testing.assert_array_equal(actual[:-1, 1:], 0.0)
+    assert np.all(actual[-1] != 0)
+
+
+def assert_is_the_derivative_per_state(case):
+    expected = case.finite_difference(1e-4).reshape(case.x.shape)
+    steps = [case.meta_step(mode).meta_gradient[0].numpy() for mode in (nested_tapes,
+             reverse_over_forward)]  # fmt: skip
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(steps[0], expected, rtol=1e-6, atol=1e-7 * scale + 1e-11)
+    np.testing.assert_allclose(steps[1], steps[0], rtol=1e-10, atol=1e-11 * scale)
+    return steps[0]
+
+
+def test_attribution_has_the_update_rule_as_a_place():
+    names = ("gamma", "entropy_cost", "rho_clip", "learning_rate_factor", "max_gradient_norm")
+    case = make_case(80.0, **SMALL, meta_parameters=",".join(names))
+    whole = case.meta_step(nested_tapes).meta_gradient[0].numpy()
+    split = attribution.split_meta_gradient(*case.arguments())
+    by_place = dict(zip(attribution.SPLIT_PLACES, split.by_place.numpy(), strict=True))
+    np.testing.assert_allclose(sum(by_place.values()), whole, rtol=1e-9, atol=1e-14)
+    is_of_rule = [name in OF_THE_RULE for name in case.agent.config.learned]
+    of_rule = by_place.pop(attribution.UPDATE_RULE)
+    np.testing.assert_array_equal(of_rule != 0, is_of_rule)
+    np.testing.assert_array_equal(sum(by_place.values()) != 0, np.logical_not(is_of_rule))
+    # What belongs to no state stands in row 0, in which nothing is arrived in.
+    np.testing.assert_array_equal(split.by_time.numpy()[:, 1:, 1:], 0.0)
+    np.testing.assert_array_equal(split.by_time.numpy()[:, 0, 0], 0.0)
+
+
+@pytest.mark.parametrize("name", COEFFICIENTS)
+def test_a_learned_coefficient_at_its_constant_makes_the_same_update(name):
+    """To rounding; V-trace's α has no such start inside (0, 1), so its constant is set to 0.99."""
+    settings = SMALL | {"vtrace_alpha": 0.99}
+    plain, learned = (
+        make_case(None, **settings, meta_parameters=names, x=[1.0, 0.0])
+        for names in ("gamma", f"gamma,{name}")
+    )
+    learned.x = learned.agent.learner.state.x.numpy().copy()
+    learned.x[0] = 1.0
+    for one, other in zip(
+        learned.meta_step(nested_tapes).inner.parameters,
+        plain.meta_step(nested_tapes).inner.parameters,
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-10)
+
+
+@st.composite
+def switches(draw):
+    choose = lambda *values: draw(st.sampled_from(values))  # noqa: E731
+    optimizer = choose("rmsprop", "rmsprop", "sgd", "adam")
+    names = draw(st.sets(st.sampled_from(sorted(TABLE)), min_size=1))
+    if optimizer != "rmsprop":
+        names = names - {"rmsprop_decay"} or {"gamma"}
+    return choose(20.0, 80.0), SMALL | {
+        "meta_parameters": ",".join(sorted(names)),
+        "inner_optimizer": optimizer,
+        "learning_rate": 1e-3 if optimizer == "sgd" else 1e-2,
+        "adam_epsilon": 1e-2,
+        "differentiate_second_moment": choose(True, False),
+        "differentiate_clip": choose(True, False),
+        "meta_baseline_cost": choose(0.0, 0.5),
+        "meta_kl_cost": choose(0.0, 1.0),
+        "meta_value_head": choose("shared", "reference"),
+        "policy_return": choose("mixed", "next_target"),
+        "policy_cost": choose(1.0, 0.5),
+        "vtrace_alpha": choose(1.0, 0.6),
+        "rho_clip": choose(1.0, 1.4),
+    }
+
+
+def check(drawn):
+    norm, chosen = drawn
+    try:
+        assert_is_the_derivative(make_case(norm, **chosen))
+    except NearKink:
+        reject()
+
+
+COMMON = {"deadline": None, "derandomize": True, "phases": [Phase.generate]}
+
+
+@settings(max_examples=2, **COMMON)
+@given(switches())
+def test_any_combination(drawn):
+    check(drawn)
+
+
+@pytest.mark.slow
+@settings(max_examples=200, **COMMON)
+@given(switches())
+def test_many_combinations(drawn):
+    check(drawn)
