@@ -97,8 +97,14 @@ def assert_equal(found, expected, what: str) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12, err_msg=what)
 
 
-@pytest.mark.parametrize("pieces", [2, 3])
-@pytest.mark.parametrize("name", SETTINGS)
+QUICK = ("plain", "importance weights", "lstm, state")
+
+
+@pytest.mark.parametrize("pieces", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SETTINGS],
+)
 def test_an_update_of_cut_trajectories_is_that_of_their_pieces(name, pieces):
     both = agents(pieces, SETTINGS[name])
     pairs = [batches(both[1], pieces, seed) for seed in (3, 4, 5)]
@@ -119,7 +125,9 @@ def test_an_update_of_cut_trajectories_is_that_of_their_pieces(name, pieces):
             assert cut.shape == [0] or np.abs(cut.numpy() - start).max() > 1e-6
 
 
-@pytest.mark.parametrize("name", ["two passes", "lstm, state"])
+@pytest.mark.parametrize(
+    "name", ["two passes", pytest.param("lstm, state", marks=pytest.mark.slow)]
+)
 def test_several_learners_of_cut_trajectories_are_one_of_pieces(name):
     settings = {**SETTINGS[name], "meta_gradient_mode": "reverse_over_forward"}
     cut, apart = agents(2, settings)
