@@ -34,6 +34,7 @@ from PIL import Image
 
 import meta_impala
 from meta_impala import command
+from meta_impala.config import presets
 from meta_impala.errors import RunFailed
 from meta_impala.system.user_path import define_path, user_path
 
@@ -118,6 +119,7 @@ def _screenshot(page: pathlib.Path, out: pathlib.Path, profile: pathlib.Path) ->
 def main() -> int:
     """Runs the tool; returns its exit code."""
     out = pathlib.Path(FLAGS.out) if FLAGS.out else user_path("testdata/readme")
+    presets.find(FLAGS.preset)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder, run = pathlib.Path(name), f"runs/{FLAGS.preset}"

@@ -57,6 +57,11 @@ COMMANDS: dict[str, tuple[list[str], Callable[[str], list[str]]]] = {
         ("tools/atari_suite", ["tools/atari_suite.py"], lambda path: [f"--out={path}", path]),
         ("tools/benchmark", ["tools/benchmark.py"], lambda path: [f"--json={path}", "--gamma=2"]),
         ("tools/compare_published", ["tools/compare_published.py"], lambda path: [path]),
+        (
+            "tools/make_readme_pictures",
+            ["tools/make_readme_pictures.py"],
+            lambda path: [f"--out={path}", "--preset=none"],
+        ),
         ("tools/plot_runs", ["tools/plot_runs.py"], lambda path: [path]),
         ("tools/precision_study", ["tools/precision_study.py"], lambda path: [f"--logdir={path}"]),
         (
