@@ -1,4 +1,4 @@
-"""What an update changes (`LearnerState`, what a checkpoint holds) and reports (`Statistics`)."""
+"""What an update changes (`LearnerState`, saved in checkpoints) and reports (`Statistics`)."""
 
 from __future__ import annotations
 
