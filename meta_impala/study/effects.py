@@ -51,7 +51,7 @@ class Contrast(NamedTuple):
     @property
     def is_equivalent(self) -> bool:
         """Whether the 90 % interval lies within ±0.10."""
-        is_within = -MARGIN < self.low_90 and self.high_90 < MARGIN
+        is_within = self.low_90 > -MARGIN and self.high_90 < MARGIN
         return self.has_interval and is_within
 
 
