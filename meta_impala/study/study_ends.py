@@ -87,8 +87,9 @@ def method(found: Sequence[Record]) -> list[Block]:
         Text(
             "Area: mean height over frames of the curve of evaluation games (20 points of 20 "
             "games; before the first point linear from the score of random actions). s = (area − "
-            "random) / (area of F* on the selection seeds − random). Noise and Switching are scored "
-            "without their noise: the return of Noise is twice the share of right answers, every "
+            "random) / (area of F* on the selection seeds − random). Noise and Switching are "
+            "scored without their noise: the return of Noise is twice the share of right answers, "
+            "every "
             "game of Switching has a round of either phase. Intervals: percentiles of a "
             f"stratified bootstrap over seeds, {effects.REPETITIONS:,} redraws; A-γλ and Y are "
             "redrawn by donor pair. Failed runs count, with random actions from where they ended: "
