@@ -103,6 +103,21 @@ def check_bootstrap(config: Config) -> None:
             raise UserError(f"--{name}={value}: must be {' or '.join(wanted)} with {given}")
 
 
+def check_auxiliary_heads(config: Config) -> None:
+    """Heads besides the one that acts learn at an η of their own, which is no input."""
+    if not config.auxiliary_heads:
+        return
+    given = f"--auxiliary_heads={config.auxiliary_heads}"
+    if not config.learned:
+        raise UserError(f"{given}: needs --meta_parameters to be learned; must be 0")
+    if config.eta_embedding_size:
+        raise UserError(f"--eta_embedding_size={config.eta_embedding_size}: must be 0 with {given}")
+    if config.meta_parameter_scope == "state":
+        raise UserError(f"--meta_parameter_scope=state: must be global with {given}")
+    if config.meta_gradient_mode == "accumulative_trace":
+        raise UserError(f"--meta_gradient_mode=accumulative_trace: must be another with {given}")
+
+
 def check_scope(config: Config) -> None:
     """γ(s) and λ(s) can only be learned, and without a trace."""
     if config.meta_parameter_scope != "state":

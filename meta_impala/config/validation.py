@@ -43,6 +43,7 @@ def resolve(config: Config) -> Config:
     checks.check_trace(config)
     checks.check_inner_steps(config)
     checks.check_bootstrap(config)
+    checks.check_auxiliary_heads(config)
     checks.check_scope(config)
     checks.check_paths(config)
     checks.check_eta_schedule(config)
