@@ -84,6 +84,8 @@ setup(
             "hypothesis>=6.100,<7",
             "ruff>=0.12,<1",
             "mypy>=1.15,<3",
+            "nbclient>=0.10,<1",
+            "ipykernel>=6.29,<8",
             *COMPARISON,
             *DISTRIBUTED,
             *MINATAR,

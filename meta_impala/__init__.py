@@ -8,7 +8,7 @@ when one of the names below is first used.
 
     import meta_impala
 
-    config = meta_impala.Config(environment="Catch", total_frames=400_000)
+    config = meta_impala.preset("catch", total_frames=100_000)
     meta_impala.make_trainer(config, "runs/catch").run()
     agent = meta_impala.load("runs/catch")
     agent.evaluate(episodes=20)["mean"]
@@ -23,15 +23,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from meta_impala import algorithm
     from meta_impala.config import Config
+    from meta_impala.config.presets import preset
     from meta_impala.evaluation.loaded_agent import Agent, evaluate_agent, load
     from meta_impala.training.start import make_trainer
     from meta_impala.training.trainer import Trainer
 
 __version__ = "0.2.0"
 
-__all__ = ["Agent", "Config", "Trainer", "algorithm", "evaluate_agent", "load", "make_trainer"]
+__all__ = [
+    "Agent",
+    "Config",
+    "Trainer",
+    "algorithm",
+    "evaluate_agent",
+    "load",
+    "make_trainer",
+    "preset",
+]
 
-# Name -> the module that has it; `algorithm` is a package of its own. No name may be that of a
+# Name -> the module that has it; `algorithm` is a subpackage. No name may be that of a
 # command's module, such as `evaluate`.
 _PLACES = {
     "Agent": "meta_impala.evaluation.loaded_agent",
@@ -40,8 +50,9 @@ _PLACES = {
     "evaluate_agent": "meta_impala.evaluation.loaded_agent",
     "load": "meta_impala.evaluation.loaded_agent",
     "make_trainer": "meta_impala.training.start",
+    "preset": "meta_impala.config.presets",
 }
-_WITHOUT_TENSORFLOW = ("Config",)
+_WITHOUT_TENSORFLOW = ("Config", "preset")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What training costs on this machine, part by part, in one table.
+"""Measures what training costs on this machine, part by part, in one table.
 
     meta-impala benchmark                       real Pong, shallow network; under 5 minutes
     meta-impala benchmark --quick --json=b.json
@@ -67,11 +67,11 @@ def define_flags() -> None:
 
 
 def _config(row: str) -> Config:
-    """The config of a row: the user's, with what the row is about."""
+    """The config of a row: the user's, with the settings of the row."""
     given = {name: FLAGS[name].value for name in _DEFAULTS} | given_config_flags()
     batch = given["batch_size"]
     fits = max(batch, _QUICK_ENVIRONMENTS) % min(batch, _QUICK_ENVIRONMENTS) == 0
-    if FLAGS.quick and fits:  # each takes some 0.2 s to make
+    if FLAGS.quick and fits:  # each takes about 0.2 s to make
         given.setdefault("envs_per_actor", _QUICK_ENVIRONMENTS)
     if row.endswith("plain"):
         given["meta_parameters"] = "none"
@@ -99,7 +99,7 @@ def _varied() -> tuple[str, list[str]]:
 
 
 def _check_rows() -> None:
-    """Refuses what a row cannot be measured with, before any is."""
+    """Refuses settings that a row cannot be measured with, before any row is."""
     for row in FLAGS.rows:
         try:
             _config(row)
@@ -170,7 +170,7 @@ def _busy_seconds() -> float:
 
 
 def _processor() -> str:
-    """Its model, as Linux names it."""
+    """The processor's model, as Linux names it."""
     with contextlib.suppress(OSError):
         for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -179,7 +179,7 @@ def _processor() -> str:
 
 
 def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """What the rows say of each other; those that were measured."""
+    """Ratios of the rows that were measured."""
     cost = {row["name"]: row["cpu_ms_per_agent_step"] for row in rows}
     speed = {row["name"]: row["frames_per_second"] for row in rows}
     memory = {row["name"]: row["peak_rss_mib"] for row in rows}

@@ -47,7 +47,7 @@ COMMANDS = {
 
 
 def overview() -> str:
-    """What `meta-impala --help` prints."""
+    """The text of `meta-impala --help`."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {entry.summary}" for name, entry in COMMANDS.items()]
     return "\n".join(
@@ -58,7 +58,7 @@ def overview() -> str:
             "",
             *lines,
             "",
-            "meta-impala COMMAND --help says more of a command.",
+            "meta-impala COMMAND --help shows the flags of a command.",
             "First steps: meta-impala train --preset=catch --logdir=runs/catch",
         ]
     )

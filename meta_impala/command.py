@@ -37,9 +37,9 @@ def run(main: Callable[..., int], positional: str = "") -> NoReturn:
     """Parses the flags and runs a command to its end.
 
     Args:
-      main: the command; returns its exit code. Takes the arguments that are no flags as a list, if
+      main: the command; returns its exit code. Takes the arguments that are not flags as a list, if
         there is a `positional`, and nothing otherwise.
-      positional: how help names the arguments that are no flags, such as `RUN ...`.
+      positional: name in help of the arguments that are not flags, such as `RUN ...`.
     """
     prepare_streams()
     leave_on_interrupt()
@@ -52,7 +52,7 @@ def run(main: Callable[..., int], positional: str = "") -> NoReturn:
 
 
 def _parse(arguments: list[str], positional: str) -> list[str]:
-    """Parses the flags; returns the arguments that are none."""
+    """Parses the flags; returns the other arguments."""
     try:
         rest = parse_flags(arguments)
     except UserError as error:
@@ -63,7 +63,7 @@ def _parse(arguments: list[str], positional: str) -> list[str]:
 
 
 def _guarded(main: Callable[..., int], arguments: list[str] | None) -> int:
-    """Runs the command; what it raises becomes a line and an exit code."""
+    """Runs the command; exceptions become a line and an exit code."""
     try:
         return main() if arguments is None else main(arguments)
     except UserError as error:
@@ -76,7 +76,7 @@ def _guarded(main: Callable[..., int], arguments: list[str] | None) -> int:
     except KeyboardInterrupt:
         warn("interrupted")
         return EXIT_CODE_INTERRUPTED
-    except OSError as error:  # a full disk, a folder that was taken away
+    except OSError as error:  # a full disk, a folder that was removed
         named = f"{os.fsdecode(error.filename)}: " if _is_path(error.filename) else ""
         warn(f"error: {named}{one_line(error)}")
         return EXIT_CODE_FAILED
@@ -89,10 +89,10 @@ def _is_path(name: Any) -> bool:
 def leave_on_interrupt() -> None:
     """From here on Ctrl-C ends the process at once, with a line and exit code 130.
 
-    Libraries that are interrupted while they are imported raise anything, or nothing. Files are
-    written as a whole or not at all, so that nothing is lost.
+    Libraries that are interrupted during their import may raise anything, or nothing. Files are
+    written whole or not at all, so nothing is lost.
     """
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as for a job in the background
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a background job
         signal.signal(signal.SIGINT, _leave)
 
 

@@ -3,7 +3,7 @@
     eval "$(meta-impala completion bash)"          # in ~/.bashrc
     eval "$(meta-impala completion zsh)"           # in ~/.zshrc
 
-The text is made from the flags of this version and calls nothing while you type.
+The text is made from the flags of this version; nothing is run while you type.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def values_of(flag: flags.Flag) -> tuple[str, ...]:
 
 
 def script(shell: str) -> str:
-    """The text that the shell evaluates.
+    """The completion script.
 
     Args:
       shell: `bash` or `zsh`.

@@ -6,12 +6,12 @@ import contextlib
 import re
 import sys
 
-# Longer messages quote something that nobody wants to read: a number of a million digits, say.
+# Longer messages quote something unreadable, such as a number of a million digits.
 _MAX_CHARACTERS = 4000
 
 
 def printable(text: object) -> str:
-    """One line without control characters, whatever the text holds.
+    """One line without control characters, whatever the text contains.
 
     Line breaks become spaces. Everything else that is not printable becomes an escape such as
     `\\x1b`: terminal sequences, text direction marks, invisible spaces, lone surrogates.
@@ -32,7 +32,7 @@ def _escaped(text: str) -> str:
 
 
 class UserError(Exception):
-    """A mistake in flags, files or folders; its message is one line that says what is allowed."""
+    """A mistake in flags, files or folders; its one-line message states what is allowed."""
 
     def __init__(self, message: object = "") -> None:
         # It may quote a file.
@@ -53,7 +53,7 @@ class RunFailed(Exception):
 
 
 def one_line(error: BaseException) -> str:
-    """What went wrong, in one line."""
+    """The error in one line."""
     if isinstance(error, OSError) and error.strerror:
         return printable(error.strerror)
     # Without the name of the operation: "{{function_node ...}} what is wrong [Op:RestoreV2]".
@@ -62,9 +62,9 @@ def one_line(error: BaseException) -> str:
 
 
 def warn(message: str) -> None:
-    """Prints to stderr, if there is still somebody to read it: a run outlives its terminal.
+    """Prints to stderr, and ignores errors: a run may outlive its terminal.
 
-    The message may have several lines; what it quotes from a file must be `printable`.
+    The message may have several lines; quotes from a file must be made `printable` first.
     """
     lines = "\n".join(_escaped(line.expandtabs()) for line in str(message).split("\n"))
     with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or never opened

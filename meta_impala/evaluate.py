@@ -3,7 +3,7 @@
     python -m meta_impala.evaluate --logdir=runs/pong
     python -m meta_impala.evaluate --agent=pong.npz --episodes=10
 
-Training may go on meanwhile. The result is printed, and written to `evaluation.json` of the folder.
+Training may be running. The result is printed, and written to `evaluation.json` of the folder.
 An evaluation that was interrupted is continued by the same command.
 """
 
@@ -77,8 +77,8 @@ def define_flags() -> None:
         "best",
         False,
         "Of --logdir: the checkpoint with the best evaluation while training "
-        "(--keep_best_checkpoint of the training) instead of the newest. Its games here are not "
-        "those that it was chosen by.",
+        "(--keep_best_checkpoint of the training) instead of the newest. Its games are other ones "
+        "than those it was chosen by.",
     )
     flags.DEFINE_integer("episodes", 200, "Full games to play. Allowed: at least 1.")
     flags.DEFINE_integer(
@@ -113,13 +113,13 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "evaluation_eta",
         None,
-        "GAMMA,LAMBDA that the network is fed in place of the η of the checkpoint. "
+        "GAMMA,LAMBDA as the network's input, in place of the η of the checkpoint. "
         "Allowed: two numbers in [0, 1].",
     )
     flags.DEFINE_integer(
         "max_episode_frames",
         None,
-        "A game that has not ended after so many environment frames is cut there; its return "
+        "A game that has not ended after this many environment frames is cut; its return "
         "counts as it is. Default: the time limit of the environment, and "
         f"{evaluation_record.DEFAULT_MAX_EPISODE_FRAMES:,} for one that has none. Allowed: at "
         "least 1.",
@@ -176,7 +176,7 @@ def _num_envs() -> int:
 
 
 def _max_episode_frames(environment: str) -> int | None:
-    """After how many frames a game is cut; None if the environment has a limit of its own."""
+    """After how many frames a game is cut; None if the environment has its own limit."""
     if FLAGS.max_episode_frames is not None or evaluation_record.has_time_limit(environment):
         return FLAGS.max_episode_frames
     return evaluation_record.DEFAULT_MAX_EPISODE_FRAMES
@@ -189,12 +189,12 @@ def _eta(config: Config) -> tuple[float, float] | None:
     eta = parse_eta(FLAGS.evaluation_eta)
     if config.learned and config.meta_parameter_scope == "state":
         raise UserError(
-            f"--evaluation_eta={FLAGS.evaluation_eta}: the network of this run makes an η of its "
-            "own for every state (its meta_parameter_scope is state)"
+            f"--evaluation_eta={FLAGS.evaluation_eta}: the network of this run computes η for "
+            "every state (its meta_parameter_scope is state)"
         )
     if not config.eta_embedding_size:
         raise UserError(
-            f"--evaluation_eta={FLAGS.evaluation_eta}: would change nothing: the network of this "
+            f"--evaluation_eta={FLAGS.evaluation_eta}: would have no effect: the network of this "
             "run is not fed η (its eta_embedding_size is 0)"
         )
     return eta
@@ -209,7 +209,7 @@ def _video_path(folder: RunFolder | None) -> pathlib.Path | None:
 
 
 def _out(folder: RunFolder | None) -> pathlib.Path | None:
-    """Where the result goes."""
+    """Path of the result."""
     if FLAGS.out:
         path = pathlib.Path(FLAGS.out)
         if path.is_dir() or not path.parent.is_dir():
@@ -229,7 +229,7 @@ def _out(folder: RunFolder | None) -> pathlib.Path | None:
 
 
 class Inputs(NamedTuple):
-    """Everything that was asked for, checked as far as it can be without TensorFlow.
+    """The checked inputs of the command, as far as they can be checked without TensorFlow.
 
     `folder` or `agent_path` is where the agent is; `starts` is empty for no-op starts.
     """
@@ -312,7 +312,7 @@ def _inputs() -> Inputs:
 
 
 def _starts(config: Config, description: Description) -> tuple[list[Start], pathlib.Path | None]:
-    """The starts that were recorded; none for no-op starts."""
+    """The recorded starts; empty for no-op starts."""
     if FLAGS.starts == "noop":
         if FLAGS.starts_file:
             raise UserError(f"--starts_file={FLAGS.starts_file}: needs --starts=human")
@@ -347,7 +347,7 @@ def main() -> int:
         agent = load_agent_file(inputs.agent_path, inputs.config, inputs.description)
     if inputs.eta is not None:
         agent = agent._replace(snapshot=with_eta(agent.snapshot, *inputs.eta))
-    _STOP.install()  # from here on an interrupt waits for the step that is being played
+    _STOP.install()  # from here on an interrupt waits for the current step
     evaluation = Evaluation(
         agent,
         inputs.config,

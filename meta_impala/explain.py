@@ -2,9 +2,9 @@
 
     python -m meta_impala.explain --logdir=runs/pong --batches=20
 
-Plays real batches with the newest checkpoint, whose parameters it leaves as they are, and takes the
-meta-gradient of every update apart: by term, by path and by time step, and by who judges. Training
-may go on meanwhile. The result is printed, and written to `explain.md`, `explain.json` and
+Plays real batches with the newest checkpoint, without changing its parameters, and splits the
+meta-gradient of every update: by term, by path, by time step, and by meta batch. Training may be
+running. The result is printed, and written to `explain.md`, `explain.json` and
 `explain.png`.
 """
 
@@ -44,7 +44,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "warmup",
         20,
-        "Unrolls played before the first batch, and not looked at: games begin anew. "
+        "Unrolls played before the first batch and discarded, since games start anew. "
         "Allowed: at least 0.",
     )
     flags.DEFINE_integer(
@@ -88,7 +88,7 @@ def _check_run(run: TrainedRun) -> None:
 
 
 def _last_learning_rate(run: TrainedRun, learner: Learner, frames: int) -> float:
-    """That of the last update made: at the end of a run the schedule itself is at 0."""
+    """The step size of the last update: at the end of a run the schedule itself is at 0."""
     config = run.config
     frames_per_update = config.batch_size * config.unroll_length * run.description.action_repeat
     learning_rate = learner.learning_rate(max(0, frames - frames_per_update))

@@ -1,11 +1,11 @@
-"""The two illustrative examples of Xu et al. 2018, section 2: what a γ or a λ per state learns.
+"""The two illustrative examples of Xu et al. 2018, section 2: learning a γ or a λ per state.
 
     python -m meta_impala.illustrative --example=discount --outdir=runs/discount
     python -m meta_impala.illustrative --example=bootstrap --outdir=runs/bootstrap --explain
 
 Prints a table and writes final_values.csv, curves.csv, settings.json and figure.png to the folder;
-with --explain also explained.md, explained.png and the numbers behind them. Needs no more than a
-minute or two on two cores.
+with --explain also explained.md, explained.png and their numbers. Takes at most a minute or two on
+two cores.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Population based training of plain IMPALA: the other way of adapting γ, λ and two more settings.
+"""Population based training of plain IMPALA: adapts γ, λ, step size and entropy cost.
 
     python -m meta_impala.population --environment=Pong --logdir=runs/pbt --population_size=8
 
@@ -35,7 +35,7 @@ from meta_impala.system.user_path import define_path
 
 FLAGS = flags.FLAGS
 
-# The population has no schedule but its own.
+# The population makes its own schedule.
 _ALL_MEMBERS = {"meta_parameters": "none", "learning_rate_schedule": "constant"}
 
 
@@ -52,7 +52,7 @@ def define_flags() -> None:
         None,
         "Frames of a member between two selections. Default: a twentieth of its frames.",
     )
-    flags.DEFINE_float("population_cpus", 1.0, "CPUs that Ray keeps for each member at work.")
+    flags.DEFINE_float("population_cpus", 1.0, "CPUs that Ray reserves for each running member.")
     for name, default in ADAPTED.items():
         flags.DEFINE_string(
             f"population_{name}", default, f"LOW,HIGH: range of --{name} in the population."
@@ -96,7 +96,7 @@ def _population(config: Config, action_repeat: int) -> Population:
 
 
 def _arguments(given: dict[str, Any]) -> list[str]:
-    """The flags of a member: those given (by a preset too), but what the population decides."""
+    """The flags of a member: those given (also by a preset), without those the population sets."""
     if given.get("meta_parameters", "none") != "none":
         raise UserError(
             f"--meta_parameters={given['meta_parameters']}: must be none; the population adapts "

@@ -44,7 +44,7 @@ def define_flags() -> None:
     """The flags of this command."""
     define_trust_flag()
     define_path("out", None, "File to write. Default: starts.json.")
-    flags.DEFINE_string("environment", "Pong", "What a person plays.")
+    flags.DEFINE_string("environment", "Pong", "Environment that a person plays.")
     flags.DEFINE_enum("protocol", "impala", list(PROTOCOLS), "Atari protocol.")
     define_path("logdir", None, "Folder of a run whose newest checkpoint plays.")
     flags.DEFINE_integer("games", 20, "Games that the checkpoint plays.", lower_bound=1)
@@ -52,10 +52,10 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "max_steps",
         4500,
-        "Agent steps into a game at most (4500: 5 minutes of Atari).",
+        "Latest agent step of a start (4500: 5 minutes of Atari).",
         lower_bound=1,
     )
-    flags.DEFINE_integer("seed", 1, "Of games and draws.", lower_bound=0)
+    flags.DEFINE_integer("seed", 1, "Seed of games and draws.", lower_bound=0)
     flags.DEFINE_float("frames_per_second", 15.0, "Agent steps a second for a person.")
 
 
@@ -121,14 +121,14 @@ def _check_out() -> pathlib.Path:
     if out.is_dir() or not out.parent.is_dir():
         raise UserError(f"--out={out}: must be a file in a folder that exists")
     if RunFolder(out.parent).has_run():
-        raise UserError(f"--out={out}: lies in the folder of a run; must be elsewhere")
+        raise UserError(f"--out={out}: is in the folder of a run; must be elsewhere")
     if not os.access(out if out.exists() else out.parent, os.W_OK):
         raise UserError(f"--out={out}: cannot be written")
     return out
 
 
 def _recordings() -> tuple[EnvironmentSpec, str, list[start_recorder.Recording], str]:
-    """Environment, protocol, the games played there, and by whom."""
+    """Environment, protocol, the recorded games, and who played them."""
     if FLAGS.logdir:
         config, recordings, source = _by_agent(FLAGS.logdir)
         return registry.resolve(config.environment), config.protocol, recordings, source

@@ -4,7 +4,7 @@
 
 Runs are also found below the folders that are given. The file needs no network and nothing beside
 it: it can be opened in any browser, sent by mail, and printed. A run that is still training is
-shown as far as it is. What `evaluate --record_video` and `explain` left in a run's folder is in it.
+shown so far. Results of `evaluate --record_video` and `explain` in a run's folder are included.
 """
 
 from __future__ import annotations

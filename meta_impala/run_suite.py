@@ -56,11 +56,11 @@ def define_flags() -> None:
         "Runs are placed on this Ray cluster, whose machines see --out at the same path: HOST:PORT "
         "of its head, auto, or local. Without: on this machine.",
     )
-    flags.DEFINE_float("cpus_per_run", 2.0, "CPUs that Ray keeps for a run.", lower_bound=0.0)
+    flags.DEFINE_float("cpus_per_run", 2.0, "CPUs that Ray reserves for a run.", lower_bound=0.0)
     flags.DEFINE_bool(
         "preload",
         True,
-        "Load TensorFlow once and fork a process of it for every run, in place of a fresh start "
+        "Load TensorFlow once and fork a process for every run, instead of a fresh start "
         "each: saves about 4 CPU-seconds a run; the results are the same. On Linux without a GPU "
         "and without --ray_address; elsewhere it has no effect.",
     )
@@ -98,14 +98,14 @@ def define_flags() -> None:
     flags.DEFINE_float(
         "frames_per_second",
         None,
-        "Of one run, for --dry_run. Default: what the started runs have measured, or what the "
-        "network and environment cost on a reference machine.",
+        "Frames/s of one run, for --dry_run. Default: as measured by the started runs, or the cost "
+        "of network and environment on a reference machine.",
         lower_bound=1e-3,
     )
 
 
 def _changed(suite: Suite, path: pathlib.Path) -> Suite:
-    """The suite of a file with what the command line says otherwise."""
+    """The suite of a file, with the changes of the command line."""
     if FLAGS.games:
         suite = dataclasses.replace(suite, games=suite_file.games_of(FLAGS.games))
     if FLAGS.seeds:
@@ -199,7 +199,7 @@ def _print_cost(suite: Suite, runs: list[Run]) -> None:
 
 
 def _report(suite: Suite, runs: list[Run], out: pathlib.Path) -> None:
-    """Writes the report of the runs that were started, or says that there is nothing to report."""
+    """Writes the report of the started runs, or prints that there is nothing to report."""
     begun = [run for run in runs if run.folder.has_run()]
     found = results.read([run.folder for run in begun], labels=[run.variant.label for run in begun])
     baseline: str | None = suite.baseline_label
@@ -220,7 +220,7 @@ def _report(suite: Suite, runs: list[Run], out: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _place(runs: list[Run], out: pathlib.Path) -> Iterator[StartProcess]:
-    """Yields what starts commands: on this machine, or on a Ray cluster that is joined."""
+    """Yields the function that starts commands: on this machine, or on a Ray cluster."""
     if FLAGS.ray_address is None:
         if not (FLAGS.preload and forked_process.can_fork()):
             yield suite_runner.start_here

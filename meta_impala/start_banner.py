@@ -1,4 +1,4 @@
-"""What `train` says at its start: what is trained, with what, where to, how long."""
+"""The lines that `train` prints at its start: environment, network, batches, actors, folder."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def _learned(config: Config) -> str:
     if config.learned:
         return f"{names}, by the meta-gradient"
     if config.varied:
-        return f"nothing of η: {names} are {config.eta_schedule}"
-    return f"nothing of η: gamma {config.gamma:g}, lambda {config.lambda_:g}"
+        return f"none: {names} are {config.eta_schedule}"
+    return f"none: gamma {config.gamma:g}, lambda {config.lambda_:g} are fixed"
 
 
 def hint(config: Config, description: Description, frames: int) -> str:
-    """A word on a run that is long for this machine; empty for one that is not.
+    """A hint for a run that is long for this machine, else an empty text.
 
-    The estimate is by CPU time and says nothing where the learner has a GPU.
+    The estimate is of CPU time and does not hold where the learner has a GPU.
 
     Args:
       config: resolved, network included.

@@ -87,12 +87,12 @@ def define_flags() -> None:
         "stop_signals",
         signals.DEFAULT_STOP_SIGNALS,
         "Signals that save a checkpoint and end the program, comma-separated. QUIT, unless it is "
-        "one of them, writes the stacks of all threads to stacks.txt and the run goes on.",
+        "one of them, writes the stacks of all threads to stacks.txt and the run continues.",
     )
     flags.DEFINE_string(
         "max_runtime",
         "",
-        "The program saves a checkpoint and ends after so much time, as after a signal: seconds, "
+        "The program saves a checkpoint and ends after this time, as after a signal: seconds, "
         "or 2d, 3h30m, 90s. Empty for no limit.",
     )
     flags.DEFINE_integer(
@@ -190,7 +190,7 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
     with contextlib.ExitStack() as stack:
         group = None
         try:
-            if not stop.is_set():  # all that takes some seconds
+            if not stop.is_set():  # all of this takes some seconds
                 configure_tensorflow(deterministic=config.deterministic)
                 stack.enter_context(ray_cluster.connected(config))
                 group = _learners(config, stop)
@@ -200,7 +200,7 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
             eta_replay.keep(folder, config)
             _share_replay(group, folder, config)
             trainer = Trainer(config, description, folder, stop, group)
-            # Not before: what refuses to start leaves the run as it was.
+            # Not before: a refused start leaves the run unchanged.
             folder.save_config(config)
         except Exception as error:
             if not isinstance(error, UserError):  # a run that is refused has not failed
@@ -294,7 +294,7 @@ def _connect(config: Config, stop: StopRequest) -> ConnectedLearners | None:
 
 
 def _join_run(stop: StopRequest) -> int:
-    """Any learner but the first: settings and state are the first one's, and no file is kept."""
+    """A further learner: settings and state come from the first, and no file is kept."""
     given = given_config_flags()
     if "environment" in given:
         given["environment"] = _environment_id(given["environment"])

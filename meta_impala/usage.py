@@ -1,7 +1,7 @@
 """`--help`, `--helpfull` and `--version` of every command, as wide as the terminal.
 
-`--help` lists the flags of every day (`EVERYDAY` of a command's module; all of its flags if it
-names none) and `--helpfull` all of them, in groups.
+`--help` lists the everyday flags (`EVERYDAY` of a command's module; all of its flags if it has
+none) and `--helpfull` all of them, in groups.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ _HIDDEN = ("?", "h", "help", "helpshort", "helpfull", "version")
 
 
 class Usage(NamedTuple):
-    """What help says of a command.
+    """A command as help describes it.
 
     Attributes:
       main: the command; its module has the text and, as `EVERYDAY`, names of flags.
-      positional: how the arguments that are no flags are named; empty if there are none.
+      positional: name of the arguments that are not flags; empty if there are none.
     """
 
     main: Callable[..., int]
     positional: str
 
     def text(self, everything: bool) -> str:
-        """What `--help`, or `--helpfull`, prints."""
+        """The text of `--help`, or `--helpfull`."""
         module = sys.modules[self.main.__module__]
         everyday = getattr(module, "EVERYDAY", ())
         lines = _filled(f"usage: {_program()} [--flag=value ...] {self.positional}".rstrip())
@@ -67,7 +67,7 @@ class Usage(NamedTuple):
 
 
 def _program() -> str:
-    """How the command was called."""
+    """The command as it was called."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if spec is not None and not sys.argv[0].startswith("meta-impala"):
         return f"python -m {spec.name.removesuffix('.__main__')}"
@@ -117,12 +117,12 @@ def _described(flag: flags.Flag, everything: bool) -> Iterator[str]:
 
 
 def _is_setting(values: flags.FlagValues, name: str) -> bool:
-    """Whether a flag is that of a setting of `Config`; some commands have others by such a name."""
+    """Whether a flag belongs to a setting of `Config` (some commands have others of that name)."""
     return name in FIELDS and values.find_module_defining_flag(name) == config_flags.__name__
 
 
 def _kind(flag: flags.Flag) -> str:
-    """What is to be given, in a word."""
+    """The kind of value, in a word."""
     names = {"string": "TEXT", "multi string": "TEXT", "comma separated list of strings": "LIST"}
     kind = flag.flag_type()
     return names.get(kind, kind.split()[0].upper())
@@ -130,7 +130,7 @@ def _kind(flag: flags.Flag) -> str:
 
 def _grouped(values: flags.FlagValues) -> dict[str, list[flags.Flag]]:
     """Every flag under the title of its group, in the order in which the settings are declared."""
-    # A flag with a short name is there twice.
+    # A flag with a short name appears twice.
     defined = {values[name].name: values[name] for name in values}
     defined = {name: flag for name, flag in defined.items() if name not in _HIDDEN}
     groups: dict[str, list[flags.Flag]] = {_OF_THIS_COMMAND: []}
@@ -161,7 +161,7 @@ class _Printing(flags.BooleanFlag):
 
 
 def version() -> str:
-    """What `--version` prints."""
+    """The text of `--version`."""
     return f"meta_impala {__version__} (Python {platform.python_version()})"
 
 

@@ -1,10 +1,10 @@
-"""Shows the game as the newest checkpoint of a run plays it, also while training goes on.
+"""Shows the game as the newest checkpoint of a run plays it, also during training.
 
     meta-impala watch runs/pong
     meta-impala watch --agent=pong
 
-Beside the picture stand what the network says of each state, its value and its policy, and the
-gamma and lambda that it is fed. Newer checkpoints are read between games.
+Beside the picture are the network's value and policy of each state, and the gamma and lambda that
+are its input. Newer checkpoints are read between games.
 
 In a window, if there is a display and pygame (pip install 'meta_impala[play]'); else, and with
 --web, as a web page that only this machine can open. From another machine, forward its port:
@@ -81,12 +81,12 @@ def define_flags() -> None:
         None,
         "Agent steps a second. Default: the game's own speed. Allowed: above 0, at most 1000.",
     )
-    flags.DEFINE_integer("games", 0, "Games to show; 0 goes on until it is stopped.")
+    flags.DEFINE_integer("games", 0, "Games to show; 0 for no limit.")
     flags.DEFINE_integer("seed", 1, "Seed of games and actions.")
 
 
 class Screen(Protocol):
-    """What `LiveWindow` and `LivePage` are."""
+    """The interface of `LiveWindow` and `LivePage`."""
 
     def show(self, frame: Image.Image) -> bool:
         """Shows a frame; False if nobody can see it any more."""
@@ -109,7 +109,7 @@ class Pace:
           KeyboardInterrupt: as soon as a stop was asked for.
         """
         now = time.monotonic()
-        # What is late stays late: no rush to catch up.
+        # A late frame is not caught up with.
         self._next = max(self._next + self._seconds, now + at_least)
         while not _STOP.is_set() and (left := self._next - time.monotonic()) > 0:
             time.sleep(min(left, _POLL_SECONDS))
@@ -164,7 +164,7 @@ def _agent_text(agent: TrainedAgent) -> str:
 
 
 def _max_frames(environment: str) -> int | None:
-    """After how many frames a game is cut; None if the environment has a limit of its own."""
+    """After how many frames a game is cut; None if the environment has its own limit."""
     has_limit = evaluation_record.has_time_limit(environment)
     return None if has_limit else evaluation_record.DEFAULT_MAX_EPISODE_FRAMES
 
@@ -223,7 +223,7 @@ def main(arguments: list[str]) -> int:
     from meta_impala.system.tensorflow_setup import configure_for_inference
 
     configure_for_inference()
-    _STOP.install()  # from here on an interrupt waits for the step that is being played
+    _STOP.install()  # from here on an interrupt waits for the current step
     with contextlib.closing(environment), screen:
         if isinstance(screen, LivePage):
             command.say(f"{screen.url} shows {opened.config.environment} live; Ctrl-C ends it")

@@ -1,9 +1,9 @@
 """An actor: steps a batch of environments and emits fixed-length unrolls.
 
-An episode that is cut by a time limit is not over for the learner: its last transition bootstraps
-from V(final observation). So the final observation is a state of the unroll of its own, and the
-step from it to the next episode's first observation has weight 0. That environment waits meanwhile,
-so a truncation costs a row of the unroll, and nothing else does.
+Truncation is handled here. The last transition of an episode that a time limit cut bootstraps from
+V(final observation). So the final observation is a separate state of the unroll, and the step from
+it to the next episode's first observation has weight 0. The environment waits for that step, so a
+truncation costs one row of the unroll; nothing else does.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from meta_impala.errors import RunFailed
 
 
 def actor_seed(seed: int, updates: int, actor: int, num_envs: int, restarts: int = 0) -> int:
-    """Seed of the first environment of an actor that starts after so many learner updates.
+    """Seed of the first environment of an actor that starts after `updates` learner updates.
 
-    Environments i of an actor take seed + i, so the seeds of two actors lie `num_envs` apart.
-    `restarts` tells apart those that start after the same update.
+    Environments i of an actor take seed + i, so the seeds of two actors are `num_envs` apart.
+    `restarts` distinguishes starts after the same update.
     """
     entropy = [seed, updates, restarts] if restarts else [seed, updates]
     state = np.random.SeedSequence(entropy).generate_state(1)
@@ -33,10 +33,10 @@ def actor_seed(seed: int, updates: int, actor: int, num_envs: int, restarts: int
 
 
 class Actor:
-    """N environments and where they stand. Stateful, used by one thread at a time.
+    """N environments and their state. Used by one thread at a time.
 
     Attributes:
-      steps: made so far; the sign of life that a watchdog looks at.
+      steps: made so far; the watchdog checks that it grows.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Actor:
         policy: for `environment.num_envs` environments.
         unroll_length: T.
         eta_schedule: chooses the η of each unroll.
-        keep_actions: whether `state` shall be able to say what was done since `reset`.
+        keep_actions: whether actions since `reset` are kept for `state`.
         """
         self.index = index
         self.steps = 0
@@ -66,7 +66,7 @@ class Actor:
         self._keep_actions = keep_actions
 
     def reset(self, seed: int, core_state_size: int) -> None:
-        """Starts every environment anew, from seeds seed, seed + 1, …"""
+        """Resets every environment, with seeds seed, seed + 1, …"""
         num_envs = self._environment.num_envs
         self._seed = seed
         self._calls = 0
@@ -92,7 +92,7 @@ class Actor:
           A block of all N environments.
         """
         length, num_envs = self._unroll_length, self._environment.num_envs
-        # After an observation that is not finite the core would stay so until the episode's end.
+        # After an observation that is not finite the core would stay NaN until the episode's end.
         sound = np.isfinite(self._core_state).all(axis=1, keepdims=True)
         if not sound.all():
             self._core_state = np.where(sound, self._core_state, np.float32(0.0))
@@ -118,7 +118,7 @@ class Actor:
             actions, log_probs, self._core_state = self._policy(
                 snapshot.parameters,
                 fed,
-                result.observations[row],  # as they are, but in memory that needs no copy
+                result.observations[row],  # the same values, in memory that needs no copy
                 self._last_actions,
                 self._rewards,
                 self._terminations | self._truncations,
@@ -160,14 +160,14 @@ class Actor:
     def replace_environment(
         self, make_environment: Callable[[], BatchedEnvironment], seed: int
     ) -> None:
-        """Goes on with newly made environments, from seeds seed, seed + 1, …"""
+        """Continues with new environments, with seeds seed, seed + 1, …"""
         with contextlib.suppress(Exception):  # it is broken
             self._environment.close()
         self._environment = make_environment()
         self.reset(seed, self._core_state.shape[1])
 
     def state(self) -> dict[str, np.ndarray]:
-        """Where the actor stands, between two unrolls: enough for `replay`."""
+        """The actor's state between two unrolls, as `replay` needs it."""
         actions = np.frombuffer(bytes(self._actions), np.uint16)
         return {
             "seed": np.array([self._seed], np.int64),
@@ -177,15 +177,15 @@ class Actor:
         }
 
     def replay(self, state: Mapping[str, np.ndarray], should_stop: Callable[[], bool]) -> bool:
-        """Goes where `state` was taken: the same seed, then the same actions.
+        """Restores `state` by the same seed and the same actions.
 
-        No emulator can be asked for its state, but the same actions lead there again.
+        Emulators cannot save their state, but the same actions lead to it again.
 
         Returns:
-          Whether it got there: False if `should_stop` said so on the way.
+          Whether it is restored: False if `should_stop` was true on the way.
 
         Raises:
-          RunFailed: if the same actions led elsewhere.
+          RunFailed: if the same actions led to other observations.
         """
         self.reset(int(state["seed"][0]), state["core_state"].shape[1])
         for actions in state["actions"]:

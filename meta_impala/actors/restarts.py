@@ -49,7 +49,8 @@ class Restarts:
           The number of restarts in the run.
 
         Raises:
-          RunFailed: if no restart is left and the error would end the process as if all were well.
+          RunFailed: if no restart is left and the error would end the process as if it had
+            succeeded.
           Exception: the error, if no restart is left.
         """
         with self._lock:

@@ -25,7 +25,7 @@ class StopRequested(Exception):
 
 
 class BlockSource(Protocol):
-    """Where the learner's blocks come from."""
+    """A source of the learner's blocks."""
 
     @property
     def polls(self) -> int:
@@ -55,7 +55,7 @@ class QueuedSource:
         self._queue: TrajectoryQueue[Block] = TrajectoryQueue(config.queue_capacity)
 
     def publish(self, snapshot: Snapshot) -> None:
-        # One reference, replaced as a whole: actors see the old snapshot or the new one.
+        # One reference, replaced atomically: actors see the old snapshot or the new one.
         self._snapshot = snapshot
 
     def next_block(self) -> Block:

@@ -1,4 +1,4 @@
-"""Makes actors, and starts those of a run: one after the other is made, and started beside that.
+"""Makes and starts actors: made one after the other, started while the next is made.
 
 An emulator takes as long to start as it takes to make, and an environment may hang in either.
 """
@@ -87,7 +87,7 @@ class _TimedEnvironment:
 
 
 def close_actor(actor: Actor) -> None:
-    """Closes an actor's environments. One that cannot be closed must not cost the last save."""
+    """Closes an actor's environments. A failure to do so must not prevent the last save."""
     try:
         actor.close()
     except BaseException as error:  # noqa: BLE001 - an environment may raise anything
@@ -152,7 +152,7 @@ class ActorStart:
             self._steps += 1
             if self._stop.is_set():
                 close_actor(actor)
-                break  # nor for as long again until they have started
+                break  # nor for their start, which takes as long
             begun.append(_StartThread(actor, start))
             begun[-1].start()
         return [starting.actor for starting in begun if self._is_ready(starting)]
@@ -165,7 +165,7 @@ class ActorStart:
             raise ended_program(error) from error
 
     def _is_ready(self, starting: _StartThread) -> bool:
-        """Waits for one; False if the user asked to stop and it does not come."""
+        """Waits for one; False if the user asked to stop and it is not ready in time."""
         while True:
             starting.join(_POLL_SECONDS)
             if not starting.is_alive():

@@ -20,8 +20,8 @@ from meta_impala.system.watchdog import Watched
 
 # How long actor threads are waited for when the source is closed.
 _JOIN_SECONDS = 5.0
-# An actor waits for room as long as the learner takes: whether a run is stalled is decided for the
-# learner, and closing the queue ends the wait.
+# An actor waits for room as long as the learner takes: the watchdog decides whether the learner is
+# stalled, and closing the queue ends the wait.
 _PUT_TIMEOUT_SECONDS = 1e6
 
 
@@ -67,7 +67,7 @@ class ActorThread(ForeignCodeThread):
         except BaseException as error:  # noqa: BLE001 - raised again in the learner's thread
             self._queue.close(error)
         finally:
-            self.is_waiting = True  # it will make no step any more
+            self.is_waiting = True  # no more steps are to be expected
 
 
 class ThreadedSource(QueuedSource):
@@ -119,7 +119,7 @@ class ThreadedSource(QueuedSource):
         ]
 
     def close(self) -> None:
-        if self._is_closed:  # a thread that was late then would be waited for again
+        if self._is_closed:  # late threads would be waited for again
             return
         self._is_closed = True
         self._queue.close()

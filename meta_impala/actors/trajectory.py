@@ -1,4 +1,4 @@
-"""What travels from an actor to the learner: unrolls, in rows of states *arrived in*."""
+"""Unrolls, which actors send to the learner, in rows of states *arrived in*."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Unroll(NamedTuple):
     Row t of every `[T+1, N]` array describes the *arrival* in state t: what was seen, the action
     that led there, the reward received on the way, and whether an episode ended on the way (state
     t is then the next episode's first). Row 0 repeats the last row of the unroll before. The final
-    observation of an episode that a time limit cut is a state of its own; the "step" from there to
-    the next episode's first observation is no transition, and has weight 0.
+    observation of an episode that a time limit cut is a separate state; the "step" from there to
+    the next episode's first observation is not a transition, and has weight 0.
 
     Attributes:
       observations: `[T+1, N, ...]`.
@@ -57,11 +57,11 @@ class Episode(NamedTuple):
 
 
 class Block(NamedTuple):
-    """What an actor puts into the queue.
+    """An item of the queue.
 
     Attributes:
       unroll: of N = `Config.block_size` environments.
-      version: number of the snapshot (= learner updates) that acted; whole unroll, one snapshot.
+      version: number of the snapshot (= learner updates) that acted during the whole unroll.
       episodes: games that ended in it.
       actor: index of the actor.
     """
@@ -77,7 +77,7 @@ def _columns(unroll: Unroll, start: int, stop: int) -> Unroll:
 
 
 def split(block: Block, size: int) -> list[Block]:
-    """Cuts a block into blocks of `size` environments; its episodes go with the first."""
+    """Splits a block into blocks of `size` environments; the first has its episodes."""
     num_envs = block.unroll.last_actions.shape[1]
     if num_envs == size:
         return [block]

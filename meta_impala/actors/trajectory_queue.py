@@ -1,7 +1,7 @@
 """A bounded, closeable queue between actors and learner.
 
-Closing it wakes everybody and carries the first exception, so that no wait lasts for ever and no
-error is lost in a thread.
+Closing it wakes every waiting thread and carries the first exception, so that no wait is endless
+and no error is lost in a thread.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class TrajectoryQueue(Generic[T]):
             return item
 
     def close(self, error: BaseException | None = None) -> None:
-        """Closes the queue for everybody; the first error given is the one that is carried."""
+        """Closes the queue for all threads; the first error given is the one that is carried."""
         with self._changed:
             if error is not None and self._error is None:
                 self._error = error

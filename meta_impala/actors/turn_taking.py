@@ -1,6 +1,6 @@
 """`--deterministic`: actors that take turns in one fixed schedule.
 
-One thread steps all environments, while the learner's waits for it: a request to stop is heard
+One thread steps all environments while the learner's thread waits: a request to stop is noticed
 however long an unroll takes.
 """
 
@@ -27,12 +27,12 @@ from meta_impala.system.ending import ForeignCodeThread
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.watchdog import Watched
 
-# How long the unroll under way is waited for once the user asked to stop.
+# How long to wait for the current unroll once the user asked to stop.
 _SECONDS_AFTER_STOP = 15.0
 
 _GIVEN_UP = (
     f"warning: an unroll took more than {_SECONDS_AFTER_STOP:g} s after the request to stop and "
-    "was given up: the continued run starts its environments anew, and will not be bit-identical "
+    "was given up: the continued run resets its environments, and will not be bit-identical "
     "to one that was not stopped"
 )
 
@@ -58,7 +58,7 @@ class _Worker(ForeignCodeThread):
         """The function's result.
 
         Raises:
-          StopRequested: once `is_late` says so, asked while there is no result; the call goes on.
+          StopRequested: once `is_late` is true while there is no result; the call continues.
           BaseException: what the function or `is_late` raised.
         """
         self._calls.put(function)
@@ -74,7 +74,7 @@ class _Worker(ForeignCodeThread):
             return result
 
     def end(self) -> None:
-        """Ends the thread after the call under way."""
+        """Ends the thread after the current call."""
         self._calls.put(None)
 
 
@@ -158,7 +158,7 @@ class TurnTakingSource:
         return 0.0
 
     def watched(self) -> Sequence[Watched]:
-        return []  # the learner waits for every step: it is the one to be watched
+        return []  # the learner waits for every step, so it is watched
 
     def fail(self, error: BaseException) -> None:
         self._is_abandoned = True
@@ -172,10 +172,10 @@ class TurnTakingSource:
             close_actor(actor)
 
     def state(self, unused: Sequence[Block]) -> dict[str, np.ndarray] | None:
-        """What `restore` needs, as arrays; None if an unroll was given up.
+        """The state for `restore`, as arrays; None if an unroll was given up.
 
         Args:
-          unused: the last blocks that `next_block` gave out; `restore` takes them back.
+          unused: the last blocks that `next_block` returned; after `restore` they come first.
         """
         if self._is_abandoned:
             return None
@@ -193,7 +193,7 @@ class TurnTakingSource:
         return arrays
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Brings the actors to where `state` was taken.
+        """Restores the actors' state.
 
         Raises:
           StopRequested: if the user asked to stop meanwhile.

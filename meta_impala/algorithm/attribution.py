@@ -1,4 +1,4 @@
-"""The meta-gradient taken apart: by the place where η acts, and by the time step it belongs to.
+"""Splits the meta-gradient by the place where η acts and by the time step it belongs to.
 
 Every place of `objectives.EtaPlaces`, and within the targets every state of the unroll, is given
 its own copy of x, all with equal values. The derivative by the copies is the split. It comes from

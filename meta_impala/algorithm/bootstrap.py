@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from meta_impala.algorithm.meta_gradient import Reduce, Tensors, alone, inner_step
-from meta_impala.algorithm.window import Slots, WindowUpdate
+from meta_impala.algorithm.window_gradient import Slots, WindowUpdate
 
 
 def bootstrapped_target(

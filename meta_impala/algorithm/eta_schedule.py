@@ -1,4 +1,4 @@
-"""What η an unroll is played with: the learned one, or one of the controls.
+"""The η of an unroll: the learned one, or that of a control.
 
 The reviewer of Xu et al. 2018 asks whether the gain comes from adapting η or from learning at
 several η at once. In the control every unroll is played, and learned from, at an η drawn for it,
@@ -47,13 +47,13 @@ class EtaSchedule:
         return self.of_frames is not None
 
     def at(self, frames: int) -> np.ndarray:
-        """`[2]` float32: γ and λ after so many frames; zeros if they are no function of frames."""
+        """`[2]` float32: γ and λ at these frames; zeros if they do not depend on frames."""
         if self.of_frames is None:
             return np.zeros([2], np.float32)
         return np.array(self.of_frames(frames), np.float32)
 
     def of_unroll(self, current: np.ndarray, num_envs: int, seed: Sequence[int]) -> np.ndarray:
-        """What the network is fed of η in one unroll.
+        """The network's input of η in one unroll.
 
         Args:
           current: the snapshot's, `[E]`: γ, λ, and whatever else is fed.

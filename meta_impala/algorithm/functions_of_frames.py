@@ -19,7 +19,7 @@ class StepFunction:
     values: tuple[tuple[float, float], ...]
 
     def __call__(self, frames: int) -> tuple[float, float]:
-        """(γ, λ) after so many frames."""
+        """(γ, λ) at this number of frames."""
         return self.values[max(0, bisect.bisect_right(self.frames, frames) - 1)]
 
 
@@ -37,7 +37,7 @@ class Line:
     total_frames: int
 
     def __call__(self, frames: int) -> tuple[float, float]:
-        """(γ, λ) after so many frames."""
+        """(γ, λ) at this number of frames."""
         share = min(1.0, max(0.0, frames / self.total_frames))
         gamma, lambda_ = (a + share * (b - a) for a, b in zip(self.start, self.end, strict=True))
         return gamma, lambda_

@@ -1,7 +1,8 @@
 """The two objectives: the inner loss J (equation 12) and the meta loss J' (equation 14).
 
 Both are losses (both go down), both are weighted sums of terms, and each term is a *sum* over time
-and batch, as in IMPALA. What is constant in them is said here, at the calls of `tf.stop_gradient`:
+and batch, as in IMPALA. What is constant in them is stated here, at the calls of
+`tf.stop_gradient`:
 
 * in J the targets are constant in θ (V, ρ and c are) and live in η (γ and λ are);
 * in J' the targets are constant in everything.
@@ -23,7 +24,7 @@ from meta_impala.algorithm.vtrace import VTraceReturns, vtrace
 
 
 class Transitions(NamedTuple):
-    """What the objectives need of a trajectory besides the network's outputs; all `[T, B]`.
+    """A trajectory as the objectives need it, besides the network's outputs; all `[T, B]`.
 
     Row t is the transition that leaves state t: action A_t, then the reward R_{t+1} and the end of
     episode found on arriving in state t+1.
@@ -45,14 +46,14 @@ class Transitions(NamedTuple):
 
 
 class ReturnSettings(NamedTuple):
-    """What defines the returns besides η: the clip of the policy's weight, and which return."""
+    """The settings of the returns besides η: the clip of the policy's weight, and which return."""
 
     pg_rho_clip: float = 1.0
     policy_return: str = "mixed"
 
 
 class TargetInputs(NamedTuple):
-    """What the targets of J are made of besides the trajectory and η. Constant in θ.
+    """The inputs of the targets of J besides the trajectory and η. Constant in θ.
 
     Attributes:
       values: `[T+1, B]`, V.
@@ -73,7 +74,7 @@ class ReferenceCritic(NamedTuple):
 
 
 class TermInputs(NamedTuple):
-    """What a term of J or J' is made of.
+    """The inputs of a term of J or J'.
 
     Attributes:
       logits: `[T, B, A]` of the policy, live in θ.
@@ -173,7 +174,7 @@ TERMS: dict[str, Term] = {
     ENTROPY: entropy_term,
     KL: kl_term,
 }
-# What J is made of: term -> the entry of η that is its weight (1, b and c of equation 12).
+# The terms of J: name -> the entry of η that is its weight (1, b and c of equation 12).
 INNER_WEIGHTS: dict[str, str] = {
     POLICY: "policy_cost",
     VALUE: "baseline_cost",
@@ -181,7 +182,7 @@ INNER_WEIGHTS: dict[str, str] = {
 }
 # Weights in J' of terms that were added to `TERMS` and have no setting of their own.
 OWN_META_WEIGHTS: dict[str, float] = {}
-# What J' is made of by default: equation (14), the policy gradient alone.
+# The terms of J' by default: equation (14), the policy gradient alone.
 POLICY_GRADIENT_ONLY: Mapping[str, float] = {POLICY: 1.0}
 
 
@@ -288,7 +289,7 @@ def meta_objective(
 ) -> tuple[tf.Tensor, MovingMoments | None]:
     """J'(τ', θ', η'), whose gradient is equation (14) with its sign turned.
 
-        J' = Σ_{t,b} −A'_t log π_θ'(A'_t|S'_t)                      (all there is in the paper)
+        J' = Σ_{t,b} −A'_t log π_θ'(A'_t|S'_t)                      (the only term in the paper)
                      + b' ½ (vs'_t − V'_t)² − c' H(π_θ') + k' KL(π_θ', π_θ)
 
     The targets are computed at η' and are constants.
@@ -334,7 +335,7 @@ def _updated_moments(
     moments: MovingMoments, advantages: tf.Tensor, mask: tf.Tensor, decay: float
 ) -> MovingMoments:
     steps = tf.reduce_sum(mask)
-    # A batch of masked steps alone teaches nothing.
+    # A batch with only masked steps changes nothing.
     rate = (1.0 - decay) * tf.cast(steps > 0, advantages.dtype)
     mean = tf.math.divide_no_nan(tf.reduce_sum(mask * advantages), steps)
     mean_square = tf.math.divide_no_nan(tf.reduce_sum(mask * tf.square(advantages)), steps)

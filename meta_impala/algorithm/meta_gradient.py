@@ -13,8 +13,8 @@ u = Pᵀ v, held constant, it is dJ'/dx = −∂/∂x ⟨u, ∇_θ J⟩ − ⟨v
 forward-mode derivative of J along u. Each is an oracle for the other.
 `accumulative_trace` is equation (4), z ≈ dθ/dx carried from update to update, for μ > 0.
 
-With several learners J and J' are sums of parts, one per learner, and `reduce` adds up what each
-made of its own: ∇_θ J before U (the clip is of the sum), dJ'/dθ' before Pᵀ, and −∂/∂x ⟨u, ∇_θ J⟩.
+With several learners J and J' are sums of parts, one per learner, and `reduce` adds up the
+parts of: ∇_θ J before U (the clip is of the sum), dJ'/dθ' before Pᵀ, and −∂/∂x ⟨u, ∇_θ J⟩.
 ⟨v, ∂U/∂x⟩ is the same for each of them. An outer tape around a part alone would miss how θ' depends
 on the other parts' η.
 
@@ -133,7 +133,7 @@ class MetaStep(NamedTuple):
 
 def gradients_of(tape: tf.GradientTape, loss: tf.Tensor, sources: Tensors) -> list[tf.Tensor]:
     """The derivative by each source; 0 where there is none."""
-    # A parameter the loss does not reach (the embedding of an η of width 0, say) has gradient 0.
+    # A parameter that the loss does not depend on (such as an embedding of width 0) has gradient 0.
     return tape.gradient(loss, list(sources), unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
 
@@ -147,14 +147,14 @@ def _updated(parameters: Tensors, updates: Tensors) -> list[tf.Tensor]:
 
 
 def alone(parts: Tensors) -> list[tf.Tensor]:
-    """The `Reduce` of a single learner: its part is all there is."""
+    """The `Reduce` of a single learner: its part is the sum."""
     return list(parts)
 
 
 def meta_loss_and_gradient(
     meta_objective: MetaObjective, parameters: Tensors
 ) -> tuple[tf.Tensor, Any, list[tf.Tensor]]:
-    """J' at these θ', what came with it, and dJ'/dθ'."""
+    """J' at these θ', its auxiliary output, and dJ'/dθ'."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(parameters)
         meta_loss, auxiliary = meta_objective(parameters)
@@ -167,7 +167,7 @@ def _inner_gradients(
     reduce: Reduce,
     micro_batches: MicroBatches,
 ) -> tuple[list[tf.Tensor], tf.Tensor, Any]:
-    """∇_θ J, J, and what came with it."""
+    """∇_θ J, J, and its auxiliary output."""
 
     def of(objective: InnerObjective):
         live = copies_of(parameters)
@@ -191,7 +191,7 @@ def inner_step(
     reduce: Reduce = alone,
     micro_batches: MicroBatches | None = None,
 ) -> InnerStep:
-    """θ' = θ − U(∇_θ J): the ordinary update of plain IMPALA, in the open.
+    """θ' = θ − U(∇_θ J): the ordinary update of plain IMPALA.
 
     Args:
       parameters: θ, tensors.

@@ -1,14 +1,14 @@
-"""The table of meta-parameters: η, its logits x, its reference η', and what the network is fed.
+"""The table of meta-parameters: η, its logits x, its reference η', and the network's input of η.
 
 A row of the table (`MetaParameter`) is a hyper-parameter of the inner objective J or of the inner
 update U. Those that are learned have logits x, which the meta-optimiser moves: the value is
 low + (high − low) σ(x) (Xu et al. 2018: η = σ(x)). The others are constants, and may be exactly 0
-or 1; a learned one lies strictly inside its range, because x is finite.
+or 1; a learned one is strictly inside its range, because x is finite.
 
 x is a tensor `[n]` when η is one for all states (n = number learned), and `[F+1, n]` when every
 state has its own: weights of the features and, in the last row, a bias.
 
-Nothing here stops a gradient; what is constant is said in `objectives.py`.
+Nothing here stops a gradient; `objectives.py` states what is constant.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import tensorflow as tf
 
 GAMMA, LAMBDA = "gamma", "lambda"
 
-# Logits are cut here before they are embedded, so that λ' = 1 (an infinite logit) can be fed to
-# the network; σ(7) = 0.99909. Divided by it they lie in [−1, 1], on the scale of other features.
+# Logits are clipped here before they are embedded, so that λ' = 1 (an infinite logit) can be fed to
+# the network; σ(7) = 0.99909. Divided by it they are in [−1, 1], on the scale of other features.
 EMBEDDED_LOGIT_BOUND = 7.0
 
 # η: name -> value. A constant is a Python float; what is learned or drawn is a tensor: a scalar, or
@@ -57,7 +57,7 @@ class MetaParameter:
       value: the constant if it is not learned, the start if it is.
       reference: its value in η', with which the meta objective is computed.
       low, high: range of a learned value, low + (high − low) σ(x); both ends open.
-      embedded: whether the network is told its value.
+      embedded: whether its value is an input of the network.
       per_state: whether it is a function of the state when η is (`--meta_parameter_scope`); else
         only the bias of its logits is used.
     """
@@ -90,13 +90,13 @@ class MetaParameters:
 
     @property
     def embedded(self) -> tuple[str, ...]:
-        """Names of what the network is told, in the order in which it is fed."""
+        """Names of the network's inputs of η, in their order."""
         return tuple(row.name for row in self.rows if row.embedded)
 
     def initial_logits(self, num_features: int | None = None) -> np.ndarray:
         """x before the first update: `[n]` float32.
 
-        With `num_features` F, `[F+1, n]`: weights zero, so that all states begin alike.
+        With `num_features` F, `[F+1, n]`: weights zero, so that all states start with the same η.
         """
         rows = [self[name] for name in self.learned]
         bias = [logit((row.value - row.low) / (row.high - row.low)) for row in rows]

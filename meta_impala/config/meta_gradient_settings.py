@@ -13,7 +13,8 @@ class MetaBatchSettings:
 
     meta_batch_size: int = setting(
         8,
-        "B', trajectories on which J' is evaluated (the meta batch); at most --batch_size.",
+        "B', trajectories on which J' is evaluated (the meta batch); at most --batch_size. Short "
+        "trajectories bias J', see --unroll_length.",
         unit="unrolls",
         source=XU + " (from memory)",
         low=0,
@@ -23,8 +24,9 @@ class MetaBatchSettings:
         "Where the meta batch τ' comes from. next_batch: B' trajectories of the batch that is "
         "trained on next; held_out: B' trajectories of the same batch, which are not trained on; "
         "swap: batches come in pairs, each is trained on once and is the meta batch of the update "
-        "on the other; same: B' trajectories of the batch that is trained on (measured: a τ that "
-        "is its own meta batch pulls η to η' whatever the game).",
+        "on the other (so the second update of a pair is evaluated on data that θ was just trained "
+        "on); same: B' trajectories of the batch that is trained on (measured: a τ that is its "
+        "own meta batch pulls η to η' whatever the game).",
         value_if_missing="next_batch",
         source=XU + " (next_batch: arXiv v1; swap: its appendix); same: STAC, arXiv 2002.12928",
         choices=("next_batch", "held_out", "swap", "same"),
@@ -54,9 +56,9 @@ class MetaOptimizerSettings:
     meta_max_gradient_norm: float = setting(
         0.0,
         "Clip of the meta-gradient's norm; 0 for none. Measured norms are 1e-5 to 1e-1, so the "
-        "usual 0.1 to 1 hardly ever binds.",
+        "usual 0.1 to 1 hardly ever binds: choose it from a run's column meta_gradient_norm.",
         value_if_missing=0.0,
-        source="the paper is silent; later work has 0.1 to 1",
+        source="the paper is silent",
         low=0.0,
     )
 
@@ -76,7 +78,8 @@ class EtaEmbeddingSettings:
     )
     eta_embedding_input: str = setting(
         "logits",
-        "What is embedded: the logits of γ and λ (clipped to ±7 and divided by 7) or their values.",
+        "What is embedded: the logits of γ and λ (clipped to ±7 and divided by 7) or their values. "
+        "Beyond ±7 (above 0.99909, below 0.00091) all logits look alike to the network.",
         source="the paper is silent; logits is how its reviewer reads it",
         choices=("logits", "values"),
         on_resume=NEVER,

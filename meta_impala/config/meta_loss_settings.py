@@ -91,8 +91,9 @@ class MetaAdvantageSettings:
 
     meta_value_head: str = setting(
         "shared",
-        "Which value head the returns of J' use. shared: the one that is trained at η; reference: "
-        "a second one, trained at η'.",
+        "Which value head the returns of J' use. shared: the one that is trained at η (the "
+        "paper's); it can drive γ the wrong way where γ is far too low, because its values are "
+        "those of the low γ (see the suite value_head). reference: a second one, trained at η'.",
         value_if_missing="shared",
         source=XU + "; " + BONNET,
         choices=("shared", "reference"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pathlib
+from typing import Any
 
 from absl import flags
 
 from meta_impala.config.fields import nearest
-from meta_impala.config.flags import parse_flags
+from meta_impala.config.flags import define_config_flags, parse_flags
+from meta_impala.config.schema import FIELDS, Config
 from meta_impala.errors import UserError
 
 FOLDER = pathlib.Path(__file__).parents[1] / "presets"
@@ -46,6 +48,25 @@ def summary(name: str) -> str:
         lines.append(line.removeprefix("#").strip())
     sentence, _, _ = " ".join(lines).partition(". ")
     return sentence.removesuffix(".")
+
+
+def preset(name: str, **settings: Any) -> Config:
+    """The settings of a preset, for programs.
+
+    Args:
+      name: of the preset.
+      settings: fields of `Config` that are other than in the preset.
+
+    Raises:
+      UserError: if there is no such preset.
+    """
+    values = flags.FlagValues()
+    define_config_flags(values)
+    parse_flags(["preset", f"--flagfile={find(name)}"], values)
+    given = {
+        field.name: values[flag].value for flag, field in FIELDS.items() if values[flag].present
+    }
+    return Config(**(given | settings))
 
 
 class _PresetFlag(flags.Flag):

@@ -173,6 +173,8 @@ def merge_for_resume(saved: Config, changes: dict[str, Any], *, override: bool) 
       UserError: naming every difference that is not allowed.
     """
     saved = without_addresses(saved)
+    # Left open, it is that of the file as it was when the run began.
+    changes = {n: v for n, v in changes.items() if (n, v) != ("eta_schedule_sha256", "")}
     wanted = dataclasses.replace(
         saved, **{FIELDS[name].name: value for name, value in changes.items()}
     )

@@ -127,12 +127,13 @@ def uniform_entropy(evidence: Evidence) -> float:
 def entropy(evidence: Evidence) -> Finding | None:
     """The policy has become deterministic, or is still uniform."""
     found, most = evidence.mean("entropy"), uniform_entropy(evidence)
+    of = "for a uniform one" if evidence.batch is not None else "at its largest"
     now = f"--entropy_cost (now {evidence.config.entropy_cost:g})"
     if found <= _COLLAPSED * most:
         return Finding(
             "entropy_collapsed",
-            f"The policy has collapsed: its entropy is {found:.2g} nats, of {most:.2f} for a "
-            f"uniform one, so it tries nothing else any more: raise {now}, or lower "
+            f"The policy has collapsed: its entropy is {found:.2g} nats, of {most:.2f} {of}, "
+            f"so it tries nothing else any more: raise {now}, or lower "
             "--learning_rate.",
             ("entropy_cost", "learning_rate"),
             found / most if most else 0.0,

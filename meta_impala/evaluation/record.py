@@ -96,13 +96,19 @@ DEFAULT_MAX_EPISODE_FRAMES = atari.MAX_EPISODE_FRAMES
 
 
 def has_time_limit(environment: str) -> bool:
-    """Whether an environment ends its episodes after a number of steps, as far as it says so."""
+    """Whether an environment ends its episodes after a number of steps, as far as it says so.
+
+    Args:
+      environment: name of one that was made before in this process.
+    """
     spec = registry.resolve(registry.evaluated_in(environment))
     if spec.game:
         return True
     import gymnasium
 
-    return gymnasium.spec(spec.id).max_episode_steps is not None
+    # Its entry has no module in its name.
+    entry = gymnasium.registry[spec.id.rpartition(":")[2]]
+    return entry.max_episode_steps is not None
 
 
 def where_games_are_played(

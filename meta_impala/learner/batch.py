@@ -1,7 +1,7 @@
-"""A batch as the learner sees it: unrolls, turned once into network inputs and transitions.
+"""A batch of unrolls, converted once into network inputs and transitions.
 
-Rows of an `Unroll` are arrivals; row t of a transition leaves state t and arrives in t+1. The shift
-between the two is made here and nowhere else, and rewards are clipped here and nowhere else.
+Rows of an `Unroll` are arrivals; row t of a transition leaves state t and arrives in t+1. Only here
+is the shift between the two made, and only here are rewards clipped.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def trajectories_of(batch: Unroll, reward_clip: float, dtype: tf.DType) -> Traje
         last_rewards=rewards,
         resets=batch.terminations | batch.truncations,
     )
-    # The action, reward and end of transition t stand in row t+1 of the batch.
+    # Action, reward and end of transition t are in row t+1 of the batch.
     transitions = Transitions(
         actions=batch.last_actions[1:],
         rewards=rewards[1:],

@@ -1,10 +1,10 @@
 """Several learners that make every update together: synchronous, data-parallel, bit-identical.
 
-Each process has its own actors and its share of the columns of a batch. What they add up in an
-update is said in `algorithm/meta_gradient.py` (`Reduce`); how, is said here: by all-reduce over
-`tf.distribute.MultiWorkerMirroredStrategy`, whose replica context is entered for the update alone.
-The variables are ordinary ones of each process. They are equal because all begin from learner 0's
-and every sum comes out the same everywhere: a ring computes each piece of it once.
+Each process has its own actors and its share of the columns of a batch.
+`algorithm/meta_gradient.py` (`Reduce`) defines what is summed in an update; here it is summed, by
+all-reduce over `tf.distribute.MultiWorkerMirroredStrategy`, whose replica context is entered for
+the update alone. The variables are ordinary ones of each process. They stay equal because all start
+from learner 0's and every sum is the same everywhere: a ring computes each piece of it once.
 
 Every wait has an end: a learner that dies breaks its connections, and the others' sums fail with
 `LearnerLost`; one that hangs is given up after a time.
@@ -30,7 +30,7 @@ from meta_impala.config import Config
 from meta_impala.errors import RunFailed, UserError, one_line
 from meta_impala.system.signals import StopRequest
 
-# Beyond the time that the others' actors may take to bring the next batch.
+# Beyond the time that the others' actors may take for the next batch.
 _EXTRA_SECONDS = 30.0
 _POLL_SECONDS = 0.2
 _MAX_TEXT_BYTES = 2**16  # of one message
@@ -42,7 +42,7 @@ class LearnerLost(RunFailed):
 
 
 class LearnerGroup:
-    """A learner alone, and what several have more: see `ConnectedLearners`.
+    """A single learner; `ConnectedLearners` are several.
 
     Attributes:
       size: N, how many learners there are.
@@ -81,7 +81,7 @@ class LearnerGroup:
         """Gives all learners the values of learner 0's variables, to the bit."""
 
     def text_of_first(self, text: str) -> str:
-        """What learner 0 has given here; what the others give is not looked at."""
+        """Learner 0's value; the others' arguments are ignored."""
         return text
 
     def close(self) -> None:
@@ -154,7 +154,7 @@ class ConnectedLearners(LearnerGroup):
             self.function(assign, [])()
 
     def text_of_first(self, text: str) -> str:
-        """What learner 0 has given here; what the others give is not looked at."""
+        """Learner 0's value; the others' arguments are ignored."""
         content = text.encode() if self.index == 0 else b""
         size = int(self._bytes_of_first(str(len(content)).encode()).rstrip(b"\0"))
         parts = [
@@ -173,7 +173,7 @@ class ConnectedLearners(LearnerGroup):
         return sums.astype(np.uint8).tobytes()
 
     def close(self) -> None:
-        # Whoever ends first must not take the last sum's pieces along.
+        # A process that ends first must not take pieces of the last sum with it.
         with contextlib.suppress(LearnerLost):
             self.any(False)
 
@@ -284,6 +284,6 @@ def take_settings(group: ConnectedLearners, given: dict[str, Any]) -> Config:
 
 
 def _why(error: Exception) -> str:
-    """The line of TensorFlow's many that says what happened."""
+    """The line of TensorFlow's message that describes the error."""
     found = re.search(r"[^\n]*(?:onnect|aborted|down|imed out|address)[^\n]*", str(error))
     return found[0].strip()[:300] if found else one_line(error)

@@ -22,13 +22,14 @@ from meta_impala.agent.policy import EtaSnapshot, Snapshot
 from meta_impala.algorithm import meta_gradient, optimizers
 from meta_impala.algorithm.functions_of_frames import StepFunction
 from meta_impala.algorithm.meta_gradient import InnerStep, MetaStep, MicroBatches
-from meta_impala.algorithm.window import WindowGradient, WindowState
+from meta_impala.algorithm.window_gradient import WindowGradient, WindowState
 from meta_impala.config import Config
 from meta_impala.environments import Description
 from meta_impala.learner.batch import Trajectories, batch_signature
 from meta_impala.learner.group import ALONE, LearnerGroup
 from meta_impala.learner.state import FIXED, LearnerState, Statistics
-from meta_impala.learner.statistics import (
+from meta_impala.learner.update_parts import UpdateFactory, UpdateParts, read
+from meta_impala.learner.update_statistics import (
     MetaUpdate,
     meta_columns,
     meta_statistics_of,
@@ -36,9 +37,8 @@ from meta_impala.learner.statistics import (
     to_statistics,
     with_meta,
 )
-from meta_impala.learner.update_parts import UpdateFactory, UpdateParts, read
-from meta_impala.learner.window import Window
 from meta_impala.learner.window_parts import WindowFactory
+from meta_impala.learner.window_state import Window
 from meta_impala.networks.actor_critic import ActorCritic
 
 

@@ -1,4 +1,4 @@
-"""What an update changes (`LearnerState`, what a checkpoint holds) and reports (`Statistics`)."""
+"""What an update changes (`LearnerState`, saved in checkpoints) and reports (`Statistics`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from meta_impala.agent.builders import (
 )
 from meta_impala.algorithm import optimizers
 from meta_impala.config import Config
-from meta_impala.learner.window import Window
+from meta_impala.learner.window_state import Window
 from meta_impala.networks.actor_critic import ActorCritic
 
 
@@ -109,7 +109,7 @@ class Statistics(NamedTuple):
     parameter) is learned.
 
     `others` are value, meta-gradient and step of x of what is learned besides γ and λ, by column
-    (`storage.metrics_table.learned_columns`).
+    (`config.metric_columns.learned_columns`).
     """
 
     inner_loss: float

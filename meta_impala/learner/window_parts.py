@@ -12,7 +12,7 @@ from meta_impala.algorithm.bootstrap import bootstrapped_target
 from meta_impala.algorithm.meta_gradient import MicroBatches, Reduce, Tensors
 from meta_impala.algorithm.meta_parameters import Eta
 from meta_impala.algorithm.objectives import InnerObjective, MatchingObjective, MetaObjective
-from meta_impala.algorithm.window import (
+from meta_impala.algorithm.window_gradient import (
     Slots,
     WindowGradient,
     WindowState,

@@ -10,9 +10,10 @@ import bisect
 import collections
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from meta_impala.config.metric_columns import PREFIXES, learned_columns
 from meta_impala.storage.files import read_bounded
 
 COLUMNS = (
@@ -47,8 +48,6 @@ COLUMNS = (
 )
 
 # What every table has a place for. What is learned besides has columns of its own, after these.
-_ALWAYS = ("gamma", "lambda")
-_PREFIXES = ("", "meta_gradient_", "x_step_")
 _LEARNED_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
 
 # A million rows.
@@ -116,16 +115,6 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, str]]:
         return []
 
 
-def learned_columns(learned: Iterable[str]) -> tuple[str, ...]:
-    """The columns after `COLUMNS`: value, meta-gradient and step of x of what is learned besides.
-
-    Args:
-      learned: names of meta-parameters; γ and λ have their places in `COLUMNS`.
-    """
-    others = [name for name in learned if name not in _ALWAYS]
-    return tuple(prefix + name for name in others for prefix in _PREFIXES)
-
-
 def header_line(others: Sequence[str] = ()) -> str:
     """The first line of a file.
 
@@ -177,7 +166,7 @@ def _header(line: bytes, rows: Sequence[list[str] | None]) -> tuple[list[str], b
 
 def _are_learned(names: Sequence[str]) -> bool:
     """Whether these are `learned_columns` of something."""
-    learned = names[:: len(_PREFIXES)]
+    learned = names[:: len(PREFIXES)]
     return learned_columns(learned) == tuple(names) and all(map(_LEARNED_NAME.fullmatch, learned))
 
 

@@ -1,5 +1,4 @@
-"""Updates that were not finite, and so were not applied: warnings, evidence, and how many are too
-many."""
+"""Updates that were not finite, and so were not applied: warnings, saved batches, and the limit."""
 
 from __future__ import annotations
 
@@ -14,9 +13,9 @@ from meta_impala.learner.state import Statistics
 from meta_impala.storage.arrays import write_arrays
 from meta_impala.storage.files import make_folder
 
-# The first ones show what went wrong; later ones only that it goes on.
+# The first ones show what went wrong; later ones only that it continues.
 MAX_FILES = 5
-# The meta statistics are NaN also where nothing is learned.
+# The meta statistics are also NaN where nothing is learned.
 _SHOWN = ("inner_loss", "gradient_norm", "meta_loss", "meta_gradient_norm")
 
 
@@ -38,7 +37,7 @@ class BadUpdates:
         self._limit = limit
 
     def record(self, updates: int, statistics: Statistics, batches: Mapping[str, Unroll]) -> None:
-        """Looks at an update.
+        """Checks an update.
 
         Args:
           updates: its number.
@@ -53,7 +52,7 @@ class BadUpdates:
             return
         self.in_a_row += 1
         message = (
-            f"update {updates} was not applied, since something of it is not finite: "
+            f"update {updates} was not applied, since it is not finite: "
             f"{describe(statistics, batches)}"
         )
         kept = keep(self._folder, updates, statistics, batches)

@@ -1,4 +1,4 @@
-"""Makes the learner's batches from blocks, and says which batch is τ' (the meta batch)."""
+"""Makes the learner's batches from blocks, and selects which batch is τ' (the meta batch)."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Batcher:
     """The batches of a run, one after the other, each with its meta batch.
 
     τ' is the next batch, and becomes τ of the next update: no extra frames. Plain IMPALA waits for
-    it too, so that runs with and without the meta-gradient have the same policy lag. Which batch it
-    is otherwise says `--meta_data`.
+    it too, so that runs with and without the meta-gradient have the same policy lag. `--meta_data`
+    selects another one.
     """
 
     def __init__(self, share: Config, next_block: Callable[[], Block]) -> None:
@@ -57,13 +57,13 @@ class Batcher:
         self._made: list[Batch] = []
 
     def next_pair(self) -> tuple[Batch, list[Batch]]:
-        """τ, and what is ahead of it: τ' last; `learned_from` is to follow.
+        """τ, and what is ahead of it: τ' last; call `learned_from` after it.
 
         Before τ' come the L − 1 batches that a bootstrapped target of L updates takes, which are
         the next to be learned from.
 
         Raises:
-          StopRequested, or whatever `next_block` raises: no block is lost by that.
+          StopRequested, or what `next_block` raises: no block is lost then.
         """
         while len(self._made) < self._num_before + 2:
             self._made.append(self._fetch(self._unused))
@@ -73,7 +73,7 @@ class Batcher:
         return batch, [*before, meta_batch]
 
     def learned_from(self, batch: Batch) -> None:
-        """Its blocks are used up."""
+        """Drops its blocks: they were learned from."""
         del self._unused[: len(batch.blocks)]
 
     def _fetch(self, blocks: list[Block]) -> Batch:

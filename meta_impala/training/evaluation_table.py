@@ -18,7 +18,7 @@ class Evaluation(NamedTuple):
       standard_error: of it; NaN for one game.
       episodes: games.
       gamma, lambda_: that the network was fed; NaN where η belongs to the state.
-      seconds: that the games took. The one column that is not reproducible.
+      seconds: duration of the games. The only column that is not reproducible.
     """
 
     frames: int
@@ -62,7 +62,7 @@ class EvaluationTable:
         self._write()
 
     def return_at(self, frames: int | None) -> float:
-        """The mean return of the evaluation at so many frames; −∞ if there is none."""
+        """The mean return of the evaluation at this number of frames, or −∞."""
         return next((row.mean_return for row in self.rows if row.frames == frames), -math.inf)
 
     def _write(self) -> None:
@@ -79,7 +79,7 @@ def _text(value: float) -> str:
 
 
 def _lines(path: pathlib.Path) -> list[str]:
-    """The lines of a file below its header; none if it cannot be read."""
+    """The lines of a file below its header; empty if it cannot be read."""
     try:
         return read_bounded(path, _MAX_BYTES).decode("ascii", "replace").split("\n")[1:-1]
     except (OSError, ValueError):

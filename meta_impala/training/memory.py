@@ -35,7 +35,7 @@ def needed_bytes(config: Config, description: Description) -> dict[str, int]:
     if config.core == "lstm":
         parameters += 4 * config.core_size * (config.core_size + (widths or [1])[-1])
     return {
-        # τ and τ' as they arrived, and τ as the network's input.
+        # τ and τ' as received, and τ as the network's input.
         f"--batch_size={config.batch_size} --unroll_length={config.unroll_length}": (
             config.batch_size * rows * (2 * row + size * _FLOAT)
         ),

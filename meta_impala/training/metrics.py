@@ -22,20 +22,20 @@ from tensorboard.plugins.hparams import api as hparams
 from meta_impala import config as config_lib
 from meta_impala.actors.trajectory import Episode
 from meta_impala.config import Config
+from meta_impala.config.metric_columns import learned_columns
 from meta_impala.errors import one_line, warn
 from meta_impala.learner.state import FIXED, Statistics
 from meta_impala.storage.files import flush_open, make_folder, write_atomically, writing
 from meta_impala.storage.metrics_table import (
     COLUMNS,
     header_line,
-    learned_columns,
     line_of,
     read_table,
 )
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.training.metric_tags import tag
 
-# What two deterministic runs may differ in: times, memory and queue fill.
+# Columns in which two deterministic runs may differ: times, memory and queue fill.
 NOT_REPRODUCIBLE = ("seconds", "frames_per_second", "queue_fill", "rss_mib")
 
 EPISODES_AVERAGED = 100
@@ -46,7 +46,7 @@ _MARKDOWN = frozenset("\\`*_{}[]<>()#+-!|~")
 
 
 class MetricsWriter:
-    """Appends rows to `metrics.csv` and the TensorBoard log; continues what it finds.
+    """Appends rows to `metrics.csv` and the TensorBoard log; continues existing files.
 
     Attributes:
       observers: are called with every row.
@@ -120,19 +120,17 @@ class MetricsWriter:
             self._tensorboard.as_default(step=tf.constant(np.int64(self._frames))),
         ):
             tf.summary.text("config", table)
-            shown = [tag(name) for name in ("episode_return", "gamma", "lambda")]
-            hparams.hparams_config(hparams=[], metrics=[hparams.Metric(name) for name in shown])
             hparams.hparams(plain)
             self._tensorboard.flush()
 
     def _append(self, line: bytes) -> None:
-        """Appends a whole line, or nothing: a disk that fills up takes a part of it."""
+        """Appends a whole line or nothing, even on a disk that fills up."""
         end = os.fstat(self._descriptor).st_size
         try:
             if os.write(self._descriptor, line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
-            with contextlib.suppress(OSError):  # what is left is one line that is not read
+            with contextlib.suppress(OSError):  # the rest is a line that is not read
                 os.ftruncate(self._descriptor, end)
             raise
 
@@ -142,7 +140,7 @@ class MetricsWriter:
             flush_open(self._descriptor, self._path)
 
     def close(self) -> None:
-        """Closes both; what cannot be written any more was reported before."""
+        """Closes both; errors of writing were reported before."""
         with contextlib.suppress(OSError):
             os.close(self._descriptor)
         with contextlib.suppress(OSError), _tensorflow_errors():
@@ -167,7 +165,7 @@ def _cell(value: object) -> str:
 
 
 def _mark_start(folder: pathlib.Path, frames: int) -> None:
-    """Tells TensorBoard that what earlier event files have after `frames` was lost.
+    """Makes TensorBoard ignore what earlier event files have after `frames`.
 
     It takes that from the second mark on: the first is the run's own start.
     """
@@ -185,7 +183,7 @@ def _mark_start(folder: pathlib.Path, frames: int) -> None:
 
 
 def _read_and_keep_damaged(path: pathlib.Path) -> list[dict[str, str]]:
-    """The rows of the file. If some of it is damaged, that is said, and the whole file kept aside.
+    """The rows of the file. If lines are damaged there is a warning, and the file is kept aside.
 
     Raises:
       OSError: if it cannot be read, or is too large.
@@ -212,7 +210,7 @@ def _read_and_keep_damaged(path: pathlib.Path) -> list[dict[str, str]]:
 
 @contextlib.contextmanager
 def _tensorflow_errors() -> Iterator[None]:
-    """Errors of TensorFlow in writing a file, as the OSError that they are."""
+    """Turns TensorFlow's errors of writing a file into OSError."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -220,7 +218,7 @@ def _tensorflow_errors() -> Iterator[None]:
 
 
 class MetricsWindow:
-    """Collects what happens between two rows, and makes a row of it.
+    """Collects the metrics between two rows, and makes a row of them.
 
     Statistics of updates are means over the window, without those that were not applied;
     `episode_return` and `episode_frames` are means over the last 100 games (empty before the first
@@ -236,7 +234,7 @@ class MetricsWindow:
     ) -> None:
         """Args:
         frames: that the run continues from.
-        saved: what `state` returned then.
+        saved: from `state`.
         learned: the meta-parameters that are learned.
         """
         saved = saved or {}
@@ -269,7 +267,7 @@ class MetricsWindow:
         return sum(self._returns) / len(self._returns) if self._returns else math.nan
 
     def state(self) -> dict[str, Any]:
-        """What JSON can hold, to continue from."""
+        """The window as JSON, to continue from."""
         return {
             "seconds": self._seconds_before + time.monotonic() - self._start,
             "returns": list(self._returns),
@@ -319,7 +317,7 @@ class MetricsWindow:
             name: value / self._applied if self._applied else math.nan
             for name, value in self._sums.items()
         }
-        # η is reported as it stands at the row, not as a mean of the window.
+        # η is the value at the row, not a mean over the window.
         row["gamma"] = self._last["gamma"]
         row["lambda"] = self._last["lambda_"]
         row.update({name: self._last[name] for name in self._values})
@@ -347,6 +345,6 @@ class MetricsWindow:
 
 
 def hours(seconds: float) -> str:
-    """Hours, minutes and seconds; also more than a day's."""
+    """Hours, minutes and seconds; hours may exceed 24."""
     minutes, seconds = divmod(int(seconds), 60)
     return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"

@@ -1,7 +1,7 @@
 """`--evaluation_frames`: full games with the newest weights while a run trains.
 
 The games are those of `meta_impala.evaluate` (whole games, raw returns, stochastic policy, no-op
-starts), with environments and seeds of their own, so that training is the same with and without
+starts), with their own environments and seeds, so that training is the same with and without
 them. With `--deterministic` they are played between two updates; else in a thread of low priority
 beside the training, and one that is due while the last one is still being played comes after it,
 with the weights as they are then.
@@ -34,9 +34,9 @@ from meta_impala.training.evaluation_table import Evaluation, EvaluationTable
 
 _MOST_ENVIRONMENTS = 16
 _POLL_SECONDS = 0.2
-# Beside busy threads of the training it gets about a tenth of a core; more where one is free.
+# Beside busy training threads it gets about a tenth of a core; more where one is free.
 _NICE = 10
-# How long a game that is being played is waited for when the run ends.
+# How long to wait for the current games when the run ends.
 _SECONDS_TO_END = 5.0
 # Keeps the seeds of these games apart from those of the actors and of `evaluate --seed`.
 _SEED_STREAM = 0x6576616C
@@ -69,7 +69,7 @@ class GamePlayer:
         """Plays `--evaluation_episodes` games.
 
         Args:
-          snapshot: what acts.
+          snapshot: acts in all games.
           frames: that it was trained for.
           seed: of the games.
           should_stop: asked before every step.
@@ -186,7 +186,7 @@ class PeriodicEvaluation:
     def after_update(
         self, frames: int, snapshot: Snapshot, progress: Callable[[], dict[str, Any]]
     ) -> None:
-        """Plays the games that are due, or lets them begin.
+        """Plays the games that are due, or starts them in their thread.
 
         Args:
           frames: learned from.
@@ -221,11 +221,11 @@ class PeriodicEvaluation:
             self.after_update(frames, snapshot, progress)
 
     def close(self) -> None:
-        """Gives up the games under way, and waits a moment for them to end."""
+        """Gives up the current games, and waits a moment for their end."""
         self._is_closed = True
         if self._thread is not None:
             self._thread.join(_SECONDS_TO_END)
-        if not self._is_playing():  # or they would be closed under a thread that is inside them
+        if not self._is_playing():  # a thread may still be inside them
             self._player.close()
 
     def _is_playing(self) -> bool:
@@ -268,6 +268,6 @@ class PeriodicEvaluation:
             self._played = number
             warn(
                 f"warning: the evaluation at {frames:,} frames was given up "
-                f"({type(error).__name__}: {one_line(error)}); training goes on"
+                f"({type(error).__name__}: {one_line(error)}); training continues"
             )
             self._player.close()

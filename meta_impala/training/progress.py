@@ -34,7 +34,7 @@ class Progress:
 
     def update(self, row: Row, total_frames: int, *, last: bool = False) -> None:
         """Shows a row: frames, speed, return, γ, λ, what else is learned, and the time left."""
-        with contextlib.suppress(OSError):  # the terminal may be gone, and the run goes on
+        with contextlib.suppress(OSError):  # the terminal may be gone; the run continues
             self._show(row, total_frames, last)
 
     def _show(self, row: Row, total_frames: int, last: bool) -> None:

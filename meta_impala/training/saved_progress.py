@@ -1,7 +1,7 @@
-"""What a trainer saves beside its variables, checked when it comes back from a checkpoint.
+"""What a trainer saves beside its variables, checked when it is read from a checkpoint.
 
-The digests of a checkpoint say that it is what was saved, not by whom: the manifest of a folder
-from elsewhere may hold anything that JSON can.
+The digests of a checkpoint show that it was not changed, not who made it: the manifest of a foreign
+folder may hold any JSON.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _PROGRESS: dict[str, Callable[[Any], bool]] = {
 
 
 def _wrong(values: Mapping[str, Any], checks: Mapping[str, Callable[[Any], bool]]) -> str | None:
-    """The name of the first entry that is not what it should be; one that is missing is fine."""
+    """The name of the first entry of a wrong type; missing ones are accepted."""
     return next(
         (name for name, check in checks.items() if name in values and not check(values[name])),
         None,

@@ -114,6 +114,7 @@ def test_everything_of_a_run_is_shown(full):
     headings = re.findall(r"<h2>(.*?)</h2>", text)
     assert headings == [
         "Runs",
+        "Does it learn?",
         "Learning",
         "Meta-gradient",
         "Losses and entropy",
@@ -125,6 +126,7 @@ def test_everything_of_a_run_is_shown(full):
         "Settings",
     ]
     for shown in (
+        "It learns: the return rose from -20.59 to -14.89.",
         "−12.07 ± 1.00",  # 1.96 · 0.509 of evaluation.json
         "Discount γ",
         "Bootstrapping λ",
@@ -141,7 +143,13 @@ def test_everything_of_a_run_is_shown(full):
 def test_two_runs_differ_in_what_differs():
     one, other = ALL_RUNS[2], ALL_RUNS[3]
     text = sections.differences(_records(one, other))
-    assert re.findall(r"<th scope=\"col\">(.*?)</th>", text) == ["Run", "--seed"]
+    assert re.findall(r"<th scope=\"row\">(.*?)</th>", text) == ["--seed"]
+    text = sections.differences(_records(*ALL_RUNS[:5]))
+    assert re.findall(r"<th scope=\"col\">(.*?)</th>", text)[:3] == [
+        "Run",
+        "--environment",
+        "--seed",
+    ]
     assert sections.differences(_records(one)) == ""
     assert "the same" in sections.differences(_records(one) * 2)
 

@@ -132,4 +132,6 @@ def test_the_command_plans_from_the_measurements_that_come_along(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "| 10,000 | 8 | ×100 |" in result.stdout
     assert out.stat().st_size > 10_000
-    assert run("plan", f"--out={out}", "setup.py").stderr.startswith("error: setup.py: must be")
+    assert run("plan", f"--out={out}", "setup.py").stderr.startswith(
+        f"error: {ROOT / 'setup.py'}: must be"
+    )

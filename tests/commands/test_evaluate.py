@@ -313,7 +313,7 @@ def test_another_eta_for_a_network_that_is_fed_none(trained, tmp_path):
     shutil.copytree(trained, folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"eta_embedding_size": 0}))
-    assert "would change nothing" in _refused(f"--logdir={folder}", "--evaluation_eta=0.9,1")
+    assert "would have no effect" in _refused(f"--logdir={folder}", "--evaluation_eta=0.9,1")
 
 
 @pytest.mark.parametrize("text", ["", "1", "0.9,1,1", "a,b", "nan,1", "0.9,inf", "-0.1,1", "0.9,"])

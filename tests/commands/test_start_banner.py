@@ -39,9 +39,9 @@ def test_everything_that_a_run_is_made_of_is_named():
 @pytest.mark.parametrize(
     ("settings", "learned"),
     [
-        ({"meta_parameters": "none", "gamma": 0.98}, "nothing of η: gamma 0.98, lambda 1"),
+        ({"meta_parameters": "none", "gamma": 0.98}, "none: gamma 0.98, lambda 1 are fixed"),
         ({"meta_parameters": "gamma"}, "gamma, by the meta-gradient"),
-        ({"eta_schedule": "random"}, "nothing of η: gamma and lambda are random"),
+        ({"eta_schedule": "random"}, "none: gamma and lambda are random"),
     ],
 )
 def test_what_is_learned(settings, learned):

@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).parents[2]
         (["judge"], "give one of run"),
         (["run"], "--out: must be given"),
         (["run", "--out=x", "--part=pong"], "--part=pong: must be of mechanism, minatar"),
-        (["report", "--data=nowhere"], "must hold runs.csv and points.csv"),
+        (["report", "--data=nowhere"], "nowhere: must hold runs.csv and points.csv"),
     ],
 )
 def test_a_mistake_is_one_line(arguments, said, tmp_path):

@@ -169,7 +169,7 @@ def test_a_killed_run_continues_from_its_checkpoint(tmp_path):
         (["--flagfile=/does/not/exist"], "/does/not/exist"),
         (["--logdir="], "--logdir: must be given"),
         (["--logdir=/dev/null"], "--logdir=/dev/null: is a file"),
-        (["--logdir=/dev/null/below"], "--logdir=/dev/null/below: is a file, or lies below one"),
+        (["--logdir=/dev/null/below"], "--logdir=/dev/null/below: is a file, or is below one"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, flags, message):

@@ -77,9 +77,9 @@ def test_what_is_no_file_of_flags_is_one_line(tmp_path):
     assert "there is no such file" in refusal("--flagfile=~nosuchuser/x")
     assert "cannot be read" in refusal("--flagfile=a\0b")
     assert "cannot be read" in refusal(f"--flagfile={'x' * 5000}")
-    assert "is no regular file" in refusal("--flagfile=/dev/zero")
+    assert "is not a regular file" in refusal("--flagfile=/dev/zero")
     os.mkfifo(tmp_path / "pipe")
-    assert "is no regular file" in refusal(f"--flagfile={tmp_path}/pipe")
+    assert "is not a regular file" in refusal(f"--flagfile={tmp_path}/pipe")
     os.symlink(tmp_path / "loop", tmp_path / "loop")
     assert "cannot be read" in refusal(f"--flagfile={tmp_path}/loop")
     assert "must have a value" in refusal("--flagfile")
@@ -88,10 +88,10 @@ def test_what_is_no_file_of_flags_is_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is no text"),
-        (b"--seed=1\n\0", "is no text"),
-        (b"--environment=P\xf6ng\n", "is no text"),
-        ("--seed=1\n".encode("utf-16"), "is no text"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is not text"),
+        (b"--seed=1\n\0", "is not text"),
+        (b"--environment=P\xf6ng\n", "is not text"),
+        ("--seed=1\n".encode("utf-16"), "is not text"),
         (b"--seed=1\n" * 200_000, "must have at most 1000000 bytes"),
         (b"#" + b"x" * 2_000_000, "must have at most 1000000 bytes"),
         (b"--seed=1\n" * 20_000, "must have at most 10000 lines"),

@@ -52,7 +52,7 @@ HIDDEN = {
 
 @pytest.mark.parametrize("kind", HIDDEN)
 def test_a_character_that_does_not_print_is_refused_inside_a_name(kind):
-    with pytest.raises(ValueError, match=f"U\\+{ord(HIDDEN[kind]):04X} is none"):
+    with pytest.raises(ValueError, match=f"U\\+{ord(HIDDEN[kind]):04X} is not one"):
         normalized(f"run.ev{HIDDEN[kind]}il:Env")
 
 

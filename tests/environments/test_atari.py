@@ -368,3 +368,30 @@ def test_a_closed_environment_stays_closed():
         environment.step(np.array([NOOP]))
     with pytest.raises(RuntimeError, match="closed"):
         environment.reset(seed=0)
+
+
+def test_an_emulator_that_waits_at_its_time_limit_shows_the_next_game_and_the_others_go_on():
+    """Frames are counted without the wait, and the rows of the others are as if nobody waited."""
+    limit = 40  # ten agent steps
+    environment = make("Pong", num_envs=2, max_episode_frames=limit)
+    environment.reset(seed=0)
+    actions = np.full(2, NOOP)
+    steps = [environment.step(actions) for _ in range(limit // ACTION_REPEAT)]
+    assert steps[-1].truncations.all() and (steps[-1].episode_frames == limit).all()
+    waiting = np.array([True, False])
+    waited = environment.step(actions, waiting=waiting)
+    # The one that waits is still at the first observation of the next game.
+    np.testing.assert_array_equal(waited.observations[0], steps[-1].observations[0])
+    assert waited.rewards[0] == 0 and not waited.episode_ends.any()
+    straight = make("Pong", num_envs=2, max_episode_frames=limit)
+    straight.reset(seed=0)
+    for _ in range(limit // ACTION_REPEAT):
+        straight.step(actions)
+    moved = straight.step(actions)
+    np.testing.assert_array_equal(waited.observations[1], moved.observations[1])
+    # Its next game has its full length, and ends one step after the other's.
+    rest = [environment.step(actions) for _ in range(limit // ACTION_REPEAT)]
+    ends = stacked(rest, "truncations")
+    assert np.flatnonzero(ends[:, 0]).tolist() == [9] and np.flatnonzero(ends[:, 1])[0] == 8
+    assert rest[9].episode_frames[0] == limit and rest[8].episode_frames[1] == limit
+    np.testing.assert_array_equal(rest[0].observations[0], moved.observations[0])

@@ -1,12 +1,14 @@
 """The runs of the study: their order, what they wait for, and the arms made from other runs."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from meta_impala.experiments import study_runs
+from meta_impala.experiments import suite as suite_file
 from meta_impala.experiments.stages import Stage
 from meta_impala.storage.metrics_table import header_line, line_of
 from meta_impala.study import design
@@ -129,6 +131,21 @@ def test_selection_comes_first_and_seeds_one_by_one(cells):
     assert all(run.variant.name == "A_0.03" for run in learned)
     seeds = [run.seed for run in runs[count + 60 :]]
     assert seeds == sorted(seeds)
+
+
+def test_a_run_is_what_its_suite_makes_of_it(cells):
+    runs = {run.name: run for run in cells.ready()}
+    path = suite_file.find(cells.part.suite)
+    suite = dataclasses.replace(suite_file.read(path), games=("Noise",), seeds=(2, 3))
+    settings = {**suite.settings, "deterministic": True}
+    for expected in suite_file.expand(
+        dataclasses.replace(suite, settings=settings), path, cells.out
+    ):
+        if expected.variant.name in cells.part.grid:
+            found = runs[expected.name]
+            assert found.config == expected.config
+            assert sorted(found.arguments) == sorted(expected.arguments)
+            assert found.folder.path == expected.folder.path
 
 
 def test_a_trained_run_is_finished_without_an_evaluation_of_its_own(cells):

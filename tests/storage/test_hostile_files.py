@@ -161,7 +161,7 @@ def _read_result(path: pathlib.Path):
 def _read_partial(path: pathlib.Path):
     partial = PartialGames(path, {"seed": 1})
     if partial.games:
-        definition = {"environment": "Catch", "starts": "noop"}
+        definition = {"environment": "Catch", "starts": "noop", "max_episode_frames": None}
         evaluation_record.result(definition, partial.games)
     partial.save()
 

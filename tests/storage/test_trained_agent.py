@@ -105,10 +105,10 @@ def test_what_is_no_agent_or_does_not_fit_is_refused_in_one_line(trained, path, 
     with pytest.raises(UserError, match="there is no such file"):
         read_agent_file(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("not a zip")
-    with pytest.raises(UserError, match="is no exported agent"):
+    with pytest.raises(UserError, match="is not an exported agent"):
         read_agent_file(tmp_path / "text.npz")
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
-    with pytest.raises(UserError, match="is no exported agent"):
+    with pytest.raises(UserError, match="is not an exported agent"):
         read_agent_file(tmp_path / "other.npz")
     wider = _json(path, "config") | {"mlp_sizes": "16"}
     before = path.read_bytes()
@@ -136,7 +136,7 @@ def test_what_is_no_agent_or_does_not_fit_is_refused_in_one_line(trained, path, 
 
 
 def test_objects_are_never_unpickled(path):
-    with pytest.raises(UserError, match="is no exported agent"):
+    with pytest.raises(UserError, match="is not an exported agent"):
         _rewrite(path, about=np.array([print], dtype=object))
         read_agent_file(path)
 

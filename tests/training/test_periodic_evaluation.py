@@ -242,7 +242,7 @@ def test_the_table_survives_damage(tmp_path):
         ({"keep_best_checkpoint": True}, "--keep_best_checkpoint=True: needs --evaluation_frames"),
         ({"evaluation_eta": "0.9"}, "--evaluation_eta=0.9: must be GAMMA,LAMBDA"),
         ({"evaluation_eta": "nan,1"}, "--evaluation_eta=nan,1: must be GAMMA,LAMBDA"),
-        ({"evaluation_eta": "0.9,1", "eta_embedding_size": 0}, "would change nothing"),
+        ({"evaluation_eta": "0.9,1", "eta_embedding_size": 0}, "would have no effect"),
         ({"evaluation_eta": "0.9,1", "meta_parameter_scope": "state"}, "must be empty"),
         ({"evaluation_episodes": 0}, "--evaluation_episodes=0"),
     ],

@@ -2,6 +2,10 @@
 
 With the time limit's last step left out of the loss, the value loss of the first went to 10,203 and
 the second had no loss at all.
+
+The discount is 0.8: no data says what V(final observation) is, since nothing is ever done there. It
+is what the network makes of its neighbours; a straight line through them gives V = 1 / (1 − γ)² at
+step 4 of the fixed horizon, 25 here and 10,000 at γ = 0.99, which takes long to reach.
 """
 
 import pytest
@@ -16,7 +20,7 @@ def learn(path, name: str, learned: str, seed: int, frames: int) -> dict[str, fl
         environment=f"support.time_limits:{name}", total_frames=frames, seed=seed,
         batch_size=16, meta_batch_size=8, envs_per_actor=16, num_actors=1, unroll_length=10,
         mlp_sizes="32", learning_rate=0.005, rmsprop_epsilon=0.01, meta_parameters=learned,
-        gamma=0.9, lambda_=0.9, log_frames=frames // 20, deterministic=True, checkpoint_minutes=0.0,
+        gamma=0.8, lambda_=0.9, log_frames=frames // 20, deterministic=True, checkpoint_minutes=0.0,
     )  # fmt: skip
     assert make_trainer(path, config).run() == "finished"
     row = read_metrics(path)[-1]

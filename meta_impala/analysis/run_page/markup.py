@@ -46,21 +46,28 @@ def joined(parts: Iterable[object]) -> Markup:
     return Markup("".join(escaped(part, longest=4000) for part in parts))
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]], class_: str = "") -> Markup:
+def table(
+    head: Sequence[object],
+    rows: Iterable[Sequence[object]],
+    class_: str = "",
+    labels: Sequence[str] | None = None,
+) -> Markup:
     """A table whose first column names its rows; on a narrow screen every row becomes a card.
 
     Args:
       head: names of the columns.
       rows: as many cells each.
       class_: of the table.
+      labels: of the cards' lines; None for `head`.
     """
+    names = list(labels) if labels is not None else [str(name) for name in head]
     header = element("tr", *(element("th", name, scope="col") for name in head))
     body = []
     for first, *others in rows:
         cells = [element("th", first, scope="row")]
         cells += [
             element("td", cell, data_label=name)
-            for name, cell in zip(head[1:], others, strict=True)
+            for name, cell in zip(names[1:], others, strict=True)
         ]
         body.append(element("tr", *cells))
     return element("table", element("thead", header), element("tbody", *body), class_=class_)

@@ -41,6 +41,7 @@ def html(records: Sequence[RunRecord], title: str, now: datetime.datetime) -> st
     body = [
         element("header", element("h1", title), element("p", about, class_="note")),
         sections.runs(records),
+        sections.check_ups(records),
         sections.differences(records),
         panels.sections(records, sections.legend(records)),
         sections.evaluations(records),

@@ -18,8 +18,13 @@ from meta_impala.analysis.run_page.markup import (
 )
 from meta_impala.analysis.run_page.run_record import RunRecord
 from meta_impala.config import FIELDS
+from meta_impala.diagnosis.evidence import Evidence
+from meta_impala.diagnosis.verdict import judge, sentences
+from meta_impala.errors import UserError
 
 NOTHING = "–"
+# Up to so many runs are columns of the table of their differences; more are its rows.
+_MOST_COLUMNS = 4
 _Z = 1.96  # 95 % of a normal distribution
 _SYMBOLS = {"gamma": "γ", "lambda": "λ"}
 
@@ -92,6 +97,28 @@ def _failures(records: Sequence[RunRecord]) -> Markup:
         if record.status.get("state") == "failed":
             lines.append(f"{record.label} failed: {record.status.get('reason', 'no reason given')}")
     return joined(element("p", line, class_="note") for line in lines)
+
+
+def check_ups(records: Sequence[RunRecord]) -> Markup:
+    """What `doctor --nobatch` says of each run."""
+    entries = []
+    for style, record in enumerate(records):
+        try:
+            config = record.folder.load_config()
+        except UserError:  # of a version that is no more, or it names a module
+            continue
+        verdict = judge(Evidence(config, record.status, record.metrics))
+        lines = " ".join(sentences(verdict))
+        entries.append(element("li", _named(style, record), element("p", lines)))
+    if not entries:
+        return Markup("")
+    note = "From the metrics alone; `meta-impala doctor RUN` also plays a few games."
+    return element(
+        "section",
+        element("h2", "Does it learn?"),
+        element("ul", *entries, class_="plain"),
+        element("p", note, class_="note"),
+    )
 
 
 def evaluations(records: Sequence[RunRecord]) -> Markup:
@@ -229,15 +256,22 @@ def differences(records: Sequence[RunRecord]) -> Markup:
     if not differing:
         note = element("p", "All settings are the same.")
         return element("section", element("h2", "How the runs differ"), note)
-    rows = []
-    for style, record in enumerate(records):
-        cells = [_text(record.config[n]) if n in record.config else NOTHING for n in differing]
-        rows.append([_named(style, record), *(escaped(cell, 80) for cell in cells)])
-    return element(
-        "section",
-        element("h2", "How the runs differ"),
-        table(["Run", *(f"--{name}" for name in differing)], rows, class_="cards"),
-    )
+    cells = [
+        [escaped(_text(r.config[n]) if n in r.config else NOTHING, 80) for n in differing]
+        for r in records
+    ]
+    flags = [f"--{name}" for name in differing]
+    named = [_named(style, record) for style, record in enumerate(records)]
+    if len(records) <= _MOST_COLUMNS:
+        rows = [
+            [flag, *column] for flag, column in zip(flags, zip(*cells, strict=True), strict=True)
+        ]
+        labels = ["Setting", *(record.label for record in records)]
+        found = table(["Setting", *named], rows, class_="cards", labels=labels)
+    else:
+        rows = [[name, *row] for name, row in zip(named, cells, strict=True)]
+        found = table(["Run", *flags], rows, class_="cards")
+    return element("section", element("h2", "How the runs differ"), found)
 
 
 def settings(records: Sequence[RunRecord]) -> Markup:

@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from meta_impala.algorithm.meta_gradient import InnerStep
 from meta_impala.algorithm.meta_parameters import GAMMA, LAMBDA
+from meta_impala.config.metric_columns import learned_columns
 from meta_impala.learner.group import LearnerGroup
 from meta_impala.learner.state import FIXED, Statistics
-from meta_impala.storage.metrics_table import learned_columns
 
 # Means over the steps of weight 1, of all learners.
 _PER_STEP = ("inner_loss", "policy_loss", "value_loss", "entropy", "rho_clipped_share")

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from meta_impala.actors.trajectory import Unroll
-from meta_impala.algorithm.window import WindowState
+from meta_impala.algorithm.window_gradient import WindowState
 
 
 def _variable(shape: Sequence[int], dtype: tf.DType, name: str) -> tf.Variable:

@@ -17,7 +17,7 @@ from meta_impala.algorithm import meta_gradient
 from meta_impala.algorithm.meta_gradient import nested_tapes
 from meta_impala.config.hyper_parameters import TABLE
 from meta_impala.learner.batch import batch_signature
-from meta_impala.learner.window import Window
+from meta_impala.learner.window_state import Window
 
 SMALL = {"batch_size": 3, "meta_batch_size": 2, "unroll_length": 4, "mlp_sizes": "6",
          "lambda_": 0.7, "gamma": 0.9, "learning_rate": 2.0**-7,
