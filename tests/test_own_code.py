@@ -218,8 +218,8 @@ def test_the_meta_gradient_goes_through_a_network_from_outside(name, folder):
     ("name", "message"),
     [
         ("Missing", "there is no such class; must be a subclass"),
-        ("NoTorso", "it is no Torso"),
-        ("function", "it is no Torso"),
+        ("NoTorso", "it is not a Torso"),
+        ("function", "it is not a Torso"),
         ("Raises", r"fails on observations \[3, 2\]: KeyError: 'no such thing' \(mine_outside.py"),
         ("NeedsMore", "its constructor raised TypeError: .*width"),
         ("Flat", "fails on observations|returned"),
