@@ -1,6 +1,8 @@
 """Example: the program from Python. Train, stop, continue, and use the agent elsewhere.
 
-python tools/example_python_entry.py [LOGDIR]
+    python tools/example_python_entry.py [LOGDIR]
+
+Also an optimiser of your own, which the meta-gradient goes through.
 """
 
 from __future__ import annotations
@@ -37,10 +39,10 @@ optimizers.register_optimizer("momentum", lambda settings, differentiate: Moment
 def main(logdir: str) -> float:
     """Trains Catch in two halves, then plays; returns the mean return of ten games."""
     own = {"inner_optimizer": "momentum", "learning_rate": 2e-3}
-    half = meta_impala.preset("catch", total_frames=30_000, **own)
+    half = meta_impala.preset("catch", total_frames=20_000, **own)
     meta_impala.make_trainer(half, logdir).run()
     # The same folder with more frames: the run is continued from its newest checkpoint.
-    whole = meta_impala.preset("catch", total_frames=60_000, **own)
+    whole = meta_impala.preset("catch", total_frames=40_000, **own)
     meta_impala.make_trainer(whole, logdir).run()
 
     agent = meta_impala.load(logdir, seed=1)

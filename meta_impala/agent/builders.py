@@ -103,6 +103,7 @@ def make_network(
         num_embedded=len(meta_parameters_of(config).embedded),
         last_action_and_reward=config.last_action_and_reward,
         second_value_head=config.second_value_head,
+        auxiliary_heads=config.auxiliary_heads,
     )
     tf.random.set_seed(config.seed)
     narrow = config.precision == "bfloat16" and dtype == tf.float32

@@ -31,6 +31,15 @@ Tensors = Sequence[tf.Tensor]
 RETURNS, EMBEDDING, IMPORTANCE_WEIGHTS = PATHS = ("returns", "embedding", "importance_weights")
 
 
+class HeadOutputs(Protocol):
+    """What one policy and value head says on the T+1 states."""
+
+    @property
+    def policy_logits(self) -> tf.Tensor: ...
+    @property
+    def values(self) -> tf.Tensor: ...
+
+
 class Outputs(Protocol):
     """What a network gives on the T+1 states of a trajectory (`networks.NetworkOutput` does).
 
@@ -43,6 +52,8 @@ class Outputs(Protocol):
     def values(self) -> tf.Tensor: ...
     @property
     def reference_values(self) -> tf.Tensor | None: ...
+    @property
+    def auxiliary(self) -> Sequence[HeadOutputs]: ...
 
 
 class TrajectoryNetwork(Protocol):
@@ -189,10 +200,36 @@ class InnerObjective:
             return of_values
         return of_values._replace(log_probs=at(places.importance_weights).log_probs)
 
+    def _auxiliary_loss(self, output: Outputs, x: Tensors) -> tf.Tensor:
+        """The objectives of the heads that do not act, each at its own η: x[1], x[2], …"""
+        constants: Sequence[HeadOutputs] = output.auxiliary
+        if self.follow_targets:
+            features = self.network.body(self.target_parameters)
+            logits = Logits(tf.stop_gradient(x[0]), False)  # no η is fed
+            constants = self._outputs(self.target_parameters, features, logits).auxiliary
+        total = tf.zeros([], output.values.dtype)
+        for head, of_targets, own in zip(output.auxiliary, constants, x[1:], strict=True):
+            log_probs = losses.action_log_probs(
+                of_targets.policy_logits[:-1], self.transitions.actions
+            )
+            inputs = losses.TargetInputs(of_targets.values, log_probs)
+            if not self.follow_targets:
+                inputs = losses.TargetInputs(*map(tf.stop_gradient, inputs[:2]))
+            loss, _ = losses.inner_objective(
+                head.policy_logits,
+                head.values,
+                self.transitions,
+                {**self.meta_parameters.values(own), **(self.given or {})},
+                self.settings,
+                target_inputs=inputs,
+            )
+            total += loss
+        return total
+
     def __call__(
         self, parameters: Tensors, x: Tensors
     ) -> tuple[tf.Tensor, tuple[losses.InnerLossParts, dict[str, tf.Tensor]]]:
-        """J, with its parts, and γ, λ and what is learned as means over the states."""
+        """J, with its parts (of the head that acts), and γ, λ and what is learned as means."""
         places = self.places(x)
         features = self.network.body(parameters)
         output = self._outputs(parameters, features, places.network)
@@ -215,6 +252,8 @@ class InnerObjective:
             reference_critic=critic,
             policy_eta=policy_eta,
         )
+        if output.auxiliary:
+            loss += self._auxiliary_loss(output, x)
         names = dict.fromkeys((GAMMA, LAMBDA, *self.meta_parameters.learned))
         dtype = features.dtype
         means = {n: tf.reduce_mean(tf.convert_to_tensor(eta[n], dtype)) for n in names}

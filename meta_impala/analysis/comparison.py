@@ -52,7 +52,7 @@ class GameRow(NamedTuple):
     Attributes:
       mean: raw score, mean over seeds of the mean over games.
       interval: 95 %, see `statistics.mean_interval`.
-      random, human: raw scores; None for what is no Atari game. So is `human_normalised`.
+      random, human: raw scores; None if it is not an Atari game, like `human_normalised`.
       frames: fewest and most environment frames trained.
     """
 
@@ -306,7 +306,7 @@ def compare(
       columns: the published scores, by name of the column.
       medians: the published medians.
       baseline: of the relative improvement: a column's name or a variant's label; None for
-        IMPALA, or what comes nearest, with the same starts.
+        IMPALA, or the nearest agent, with the same starts.
 
     Raises:
       UserError: if there is no result, no such baseline, or one with other starts.

@@ -18,7 +18,7 @@ from meta_impala.storage.run_folder import RunFolder
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-# matplotlib computes with squares and sums of what it draws.
+# matplotlib computes squares and sums of the values it draws.
 _LARGEST = 1e100
 _MOST_FRAMES = 10**15
 _PANELS = (
@@ -37,7 +37,7 @@ class Curve(NamedTuple):
 
     @property
     def last(self) -> float | None:
-        """The last finite value; None if there is none."""
+        """The last finite value, or None."""
         return next((value for value in reversed(self.values) if math.isfinite(value)), None)
 
 
@@ -109,7 +109,7 @@ def pyplot() -> Any:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    # A character that the font has not is drawn as a box.
+    # A character that the font lacks is drawn as a box.
     warnings.filterwarnings("ignore", "Glyph", UserWarning)
     return pyplot
 

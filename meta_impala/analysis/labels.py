@@ -1,7 +1,7 @@
 """Text that users choose (names of folders, labels, settings), made safe for figures and terminals.
 
 matplotlib reads `$` as the start of a formula and leaves labels that begin with `_` out of legends;
-names of files may hold bytes that are no UTF-8, control characters, or hundreds of letters.
+names of files may contain bytes that are not UTF-8, control characters, or hundreds of letters.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def printable(text: str) -> str:
 
 
 def figure_text(text: str, longest: int = _LONGEST) -> str:
-    """The text as matplotlib is to show it: as it is, but for its middle if it is too long."""
+    """The text for matplotlib: unchanged, but without its middle if it is too long."""
     text = printable(text)
     if len(text) > longest:
         half = (longest - 1) // 2

@@ -41,7 +41,7 @@ class Result:
     Attributes:
       folder: of the run.
       variant: label of what it shares with the other seeds and games.
-      environment: id; `game` is its name in CamelCase, or None if it is no Atari game.
+      environment: id; `game` is its name in CamelCase, or None if it is not an Atari game.
       starts: how games begin, in the words of the published tables.
       frames: environment frames trained.
       episodes: full games evaluated; `mean` and `standard_error` are of their raw returns.
@@ -67,7 +67,7 @@ class Result:
 
     @property
     def name(self) -> str:
-        """The game, or the id of what is no Atari game."""
+        """The game, or the id if it is not an Atari game."""
         return self.game or self.environment
 
     @property
@@ -84,7 +84,7 @@ class Results(NamedTuple):
 
     @property
     def variants(self) -> list[str]:
-        """Labels, in the order in which they came."""
+        """Labels, in the order of their first result."""
         return list(dict.fromkeys(result.variant for result in self.found))
 
     @property
@@ -113,7 +113,7 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def read_config(folder: RunFolder) -> dict[str, Any]:
-    """`config.json`, whatever version wrote it; with a population what it was, as "population".
+    """`config.json` of any version; for a population with its settings, as "population".
 
     Raises:
       UserError: if there is none, or it is not JSON, or lacks what every version has.
@@ -168,7 +168,7 @@ def _seed(config: Mapping[str, Any]) -> int:
 
 
 def _of_all_members(config: Mapping[str, Any]) -> int | None:
-    """Frames of a population: what it cost, not what its best member has seen."""
+    """Frames of a population: its total cost, not those of its best member."""
     return config["population"]["frames"] if "population" in config else None
 
 
@@ -183,7 +183,7 @@ def _caveats_of_population(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _result(folder: RunFolder, config: Mapping[str, Any], variant: str, starts: str) -> Result:
-    """Raises UserError if there is no sound evaluation."""
+    """Raises UserError if there is no valid evaluation."""
     path = evaluation_record.result_path(folder, starts)
     if not path.exists():
         how = " --starts=human" if starts == "human" else ""
@@ -191,7 +191,7 @@ def _result(folder: RunFolder, config: Mapping[str, Any], variant: str, starts: 
     evaluation = _read_json(path)
     try:
         environment, game = config["environment"], None
-        # The module that a run of somebody else names is not imported: its name is enough here.
+        # The module that a foreign run names is not imported: its name is enough here.
         if not module_of(environment):
             with contextlib.suppress(UnknownEnvironmentError):
                 spec = registry.resolve(environment)
@@ -232,8 +232,8 @@ def read(
       starts: whether the evaluations with `noop` or with `human` starts are read.
 
     Raises:
-      UserError: if a folder is no run, two runs are the same seed of the same game and variant, or
-        the runs were evaluated under different protocols, or a game on another file of starts or
+      UserError: if a folder is not a run, two runs are the same seed of the same game and variant,
+        or the runs were evaluated under different protocols, or a game on another file of starts or
         ROM.
     """
     folders = list(folders)

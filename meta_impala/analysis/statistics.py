@@ -26,7 +26,7 @@ Scores = Mapping[str, Sequence[float]]
 
 
 class Interval(NamedTuple):
-    """A 95 % interval, and what varies in it: `seeds`, or the `games` of a single seed."""
+    """A 95 % interval over `seeds`, or over the `games` of a single seed."""
 
     low: float
     high: float
@@ -45,7 +45,7 @@ class Aggregate(NamedTuple):
 
 
 def rliable_is_installed() -> bool:
-    """Whether the optional package is there."""
+    """Whether the optional package is installed."""
     return importlib.util.find_spec("rliable") is not None
 
 
@@ -185,8 +185,9 @@ def against_fixed(
 ) -> AgainstFixed | None:
     """Compares an adaptive agent with fixed ones.
 
-    The best fixed agent is chosen by the very scores it is compared with, in every game and anew in
-    every redraw of the bootstrap: chance favours the best of several, the more so with few seeds.
+    The best fixed agent is chosen by the same scores it is compared with, in every game and again
+    in
+    every redraw of the bootstrap: chance favours the best of several, more so with few seeds.
 
     Args:
       adaptive: label.

@@ -32,7 +32,7 @@ def base_label(config: Mapping[str, Any]) -> str:
 
 
 def _what_defines(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that make a variant; one that is null is as good as absent."""
+    """The settings that make a variant; one that is null counts as absent."""
     free = {
         name
         for name, field in config_lib.FIELDS.items()
@@ -47,7 +47,7 @@ def _what_defines(config: Mapping[str, Any]) -> dict[str, Any]:
     joins = settings.get("eta_embedding_size") or settings.get("last_action_and_reward")
     if settings.get("core") == "lstm" or not joins:  # see `Config.embedding_place_matters`
         settings.pop("eta_embedding_place", None)
-    if "population" in settings:  # what it came to is no setting
+    if "population" in settings:  # a result, not a setting
         population = settings.pop("population")
         settings = {n: v for n, v in settings.items() if n not in population["ranges"]}
         settings |= {f"population_{n}": population[n] for n in ("size", "interval", "ranges")}

@@ -65,44 +65,6 @@ def check_trace(config: Config) -> None:
         raise UserError("--trace_curvature=True: needs --trace_decay above 0; at 0 nothing is kept")
 
 
-def check_inner_steps(config: Config) -> None:
-    """What several inner updates per meta step exclude."""
-    if config.inner_steps == 1 or not config.learned:
-        return
-    given = f"--inner_steps={config.inner_steps}"
-    if config.meta_data in ("held_out", "swap"):
-        raise UserError(f"--meta_data={config.meta_data}: must be next_batch or same with {given}")
-    if config.meta_gradient_mode == "accumulative_trace":
-        raise UserError(f"--meta_gradient_mode=accumulative_trace: must be another with {given}")
-    if config.meta_parameter_scope == "state":
-        raise UserError(f"--meta_parameter_scope=state: must be global with {given}")
-
-
-def check_bootstrap(config: Config) -> None:
-    """What a bootstrapped meta objective excludes."""
-    if config.meta_objective != "bootstrapped":
-        if config.bootstrap_steps > 1:
-            raise UserError(
-                f"--bootstrap_steps={config.bootstrap_steps}: needs --meta_objective=bootstrapped"
-            )
-        return
-    given = "--meta_objective=bootstrapped"
-    if config.learned and not config.matching_policy_cost + config.matching_value_cost:
-        raise UserError(f"--matching_policy_cost=0, --matching_value_cost=0: one must be above 0 "
-                        f"with {given}")  # fmt: skip
-    for name, wanted in (
-        ("meta_data", ("next_batch", "same")),
-        ("meta_gradient_mode", ("nested_tapes", "reverse_over_forward")),
-        ("meta_parameter_scope", ("global",)),
-        ("meta_value_head", ("shared",)),
-        ("meta_advantage_normalization", ("none",)),
-        ("reference_tracking", ("none",)),
-    ):
-        value = getattr(config, name)
-        if config.learned and value not in wanted:
-            raise UserError(f"--{name}={value}: must be {' or '.join(wanted)} with {given}")
-
-
 def check_scope(config: Config) -> None:
     """γ(s) and λ(s) can only be learned, and without a trace."""
     if config.meta_parameter_scope != "state":

@@ -99,7 +99,8 @@ def _choose_precision(config: Config) -> Config:
 def _choose_embedding(config: Config) -> Config:
     if config.eta_embedding_size is not None:
         return config
-    return dataclasses.replace(config, eta_embedding_size=_EMBEDDING_SIZE if config.varied else 0)
+    is_fed = bool(config.varied) and not config.auxiliary_heads
+    return dataclasses.replace(config, eta_embedding_size=_EMBEDDING_SIZE if is_fed else 0)
 
 
 def _choose_meta_gradient_mode(config: Config) -> Config:

@@ -42,6 +42,16 @@ class NetworkSettings:
     core_size: int = setting(
         256, "Width of the LSTM.", unit="units", source=IMPALA, low=1, high=8192, on_resume=NEVER
     )
+    auxiliary_heads: int = setting(
+        0,
+        "Policy and value heads besides the one that acts, each trained by a J with an η of its "
+        "own. Only the first acts and is evaluated by J'. Without an embedding of η.",
+        value_if_missing=0,
+        source="Zahavy et al. 2020 (STACX), arXiv 2002.12928, has 2",
+        low=0,
+        high=64,
+        on_resume=NEVER,
+    )
     last_action_and_reward: bool = setting(
         False,
         "Whether the last action and the last clipped reward are inputs of the network "

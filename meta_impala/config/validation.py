@@ -9,7 +9,7 @@ import dataclasses
 import math
 from typing import Any
 
-from meta_impala.config import checks, meta_parameter_checks
+from meta_impala.config import checks, meta_parameter_checks, window_checks
 from meta_impala.config.derived import derive
 from meta_impala.config.fields import added_choices, allowed_range, nearest
 from meta_impala.config.hyper_parameters import check_names
@@ -41,8 +41,9 @@ def resolve(config: Config) -> Config:
     meta_parameter_checks.check_meta_parameters(config)
     checks.check_meta_batch(config)
     checks.check_trace(config)
-    checks.check_inner_steps(config)
-    checks.check_bootstrap(config)
+    window_checks.check_inner_steps(config)
+    window_checks.check_bootstrap(config)
+    window_checks.check_auxiliary_heads(config)
     checks.check_scope(config)
     checks.check_paths(config)
     checks.check_eta_schedule(config)

@@ -110,7 +110,7 @@ class ForkServer:
             os.dup2(source, target)
         os.close(log)
         os.close(nothing)
-        # Or an environment that draws from these would play alike in all children.
+        # Otherwise an environment that draws from these would be the same in all children.
         random.seed()
         np.random.seed()
 
@@ -129,7 +129,7 @@ class ForkServer:
 
 def main() -> None:
     """Loads the modules that the arguments name and serves; in a child, runs the command."""
-    # Whatever a library prints is no reply.
+    # Output of libraries is not a reply.
     requests, replies = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

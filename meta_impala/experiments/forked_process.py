@@ -27,7 +27,8 @@ TRAINING_MODULES = (
     "ale_py",
 )
 
-# Forking is safe as long as no device was opened. Not tried with a GPU: there a process each.
+# Forking is safe as long as no device was opened. Not tried with a GPU: there each run is a
+# process.
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd")
 
 
@@ -61,7 +62,7 @@ class ForkPool:
 
     @property
     def server_process(self) -> int | None:
-        """Number of the server's process; None if there is none."""
+        """Process id of the server, or None."""
         return None if self._server is None else self._server.pid
 
     def start(self, arguments: Sequence[str], log: IO[bytes]) -> ForkedProcess:
@@ -178,7 +179,7 @@ class ForkedProcess:
         """Waits for its end; returns the exit code.
 
         Raises:
-          subprocess.TimeoutExpired: if it still runs after so many seconds.
+          subprocess.TimeoutExpired: if it still runs after `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
         while self.poll() is None:

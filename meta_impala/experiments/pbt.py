@@ -119,7 +119,7 @@ class Member(tune.Trainable):
 
 
 def _finish_replacing(folder: RunFolder) -> None:
-    """Puts taken checkpoints in place; killed half-way, the next start goes on with it."""
+    """Puts copied checkpoints in place; if killed half-way, the next start continues."""
     taken, left = folder.path / _TAKEN, folder.path / _LEFT
     if taken.is_dir():
         if folder.checkpoints.is_dir():
@@ -165,7 +165,7 @@ class Outcome(NamedTuple):
 def train(
     population: Population, arguments: Sequence[str], seed: int, folder: pathlib.Path
 ) -> Outcome:
-    """Trains a population, or goes on with that of the folder; Ray is connected.
+    """Trains a population, or continues that of the folder; Ray is connected.
 
     Args:
       population: what it is of.
@@ -236,7 +236,7 @@ def train(
 
 
 def publish(outcome: Outcome, population: Population, seed: int, run: RunFolder) -> None:
-    """Makes the run folder that of the best member, with a word of what it was the best of.
+    """Makes the run folder that of the best member, and records the population.
 
     Args:
       outcome: of `train`.

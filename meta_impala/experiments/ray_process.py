@@ -57,7 +57,7 @@ class RayProcess:
         log: gets its output; a file that all machines see.
         cpus: that Ray keeps for it.
         """
-        # A second thread, so that it can be told to stop.
+        # A second thread, so that it can receive the request to stop.
         actor_class = ray.remote(_Command).options(num_cpus=cpus, max_concurrency=2)
         self._actor = actor_class.remote()
         self._result = self._actor.run.remote(list(arguments), log.name, os.getcwd())
@@ -73,7 +73,7 @@ class RayProcess:
         """Its exit code, once it has one.
 
         Raises:
-          subprocess.TimeoutExpired: if it has none after so many seconds.
+          subprocess.TimeoutExpired: if it has none after `timeout` seconds.
         """
         if self.returncode is None:
             try:

@@ -205,7 +205,7 @@ def _variant(path: pathlib.Path, entry: Any) -> Variant:
 
 
 def games_of(names: Sequence[str]) -> tuple[str, ...]:
-    """The games of a list, in which atari57, atari5 and the like stand for several; none twice."""
+    """The games of a list, in which names such as atari57 mean several; without duplicates."""
     subsets = {ALL_GAMES: ATARI_57, **{name: tuple(of) for name, of in atari_n.subsets().items()}}
     return tuple(dict.fromkeys(game for name in names for game in subsets.get(name, (name,))))
 

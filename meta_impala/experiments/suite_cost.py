@@ -1,4 +1,4 @@
-"""What is left to do of a suite, and what it costs: core-hours, days, disk.
+"""The rest of a suite and its cost: core-hours, days, disk.
 
 The costs per agent step were measured with `tools/benchmark.py --rows=program_plain,program_meta`
 (machine, date and commands: experiments/README.md). They are CPU time, which depends less on other
@@ -58,7 +58,7 @@ class Cost:
       frames_per_second: of one run, if it was measured or given; else None.
       is_measured: whether it is the speed of runs of this suite.
       core_hours: CPU time of training and evaluation.
-      hours: by the clock, with so many runs at a time on this machine.
+      hours: wall time, with `parallel` runs at a time on this machine.
       disk_gb: of the run folders, in all.
     """
 
@@ -134,7 +134,7 @@ def cost(
     is_preloaded: bool = True,
     cores: int | None = None,
 ) -> Cost:
-    """What is left to do, and what it costs.
+    """The remaining work and its cost.
 
     Args:
       runs: of the suite.

@@ -1,6 +1,6 @@
 """Runs a suite, N runs at a time; can be stopped and continued at any time.
 
-The runner keeps no state of its own: every step reads the run folders. Trainings and evaluations
+The runner keeps no state: every step reads the run folders. Trainings and evaluations
 are the ordinary commands, each with a log file. On Linux they are sent SIGTERM, on which they save
 and stop, when the runner dies for any reason.
 """
@@ -153,7 +153,7 @@ class SuiteRunner:
         command: that brings a run on.
         start: starts it, here or elsewhere.
         stage: progress of a run.
-        ended: is told of every process that has ended.
+        ended: called for every process that has ended.
         """
         self._runs = list(runs)
         self._open = [run for run in runs if stage(run, evaluation) is not Stage.DONE]
@@ -311,7 +311,7 @@ class _Display:
         done = len(self._runs) - self._open
         names = ", ".join(job.run.name for job in jobs)
         text = f"{done}/{len(self._runs)} runs done, {self._left(frames, len(jobs))}; {names}"
-        with contextlib.suppress(OSError):  # the terminal may be gone; the suite goes on
+        with contextlib.suppress(OSError):  # the terminal may be gone; the suite continues
             if self._is_terminal:
                 self._bar.set_postfix_str(text, refresh=False)
                 self._bar.update(frames - self._bar.n)

@@ -1,4 +1,4 @@
-"""The runs that explain an example: what is varied, and what is measured.
+"""The experiments that explain an example.
 
 Each function takes the settings of the example, changes one thing and returns numbers;
 `explanations` says in sentences what they mean and `explained_figure` draws them.
@@ -137,7 +137,7 @@ def _last_fifth(settings: Settings, history: History) -> np.ndarray:
 
 
 def _smallest(grid: np.ndarray, gamma: bool | None = None) -> np.ndarray:
-    """γ and λ of the smallest error, `[R, 2]`; of a slice in which only one varies, say which."""
+    """γ and λ of the smallest error, `[R, 2]`; of a slice in which only one varies, name it."""
     rows = [np.unravel_index(errors.argmin(), errors.shape) for errors in grid]
     if gamma is None:
         return np.array([[GRID[i], GRID[j]] for i, j in rows])

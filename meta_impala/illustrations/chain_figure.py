@@ -24,12 +24,12 @@ STYLES = {SIGNAL: "-", BOTTLENECK: "-", NOISE: "--", ALIASED: "--"}
 
 
 def symbol_of(settings: Settings) -> str:
-    """ "γ" or "λ", of what is learned."""
+    """ "γ" or "λ", the learned one."""
     return "γ" if settings.learned == "gamma" else "λ"
 
 
 def tidy(axes: Any) -> None:
-    """Takes away the frame that carries no information."""
+    """Removes the frame that carries no information."""
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -73,7 +73,7 @@ def write_caption(figure: Any, text: str, width: int) -> None:
 
 
 def caption(settings: Settings) -> str:
-    """What is seen, why it is so, and with which switches."""
+    """The caption: what is shown, why it is so, and the settings."""
     symbol, learned = symbol_of(settings), settings.learned
     arrived = settings.indexing == ARRIVED
     idle = (

@@ -5,8 +5,8 @@ time step t of an episode is always spent in state t + 1 (states count from 1, a
 
 * discount: leaving an odd state pays the signal, +0.1; leaving an even one pays noise, N(0, 1).
 * bootstrap: leaving an odd state (a bottleneck) for one of n aliased states pays that state's
-  ±r_i, and leaving the aliased state takes it back, −(±r_i). The n states of a step look alike, so
-  they share one value and one λ, and the chain of *observations* is all that is learned about.
+  ±r_i, and leaving the aliased state takes it back, −(±r_i). The n states of a step look the
+  same, so they share one value and one λ: learning is about the chain of *observations*.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def bootstrap_process(
       branches: n, aliased states of one step.
       noise: standard deviation of ±r_i.
       last_reward_random: whether leaving the last bottleneck pays a ±r_i too, never taken back.
-      alias_all: whether the aliased states of all steps look alike.
+      alias_all: whether the aliased states of all steps look the same.
     """
     even = np.arange(num_states) % 2 == 1
     steps = num_states // 2

@@ -1,4 +1,4 @@
-"""Why the two examples have these results: every answer is an experiment and a sentence.
+"""Explains the results of the two examples: every answer is an experiment and a sentence.
 
 `gather` runs the experiments of an example, `sentences` describes their results. The command writes
 both: `explained.md`, `explained.png` and the numbers as CSV files.
@@ -187,7 +187,7 @@ def _on_errors(settings: Settings, evidence: Evidence) -> str:
         gain = evidence.sweep.error("ones") - evidence.sweep.error("learned")  # [R], α rising
         if gain[-1] > 0 > gain[0]:
             text += (
-                " The learned γ pays at a large α and, within these episodes, not at a small one, "
+                " The learned γ pays off at a large α and, in these episodes, not at a small one, "
                 "where averaging over episodes takes most of the noise out anyway."
             )
         return text
@@ -197,7 +197,7 @@ def _on_errors(settings: Settings, evidence: Evidence) -> str:
         f"{_error_sentence(other, evidence.other_sweep)} When the last reward is zero the return "
         "of a bottleneck has no noise at all, and there is nothing to gain over λ = 1; only a "
         "random last reward leaves something. All true values of this process are 0, so a γ below "
-        "1 costs no bias in it and the grid's γ is no advice."
+        "1 costs no bias in it and the γ of the grid has no meaning."
     )
 
 

@@ -6,7 +6,7 @@ side: K values v_θ, one per observation, for each run. Nothing mixes columns, s
 gradient of a sum over columns is B gradients.
 
 The return is `vtrace.vtrace` with ρ = c = 1 and the gradient is `meta_gradient.nested_tapes`: the
-same code as the agent's. What is new here is only whose γ a transition takes, and the trace (4).
+same code as the agent's. New here are only which state's γ a transition uses, and the trace (4).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EtaOf = Callable[[tf.Tensor], Eta]
 
 
 class Chain(NamedTuple):
-    """What is fixed about the states of an episode, which visits all of them in order.
+    """The states of an episode, which visits all of them in order.
 
     Attributes:
       observations: for each time step t of T, the row of `[K, B]` that S_t is seen as.
@@ -48,7 +48,7 @@ class Chain(NamedTuple):
         """`[K, B]` per observation -> `[T, B]` per time step."""
         if list(self.observations) == list(range(table.shape[0])):
             return table
-        # Not `tf.gather`, whose gradient is no tensor (IndexedSlices).
+        # Not `tf.gather`, whose gradient is not a tensor (IndexedSlices).
         rows = tf.unstack(table)
         return tf.stack([rows[row] for row in self.observations])
 
@@ -91,7 +91,7 @@ def state_returns(rewards: tf.Tensor, eta: Eta, values: tf.Tensor, *, arrived: b
     Returns:
       `[T, B]`; no gradient is stopped.
     """
-    ended = tf.zeros_like(rewards[:1])  # v(S_T); times this, the last γ and λ are of no account
+    ended = tf.zeros_like(rewards[:1])  # v(S_T): multiplied by 0, the last γ and λ have no effect
 
     def of_transition(of_state: tf.Tensor) -> tf.Tensor:
         # Row t of V-trace is the transition from S_t to S_{t+1}.
@@ -123,7 +123,7 @@ def prediction_loss(
       values: `[T, B]`, v_θ(S_t), what is fitted.
       rewards: `[T, B]`.
       eta: γ and λ of the states, `[T, B]` each.
-      bootstrap_values: `[T, B]`, v_θ(S_t) again, what the target g is made of. The semi-gradients
+      bootstrap_values: `[T, B]`, v_θ(S_t) again, used in the target g. The semi-gradients
         (9) and (11) are gradients at constant `bootstrap_values`; the caller makes them constant.
       arrived: see `state_returns`.
     """
@@ -151,7 +151,7 @@ def inner_update(
       eta_of: x -> η.
       update_rule: U of `meta_gradient`, element by element.
       bootstrap_parameters: θ again, of the target; another tensor than `parameters`, so that the
-        gradient of J leaves it alone.
+        gradient of J does not go through it.
     """
     objective = _inner_objective(rewards, chain, eta_of, bootstrap_parameters)
     return meta_gradient.inner_step([parameters], [x], objective, update_rule)

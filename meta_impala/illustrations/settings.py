@@ -82,7 +82,7 @@ class Settings:
     )
     aliasing: str = _switch(
         "step",
-        "bootstrap: which states look alike. step: the n states of one time step; all: the aliased "
+        "bootstrap: which states look the same. step: the n states of a time step; all: aliased "
         "states of every time step.",
         choices=("step", "all"),
     )
@@ -99,7 +99,7 @@ class Settings:
     initial_value: float = _switch(0.0, "v of every state before the first episode.")
     theta: str = _switch(
         "online",
-        "online: θ goes on from episode to episode; reset: θ is set back before every episode.",
+        "online: θ is kept from episode to episode; reset: θ is reset before every episode.",
         choices=("online", "reset"),
     )
 

@@ -70,7 +70,7 @@ def columns_of(settings: Settings, repeats: int = 1, **changes: np.ndarray) -> C
 
 
 class State(NamedTuple):
-    """What goes on from episode to episode; all of it per column."""
+    """The state that is kept from episode to episode; per column."""
 
     theta: tf.Tensor  # [K, B]
     slots: optimizers.Slots  # of the optimiser of θ, [K, B] each

@@ -5,7 +5,7 @@
 The differentiated update *is* the real update. With nothing to learn the same function is plain
 IMPALA: the outer derivative is left out and nothing else changes.
 
-`update_parts.py` makes J, U and J' from the settings; `statistics.py` sums up what came of it.
+`update_parts.py` makes J, U and J' from the settings; `update_statistics.py` reports it.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ class Learner:
         state, window = self.state, self.state.window
         assert window is not None
         parameters, slots, x = read(
-            [list(state.network.trainable_variables), dict(state.slots), [state.x]]
+            [list(state.network.trainable_variables), dict(state.slots), state.logits]
         )
         rates = tf.unstack(tf.cast(window.learning_rates.read_value(), self._dtype))
         batches = list(map(self.factory.trajectories, window.unrolls()))
@@ -229,11 +229,11 @@ class Learner:
         clipped = optimizers.clip_by_global_norm(
             meta_step.meta_gradient, config.meta_max_gradient_norm
         )
-        (x_step,), new_slots = self._meta_optimizer.step(
+        steps, new_slots = self._meta_optimizer.step(
             clipped.gradients, read(state.meta_slots), config.meta_learning_rate
         )
         new: list[tuple[Any, Any]] = [
-            (state.x, state.x.read_value() - x_step),
+            (state.logits, [x - step for x, step in zip(read(state.logits), steps, strict=True)]),
             (state.meta_slots, new_slots),
         ]
         if state.trace:
@@ -242,7 +242,7 @@ class Learner:
         if state.moments:
             new.append((state.moments, list(meta_step.meta_auxiliary)))
         return MetaUpdate(
-            new, meta_step.meta_loss, meta_step.meta_gradient[0], clipped.norm, x_step
+            new, meta_step.meta_loss, meta_step.meta_gradient[0], clipped.norm, steps[0]
         )
 
     def _apply(self, new: list[tuple[Any, Any]], applied: tf.Tensor, vector: tf.Tensor) -> None:

@@ -34,7 +34,8 @@ class LearnerState(tf.Module):
       network: θ.
       slots: of the inner optimiser, by name, each a list like θ.
       x: `[n]` logits of η (n = what is learned), or `[F+1, n]` (see `MetaParameters`).
-      meta_slots: of the meta-optimiser, by name, each `[x's]`.
+      auxiliary_x: like x, of the auxiliary heads.
+      meta_slots: of the meta-optimiser, by name, each a list like `logits`.
       trace: z ≈ dθ/dx: for every entry of x a list like θ; empty without a trace.
       moments: moving moments of the advantages of J' (`losses.MovingMoments`); empty without.
       updates: int64, learner updates made.
@@ -52,7 +53,11 @@ class LearnerState(tf.Module):
         # Every slot exists before a checkpoint is read.
         self.slots = _slot_variables(inner_optimizer_of(config).initial_slots(parameters))
         self.x = tf.Variable(initial_logits, dtype=dtype, trainable=False, name="x")
-        self.meta_slots = _slot_variables(meta_optimizer_of(config).initial_slots([self.x]))
+        self.auxiliary_x = [
+            tf.Variable(initial_logits, dtype=dtype, trainable=False, name=f"auxiliary_x_{index}")
+            for index in range(config.auxiliary_heads)
+        ]
+        self.meta_slots = _slot_variables(meta_optimizer_of(config).initial_slots(self.logits))
         traced = config.learned if config.meta_gradient_mode == "accumulative_trace" else ()
         self.trace = [
             _variables([tf.zeros_like(parameter) for parameter in parameters], f"trace_{name}")
@@ -65,6 +70,11 @@ class LearnerState(tf.Module):
         self.window: Window | None = None
         self.frames = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._is_corrected = isinstance(meta_optimizer_of(config), optimizers.CorrectedRMSProp)
+
+    @property
+    def logits(self) -> list[tf.Variable]:
+        """x of the head that acts, then of the auxiliary heads."""
+        return [self.x, *self.auxiliary_x]
 
     @property
     def shared_variables(self) -> tuple[tf.Variable, ...]:

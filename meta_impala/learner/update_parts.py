@@ -230,7 +230,7 @@ class UpdateFactory:
     ) -> tuple[list[tf.Tensor], list[tf.Tensor], InnerObjective, meta_gradient.UpdateRule]:
         """θ, x, J and U, at the state as it is."""
         parameters, x, slots = read(
-            [list(self._state.network.trainable_variables), [self._state.x], self._state.slots]
+            [list(self._state.network.trainable_variables), self._state.logits, self._state.slots]
         )
         rule = self.update_rule(slots, tf.cast(learning_rate, self._dtype))
         return parameters, x, self.inner_objective(batch, parameters, frames_eta), rule

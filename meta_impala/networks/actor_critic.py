@@ -48,18 +48,27 @@ class NetworkInputs(NamedTuple):
     resets: tf.Tensor
 
 
+class HeadOutput(NamedTuple):
+    """What one policy and value head says: `[T, B, A]` and `[T, B]`."""
+
+    policy_logits: tf.Tensor
+    values: tf.Tensor
+
+
 class NetworkOutput(NamedTuple):
     """Attributes:
     policy_logits: `[T, B, A]`.
     values: `[T, B]`.
     core_state: `[B, S]` after the last row; S = 0 without a core.
     reference_values: `[T, B]` of the second value head, or None without one.
+    auxiliary: of the heads that do not act, logits and values like the first ones.
     """
 
     policy_logits: tf.Tensor
     values: tf.Tensor
     core_state: tf.Tensor
     reference_values: tf.Tensor | None = None
+    auxiliary: tuple[HeadOutput, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +88,7 @@ class NetworkSettings:
       last_action_and_reward: whether the last action (one-hot) and the last clipped reward are
         inputs.
       second_value_head: whether there is a value head besides the one that η trains.
+      auxiliary_heads: how many policy and value heads there are besides the one that acts.
     """
 
     torso: str
@@ -91,6 +101,7 @@ class NetworkSettings:
     num_embedded: int = 2
     last_action_and_reward: bool = False
     second_value_head: bool = False
+    auxiliary_heads: int = 0
 
     @property
     def core_state_size(self) -> int:
@@ -143,6 +154,13 @@ class ActorCritic(snt.Module):
         self._reference_value_head = (
             snt.Linear(1, name="reference_value_head") if settings.second_value_head else None
         )
+        self._auxiliary_heads = [
+            (
+                snt.Linear(settings.num_actions, name=f"auxiliary_policy_head_{index}"),
+                snt.Linear(1, name=f"auxiliary_value_head_{index}"),
+            )
+            for index in range(settings.auxiliary_heads)
+        ]
 
     @property
     def splits_before_last_hidden(self) -> bool:
@@ -196,6 +214,13 @@ class ActorCritic(snt.Module):
             values=tf.reshape(self._value_head(rows), [time, batch]),
             core_state=core_state,
             reference_values=reference_values,
+            auxiliary=tuple(
+                HeadOutput(
+                    tf.reshape(policy(rows), [time, batch, self.settings.num_actions]),
+                    tf.reshape(value(rows), [time, batch]),
+                )
+                for policy, value in self._auxiliary_heads
+            ),
         )
 
     def last_hidden(

@@ -1,1 +1,1 @@
-"""Scores that others have published (the CSV tables), and what follows from them."""
+"""Published scores of other agents (the CSV tables), and what is computed from them."""

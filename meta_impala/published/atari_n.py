@@ -68,7 +68,7 @@ def median_percent(subset: str, by_game: Mapping[str, float]) -> float:
 
 
 def is_trained_enough(frames: int) -> bool:
-    """Whether so many frames are those that the weights were fitted to."""
+    """Whether the weights were fitted to this number of frames."""
     return abs(frames - FRAMES) <= _FRAMES_TOLERANCE * FRAMES
 
 

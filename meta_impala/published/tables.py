@@ -1,4 +1,4 @@
-"""The published scores: which agent each column is of, and the medians that follow from them.
+"""The published scores: the agent of each column, and the medians computed from them.
 
 The tables are data of the package, in `meta_impala/published/`. `sources.csv` has a row for every
 column of every table: what it means and where it was read.
@@ -37,7 +37,7 @@ class Column:
 
     Attributes:
       name: of the column, as in the table.
-      agent: who it is, for people.
+      agent: readable name.
       starts: `no-op`, `human starts`, `sticky actions`, `normal`, or empty if not stated.
       frames: environment frames of training per game; None if not stated.
       evaluation: `final policy, 200 games`, `best in training`, `training return`, or empty.

@@ -47,6 +47,7 @@ _EVALUATION_ATTEMPTS = 5
 _IDENTITY_IF_MISSING: dict[str, Any] = {
     "network's eta_embedding_place": HEADS,
     "network's num_embedded": 2,
+    "network's auxiliary_heads": 0,
 }
 
 Arrays = Mapping[str, np.ndarray]

@@ -29,6 +29,8 @@ def effect(result: Result) -> str:
     runs += f"{result.planned[1]} runs"
     if contrast is None:
         return f"no effect can be given yet ({runs})"
+    if not contrast.has_interval:
+        return f"{_number(contrast.value)} in s ({runs}: too few for an interval)"
     return (
         f"{_number(contrast.value)} [{_number(contrast.low)}, {_number(contrast.high)}] in s "
         f"({runs})"
@@ -119,9 +121,12 @@ def _worse(question: str, tasks: Mapping[str, Sequence[Task]]) -> Answer:
         return Answer(question, text, summary.UNDECIDED)
     value, task, gamma = worst
     best = str(task.selection.fixed).removeprefix("F_")
+    is_behind = "is furthest behind F* in"
+    if value >= 0.0:
+        is_behind = "is behind F* in no task that has runs of both; it is least ahead in"
     text = (
-        f"A-γλ is furthest from F* in {task.name} ({_number(value)} in s): γ ends at {gamma:.4f} "
-        f"(median), the best constant of the grid is {best}."
+        f"A-γλ {is_behind} {task.name} ({_number(value)} in s): γ ends at {gamma:.4f} (median), "
+        f"the best constant of the grid is {best}."
     )
     return Answer(question, text, summary.UNDECIDED)
 

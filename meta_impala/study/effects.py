@@ -17,6 +17,8 @@ from meta_impala.study.records import Record
 
 REPETITIONS = 5_000
 MARGIN = 0.10
+# Of each arm in each task: with fewer, a bootstrap has too few different redraws for an interval.
+LEAST_RUNS = 5
 
 # Task -> one s per seed, or `[seeds, 2]`: pairs that are redrawn together.
 Scores = Mapping[str, np.ndarray]
@@ -32,6 +34,8 @@ class Contrast(NamedTuple):
       improvement: probability that a run of the first arm scores more than one of the second; ties
         count half.
       runs: of the first and the second arm.
+      has_interval: whether every task has enough runs of both arms; if not, intervals, p and
+        equivalence mean nothing.
     """
 
     value: float
@@ -42,11 +46,13 @@ class Contrast(NamedTuple):
     p: float
     improvement: float
     runs: tuple[int, int]
+    has_interval: bool = True
 
     @property
     def is_equivalent(self) -> bool:
         """Whether the 90 % interval lies within ±0.10."""
-        return self.low_90 > -MARGIN and self.high_90 < MARGIN
+        is_within = self.low_90 > -MARGIN and self.high_90 < MARGIN
+        return self.has_interval and is_within
 
 
 def area(record: Record, random: float) -> float:
@@ -134,6 +140,7 @@ def contrast(first: Scores, second: Scores, paired: bool = False) -> Contrast:
         float(value), float(low), float(high), float(low_90), float(high_90),
         min(1.0, 2.0 * (float(tail) + 1.0) / (REPETITIONS + 1.0)), improvement(first, second),
         (len(_all(first)), len(_all(second))),
+        min(len(values) for of in (first, second) for values in of.values()) >= LEAST_RUNS,
     )  # fmt: skip
 
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from meta_impala.storage.files import write_atomically
-from meta_impala.study import design, records, summary, task_figures
+from meta_impala.study import design, records, study_ends, summary, task_figures
 from meta_impala.study import study_sections as sections
-from meta_impala.study.study_sections import Block, Figure, Heading, Table, Text
+from meta_impala.study.blocks import Block, Figure, Heading, Table, Text
 
 HTML, MARKDOWN, FIGURES = "study.html", "study.md", "figures"
 
@@ -56,9 +56,9 @@ def document(folder: pathlib.Path) -> Document:
         blocks += sections.of_part(tasks[name])
         for task in tasks[name]:
             blocks += _of_task(task)
-    blocks += sections.costs(tasks)
-    blocks += sections.missing(tasks)
-    blocks += sections.method(found)
+    blocks += study_ends.costs(tasks)
+    blocks += study_ends.missing(tasks)
+    blocks += study_ends.method(found)
     return Document("Does adapting γ and λ help, and why?", blocks)
 
 

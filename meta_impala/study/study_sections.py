@@ -4,52 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from meta_impala.study import answers, design, effects, summary
+from meta_impala.study.blocks import Block, Heading, Table, Text, number
 from meta_impala.study.records import Record
 from meta_impala.study.summary import Result, Task
 
 Tasks = Mapping[str, Sequence[Task]]
 REPORT = "`python tools/study.py report`"
-
-
-class Heading(NamedTuple):
-    """A heading of level 2 or 3."""
-
-    level: int
-    text: str
-
-
-class Text(NamedTuple):
-    """A paragraph; `code` between backquotes."""
-
-    text: str
-
-
-class Table(NamedTuple):
-    """A table of text."""
-
-    columns: list[str]
-    rows: list[list[str]]
-
-
-class Figure(NamedTuple):
-    """A picture: its name (of a file), caption, and SVG text."""
-
-    name: str
-    caption: str
-    svg: str
-
-
-Block = Heading | Text | Table | Figure
-
-
-def number(value: float | None, digits: int = 2, sign: bool = False) -> str:
-    """A number with a real minus sign; – if there is none."""
-    if value is None or value != value:
-        return "–"
-    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
 
 
 def _interval(low: float, high: float, sign: bool = False) -> str:
@@ -58,9 +20,9 @@ def _interval(low: float, high: float, sign: bool = False) -> str:
 
 def head(tasks: Tasks, found: Sequence[Record]) -> list[Block]:
     """What was asked, and how much of it is answered."""
-    counts = {name: _counts(part) for name, part in tasks.items()}
-    done = sum(c.finished for c in counts.values())
-    planned = sum(c.planned for c in counts.values())
+    of_parts = [counts(part) for part in tasks.values()]
+    done = sum(c.finished for c in of_parts)
+    planned = sum(c.planned for c in of_parts)
     commits = sorted({r.commit[:12] for r in found if r.commit})
     blocks: list[Block] = [
         Text(
@@ -94,7 +56,8 @@ def head(tasks: Tasks, found: Sequence[Record]) -> list[Block]:
     return blocks
 
 
-def _counts(part: Sequence[Task]) -> summary.Count:
+def counts(part: Sequence[Task]) -> summary.Count:
+    """Runs of a part, selection and arms."""
     pairs = [(summary.selection_count(t), summary.confirmation_count(t)) for t in part]
     return summary.Count(
         sum(a.finished + b.finished for a, b in pairs), sum(a.planned + b.planned for a, b in pairs)
@@ -114,7 +77,7 @@ def questions(tasks: Tasks) -> list[Block]:
 def of_part(part: Sequence[Task]) -> list[Block]:
     """Title of a part; for part 2 its named contrasts over all games."""
     blocks: list[Block] = [Heading(2, part[0].part.title)]
-    done, planned = _counts(part)
+    done, planned = counts(part)
     if done == 0 and not any(task.pilots for task in part):
         blocks.append(
             Text(
@@ -129,6 +92,10 @@ def of_part(part: Sequence[Task]) -> list[Block]:
         blocks.append(Text("The five named contrasts, p adjusted by Holm over them."))
         blocks.append(_results_table(found))
     return blocks
+
+
+def _p(value: float | None) -> str:
+    return "< 0.001" if value is not None and value < 0.001 else number(value, 3)
 
 
 def _pilots(part: Sequence[Task]) -> list[Block]:
@@ -156,16 +123,17 @@ def _results_table(found: Sequence[Result]) -> Table:
     rows = []
     for result in found:
         c = result.contrast
-        runs = f"{result.finished[0]} of {result.planned[0]}, {result.finished[1]} of "
+        has_interval = c is not None and c.has_interval
         rows.append(
             [
                 f"{result.claim.first} > {result.claim.second}: {result.claim.meaning}",
-                runs + str(result.planned[1]),
+                f"{result.finished[0]} of {result.planned[0]}, {result.finished[1]} of "
+                f"{result.planned[1]}",
                 number(c.value, sign=True) if c else "–",
-                _interval(c.low, c.high, sign=True) if c else "–",
+                _interval(c.low, c.high, sign=True) if c and has_interval else "–",
                 number(c.improvement) if c else "–",
-                number(result.p, 3) if result.p is not None else "–",
-                ("yes" if c.is_equivalent else "no") if c else "–",
+                _p(result.p) if has_interval else "–",
+                ("yes" if c.is_equivalent else "no") if c and has_interval else "–",
                 result.verdict,
             ]
         )
@@ -183,6 +151,7 @@ def of_task(task: Task) -> list[Block]:
         blocks += _selection(task)
     if any(arm.records for arm in task.arms.values()):
         blocks.append(_arms_table(task))
+        blocks.append(_shared_text(task))
     if task.part is design.MECHANISM and any(arm.s for arm in task.arms.values()):
         blocks.append(_results_table(summary.results([task], task.claims, family=False)))
     ending = summary.ending(summary.learned_records(task))
@@ -244,7 +213,10 @@ def _arms_table(task: Task) -> Table:
         cells = ["–", "–"]
         if arm.s:
             value, low, high = effects.aggregate({task.name: list(arm.s.values())})  # type: ignore[dict-item]
-            cells = [number(value), _interval(low, high) if len(arm.s) > 1 else "–"]
+            cells = [
+                number(value),
+                _interval(low, high) if len(arm.s) >= effects.LEAST_RUNS else "–",
+            ]
         area = statistics.fmean(arm.areas.values()) if arm.areas else None
         rows.append(
             [
@@ -261,6 +233,17 @@ def _arms_table(task: Task) -> Table:
         "CPU-s per run (median)",
     ]  # fmt: skip
     return Table(columns, rows)
+
+
+def _shared_text(task: Task) -> Text:
+    """Which arms are one variant, and what is missing where there is no interval."""
+    by_variant: dict[str, list[str]] = {}
+    for arm in task.arms.values():
+        if arm.variant:
+            by_variant.setdefault(arm.variant, []).append(arm.name)
+    shared = [" and ".join(names) for names in by_variant.values() if len(names) > 1]
+    said = f"The same runs serve as {'; '.join(shared)}. " if shared else ""
+    return Text(f"{said}Intervals and p are given from {effects.LEAST_RUNS} runs of an arm on.")
 
 
 def _ending_text(ending: summary.Ending) -> Text:
@@ -293,97 +276,3 @@ def _acceptance_text(task: Task) -> Text:
         + (passed if found.is_complete else f"undecided (so far {passed})")
         + "."
     )
-
-
-def costs(tasks: Tasks) -> list[Block]:
-    """What each arm costs, in CPU-seconds of the training process, evaluations included."""
-    rows = []
-    for task in (*tasks["mechanism"], *tasks["minatar"], *tasks["atari"]):
-        fixed = [r for name, of in task.grid.items() if name[0] == "F" for r in of]
-        learned = [r for name, of in task.grid.items() if name[0] == "A" for r in of]
-        for arm in task.arms.values():
-            if arm.name.startswith("F"):
-                fixed += arm.records.values()
-            elif arm.name == design.LEARNED:
-                learned += arm.records.values()
-        a, b = summary.median_cpu(fixed), summary.median_cpu(learned)
-        if a is not None and b is not None:
-            grid = len(task.part.gammas)
-            rows.append(
-                [task.name, number(a, 1), number(b, 1), number(b / a), f"{grid} runs a seed",
-                 number(grid * a, 1)]
-            )  # fmt: skip
-    if not rows:
-        return []
-    return [
-        Heading(2, "What it costs"),
-        Text(
-            "Median CPU-seconds of one run, the start of the program (about 2 s of a fork) and the "
-            "evaluation games included. F* costs a grid; a learned arm costs one run, if its β is "
-            "known. Measured by `python tools/study.py run` on a machine that did other work; "
-            f"table by {REPORT}."
-        ),
-        Table(
-            ["task", "fixed γ", "learned {γ, λ}", "ratio", "grid of F*", "CPU-s of the grid"], rows
-        ),
-    ]
-
-
-def missing(tasks: Tasks) -> list[Block]:
-    """What of the design has no result."""
-    rows = []
-    for part in tasks.values():
-        name = part[0].part.title.partition(":")[0].replace(" ", "\u00a0")
-        if _counts(part).finished == 0:
-            rows.append([name, "all tasks", f"all {_counts(part).planned} runs"])
-            continue
-        rows += [[name, task.name, left] for task in part if (left := _missing_of(task))]
-    if not rows:
-        return []
-    return [
-        Heading(2, "What is missing"),
-        Text(
-            "Runs of the design without a result. `python tools/study.py run --out=RUNS` goes on "
-            "with them; finished runs are kept."
-        ),
-        Table(["part", "task", "runs that are missing, by arm"], rows),
-    ]
-
-
-def _missing_of(task: Task) -> str:
-    left = [
-        f"{arm.name} {arm.planned - len(arm.records)}"
-        for arm in task.arms.values()
-        if not arm.is_complete
-    ]
-    count = summary.selection_count(task)
-    if count.finished < count.planned:
-        left.insert(0, f"selection {count.planned - count.finished}")
-    return ", ".join(left)
-
-
-def method(found: Sequence[Record]) -> list[Block]:
-    """Definitions and deviations."""
-    failed = [r for r in found if r.state == "failed"]
-    names = ", ".join(f"{r.variant} {r.task} seed {r.seed}" for r in failed) or "none"
-    return [
-        Heading(2, "Definitions and deviations"),
-        Text(
-            "Area: mean height over frames of the curve of evaluation games (20 points of 20 "
-            "games; before the first point linear from the score of random actions). s = (area − "
-            "random) / (area of F* on the selection seeds − random). Intervals: percentiles of a "
-            f"stratified bootstrap over seeds, {effects.REPETITIONS:,} redraws; A-γλ and Y are "
-            "redrawn by donor pair. Failed runs count, with random actions from where they ended: "
-            f"{names}."
-        ),
-        Text(
-            "Deviations from the design: (1) part 1 also selects β of the learned arms, from 5 "
-            "values and 3 seeds as part 2 does, with values ten times larger, because its runs "
-            "have 320 or 640 updates; (2) part 1 runs with a constant learning rate; (3) M plays "
-            "its evaluation games at the γ of F*; (4) all A-γλ runs come before the other arms of "
-            "the confirmation, because Y and C need them; (5) the learned arms of part 4 start "
-            "from γ .9; (6) the tasks of part 1 were run one after the other, Patience seeds 11 "
-            "and 12 before the selection of Noise and Switching; (7) every run is "
-            "`--deterministic`, so that each cell can be repeated to the bit."
-        ),
-    ]

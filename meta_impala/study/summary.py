@@ -216,7 +216,7 @@ def _same_size(first: Arm, second: Arm) -> bool:
 
 def verdict(contrast: Contrast | None, p: float | None, is_complete: bool) -> str:
     """Confirmed, refuted or undecided. Without all planned runs it is always undecided."""
-    if contrast is None or p is None or not is_complete:
+    if contrast is None or p is None or not (is_complete and contrast.has_interval):
         return UNDECIDED
     if p < 0.05:
         return CONFIRMED if contrast.value > 0.0 else REFUTED

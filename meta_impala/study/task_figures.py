@@ -100,7 +100,7 @@ def _scores(axis: Any, task: Task) -> None:
         values = np.array(list(arm.s.values()))
         colour = _COLOURS.get(arm.name, "#333333")
         axis.plot(values, [place] * len(values), "o", color=colour, alpha=0.35, markersize=4)
-        if len(values) > 1:
+        if len(values) >= effects.LEAST_RUNS:
             value, low, high = effects.aggregate({task.name: values})
             axis.plot([low, high], [place, place], color=colour, linewidth=2)
             axis.plot([value], [place], "D", color=colour, markersize=6)

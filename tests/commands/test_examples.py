@@ -27,7 +27,7 @@ def test_every_example_is_tested_and_short():
     for name in EXAMPLES:
         assert f'example("{name}")' in tested
         text = (ROOT / f"tools/{name}.py").read_text("utf-8")
-        assert text.count("\n") < 80 and "\n    python" in text.replace('"""Example', "\n    ")
+        assert text.count("\n") < 80 and f"\n    python tools/{name}.py [LOGDIR]" in text
 
 
 def test_an_environment(example, tmp_path):
@@ -50,9 +50,9 @@ def test_a_term_of_the_meta_objective(example, tmp_path):
 
 
 def test_the_python_entry(example, tmp_path):
-    assert example("example_python_entry").main(str(tmp_path)) >= -0.6
+    assert example("example_python_entry").main(str(tmp_path)) > -0.6
     status = json.loads((tmp_path / "status.json").read_text())
-    assert status["frames"] == 60_000
+    assert status["frames"] == 40_000
 
 
 def test_the_notebook_is_stored_without_outputs_and_compiles():

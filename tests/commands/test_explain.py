@@ -19,6 +19,7 @@ PLACES = {
     "network": "embedding",
     "values in the targets": "embedding",
     "importance weights": "importance weights",
+    "update rule": "any",
 }
 JUDGES = (
     "τ itself",

@@ -28,7 +28,7 @@ def _run(*arguments, **more):
 def _run_many(commands):
     """The results of several commands, run in one process: exit code, stdout, stderr."""
     done = subprocess.run(
-        [sys.executable, "-m", "support.tool_calls", "tools/plot_runs.py"],
+        [sys.executable, "-m", "support.tool_calls", "meta_impala.plot"],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
         input=json.dumps(commands),

@@ -4,7 +4,10 @@ import pathlib
 import re
 
 import numpy as np
+import pytest
 import tensorflow as tf
+from PIL import Image
+from support.command_helpers import run_tool
 from support.helpers import central_difference
 
 README = (pathlib.Path(__file__).parents[2] / "README.md").read_text("utf-8")
@@ -72,3 +75,18 @@ def meta_loss_of_x(code):
 
     meta_loss(eta.initial_logits().astype(float))
     return meta_loss
+
+
+@pytest.mark.slow
+def test_pictures_and_excerpts_are_made_from_real_runs(tmp_path):
+    done = run_tool(
+        "make_readme_pictures", f"--out={tmp_path}", "--total_frames=40000", "--seconds=1"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "$ meta-impala train --preset=catch" in (tmp_path / "train.txt").read_text("utf-8")
+    assert "standard_error" in (tmp_path / "evaluate.txt").read_text("utf-8")
+    for name in ("curves.png", "watch.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.width > 400
+    for path in tmp_path.iterdir():
+        assert b"/tmp" not in path.read_bytes() or path.suffix == ".png"

@@ -52,6 +52,16 @@ def test_a_contrast_finds_a_difference_and_covers_zero_without_one():
     assert same.low < 0.0 < same.high and same.p > 0.05 and same.is_equivalent
 
 
+def test_few_runs_have_no_interval_and_no_verdict():
+    few = {"a": np.array([1.0, 1.1]), "b": np.array([1.0] * 9)}
+    found = effects.contrast(few, {"a": np.zeros(9), "b": np.zeros(9)})
+    assert found.value == pytest.approx(1.0) and not found.has_interval
+    assert summary.verdict(found, found.p, is_complete=True) == summary.UNDECIDED
+    assert not effects.contrast(few, few).is_equivalent
+    many = {"a": np.ones(effects.LEAST_RUNS)}
+    assert effects.contrast(many, many).has_interval
+
+
 def test_pairs_are_redrawn_together():
     donors = np.random.default_rng(2).normal(size=20)
     paired = effects.contrast({"a": donors + 0.3}, {"a": donors}, paired=True)

@@ -1,18 +1,20 @@
-"""Calls a command of tools/ many times in one process, each time with flags of its own.
+"""Runs a command many times in one process, each time with flags of its own.
 
 Reads a JSON list of argument lists on standard input; prints a JSON list of [exit code, stdout,
 stderr].
 """
 
 import contextlib
-import importlib.util
+import importlib
 import io
 import json
-import pathlib
 import sys
 import traceback
 
 from absl import flags
+
+from meta_impala.config.flags import parse_flags
+from meta_impala.errors import UserError
 
 
 def _call(main, arguments):
@@ -22,7 +24,10 @@ def _call(main, arguments):
         flags.FLAGS[name].unparse()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            code = main(flags.FLAGS(["tool", *arguments]))
+            code = main(parse_flags(["command", *arguments])[1:])
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            code = 2
         except Exception:  # noqa: BLE001 - as the interpreter would show it
             traceback.print_exc()
             code = 1
@@ -30,9 +35,6 @@ def _call(main, arguments):
 
 
 if __name__ == "__main__":
-    path = pathlib.Path(sys.argv[1])
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    tool = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = tool
-    spec.loader.exec_module(tool)
-    print(json.dumps([_call(tool.main, arguments) for arguments in json.load(sys.stdin)]))
+    module = importlib.import_module(sys.argv[1])
+    module.define_flags()
+    print(json.dumps([_call(module.main, arguments) for arguments in json.load(sys.stdin)]))

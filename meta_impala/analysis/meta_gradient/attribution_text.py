@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from meta_impala.algorithm.attribution import SPLIT_PLACES, TIMED_PLACES
+from meta_impala.algorithm.attribution import SPLIT_PLACES, TIMED_PLACES, UPDATE_RULE
 from meta_impala.analysis.meta_gradient import samples as sampling
 from meta_impala.analysis.meta_gradient.attribution_report import (
     CLEAR,
@@ -144,7 +144,8 @@ def _place_rows(result: Report) -> list[list[str]]:
             _push(result.by_place[name][place]) if place in result.open_places else "0 (closed)"
             for name in result.learned
         ]
-        rows.append([path_of(place).replace("_", " "), place, *pushes])
+        path = "any" if place == UPDATE_RULE else path_of(place).replace("_", " ")
+        rows.append([path, place, *pushes])
     return [*rows, ["all", "all", *(_push(result.headings[name].push) for name in result.learned)]]
 
 
