@@ -117,4 +117,4 @@ def test_one_network_has_the_values_of_two_discounts(tmp_path, seed):
 @pytest.mark.timeout(1800)
 def test_at_the_heads_the_difference_is_a_constant(tmp_path):
     found = train_mixture(tmp_path, "heads", 1, 150_000)
-    assert found["sd"] < 1e-5 and found["value_loss"] > 0.01 and found["rms_0.995"] > 0.1, found
+    assert found["sd"] < 1e-5 and found["value_loss"] > 0.004 and found["rms_0.995"] > 0.05, found
