@@ -100,10 +100,9 @@ class Trainer:
             config.share, lambda: timed(self._stopwatch, "waiting", self._source.next_block)()
         )
         self._restore()
-        # The start of the actors that is under way; None while they play.
+        # None while the actors play.
         self._starting: ActorStart | None = ActorStart(self._stop_waiting)
-        # While True the state may be half-way between two updates.
-        self._is_updating = False
+        self._is_updating = False  # while True the state may be half-way between two updates
         # From `_train` on.
         self._source: BlockSource
         self._snapshot: Snapshot
