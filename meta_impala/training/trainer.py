@@ -121,10 +121,8 @@ class Trainer:
             self._refuse_vanished_checkpoints()
         progress = check_progress(saved.progress, saved.path) if saved else {}
         self._frames_of_update = 0  # of the last one
-        self._next_row = min(
-            progress.get("next_row", self.frames + config.log_frames),
-            self.frames + config.log_frames,
-        )
+        next_row = self.frames + config.log_frames
+        self._next_row = min(progress.get("next_row", next_row), next_row)
         self._window = MetricsWindow(self.frames, progress.get("window"), config.learned)
         self._bad_updates = BadUpdates(
             self.folder.bad_updates, config.max_bad_updates, int(progress.get("bad_in_a_row", 0))
@@ -397,5 +395,5 @@ class Trainer:
             self._save()
 
     def _status(self) -> dict[str, Any]:
-        newest = self._checkpoints.newest
-        return {"frames": self.frames} | ({"checkpoint": newest.name} if newest else {})
+        saved = self._checkpoints.newest
+        return {"frames": self.frames} | ({"checkpoint": saved.name} if saved else {})
