@@ -102,7 +102,7 @@ def method(found: Sequence[Record]) -> list[Block]:
             "its evaluation games at the γ of F*; (4) all A-γλ runs come before the other arms of "
             "the confirmation, because Y and C need them; (5) the learned arms of part 4 start "
             "from γ .9; (6) the tasks of part 1 were run one after the other, seeds 11 and 12 of "
-            "Patience and Noise before the selection of Switching was complete; (7) every run is "
-            "`--deterministic`, so that each cell can be repeated to the bit."
+            "all tasks before the selection of Switching was complete (there F(.99) and R); (7) "
+            "every run is `--deterministic`, so that each cell can be repeated to the bit."
         ),
     ]
