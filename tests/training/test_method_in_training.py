@@ -65,10 +65,12 @@ def test_an_actor_acts_by_the_learners_network(name):
     for unroll in unrolls:
         batch = Unroll(*map(tf.constant, unroll))
         parameters = [v.read_value() for v in learner.state.network.trainable_variables]
-        objective = learner.factory.inner_objective(batch, parameters)
-        output = objective._run(
-            parameters, learner.state.x.read_value(), "network", eta_is_live=False
-        )
+        seen = learner.factory.trajectories(batch)
+        frames_eta = tf.constant(learner.factory.schedule.at(0))
+        objective = learner.factory.inner_objective(seen, parameters, frames_eta)
+        places = objective.places([learner.state.x.read_value()])
+        features = objective.network.body(parameters)
+        output = objective._outputs(parameters, features, places.network)
         log_probs = action_log_probs(output.policy_logits[:-1], batch.last_actions[1:])
         np.testing.assert_allclose(log_probs, unroll.behaviour_log_probs, rtol=1e-4, atol=1e-5)
         # Fed a constant η instead, it would be another policy.
@@ -107,7 +109,8 @@ def test_a_batch_of_several_etas_is_several_batches():
         with tf.GradientTape() as tape:
             tape.watch(live)
             of_some = agent.learner.factory.trajectories(some)
-            objective = agent.learner.factory.inner_objective(of_some, weights)
+            frames_eta = tf.constant(agent.learner.factory.schedule.at(0))
+            objective = agent.learner.factory.inner_objective(of_some, weights, frames_eta)
             loss, _ = objective(live, [agent.learner.state.x.read_value()])
         return tape.gradient(loss, live)
 
@@ -190,7 +193,9 @@ def test_which_batch_is_the_meta_batch(tmp_path, monkeypatch, meta_data):
     original, seen = trainer.learner.update, []
 
     def update(batch, other, updates, frames):
-        seen.append(tuple(b.behaviour_log_probs.numpy().tobytes() for b in (batch, other)))
+        (meta_batch,) = other
+        pair = (batch, meta_batch)
+        seen.append(tuple(b.behaviour_log_probs.numpy().tobytes() for b in pair))
         return original(batch, other, updates, frames)
 
     monkeypatch.setattr(trainer.learner, "update", update)
@@ -261,7 +266,7 @@ def test_an_eta_per_state_becomes_different_between_states():
         row, snapshot = agent.learner.update(batches[updates], batches[updates + 1], updates, 0)
     assert snapshot.eta.per_state
     assert snapshot.eta.values.shape == (7, 2) == agent.learner.state.x.shape
-    assert np.all(np.isfinite(row))
+    assert np.all(np.isfinite([value for value in row if isinstance(value, float)]))
     features = agent.network.body(batches[0].observations)
     eta = agent.learner.meta_parameters.at_states(agent.learner.state.x.read_value(), features)
     assert np.ptp(eta["gamma"]) > 1e-4 and np.ptp(eta["lambda"]) > 1e-4
