@@ -110,12 +110,14 @@ def test_an_update_of_cut_trajectories_is_that_of_their_pieces(name, pieces):
     pairs = [batches(both[1], pieces, seed) for seed in (3, 4, 5)]
     before = [variable.numpy() for variable in both[0].learner.state.variables]
     for updates in range(2):
+        meta_batches = pairs[updates if both[0].config.meta_data == "same" else updates + 1]
         rows = [
-            agent.learner.update(pairs[updates][i], pairs[updates + 1][i], updates, 0)[0]
+            agent.learner.update(pairs[updates][i], meta_batches[i], updates, 0)[0]
             for i, agent in enumerate(both)
         ]
         for field, cut, apart in zip(Statistics._fields, *rows, strict=True):
-            np.testing.assert_allclose(cut, apart, rtol=2e-6, atol=1e-9, err_msg=field)
+            found, expected = tf.nest.flatten(cut), tf.nest.flatten(apart)
+            np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-9, err_msg=field)
         transitions = pieces * LENGTH * COLUMNS
         assert 0 < transitions - rows[0].steps <= 1  # random_batch cuts one more
     states = [agent.learner.state for agent in both]
@@ -131,10 +133,10 @@ def test_an_update_of_cut_trajectories_is_that_of_their_pieces(name, pieces):
 def test_several_learners_of_cut_trajectories_are_one_of_pieces(name):
     settings = {**SETTINGS[name], "meta_gradient_mode": "reverse_over_forward"}
     cut, apart = agents(2, settings)
-    taus, judges = (batches(apart, 2, seed) for seed in (3, 4))
+    taus, meta_batches = (batches(apart, 2, seed) for seed in (3, 4))
     x = cut.learner.state.x.numpy()
-    expected = reverse_over_forward(*Case(apart, taus[1], judges[1], x).arguments())
-    learners = parts_of(Case(cut, taus[0], judges[0], x), 2)
+    expected = reverse_over_forward(*Case(apart, taus[1], meta_batches[1], x).arguments())
+    learners = parts_of(Case(cut, taus[0], meta_batches[0], x), 2)
     together = Together(2)
     steps = together.run(
         lambda i: reverse_over_forward(*learners[i].arguments(), reduce=together.reduce)
@@ -155,7 +157,9 @@ def test_the_final_observation_is_what_the_last_step_bootstraps_from():
 
     def loss(changed: Unroll) -> float:
         parameters = [v.read_value() for v in cut.network.trainable_variables]
-        objective = cut.learner._inner_objective(cut.learner.trajectories(changed), parameters)
+        objective = cut.learner.factory.inner_objective(
+            cut.learner.trajectories(changed), parameters
+        )
         return float(objective(parameters, [tf.zeros([0], tf.float64)])[0])
 
     expected = loss(batch)
