@@ -20,6 +20,7 @@ from absl import flags
 from meta_impala import config as config_lib
 from meta_impala.config import Config
 from meta_impala.config.flags import define_config_flags, parse_flags
+from meta_impala.config.text import shown
 from meta_impala.environments import ATARI_57, UnknownEnvironmentError, registry
 from meta_impala.errors import UserError, one_line
 from meta_impala.published import atari_n
@@ -133,7 +134,8 @@ def find(text: str) -> pathlib.Path:
     except (OSError, ValueError):  # a name that is too long, or has a null character
         pass
     near = config_lib.nearest(path.stem, shipped)
-    raise UserError(f"{text!r}: must be a suite file (TOML), or one of {', '.join(shipped)}{near}")
+    names = ", ".join(shipped)
+    raise UserError(f"'{shown(text)}': must be a suite file (TOML), or one of {names}{near}")
 
 
 def read(path: pathlib.Path) -> Suite:

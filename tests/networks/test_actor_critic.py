@@ -74,7 +74,8 @@ def test_shapes_and_dtypes(core, dtype):
     features = network.body(random_inputs().observations)
     assert features.shape == (T, B, network.num_features) and features.dtype == dtype
     assert output.reference_values is None
-    assert {tensor.dtype for tensor in output if tensor is not None} == {dtype}
+    assert output.auxiliary == ()
+    assert {tensor.dtype for tensor in output if isinstance(tensor, tf.Tensor)} == {dtype}
     assert {v.dtype for v in network.trainable_variables} == {dtype}
 
 
