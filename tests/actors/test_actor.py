@@ -100,7 +100,7 @@ def test_the_core_is_reset_after_the_final_observation_and_not_on_arriving_there
     for variable in network.trainable_variables:
         variable.assign_add(random.normal(size=variable.shape).astype(np.float32))
     for block in play(actor, learner, 5):
-        trajectories = learner.trajectories(Unroll(*map(tf.constant, block.unroll)))
+        trajectories = learner.factory.trajectories(Unroll(*map(tf.constant, block.unroll)))
         fed = tf.zeros([0])
         output = network(trajectories.inputs, trajectories.core_state, fed)
         expected = action_log_probs(output.policy_logits[:-1], trajectories.transitions.actions)

@@ -158,7 +158,7 @@ def test_the_final_observation_is_what_the_last_step_bootstraps_from():
     def loss(changed: Unroll) -> float:
         parameters = [v.read_value() for v in cut.network.trainable_variables]
         objective = cut.learner.factory.inner_objective(
-            cut.learner.trajectories(changed), parameters
+            cut.learner.factory.trajectories(changed), parameters
         )
         return float(objective(parameters, [tf.zeros([0], tf.float64)])[0])
 
