@@ -6,6 +6,7 @@ import os
 import pathlib
 from collections.abc import Iterable, Sequence
 
+from meta_impala.config.text import shown
 from meta_impala.errors import UserError
 from meta_impala.storage.run_folder import RunFolder
 
@@ -24,7 +25,7 @@ def find(paths: Iterable[str]) -> list[RunFolder]:
         if not runs:
             what = "holds no run" if os.path.isdir(_expanded(text)) else "is not a folder"
             raise UserError(
-                f"{text}: {what}; must be the folder of a run (with a config.json), or a folder "
+                f"{shown(text)}: {what}; must be the folder of a run (with a config.json), or a folder "
                 "above runs"
             )
         for run in runs:
