@@ -80,7 +80,7 @@ def whole(inner: InnerObjective, meta: MetaObjective | None = None) -> MicroBatc
 def summed(number: int, function: Callable[[tf.Tensor], Any]) -> Any:
     """Σ function(i), i = 0 … number − 1, tensor by tensor; one after the other."""
 
-    def add(index, *sums):
+    def add(index: tf.Tensor, *sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return index + 1, *map(tf.add, sums, tf.nest.flatten(function(index)))
 
     first = function(tf.constant(0))
@@ -169,7 +169,7 @@ def _inner_gradients(
 ) -> tuple[list[tf.Tensor], tf.Tensor, Any]:
     """∇_θ J, J, and its auxiliary output."""
 
-    def of(objective: InnerObjective):
+    def of(objective: InnerObjective) -> tuple[list[tf.Tensor], tf.Tensor, Any]:
         live = copies_of(parameters)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(live)

@@ -25,8 +25,8 @@ def find(paths: Iterable[str]) -> list[RunFolder]:
         if not runs:
             what = "holds no run" if os.path.isdir(_expanded(text)) else "is not a folder"
             raise UserError(
-                f"{shown(text)}: {what}; must be the folder of a run (with a config.json), or a folder "
-                "above runs"
+                f"{shown(text)}: {what}; must be the folder of a run (with a config.json), or a "
+                "folder above runs"
             )
         for run in runs:
             found.setdefault(os.path.realpath(run.path), run)

@@ -354,7 +354,9 @@ class Learner:
             return eta
         return tf.constant(self._schedule.at(int(self.state.frames.numpy())))
 
-    def _to_snapshot(self, version: int, parameters: Sequence[tf.Tensor], eta: tf.Tensor):
+    def _to_snapshot(
+        self, version: int, parameters: Sequence[tf.Tensor], eta: tf.Tensor
+    ) -> Snapshot:
         with tf.device("CPU:0"):  # from a GPU, one copy per update
             return Snapshot(
                 version,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -19,7 +19,7 @@ from meta_impala.learner.window_state import Window
 from meta_impala.networks.actor_critic import ActorCritic
 
 
-def _variables(tensors, name: str) -> list[tf.Variable]:
+def _variables(tensors: Sequence[tf.Tensor], name: str) -> list[tf.Variable]:
     return [tf.Variable(tensor, trainable=False, name=name) for tensor in tensors]
 
 
