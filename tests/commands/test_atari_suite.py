@@ -141,7 +141,7 @@ def test_the_command_line_cuts_a_suite_to_size(tmp_path):
     assert "7 runs (1 games × 1 seeds × 7 variants): 7 not started" in done.stdout
     # 7 · 45M frames at 2 · 5,000 a second: 8.75 hours, and the evaluation.
     assert "8.8 hours on this machine with 2 at a time (at 5,000 frames/s" in done.stdout
-    assert "and 70 games to evaluate" in done.stdout and "MB of disk" in done.stdout
+    assert "and 70 games to evaluate" in done.stdout and " GB of disk" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
