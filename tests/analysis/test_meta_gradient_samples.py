@@ -104,7 +104,7 @@ def test_the_parts_are_those_of_the_update_that_the_learner_makes(name, monkeypa
     assert found.meta_loss == pytest.approx(statistics.meta_loss, rel=1e-4)
     assert found.gradient_norm == pytest.approx(statistics.gradient_norm, rel=1e-4)
     eta = (statistics.gamma, statistics.lambda_)
-    assert (found.gamma, found.lambda_) == pytest.approx(eta, rel=1e-6)
+    assert tuple(found.eta[:2]) == pytest.approx(eta, rel=1e-6)
 
 
 def test_which_columns_are_the_meta_batch(monkeypatch):
@@ -118,7 +118,7 @@ def test_which_columns_are_the_meta_batch(monkeypatch):
             zeros = np.zeros(2)
             direction = np.array([1.0, len(seen)])
             return sampling._MetaEvaluation(
-                zeros[None], zeros[None, None], 0.0, direction, 1.0, 1.0, 0, 0
+                zeros[None], zeros[None, None], 0.0, direction, 1.0, 1.0, zeros
             )
 
         return recorder
