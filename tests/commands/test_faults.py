@@ -236,7 +236,7 @@ def test_hostile_starts_and_agents(tmp_path):
         archive.infolist()[0].file_size = 2**31 + 1  # says the file's directory
     assert "would unpack to" in refusal(lambda: read_agent_file(path))
     path.write_bytes(b"\x80\x04\x95cposix\nsystem")
-    assert "no exported agent" in refusal(lambda: read_agent_file(path))
+    assert "not an exported agent" in refusal(lambda: read_agent_file(path))
 
 
 def test_torture_in_short():
