@@ -12,10 +12,7 @@ import sys
 import time
 
 import pytest
-from absl import flags
 
-from meta_impala import population
-from meta_impala.config.flags import define_config_flags
 from meta_impala.errors import UserError
 from meta_impala.experiments import stages
 from meta_impala.experiments import suite as suite_file
@@ -54,24 +51,14 @@ def suite_path(tmp_path):
         (["--population_cpus=0"], "--population_cpus=0.0: must be above 0"),
     ],
 )
-def test_a_mistake_is_one_line(tmp_path, monkeypatch, arguments, message):
+def test_a_mistake_is_one_line(tmp_path, arguments, message):
     pytest.importorskip("pyarrow")
-    values = flags.FlagValues()
-    monkeypatch.setattr(flags, "FLAGS", values)
-    monkeypatch.setattr(population, "FLAGS", values)
-    define_config_flags(values)
-    before = flags.DEFINE_string, flags.DEFINE_integer, flags.DEFINE_float
-    for name, define in zip(("DEFINE_string", "DEFINE_integer", "DEFINE_float"), before,
-                            strict=True):  # fmt: skip
-        monkeypatch.setattr(
-            flags, name, lambda *args, define=define: define(*args, flag_values=values)
-        )
-    monkeypatch.setattr(population, "define_config_flags", lambda: None)
-    population.define_flags()
-    values(["population", f"--logdir={tmp_path}/run", "--environment=Catch", *arguments])
-    with pytest.raises(UserError) as caught:
-        population.main()
-    assert str(caught.value).startswith(message)
+    command = [sys.executable, "-m", "meta_impala.population", f"--logdir={tmp_path}/run"]
+    result = subprocess.run(
+        [*command, "--environment=Catch", *arguments], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: {message}") and result.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
