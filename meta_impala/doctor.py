@@ -96,7 +96,7 @@ def _with_games(evidence: Evidence, run: TrainedRun) -> Evidence:
     if not FLAGS.json:
         command.say(f"playing {registry.resolve(run.config.environment).id} with {checkpoint}")
     batch = batch_evidence.play(
-        learner, run.description, checkpoint, steps=FLAGS.steps, seed=FLAGS.seed
+        learner, run.config, run.description, checkpoint, steps=FLAGS.steps, seed=FLAGS.seed
     )
     return evidence._replace(batch=batch)
 

@@ -115,6 +115,7 @@ def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
     command.say(f"playing {FLAGS.batches} batches of {environment} with {checkpoint}")
     samples = meta_gradient_samples.samples(
         learner,
+        config,
         description,
         learning_rate,
         batches=FLAGS.batches,

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from meta_impala.agent.builders import eta_is_per_state, meta_parameters_of
+from meta_impala.agent.builders import meta_parameters_of
 from meta_impala.agent.shared_arrays import as_tensor
 from meta_impala.algorithm.losses import action_log_probs
 from meta_impala.algorithm.meta_parameters import embedding_input
-from meta_impala.config import Config
+from meta_impala.config import AgentSettings
 from meta_impala.environments import Description
 from meta_impala.networks.actor_critic import ActorCritic, NetworkInputs, NetworkOutput
 
@@ -60,22 +60,25 @@ class Policy:
     """
 
     def __init__(
-        self, network: ActorCritic, config: Config, description: Description, num_envs: int
+        self,
+        network: ActorCritic,
+        settings: AgentSettings,
+        description: Description,
+        num_envs: int,
     ) -> None:
         """Args:
         network: whose variables are *not* used: a `Snapshot` takes their place.
-        config: resolved.
+        settings: resolved.
         description: of the environment.
         num_envs: N, fixed.
         """
         self._network = network
-        self._reward_clip = config.reward_clip
-        self._embedding = config.eta_embedding_input
-        self._meta_parameters = meta_parameters_of(config)
-        self._per_state = eta_is_per_state(config)
-        eta_shape = [num_envs, len(self._meta_parameters.embedded)]
-        if self._per_state:
-            eta_shape = [network.num_features + 1, len(config.learned)]
+        self._reward_clip = settings.reward_clip
+        self._embedding = settings.eta_embedding_input
+        self._meta_parameters = meta_parameters_of(settings)
+        eta_shape = [num_envs, len(settings.embedded)]
+        if settings.eta_is_per_state:
+            eta_shape = [network.num_features + 1, len(settings.learned)]
         state_size = network.settings.core_state_size
         signature = (
             [tf.TensorSpec(v.shape, v.dtype) for v in network.trainable_variables],
@@ -117,7 +120,7 @@ class Policy:
             )
 
             features = self._network.body_at(parameters, inputs.observations)
-            if self._per_state:
+            if self._meta_parameters.is_per_state:
                 values = self._meta_parameters.at_states(eta, features)
                 fed = self._meta_parameters.fed(values, features.dtype)
             else:

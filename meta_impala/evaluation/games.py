@@ -19,9 +19,10 @@ import numpy as np
 import tensorflow as tf
 
 from meta_impala.agent.policy import Policy, Snapshot
-from meta_impala.environments import BatchedEnvironment
+from meta_impala.config import RunSettings
+from meta_impala.environments import BatchedEnvironment, registry
 from meta_impala.evaluation import starts as game_starts
-from meta_impala.evaluation.record import Game
+from meta_impala.evaluation.record import Game, noops
 from meta_impala.evaluation.starts import Start
 
 
@@ -106,6 +107,22 @@ class Table:
             float(step.episode_returns[0]) - self._return_before,
             int(step.episode_frames[0]) - self._frames_before,
         )
+
+
+def evaluated_environment(run: RunSettings, num_envs: int = 1) -> BatchedEnvironment:
+    """Makes the environment of a run as it is evaluated; to be closed by the caller.
+
+    Args:
+      run: resolved.
+      num_envs: copies that are stepped together.
+    """
+    return registry.make(
+        registry.evaluated_in(run.environment),
+        num_envs,
+        run.protocol,
+        environment_kwargs=run.environment_arguments,
+        min_noops=noops(run.protocol)[0],
+    )
 
 
 def eta_of_environments(snapshot: Snapshot, num_envs: int) -> np.ndarray:

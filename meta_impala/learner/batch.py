@@ -14,7 +14,7 @@ from meta_impala.actors.trajectory import Unroll
 from meta_impala.agent.policy import clip_rewards
 from meta_impala.algorithm.losses import Transitions
 from meta_impala.algorithm.objectives import Tensors
-from meta_impala.config import Config
+from meta_impala.config import BatchSettings
 from meta_impala.environments import Description
 from meta_impala.networks.actor_critic import ActorCritic, NetworkInputs, NetworkOutput
 
@@ -71,9 +71,11 @@ class NetworkOnTrajectories(NamedTuple):
         return self.network.heads_at(parameters, features, inputs, core_state, eta_input)
 
 
-def batch_signature(config: Config, description: Description, core_state_size: int) -> Unroll:
+def batch_signature(
+    settings: BatchSettings, description: Description, core_state_size: int
+) -> Unroll:
     """The fixed signature of a batch: `tf.TensorSpec`s in the places of the arrays."""
-    rows, columns = config.unroll_length + 1, config.batch_size
+    rows, columns = settings.unroll_length + 1, settings.batch_size
     observation_dtype = tf.as_dtype(description.observation_dtype)
     return Unroll(
         observations=tf.TensorSpec(

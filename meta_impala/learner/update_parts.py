@@ -1,7 +1,8 @@
 """The parts of one update as functions of θ, x and g: J, U, J', and how they are differentiated.
 
-Every switch of the method is a small object made here once, from the config: the table of
-meta-parameters, the two optimisers, the derivation, the settings of J and J'.
+Every switch of the method is a small object (`agent.builders.Method`): the table of
+meta-parameters, the two optimisers, the settings of J and J'. Here they are put together with the
+state and a batch.
 """
 
 from __future__ import annotations
@@ -14,13 +15,12 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from meta_impala.actors.trajectory import Unroll
-from meta_impala.agent import builders
+from meta_impala.agent.builders import Method
 from meta_impala.algorithm import losses, meta_gradient, optimizers
-from meta_impala.algorithm.eta_schedule import EtaSchedule
 from meta_impala.algorithm.meta_gradient import InnerUpdate, MetaStep, MicroBatches, Tensors
 from meta_impala.algorithm.meta_parameters import GAMMA, LAMBDA, Eta
 from meta_impala.algorithm.objectives import InnerObjective, MetaObjective, places_of
-from meta_impala.config import Config
+from meta_impala.config import UpdateSettings
 from meta_impala.learner.batch import NetworkOnTrajectories, Trajectories, trajectories_of
 from meta_impala.learner.group import LearnerGroup
 from meta_impala.learner.state import LearnerState
@@ -56,27 +56,25 @@ class UpdateFactory:
     """
 
     def __init__(
-        self, config: Config, state: LearnerState, group: LearnerGroup, schedule: EtaSchedule
+        self, settings: UpdateSettings, method: Method, state: LearnerState, group: LearnerGroup
     ) -> None:
         """Args:
-        config: resolved; of several learners this one's share.
+        settings: resolved; of several learners this one's share.
+        method: what the update is made of.
         state: what is updated.
         group: the learners that make every update together.
-        schedule: where η comes from.
         """
-        self.meta_parameters = builders.meta_parameters_of(config)
-        self.schedule = schedule
-        self._config = config
+        self.meta_parameters = method.meta_parameters
+        self.schedule = method.schedule
+        self._settings = settings
+        self._method = method
         self._state = state
         self._group = group
         self._dtype = state.network.dtype
-        self._optimizer = builders.inner_optimizer_of(config)
-        self._returns = builders.return_settings_of(config)
-        self._meta_weights = builders.meta_weights_of(config)
 
     def trajectories(self, batch: Unroll) -> Trajectories:
         """A batch of unrolls as the objectives take it."""
-        return trajectories_of(batch, self._config.reward_clip, self._dtype)
+        return trajectories_of(batch, self._settings.reward_clip, self._dtype)
 
     def inner_objective(
         self,
@@ -112,12 +110,12 @@ class UpdateFactory:
             transitions=batch.transitions,
             target_parameters=parameters,
             meta_parameters=self.meta_parameters,
-            settings=self._returns,
-            places=functools.partial(places_of, self._config.meta_gradient_paths),
-            embedding=self._config.eta_embedding_input,
-            second_value_head=self._config.second_value_head,
+            settings=self._method.returns,
+            places=functools.partial(places_of, self._settings.meta_gradient_paths),
+            embedding=self._settings.eta_embedding_input,
+            second_value_head=self._state.network.settings.second_value_head,
             given=given,
-            follow_targets=follow_targets or self._config.trace_curvature,
+            follow_targets=follow_targets or self._settings.trace_curvature,
         )
 
     def update_rule(
@@ -130,9 +128,9 @@ class UpdateFactory:
             clipped = optimizers.clip_by_global_norm(
                 gradients,
                 eta["max_gradient_norm"],
-                differentiate_coefficient=self._config.differentiate_clip,
+                differentiate_coefficient=self._settings.differentiate_clip,
             )
-            optimizer, rate = self._optimizer, learning_rate
+            optimizer, rate = self._method.inner_optimizer, learning_rate
             if "rmsprop_decay" in self.meta_parameters.learned:
                 assert isinstance(optimizer, optimizers.RMSProp)
                 optimizer = dataclasses.replace(optimizer, decay=eta["rmsprop_decay"])
@@ -153,25 +151,25 @@ class UpdateFactory:
             old_parameters=parameters,
             x=x[0],
             meta_parameters=self.meta_parameters,
-            settings=self._returns,
-            weights=self._meta_weights,
-            network_eta=self._config.meta_network_eta,
-            embedding=self._config.eta_embedding_input,
-            second_value_head=self._config.second_value_head,
+            settings=self._method.returns,
+            weights=self._method.meta_weights,
+            network_eta=self._settings.meta_network_eta,
+            embedding=self._settings.eta_embedding_input,
+            second_value_head=self._state.network.settings.second_value_head,
             moments=losses.MovingMoments(*moments) if moments else None,
-            moments_decay=self._config.meta_advantage_decay,
+            moments_decay=self._settings.meta_advantage_decay,
         )
 
     def derivation(self, micro_batches: MicroBatches | None = None) -> Callable[..., MetaStep]:
         """(θ, x, J, U, J') -> `MetaStep`."""
-        if self._config.meta_gradient_mode == "accumulative_trace":
+        if self._settings.meta_gradient_mode == "accumulative_trace":
             return functools.partial(
                 meta_gradient.accumulative_trace,
                 trace=read(self._state.trace),
-                decay=self._config.trace_decay,
-                curvature=self._config.trace_curvature,
+                decay=self._settings.trace_decay,
+                curvature=self._settings.trace_curvature,
             )
-        if self._config.meta_gradient_mode == "reverse_over_forward":
+        if self._settings.meta_gradient_mode == "reverse_over_forward":
             return functools.partial(
                 meta_gradient.reverse_over_forward,
                 reduce=self._group.reduce,
@@ -188,7 +186,7 @@ class UpdateFactory:
         frames_eta: tf.Tensor,
     ) -> MicroBatches | None:
         """J and J' in `--micro_batches` parts of as many columns each; None for the whole."""
-        count = self._config.micro_batches
+        count = self._settings.micro_batches
         if count == 1:
             return None
 
@@ -218,10 +216,10 @@ class UpdateFactory:
           other: another one (the next, or with `meta_data=swap` every second time the last).
           order: a permutation of the B columns.
         """
-        count = self._config.meta_batch_size
-        if self._config.meta_data == "held_out":
+        count = self._settings.meta_batch_size
+        if self._settings.meta_data == "held_out":
             return batch.columns(order[count:]), batch.columns(order[:count])
-        if count == self._config.batch_size:
+        if count == self._settings.batch_size:
             return batch, other  # J' is a sum over all columns, whatever their order
         return batch, other.columns(order[:count])
 

@@ -20,7 +20,7 @@ from meta_impala.algorithm.window_gradient import (
     mixed_window,
     nested_window,
 )
-from meta_impala.config import Config
+from meta_impala.config import UpdateSettings
 from meta_impala.learner.batch import Trajectories
 from meta_impala.learner.update_parts import UpdateFactory, part_of
 
@@ -30,12 +30,12 @@ class WindowFactory:
     """Makes meta-gradients through K inner updates.
 
     Attributes:
-      config: resolved; of several learners this one's share.
+      settings: resolved; of several learners this one's share.
       parts: makes J, U and J'.
       reduce: of the learners.
     """
 
-    config: Config
+    settings: UpdateSettings
     parts: UpdateFactory
     reduce: Reduce
 
@@ -63,7 +63,7 @@ class WindowFactory:
             for k, (batch, rate) in enumerate(zip(batches, learning_rates, strict=True))
         ]
         target: Tensors | None = None
-        if self.config.meta_objective == "bootstrapped":
+        if self.settings.meta_objective == "bootstrapped":
             target = self.target(*last, x, ahead, learning_rates[-1])
         old = states[0].parameters
 
@@ -71,10 +71,10 @@ class WindowFactory:
             objective = self.parts.meta_objective(batch, old, x)
             return objective if target is None else self._matching(objective, target)
 
-        if self.config.meta_gradient_mode == "nested_tapes":
+        if self.settings.meta_gradient_mode == "nested_tapes":
             return nested_window(old, states[0].slots, x, updates, meta(ahead[-1]))
         parts = MicroBatches(
-            self.config.micro_batches, _no_objective, lambda i: meta(self._part(ahead[-1], i))
+            self.settings.micro_batches, _no_objective, lambda i: meta(self._part(ahead[-1], i))
         )
         return mixed_window(states, last[0], x, updates, parts, reduce=self.reduce)
 
@@ -119,14 +119,14 @@ class WindowFactory:
                     given=given,
                 )
 
-            return MicroBatches(self.config.micro_batches, inner, _no_objective)
+            return MicroBatches(self.settings.micro_batches, inner, _no_objective)
 
         return WindowUpdate(
             parts, lambda slots: self.parts.update_rule(slots, learning_rate, given)
         )
 
     def _part(self, batch: Trajectories, index: tf.Tensor) -> Trajectories:
-        count = self.config.micro_batches
+        count = self.settings.micro_batches
         return batch if count == 1 else part_of(batch, index, count)
 
     def _matching(self, objective: MetaObjective, target: Tensors) -> MatchingObjective:
@@ -134,8 +134,8 @@ class WindowFactory:
         return MatchingObjective(
             **fields,
             target=target,
-            policy_cost=self.config.matching_policy_cost,
-            value_cost=self.config.matching_value_cost,
+            policy_cost=self.settings.matching_policy_cost,
+            value_cost=self.settings.matching_value_cost,
         )
 
 

@@ -288,7 +288,7 @@ class Case:
                 * tf.reduce_sum(is_step * (vs - output.values[:-1]) ** 2)
                 - weights_of["entropy_cost"] * tf.reduce_sum(is_step * entropies(logits))
             )
-            if config.second_value_head:
+            if self.agent.network.settings.second_value_head:
                 second_vs, _, _ = self.targets(
                     self.batch,
                     log_pi,
@@ -438,7 +438,11 @@ class Case:
         def run(parameters, fed):
             with weights(self.agent.network, parameters):
                 output = self.forward(self.judges, fed)
-            values = output.reference_values if config.second_value_head else output.values
+            values = (
+                output.reference_values
+                if self.agent.network.settings.second_value_head
+                else output.values
+            )
             return output.policy_logits.numpy(), values.numpy()
 
         fed = fed_at(at)  # a constant from here on

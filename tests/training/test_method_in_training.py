@@ -11,13 +11,13 @@ from support.helpers import make_agent, random_batch, select_columns, shake
 
 from meta_impala.actors.actor import Actor
 from meta_impala.actors.trajectory import Unroll
-from meta_impala.agent.builders import eta_schedule_of, make_network
+from meta_impala.agent.builders import drawn_eta_of
 from meta_impala.agent.policy import Policy
 from meta_impala.algorithm.losses import action_log_probs
-from meta_impala.config import Config, resolve, resolve_network
+from meta_impala.config import AgentSettings, Config, resolve, resolve_network
 from meta_impala.environments import registry
 from meta_impala.learner.batch import trajectories_of
-from meta_impala.learner.learner import Learner
+from meta_impala.learner.composition import make_learner
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.system.signals import StopRequest
 from meta_impala.training.trainer import Trainer
@@ -49,15 +49,15 @@ def catch_config(**settings):
 def test_an_actor_acts_by_the_learners_network(name):
     """log μ of an unroll is log π of the learner's own forward pass, at the η it then uses."""
     config, description = catch_config(**SCHEDULES[name], num_actors=1, envs_per_actor=4)
-    learner = Learner(config, description, make_network(config, description))
+    learner = make_learner(config, description)
     random = np.random.default_rng(0)
     for variable in learner.state.network.trainable_variables:
         variable.assign_add(0.5 * random.normal(size=variable.shape).astype(np.float32))
     if name == "state":
         learner.state.x.assign_add(random.normal(size=learner.state.x.shape).astype(np.float32))
-    policy = Policy(learner.state.network, config, description, 4)
+    policy = Policy(learner.state.network, config.part(AgentSettings), description, 4)
     environment = registry.make(config.environment, 4, config.protocol)
-    schedule = eta_schedule_of(config)
+    schedule = drawn_eta_of(config)
     actor = Actor(0, environment, policy, config.unroll_length, eta_schedule=schedule)
     actor.reset(3, 0)
     unrolls = [actor.unroll(learner.snapshot()).unroll for _ in range(3)]
