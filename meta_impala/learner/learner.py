@@ -71,7 +71,7 @@ class Learner:
         batch = batch_signature(settings, description, network.settings.core_state_size)
         # Learning rate, and γ and λ where they are a function of frames.
         signature = [batch, tf.TensorSpec([], tf.float32), tf.TensorSpec([2], tf.float32)]
-        self.window_factory = WindowFactory(settings, self.factory, group.reduce)
+        self.window_factory = WindowFactory(settings, self.factory)
         ahead = (batch,) * settings.bootstrap_steps
         of_meta = [ahead, tf.TensorSpec([settings.batch_size], tf.int32)]
         self._meta_function = None
@@ -108,8 +108,8 @@ class Learner:
             parts = factory.inner_parts(batch, learning_rate, frames_eta)
             step = meta_gradient.inner_step(
                 *parts,
-                reduce=self._group.reduce,
-                micro_batches=factory.micro_batches(*parts[:2], batch, None, frames_eta),
+                reduce=factory.reduce,
+                micro_batches=factory.micro_batches(parts[2]),
             )
             meta_steps = tf.ones([], self._dtype)
         else:
@@ -118,7 +118,7 @@ class Learner:
             batch, meta_batch = factory.split(batch, other, order)
             whole_parts = factory.parts_of(batch, meta_batch, learning_rate, frames_eta)
             micro_batches = factory.micro_batches(
-                whole_parts.parameters, whole_parts.x, batch, meta_batch, frames_eta
+                whole_parts.inner_objective, whole_parts.meta_objective
             )
             if self._settings.meta_objective == "bootstrapped":
                 step, found = self._bootstrapped(
@@ -139,7 +139,7 @@ class Learner:
     def _bootstrapped(
         self,
         parts: UpdateParts,
-        micro_batches: MicroBatches | None,
+        micro_batches: MicroBatches,
         batch: Trajectories,
         learning_rate: tf.Tensor,
         ahead: Sequence[Trajectories],
@@ -147,14 +147,14 @@ class Learner:
         """One update, and its meta-gradient by a target that is ahead of it."""
         slots = read(self.state.slots)
         step = meta_gradient.inner_step(
-            *parts[:4], reduce=self._group.reduce, micro_batches=micro_batches
+            *parts[:4], reduce=self.factory.reduce, micro_batches=micro_batches
         )
         state = WindowState(parts.parameters, slots, step.gradients)
         found = self.window_factory.gradient(
             [state],
             [batch],
             [tf.cast(learning_rate, self._dtype)],
-            (step.parameters, step.update_auxiliary[0]),
+            (step.parameters, step.update_auxiliary.slots),
             parts.x,
             ahead,
         )
@@ -189,11 +189,12 @@ class Learner:
         """Applies an update; returns its statistics."""
         new = [
             (list(self.state.network.trainable_variables), step.parameters),
-            (self.state.slots, step.update_auxiliary[0]),
+            (self.state.slots, step.update_auxiliary.slots),
             *(meta.new if meta else []),
         ]
-        _, norm, _ = step.update_auxiliary
-        scalars = [step.inner_loss, norm, *([meta.loss, meta.norm] if meta else [])]
+        scalars = [step.inner_loss, step.update_auxiliary.norm]
+        if meta is not None:
+            scalars += [meta.loss, meta.norm]
         applied = _are_finite([*scalars, *(value for _, value in _pairs(new))])
         vector = statistics_of(
             step, meta, self.meta_parameters.learned, emulated, meta_steps, applied, self._group

@@ -220,9 +220,9 @@ def test_a_truncated_batch_is_its_two_pieces(core):
 def test_selected_columns():
     agent = make_agent(core="lstm", core_size=4)
     batch = agent.learner.factory.trajectories(random_batch(agent, 0))
-    assert batch.num_columns == 4
+    assert len(batch.core_state) == 4
     chosen = batch.columns(tf.constant([3, 1]))
-    assert chosen.num_columns == 2
+    assert len(chosen.core_state) == 2
     for before, after in zip(
         (*batch.inputs, *batch.transitions), (*chosen.inputs, *chosen.transitions), strict=True
     ):
