@@ -111,7 +111,7 @@ def main(arguments: list[str]) -> int:
     run = _open(folder, trust)
     if run is not None:
         evidence = _with_games(evidence, run)
-    verdict = verdict_lib.judge(evidence)
+    verdict = verdict_lib.diagnose(evidence)
     if FLAGS.json:
         command.say(json.dumps(verdict_lib.to_json(verdict), indent=2, ensure_ascii=False))
         return 0

@@ -32,13 +32,13 @@ SETTINGS = {
     "meta_batch_size": 4, "envs_per_actor": 3, "unroll_length": 5, "learning_rate": 0.01,
     "reward_clip": 0.0, "max_gradient_norm": 10.0, "stall_timeout": 120.0,
 }  # fmt: skip
-# Of the whole batch: those that judge stand where each learner's share has them.
+# Of the whole batch: the meta batch stands where each learner's share has it.
 ORDER = [0, 1, 3, 4, 2, 5]
 SHARE_ORDER = [0, 1, 2]
 
 
 class Fixed(Learner):
-    """A learner whose judging columns are those it is told."""
+    """A learner whose meta batch are the columns it is told."""
 
     order: list[int]
 

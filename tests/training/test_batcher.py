@@ -1,4 +1,4 @@
-"""Batches and meta batches from numbered blocks: whose columns are learned from, and judged by."""
+"""Batches from numbered blocks: which are learned from, and which are the meta batch."""
 
 import dataclasses
 

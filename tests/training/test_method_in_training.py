@@ -138,20 +138,20 @@ def test_a_control_learns_no_eta(name):
     np.testing.assert_allclose([row.gamma, row.lambda_], expected, rtol=1e-5)
 
 
-# Which data judge.
+# Which trajectories J' is evaluated on.
 
 
 def test_held_out_columns_are_not_learned_from():
     agent = make_agent(meta_data="held_out", meta_batch_size=1)
     start_state = [variable.numpy() for variable in agent.learner.state.variables]
 
-    def after(change_judges, change_others, change_next):
+    def after(change_meta_batch, change_others, change_next):
         for variable, value in zip(agent.learner.state.variables, start_state, strict=True):
             variable.assign(value)
         batch, following = random_batch(agent, 0), random_batch(agent, 1)
         order = agent.learner.column_order(0)
         rewards = batch.rewards.numpy()
-        if change_judges:
+        if change_meta_batch:
             rewards[:, order[:1]] *= -1.0
         if change_others:
             rewards[:, order[1:]] *= -1.0
@@ -161,15 +161,16 @@ def test_held_out_columns_are_not_learned_from():
         row, snapshot = agent.learner.update(batch, following, 0, 0)
         return [value.numpy() for value in snapshot.parameters], row
 
-    (start, row), (judges, judged), (others, _), (_, unread) = (
+    (start, row), (same, of_meta_batch), (others, _), (_, unread) = (
         after(*changes)
         for changes in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))
     )  # fmt: skip
-    for one, other in zip(start, judges, strict=True):
+    for one, other in zip(start, same, strict=True):
         np.testing.assert_array_equal(one, other)
-    assert judged.meta_loss != row.meta_loss and judged.inner_loss == row.inner_loss
+    assert of_meta_batch.meta_loss != row.meta_loss
+    assert of_meta_batch.inner_loss == row.inner_loss
     assert any(np.any(one != other) for one, other in zip(start, others, strict=True))
-    assert unread == row  # the next batch does not judge
+    assert unread == row  # J' is not evaluated on the next batch
 
     # Losses are per step that was learned from: B − B' columns.
     smaller = make_agent(batch_size=3, meta_batch_size=1)
@@ -201,14 +202,14 @@ def test_which_batch_is_the_meta_batch(tmp_path, monkeypatch, meta_data):
     monkeypatch.setattr(trainer.learner, "update", update)
     trainer.run()
     assert len(seen) == 10
-    for index, (batch, judge) in enumerate(seen[:-1]):
+    for index, (batch, meta_batch) in enumerate(seen[:-1]):
         following = seen[index + 1][0]
         if meta_data == "same":
-            assert judge == batch != following
+            assert meta_batch == batch != following
         elif meta_data == "next_batch" or index % 2 == 0:
-            assert judge == following != batch
+            assert meta_batch == following != batch
         else:
-            assert judge == seen[index - 1][0] != following
+            assert meta_batch == seen[index - 1][0] != following
 
 
 # What is remembered.
