@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from meta_impala.actors.actor import Actor
 from meta_impala.agent.builders import drawn_eta_of
-from meta_impala.agent.policy import Policy
+from meta_impala.agent.policy import PolicyFn
 from meta_impala.config import ActingSettings, ActorSettings, RunSettings
 from meta_impala.environments import BatchedEnvironment, registry
 from meta_impala.errors import warn
@@ -40,7 +40,7 @@ def make_environment(run: RunSettings, actors: ActorSettings) -> BatchedEnvironm
 def make_actor(
     index: int,
     settings: ActingSettings,
-    policy: Policy,
+    policy: PolicyFn,
     environment: BatchedEnvironment,
     *,
     keep_actions: bool = False,
@@ -59,7 +59,7 @@ def make_actor(
     played: Any = environment
     if stopwatch is not None:
         played = _TimedEnvironment(environment, stopwatch)
-        policy = cast(Policy, stopwatch.timed("inference", policy))
+        policy = stopwatch.timed("inference", policy)
     return Actor(
         index,
         played,

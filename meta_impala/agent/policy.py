@@ -5,7 +5,7 @@ Shared by actors and evaluation, so that both see the inputs that the learner se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +45,34 @@ class Snapshot(NamedTuple):
     version: int
     parameters: tuple[tf.Tensor, ...]
     eta: EtaSnapshot
+
+
+class PolicyInputs(NamedTuple):
+    """The states of N environments, and what has led there.
+
+    Attributes:
+      observations: `[N, ...]`; must not be changed before the call returns.
+      last_actions: `[N]` int32.
+      rewards: `[N]` float32, raw, received on arriving here.
+      resets: `[N]` bool, whether an episode ended on arriving here.
+      core_state: `[N, S]` float32.
+      seed: two int32 (`[N, 2]` for a policy with a seed per environment); new ones for every call.
+    """
+
+    observations: np.ndarray
+    last_actions: np.ndarray
+    rewards: np.ndarray
+    resets: np.ndarray
+    core_state: np.ndarray
+    seed: tuple[int, int] | np.ndarray
+
+
+# (θ, η, inputs) -> actions `[N]` int32, their log-probabilities `[N]` float32, core state `[N, S]`.
+# θ is of a `Snapshot`; η is `[N, E]`, what each environment's network is fed, or with an η per
+# state the snapshot's weights `[F+1, n]`.
+PolicyFn = Callable[
+    [Sequence[tf.Tensor], np.ndarray, PolicyInputs], tuple[np.ndarray, np.ndarray, np.ndarray]
+]
 
 
 def clip_rewards(rewards: tf.Tensor, limit: float) -> tf.Tensor:
@@ -147,55 +175,18 @@ class Policy:
         return tf.random.stateless_categorical(logits, 1, seed, dtype=tf.int32)[:, 0]
 
     def __call__(
-        self,
-        parameters: Sequence[tf.Tensor],
-        eta: np.ndarray,
-        observations: np.ndarray,
-        last_actions: np.ndarray,
-        rewards: np.ndarray,
-        resets: np.ndarray,
-        core_state: np.ndarray,
-        seed: tuple[int, int] | np.ndarray,
+        self, parameters: Sequence[tf.Tensor], eta: np.ndarray, inputs: PolicyInputs
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """One action per environment; see `run`.
-
-        Returns:
-          Actions `[N]` int32, their log-probabilities `[N]` float32, core state `[N, S]`.
-        """
-        given = (observations, last_actions, rewards, resets, core_state, seed)
-        actions, log_probs, core_state = self.run(parameters, eta, *given)[:3]
+        """One action per environment: `PolicyFn`."""
+        actions, log_probs, core_state = self.run(parameters, eta, inputs)[:3]
         return actions, log_probs, core_state
 
     def run(
-        self,
-        parameters: Sequence[tf.Tensor],
-        eta: np.ndarray,
-        observations: np.ndarray,
-        last_actions: np.ndarray,
-        rewards: np.ndarray,
-        resets: np.ndarray,
-        core_state: np.ndarray,
-        seed: tuple[int, int] | np.ndarray,
+        self, parameters: Sequence[tf.Tensor], eta: np.ndarray, inputs: PolicyInputs
     ) -> tuple[np.ndarray, ...]:
-        """Everything that the policy's graph computes.
-
-        Args:
-          parameters: θ, of a `Snapshot`.
-          eta: `[N, E]`, what each environment's network is fed; with an η per state the snapshot's
-            weights `[F+1, n]`.
-          observations: `[N, ...]`; must not be changed before this returns.
-          last_actions: `[N]` int32.
-          rewards: `[N]` float32, raw, received on arriving here.
-          resets: `[N]` bool, whether an episode ended on arriving here.
-          core_state: `[N, S]` float32.
-          seed: two int32 (`[N, 2]` for a policy with a seed per environment); new ones for every
-            call.
-
-        Returns:
-          As a call does, and what a subclass adds.
-        """
+        """Everything that the policy's graph computes: as a call, and what a subclass adds."""
         eta_spec, observation_spec, *specs = self._specs
-        others = (last_actions, rewards, resets, core_state, seed)
+        observations, *others = inputs
         results = self._flat(
             *parameters,
             tf.constant(eta, eta_spec.dtype),

@@ -22,7 +22,7 @@ import tensorflow as tf
 from meta_impala.actors.actor import Actor, actor_seed
 from meta_impala.actors.startup import make_actor, make_environment
 from meta_impala.actors.trajectory import Unroll, concatenate
-from meta_impala.agent.policy import Policy, Snapshot
+from meta_impala.agent.policy import Policy, PolicyInputs, Snapshot
 from meta_impala.benchmarks.operation_profile import milliseconds_by_operation
 from meta_impala.config import (
     ActingSettings,
@@ -242,18 +242,12 @@ class _RandomPolicy:
         self._random = np.random.default_rng(seed)
 
     def __call__(
-        self,
-        parameters: Any,
-        eta: np.ndarray,
-        observations: np.ndarray,
-        last_actions: np.ndarray,
-        rewards: np.ndarray,
-        resets: np.ndarray,
-        core_state: np.ndarray,
-        seed: tuple[int, int],
+        self, parameters: Sequence[tf.Tensor], eta: np.ndarray, inputs: PolicyInputs
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        actions = self._random.integers(0, self._num_actions, len(last_actions), np.int32)
-        return actions, np.full(len(actions), -np.log(self._num_actions), np.float32), core_state
+        count = len(inputs.last_actions)
+        actions = self._random.integers(0, self._num_actions, count, np.int32)
+        log_probs = np.full(count, -np.log(self._num_actions), np.float32)
+        return actions, log_probs, inputs.core_state
 
 
 _ENVIRONMENTS_OF_BATCHES = 4
@@ -265,7 +259,7 @@ def _batches(config: Config, snapshot: Snapshot, core_state_size: int) -> list[U
     made = registry.make(
         config.environment, count, config.protocol, environment_kwargs=config.environment_arguments
     )
-    policy: Any = _RandomPolicy(made.num_actions, config.seed)
+    policy = _RandomPolicy(made.num_actions, config.seed)
     actor = make_actor(0, config.part(ActingSettings), policy, made)
     actor.reset(config.seed, core_state_size)
     batches = []

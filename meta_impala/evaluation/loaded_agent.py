@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from meta_impala.agent.policy import PolicyInputs
 from meta_impala.config import AgentSettings, Config
 from meta_impala.environments import BatchedEnvironment, Description
 from meta_impala.errors import UserError
@@ -85,12 +86,14 @@ class Agent:
         actions, _, self._core_state = self._policy(
             self.trained.snapshot.parameters,
             self._eta,
-            observation[np.newaxis],
-            np.array([self._last_action], np.int32),
-            np.array([reward], np.float32),
-            np.array([False]),
-            self._core_state,
-            np.array([[self._seed, self._steps]], np.int32),
+            PolicyInputs(
+                observation[np.newaxis],
+                np.array([self._last_action], np.int32),
+                np.array([reward], np.float32),
+                np.array([False]),
+                self._core_state,
+                np.array([[self._seed, self._steps]], np.int32),
+            ),
         )
         self._steps += 1
         self._last_action = int(actions[0])

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from meta_impala.actors.actor import Actor
-from meta_impala.agent.policy import EtaSnapshot, Policy, Snapshot
+from meta_impala.agent.policy import EtaSnapshot, Policy, PolicyInputs, Snapshot
 from meta_impala.algorithm.eta_schedule import EtaSchedule
 from meta_impala.config import AgentSettings, Config, resolve, resolve_network
 from meta_impala.environments import registry
@@ -76,14 +76,13 @@ class Recorder:
     def __init__(self):
         self.resets, self.seeds, self.rewards, self.last_actions = [], [], [], []
 
-    def __call__(
-        self, parameters, eta, observations, last_actions, rewards, resets, core_state, seed
-    ):
-        self.resets.append(resets.tolist())
-        self.seeds.append(seed.tolist())
-        self.rewards.append(rewards.tolist())
-        self.last_actions.append(last_actions.tolist())
-        return np.zeros(len(resets), np.int32), np.zeros(len(resets), np.float32), core_state
+    def __call__(self, parameters, eta, inputs):
+        self.resets.append(inputs.resets.tolist())
+        self.seeds.append(inputs.seed.tolist())
+        self.rewards.append(inputs.rewards.tolist())
+        self.last_actions.append(inputs.last_actions.tolist())
+        count = len(inputs.resets)
+        return np.zeros(count, np.int32), np.zeros(count, np.float32), inputs.core_state
 
 
 def _games(numbers):
@@ -272,12 +271,14 @@ def test_another_eta_is_fed_to_the_network(learner, snapshot, config, descriptio
         return policy(
             fed.parameters,
             np.tile(fed.eta.values.numpy(), (3, 1)),
-            np.ones([3, 2], np.float32),
-            zeros.astype(np.int32),
-            zeros,
-            zeros.astype(bool),
-            np.zeros([3, _core_state_size(learner)], np.float32),
-            (0, 0),
+            PolicyInputs(
+                np.ones([3, 2], np.float32),
+                zeros.astype(np.int32),
+                zeros,
+                zeros.astype(bool),
+                np.zeros([3, _core_state_size(learner)], np.float32),
+                (0, 0),
+            ),
         )[1]
 
     other = with_eta(snapshot, 0.5, 0.25)
