@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 from meta_impala.config.fields import IMPALA, NEVER, OURS, setting
 
@@ -64,3 +65,15 @@ class NetworkSettings:
     def mlp_widths(self) -> tuple[int, ...]:
         """`mlp_sizes` as numbers. Raises ValueError if they are not."""
         return tuple(int(width) for width in self.mlp_sizes.split(","))
+
+    def least_weights(self, observation_size: int) -> int:
+        """A lower bound of the number of weights, known before a network is made.
+
+        Args:
+          observation_size: numbers in an observation.
+        """
+        widths = [observation_size, *self.mlp_widths] if self.network == "mlp" else []
+        least = sum(a * b for a, b in itertools.pairwise(widths))
+        if self.core == "lstm":
+            least += 4 * self.core_size * (self.core_size + (widths or [1])[-1])
+        return least
