@@ -9,7 +9,7 @@ from support.helpers import FEATURES, IMAGES
 from meta_impala.algorithm.meta_parameters import embedding_input
 from meta_impala.environments import Description
 from meta_impala.networks import ActorCritic
-from meta_impala.networks.actor_critic import HEADS, LAST_HIDDEN, NetworkInputs, NetworkDefinition
+from meta_impala.networks.actor_critic import HEADS, LAST_HIDDEN, NetworkDefinition, NetworkInputs
 
 T, B, A = 5, 3, 3
 ETA = tf.constant([0.4, -0.2])
