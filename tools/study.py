@@ -44,7 +44,9 @@ def define_flags() -> None:
     define_path("data", str(DATA), "Folder of the compact data.")
     define_path("report", None, "Folder of the page. Default: the data's folder.")
     flags.DEFINE_bool(
-        "print_commands", False, "Of run: print the commands of what is left; start nothing."
+        "print_commands",
+        False,
+        "Of run: print the commands of the runs that are left, and start nothing.",
     )
 
 
@@ -100,7 +102,7 @@ def _status() -> int:
 
 
 def _collect() -> int:
-    # Parts that have no runs here keep what the data hold of them.
+    # Parts without runs here keep their rows in the data.
     kept = []
     found = [record for cells in _cells() for record in cells.read()]
     if (_data() / records.RUNS).exists():

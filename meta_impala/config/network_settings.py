@@ -15,8 +15,8 @@ class NetworkSettings:
     network: str = setting(
         "auto",
         "Torso: shallow (2 convolutions), nature (3), deep (residual), minatar (1 convolution of "
-        "16 3×3 filters), mlp; auto takes shallow for 84×84 images, minatar for several planes "
-        "with sides from 5 to 20, and mlp otherwise. module:Class takes a torso of your own, a "
+        "16 3×3 filters), mlp; auto chooses shallow for 84×84 images, minatar for several planes "
+        "with sides from 5 to 20, and mlp otherwise. module:Class: a torso of your own, a "
         "subclass of meta_impala.networks.torsos.Torso.",
         source=IMPALA + "; Mnih et al. 2015; minatar: Young and Tian 2019",
         choices=("auto", "shallow", "nature", "deep", "minatar", "mlp"),
@@ -46,7 +46,7 @@ class NetworkSettings:
     auxiliary_heads: int = setting(
         0,
         "Policy and value heads besides the one that acts, each trained by a J with an η of its "
-        "own. Only the first acts and is evaluated by J'. Without an embedding of η.",
+        "own. Only the first acts and is evaluated by J'. Not with an embedding of η.",
         value_if_missing=0,
         source="Zahavy et al. 2020 (STACX), arXiv 2002.12928, has 2",
         low=0,

@@ -133,7 +133,7 @@ PARTS = {part.name: part for part in (MECHANISM, MINATAR, ATARI, FURTHER)}
 
 
 class Selection(NamedTuple):
-    """What the selection seeds of a task chose; None where their runs are not all there."""
+    """What the selection seeds of a task chose; None while some of their runs are missing."""
 
     fixed: str | None
     learned: str | None
@@ -194,7 +194,7 @@ def best_overall(records: Sequence[Record], part: Part, random: Mapping[str, flo
 
 
 def variant_of(arm: str, chosen: Selection, overall: str | None) -> str | None:
-    """The variant that an arm is in a task; None if the selection has not said yet."""
+    """The variant of an arm in a task; None until the selection has chosen it."""
     if arm in (F99, F9):
         return "F_0.99" if arm == F99 else "F_0.9"
     if arm == BEST:

@@ -36,7 +36,7 @@ def costs(tasks: Tasks) -> list[Block]:
         Text(
             "Median CPU-seconds of one run, the start of the program (about 2 s of a fork) and the "
             "evaluation games included. F* costs a grid; a learned arm costs one run, if its β is "
-            "known. Measured by `python tools/study.py run` on a machine that did other work; "
+            "known. Measured by `python tools/study.py run` on a machine with other load; "
             f"table by {REPORT}."
         ),
         Table(
@@ -46,7 +46,7 @@ def costs(tasks: Tasks) -> list[Block]:
 
 
 def missing(tasks: Tasks) -> list[Block]:
-    """What of the design has no result."""
+    """The parts of the design that have no result."""
     rows = []
     for part in tasks.values():
         name = part[0].part.title.partition(":")[0].replace(" ", "\u00a0")
@@ -59,8 +59,8 @@ def missing(tasks: Tasks) -> list[Block]:
     return [
         Heading(2, "What is missing"),
         Text(
-            "Runs of the design without a result. `python tools/study.py run --out=RUNS` goes on "
-            "with them; finished runs are kept."
+            "Runs of the design without a result. `python tools/study.py run --out=RUNS` continues "
+            "them; finished runs are kept."
         ),
         Table(["part", "task", "runs that are missing, by arm"], rows),
     ]

@@ -60,7 +60,7 @@ class Batcher:
         self._made: list[Batch] = []
 
     def next_pair(self) -> tuple[Batch, list[Batch]]:
-        """τ, and what is ahead of it: τ' last; call `learned_from` after it.
+        """τ, and the batches ahead of it, τ' last; call `learned_from` after the update.
 
         Before τ' come the L − 1 batches that a bootstrapped target of L updates takes, which are
         the next to be learned from.
@@ -76,12 +76,12 @@ class Batcher:
         return batch, [*before, meta_batch]
 
     def learned_from(self, batch: Batch) -> None:
-        """Drops its blocks: they were learned from."""
+        """Drops the blocks of a batch that was learned from."""
         del self._unused[: len(batch.blocks)]
 
     def _fetch(self, blocks: list[Block]) -> Batch:
-        """A batch; its blocks join `blocks` one by one, so that none is lost by a stop."""
-        # A stop in the middle of a batch left a part of it.
+        """A batch; its blocks are appended to `blocks` one by one, so that a stop loses none."""
+        # A stop in the middle of a batch leaves a part of it.
         first = len(blocks) // self._blocks_per_batch * self._blocks_per_batch
         while len(blocks) < first + self._blocks_per_batch:
             blocks.append(self._next_block())

@@ -1,4 +1,4 @@
-"""Whether the settings of a run can fit into memory, and the message if they do not.
+"""Checks whether the settings of a run can fit into memory.
 
 The check is a lower bound: settings that pass may still not fit, but those that are refused would
 have been killed by the system, without a message.
