@@ -123,15 +123,18 @@ def eager():
     "settings",
     [
         {},
-        {"trace_decay": 0.5},
-        {"micro_batches": 2, "inner_steps": 2, "meta_objective": "bootstrapped"},
+        pytest.param({"trace_decay": 0.5}, marks=pytest.mark.slow),
+        pytest.param(
+            {"micro_batches": 2, "inner_steps": 2, "meta_objective": "bootstrapped"},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_batch_that_enters_the_update(eager, settings):
     agent = make_agent(meta_batch_size=2, **settings)
     batches = [random_batch(agent, seed) for seed in range(3)]
     with calls_between_rooms() as calls:
-        for updates in range(2):
+        for updates in range(agent.config.inner_steps):
             agent.learner.update(batches[updates], batches[updates + 1], updates, 0)
     assert_all_go_down(calls, ("learner", "algorithm"), ("algorithm", "networks"))
 

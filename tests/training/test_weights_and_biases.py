@@ -1,5 +1,5 @@
-"""The optional logger: what it is sent, that its failures do not affect the run (fault), and, if the
-package is installed, a real record without a network."""
+"""The optional logger: what it is sent, that its failures do not affect the run (fault), and, with
+the package installed, a real record without a network."""
 
 import json
 import math
