@@ -131,6 +131,18 @@ FURTHER = Part(
 )  # fmt: skip
 PARTS = {part.name: part for part in (MECHANISM, MINATAR, ATARI, FURTHER)}
 
+# No part of the study: whether Switching is fit for it. Its seeds are used nowhere else.
+ACCEPTANCE = Part(
+    "acceptance",
+    "Acceptance of Switching: every constant against the right γ of each phase",
+    "study_mechanism",
+    ("Switching",),
+    (RIGHT, *(f"F_{gamma}" for gamma in MECHANISM.gammas)),
+    tuple(range(101, 111)),
+    task_settings=MECHANISM.task_settings,
+)
+LEAST_LOSS = 0.20
+
 
 class Selection(NamedTuple):
     """What the selection seeds of a task chose; None while some of their runs are missing."""
