@@ -47,6 +47,7 @@ _WRITTEN_ASIDE = (
     "evaluations.csv",
     "eta_schedule.csv",
     "writable",
+    ".lock-candidate",
 )
 _FOLDERS = ("checkpoints", "tensorboard", "bad_updates", "wandb")
 
@@ -186,13 +187,7 @@ class RunFolder:
                 raise UserError(f"{self.path / name}: {what}must be {kind} of this run folder")
 
     def undo_prepare(self) -> None:
-        """Removes what `prepare` and the lock made, if no run was started: for a refused start."""
-        if self.has_run():
-            return
-        with contextlib.suppress(OSError):
-            lock = self.path / "lock"
-            if lock.stat(follow_symlinks=False).st_size == 0:
-                lock.unlink()
+        """Removes the folders that `prepare` made, if they are empty: for a refused start."""
         with contextlib.suppress(OSError):  # something else was put into it meanwhile
             for folder in self._made:
                 folder.rmdir()

@@ -41,6 +41,7 @@ from meta_impala.training.metrics import MetricsWindow, open_metrics
 from meta_impala.training.periodic_evaluation import PeriodicEvaluation
 from meta_impala.training.progress import Progress
 from meta_impala.training.saved_progress import check_progress
+from meta_impala.training.saved_source import saved_source
 from meta_impala.training.weights_and_biases import WeightsAndBiases
 
 # The learner's thread also updates and saves; a slow disk may take its time.
@@ -133,7 +134,7 @@ class Trainer:
             config.max_actor_restarts,
             progress.get("actor_restarts", 0),
         )
-        self._saved_source = saved.source if saved and config.deterministic else None
+        self._saved_source = saved_source(saved, config, self._description, self.learner.state)
         if self._saved_source is not None and progress.get("pair", False):
             self._batcher.expect_pair()
 
