@@ -159,7 +159,7 @@ def main() -> int:
     folder = RunFolder(FLAGS.logdir)
     # Held to the end of the process. Nothing was read or written before.
     with locked(folder):
-        stop.stacks_path = folder.stacks_path
+        stop.save_stacks = folder.write_stacks
         if died := describe_dead_trainer(folder, is_held_here=True):
             warn(f"warning: {died}")
         return _train(folder, stop)

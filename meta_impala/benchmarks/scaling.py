@@ -8,7 +8,6 @@ speed of a network are assumptions of the caller.
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,8 +16,11 @@ import numpy as np
 
 from meta_impala.analysis.curves import COLOURS, pyplot
 from meta_impala.errors import UserError
+from meta_impala.storage.files import read_json_object
+from meta_impala.storage.results_folder import save_figure
 
 FORMAT = "meta_impala scaling, version 1"
+_MAX_BYTES = 2**24
 
 
 class Window(NamedTuple):
@@ -111,7 +113,7 @@ def read(path: pathlib.Path) -> tuple[list[Window], dict[int, float], dict[str, 
       UserError: if the file cannot be read or is not a file of measurements.
     """
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = read_json_object(path, _MAX_BYTES)
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']}")
         windows = [Window(**window) for window in content["windows"]]
@@ -271,7 +273,7 @@ def plot(
         if index == 0:
             axis.legend(frameon=False, fontsize=8, loc="upper left")
     figure.tight_layout()
-    figure.savefig(out, dpi=110)
+    save_figure(figure, out, dpi=110)
     plots.close(figure)
 
 

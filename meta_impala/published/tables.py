@@ -9,14 +9,17 @@ from __future__ import annotations
 import csv
 import dataclasses
 import importlib.resources
+import pathlib
 from collections.abc import Mapping, Sequence
 from importlib.resources.abc import Traversable
 
 import numpy as np
 
-from meta_impala.errors import UserError
+from meta_impala.errors import UserError, one_line
 from meta_impala.evaluation import scores
+from meta_impala.storage.files import read_bounded
 
+_MAX_BYTES = 2**22
 FOLDER: Traversable = importlib.resources.files("meta_impala") / "published"
 SCORE_TABLES = (
     "impala.csv", "others.csv", "reimpl.csv", "discorl2025.csv", "slmlab_a2c_ppo.csv",
@@ -75,6 +78,12 @@ class PublishedMedian:
     source: str
 
 
+def _text(path: Traversable) -> str:
+    if isinstance(path, pathlib.Path):  # it may be the user's: a pipe, a device
+        return read_bounded(path, _MAX_BYTES).decode("utf-8")
+    return path.read_text(encoding="utf-8")
+
+
 def read_table(path: Traversable) -> list[dict[str, str]]:
     """The rows of a published table; its first line, a comment, names the source.
 
@@ -82,10 +91,10 @@ def read_table(path: Traversable) -> list[dict[str, str]]:
       UserError: if it cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = _text(path).splitlines()
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"{path}: cannot be read ({error}); must be a published table, as in {FOLDER}"
+            f"{path}: cannot be read ({one_line(error)}); must be a published table, as in {FOLDER}"
         ) from None
     return list(csv.DictReader(line for line in lines if not line.startswith("#")))
 

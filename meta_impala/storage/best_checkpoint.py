@@ -6,7 +6,6 @@ moved into place when that turns out to be the best so far.
 
 from __future__ import annotations
 
-import os
 import pathlib
 import shutil
 from collections.abc import Collection, Mapping
@@ -15,7 +14,7 @@ from typing import Any
 from meta_impala.errors import RunFailed, one_line, warn
 from meta_impala.learner.state import LearnerState
 from meta_impala.storage.checkpoint import Checkpoints
-from meta_impala.storage.files import flush_folder, make_folder
+from meta_impala.storage.files import make_folder, move_folder
 from meta_impala.storage.manifest import list_checkpoints
 
 _CANDIDATE = "candidate"
@@ -78,7 +77,6 @@ class BestCheckpoint:
         name = f"frames-{frames}"
         before = [path for path in list_checkpoints(self._folder) if path.name != name]
         shutil.rmtree(self._folder / name, ignore_errors=True)
-        os.rename(self._folder / _CANDIDATE / name, self._folder / name)
-        flush_folder(self._folder)
+        move_folder(self._folder / _CANDIDATE / name, self._folder / name)
         for path in before:
             shutil.rmtree(path, ignore_errors=True)

@@ -42,9 +42,7 @@ _HELD = (errno.EWOULDBLOCK, errno.EACCES)
 class FolderLock:
     """The lock of a run folder, held until `release` or the end of the process."""
 
-    def __init__(
-        self, folder: pathlib.Path, on_lost: Callable[[str], None] | None = None
-    ) -> None:
+    def __init__(self, folder: pathlib.Path, on_lost: Callable[[str], None] | None = None) -> None:
         """Takes the lock.
 
         Args:

@@ -46,6 +46,7 @@ _WRITTEN_ASIDE = (
     "metrics.csv",
     "evaluations.csv",
     "eta_schedule.csv",
+    "stacks.txt",
     "writable",
     ".lock-candidate",
 )
@@ -147,9 +148,14 @@ class RunFolder:
     def bad_updates(self) -> pathlib.Path:
         return self.path / "bad_updates"
 
-    @property
-    def stacks_path(self) -> pathlib.Path:
-        return self.path / "stacks.txt"
+    def write_stacks(self, text: str) -> pathlib.Path | None:
+        """Writes `stacks.txt`; returns its path, or None if it cannot be written."""
+        path = self.path / "stacks.txt"
+        try:
+            write_atomically(path, text)
+        except OSError:
+            return None
+        return path
 
     def prepare(self) -> None:
         """Makes the folder and checks that it can be written.

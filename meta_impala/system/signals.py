@@ -6,7 +6,6 @@ Installed before TensorFlow is imported, so that a Ctrl-C during start-up is not
 from __future__ import annotations
 
 import os
-import pathlib
 import re
 import signal
 import sys
@@ -16,7 +15,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from meta_impala.errors import UserError
-from meta_impala.system.stacks import dump_stacks
+from meta_impala.system.stacks import SaveText, dump_stacks
 
 EXIT_CODE_SECOND_INTERRUPT = 130
 # `timeout -s INT` signals its child and then the child's group; so do `srun` and terminals.
@@ -74,14 +73,14 @@ class StopRequest:
 
     Attributes:
       signal_name: the reason, for the user: name of a signal or of a setting.
-      stacks_path: where SIGQUIT writes the stacks of all threads; None for stderr.
+      save_stacks: with what SIGQUIT saves the stacks of all threads; None for stderr.
     """
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self._exits = threading.Lock()
         self.signal_name = ""
-        self.stacks_path: pathlib.Path | None = None
+        self.save_stacks: SaveText | None = None
 
     def is_set(self) -> bool:
         """Whether the run was asked to stop."""
@@ -133,7 +132,7 @@ class StopRequest:
                     if number == signal.SIGINT and now - first > SECONDS_OF_ONE_REQUEST:
                         self._exit()
                 elif number == signal.SIGQUIT:
-                    dump_stacks(self.stacks_path, "SIGQUIT")
+                    dump_stacks(self.save_stacks, "SIGQUIT")
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         self.request(signal.Signals(number).name)

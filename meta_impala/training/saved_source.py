@@ -139,7 +139,7 @@ class _Check:
         if array is None:
             raise _Wrong(f"{name} is missing")
         is_shape = array.ndim == len(shape) and all(
-            there == here for there, here in zip(array.shape, shape, strict=True) if here is not None
+            wanted in (None, found) for found, wanted in zip(array.shape, shape, strict=True)
         )
         if array.dtype != dtype or not is_shape:
             raise _Wrong(f"{name} is {array.dtype} of shape {array.shape}")
@@ -147,5 +147,5 @@ class _Check:
 
     @staticmethod
     def _in_range(name: str, values: np.ndarray, end: int) -> None:
-        if values.size and not (0 <= int(values.min()) and int(values.max()) < end):
+        if values.size and not (int(values.min()) >= 0 and int(values.max()) < end):
             raise _Wrong(f"{name} has values outside 0 to {end - 1}")

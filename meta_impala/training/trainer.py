@@ -184,10 +184,11 @@ class Trainer:
         return f"{newest.name} is safe, and the same command continues from there"
 
     def _train(self) -> str:
-        if self._group.size == 1 and self._stop.is_set():  # tracing takes several seconds
-            self.folder.write_status(run_folder_lib.STOPPED, **self._status())
-            return run_folder_lib.STOPPED
-        self._trace()
+        for prepare in (lambda: None, self._trace):  # tracing takes several seconds
+            prepare()
+            if self._group.size == 1 and self._stop.is_set():
+                self.folder.write_status(run_folder_lib.STOPPED, **self._status())
+                return run_folder_lib.STOPPED
         with contextlib.ExitStack() as stack:
             self._open_records(stack)
             self._watch(stack)
@@ -333,7 +334,7 @@ class Trainer:
     def _watch(self, stack: contextlib.ExitStack) -> None:
         watchdog = Watchdog(
             self._watched,
-            self.folder.stacks_path,
+            self.folder.write_stacks,
             on_stall=self._fail,
             on_exit=lambda error: self.folder.write_failure(error, **self._status()),
         )
@@ -361,9 +362,8 @@ class Trainer:
     def _at_checkpoint_frames(self) -> bool:
         """Whether the last update passed a multiple of --checkpoint_frames."""
         interval = self.config.checkpoint_frames
-        if not interval:
-            return False
-        return self.frames // interval > (self.frames - self._frames_of_update) // interval
+        before = self.frames - self._frames_of_update
+        return interval > 0 and self.frames // interval > before // interval
 
     def _save(self) -> None:
         if not self._group.keeps_folder:

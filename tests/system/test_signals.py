@@ -117,7 +117,8 @@ def test_only_the_chosen_signals_stop():
 def test_sigquit_writes_the_stacks_and_the_program_goes_on(tmp_path):
     path = tmp_path / "stacks.txt"
     result = run(
-        f"import pathlib; stop.stacks_path = pathlib.Path({str(path)!r}); stop.install();"
+        "from meta_impala.storage.run_folder import RunFolder;"
+        f"stop.save_stacks = RunFolder({str(tmp_path)!r}).write_stacks; stop.install();"
         "threading.Thread(target=lambda: time.sleep(5), name='busy', daemon=True).start();"
         "os.kill(os.getpid(), signal.SIGQUIT); time.sleep(1.0); print(stop.is_set())"
     )

@@ -1,5 +1,5 @@
-"""The actors' state in a checkpoint of somebody else (fault): all of it is what was saved, or nothing
-is restored, in one line."""
+"""The actors' state in a checkpoint of somebody else (fault): what was saved, or a refusal in one
+line."""
 
 import hashlib
 import json
@@ -68,7 +68,7 @@ def changed_arrays(arrays, kind):
     """Every array with this fault, of those for which it is one: name -> the changed array."""
     for name, array in arrays.items():
         if kind in ("huge", "negative"):
-            can = array.dtype.kind == "i" or (array.dtype.kind == "u" and kind == "huge")
+            can = array.size and array.dtype.kind in ("iu" if kind == "huge" else "i")
             if not can or name.endswith("observations") or (kind, name) in _ANY_NUMBER:
                 continue
             yield name, WRONG[kind](array)
