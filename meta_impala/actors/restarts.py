@@ -13,7 +13,7 @@ from absl import logging
 from meta_impala.actors.actor import Actor, actor_seed
 from meta_impala.actors.trajectory import Block
 from meta_impala.agent.policy import Snapshot
-from meta_impala.environments.base import BatchedEnvironment
+from meta_impala.environments.base import BatchedEnvironment, EnvironmentFailed
 from meta_impala.errors import printable
 from meta_impala.system.ending import ended_program
 
@@ -67,7 +67,9 @@ class Restarts:
             count = self.count
             key = _places(error)
             self._seen[key] = seen = self._seen.get(key, 0) + 1
-        text = "".join(traceback.format_exception(error)).strip()
+        # What an environment raised itself; how it was called is of no help to its author.
+        cause = error.__cause__ if isinstance(error, EnvironmentFailed) else None
+        text = "".join(traceback.format_exception(cause or error)).strip()
         if seen > 1:
             text = f"the same error, {seen} times: {printable(f'{type(error).__name__}: {error}')}"
         logging.warning(

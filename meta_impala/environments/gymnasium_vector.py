@@ -172,6 +172,10 @@ def _why_not_made(env_id: str, given: Mapping[str, Any], error: BaseException) -
     text = " ".join(str(error).split())
     if isinstance(error, gymnasium.error.Error | ImportError) and text:
         return text
+    module, _, name = str(getattr(gymnasium.registry.get(env_id.rpartition(":")[2]), "entry_point",
+                                  "")).partition(":")  # fmt: skip
+    if isinstance(error, AttributeError) and f"module '{module}' has no attribute '{name}'" in text:
+        return f"it is registered as {module}:{name}, but {text}"
     cause = error.__cause__  # Gymnasium raises a constructor's TypeError again, with a longer text
     if isinstance(error, TypeError) and isinstance(cause, TypeError):
         error, text = cause, " ".join(str(cause).split())
