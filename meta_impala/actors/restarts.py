@@ -14,7 +14,7 @@ from meta_impala.actors.actor import Actor, actor_seed
 from meta_impala.actors.trajectory import Block
 from meta_impala.agent.policy import Snapshot
 from meta_impala.environments.base import BatchedEnvironment, EnvironmentFailed
-from meta_impala.errors import printable
+from meta_impala.errors import printable, text_of
 from meta_impala.system.ending import ended_program
 
 # An environment that cannot be made at once may need a moment (a server that is starting).
@@ -71,7 +71,8 @@ class Restarts:
         cause = error.__cause__ if isinstance(error, EnvironmentFailed) else None
         text = "".join(traceback.format_exception(cause or error)).strip()
         if seen > 1:
-            text = f"the same error, {seen} times: {printable(f'{type(error).__name__}: {error}')}"
+            said = printable(f"{type(error).__name__}: {text_of(error)}")
+            text = f"the same error, {seen} times: {said}"
         logging.warning(
             "actor-%d is restarted (%d of --max_actor_restarts=%d): %s",
             actor,

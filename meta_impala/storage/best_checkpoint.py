@@ -14,7 +14,7 @@ from typing import Any
 from meta_impala.errors import RunFailed, one_line, warn
 from meta_impala.learner.state import LearnerState
 from meta_impala.storage.checkpoint import Checkpoints
-from meta_impala.storage.files import make_folder, move_folder
+from meta_impala.storage.files import make_folder, move_folder, remove_folder
 from meta_impala.storage.manifest import list_checkpoints
 
 _CANDIDATE = "candidate"
@@ -42,7 +42,7 @@ class BestCheckpoint:
         self._folder = folder
         self._state = state
         self._identity = identity
-        shutil.rmtree(self._folder / _CANDIDATE, ignore_errors=True)
+        remove_folder(self._folder / _CANDIDATE)
         if self.frames is not None and self.frames not in evaluated:
             path = folder / f"frames-{self.frames}"
             warn(f"warning: {path} is later than the checkpoint the run continues from: removed")
@@ -61,7 +61,7 @@ class BestCheckpoint:
           RunFailed: if it cannot be written.
         """
         folder = self._folder / _CANDIDATE
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
         try:
             make_folder(self._folder)
         except OSError as error:

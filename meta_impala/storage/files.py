@@ -13,6 +13,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import stat
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -167,6 +168,14 @@ def move_folder(source: pathlib.Path, target: pathlib.Path) -> None:
     flush_folder(target.parent)
     if source.parent != target.parent:
         flush_folder(source.parent)
+
+
+def remove_folder(path: pathlib.Path) -> None:
+    """Removes a folder, or a link or file in its place; what cannot be removed stays."""
+    if path.is_symlink() or path.is_file():
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def flush(path: pathlib.Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from meta_impala import config as config_lib
 from meta_impala.config import Config
-from meta_impala.errors import RunFailed, UserError, one_line, printable
+from meta_impala.errors import RunFailed, UserError, one_line, printable, text_of
 from meta_impala.storage import trust as trust_lib
 from meta_impala.storage.files import (
     make_folder,
@@ -39,6 +39,8 @@ _FILES = (
     "evaluation.json",
     "population.json",
     "eta_schedule.csv",
+    "evaluations.csv",
+    "population.csv",
 )
 _WRITTEN_ASIDE = (
     "config.json",
@@ -50,7 +52,7 @@ _WRITTEN_ASIDE = (
     "writable",
     ".lock-candidate",
 )
-_FOLDERS = ("checkpoints", "tensorboard", "bad_updates", "wandb")
+_FOLDERS = ("checkpoints", "checkpoints_best", "tensorboard", "bad_updates", "wandb", "members")
 
 _CHECKPOINT = re.compile(r"frames-\d{1,18}", re.ASCII)
 _MAX_COUNT = 2**63
@@ -246,7 +248,7 @@ class RunFolder:
     def write_failure(self, error: BaseException, **more: Any) -> None:
         """Writes `failed` and the reason; never raises an OSError. Other entries are kept."""
         reason = printable(
-            error if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
+            error if isinstance(error, RunFailed) else f"{type(error).__name__}: {text_of(error)}"
         )
         with contextlib.suppress(RunFailed):  # the first error is the one to show
             self.write_status(FAILED, **(self._progress() | more), reason=reason)

@@ -32,6 +32,7 @@ def needed_bytes(config: Config, description: Description) -> dict[str, int]:
         waiting += config.num_actors * config.envs_per_actor
     widths = [size, *config.mlp_widths] if config.network == "mlp" else []
     parameters = sum(a * b for a, b in itertools.pairwise(widths))
+    last = config.core_size if config.core == "lstm" else (widths or [1])[-1]
     if config.core == "lstm":
         parameters += 4 * config.core_size * (config.core_size + (widths or [1])[-1])
     return {
@@ -41,6 +42,9 @@ def needed_bytes(config: Config, description: Description) -> dict[str, int]:
         ),
         f"--num_actors={config.num_actors} --envs_per_actor={config.envs_per_actor} "
         f"--queue_capacity={config.queue_capacity}": waiting * rows * row,
+        f"--environment={config.environment} ({description.num_actions:,} actions)": (
+            _COPIES_OF_PARAMETERS * last * description.num_actions * _FLOAT
+        ),
         f"--mlp_sizes={config.mlp_sizes} --core_size={config.core_size}": (
             _COPIES_OF_PARAMETERS * parameters * _FLOAT
         ),

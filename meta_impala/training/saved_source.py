@@ -104,7 +104,8 @@ class _Check:
         return sorted(found)
 
     def _check_actor(self, actor: str) -> None:
-        actions = self._array(f"{actor}actions", np.uint16, (None, None))
+        dtype = np.uint16 if self._num_actions <= 2**16 else np.uint32
+        actions = self._array(f"{actor}actions", dtype, (None, None))
         self._in_range(f"{actor}actions", actions, self._num_actions)
         width = actions.shape[1]
         self._count(f"{actor}seed", (1,), _MAX_SEED)

@@ -22,7 +22,7 @@ from meta_impala.agent.builders import make_network
 from meta_impala.agent.policy import Snapshot
 from meta_impala.config import Config
 from meta_impala.environments import Description
-from meta_impala.errors import RunFailed, UserError
+from meta_impala.errors import RunFailed, UserError, text_of
 from meta_impala.learner.group import ALONE, LearnerGroup, LearnerLost
 from meta_impala.learner.learner import Learner
 from meta_impala.storage import eta_replay
@@ -44,8 +44,7 @@ from meta_impala.training.saved_progress import check_progress
 from meta_impala.training.saved_source import saved_source
 from meta_impala.training.weights_and_biases import WeightsAndBiases
 
-# The learner's thread also updates and saves; a slow disk may take its time.
-_LEARNER_EXTRA_SECONDS = 60.0
+_LEARNER_EXTRA_SECONDS = 60.0  # its thread also updates, and saves to what may be a slow disk
 
 
 class Trainer:
@@ -164,7 +163,7 @@ class Trainer:
             with memory_errors():
                 return self._train()
         except SystemExit as error:  # it would end the process as if all were well
-            failure = RunFailed(f"something ended the program ({error!r})")
+            failure = RunFailed(f"something ended the program ({text_of(error, repr)})")
             self.folder.write_failure(failure, **self._status())
             raise failure from error
         except BaseException as error:
@@ -309,6 +308,7 @@ class Trainer:
         self._starting = ActorStart(self._stop_waiting)
         self._source = self._source_maker.make(self.updates, self._starting)
         self._starting = None
+        self._stop.hold()  # environments were made in this thread
 
     def _start_source(self) -> None:
         """Lets the actors begin, or continue where they stood."""
