@@ -6,11 +6,12 @@ column of every table: what it means and where it was read.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import importlib.resources
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources.abc import Traversable
 
 import numpy as np
@@ -92,11 +93,23 @@ def read_table(path: Traversable) -> list[dict[str, str]]:
     """
     try:
         lines = _text(path).splitlines()
-    except (OSError, ValueError) as error:
+        return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(
             f"{path}: cannot be read ({one_line(error)}); must be a published table, as in {FOLDER}"
         ) from None
-    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+
+
+@contextlib.contextmanager
+def _tables_of(folder: Traversable) -> Iterator[None]:
+    """Turns what a table with other columns, or with other text, leads to into a UserError."""
+    try:
+        yield
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        reason = one_line(error)
+        raise UserError(
+            f"{folder}: its tables are damaged ({reason}); must be published tables, as in {FOLDER}"
+        ) from None
 
 
 def read_columns(folder: Traversable = FOLDER) -> dict[str, Column]:
@@ -107,6 +120,11 @@ def read_columns(folder: Traversable = FOLDER) -> dict[str, Column]:
     Raises:
       UserError: if a table cannot be read, or has a column that `sources.csv` does not know.
     """
+    with _tables_of(folder):
+        return _columns(folder)
+
+
+def _columns(folder: Traversable) -> dict[str, Column]:
     sources = {(row["file"], row["column"]): row for row in read_table(folder / "sources.csv")}
     columns = {}
     for table in SCORE_TABLES:
@@ -135,6 +153,11 @@ def read_medians(folder: Traversable = FOLDER) -> list[PublishedMedian]:
     Raises:
       UserError: if the table cannot be read.
     """
+    with _tables_of(folder):
+        return _medians(folder)
+
+
+def _medians(folder: Traversable) -> list[PublishedMedian]:
     medians = []
     for row in read_table(folder / "medians.csv"):
         text = row["median_pct"]
