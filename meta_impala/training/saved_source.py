@@ -13,7 +13,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from meta_impala.actors.trajectory import Unroll
-from meta_impala.config import Config
 from meta_impala.environments import Description
 from meta_impala.errors import UserError
 from meta_impala.learner.state import LearnerState
@@ -27,21 +26,19 @@ _MAX_COUNT = 2**63
 
 
 def saved_source(
-    saved: Saved | None, config: Config, description: Description, state: LearnerState
+    saved: Saved | None, description: Description, state: LearnerState
 ) -> Mapping[str, np.ndarray] | None:
-    """The arrays for `TurnTakingSource.restore`; None without `--deterministic`, or if there are
-    none.
+    """The arrays for `TurnTakingSource.restore`; None if there are none.
 
     Args:
-      saved: the checkpoint, if the run continues from one.
-      config: of the run.
+      saved: the checkpoint, if a deterministic run continues from one.
       description: of the environment.
       state: of the learner, restored.
 
     Raises:
       UserError: naming the first array that is not what was saved.
     """
-    if saved is None or saved.source is None or not config.deterministic:
+    if saved is None or saved.source is None:
         return None
     arrays, size = saved.source, state.network.settings.core_state_size
     try:

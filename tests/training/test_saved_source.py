@@ -36,7 +36,7 @@ def arrays(run):
 def check(run, arrays):
     trainer = run[1]
     saved = Saved(run[0] / "frames-1", {}, arrays)
-    return saved_source(saved, trainer.config, trainer._description, trainer.learner.state)
+    return saved_source(saved, trainer._description, trainer.learner.state)
 
 
 def huge(array):
