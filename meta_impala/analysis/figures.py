@@ -18,6 +18,7 @@ from meta_impala.analysis.labels import figure_text
 from meta_impala.analysis.results import Results
 from meta_impala.config.hyper_parameters import GAMMA, LAMBDA, TABLE, in_order
 from meta_impala.errors import UserError
+from meta_impala.storage.results_folder import save_figure
 from meta_impala.storage.run_folder import RunFolder
 
 _WIDTH = 9.5
@@ -125,7 +126,7 @@ def draw_learning_curves(results: Results, out: pathlib.Path) -> None:
     for axis in axes[len(results.names) :]:
         axis.remove()
     _legend(figure, axes[: len(results.names)], f"Return in training{_several_seeds(results)}")
-    figure.savefig(out, dpi=_DOTS_PER_INCH)
+    save_figure(figure, out, _DOTS_PER_INCH)
     plot.close(figure)
 
 
@@ -165,7 +166,7 @@ def draw_meta_parameters(results: Results, out: pathlib.Path) -> None:
             axis.grid(alpha=0.3)
             axis.ticklabel_format(useOffset=False)
     _legend(figure, list(grid.flat), f"{_symbols(panels)} in training{_several_seeds(results)}")
-    figure.savefig(out, dpi=_DOTS_PER_INCH)
+    save_figure(figure, out, _DOTS_PER_INCH)
     plot.close(figure)
 
 
@@ -209,7 +210,7 @@ def draw_improvements(comparison: Comparison, out: pathlib.Path) -> None:
         "better of human and baseline)"
     )
     figure.get_layout_engine().set(w_pad=_MARGIN, h_pad=_MARGIN)
-    figure.savefig(out, dpi=_DOTS_PER_INCH)
+    save_figure(figure, out, _DOTS_PER_INCH)
     plot.close(figure)
 
 
