@@ -46,6 +46,7 @@ _LISTED_OPERATIONS = 10
 _QUICK_ENVIRONMENTS = 16
 _DEFAULTS = {"environment": "Pong", "network": "shallow", "batch_size": 32, "unroll_length": 20}
 _LEARNERS = ("learner_plain", "learner_nested_tapes", "learner_reverse_over_forward")
+_MACHINE = "machine"  # measured like a row: the rate of its cores, and the network's operations
 _ROWS = ("environment", "environment_inference", *_LEARNERS, "program_plain", "program_meta")
 
 
@@ -116,7 +117,8 @@ def _effort(row: str) -> Effort:
 
 
 def _measure(row: str, results: Any) -> None:
-    """In a process of its own: measures a row."""
+    """In a process of its own: measures a row, or the machine's rate."""
+    from meta_impala.benchmarks import roofline
     from meta_impala.benchmarks import throughput as benchmark
 
     shapes = benchmark.QUICK_SHAPES if FLAGS.quick else benchmark.CEILING_SHAPES
@@ -131,8 +133,10 @@ def _measure(row: str, results: Any) -> None:
     }
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - the program's progress
     try:
-        cost = functions[row](_config(row), _effort(row))
-        results.put(cost._asdict())
+        if row == _MACHINE:
+            results.put(roofline.machine(_config("program_meta"), 0.1 if FLAGS.quick else 0.5))
+        else:
+            results.put(functions[row](_config(row), _effort(row))._asdict())
     except Exception as error:  # noqa: BLE001 - it is shown by the parent
         results.put(f"{type(error).__name__}: {error}")
 
@@ -142,7 +146,7 @@ def _row(row: str) -> dict[str, Any]:
     context = multiprocessing.get_context("fork")
     results = context.Queue()
     process = context.Process(target=_measure, args=(row, results))
-    busy, start = _busy_seconds(), time.monotonic()
+    (busy, stolen), start = _busy_seconds(), time.monotonic()
     process.start()
     watched = psutil.Process(process.pid)
     own = 0.0
@@ -160,13 +164,21 @@ def _row(row: str) -> dict[str, Any]:
     if isinstance(result, str):
         raise RunFailed(f"{row}: {result}")
     seconds = (time.monotonic() - start) * (os.cpu_count() or 1)
-    others = max(0.0, _busy_seconds() - busy - own) / seconds
-    return {"name": row, **result, "cpu_share_of_others": others}
+    now_busy, now_stolen = _busy_seconds()
+    return {
+        "name": row,
+        **result,
+        "cpu_share_of_others": max(0.0, now_busy - busy - own) / seconds,
+        "cpu_share_of_hypervisor": max(0.0, now_stolen - stolen) / seconds,
+    }
 
 
-def _busy_seconds() -> float:
+def _busy_seconds() -> tuple[float, float]:
+    """Of all processors since the machine's start: seconds in which something ran, and seconds
+    that the hypervisor gave to other machines although something was to run here (steal)."""
     times = psutil.cpu_times()
-    return times.user + times.system + getattr(times, "nice", 0.0)
+    busy = times.user + times.system + getattr(times, "nice", 0.0)
+    return busy, getattr(times, "steal", 0.0)
 
 
 def _processor() -> str:
@@ -216,7 +228,7 @@ def _print(row: dict[str, Any], label: str = "") -> None:
     command.say(
         f"{row['name'] + ' ' + label:40} {row['frames_per_second']:10,.0f} "
         f"{row['cpu_ms_per_agent_step']:12.3f} {row['peak_rss_mib']:10,.0f} "
-        f"{100 * row['cpu_share_of_others']:8.0f} %"
+        f"{100 * row['cpu_share_of_others']:8.0f} % {100 * row['cpu_share_of_hypervisor']:8.0f} %"
     )
 
 
@@ -233,6 +245,8 @@ def main() -> int:
     if not varied:
         _check_rows()
     import_tensorflow()
+    from meta_impala.benchmarks import roofline
+
     command.raise_on_interrupt()  # the process of a row has to be ended
 
     command.say(
@@ -241,7 +255,10 @@ def main() -> int:
         f"{config.envs_per_actor} environments; {os.cpu_count()} CPUs, "
         f"load {load:.1f}"
     )
-    command.say(f"{'':40} {'frames/s':>10} {'CPU-ms/step':>12} {'peak MiB':>10} {'others':>10}")
+    command.say(
+        f"{'':40} {'frames/s':>10} {'CPU-ms/step':>12} {'peak MiB':>10} {'others':>10} "
+        f"{'stolen':>10}"
+    )
     rows = []
     for value in values:
         if varied:
@@ -256,7 +273,9 @@ def main() -> int:
     for row in rows:
         details = row["details"]
         if row["name"] == "environment":
-            command.say(f"the ceiling: {details}")
+            command.say(
+                f"the ceiling: {details['environments']} environments, {details['threads']} threads"
+            )
         for who in ("learner", "actors"):
             if who in details:
                 command.say(f"{row['name']}, {who}: {_percent(details[who])}")
@@ -264,10 +283,17 @@ def main() -> int:
             dearest = list(details["operations_ms"].items())[:_LISTED_OPERATIONS]
             listed = ", ".join(f"{kind} {spent:.1f}" for kind, spent in dearest)
             command.say(f"{row['name']}, ms of an update by operation: {listed}")
+    floor = None
+    if not varied:
+        floor = roofline.roofline(_row(_MACHINE), rows)
+        command.say("")
+        for line in roofline.lines(floor):
+            command.say(line)
     if FLAGS.json:
         document = {
             "rows": rows,
             "ratios": found,
+            "roofline": floor,
             "config": json.loads(config_lib.to_json(config)),
             "machine": {"cpus": os.cpu_count(), "processor": _processor(), "load": load},
             "quick": FLAGS.quick,
