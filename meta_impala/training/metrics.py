@@ -222,9 +222,9 @@ class MetricsWindow:
 
     Statistics of updates are means over the window, without those that were not applied;
     `episode_return` and `episode_frames` are means over the last 100 games (empty before the first
-    has ended). `cpu_seconds` is the CPU time of the trainer's processes so far, all threads, imports
-    and start included (of Ray actors nothing). All of it goes into checkpoints, so that a continued run writes the rows that it
-    would have written without the stop.
+    has ended). `cpu_seconds` is the CPU time of the trainer's processes so far: all threads,
+    imports and start included, nothing of Ray actors. All of it goes into checkpoints, so that a
+    continued run writes the rows that it would have written without the stop.
     """
 
     def __init__(
