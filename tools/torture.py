@@ -415,7 +415,7 @@ def soak(work: pathlib.Path) -> str:
     for column, name in ((2, "threads"), (3, "open files")):
         half = len(rows) // 2
         check(rows[half:, column].max() <= rows[:half, column].max(), f"{name} grow")
-    # A block waits in the queue, behind the batch that is used and the one that judges.
+    # A block waits in the queue, behind the batch that is used and its meta batch.
     bound = 3 + (config.queue_capacity + config.num_actors) * config.block_size / config.batch_size
     check(max(lags) <= bound, f"a policy lag of {max(lags):.2f} is above {bound:g}")
     return found

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from meta_impala.algorithm.meta_gradient import Reduce, Tensors, alone, inner_step
-from meta_impala.algorithm.window_gradient import Slots, WindowUpdate
+from meta_impala.algorithm.optimizers import Slots
+from meta_impala.algorithm.window_gradient import WindowUpdate
 
 
 def bootstrapped_target(
@@ -39,14 +40,13 @@ def bootstrapped_target(
         tf.stop_gradient, (list(parameters), slots, list(x))
     )
     for update in updates:
-        parts = update.parts(parameters)
         step = inner_step(
             parameters,
             x,
-            parts.inner(tf.constant(0)),
-            update.rule(slots),
+            update.objective_at(parameters),
+            update.rule_at(slots),
             reduce=reduce,
-            micro_batches=parts,
+            micro_batches=update.parts_at(parameters),
         )
-        parameters, slots = step.parameters, step.update_auxiliary[0]
+        parameters, slots = step.parameters, step.update_auxiliary.slots
     return [tf.stop_gradient(parameter) for parameter in parameters]

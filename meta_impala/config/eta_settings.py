@@ -236,6 +236,11 @@ class EtaSettings(EtaScheduleSettings, ReferenceSettings, MetaParameterSettings)
         return self.varied if self.eta_schedule == "learned" else ()
 
     @property
+    def eta_is_per_state(self) -> bool:
+        """Whether η is a function of the state."""
+        return bool(self.learned) and self.meta_parameter_scope == "state"
+
+    @property
     def eta_draws(self) -> dict[str, tuple[float, float]]:
         """`eta_random_gamma` and `eta_random_lambda` as numbers, of what is varied."""
         texts = {"gamma": self.eta_random_gamma, "lambda": self.eta_random_lambda}

@@ -64,7 +64,7 @@ class Verdict(NamedTuple):
     failure: str | None
 
 
-def judge(evidence: Evidence) -> Verdict:
+def diagnose(evidence: Evidence) -> Verdict:
     """Runs the checks."""
     progress = evidence.progress
     findings = []

@@ -47,6 +47,10 @@ class NetworkInputs(NamedTuple):
     last_rewards: tf.Tensor
     resets: tf.Tensor
 
+    def columns(self, indices: tf.Tensor) -> NetworkInputs:
+        """Those of the environments with these indices."""
+        return NetworkInputs(*(tf.gather(tensor, indices, axis=1) for tensor in self))
+
 
 class HeadOutput(NamedTuple):
     """What one policy and value head says: `[T, B, A]` and `[T, B]`."""

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from meta_impala.actors.trajectory import Block, Unroll, concatenate
 from meta_impala.agent.shared_arrays import as_tensor
-from meta_impala.config import Config
+from meta_impala.config import BatcherSettings
 
 
 class Batch:
@@ -38,15 +38,18 @@ class Batcher:
     selects another one.
     """
 
-    def __init__(self, share: Config, next_block: Callable[[], Block]) -> None:
+    def __init__(
+        self, settings: BatcherSettings, block_size: int, next_block: Callable[[], Block]
+    ) -> None:
         """Args:
-        share: settings of this learner's part of a batch (`Config.share`).
+        settings: resolved; of several learners this one's share.
+        block_size: unrolls in a block.
         next_block: of the newest source.
         """
-        self._meta_data = share.meta_data
+        self._meta_data = settings.meta_data
         # Batches of a bootstrapped target that come before τ'.
-        self._num_before = share.bootstrap_steps - 1 if share.learned else 0
-        self._blocks_per_batch = share.batch_size // share.block_size
+        self._num_before = settings.bootstrap_steps - 1 if settings.learned else 0
+        self._blocks_per_batch = settings.batch_size // block_size
         self._next_block = next_block
         # Blocks that were taken from the source and not learned from yet.
         self._unused: list[Block] = []

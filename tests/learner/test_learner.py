@@ -1,6 +1,6 @@
 """The learner's update. Equivalence (θ' with and without J' to the bit; a truncated batch and its
 two pieces; both derivations), ground truth (Adam by hand, rows of a batch, schedules),
-determinism (judging trajectories; a restored learner goes on alike)."""
+determinism (meta batch; a restored learner goes on alike)."""
 
 import dataclasses
 import math
@@ -220,9 +220,9 @@ def test_a_truncated_batch_is_its_two_pieces(core):
 def test_selected_columns():
     agent = make_agent(core="lstm", core_size=4)
     batch = agent.learner.factory.trajectories(random_batch(agent, 0))
-    assert batch.num_columns == 4
+    assert len(batch.core_state) == 4
     chosen = batch.columns(tf.constant([3, 1]))
-    assert chosen.num_columns == 2
+    assert len(chosen.core_state) == 2
     for before, after in zip(
         (*batch.inputs, *batch.transitions), (*chosen.inputs, *chosen.transitions), strict=True
     ):
@@ -231,7 +231,7 @@ def test_selected_columns():
         np.testing.assert_array_equal(after, before.numpy()[[3, 1]])
 
 
-def test_only_the_judging_trajectories_of_the_next_batch_are_looked_at():
+def test_only_the_meta_batch_of_the_next_batch_is_looked_at():
     def after(columns_to_change):
         agent = make_agent()
         batch, following = (random_batch(agent, seed) for seed in (0, 1))
@@ -240,9 +240,9 @@ def test_only_the_judging_trajectories_of_the_next_batch_are_looked_at():
         (row,), _ = run(agent, [batch, following._replace(rewards=tf.constant(rewards))])
         return weights_of(agent), adam_of(agent)[0], row.meta_loss
 
-    judging = make_agent().learner.column_order(0)[:3]
-    (spared,) = set(range(4)) - set(judging.tolist())
-    nothing, other, one = after([]), after([spared]), after([int(judging[0])])
+    in_meta_batch = make_agent().learner.column_order(0)[:3]
+    (spared,) = set(range(4)) - set(in_meta_batch.tolist())
+    nothing, other, one = after([]), after([spared]), after([int(in_meta_batch[0])])
     # τ' never trains θ.
     assert_bit_equal(nothing[0], other[0])
     assert_bit_equal(nothing[0], one[0])
@@ -359,7 +359,7 @@ def test_checkpoints_hold_everything(tmp_path):
             getattr(agent.learner.state, name), getattr(other.learner.state, name), err_msg=name
         )
 
-    # Both go on alike (the one restored has the same seed for its judging columns).
+    # Both go on alike (the one restored has the same seed for the columns of its meta batch).
     third = make_agent(**settings)
     save_and_restore(agent, third)
     (ours, _), (theirs, _) = (run(learner, batches[2:], start=2) for learner in (agent, third))
@@ -469,15 +469,15 @@ def test_statistics():
         rtol=1e-5,
     )
 
-    # J' is of θ', per judging step.
+    # J' is of θ', per step of the meta batch.
     order = tf.constant(agent.learner.column_order(0)[:3])
-    judges = agent.learner.factory.trajectories(batches[1]).columns(order)
+    meta_batch = agent.learner.factory.trajectories(batches[1]).columns(order)
     x = [agent.learner.state.x.read_value()]
-    judge = agent.learner.factory.meta_objective(judges, parameters, x)
-    judging_steps = tf.reduce_sum(judges.transitions.step_mask)
-    meta_loss, _ = judge(snapshot.parameters)
-    np.testing.assert_allclose(row.meta_loss, meta_loss / judging_steps, rtol=1e-4)
-    stale, _ = judge(parameters)
+    meta_objective = agent.learner.factory.meta_objective(meta_batch, parameters, x)
+    meta_steps = tf.reduce_sum(meta_batch.transitions.step_mask)
+    meta_loss, _ = meta_objective(snapshot.parameters)
+    np.testing.assert_allclose(row.meta_loss, meta_loss / meta_steps, rtol=1e-4)
+    stale, _ = meta_objective(parameters)
     assert abs(stale - meta_loss) > 1e-3 * abs(meta_loss)
 
 

@@ -412,7 +412,7 @@ def test_an_update_that_is_not_finite_is_not_applied_and_kept(
 
     _poison(monkeypatch, trainer, poison)
     assert trainer.run() == "finished"
-    # The batch judged the fifth update, and was learned from in the sixth.
+    # The batch was the meta batch of the fifth update, and was learned from in the sixth.
     rows = read_metrics(tmp_path)
     assert [int(row["bad_updates"]) for row in rows] == [0, 0, 2, 2, 2]
     assert all(row["inner_loss"] for row in rows if row["updates"] != "6")

@@ -19,7 +19,7 @@ from meta_impala.analysis.run_page.markup import (
 from meta_impala.analysis.run_page.run_record import RunRecord
 from meta_impala.config import FIELDS
 from meta_impala.diagnosis.evidence import Evidence
-from meta_impala.diagnosis.verdict import judge, sentences
+from meta_impala.diagnosis.verdict import diagnose, sentences
 from meta_impala.errors import UserError
 
 NOTHING = "–"
@@ -107,7 +107,7 @@ def check_ups(records: Sequence[RunRecord]) -> Markup:
             config = record.folder.load_config()
         except UserError:  # of a version that is no more, or it names a module
             continue
-        verdict = judge(Evidence(config, record.status, record.metrics))
+        verdict = diagnose(Evidence(config, record.status, record.metrics))
         lines = " ".join(sentences(verdict))
         entries.append(element("li", _named(style, record), element("p", lines)))
     if not entries:
