@@ -21,7 +21,7 @@ from meta_impala.agent.builders import make_network
 from meta_impala.agent.policy import Policy
 from meta_impala.benchmarks import network_operations
 from meta_impala.benchmarks.throughput import describe
-from meta_impala.config import Config
+from meta_impala.config import AgentSettings, Config
 from meta_impala.system.processors import processors
 from meta_impala.system.tensorflow_setup import configure_tensorflow
 
@@ -85,8 +85,8 @@ def machine(config: Config, seconds: float) -> dict[str, Any]:
     configure_tensorflow(deterministic=config.deterministic)
     tf.config.threading.set_intra_op_parallelism_threads(1)
     config, description = describe(config)
-    network = make_network(config, description)
-    policy = Policy(network, config, description, config.envs_per_actor)
+    network = make_network(config.part(AgentSettings), description)
+    policy = Policy(network, config.part(AgentSettings), description, config.envs_per_actor)
     forward = network_operations.forward_pass(
         policy, len(network.trainable_variables), config.envs_per_actor
     )

@@ -19,8 +19,9 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-from meta_impala.actors.actor import Actor, actor_seed
-from meta_impala.actors.startup import make_actor, make_environment
+from meta_impala.actors.actor import Actor
+from meta_impala.actors.making import actor_seed, make_environment
+from meta_impala.actors.startup import make_actor
 from meta_impala.actors.trajectory import Unroll, concatenate
 from meta_impala.agent.policy import Policy, PolicyInputs, Snapshot
 from meta_impala.benchmarks.operation_profile import milliseconds_by_operation

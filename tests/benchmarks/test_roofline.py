@@ -7,7 +7,7 @@ import tensorflow as tf
 from meta_impala.agent.builders import make_network
 from meta_impala.agent.policy import Policy
 from meta_impala.benchmarks import network_operations, roofline
-from meta_impala.config import Config, resolve
+from meta_impala.config import AgentSettings, Config, resolve
 from meta_impala.environments import Description
 
 # [channels, height, width] frames; valid padding.
@@ -31,8 +31,8 @@ _VECTOR = Description((10,), np.dtype(np.float32), 6, 1)
 
 def _forward(description, num_envs=2, **settings):
     config = resolve(Config(batch_size=2, envs_per_actor=num_envs, num_actors=1, **settings))
-    network = make_network(config, description)
-    policy = Policy(network, config, description, num_envs)
+    network = make_network(config.part(AgentSettings), description)
+    policy = Policy(network, config.part(AgentSettings), description, num_envs)
     variables = network.trainable_variables
     return network_operations.forward_pass(policy, len(variables), num_envs)
 
