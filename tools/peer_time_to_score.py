@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -139,6 +140,9 @@ def define_flags() -> None:
     flags.DEFINE_list("tasks", list(_TASKS), f"Which: {', '.join(_TASKS)}.")
     flags.DEFINE_list("peers", [variant for _, variant in _PEERS], "Which: a2c, ppo, appo, vtrace.")
     flags.DEFINE_list("seeds", ["1"], "One run each.")
+    flags.DEFINE_string(
+        "pip_arguments", "", "Of `install`: further ones, such as a PyTorch that is for CPUs alone."
+    )
     flags.DEFINE_float("cpu_minutes", 60.0, "Most CPU time of a run.", lower_bound=0.01)
 
 
@@ -150,7 +154,8 @@ def _install() -> int:
     for environment, packages in _PACKAGES.items():
         folder = _python(environment).parents[1]
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        install = [str(_python(environment)), "-m", "pip", "install", *packages]
+        more = shlex.split(FLAGS.pip_arguments)
+        install = [str(_python(environment)), "-m", "pip", "install", *more, *packages]
         command.say(" ".join(install))
         if subprocess.run(install, check=False).returncode:
             raise RunFailed(f"{environment}: its packages could not be installed")

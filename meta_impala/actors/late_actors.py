@@ -28,7 +28,7 @@ class LateActors(ForeignCodeThread):
         super().__init__("start of further actors")
         # Of its own: to give up does not stop the run.
         self._given_up = StopRequest()
-        self._stop = stop
+        self._users_stop = stop
         self._starting = ActorStart(self._given_up)
         self._indices = indices
         self._make = make
@@ -52,7 +52,7 @@ class LateActors(ForeignCodeThread):
 
     def _make_unless_stopped(self, index: int) -> Actor:
         actor = self._make(index)
-        if self._stop.is_set():
+        if self._users_stop.is_set():
             self.give_up()
         return actor
 

@@ -46,7 +46,7 @@ from meta_impala.training.trainer import Trainer
 
 # (threads, environments) among which the best is searched.
 CEILING_SHAPES = tuple((threads, count) for threads in (1, 2) for count in (8, 16, 32, 64))
-QUICK_SHAPES = ((2, 32),)
+QUICK_SHAPES = ((1, 16),)
 _PROFILED_UPDATES = 5
 
 
