@@ -281,9 +281,9 @@ class Trainer:
         # Rows that a time limit cost are no transitions.
         self._frames_of_update = round(statistics.steps) * self._description.action_repeat
         self.frames += self._frames_of_update
-        self._batcher.learned_from(batch)
-        applied = bool(statistics.applied)
-        self._window.add(statistics, batch.episodes, lag, self._source.fill(), applied=applied)
+        self._batcher.learned_from(batch, self.updates)
+        applied, games = bool(statistics.applied), batch.episodes if self._frames_of_update else []
+        self._window.add(statistics, games, lag, self._source.fill(), applied=applied)
         self._bad_updates.record(
             self.updates, statistics, {"batch": batch.unroll, "meta batch": ahead[-1].unroll}
         )

@@ -7,7 +7,7 @@ from meta_impala.actors.making import EarlyEnvironment, actor_seed, early_enviro
 from meta_impala.config import ActorSettings, RunSettings
 from meta_impala.environments import registry
 from meta_impala.errors import RunFailed
-from tests.support.run_helpers import make_config, make_trainer, numbers
+from support.run_helpers import make_config, make_trainer, numbers
 
 
 class _Counting:
