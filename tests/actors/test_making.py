@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from support.run_helpers import make_config, make_trainer, numbers
 
 from meta_impala.actors.making import EarlyEnvironment, actor_seed, early_environment
 from meta_impala.config import ActorSettings, RunSettings
 from meta_impala.environments import registry
 from meta_impala.errors import RunFailed
-from support.run_helpers import make_config, make_trainer, numbers
 
 
 class _Counting:

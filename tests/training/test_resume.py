@@ -83,7 +83,7 @@ def test_catch(tmp_path, checkpoint_batches, stops):
 
 
 def test_a_batch_that_is_used_several_times_is_counted_once(tmp_path):
-    """Stopped between two updates on a batch too: to the bit, and with the same frames and games."""
+    """Also where it is stopped between two updates on a batch: frames and games are the same."""
     config = make_config(
         deterministic=True,
         total_frames=8 * BATCH_FRAMES,
