@@ -246,6 +246,23 @@ def _print(row: dict[str, Any], label: str = "") -> None:
     )
 
 
+def _say_details(rows: list[dict[str, Any]]) -> None:
+    """Where the time of each row went."""
+    for row in rows:
+        details = row["details"]
+        if row["name"] == "environment":
+            command.say(
+                f"the ceiling: {details['environments']} environments, {details['threads']} threads"
+            )
+        for who in ("learner", "actors"):
+            if who in details:
+                command.say(f"{row['name']}, {who}: {_percent(details[who])}")
+        if "operations_ms" in details:
+            dearest = list(details["operations_ms"].items())[:_LISTED_OPERATIONS]
+            listed = ", ".join(f"{kind} {spent:.1f}" for kind, spent in dearest)
+            command.say(f"{row['name']}, ms of an update by operation: {listed}")
+
+
 def main() -> int:
     """Runs the command; returns its exit code."""
     unknown = [row for row in FLAGS.rows if row not in _ROWS]
@@ -284,19 +301,7 @@ def main() -> int:
     found = {} if varied else ratios(rows)
     for name, ratio in found.items():
         command.say(f"{name:45} {ratio:.3f}")
-    for row in rows:
-        details = row["details"]
-        if row["name"] == "environment":
-            command.say(
-                f"the ceiling: {details['environments']} environments, {details['threads']} threads"
-            )
-        for who in ("learner", "actors"):
-            if who in details:
-                command.say(f"{row['name']}, {who}: {_percent(details[who])}")
-        if "operations_ms" in details:
-            dearest = list(details["operations_ms"].items())[:_LISTED_OPERATIONS]
-            listed = ", ".join(f"{kind} {spent:.1f}" for kind, spent in dearest)
-            command.say(f"{row['name']}, ms of an update by operation: {listed}")
+    _say_details(rows)
     floor = None
     if not varied:
         floor = roofline.roofline(_row(_MACHINE), rows)
