@@ -4,8 +4,8 @@
 
 `nested_window` is the definition: one outer tape around all K updates. `mixed_window` is the same
 in mixed mode (MixFlow, arXiv 2505.00793): it goes back through the window with one forward-mode and
-one reverse-mode pass over J_k each. Of the window it keeps θ_k, s_k and g_k beside the batches, and
-never a graph of a backward pass. With v = dJ'/dθ_K and s̄ = 0, for k = K−1 … 0:
+one reverse-mode pass over J_k each. It keeps θ_k, s_k, g_k and the batches of the
+window, and never the graph of a backward pass. With v = dJ'/dθ_K and s̄ = 0, for k = K−1 … 0:
 
     Φ = −⟨v, U(g_k, s_k, x)⟩ + ⟨s̄, s_{k+1}⟩
     u = ∂Φ/∂g_k,    dx += ∂Φ/∂x,    s̄ ← ∂Φ/∂s_k
@@ -42,7 +42,7 @@ from meta_impala.algorithm.update_rule import OptimizerRule
 
 
 class WindowUpdate(NamedTuple):
-    """One inner update of a window, at whatever θ_k and slots it begins with.
+    """One inner update of a window, from any θ_k and slots.
 
     Attributes:
       objective: J_k.
@@ -76,7 +76,7 @@ class WindowState(NamedTuple):
 
 
 class WindowGradient(NamedTuple):
-    """J' (of all learners), what came with it, and dJ'/dx as a list like x."""
+    """J' (of all learners), its auxiliary output, and dJ'/dx as a list like x."""
 
     meta_loss: tf.Tensor
     meta_auxiliary: Any

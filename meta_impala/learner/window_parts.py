@@ -26,7 +26,7 @@ from meta_impala.learner.update_parts import UpdateFactory
 
 @dataclasses.dataclass(frozen=True)
 class WindowFactory:
-    """Makes meta-gradients through K inner updates.
+    """Computes meta-gradients through K inner updates.
 
     Attributes:
       settings: resolved; of several learners this one's share.

@@ -63,7 +63,7 @@ class Batcher:
         self._in_use: tuple[Batch, list[Batch]] | None = None
 
     def next_pair(self) -> tuple[Batch, list[Batch]]:
-        """τ, and what is ahead of it: τ' last; call `learned_from` after it.
+        """τ, and the batches ahead of it, τ' last; call `learned_from` after the update.
 
         With `sample_reuse` they are the same until the last update on τ.
 
@@ -95,8 +95,8 @@ class Batcher:
             del self._unused[: len(batch.blocks)]
 
     def _fetch(self, blocks: list[Block]) -> Batch:
-        """A batch; its blocks join `blocks` one by one, so that none is lost by a stop."""
-        # A stop in the middle of a batch left a part of it.
+        """A batch; its blocks are appended to `blocks` one by one, so that a stop loses none."""
+        # A stop in the middle of a batch leaves a part of it.
         first = len(blocks) // self._blocks_per_batch * self._blocks_per_batch
         while len(blocks) < first + self._blocks_per_batch:
             blocks.append(self._next_block())

@@ -1,4 +1,4 @@
-"""Makes the source of blocks that the settings ask for, with its actors started."""
+"""Makes the source of blocks of the settings, with its actors started."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def _make_environment(config: Config) -> BatchedEnvironment:
 
 
 class SourceMaker:
-    """Makes the sources of a run: one at its start, and one at every barrier of a deterministic
-    run."""
+    """Makes the sources of a run: one at its start and, in a deterministic run, one at every
+    checkpoint by frames."""
 
     def __init__(
         self,

@@ -54,8 +54,8 @@ class Trainer:
     """One run, from start or from its newest checkpoint.
 
     With `--deterministic` a stopped run continues to the bit as if it had not been stopped. A
-    checkpoint holds where the actors stood: their seeds and actions since then, and the blocks that
-    were not learned from yet. To bound its size the environments start anew at each checkpoint by
+    checkpoint holds the actors' seeds, their actions since the last reset, and the blocks that were
+    not learned from yet. To bound its size the environments are reset at each checkpoint by
     --checkpoint_frames, in a run that is stopped there and in one that is not.
 
     Attributes:
@@ -192,7 +192,7 @@ class Trainer:
             self._open_records(stack)
             self._watch(stack)
             self._begin_source()
-            # Threads first: nothing else is closed beside an actor that still computes.
+            # Actor threads first: nothing else is closed while one still runs.
             stack.callback(lambda: self._source.close())
             try:
                 finished = self._loop()
@@ -310,7 +310,7 @@ class Trainer:
         self._starting = None
 
     def _start_source(self) -> None:
-        """Lets the actors begin, or continue where they stood."""
+        """Starts the actors, or continues from their saved state."""
         restored = False
         if self._saved_source is not None and isinstance(self._source, TurnTakingSource):
             restored = self._source_maker.fits(self._saved_source)
@@ -322,7 +322,7 @@ class Trainer:
         self._batcher.restore_pair(is_there=restored)
 
     def _restart_source(self) -> None:
-        """What a run that is stopped here would do when it continues."""
+        """Does what a run that was stopped here does when it continues."""
         self._source.close()
         self._batcher.clear()
         self._begin_source()
@@ -385,7 +385,7 @@ class Trainer:
         }
 
     def _save_after_failure(self) -> None:
-        """What was learned is sound, unless it was the learner that failed.
+        """Saves after a failure, unless the learner failed in the middle of an update.
 
         A deterministic run keeps its last checkpoint: it continues from there to the bit.
         """

@@ -227,7 +227,7 @@ def test_a_gradient_that_vanishes_at_this_eta_only(derivation):
 
 
 def test_the_meta_objective_pulls_on_the_policy_alone():
-    """∇_θ' J' is the advantage-weighted ∇log π: the value head gets none, the rest no more."""
+    """∇_θ' J' is the advantage-weighted ∇log π: no gradient for the value head."""
     case = make_case(eta_embedding_size=4)
     parameters, x, _, _, meta_objective = case.arguments()
     with tf.GradientTape() as tape:

@@ -219,7 +219,7 @@ def test_the_targets_of_the_meta_objective_are_constant():
 
 
 def test_the_meta_objective_uses_the_second_value_head_alone():
-    """The advantages of J' are of the second head: the first one may say what it likes."""
+    """The advantages of J' are of the second head: the first one does not matter."""
     losses = []
     for shift in (0.0, 5.0):
         case = make_case(meta_value_head="reference")

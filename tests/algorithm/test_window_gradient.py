@@ -33,14 +33,14 @@ def make_window(length, norm=20.0, **settings):
 
 
 def one_update_of(case):
-    """A window of length 1, which the learner itself has no use for."""
+    """A window of length 1, which the learner itself does not use."""
     agent = case.agent
     signature = batch_signature(agent.config, agent.description, 0)
     return Window(1, agent.network, agent.learner.state.slots, signature, 1)
 
 
 def window_gradient(case, batches, before_meta_batch=()):
-    """What the learner's own parts make of the window, and its θ_K."""
+    """The learner's own meta-gradient of the window, and its θ_K."""
     learner = case.agent.learner
     factory, state = learner.factory, learner.state
     state.x.assign(case.x)

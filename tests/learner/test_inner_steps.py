@@ -64,7 +64,7 @@ def test_the_step_of_x_is_through_both_updates(mode):
     np.testing.assert_allclose(snapshot.eta.values[0], tf.sigmoid(state.x[0]), rtol=1e-6)
 
 
-def test_a_state_saved_within_a_window_goes_on_to_the_bit(tmp_path):
+def test_a_state_saved_within_a_window_continues_to_the_bit(tmp_path):
     agents = [make_agent(**SMALL) for _ in range(2)]
     batches = [random_batch(agents[0], seed) for seed in range(5)]
     run(agents[0], batches, stop=3)

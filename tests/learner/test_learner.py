@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.helpers import FEATURES, IMAGES, make_agent, random_batch, shake
+from support.helpers import FEATURES, IMAGES, make_agent, perturb, random_batch
 
 from meta_impala.environments import Description
 from meta_impala.learner.batch import trajectories_of
@@ -137,7 +137,7 @@ def test_with_all_rewrites_only_the_last_bits_differ():
         np.testing.assert_allclose(ours - start, theirs - start, rtol=1e-3, atol=1e-6)
 
 
-def test_both_derivations_learn_alike():
+def test_both_derivations_learn_the_same():
     agents = [
         make_agent(tf.float64, meta_gradient_mode=mode, learning_rate=1e-2, unroll_length=3)
         for mode in ("nested_tapes", "reverse_over_forward")
@@ -189,7 +189,7 @@ def test_a_truncated_batch_is_its_two_pieces(core):
     """J of a trajectory cut at step k: of k steps that bootstrap, and of those after the cut."""
     agent = make_agent(tf.float64, core=core, core_size=4, unroll_length=6, entropy_cost=0.1,
                        meta_parameters="none", gamma=0.9, lambda_=0.8)  # fmt: skip
-    shake(agent, 0)
+    perturb(agent, 0)
     cut = 2
     batch = random_batch(agent, 1, ends=False)
     truncations = np.zeros(batch.truncations.shape, bool)
@@ -231,7 +231,7 @@ def test_selected_columns():
         np.testing.assert_array_equal(after, before.numpy()[[3, 1]])
 
 
-def test_only_the_meta_batch_of_the_next_batch_is_looked_at():
+def test_only_the_meta_batch_of_the_next_batch_is_used():
     def after(columns_to_change):
         agent = make_agent()
         batch, following = (random_batch(agent, seed) for seed in (0, 1))
@@ -487,7 +487,7 @@ def test_the_config_reaches_the_losses():
 
     def after(**settings):
         agent = make_agent(meta_parameters="none", gamma=0.9, lambda_=0.8, **(base | settings))
-        shake(agent, 0)
+        perturb(agent, 0)
         run(agent, [random_batch(agent, seed) for seed in (0, 1)])
         return weights_of(agent)
 

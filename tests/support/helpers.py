@@ -119,7 +119,7 @@ def select_columns(batch: Unroll, columns: tf.Tensor) -> Unroll:
     )
 
 
-def shake(agent: Agent, seed: int, scale: float = 0.1) -> None:
+def perturb(agent: Agent, seed: int, scale: float = 0.1) -> None:
     """Moves weights and slots off their special starts (zeros and ones)."""
     random = np.random.default_rng(seed)
     for variable in agent.network.trainable_variables:

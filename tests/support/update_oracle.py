@@ -1,4 +1,4 @@
-"""An update and its meta objective written a second time, in NumPy but for network and ∂log π, ∂v.
+"""An update and its meta objective written again in NumPy, except for network, ∂log π and ∂v.
 
 Every place where η acts has an argument of its own, so that a finite difference can vary η along
 exactly the paths that a switch opens and hold it elsewhere.
@@ -20,8 +20,8 @@ from support.helpers import (
     central_difference,
     log_softmax,
     make_agent,
+    perturb,
     random_batch,
-    shake,
     vtrace_ground_truth,
     weights,
 )
@@ -521,7 +521,7 @@ def make_case(norm=None, seed=0, scale=0.1, x=X, **settings):
         "reward_clip": 0.0,
     }
     agent = make_agent(tf.float64, **(defaults | settings))
-    shake(agent, seed, scale)
+    perturb(agent, seed, scale)
     batch = random_batch(agent, seed + 1)
     meta_batch = random_batch(agent, seed + 2, batch_size=agent.config.meta_batch_size)
     x = np.asarray(x)[: len(agent.config.learned)]

@@ -7,7 +7,7 @@ import csv
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.helpers import make_agent, random_batch, select_columns, shake
+from support.helpers import make_agent, perturb, random_batch, select_columns
 
 from meta_impala.actors.actor import Actor
 from meta_impala.actors.trajectory import Unroll
@@ -100,7 +100,7 @@ def test_a_batch_of_several_etas_is_several_batches():
     """J of columns with different η is the sum of the J of each at its own fixed η."""
     settings = {"eta_embedding_size": 4, "max_gradient_norm": 0.0}
     mixed = make_agent(tf.float64, eta_schedule="random", **settings)
-    shake(mixed, 0)
+    perturb(mixed, 0)
     batch = random_batch(mixed, 1)
     weights = [v.read_value() for v in mixed.network.trainable_variables]
 
@@ -295,7 +295,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_run_with_a_switch_goes_on_from_its_checkpoint(tmp_path, name):
+def test_a_run_with_a_switch_continues_from_its_checkpoint(tmp_path, name):
     assert make_trainer(tmp_path, **RUNS[name], total_frames=80).run() == "finished"
     again = make_trainer(tmp_path, **RUNS[name], total_frames=160)
     assert again.frames == 80 and again.run() == "finished"

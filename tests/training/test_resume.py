@@ -165,7 +165,7 @@ def test_pairs_of_batches(tmp_path, updates):
     assert_equal_runs(tmp_path, config, [(updates, 0)])
 
 
-def test_another_number_of_actors_starts_them_anew(tmp_path):
+def test_another_number_of_actors_starts_them_again(tmp_path):
     config = make_config(deterministic=True, total_frames=24 * BATCH_FRAMES)
     stop = StopAtUpdate(5)
     stop.trainer = make_trainer(tmp_path, config, stop)
