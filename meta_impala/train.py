@@ -183,8 +183,8 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
 
     if stop.is_set() and config.num_learners == 1:
         return _stopped_before_training(folder, stop)
-    early = _early_environment(config, folder)
     command.say("loading TensorFlow")
+    early = _early_environment(config, folder)
     import_tensorflow()
     from meta_impala.system.tensorflow_setup import configure_tensorflow
     from meta_impala.training.trainer import Trainer
