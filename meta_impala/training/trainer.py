@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from meta_impala.actors.making import EarlyEnvironment
 from meta_impala.actors.source import BlockSource, StopRequested
 from meta_impala.actors.startup import ActorStart
 from meta_impala.actors.turn_taking import TurnTakingSource
@@ -72,6 +73,7 @@ class Trainer:
         stop: StopRequest,
         group: LearnerGroup = ALONE,
         stopwatches: RunStopwatches | None = None,
+        early: EarlyEnvironment | None = None,
     ) -> None:
         """Args:
         config: resolved, network included.
@@ -81,6 +83,7 @@ class Trainer:
         group: the learners of this run. The first keeps the folder; another one's folder is
             temporary, and its state is the first one's.
         stopwatches: time what learner and actor threads do, for benchmarks; None for no timing.
+        early: environments of the first actor, made before TensorFlow was imported.
         """
         self.config = config
         self.folder = folder
@@ -96,7 +99,7 @@ class Trainer:
         self._checkpoints = Checkpoints(
             folder.checkpoints, self.learner.state, config.keep_checkpoints, self._identity
         )
-        self._stopwatches = stopwatches
+        self._stopwatches, self._early = stopwatches, early
         self._stopwatch = stopwatches.learner if stopwatches else None
         self._batcher = Batcher(
             config.share.part(BatcherSettings), config.block_size,
@@ -215,7 +218,7 @@ class Trainer:
         network = self.learner.state.network
         self._source_maker = SourceMaker(
             self.config, self._description, network, self._restarts, self._stop_waiting,
-            self._group, self._stopwatches,
+            self._group, self._stopwatches, self._early,
         )  # fmt: skip
 
     def _open_records(self, stack: contextlib.ExitStack) -> None:
@@ -281,9 +284,9 @@ class Trainer:
         # Rows that a time limit cost are no transitions.
         self._frames_of_update = round(statistics.steps) * self._description.action_repeat
         self.frames += self._frames_of_update
-        self._batcher.learned_from(batch)
-        applied = bool(statistics.applied)
-        self._window.add(statistics, batch.episodes, lag, self._source.fill(), applied=applied)
+        self._batcher.learned_from(batch, self.updates)
+        applied, games = bool(statistics.applied), batch.episodes if self._frames_of_update else []
+        self._window.add(statistics, games, lag, self._source.fill(), applied=applied)
         self._bad_updates.record(
             self.updates, statistics, {"batch": batch.unroll, "meta batch": ahead[-1].unroll}
         )

@@ -82,6 +82,24 @@ def test_catch(tmp_path, checkpoint_batches, stops):
     assert_equal_runs(tmp_path, config, stops)
 
 
+def test_a_batch_that_is_used_several_times_is_counted_once(tmp_path):
+    """Also where it is stopped between two updates on a batch: frames and games are the same."""
+    config = make_config(
+        deterministic=True,
+        total_frames=8 * BATCH_FRAMES,
+        log_frames=3 * BATCH_FRAMES,
+        sample_reuse=3,
+    )
+    assert_equal_runs(tmp_path, config, [(7, 0), (15, 1)])
+    last = read_metrics(tmp_path / "whole")[-1]
+    assert int(last["frames"]) == 8 * BATCH_FRAMES and int(last["updates"]) == 24
+    once = make_trainer(tmp_path / "once", dataclasses.replace(config, sample_reuse=1))
+    once.run()
+    assert int(read_metrics(tmp_path / "once")[-1]["updates"]) == 8
+    # Catch's games have a fixed length.
+    assert read_metrics(tmp_path / "once")[-1]["episodes"] == last["episodes"]
+
+
 @pytest.mark.parametrize("stops", [[(5, 0), (6, 1)], [(10, 0)]])
 def test_between_two_batches_that_swap_their_roles(tmp_path, stops):
     config = make_config(
