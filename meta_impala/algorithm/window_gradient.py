@@ -185,6 +185,11 @@ def _back_through_gradient(
     """∂D/∂x and, if asked for, ∂D/∂θ_k, of all learners."""
 
     def of_part(index: tf.Tensor) -> list[tf.Tensor]:
+        # Or the passes over all batches of a window could be in memory at once.
+        with tf.control_dependencies(list(direction)):
+            return derivatives(index)
+
+    def derivatives(index: tf.Tensor) -> list[tf.Tensor]:
         live, targets = copies_of(parameters), copies_of(parameters)
         sources = [*x, *live, *targets] if with_parameters else list(x)
         with tf.GradientTape(watch_accessed_variables=False) as tape:

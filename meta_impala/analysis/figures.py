@@ -17,6 +17,7 @@ from meta_impala.analysis.curves import COLOURS, Curve, pyplot, read_curve
 from meta_impala.analysis.labels import figure_text
 from meta_impala.analysis.results import Results
 from meta_impala.config.hyper_parameters import GAMMA, LAMBDA, TABLE, in_order
+from meta_impala.config.metric_columns import of_head
 from meta_impala.errors import UserError
 from meta_impala.storage.run_folder import RunFolder
 
@@ -65,7 +66,17 @@ def _frame_scale(results: Results) -> _FrameScale:
     return _FrameScale(1e6, "environment frames (millions)")
 
 
-def _draw(axis: Any, results: Results, variant: str, name: str, column: str, index: int) -> None:
+def _draw(
+    axis: Any,
+    results: Results,
+    variant: str,
+    name: str,
+    column: str,
+    index: int,
+    *,
+    is_auxiliary: bool = False,
+) -> None:
+    """A line and a band; what belongs to an auxiliary head is a thin line without a label."""
     curves = []
     for result in results.of(variant, name):
         try:
@@ -80,6 +91,9 @@ def _draw(axis: Any, results: Results, variant: str, name: str, column: str, ind
     scale = _frame_scale(results)
     frames = frames / scale.size
     axis.set_xlabel(scale.label)
+    if is_auxiliary:
+        axis.plot(frames, mean, linewidth=0.8, alpha=0.7, **style)
+        return
     axis.plot(frames, mean, label=figure_text(variant), linewidth=1.8, **style)
     if len(curves) > 1:
         axis.fill_between(frames, low, high, color=style["color"], alpha=0.2, linewidth=0)
@@ -146,9 +160,12 @@ def _symbols(panels: Sequence[tuple[str, str]]) -> str:
 
 
 def draw_meta_parameters(results: Results, out: pathlib.Path) -> None:
-    """η against frames, a row of panels per game: γ, λ and whatever else a run has learned."""
+    """η against frames, a row of panels per game: γ, λ and whatever else a run has learned; that
+    of auxiliary heads as thin lines.
+    """
     plot = pyplot()
     panels = _panels(results)
+    heads = max(int(result.config.get("auxiliary_heads", 0)) for result in results.found)
     figure, grid = plot.subplots(
         len(results.names),
         len(panels),
@@ -160,11 +177,16 @@ def draw_meta_parameters(results: Results, out: pathlib.Path) -> None:
         for axis, (column, label) in zip(row, panels, strict=True):
             for index, variant in enumerate(results.variants):
                 _draw(axis, results, variant, name, column, index)
+                for head in range(2, 2 + heads):
+                    _draw(axis, results, variant, name, of_head(column, head), index,
+                          is_auxiliary=True)  # fmt: skip
             axis.set_title(figure_text(name), fontsize=11)
             axis.set_ylabel(label)
             axis.grid(alpha=0.3)
             axis.ticklabel_format(useOffset=False)
-    _legend(figure, list(grid.flat), f"{_symbols(panels)} in training{_several_seeds(results)}")
+    thin = "; thin: auxiliary heads" if heads else ""
+    title = f"{_symbols(panels)} in training{_several_seeds(results)}{thin}"
+    _legend(figure, list(grid.flat), title)
     figure.savefig(out, dpi=_DOTS_PER_INCH)
     plot.close(figure)
 

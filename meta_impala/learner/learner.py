@@ -24,6 +24,7 @@ from meta_impala.algorithm.functions_of_frames import StepFunction
 from meta_impala.algorithm.meta_gradient import InnerStep, MetaStep, MicroBatches
 from meta_impala.algorithm.window_gradient import WindowGradient, WindowState
 from meta_impala.config import Config
+from meta_impala.config.metric_columns import of_all_heads
 from meta_impala.environments import Description
 from meta_impala.learner.batch import Trajectories, batch_signature
 from meta_impala.learner.group import ALONE, LearnerGroup
@@ -68,6 +69,8 @@ class Learner:
         self.factory = UpdateFactory(config, self.state, group, schedule)
         self.meta_parameters = self.factory.meta_parameters
         self._group = group
+        # What is reported of η, by name.
+        self._reported = of_all_heads(config.learned, config.auxiliary_heads)
         self._dtype = network.dtype
         self._schedule = self.factory.schedule
         self._meta_optimizer = builders.meta_optimizer_of(config)
@@ -84,7 +87,7 @@ class Learner:
                 network,
                 self.state.slots,
                 batch,
-                len(meta_columns(config.learned)),
+                len(meta_columns(self._reported)),
             )
             self._meta_function = group.function(self._meta_step, of_meta)
         elif config.learned:
@@ -176,7 +179,7 @@ class Learner:
         found = self.window_gradient([*before, meta_batch])
         meta = self._meta_update(found)
         meta_steps = tf.reduce_sum(meta_batch.transitions.step_mask)
-        vector = meta_statistics_of(meta, self.config.learned, meta_steps, self._group)
+        vector = meta_statistics_of(meta, self._reported, meta_steps, self._group)
         applied = _are_finite([meta.loss, meta.norm, *(value for _, value in _pairs(meta.new))])
 
         def assign() -> tf.Tensor:
@@ -202,7 +205,7 @@ class Learner:
         scalars = [step.inner_loss, norm, *([meta.loss, meta.norm] if meta else [])]
         applied = _are_finite([*scalars, *(value for _, value in _pairs(new))])
         vector = statistics_of(
-            step, meta, self.config.learned, emulated, meta_steps, applied, self._group
+            step, meta, self._reported, emulated, meta_steps, applied, self._group
         )
         self._apply(new, applied, vector)
         return vector
@@ -242,7 +245,7 @@ class Learner:
         if state.moments:
             new.append((state.moments, list(meta_step.meta_auxiliary)))
         return MetaUpdate(
-            new, meta_step.meta_loss, meta_step.meta_gradient[0], clipped.norm, steps[0]
+            new, meta_step.meta_loss, meta_step.meta_gradient, clipped.norm, steps
         )
 
     def _apply(self, new: list[tuple[Any, Any]], applied: tf.Tensor, vector: tf.Tensor) -> None:
@@ -317,14 +320,14 @@ class Learner:
             arguments += [_as_tuple(other), tf.constant(self.column_order(updates))]
         with self._group.reaching():
             vector, parameters, eta, _ = self.function(*arguments)
-            statistics = to_statistics(vector.numpy().tolist(), self.config.learned)
+            statistics = to_statistics(vector.numpy().tolist(), self._reported)
         return statistics, self._to_snapshot(updates + 1, parameters, self._eta_to_act_by(eta))
 
     def _update_in_window(
         self, arguments: list[Any], ahead: tuple[Unroll, ...], updates: int
     ) -> tuple[Statistics, Snapshot]:
         """One inner update; the last of a window is followed by the meta step."""
-        window, learned = self.state.window, self.config.learned
+        window, learned = self.state.window, self._reported
         assert window is not None and self._meta_function is not None
         window.begin_update(list(self.state.network.trainable_variables), self.state.slots)
         with self._group.reaching():
