@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import pathlib
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ from meta_impala.errors import UserError
 from meta_impala.storage.run_folder import RunFolder
 
 _WIDTH = 9.5
+_MOST_COLUMNS = 3
+_LABEL_WIDTH = 28  # characters, of a vertical one
 _DOTS_PER_INCH = 110
 _POINTS = 200  # of a band
 _MARGIN = 0.08  # inches
@@ -166,27 +169,32 @@ def draw_meta_parameters(results: Results, out: pathlib.Path) -> None:
     plot = pyplot()
     panels = _panels(results)
     heads = max(int(result.config.get("auxiliary_heads", 0)) for result in results.found)
+    columns = min(_MOST_COLUMNS, len(panels))
+    rows = math.ceil(len(panels) / columns)  # of a game
     figure, grid = plot.subplots(
-        len(results.names),
-        len(panels),
-        figsize=(_WIDTH, 1.0 + 2.6 * len(results.names)),
+        rows * len(results.names),
+        columns,
+        figsize=(_WIDTH, 1.0 + 2.6 * rows * len(results.names)),
         squeeze=False,
         layout="constrained",
     )
-    for row, name in zip(grid, results.names, strict=True):
-        for axis, (column, label) in zip(row, panels, strict=True):
+    of_games = grid.reshape(len(results.names), rows * columns)
+    for axes, name in zip(of_games, results.names, strict=True):
+        for axis in axes[len(panels) :]:
+            axis.remove()
+        for axis, (column, label) in zip(axes, panels, strict=False):
             for index, variant in enumerate(results.variants):
                 _draw(axis, results, variant, name, column, index)
                 for head in range(2, 2 + heads):
                     _draw(axis, results, variant, name, of_head(column, head), index,
                           is_auxiliary=True)  # fmt: skip
             axis.set_title(figure_text(name), fontsize=11)
-            axis.set_ylabel(label)
+            axis.set_ylabel(textwrap.fill(label, _LABEL_WIDTH))
             axis.grid(alpha=0.3)
             axis.ticklabel_format(useOffset=False)
     thin = "; thin: auxiliary heads" if heads else ""
     title = f"{_symbols(panels)} in training{_several_seeds(results)}{thin}"
-    _legend(figure, list(grid.flat), title)
+    _legend(figure, list(of_games[:, : len(panels)].flat), title)
     figure.savefig(out, dpi=_DOTS_PER_INCH)
     plot.close(figure)
 
