@@ -17,13 +17,12 @@ import numpy as np
 import tensorflow as tf
 
 from meta_impala.actors.trajectory import Unroll
-from meta_impala.agent import builders
+from meta_impala.agent.builders import Method
 from meta_impala.agent.policy import EtaSnapshot, Snapshot
 from meta_impala.algorithm import meta_gradient, optimizers
-from meta_impala.algorithm.functions_of_frames import StepFunction
 from meta_impala.algorithm.meta_gradient import InnerStep, MetaStep, MicroBatches
 from meta_impala.algorithm.window_gradient import WindowGradient, WindowState
-from meta_impala.config import Config
+from meta_impala.config import UpdateSettings
 from meta_impala.config.metric_columns import of_all_heads
 from meta_impala.environments import Description
 from meta_impala.learner.batch import Trajectories, batch_signature
@@ -40,6 +39,7 @@ from meta_impala.learner.update_statistics import (
 )
 from meta_impala.learner.window_parts import WindowFactory
 from meta_impala.learner.window_state import Window
+from meta_impala.learner.window_step import WindowStep
 from meta_impala.networks.actor_critic import ActorCritic
 
 
@@ -48,57 +48,60 @@ class Learner:
 
     def __init__(
         self,
-        config: Config,
-        description: Description,
+        settings: UpdateSettings,
+        method: Method,
         network: ActorCritic,
+        description: Description,
         group: LearnerGroup = ALONE,
-        replayed: StepFunction | None = None,
     ) -> None:
         """Args:
-        config: resolved; of several learners this one's share.
-        description: of the environment.
+        settings: resolved; of several learners this one's share.
+        method: what the update is made of.
         network: built; its variables become θ.
+        description: of the environment.
         group: the learners that make every update together.
-        replayed: with `eta_schedule=replay`, the γ and λ of the file.
         """
-        assert (replayed is not None) == (config.eta_schedule == "replay"), "the file's γ and λ"
-        self.config = config
         self.action_repeat = description.action_repeat
-        self.state = LearnerState(config, network)
-        schedule = builders.eta_schedule_of(config, replayed)
-        self.factory = UpdateFactory(config, self.state, group, schedule)
-        self.meta_parameters = self.factory.meta_parameters
+        self.meta_parameters = method.meta_parameters
+        self.state = LearnerState(settings, method, network)
+        self.factory = UpdateFactory(settings, method, self.state, group)
+        self._settings = settings
         self._group = group
         # What is reported of η, by name.
-        self._reported = of_all_heads(config.learned, config.auxiliary_heads)
+        self._reported = of_all_heads(
+            self.meta_parameters.learned, network.settings.auxiliary_heads
+        )
         self._dtype = network.dtype
-        self._schedule = self.factory.schedule
-        self._meta_optimizer = builders.meta_optimizer_of(config)
-        batch = batch_signature(config, description, network.settings.core_state_size)
+        self._schedule = method.schedule
+        self._meta_optimizer = method.meta_optimizer
+        batch = batch_signature(settings, description, network.settings.core_state_size)
         # Learning rate, and γ and λ where they are a function of frames.
         signature = [batch, tf.TensorSpec([], tf.float32), tf.TensorSpec([2], tf.float32)]
-        self.window_factory = WindowFactory(config, self.factory, group.reduce)
-        ahead = (batch,) * config.bootstrap_steps
-        of_meta = [ahead, tf.TensorSpec([config.batch_size], tf.int32)]
-        self._meta_function = None
-        if config.learned and config.inner_steps > 1:
+        self.window_factory = WindowFactory(settings, self.factory)
+        ahead = (batch,) * settings.bootstrap_steps
+        of_meta = [ahead, tf.TensorSpec([settings.batch_size], tf.int32)]
+        self.window_step: WindowStep | None = None
+        learned = self.meta_parameters.learned
+        if learned and settings.inner_steps > 1:
             self.state.window = Window(
-                config.inner_steps,
+                settings.inner_steps,
                 network,
                 self.state.slots,
                 batch,
                 len(meta_columns(self._reported)),
             )
-            self._meta_function = group.function(self._meta_step, of_meta)
-        elif config.learned:
+            self.window_step = WindowStep(
+                settings, self.window_factory, self.state, self._apply_meta_step, group, of_meta
+            )
+        elif learned:
             signature += of_meta
         self.function = group.function(self._update, signature)
 
     def build(self) -> None:
         """Traces the graph. Call it before the first thread starts (see `ActorCritic.body_at`)."""
         self.function.get_concrete_function()
-        if self._meta_function is not None:
-            self._meta_function.get_concrete_function()
+        if self.window_step is not None:
+            self.window_step.build()
 
     # The update itself, plain and with the meta-gradient.
 
@@ -117,8 +120,8 @@ class Learner:
             parts = factory.inner_parts(batch, learning_rate, frames_eta)
             step = meta_gradient.inner_step(
                 *parts,
-                reduce=self._group.reduce,
-                micro_batches=factory.micro_batches(*parts[:2], batch, None, frames_eta),
+                reduce=factory.reduce,
+                micro_batches=factory.micro_batches(parts[2]),
             )
             meta_steps = tf.ones([], self._dtype)
         else:
@@ -127,9 +130,9 @@ class Learner:
             batch, meta_batch = factory.split(batch, other, order)
             whole_parts = factory.parts_of(batch, meta_batch, learning_rate, frames_eta)
             micro_batches = factory.micro_batches(
-                whole_parts.parameters, whole_parts.x, batch, meta_batch, frames_eta
+                whole_parts.inner_objective, whole_parts.meta_objective
             )
-            if self.config.meta_objective == "bootstrapped":
+            if self._settings.meta_objective == "bootstrapped":
                 step, found = self._bootstrapped(
                     whole_parts, micro_batches, batch, learning_rate, [*before, meta_batch]
                 )
@@ -148,7 +151,7 @@ class Learner:
     def _bootstrapped(
         self,
         parts: UpdateParts,
-        micro_batches: MicroBatches | None,
+        micro_batches: MicroBatches,
         batch: Trajectories,
         learning_rate: tf.Tensor,
         ahead: Sequence[Trajectories],
@@ -156,29 +159,24 @@ class Learner:
         """One update, and its meta-gradient by a target that is ahead of it."""
         slots = read(self.state.slots)
         step = meta_gradient.inner_step(
-            *parts[:4], reduce=self._group.reduce, micro_batches=micro_batches
+            *parts[:4], reduce=self.factory.reduce, micro_batches=micro_batches
         )
         state = WindowState(parts.parameters, slots, step.gradients)
         found = self.window_factory.gradient(
             [state],
             [batch],
             [tf.cast(learning_rate, self._dtype)],
-            (step.parameters, step.update_auxiliary[0]),
+            (step.parameters, step.update_auxiliary.slots),
             parts.x,
             ahead,
         )
         return step, found
 
-    def _meta_step(
-        self, ahead: tuple[Unroll, ...], order: tf.Tensor
+    def _apply_meta_step(
+        self, found: WindowGradient, meta_steps: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The meta step at the end of a window: its statistics, whether it is applied, new η."""
-        assert self.state.window is not None
-        *before, other = map(self.factory.trajectories, ahead)
-        _, meta_batch = self.factory.split(other, other, order)
-        found = self.window_gradient([*before, meta_batch])
+        """The step of x at the end of a window: statistics, whether it is applied, new η."""
         meta = self._meta_update(found)
-        meta_steps = tf.reduce_sum(meta_batch.transitions.step_mask)
         vector = meta_statistics_of(meta, self._reported, meta_steps, self._group)
         applied = _are_finite([meta.loss, meta.norm, *(value for _, value in _pairs(meta.new))])
 
@@ -198,11 +196,12 @@ class Learner:
         """Applies an update; returns its statistics."""
         new = [
             (list(self.state.network.trainable_variables), step.parameters),
-            (self.state.slots, step.update_auxiliary[0]),
+            (self.state.slots, step.update_auxiliary.slots),
             *(meta.new if meta else []),
         ]
-        _, norm, _ = step.update_auxiliary
-        scalars = [step.inner_loss, norm, *([meta.loss, meta.norm] if meta else [])]
+        scalars = [step.inner_loss, step.update_auxiliary.norm]
+        if meta is not None:
+            scalars += [meta.loss, meta.norm]
         applied = _are_finite([*scalars, *(value for _, value in _pairs(new))])
         vector = statistics_of(
             step, meta, self._reported, emulated, meta_steps, applied, self._group
@@ -210,30 +209,14 @@ class Learner:
         self._apply(new, applied, vector)
         return vector
 
-    def window_gradient(self, ahead: Sequence[Trajectories]) -> WindowGradient:
-        """The meta-gradient through all updates of a full window, at the state as it is.
-
-        Args:
-          ahead: the batches of a bootstrapped target, and τ'.
-        """
-        state, window = self.state, self.state.window
-        assert window is not None
-        parameters, slots, x = read(
-            [list(state.network.trainable_variables), dict(state.slots), state.logits]
-        )
-        rates = tf.unstack(tf.cast(window.learning_rates.read_value(), self._dtype))
-        batches = list(map(self.factory.trajectories, window.unrolls()))
-        last = (parameters, {name: list(of_name) for name, of_name in slots.items()})
-        return self.window_factory.gradient(window.states(), batches, rates, last, x, ahead)
-
     def _meta_update(self, meta_step: MetaStep | WindowGradient) -> MetaUpdate:
         """x − Adam(dJ'/dx), and everything else that the meta-gradient changes."""
-        state, config = self.state, self.config
+        state, settings = self.state, self._settings
         clipped = optimizers.clip_by_global_norm(
-            meta_step.meta_gradient, config.meta_max_gradient_norm
+            meta_step.meta_gradient, settings.meta_max_gradient_norm
         )
         steps, new_slots = self._meta_optimizer.step(
-            clipped.gradients, read(state.meta_slots), config.meta_learning_rate
+            clipped.gradients, read(state.meta_slots), settings.meta_learning_rate
         )
         new: list[tuple[Any, Any]] = [
             (state.logits, [x - step for x, step in zip(read(state.logits), steps, strict=True)]),
@@ -244,9 +227,7 @@ class Learner:
             new.append((state.trace, meta_step.trace))
         if state.moments:
             new.append((state.moments, list(meta_step.meta_auxiliary)))
-        return MetaUpdate(
-            new, meta_step.meta_loss, meta_step.meta_gradient, clipped.norm, steps
-        )
+        return MetaUpdate(new, meta_step.meta_loss, meta_step.meta_gradient, clipped.norm, steps)
 
     def _apply(self, new: list[tuple[Any, Any]], applied: tf.Tensor, vector: tf.Tensor) -> None:
         """Assigns what is new, unless it is not finite; counts the update and its frames."""
@@ -267,7 +248,7 @@ class Learner:
     def _acting_eta(self) -> tf.Tensor:
         """What the actors get of η: the values that are fed, or x where η depends on the state."""
         x = self.state.x.read_value()
-        if builders.eta_is_per_state(self.config):
+        if self.meta_parameters.is_per_state:
             return tf.cast(x, tf.float32)
         fed = self.meta_parameters.fed(self.meta_parameters.values(x), x.dtype)
         return tf.stack([tf.cast(value, tf.float32) for value in fed])
@@ -276,10 +257,10 @@ class Learner:
 
     def learning_rate(self, frames: int) -> float:
         """The inner step size after so many frames: linear to 0 at `total_frames`, or constant."""
-        if self.config.learning_rate_schedule == "constant":
-            return self.config.learning_rate
-        remaining = 1.0 - frames / self.config.total_frames
-        return self.config.learning_rate * max(0.0, remaining)
+        if self._settings.learning_rate_schedule == "constant":
+            return self._settings.learning_rate
+        remaining = 1.0 - frames / self._settings.total_frames
+        return self._settings.learning_rate * max(0.0, remaining)
 
     def column_order(self, updates: int) -> np.ndarray:
         """A permutation of the columns for update number `updates`, `[B]` int32.
@@ -287,8 +268,8 @@ class Learner:
         J' is evaluated on the first B' trajectories in this order.
         """
         of_learner = [self._group.index] if self._group.index else []
-        generator = np.random.default_rng([self.config.seed, updates, *of_learner])
-        return generator.permutation(self.config.batch_size).astype(np.int32)
+        generator = np.random.default_rng([self._settings.seed, updates, *of_learner])
+        return generator.permutation(self._settings.batch_size).astype(np.int32)
 
     def update(
         self, batch: Unroll, other: Unroll | Sequence[Unroll], updates: int, frames: int
@@ -316,7 +297,7 @@ class Learner:
         ]
         if self.state.window is not None:
             return self._update_in_window(arguments, _as_tuple(other), updates)
-        if self.config.learned:
+        if self.meta_parameters.learned:
             arguments += [_as_tuple(other), tf.constant(self.column_order(updates))]
         with self._group.reaching():
             vector, parameters, eta, _ = self.function(*arguments)
@@ -328,7 +309,7 @@ class Learner:
     ) -> tuple[Statistics, Snapshot]:
         """One inner update; the last of a window is followed by the meta step."""
         window, learned = self.state.window, self._reported
-        assert window is not None and self._meta_function is not None
+        assert window is not None and self.window_step is not None
         window.begin_update(list(self.state.network.trainable_variables), self.state.slots)
         with self._group.reaching():
             vector, parameters, eta, gradients = self.function(*arguments)
@@ -337,7 +318,7 @@ class Learner:
                 window.clear()
             elif window.end_update(arguments[0], gradients, arguments[1].numpy()):
                 order = tf.constant(self.column_order(updates))
-                numbers, applied, eta = self._meta_function(ahead, order)
+                numbers, applied, eta = self.window_step(ahead, order)
                 window.clear()
                 window.report(numbers.numpy())
                 statistics = statistics._replace(applied=float(applied.numpy()))
@@ -364,7 +345,7 @@ class Learner:
             return Snapshot(
                 version,
                 tuple(tf.identity(tensor) for tensor in parameters),
-                EtaSnapshot(tf.identity(eta), builders.eta_is_per_state(self.config)),
+                EtaSnapshot(tf.identity(eta), self.meta_parameters.is_per_state),
             )
 
 

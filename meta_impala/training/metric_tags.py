@@ -41,7 +41,8 @@ _GROUP_OF = {column: group for group, columns in _GROUPS.items() for column in c
 def tag(column: str) -> str:
     """The name of a column of `metrics.csv`, such as `1_learning/gamma`.
 
-    What belongs to an auxiliary head has a group of its own. Another column that is in no group is the value of a meta-parameter, or what its meta-gradient did.
+    A column of an auxiliary head has a group of its own. Another one in no group is the value of a
+    meta-parameter, its meta-gradient or its step.
     """
     if row_and_head(column)[1] > 1:
         return f"{OTHER_HEADS}/{column}"

@@ -23,18 +23,18 @@ LOGITS = np.array([[1.5, 0.8, 0.4, -0.3], [0.7, -0.2, 0.1, 0.9], [-0.4, 0.5, -0.
 def test_every_head_has_the_derivative_of_its_own_eta(paths):
     case = make_case(None, **SMALL, meta_parameters=NAMES, meta_kl_cost=1.0)
     case.x = LOGITS[0]
-    parameters, _, objective, rule, judge = case.arguments()
+    parameters, _, objective, rule, meta_objective = case.arguments()
     case = with_heads(case, LOGITS)
     assign_logits(case)
     x = [variable.read_value() for variable in case.agent.learner.state.logits]
-    steps = [mode(parameters, x, objective, rule, judge) for mode in (nested_tapes,
+    steps = [mode(parameters, x, objective, rule, meta_objective) for mode in (nested_tapes,
              reverse_over_forward)]  # fmt: skip
 
     def updated(flat):
         return case.updated(case.inner_gradient(flat), x=flat)
 
-    judge = case.judged(at=updated(case.x))
-    expected = central_difference(lambda flat: judge(updated(flat)), case.x, 1e-4)
+    of_oracle = case.meta_objective(at=updated(case.x))
+    expected = central_difference(lambda flat: of_oracle(updated(flat)), case.x, 1e-4)
     expected = expected.reshape(LOGITS.shape)
     nested, mixed = (np.array([g.numpy() for g in step.meta_gradient]) for step in steps)
     scale = np.abs(expected).max()

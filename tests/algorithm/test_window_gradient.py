@@ -34,14 +34,16 @@ def assert_is_the_derivative(length, norm=20.0, step=1e-4, rtol=1e-6, **settings
     theta, _ = case.after_window(batches, case.x)
     for ours, theirs in zip(last, theta, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
-    judge = case.judged(at=theta)
-    expected = central_difference(lambda x: judge(case.after_window(batches, x)[0]), case.x, step)
+    meta_objective = case.meta_objective(at=theta)
+    expected = central_difference(
+        lambda x: meta_objective(case.after_window(batches, x)[0]), case.x, step
+    )
     nested, mixed = (found[mode].meta_gradient[0].numpy() for mode in MODES)
     scale = np.abs(expected).max()
     np.testing.assert_allclose(mixed, nested, rtol=1e-10, atol=1e-11 * scale)
     np.testing.assert_allclose(nested, expected, rtol=rtol, atol=1e-7 * scale + 1e-11)
     for mode in MODES:
-        np.testing.assert_allclose(found[mode].meta_loss, judge(theta), rtol=1e-9)
+        np.testing.assert_allclose(found[mode].meta_loss, meta_objective(theta), rtol=1e-9)
     return nested
 
 

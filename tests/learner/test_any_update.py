@@ -63,7 +63,7 @@ def updates(draw):
 
 
 def made(norm, chosen, mode):
-    """A case, and the batches of its window and of what comes before the judges."""
+    """A case, and the batches of its window and of what comes before the meta batch."""
     heads = chosen["auxiliary_heads"]
     names = chosen["meta_parameters"].split(",")
     case = make_case(norm, **SMALL | chosen, meta_gradient_mode=mode)
@@ -84,10 +84,12 @@ def assert_is_the_derivative(norm, chosen):
     for ours, theirs in zip(last, theta, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
     if chosen.get("meta_objective") == "bootstrapped":
-        judge = case.distance_to(case.target(theta, slots, [*ahead, case.judges]))
+        of_oracle = case.distance_to(case.target(theta, slots, [*ahead, case.meta_batch]))
     else:
-        judge = case.judged(at=theta)
-    expected = central_difference(lambda x: judge(case.after_window(window, x)[0]), case.x, 1e-4)
+        of_oracle = case.meta_objective(at=theta)
+    expected = central_difference(
+        lambda x: of_oracle(case.after_window(window, x)[0]), case.x, 1e-4
+    )
     nested, mixed = (
         np.concatenate([part.numpy() for part in found[mode].meta_gradient]) for mode in MODES
     )
@@ -95,7 +97,7 @@ def assert_is_the_derivative(norm, chosen):
     np.testing.assert_allclose(mixed, nested, rtol=1e-10, atol=1e-10 * scale + 1e-16)
     np.testing.assert_allclose(nested, expected, rtol=2e-6, atol=2e-7 * scale + 1e-11)
     for mode in MODES:
-        np.testing.assert_allclose(found[mode].meta_loss, judge(theta), rtol=1e-9, atol=1e-14)
+        np.testing.assert_allclose(found[mode].meta_loss, of_oracle(theta), rtol=1e-9, atol=1e-14)
     return case, nested
 
 

@@ -1,14 +1,12 @@
 """Learners in one process that make every update together, through `Learner.update` itself."""
 
-from support.helpers import FEATURES, Agent, select_columns
-from support.together import Together
-
 import tensorflow as tf
 
-from meta_impala.agent.builders import make_network
 from meta_impala.config import Config, resolve
+from meta_impala.learner.composition import make_learner
 from meta_impala.learner.group import LearnerGroup
-from meta_impala.learner.learner import Learner
+from support.helpers import FEATURES, Agent, select_columns
+from support.together import Together
 
 
 class InOneProcess(LearnerGroup):
@@ -38,10 +36,9 @@ class Learners:
         )  # fmt: skip
         self.together, self.agents = Together(size), []
         for index in range(size):
-            network = make_network(config, FEATURES, tf.float64)
             group = InOneProcess(self.together, size, index)
-            learner = Learner(config.share, FEATURES, network, group)
-            self.agents.append(Agent(config.share, FEATURES, network, learner))
+            learner = make_learner(config.share, FEATURES, group=group, dtype=tf.float64)
+            self.agents.append(Agent(config.share, FEATURES, learner.state.network, learner))
 
     @property
     def states(self):

@@ -1,4 +1,4 @@
-"""A window of inner updates by the learner's own parts, and by the oracle, also of several heads."""
+"""A window of inner updates by the learner's own parts; the oracle of several heads."""
 
 import contextlib
 import dataclasses
@@ -8,7 +8,9 @@ import tensorflow as tf
 
 from meta_impala.algorithm import meta_gradient
 from meta_impala.learner.batch import batch_signature
+from meta_impala.learner.group import LearnerGroup
 from meta_impala.learner.window_state import Window
+from meta_impala.learner.window_step import WindowStep
 from support.update_oracle import Case
 
 
@@ -50,6 +52,17 @@ def with_heads(case, logits):
     return CaseOfHeads(**fields | {"x": np.ravel(logits)})
 
 
+class Eagerly(LearnerGroup):
+    """A learner alone, nothing of which is traced."""
+
+    def function(self, function, signature):
+        return function
+
+
+def _no_step(found, meta_steps):
+    raise AssertionError("only the meta-gradient is wanted")
+
+
 def assign_logits(case):
     """x of the case to the learner's state."""
     variables = case.agent.learner.state.logits
@@ -64,19 +77,20 @@ def _one_update_of(case):
     return Window(1, agent.network, agent.learner.state.slots, signature, 1)
 
 
-def window_gradient(case, batches, before_judges=()):
+def window_gradient(case, batches, before_meta_batch=()):
     """What the learner's own parts make of the window, and its θ_K.
 
     Args:
-      case: with the judges; its learner's θ and slots come back.
+      case: with the meta batch; its learner's θ and slots come back.
       batches: of the inner updates.
-      before_judges: batches of a bootstrapped target that come before the judges.
+      before_meta_batch: batches of a bootstrapped target that come before the meta batch.
     """
     learner = case.agent.learner
     factory, state = learner.factory, learner.state
     assign_logits(case)
     variables = case.agent.network.trainable_variables
     window = state.window or _one_update_of(case)
+    state.window = window
     before = [
         [v.numpy() for v in variables],
         tf.nest.map_structure(lambda v: v.numpy(), state.slots),
@@ -94,8 +108,11 @@ def window_gradient(case, batches, before_judges=()):
             variable.assign(value)
         window.end_update(batch, step.gradients, case.agent.config.learning_rate)
     last = [v.read_value() for v in variables]
-    state.window = window
-    found = learner.window_gradient(list(map(factory.trajectories, [*before_judges, case.judges])))
+    step = learner.window_step or WindowStep(
+        learner.window_factory.settings, learner.window_factory, state, _no_step, Eagerly(), []
+    )
+    order = tf.range(case.meta_batch.rewards.shape[1])
+    found = step.gradient((*before_meta_batch, case.meta_batch), order)
     for variable, value in zip(
         tf.nest.flatten([list(variables), state.slots]), tf.nest.flatten(before), strict=True
     ):
