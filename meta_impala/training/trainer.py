@@ -24,6 +24,7 @@ from meta_impala.config import (
     Config,
     PeriodicEvaluationSettings,
 )
+from meta_impala.config.metric_columns import of_all_heads
 from meta_impala.environments import Description
 from meta_impala.errors import RunFailed, UserError, text_of
 from meta_impala.learner.composition import make_learner
@@ -129,7 +130,8 @@ class Trainer:
         self._frames_of_update = 0  # of the last one
         next_row = self.frames + config.log_frames
         self._next_row = min(progress.get("next_row", next_row), next_row)
-        self._window = MetricsWindow(self.frames, progress.get("window"), config.learned)
+        self._reported = of_all_heads(config.learned, config.auxiliary_heads)
+        self._window = MetricsWindow(self.frames, progress.get("window"), self._reported)
         self._bad_updates = BadUpdates(
             self.folder.bad_updates, config.max_bad_updates, int(progress.get("bad_in_a_row", 0))
         )
@@ -229,7 +231,7 @@ class Trainer:
             record = WeightsAndBiases(config, self.folder)
             stack.callback(record.close)
             self._writer.observers.append(record.log)
-        self._progress = Progress(config.total_frames, self.frames, config.learned)
+        self._progress = Progress(config.total_frames, self.frames, self._reported)
         stack.callback(self._progress.close)
         self._evaluation: PeriodicEvaluation | None = None
         if config.evaluation_frames and self._group.keeps_folder:

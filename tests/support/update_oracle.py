@@ -83,6 +83,8 @@ class Case:
     x: np.ndarray
     # Whether the inner objective and U are at η' and not at η(x).
     is_reference: bool = False
+    # Whether J has the second value head's loss, where the network has one.
+    has_second_critic: bool = True
 
     # What the product does.
 
@@ -288,7 +290,7 @@ class Case:
                 * tf.reduce_sum(is_step * (vs - output.values[:-1]) ** 2)
                 - weights_of["entropy_cost"] * tf.reduce_sum(is_step * entropies(logits))
             )
-            if self.agent.network.settings.second_value_head:
+            if self.agent.network.settings.second_value_head and self.has_second_critic:
                 second_vs, _, _ = self.targets(
                     self.batch,
                     log_pi,
