@@ -5,11 +5,11 @@ train, are saved, continued and evaluated, by command and from Python; what is w
 import importlib
 import json
 import os
-import subprocess
 import sys
 
 import numpy as np
 import pytest
+from support import forked_command
 from support.command_helpers import ROOT
 from support.helpers import make_agent, random_batch, shake
 from support.run_helpers import BATCH_FRAMES, make_config, read_status
@@ -170,7 +170,7 @@ def test_all_three_train_resume_and_are_evaluated(core, folder, momentum, tmp_pa
 
 def test_the_commands_take_an_environment_and_a_network(folder, tmp_path):
     def run(*arguments):
-        return subprocess.run(
+        return forked_command.run(
             [sys.executable, "-m", "meta_impala", *arguments],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": f"{ROOT}:{folder}"},

@@ -57,7 +57,7 @@ def expected_trace(case, trace, decay, curvature):
 
         def at(distance, unit=unit, moving=moving):
             moved = [t + distance * m for t, m in zip(theta, moving, strict=True)]
-            with weights(case.agent.network, moved if curvature else theta):
+            with weights(case.variables, moved if curvature else theta):
                 return case.updated(case.inner_gradient(case.x + distance * unit))
 
         column = difference(at)
@@ -135,7 +135,7 @@ def test_with_curvature_and_no_decay_it_is_dtheta_dx_over_all_updates(settings):
     start, variables = case.theta, case.agent.network.trainable_variables
 
     def five_updates(x, batches):
-        with weights(case.agent.network, start):
+        with weights(case.variables, start):
             for batch in batches:
                 case.batch = batch
                 new = case.updated(case.inner_gradient(x, case.everywhere(x)))
@@ -159,7 +159,7 @@ def test_with_curvature_and_no_decay_it_is_dtheta_dx_over_all_updates(settings):
             continue
 
     trace = [[tf.zeros_like(v) for v in variables] for _ in case.x]
-    with weights(case.agent.network, start):
+    with weights(case.variables, start):
         for batch in batches:
             case.batch = batch
             step = accumulative_trace(*case.arguments(), trace=trace, decay=1.0, curvature=True)
@@ -189,7 +189,7 @@ def test_through_convolutions(network):
 
     def along(distance):
         moved = [t + distance[0] * m for t, m in zip(theta, moving, strict=True)]
-        with weights(case.agent.network, moved):
+        with weights(case.variables, moved):
             new = case.updated(case.inner_gradient(case.x + distance[0] * unit))
         return sum(np.sum(p * n) for p, n in zip(pull, new, strict=True))
 

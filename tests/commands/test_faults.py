@@ -13,6 +13,7 @@ import time
 import zipfile
 
 import pytest
+from support import forked_command
 from support.command_helpers import TINY
 
 from meta_impala.errors import UserError
@@ -139,7 +140,7 @@ def test_an_emulator_that_hangs(tmp_path, deterministic):
         "--stall_timeout=8",
         deterministic,
     ]
-    result = subprocess.run(
+    result = forked_command.run(
         [sys.executable, "-c", _HANG, *flags],
         cwd=ROOT,
         capture_output=True,
