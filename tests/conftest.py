@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,6 +13,20 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # it. One that is caught is not inherited, and these tests still survive it.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda number, frame: None)
+
+
+@pytest.fixture
+def eager() -> Iterator[None]:
+    """Functions run operation by operation: a graph of a few tiny updates costs ten times them.
+
+    It is the same Python code; that its graph does the same is tested where graphs are.
+    """
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
 
 # `pytest -m fast`, under a minute on two cores: these folders, but for the files that start
 # processes, play Atari or differentiate through whole updates.

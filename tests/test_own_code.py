@@ -137,7 +137,7 @@ def momentum(monkeypatch):
     return "outside_momentum"
 
 
-@pytest.mark.parametrize("core", ["none", "lstm"])
+@pytest.mark.parametrize("core", ["none", pytest.param("lstm", marks=pytest.mark.slow)])
 def test_all_three_train_resume_and_are_evaluated(core, folder, momentum, tmp_path):
     own = {
         "environment": "mine_outside:Mirrored-v0",
@@ -201,9 +201,12 @@ def test_the_commands_take_an_environment_and_a_network(folder, tmp_path):
     assert settings["network"] == "mine_outside:Small"
 
 
-@pytest.mark.parametrize("name", ["Small", "Variables"])
-def test_the_meta_gradient_goes_through_a_network_from_outside(name, folder):
-    agent = make_agent(network=f"mine_outside:{name}")
+@pytest.mark.parametrize(
+    ("name", "core"), [("Small", "none"), ("Variables", "none"), ("Small", "lstm")]
+)
+@pytest.mark.usefixtures("eager")
+def test_the_meta_gradient_goes_through_a_network_from_outside(name, core, folder):
+    agent = make_agent(network=f"mine_outside:{name}", core=core, core_size=4)
     shake(agent, 1)
     before = [variable.numpy() for variable in agent.network.trainable_variables]
     x = agent.learner.state.x.numpy()
@@ -259,6 +262,7 @@ def test_optimizers_are_known_by_name_after_they_were_registered(momentum):
     assert make_config(inner_optimizer=momentum).inner_optimizer == momentum
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_term_from_outside_has_its_weight_in_the_meta_objective(monkeypatch):
     def meta_loss(weight):
         monkeypatch.setattr(losses, "TERMS", losses.TERMS | {"ones": lambda i: 0 * i.values + 1})

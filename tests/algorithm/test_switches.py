@@ -13,7 +13,7 @@ import tensorflow as tf
 from hypothesis import Phase, given, reject, settings
 from hypothesis import strategies as st
 from support.helpers import central_difference, make_agent
-from support.update_oracle import OPEN, NearKink, Places, make_case
+from support.update_oracle import OPEN, NearKink, Places, directions_of, make_case
 
 from meta_impala.algorithm.meta_gradient import (
     accumulative_trace,
@@ -74,14 +74,6 @@ CELLS = {
 }  # fmt: skip
 
 RULES = [name for name in CELLS if name.startswith(("plain", "adam", "constant"))]
-
-
-def directions_of(case, count, seed=0):
-    """`count` rows of the size of x: all axes if they fit, else random ones of length 1."""
-    if case.x.size <= count:
-        return np.eye(case.x.size)
-    rows = np.random.default_rng(seed).normal(size=(count, case.x.size))
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def assert_is_the_derivative(case, count=2, at_least=1e-6):

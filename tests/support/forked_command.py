@@ -129,13 +129,12 @@ def _serve(requests: socket.socket) -> dict | None:
         if not received:
             return None
         between = os.fork()
-        if between:
-            os.waitpid(between, 0)
-        elif os.fork():
-            os._exit(0)
-        else:
-            between = os.getppid()
+        if not between:
+            between = os.getpid()
+            if os.fork():
+                os._exit(0)
             break
+        os.waitpid(between, 0)
         for descriptor in descriptors:
             os.close(descriptor)
     while os.getppid() == between:

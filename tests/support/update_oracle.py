@@ -509,6 +509,14 @@ class Case:
         )
 
 
+def directions_of(case, count, seed=0):
+    """`count` rows of the size of x: all axes if they fit, else random ones of length 1."""
+    if case.x.size <= count:
+        return np.eye(case.x.size)
+    rows = np.random.default_rng(seed).normal(size=(count, case.x.size))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
 def norm_of(gradients):
     return np.sqrt(sum(np.sum(np.square(g)) for g in gradients))
 
