@@ -45,10 +45,13 @@ _NOT_FAST = (
     "test_atari.py",
     "test_atari_render.py",
     "test_attribution.py",
+    "test_auxiliary_heads.py",
+    "test_bootstrap.py",
     "test_comparison.py",
     "test_evaluator.py",
     "test_flags.py",
     "test_forked_process.py",
+    "test_learned_coefficients.py",
     "test_meta_gradient.py",
     "test_meta_gradient_samples.py",
     "test_start_recorder.py",
@@ -57,6 +60,7 @@ _NOT_FAST = (
     "test_trace.py",
     "test_video.py",
     "test_watchdog.py",
+    "test_window_gradient.py",
 )
 
 
