@@ -93,8 +93,17 @@ def pair(mode="nested_tapes", network="mlp", **settings):
     return meta, plain
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("mode", ["nested_tapes", "reverse_over_forward"])
+@pytest.mark.parametrize(
+    ("mode", "network"),
+    [
+        ("nested_tapes", "mlp"),
+        ("reverse_over_forward", "mlp"),
+        ("reverse_over_forward", "lstm"),
+        ("nested_tapes", "shallow"),
+        pytest.param("nested_tapes", "lstm", marks=pytest.mark.slow),
+        pytest.param("reverse_over_forward", "shallow", marks=pytest.mark.slow),
+    ],
+)
 def test_the_update_is_the_same_to_the_bit_without_the_meta_objective(
     graphs_as_written, mode, network
 ):
