@@ -96,7 +96,7 @@ def _with_games(evidence: Evidence, run: TrainedRun) -> Evidence:
     if not FLAGS.json:
         command.say(f"playing {registry.resolve(run.config.environment).id} with {checkpoint}")
     batch = batch_evidence.play(
-        learner, run.description, checkpoint, steps=FLAGS.steps, seed=FLAGS.seed
+        learner, run.config, run.description, checkpoint, steps=FLAGS.steps, seed=FLAGS.seed
     )
     return evidence._replace(batch=batch)
 
@@ -111,7 +111,7 @@ def main(arguments: list[str]) -> int:
     run = _open(folder, trust)
     if run is not None:
         evidence = _with_games(evidence, run)
-    verdict = verdict_lib.judge(evidence)
+    verdict = verdict_lib.diagnose(evidence)
     if FLAGS.json:
         command.say(json.dumps(verdict_lib.to_json(verdict), indent=2, ensure_ascii=False))
         return 0

@@ -17,7 +17,7 @@ from absl import flags
 
 from meta_impala import command
 from meta_impala import config as config_lib
-from meta_impala.config import Config
+from meta_impala.config import AgentSettings, Config
 from meta_impala.environments import (
     Description,
     UnknownEnvironmentError,
@@ -339,18 +339,19 @@ def main() -> int:
     from meta_impala.system.tensorflow_setup import configure_for_inference
 
     configure_for_inference()
+    settings = inputs.config.part(AgentSettings)
     if inputs.folder is not None:
         checkpoints = inputs.folder.best_checkpoint if FLAGS.best else inputs.folder.checkpoints
         agent = load_agent(checkpoints, inputs.config, inputs.description)
     else:
         assert inputs.agent_path is not None
-        agent = load_agent_file(inputs.agent_path, inputs.config, inputs.description)
+        agent = load_agent_file(inputs.agent_path, settings, inputs.description)
     if inputs.eta is not None:
         agent = agent._replace(snapshot=with_eta(agent.snapshot, *inputs.eta))
     _STOP.install()  # from here on an interrupt waits for the current step
     evaluation = Evaluation(
         agent,
-        inputs.config,
+        settings,
         inputs.description,
         seed=FLAGS.seed,
         starts=inputs.starts,

@@ -115,6 +115,7 @@ def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
     command.say(f"playing {FLAGS.batches} batches of {environment} with {checkpoint}")
     samples = meta_gradient_samples.samples(
         learner,
+        config,
         description,
         learning_rate,
         batches=FLAGS.batches,
@@ -147,7 +148,7 @@ def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
         "warmup": FLAGS.warmup,
         "seed": FLAGS.seed,
         "learning_rate": learning_rate,
-        "judged_by": meta_gradient_samples.meta_batch_of_training(config),
+        "meta_batch_of_training": meta_gradient_samples.meta_batch_of_training(config),
         "share_of_same_games": meta_gradient_samples.share_of_same_games(config),
         **meta_gradient_report.to_json(result),
         "meta_impala_version": __version__,

@@ -17,7 +17,7 @@ import pathlib
 from absl import flags
 
 from meta_impala import command
-from meta_impala.config import Config
+from meta_impala.config import AgentSettings, Config
 from meta_impala.environments import (
     PROTOCOLS,
     EnvironmentSpec,
@@ -100,7 +100,7 @@ def _by_agent(logdir: str) -> tuple[Config, list[start_recorder.Recording], str]
         for number in range(FLAGS.games)
     ]
     play_games(
-        GamePolicy(agent.network, config, description, count),
+        GamePolicy(agent.network, config.part(AgentSettings), description, count),
         agent.snapshot,
         tables,
         starts,

@@ -24,7 +24,7 @@ from absl import flags, logging
 from meta_impala import command
 from meta_impala import config as config_lib
 from meta_impala.analysis import comparison_report, results
-from meta_impala.config import Config, presets
+from meta_impala.config import ActorSettings, Config, presets
 from meta_impala.distributed import cluster as ray_cluster
 from meta_impala.errors import UserError
 from meta_impala.experiments import forked_process, stages, suite_cost, suite_runner
@@ -235,8 +235,8 @@ def _place(runs: list[Run], out: pathlib.Path) -> Iterator[StartProcess]:
     config = config_lib.resolve(
         Config(actors="ray", ray_address=FLAGS.ray_address, num_actors=os.cpu_count() or 1)
     )
-    ray_cluster.check(config)
-    with ray_cluster.connected(config):
+    ray_cluster.check(config.part(ActorSettings))
+    with ray_cluster.connected(config.part(ActorSettings)):
         from meta_impala.experiments.ray_process import RayProcess
 
         yield lambda arguments, log: RayProcess(arguments, log, FLAGS.cpus_per_run)

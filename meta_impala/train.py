@@ -19,7 +19,7 @@ from absl import flags
 
 from meta_impala import command, start_banner
 from meta_impala import config as config_lib
-from meta_impala.config import Config
+from meta_impala.config import ActorSettings, Config, LearnerSettings
 from meta_impala.config.flags import define_config_flags, given_config_flags
 from meta_impala.config.presets import define_preset_flag
 from meta_impala.distributed import cluster as ray_cluster
@@ -168,7 +168,7 @@ def main() -> int:
 def _train(folder: RunFolder, stop: StopRequest) -> int:
     config = _config_for(folder)
     weights_and_biases.check(config)
-    ray_cluster.check(config)
+    ray_cluster.check(config.part(ActorSettings))
     config_lib.resolve_frames(config, registry.resolve(config.environment).action_repeat)
     if folder.has_run() and _is_finished(folder, config):
         command.say(
@@ -192,7 +192,7 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
         try:
             if not stop.is_set():  # all of this takes some seconds
                 configure_tensorflow(deterministic=config.deterministic)
-                stack.enter_context(ray_cluster.connected(config))
+                stack.enter_context(ray_cluster.connected(config.part(ActorSettings)))
                 group = _learners(config, stop)
             # Several learners stop together, once they run.
             if group is None or (group.size == 1 and stop.is_set()):
@@ -290,7 +290,7 @@ def _connect(config: Config, stop: StopRequest) -> ConnectedLearners | None:
         "authentication: whoever can reach it can read and write your files"
     )
     command.say(f"learner {config.learner_index} waits for those at {', '.join(others)}")
-    return learner_group.join(config, stop)
+    return learner_group.join(config.part(LearnerSettings), config.stall_timeout, stop)
 
 
 def _join_run(stop: StopRequest) -> int:
@@ -318,9 +318,9 @@ def _join_run(stop: StopRequest) -> int:
     config = dataclasses.replace(config, wandb_project="")  # the first one logs
     description = _describe(config)
     memory.check(config.share, description)
-    ray_cluster.check(config)
+    ray_cluster.check(config.part(ActorSettings))
     with (
-        ray_cluster.connected(config),
+        ray_cluster.connected(config.part(ActorSettings)),
         tempfile.TemporaryDirectory(prefix="meta_impala-learner-") as path,
     ):
         folder = RunFolder(path)

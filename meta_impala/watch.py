@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 from absl import flags
 
 from meta_impala import command
+from meta_impala.config import AgentSettings
 from meta_impala.environments import registry
 from meta_impala.errors import UserError
 from meta_impala.evaluation import live_window
@@ -184,8 +185,8 @@ def _show_games(
         newest = NewestAgent(opened.folder.checkpoints, config, description)
         agent = newest.agent
     else:
-        agent = load_agent_file(opened.path, config, description)
-    policy = InspectedPolicy(agent.network, config, description, num_envs=1)
+        agent = load_agent_file(opened.path, config.part(AgentSettings), description)
+    policy = InspectedPolicy(agent.network, config.part(AgentSettings), description, num_envs=1)
     drawing = LiveDrawing()
     pace = Pace(FLAGS.fps or environment.frames_per_second)
     at_the_end = min(_SECONDS_AT_THE_END, 10.0 / (FLAGS.fps or 10.0))

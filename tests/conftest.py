@@ -1,4 +1,4 @@
-"""What must stand before TensorFlow's first import, and before the first process of a test."""
+"""What must be set before TensorFlow's first import, and before the first process of a test."""
 
 import os
 import signal

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support import forked_command
 from support.command_helpers import ROOT
-from support.helpers import make_agent, random_batch, shake
+from support.helpers import make_agent, perturb, random_batch
 from support.run_helpers import BATCH_FRAMES, make_config, read_status
 
 import meta_impala
@@ -207,7 +207,7 @@ def test_the_commands_take_an_environment_and_a_network(folder, tmp_path):
 @pytest.mark.usefixtures("eager")
 def test_the_meta_gradient_goes_through_a_network_from_outside(name, core, folder):
     agent = make_agent(network=f"mine_outside:{name}", core=core, core_size=4)
-    shake(agent, 1)
+    perturb(agent, 1)
     before = [variable.numpy() for variable in agent.network.trainable_variables]
     x = agent.learner.state.x.numpy()
     batch = random_batch(agent, 1)
@@ -268,7 +268,7 @@ def test_a_term_from_outside_has_its_weight_in_the_meta_objective(monkeypatch):
         monkeypatch.setattr(losses, "TERMS", losses.TERMS | {"ones": lambda i: 0 * i.values + 1})
         monkeypatch.setattr(losses, "OWN_META_WEIGHTS", {"ones": weight})
         agent = make_agent()
-        shake(agent, 1)
+        perturb(agent, 1)
         batches = random_batch(agent, 1), random_batch(agent, 2)
         statistics, _ = agent.learner.update(*batches, 0, 0)
         return float(statistics.meta_loss)

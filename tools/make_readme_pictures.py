@@ -66,7 +66,7 @@ def _command(*arguments: str) -> list[str]:
 
 
 def _run(folder: pathlib.Path, *arguments: str) -> str:
-    """Runs a command in a folder; returns what a person would have seen.
+    """Runs a command in a folder; returns its visible output.
 
     Raises:
       RunFailed: if it fails.

@@ -15,6 +15,7 @@ import numpy as np
 from absl import flags
 
 from meta_impala import command
+from meta_impala.config import ActingSettings, AgentSettings
 from meta_impala.storage.trained_run import TrainedRun, open_trained_run
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.tensorflow_import import import_tensorflow
@@ -85,8 +86,8 @@ def main() -> int:
         config.protocol,
         environment_kwargs=config.environment_arguments,
     )
-    policy = Policy(learner.state.network, config, description, columns)
-    actor = make_actor(0, config, policy, made)
+    policy = Policy(learner.state.network, config.part(AgentSettings), description, columns)
+    actor = make_actor(0, config.part(ActingSettings), policy, made)
     actor.reset(FLAGS.seed, learner.state.network.settings.core_state_size)
     snapshot = learner.snapshot()
 

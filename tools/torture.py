@@ -1,11 +1,11 @@
-"""Does damage to real runs and checks what they promise: nothing is ever lost.
+"""Damages real runs and checks that nothing is lost.
 
     python tools/torture.py kills --count=100   # kill -9 at random moments, also while saving
     python tools/torture.py stops --count=50    # one signal at random moments; saved, exit code 0
     python tools/torture.py games               # 57 Atari games: train, resume, evaluate
     python tools/torture.py soak --minutes=60   # full speed: memory, threads, files, traces, lag
 
-Prints what it found; the exit code is 0 if every promise held, 1 if one was broken.
+Prints what it found; the exit code is 0 if every guarantee held, 1 if one was broken.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def define_flags() -> None:
 
 
 class Broken(Exception):
-    """A promise that did not hold."""
+    """A guarantee that did not hold."""
 
 
 def check(condition: bool, message: str) -> None:
@@ -123,7 +123,7 @@ def newest_frames(folder: RunFolder) -> int:
 
 
 def wait(process: subprocess.Popen, ready: Callable[[], bool]) -> None:
-    """Waits until a running command has got somewhere."""
+    """Waits until a running command has made progress."""
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     while not ready():
         if process.poll() is not None:
@@ -153,7 +153,7 @@ def kill(folder: RunFolder, moment: random.Random) -> str:
 
 
 def check_folder(folder: RunFolder, before: int) -> int:
-    """Checks what a kill has left; returns the frames that the run will continue from."""
+    """Checks the folder after a kill; returns the frames that the run will continue from."""
     from meta_impala.storage.checkpoint import list_checkpoints, verify
 
     check(not is_locked(folder.path), "the lock outlived its holder")
@@ -168,9 +168,9 @@ def check_folder(folder: RunFolder, before: int) -> int:
     rows = read_metrics(folder.metrics_path)
     if folder.metrics_path.exists():
         lines = folder.metrics_path.read_bytes().split(b"\n")
-        check(len(lines) - 2 == len(rows), "a torn row in the middle of metrics.csv")
+        check(len(lines) - 2 == len(rows), "a truncated row in the middle of metrics.csv")
     frames = [int(row["frames"]) for row in rows]
-    check(frames == list(range(400, 400 * len(rows) + 1, 400)), "rows are missing or twice there")
+    check(frames == list(range(400, 400 * len(rows) + 1, 400)), "rows are missing or doubled")
     for row in rows[-200:]:
         updates = int(row["updates"])
         check(int(row["frames"]) == updates * _CATCH_UPDATE_FRAMES, "frames and updates disagree")
@@ -188,7 +188,7 @@ def check_folder(folder: RunFolder, before: int) -> int:
 
 
 def kills(work: pathlib.Path) -> str:
-    """Kills one run again and again; it must always go on from its newest checkpoint."""
+    """Kills one run repeatedly; it must always continue from its newest checkpoint."""
     import_tensorflow()
     folder, moment = RunFolder(work / "kills"), random.Random(FLAGS.seed)
     kinds: collections.Counter[str] = collections.Counter()
@@ -202,7 +202,7 @@ def kills(work: pathlib.Path) -> str:
     wait(process, lambda: newest_frames(folder) > frames)
     process.send_signal(signal.SIGTERM)
     out = finish(process)
-    check(frames < 0 or f"from {frames:,} frames" in out, f"it did not go on from there: {out}")
+    check(frames < 0 or f"from {frames:,} frames" in out, f"it did not continue from there: {out}")
     check(folder.read_status()["state"] == "stopped", str(folder.read_status()))
     damaged = list(folder.checkpoints.glob("*.damaged*"))
     check(not damaged, f"checkpoints were damaged: {damaged}")
@@ -254,7 +254,7 @@ def stop(folder: RunFolder, moment: random.Random, settings: list[str]) -> tuple
 
 
 def stops(work: pathlib.Path) -> str:
-    """Stops two runs again and again, one of them deterministic."""
+    """Stops two runs repeatedly, one of them deterministic."""
     import_tensorflow()
     from meta_impala.storage.checkpoint import list_checkpoints, verify
 
@@ -274,7 +274,7 @@ def stops(work: pathlib.Path) -> str:
         said = folder.read_status()
         check(said["state"] == "stopped", str(said))
         check(said["frames"] >= frames[deterministic], f"from {frames} back to {said}")
-        # A start is heard between its parts: TensorFlow's import, tracing. It has nothing to save.
+        # During start-up a stop is noticed between its steps (TensorFlow's import, tracing).
         in_time = seconds <= _SECONDS_TO_STOP or not is_training
         check(in_time, f"{seconds:.1f} s from the signal to the end")
         frames[deterministic] = said["frames"]
@@ -324,7 +324,7 @@ def play(work: pathlib.Path, game: str) -> str:
 
 
 def games(work: pathlib.Path) -> str:
-    """Plays all games, also after one has failed."""
+    """Plays all games, even after one has failed."""
     failed = []
     for game in FLAGS.games:
         begun = time.monotonic()
@@ -347,7 +347,7 @@ _SAMPLE_SECONDS = 10.0
 
 
 class _Samples(threading.Thread):
-    """Notes minutes, MiB, threads and open files of this process, again and again."""
+    """Records minutes, MiB, threads and open files of this process periodically."""
 
     def __init__(self, minutes: float) -> None:
         super().__init__(daemon=True)
@@ -368,7 +368,7 @@ class _Samples(threading.Thread):
 
 
 def soak(work: pathlib.Path) -> str:
-    """Trains Pong at full speed in this process and looks at what grows."""
+    """Trains Pong at full speed in this process and checks what grows."""
     import_tensorflow()
     from meta_impala.system.signals import StopRequest
     from meta_impala.system.tensorflow_setup import configure_tensorflow
@@ -415,7 +415,7 @@ def soak(work: pathlib.Path) -> str:
     for column, name in ((2, "threads"), (3, "open files")):
         half = len(rows) // 2
         check(rows[half:, column].max() <= rows[:half, column].max(), f"{name} grow")
-    # A block waits in the queue, behind the batch that is used and the one that judges.
+    # A block waits in the queue, behind the batch that is used and its meta batch.
     bound = 3 + (config.queue_capacity + config.num_actors) * config.block_size / config.batch_size
     check(max(lags) <= bound, f"a policy lag of {max(lags):.2f} is above {bound:g}")
     return found

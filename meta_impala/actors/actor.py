@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from meta_impala.actors.trajectory import Block, Episode, Unroll
-from meta_impala.agent.policy import Policy, Snapshot
+from meta_impala.agent.policy import PolicyFn, PolicyInputs, Snapshot
 from meta_impala.agent.shared_arrays import empty
 from meta_impala.algorithm.eta_schedule import NO_DRAWS, EtaSchedule
 from meta_impala.environments.base import BatchedEnvironment, Step
@@ -43,7 +43,7 @@ class Actor:
         self,
         index: int,
         environment: BatchedEnvironment,
-        policy: Policy,
+        policy: PolicyFn,
         unroll_length: int,
         *,
         eta_schedule: EtaSchedule = NO_DRAWS,
@@ -118,12 +118,14 @@ class Actor:
             actions, log_probs, self._core_state = self._policy(
                 snapshot.parameters,
                 fed,
-                result.observations[row],  # the same values, in memory that needs no copy
-                self._last_actions,
-                self._rewards,
-                self._terminations | self._truncations,
-                self._core_state,
-                (self._seed, self._calls),
+                PolicyInputs(
+                    result.observations[row],  # the same values, in memory that needs no copy
+                    self._last_actions,
+                    self._rewards,
+                    self._terminations | self._truncations,
+                    self._core_state,
+                    (self._seed, self._calls),
+                ),
             )
             step = self._step(actions)
             result.behaviour_log_probs[row] = log_probs

@@ -12,7 +12,7 @@ from typing import Protocol
 from meta_impala.actors.trajectory import Block
 from meta_impala.actors.trajectory_queue import QueueClosed, TrajectoryQueue
 from meta_impala.agent.policy import Snapshot
-from meta_impala.config import Config
+from meta_impala.config import ActorSettings
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.watchdog import Watched
 
@@ -48,11 +48,11 @@ class QueuedSource:
       polls: see `BlockSource`.
     """
 
-    def __init__(self, config: Config, stop: StopRequest) -> None:
+    def __init__(self, settings: ActorSettings, stop: StopRequest) -> None:
         self.polls = 0
         self._stop = stop
-        self._stall_timeout = config.stall_timeout
-        self._queue: TrajectoryQueue[Block] = TrajectoryQueue(config.queue_capacity)
+        self._stall_timeout = settings.stall_timeout
+        self._queue: TrajectoryQueue[Block] = TrajectoryQueue(settings.queue_capacity)
 
     def publish(self, snapshot: Snapshot) -> None:
         # One reference, replaced atomically: actors see the old snapshot or the new one.

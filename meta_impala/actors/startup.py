@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from meta_impala.actors.actor import Actor
-from meta_impala.agent.builders import eta_schedule_of
-from meta_impala.agent.policy import Policy
-from meta_impala.config import Config
+from meta_impala.agent.builders import drawn_eta_of
+from meta_impala.agent.policy import PolicyFn
+from meta_impala.config import ActingSettings, ActorSettings, RunSettings
 from meta_impala.environments import BatchedEnvironment, registry
 from meta_impala.errors import warn
 from meta_impala.system.ending import ForeignCodeThread, ended_program
@@ -26,51 +26,46 @@ _POLL_SECONDS = 0.2
 _SECONDS_AFTER_STOP = 1.0
 
 
-def make_environment(config: Config, num_envs: int | None = None) -> BatchedEnvironment:
-    """The environments of one actor.
-
-    Args:
-      config: resolved.
-      num_envs: if not `config.envs_per_actor`.
-    """
+def make_environment(run: RunSettings, actors: ActorSettings) -> BatchedEnvironment:
+    """The environments of one actor; the settings are resolved."""
     return registry.make(
-        config.environment,
-        num_envs or config.envs_per_actor,
-        config.protocol,
-        num_threads=config.env_threads,
-        environment_kwargs=config.environment_arguments,
+        run.environment,
+        actors.envs_per_actor,
+        run.protocol,
+        num_threads=actors.env_threads,
+        environment_kwargs=run.environment_arguments,
     )
 
 
 def make_actor(
     index: int,
-    config: Config,
-    policy: Policy,
-    environment: BatchedEnvironment | None = None,
+    settings: ActingSettings,
+    policy: PolicyFn,
+    environment: BatchedEnvironment,
     *,
     keep_actions: bool = False,
     stopwatch: Stopwatch | None = None,
 ) -> Actor:
-    """An actor of a resolved config, to be started with `Actor.reset`.
+    """An actor, to be started with `Actor.reset`.
 
     Args:
       index: of the actor, among those of all learners.
-      config: resolved.
+      settings: resolved.
       policy: for as many environments as `environment` has.
-      environment: to be closed with the actor; by default a new `make_environment(config)`.
+      environment: to be closed with the actor.
       keep_actions: whether the actor's state can be saved (`--deterministic`).
       stopwatch: gets the time of `environment` (steps) and `inference`.
     """
-    made: Any = environment or make_environment(config)
+    played: Any = environment
     if stopwatch is not None:
-        made = _TimedEnvironment(made, stopwatch)
-        policy = cast(Policy, stopwatch.timed("inference", policy))
+        played = _TimedEnvironment(environment, stopwatch)
+        policy = stopwatch.timed("inference", policy)
     return Actor(
         index,
-        made,
+        played,
         policy,
-        config.unroll_length,
-        eta_schedule=eta_schedule_of(config),
+        settings.unroll_length,
+        eta_schedule=drawn_eta_of(settings),
         keep_actions=keep_actions,
     )
 

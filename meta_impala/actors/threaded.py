@@ -12,7 +12,7 @@ from meta_impala.actors.startup import close_actor
 from meta_impala.actors.trajectory import Block, split
 from meta_impala.actors.trajectory_queue import QueueClosed, TrajectoryQueue
 from meta_impala.agent.policy import Snapshot
-from meta_impala.config import Config
+from meta_impala.config import ActorSettings
 from meta_impala.system.ending import ForeignCodeThread
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.timing import Stopwatch
@@ -76,26 +76,28 @@ class ThreadedSource(QueuedSource):
     def __init__(
         self,
         actors: list[Actor],
-        config: Config,
+        settings: ActorSettings,
+        block_size: int,
         stop: StopRequest,
         restarts: Restarts,
         stopwatches: Sequence[Stopwatch] = (),
     ) -> None:
         """Args:
         actors: started; closed with the source.
-        config: resolved; of several learners this one's share.
+        settings: resolved.
+        block_size: unrolls in a block.
         stop: set when the wait for a block is to end.
         restarts: replaces environments that raise.
         stopwatches: one of each actor, for the time of its unrolls; or none.
         """
-        super().__init__(config, stop)
+        super().__init__(settings, stop)
         self._is_closed = False
         self._actors = actors
         unrolls = [restarts.unroll for _ in actors]
         if stopwatches:
             unrolls = [watch.timed("unroll", restarts.unroll) for watch in stopwatches]
         self._threads = [
-            ActorThread(actor, unroll, self._latest, self._queue, config.block_size)
+            ActorThread(actor, unroll, self._latest, self._queue, block_size)
             for actor, unroll in zip(actors, unrolls, strict=True)
         ]
 

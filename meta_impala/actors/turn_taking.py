@@ -21,7 +21,7 @@ from meta_impala.actors.source import POLL_SECONDS, StopRequested
 from meta_impala.actors.startup import close_actor
 from meta_impala.actors.trajectory import Block, Episode, Unroll, split
 from meta_impala.agent.policy import Snapshot
-from meta_impala.config import Config
+from meta_impala.config import ActorSettings
 from meta_impala.errors import warn
 from meta_impala.system.ending import ForeignCodeThread
 from meta_impala.system.signals import StopRequest
@@ -85,18 +85,18 @@ class TurnTakingSource:
     """
 
     def __init__(
-        self, actors: list[Actor], config: Config, stop: StopRequest, restarts: Restarts
+        self, actors: list[Actor], block_size: int, stop: StopRequest, restarts: Restarts
     ) -> None:
         """Args:
         actors: started; closed with the source.
-        config: resolved.
+        block_size: unrolls in a block.
         stop: set when the wait for a block is to end.
         restarts: replaces environments that raise.
         """
         self._actors = actors
         self._restarts = restarts
         self._turn = 0
-        self._block_size = config.block_size
+        self._block_size = block_size
         self._stop = stop
         self._stop_seen: float | None = None
         self._pending: collections.deque[Block] = collections.deque()
@@ -216,8 +216,10 @@ class TurnTakingSource:
         return actor.replay(_under(arrays, f"actor {actor.index} "), self._stop.is_set)
 
 
-def fits(arrays: Mapping[str, np.ndarray], config: Config) -> bool:
-    """Whether a saved state has the config's number of actors, environments and block size."""
+def fits(
+    arrays: Mapping[str, np.ndarray], settings: ActorSettings, unroll_length: int, block_size: int
+) -> bool:
+    """Whether a saved state has this many actors and environments, and blocks of this shape."""
     actors = {name.split()[1] for name in arrays if name.startswith("actor ")}
     widths = {
         array.shape[1]
@@ -230,9 +232,9 @@ def fits(arrays: Mapping[str, np.ndarray], config: Config) -> bool:
         if name.startswith("block ") and name.endswith(" last_actions")
     }
     return (
-        len(actors) == config.num_actors
-        and widths == {config.envs_per_actor}
-        and blocks <= {(config.unroll_length + 1, config.block_size)}
+        len(actors) == settings.num_actors
+        and widths == {settings.envs_per_actor}
+        and blocks <= {(unroll_length + 1, block_size)}
     )
 
 

@@ -5,17 +5,17 @@ Shared by actors and evaluation, so that both see the inputs that the learner se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from meta_impala.agent.builders import eta_is_per_state, meta_parameters_of
+from meta_impala.agent.builders import meta_parameters_of
 from meta_impala.agent.shared_arrays import as_tensor
 from meta_impala.algorithm.losses import action_log_probs
 from meta_impala.algorithm.meta_parameters import embedding_input
-from meta_impala.config import Config
+from meta_impala.config import AgentSettings
 from meta_impala.environments import Description
 from meta_impala.networks.actor_critic import ActorCritic, NetworkInputs, NetworkOutput
 
@@ -47,6 +47,34 @@ class Snapshot(NamedTuple):
     eta: EtaSnapshot
 
 
+class PolicyInputs(NamedTuple):
+    """The states of N environments, and what has led there.
+
+    Attributes:
+      observations: `[N, ...]`; must not be changed before the call returns.
+      last_actions: `[N]` int32.
+      rewards: `[N]` float32, raw, received on arriving here.
+      resets: `[N]` bool, whether an episode ended on arriving here.
+      core_state: `[N, S]` float32.
+      seed: two int32 (`[N, 2]` for a policy with a seed per environment); new ones for every call.
+    """
+
+    observations: np.ndarray
+    last_actions: np.ndarray
+    rewards: np.ndarray
+    resets: np.ndarray
+    core_state: np.ndarray
+    seed: tuple[int, int] | np.ndarray
+
+
+# (θ, η, inputs) -> actions `[N]` int32, their log-probabilities `[N]` float32, core state `[N, S]`.
+# θ is of a `Snapshot`; η is `[N, E]`, what each environment's network is fed, or with an η per
+# state the snapshot's weights `[F+1, n]`.
+PolicyFn = Callable[
+    [Sequence[tf.Tensor], np.ndarray, PolicyInputs], tuple[np.ndarray, np.ndarray, np.ndarray]
+]
+
+
 def clip_rewards(rewards: tf.Tensor, limit: float) -> tf.Tensor:
     """Rewards clipped to ±limit; unchanged if the limit is 0."""
     return tf.clip_by_value(rewards, -limit, limit) if limit > 0 else rewards
@@ -60,22 +88,25 @@ class Policy:
     """
 
     def __init__(
-        self, network: ActorCritic, config: Config, description: Description, num_envs: int
+        self,
+        network: ActorCritic,
+        settings: AgentSettings,
+        description: Description,
+        num_envs: int,
     ) -> None:
         """Args:
         network: whose variables are *not* used: a `Snapshot` takes their place.
-        config: resolved.
+        settings: resolved.
         description: of the environment.
         num_envs: N, fixed.
         """
         self._network = network
-        self._reward_clip = config.reward_clip
-        self._embedding = config.eta_embedding_input
-        self._meta_parameters = meta_parameters_of(config)
-        self._per_state = eta_is_per_state(config)
-        eta_shape = [num_envs, len(self._meta_parameters.embedded)]
-        if self._per_state:
-            eta_shape = [network.num_features + 1, len(config.learned)]
+        self._reward_clip = settings.reward_clip
+        self._embedding = settings.eta_embedding_input
+        self._meta_parameters = meta_parameters_of(settings)
+        eta_shape = [num_envs, len(settings.embedded)]
+        if settings.eta_is_per_state:
+            eta_shape = [network.num_features + 1, len(settings.learned)]
         state_size = network.settings.core_state_size
         signature = (
             [tf.TensorSpec(v.shape, v.dtype) for v in network.trainable_variables],
@@ -117,7 +148,7 @@ class Policy:
             )
 
             features = self._network.body_at(parameters, inputs.observations)
-            if self._per_state:
+            if self._meta_parameters.is_per_state:
                 values = self._meta_parameters.at_states(eta, features)
                 fed = self._meta_parameters.fed(values, features.dtype)
             else:
@@ -144,55 +175,18 @@ class Policy:
         return tf.random.stateless_categorical(logits, 1, seed, dtype=tf.int32)[:, 0]
 
     def __call__(
-        self,
-        parameters: Sequence[tf.Tensor],
-        eta: np.ndarray,
-        observations: np.ndarray,
-        last_actions: np.ndarray,
-        rewards: np.ndarray,
-        resets: np.ndarray,
-        core_state: np.ndarray,
-        seed: tuple[int, int] | np.ndarray,
+        self, parameters: Sequence[tf.Tensor], eta: np.ndarray, inputs: PolicyInputs
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """One action per environment; see `run`.
-
-        Returns:
-          Actions `[N]` int32, their log-probabilities `[N]` float32, core state `[N, S]`.
-        """
-        given = (observations, last_actions, rewards, resets, core_state, seed)
-        actions, log_probs, core_state = self.run(parameters, eta, *given)[:3]
+        """One action per environment: `PolicyFn`."""
+        actions, log_probs, core_state = self.run(parameters, eta, inputs)[:3]
         return actions, log_probs, core_state
 
     def run(
-        self,
-        parameters: Sequence[tf.Tensor],
-        eta: np.ndarray,
-        observations: np.ndarray,
-        last_actions: np.ndarray,
-        rewards: np.ndarray,
-        resets: np.ndarray,
-        core_state: np.ndarray,
-        seed: tuple[int, int] | np.ndarray,
+        self, parameters: Sequence[tf.Tensor], eta: np.ndarray, inputs: PolicyInputs
     ) -> tuple[np.ndarray, ...]:
-        """Everything that the policy's graph computes.
-
-        Args:
-          parameters: θ, of a `Snapshot`.
-          eta: `[N, E]`, what each environment's network is fed; with an η per state the snapshot's
-            weights `[F+1, n]`.
-          observations: `[N, ...]`; must not be changed before this returns.
-          last_actions: `[N]` int32.
-          rewards: `[N]` float32, raw, received on arriving here.
-          resets: `[N]` bool, whether an episode ended on arriving here.
-          core_state: `[N, S]` float32.
-          seed: two int32 (`[N, 2]` for a policy with a seed per environment); new ones for every
-            call.
-
-        Returns:
-          As a call does, and what a subclass adds.
-        """
+        """Everything that the policy's graph computes: as a call, and what a subclass adds."""
         eta_spec, observation_spec, *specs = self._specs
-        others = (last_actions, rewards, resets, core_state, seed)
+        observations, *others = inputs
         results = self._flat(
             *parameters,
             tf.constant(eta, eta_spec.dtype),

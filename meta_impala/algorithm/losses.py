@@ -44,6 +44,10 @@ class Transitions(NamedTuple):
     step_mask: tf.Tensor
     behaviour_log_probs: tf.Tensor
 
+    def columns(self, indices: tf.Tensor) -> Transitions:
+        """The trajectories with these indices."""
+        return Transitions(*(tf.gather(tensor, indices, axis=1) for tensor in self))
+
 
 class ReturnSettings(NamedTuple):
     """The settings of the returns besides η: the clip of the policy's weight, and which return."""

@@ -18,7 +18,7 @@ parts of: ∇_θ J before U (the clip is of the sum), dJ'/dθ' before Pᵀ, and 
 ⟨v, ∂U/∂x⟩ is the same for each of them. An outer tape around a part alone would miss how θ' depends
 on the other parts' η.
 
-For the same reason they can be computed in micro-batches, one after the other in the memory of one.
+For the same reason they can be computed in micro-batches (`micro_batches.py`), one after the other.
 
 All three differentiate J by *copies* of θ. An objective that holds the tensors it was given as θ
 itself therefore holds constants; only the trace with curvature looks through them.

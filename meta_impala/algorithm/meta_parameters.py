@@ -79,11 +79,13 @@ class MetaParameters:
       rows: of all hyper-parameters that could be learned; γ and λ first.
       learned: names of those that are; the last axis of x is in this order.
       tracking: names whose value in η' is the current value and not `reference`.
+      is_per_state: whether η is a function of the state, so that x is `[F+1, n]`.
     """
 
     rows: tuple[MetaParameter, ...]
     learned: tuple[str, ...] = ()
     tracking: tuple[str, ...] = ()
+    is_per_state: bool = False
 
     def __getitem__(self, name: str) -> MetaParameter:
         return next(row for row in self.rows if row.name == name)

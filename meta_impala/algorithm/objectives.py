@@ -67,6 +67,10 @@ class TrajectoryNetwork(Protocol):
         """The outputs, from φ and from what of η is embedded (`[E]` or `[T+1, B, E]`)."""
         ...
 
+    def columns(self, indices: tf.Tensor) -> TrajectoryNetwork:
+        """The same on the trajectories with these indices (for micro-batches)."""
+        ...
+
 
 class Logits(NamedTuple):
     """The logits of η in one place: x itself, or another tensor with the same values.
@@ -129,6 +133,11 @@ def places_of(paths: str, x: Tensors) -> EtaPlaces:
     )
 
 
+def _columns_of_part(transitions: losses.Transitions, index: tf.Tensor, number: int) -> tf.Tensor:
+    columns = transitions.actions.shape[1] // number
+    return index * columns + tf.range(columns)
+
+
 @dataclasses.dataclass(frozen=True)
 class InnerObjective:
     """J(τ, θ, η(x)) as a function of (θ, x).
@@ -159,6 +168,22 @@ class InnerObjective:
     second_value_head: bool = False
     given: Eta | None = None
     follow_targets: bool = False
+
+    def part(self, index: tf.Tensor, number: int) -> InnerObjective:
+        """One of a number of parts with equally many trajectories; J is their sum."""
+        columns = _columns_of_part(self.transitions, index, number)
+
+        def of_columns(value: tf.Tensor | float) -> tf.Tensor | float:
+            is_one = isinstance(value, float) or not value.shape.rank
+            return value if is_one else tf.gather(value, columns, axis=1)
+
+        given = self.given
+        return dataclasses.replace(
+            self,
+            network=self.network.columns(columns),
+            transitions=self.transitions.columns(columns),
+            given=None if given is None else {n: of_columns(v) for n, v in given.items()},
+        )
 
     def _eta(self, logits: Logits, features: tf.Tensor) -> Eta:
         # The features are constant: η may follow them, it does not train them.
@@ -293,6 +318,15 @@ class MetaObjective:
     second_value_head: bool = False
     moments: losses.MovingMoments | None = None
     moments_decay: float = 0.99
+
+    def part(self, index: tf.Tensor, number: int) -> MetaObjective:
+        """As `InnerObjective.part`; J' is the sum of the parts without moving moments."""
+        columns = _columns_of_part(self.transitions, index, number)
+        return dataclasses.replace(
+            self,
+            network=self.network.columns(columns),
+            transitions=self.transitions.columns(columns),
+        )
 
     def _run(self, parameters: Tensors) -> tuple[Outputs, Eta]:
         """Outputs at these parameters, and η'."""

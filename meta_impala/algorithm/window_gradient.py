@@ -4,8 +4,8 @@
 
 `nested_window` is the definition: one outer tape around all K updates. `mixed_window` is the same
 in mixed mode (MixFlow, arXiv 2505.00793): it goes back through the window with one forward-mode and
-one reverse-mode pass over J_k each. Of the window it keeps θ_k, s_k and g_k beside the batches, and
-never a graph of a backward pass. With v = dJ'/dθ_K and s̄ = 0, for k = K−1 … 0:
+one reverse-mode pass over J_k each. It keeps θ_k, s_k, g_k and the batches of the
+window, and never the graph of a backward pass. With v = dJ'/dθ_K and s̄ = 0, for k = K−1 … 0:
 
     Φ = −⟨v, U(g_k, s_k, x)⟩ + ⟨s̄, s_{k+1}⟩
     u = ∂Φ/∂g_k,    dx += ∂Φ/∂x,    s̄ ← ∂Φ/∂s_k
@@ -18,17 +18,16 @@ objectives of k ≥ 1 compute them from the θ that they are given as `target_pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from meta_impala.algorithm.meta_gradient import (
-    MetaObjective,
     MicroBatches,
     Reduce,
     Tensors,
-    UpdateRule,
     alone,
     copies_of,
     gradients_of,
@@ -36,21 +35,36 @@ from meta_impala.algorithm.meta_gradient import (
     meta_loss_and_gradient,
     summed,
 )
-
-# Of the optimiser, by name; each a list of tensors.
-Slots = dict[str, list[tf.Tensor]]
+from meta_impala.algorithm.micro_batches import in_parts
+from meta_impala.algorithm.objectives import InnerObjective, MetaObjective
+from meta_impala.algorithm.optimizers import Slots
+from meta_impala.algorithm.update_rule import OptimizerRule
 
 
 class WindowUpdate(NamedTuple):
-    """One inner update of a window, as functions.
+    """One inner update of a window, from any θ_k and slots.
 
     Attributes:
-      parts: θ -> J_k, whose targets are computed from these tensors.
-      rule: s_k -> U.
+      objective: J_k.
+      rule: U.
+      number: of the micro-batches that J_k is computed in.
     """
 
-    parts: Callable[[Tensors], MicroBatches]
-    rule: Callable[[Slots], UpdateRule]
+    objective: InnerObjective
+    rule: OptimizerRule
+    number: int = 1
+
+    def objective_at(self, parameters: Tensors) -> InnerObjective:
+        """J_k, whose targets are computed from these tensors."""
+        return dataclasses.replace(self.objective, target_parameters=parameters)
+
+    def parts_at(self, parameters: Tensors) -> MicroBatches:
+        """The same in micro-batches."""
+        return in_parts(self.number, self.objective_at(parameters))
+
+    def rule_at(self, slots: Slots) -> OptimizerRule:
+        """U at these slots."""
+        return dataclasses.replace(self.rule, slots=slots)
 
 
 class WindowState(NamedTuple):
@@ -62,7 +76,7 @@ class WindowState(NamedTuple):
 
 
 class WindowGradient(NamedTuple):
-    """J' (of all learners), what came with it, and dJ'/dx as a list like x."""
+    """J' (of all learners), its auxiliary output, and dJ'/dx as a list like x."""
 
     meta_loss: tf.Tensor
     meta_auxiliary: Any
@@ -83,14 +97,14 @@ def nested_window(
       slots: s_0.
       x: the logits of η, and whatever else is meta-learned.
       updates: of the window, each J a single part.
-      meta_objective: θ_K -> (J', auxiliary).
+      meta_objective: J'.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(list(x))
         for update in updates:
-            objective = update.parts(parameters).inner(tf.constant(0))
-            step = inner_step(parameters, x, objective, update.rule(slots))
-            parameters, slots = step.parameters, step.update_auxiliary[0]
+            objective, rule = update.objective_at(parameters), update.rule_at(slots)
+            step = inner_step(parameters, x, objective, rule)
+            parameters, slots = step.parameters, step.update_auxiliary.slots
         meta_loss, auxiliary = meta_objective(parameters)
     return WindowGradient(meta_loss, auxiliary, gradients_of(tape, meta_loss, x))
 
@@ -100,8 +114,9 @@ def mixed_window(
     parameters: Tensors,
     x: Tensors,
     updates: Sequence[WindowUpdate],
-    meta_parts: MicroBatches,
+    meta_objective: MetaObjective,
     *,
+    number: int = 1,
     reduce: Reduce = alone,
 ) -> WindowGradient:
     """The meta-gradient in mixed mode.
@@ -111,18 +126,20 @@ def mixed_window(
       parameters: θ_K.
       x: the logits of η, and whatever else is meta-learned.
       updates: of the window.
-      meta_parts: J', in its parts.
+      meta_objective: J'.
+      number: of the micro-batches that J' is computed in.
       reduce: of the learners that J_k and J' are sums over; called K + 1 times.
     """
     auxiliary = None
 
     def of_part(index: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
         nonlocal auxiliary
-        loss, came_with, gradients = meta_loss_and_gradient(meta_parts.meta(index), parameters)
-        auxiliary = came_with if meta_parts.number == 1 else None
+        part = meta_objective if number == 1 else meta_objective.part(index, number)
+        loss, came_with, gradients = meta_loss_and_gradient(part, parameters)
+        auxiliary = came_with if number == 1 else None
         return loss, gradients
 
-    meta_loss, sensitivities = summed(meta_parts.number, of_part)
+    meta_loss, sensitivities = summed(number, of_part)
     *sensitivities, meta_loss = reduce([*sensitivities, meta_loss])
     meta_gradient = [tf.zeros_like(tensor) for tensor in x]
     of_slots: list[tf.Tensor] = []
@@ -158,8 +175,8 @@ def _back_through_rule(
     gradients, watched = list(state.gradients), _differentiable(state.slots)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch([*gradients, *x, *watched])
-        updates, auxiliary = update.rule(state.slots)(gradients, x)
-        new_slots = _differentiable(auxiliary[0])
+        updates, auxiliary = update.rule_at(state.slots)(gradients, x)
+        new_slots = _differentiable(auxiliary.slots)
     outputs, weights = list(updates), [-v for v in sensitivities]
     if of_slots:
         outputs, weights = [*outputs, *new_slots], [*weights, *of_slots]
@@ -190,12 +207,11 @@ def _back_through_gradient(
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(sources)
             with tf.autodiff.ForwardAccumulator(live, direction) as accumulator:
-                loss, _ = update.parts(targets).inner(index)(live, x)
+                loss, _ = update.parts_at(targets).inner(index)(live, x)
             directional = accumulator.jvp(loss, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return gradients_of(tape, directional, sources)
 
-    number = update.parts(parameters).number
-    sums = reduce(summed(number, of_part))
+    sums = reduce(summed(update.number, of_part))
     of_x, of_parameters = sums[: len(x)], sums[len(x) :]
     if not with_parameters:
         return of_x, []

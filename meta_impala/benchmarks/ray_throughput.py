@@ -18,13 +18,12 @@ import ray
 from ray.cluster_utils import Cluster
 
 from meta_impala.actors.restarts import Restarts
-from meta_impala.agent.builders import make_network
 from meta_impala.benchmarks.scaling import Window
-from meta_impala.config import Config
+from meta_impala.config import ActorSettings, Config, RemoteActorSettings
 from meta_impala.distributed import cluster as ray_cluster
 from meta_impala.distributed.ray_source import RaySource
 from meta_impala.environments import Description
-from meta_impala.learner.learner import Learner
+from meta_impala.learner.composition import make_learner
 from meta_impala.system.signals import StopRequest
 
 _OBJECT_STORE_BYTES = 200 * 2**20
@@ -79,13 +78,16 @@ def measure(
       publish_every: unrolls from one version of the weights to the next; one window for each.
       seconds: of a window.
     """
-    snapshot = Learner(config, description, make_network(config, description)).snapshot()
+    snapshot = make_learner(config, description).snapshot()
     windows = []
     with _cluster(nodes, config.num_actors) as cluster:
         config = dataclasses.replace(config, actors="ray", ray_address=cluster.address)
-        with ray_cluster.connected(config):
+        with ray_cluster.connected(config.part(ActorSettings)):
             restarts = Restarts(_never, config.seed, 0, 0)
-            source = RaySource(config, description, StopRequest(), restarts)
+            source = RaySource(
+                config.part(RemoteActorSettings), config.block_size, description,
+                StopRequest(), restarts,
+            )  # fmt: skip
             source.start(snapshot)
             # The actors take longer than this to start.
             time.sleep(2.0)
@@ -146,7 +148,7 @@ def waiting_costs(counts: tuple[int, ...]) -> dict[int, float]:
     costs = {}
     with _cluster(1, 1) as cluster:
         config = Config(actors="ray", ray_address=cluster.address)
-        with ray_cluster.connected(config):
+        with ray_cluster.connected(config.part(ActorSettings)):
             actor: Callable[..., Any] = ray.remote(_Silent).options(num_cpus=0).remote()
             references: list[Any] = []
             for count in counts:

@@ -20,14 +20,22 @@ import psutil
 import tensorflow as tf
 
 from meta_impala.actors.actor import Actor, actor_seed
-from meta_impala.actors.startup import make_actor
+from meta_impala.actors.startup import make_actor, make_environment
 from meta_impala.actors.trajectory import Unroll, concatenate
-from meta_impala.agent.builders import make_network
-from meta_impala.agent.policy import Policy, Snapshot
+from meta_impala.agent.policy import Policy, PolicyInputs, Snapshot
 from meta_impala.benchmarks.operation_profile import milliseconds_by_operation
-from meta_impala.config import Config, resolve, resolve_network
+from meta_impala.config import (
+    ActingSettings,
+    ActorSettings,
+    AgentSettings,
+    Config,
+    RunSettings,
+    resolve,
+    resolve_network,
+)
 from meta_impala.environments import Description, registry
 from meta_impala.environments.atari import AtariEnvironment
+from meta_impala.learner.composition import make_learner
 from meta_impala.learner.learner import Learner
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.system.signals import StopRequest
@@ -158,10 +166,15 @@ def environment_of(config: Config, count: int, threads: int, effort: Effort) -> 
 def _actors(
     config: Config, learner: Learner, description: Description, stopwatches: RunStopwatches
 ) -> list[Actor]:
-    policy = Policy(learner.state.network, config, description, config.envs_per_actor)
+    policy = Policy(
+        learner.state.network, config.part(AgentSettings), description, config.envs_per_actor
+    )
     actors = []
     for index in range(config.num_actors):
-        actor = make_actor(index, config, policy, stopwatch=stopwatches.of_actor())
+        made = make_environment(config.part(RunSettings), config.part(ActorSettings))
+        actor = make_actor(
+            index, config.part(ActingSettings), policy, made, stopwatch=stopwatches.of_actor()
+        )
         seed = actor_seed(config.seed, 0, index, config.envs_per_actor)
         actor.reset(seed, learner.state.network.settings.core_state_size)
         actors.append(actor)
@@ -172,7 +185,7 @@ def environment_inference(config: Config, effort: Effort) -> Cost:
     """All actors playing, no learner."""
     configure_tensorflow(deterministic=config.deterministic)
     config, description = describe(config)
-    learner = Learner(config, description, make_network(config, description))
+    learner = make_learner(config, description)
     snapshot, done, stop = learner.snapshot(), [0] * config.num_actors, threading.Event()
     stopwatches = RunStopwatches()
     actors = _actors(config, learner, description, stopwatches)
@@ -229,18 +242,12 @@ class _RandomPolicy:
         self._random = np.random.default_rng(seed)
 
     def __call__(
-        self,
-        parameters: Any,
-        eta: np.ndarray,
-        observations: np.ndarray,
-        last_actions: np.ndarray,
-        rewards: np.ndarray,
-        resets: np.ndarray,
-        core_state: np.ndarray,
-        seed: tuple[int, int],
+        self, parameters: Sequence[tf.Tensor], eta: np.ndarray, inputs: PolicyInputs
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        actions = self._random.integers(0, self._num_actions, len(last_actions), np.int32)
-        return actions, np.full(len(actions), -np.log(self._num_actions), np.float32), core_state
+        count = len(inputs.last_actions)
+        actions = self._random.integers(0, self._num_actions, count, np.int32)
+        log_probs = np.full(count, -np.log(self._num_actions), np.float32)
+        return actions, log_probs, inputs.core_state
 
 
 _ENVIRONMENTS_OF_BATCHES = 4
@@ -252,8 +259,8 @@ def _batches(config: Config, snapshot: Snapshot, core_state_size: int) -> list[U
     made = registry.make(
         config.environment, count, config.protocol, environment_kwargs=config.environment_arguments
     )
-    policy: Any = _RandomPolicy(made.num_actions, config.seed)
-    actor = make_actor(0, config, policy, made)
+    policy = _RandomPolicy(made.num_actions, config.seed)
+    actor = make_actor(0, config.part(ActingSettings), policy, made)
     actor.reset(config.seed, core_state_size)
     batches = []
     for _ in range(2):
@@ -267,7 +274,7 @@ def learner_update(config: Config, effort: Effort, *, profiled: bool = False) ->
     """The learner alone, on unrolls of the game; with the profile of an update, if asked for."""
     configure_tensorflow(deterministic=config.deterministic)
     config, description = describe(config)
-    learner = Learner(config, description, make_network(config, description))
+    learner = make_learner(config, description)
     core_state_size = learner.state.network.settings.core_state_size
     batches = _batches(config, learner.snapshot(), core_state_size)
     updates = 0

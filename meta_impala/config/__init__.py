@@ -1,7 +1,7 @@
 """The settings of a run: each declared once, in the group that owns it.
 
-* `*_settings.py`: the groups, small dataclasses that components take; `fields.py`: how a setting is
-  declared; `schema.py`: `Config`, composed of the groups.
+* `*_settings.py`: the groups, small dataclasses that components take (`composed_settings.py`: of
+  several groups); `fields.py`: how a setting is declared; `schema.py`: `Config`, all groups.
 * `validation.py`: `resolve`, from the given flags to the settings of a run; it checks each setting,
   `derived.py` chooses those left open, `checks.py` refuses combinations that make no sense.
 * `resume.py`: `config.json`, older files, continued runs, further learners.
@@ -12,12 +12,23 @@ Nothing here imports TensorFlow, so that a mistake is reported at once.
 """
 
 from meta_impala.config.actor_settings import ActorSettings
+from meta_impala.config.composed_settings import (
+    ActingSettings,
+    AgentSettings,
+    BatcherSettings,
+    MethodSettings,
+    PeriodicEvaluationSettings,
+    RemoteActorSettings,
+    TableSettings,
+    UpdateSettings,
+)
 from meta_impala.config.eta_settings import (
     EtaScheduleSettings,
     EtaSettings,
     MetaParameterSettings,
     ReferenceSettings,
 )
+from meta_impala.config.evaluation_settings import EvaluationSettings
 from meta_impala.config.fields import (
     FREELY,
     NEVER,
@@ -70,13 +81,17 @@ __all__ = [
     "NEVER",
     "REQUIRED",
     "WITH_OVERRIDE",
+    "ActingSettings",
     "ActorSettings",
+    "AgentSettings",
     "BatchSettings",
+    "BatcherSettings",
     "Config",
     "CostSettings",
     "EtaEmbeddingSettings",
     "EtaScheduleSettings",
     "EtaSettings",
+    "EvaluationSettings",
     "LearnerSettings",
     "LossSettings",
     "MetaAdvantageSettings",
@@ -85,12 +100,17 @@ __all__ = [
     "MetaLossSettings",
     "MetaOptimizerSettings",
     "MetaParameterSettings",
+    "MethodSettings",
     "NetworkSettings",
     "OptimizerSettings",
+    "PeriodicEvaluationSettings",
     "RecordSettings",
     "ReferenceSettings",
+    "RemoteActorSettings",
     "RewardSettings",
     "RunSettings",
+    "TableSettings",
+    "UpdateSettings",
     "VTraceSettings",
     "allowed_range",
     "check_addresses",

@@ -1,10 +1,10 @@
 """The hyper-parameters that can be learned: one row each, and the numbers of a run's rows.
 
-A row says which setting its constant is, and where a learned value may lie. What a hyper-parameter
-does stands in the one formula that reads `eta[name]` (`algorithm/losses.py`, `algorithm/vtrace.py`,
-`learner/update_parts.py`). To add one: `register` a row, and use it in a formula.
+A row says which setting its constant is, and where a learned value may lie. The effect of a
+hyper-parameter is in the one formula that reads `eta[name]` (`losses.py`, `vtrace.py` and
+`update_rule.py` of `algorithm/`). To add one: `register` a row, and use it in a formula.
 
-No TensorFlow here: a mistake in a flag is answered before it is imported.
+No TensorFlow here: mistakes in flags are reported before it is imported.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class HyperParameter:
       name: in `--meta_parameters` and in the metrics.
       symbol: for people.
       meaning: one phrase.
-      constant: config -> the value if it is not learned.
+      constant: settings (`TableSettings`, or a `Config`) -> the value if it is not learned.
       range_of: constant -> default range (low, high) of a learned value; both ends open.
-      start: of a learned value, where the constant is no possible one; None for the constant.
+      start: of a learned value, if the constant lies outside the range; None for the constant.
       per_state: whether it can be a function of the state.
     """
 
@@ -63,7 +63,7 @@ def _twice(constant: float) -> tuple[float, float]:
 
 
 def _setting(name: str) -> Callable[[Any], float]:
-    return lambda config: float(getattr(config, name))
+    return lambda settings: float(getattr(settings, name))
 
 
 _ROWS = (
@@ -81,7 +81,7 @@ _ROWS = (
                    _setting("rho_clip"), _twice),
     HyperParameter("c_clip", "c̄", "clip of V-trace's trace", _setting("c_clip"), _twice),
     HyperParameter("learning_rate_factor", "lr factor", "factor of the scheduled learning rate",
-                   lambda config: 1.0, _twice),
+                   lambda settings: 1.0, _twice),
     HyperParameter("rmsprop_decay", "decay", "decay of RMSProp's mean square",
                    _setting("rmsprop_decay"), _unit),
     HyperParameter("max_gradient_norm", "clip norm", "clip of the gradient's norm",
@@ -163,26 +163,26 @@ def numbers_by_name(flag: str, text: str, count: int) -> dict[str, tuple[float, 
     return result
 
 
-def numbers_of(config: Any, name: str) -> RowNumbers:
+def numbers_of(settings: Any, name: str) -> RowNumbers:
     """The numbers of one row.
 
     Args:
-      config: a `Config` whose λ is chosen and whose texts are checked.
+      settings: `TableSettings` or a `Config`, whose λ is chosen and whose texts are checked.
       name: of the row.
     """
     row = TABLE[name]
-    constant = row.constant(config)
+    constant = row.constant(settings)
     if name in (GAMMA, LAMBDA):
-        ends = getattr(config, f"{name}_min"), getattr(config, f"{name}_max")
-        return RowNumbers(constant, getattr(config, f"reference_{name}"), *ends)
+        ends = getattr(settings, f"{name}_min"), getattr(settings, f"{name}_max")
+        return RowNumbers(constant, getattr(settings, f"reference_{name}"), *ends)
     ranges, starts, references = (
-        numbers_by_name(flag, getattr(config, flag), count)
+        numbers_by_name(flag, getattr(settings, flag), count)
         for flag, count in zip(_OWN_FLAGS, (2, 1, 1), strict=True)
     )
     low, high = ranges.get(name, row.range_of(constant))
     (reference,) = references.get(name, (constant,))
     value = constant
-    if name in config.learned:
+    if name in settings.learned:
         inside = low < constant < high
         default = constant if row.start is None or inside else low + row.start * (high - low)
         (value,) = starts.get(name, (default,))

@@ -1,8 +1,8 @@
 """All settings of a run: `Config`, composed of the groups that own them.
 
 The commands make their flags from `Config`, and a run folder saves it as `config.json`. A component
-takes its group (`config.part(LossSettings)`), not the whole. Nothing here imports TensorFlow, so
-that a mistake is reported at once.
+takes its group (`config.part(RunSettings)`, or one of `composed_settings.py`), not the whole.
+Nothing here imports TensorFlow, so that a mistake is reported at once.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Config(
         """The settings of one group.
 
         Args:
-          group: a dataclass whose fields are settings, such as `LossSettings`.
+          group: a dataclass whose fields are settings, such as `AgentSettings`.
 
         Returns:
           An instance of it.
@@ -88,11 +88,6 @@ class Config(
             learner_addresses="",
             learner_index=0,
         )
-
-    @property
-    def second_value_head(self) -> bool:
-        """Whether the network has a value head trained at η'."""
-        return bool(self.varied) and self.meta_value_head == "reference"
 
     @property
     def embedding_place_matters(self) -> bool:

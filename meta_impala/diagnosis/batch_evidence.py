@@ -19,20 +19,21 @@ from meta_impala.actors.trajectory import Block, Unroll
 from meta_impala.agent.policy import Policy, Snapshot
 from meta_impala.algorithm.losses import entropies
 from meta_impala.algorithm.meta_parameters import GAMMA, embedding_input
+from meta_impala.config import ActingSettings, AgentSettings, Config
 from meta_impala.diagnosis.evidence import BatchEvidence
 from meta_impala.environments import Description, registry
 from meta_impala.learner.learner import Learner
 
-# More environments than these show nothing more.
+# More environments add no information.
 _MOST_ENVIRONMENTS = 32
-# Of a return, what is bootstrapped from the critic itself counts for at most half.
+# Returns in which the bootstrap value has more weight than this are left out.
 _BOOTSTRAPPED = 0.5
 _FEWEST_RETURNS = 32
 
 
 class _Outputs(NamedTuple):
     """The network on an unroll: entropy and values `[T+1, B]`, units `[H]` that were active, and
-    the discount `[T+1, B]` that acts."""
+    the discount `[T+1, B]` in use."""
 
     entropies: np.ndarray
     values: np.ndarray
@@ -41,20 +42,27 @@ class _Outputs(NamedTuple):
 
 
 def play(
-    learner: Learner, description: Description, checkpoint: str, *, steps: int, seed: int
+    learner: Learner,
+    config: Config,
+    description: Description,
+    checkpoint: str,
+    *,
+    steps: int,
+    seed: int,
 ) -> BatchEvidence:
-    """Plays games and looks at them.
+    """Plays games and measures them.
 
     Args:
       learner: restored; not changed.
+      config: of its run.
       description: of its environment.
       checkpoint: its name.
       steps: of each environment; rounded up to whole unrolls.
       seed: of games and actions.
     """
-    config, snapshot = learner.config, learner.snapshot()
+    snapshot = learner.snapshot()
     num_envs = min(config.batch_size, _MOST_ENVIRONMENTS)
-    policy = Policy(learner.state.network, config, description, num_envs)
+    policy = Policy(learner.state.network, config.part(AgentSettings), description, num_envs)
     environment = registry.make(
         config.environment,
         num_envs,
@@ -62,17 +70,18 @@ def play(
         num_threads=min(num_envs, os.cpu_count() or 1),
         environment_kwargs=config.environment_arguments,
     )
-    with contextlib.closing(make_actor(0, config, policy, environment)) as actor:
+    actor = make_actor(0, config.part(ActingSettings), policy, environment)
+    with contextlib.closing(actor):
         core_state_size = learner.state.network.settings.core_state_size
         actor.reset(actor_seed(seed, snapshot.version, 0, num_envs), core_state_size)
         count = -(-steps // config.unroll_length)
         blocks = [actor.unroll(snapshot) for _ in range(count)]
-    outputs_of = _network(learner, snapshot)
+    outputs_of = _network(learner, snapshot, config.eta_embedding_input)
     outputs = [outputs_of(block.unroll) for block in blocks]
-    return _evidence(learner, description, checkpoint, blocks, outputs)
+    return _evidence(config.reward_clip, description, checkpoint, blocks, outputs)
 
 
-def _network(learner: Learner, snapshot: Snapshot) -> Callable[[Unroll], _Outputs]:
+def _network(learner: Learner, snapshot: Snapshot, embedding: str) -> Callable[[Unroll], _Outputs]:
     """The network of the snapshot, fed the η that acted."""
     network, parameters = learner.state.network, learner.meta_parameters
 
@@ -90,7 +99,7 @@ def _network(learner: Learner, snapshot: Snapshot) -> Callable[[Unroll], _Output
             entries = [*tf.unstack(batch.eta, axis=-1), *others]
             fed = [tf.broadcast_to(entry, shape) for entry in entries]
             gamma = fed[0]
-        eta_input = embedding_input(fed, learner.config.eta_embedding_input)
+        eta_input = embedding_input(fed, embedding)
         output = network.heads(features, inputs, trajectories.core_state, eta_input)
         hidden = network.last_hidden(features, inputs, eta_input)
         return (
@@ -108,7 +117,7 @@ def _network(learner: Learner, snapshot: Snapshot) -> Callable[[Unroll], _Output
 
 
 def _evidence(
-    learner: Learner,
+    clip: float,
     description: Description,
     checkpoint: str,
     blocks: Sequence[Block],
@@ -122,7 +131,6 @@ def _evidence(
     )
     gammas = np.concatenate([part.gammas[1:] for part in outputs])
     values = np.concatenate([*(part.values[:-1] for part in outputs), outputs[-1].values[-1:]])
-    clip = learner.config.reward_clip
     clipped = np.clip(rewards, -clip, clip) if clip > 0 else rewards
     returns, bootstrapped = returns_of(clipped, gammas * ~ends, cuts, values)
     counted = ~cuts & (bootstrapped <= _BOOTSTRAPPED)

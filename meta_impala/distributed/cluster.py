@@ -16,7 +16,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-from meta_impala.config import Config
+from meta_impala.config import ActorSettings
 from meta_impala.distributed.cluster_watch import ClusterLost
 from meta_impala.errors import RunFailed, UserError, one_line
 from meta_impala.system.tensorflow_import import without_noise
@@ -29,13 +29,13 @@ _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _CONNECT_SECONDS = 5.0
 
 
-def check(config: Config) -> None:
+def check(settings: ActorSettings) -> None:
     """Checks that Ray is installed if the settings need it.
 
     Raises:
       UserError: if it is not installed.
     """
-    if config.actors == "ray" and importlib.util.find_spec("ray") is None:
+    if settings.actors == "ray" and importlib.util.find_spec("ray") is None:
         raise UserError(
             "--actors=ray: needs Ray, which is missing: pip install 'meta_impala[distributed]'"
         )
@@ -52,31 +52,31 @@ def _current_cluster() -> str:
         return ""
 
 
-def _refuse(config: Config, reason: str) -> UserError:
+def _refuse(settings: ActorSettings, reason: str) -> UserError:
     return UserError(
-        f"--ray_address={config.ray_address}: {reason}; must be the HOST:PORT of the head of a "
+        f"--ray_address={settings.ray_address}: {reason}; must be the HOST:PORT of the head of a "
         "running cluster that this machine belongs to (ray start --address=HOST:PORT), auto, or "
         "empty"
     )
 
 
-def _address_of(config: Config) -> str:
+def _address_of(settings: ActorSettings) -> str:
     """HOST:PORT of the head, checked to accept connections: Ray would wait for minutes."""
-    address = config.ray_address
+    address = settings.ray_address
     if address == "auto":
         address = _current_cluster()
         if not address:
-            raise _refuse(config, "no cluster runs on this machine")
+            raise _refuse(settings, "no cluster runs on this machine")
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS):
             return address
     except (OSError, ValueError) as error:
-        raise _refuse(config, f"nothing answers at {address} ({one_line(error)})") from None
+        raise _refuse(settings, f"nothing answers at {address} ({one_line(error)})") from None
 
 
 @contextlib.contextmanager
-def connected(config: Config) -> Iterator[None]:
+def connected(settings: ActorSettings) -> Iterator[None]:
     """Connects to the cluster of the config, or starts one; disconnects, or ends it, at the end.
 
     For the main thread. Does nothing without `--actors=ray`. A SIGTERM that comes while Ray
@@ -86,17 +86,17 @@ def connected(config: Config) -> Iterator[None]:
       UserError: if there is no such cluster.
       RunFailed: if Ray could not be started here.
     """
-    if config.actors != "ray":
+    if settings.actors != "ray":
         yield
         return
-    address = None if config.ray_address in _LOCAL else _address_of(config)
+    address = None if settings.ray_address in _LOCAL else _address_of(settings)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is None or address.rpartition(":")[0] in _LOOPBACK:
         # Otherwise Ray replaces a loopback address by one that other machines can reach. (The
         # variable is named after the systems where that is the default.)
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    _initialize(config, address)
+    _initialize(settings, address)
     lost = False
     try:
         yield
@@ -110,20 +110,20 @@ def connected(config: Config) -> Iterator[None]:
             ray.shutdown()
 
 
-def _initialize(config: Config, address: str | None) -> None:
+def _initialize(settings: ActorSettings, address: str | None) -> None:
     import ray
 
     # With auto or local Ray looks for its authentication token by itself.
-    known = config.ray_address == "auto"
-    settings: dict[str, Any] = {"address": "auto" if known else address, "log_to_driver": False}
+    known = settings.ray_address == "auto"
+    arguments: dict[str, Any] = {"address": "auto" if known else address, "log_to_driver": False}
     if address is None:
-        settings |= {"address": "local", "num_gpus": 0, "include_dashboard": False}
-        settings |= {"num_cpus": config.num_actors * config.env_threads}
+        arguments |= {"address": "local", "num_gpus": 0, "include_dashboard": False}
+        arguments |= {"num_cpus": settings.num_actors * settings.env_threads}
     # Ray makes SIGTERM exit at once.
     handler = signal.getsignal(signal.SIGTERM)
     try:
         with without_noise(_START_UP_NOISE):
-            ray.init(**settings, logging_level="ERROR")
+            ray.init(**arguments, logging_level="ERROR")
     except SystemExit:
         signal.signal(signal.SIGTERM, handler)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -131,6 +131,6 @@ def _initialize(config: Config, address: str | None) -> None:
         if address is None:
             raise RunFailed(f"Ray cannot be started on this machine ({one_line(error)})") from error
         reason = f"{one_line(error)}; a cluster with a token needs RAY_AUTH_MODE=token"
-        raise _refuse(config, reason) from error
+        raise _refuse(settings, reason) from error
     finally:
         signal.signal(signal.SIGTERM, handler)

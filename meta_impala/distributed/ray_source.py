@@ -31,7 +31,7 @@ from meta_impala.actors.source import POLL_SECONDS, QueuedSource
 from meta_impala.actors.trajectory import split
 from meta_impala.actors.trajectory_queue import QueueClosed
 from meta_impala.agent.policy import Snapshot
-from meta_impala.config import Config
+from meta_impala.config import RemoteActorSettings
 from meta_impala.distributed.cluster_watch import ClusterLost, ClusterWatch
 from meta_impala.distributed.remote_actor import Delivery, RemoteActor
 from meta_impala.distributed.weights import Publisher, Weights, save
@@ -80,7 +80,8 @@ class RaySource(QueuedSource):
 
     def __init__(
         self,
-        config: Config,
+        settings: RemoteActorSettings,
+        block_size: int,
         description: Description,
         stop: StopRequest,
         restarts: Restarts,
@@ -88,21 +89,23 @@ class RaySource(QueuedSource):
         first_actor: int = 0,
     ) -> None:
         """Args:
-        config: resolved, network included; of several learners this one's share.
+        settings: resolved, network included.
+        block_size: unrolls in a block.
         description: of the environment.
         stop: set when the wait for a block is to end.
         restarts: counts those of actors.
         first_actor: index of the first of the actors, among those of all learners.
         """
-        super().__init__(config, stop)
+        super().__init__(settings, stop)
         self.unrolls = self.unroll_bytes = self.broadcasts = self.broadcast_bytes = 0
-        self._config = config
+        self._settings = settings
+        self._block_size = block_size
         self._description = description
         self._restarts = restarts
         self._actor_class = ray.remote(RemoteActor).options(
-            num_cpus=config.env_threads, max_restarts=0, max_task_retries=0
+            num_cpus=settings.env_threads, max_restarts=0, max_task_retries=0
         )
-        self._slots = [_Slot(first_actor + index) for index in range(config.num_actors)]
+        self._slots = [_Slot(first_actor + index) for index in range(settings.num_actors)]
         self._weights: tuple[int, Any] | None = None
         # Seconds spent waiting or working: a process that was stopped does not report a hang.
         self._clock = 0.0
@@ -175,15 +178,15 @@ class RaySource(QueuedSource):
         self._turns += 1
 
     def _start_process(self, slot: _Slot) -> None:
-        config = self._config
+        settings = self._settings
         seed = actor_seed(
-            config.seed,
+            settings.seed,
             self._snapshot.version,
             slot.index,
-            config.envs_per_actor,
+            settings.envs_per_actor,
             self._restarts.count,
         )
-        slot.handle = self._actor_class.remote(slot.index, seed, config, self._description)
+        slot.handle = self._actor_class.remote(slot.index, seed, settings, self._description)
         slot.asked.append(slot.handle.place.remote())
 
     def _end_process(self, slot: _Slot) -> None:
@@ -229,14 +232,14 @@ class RaySource(QueuedSource):
             self._pass_on(answer)
         else:
             slot.is_placed = True
-        while len(slot.asked) < self._config.unrolls_in_flight:
+        while len(slot.asked) < self._settings.unrolls_in_flight:
             slot.asked.append(slot.handle.unroll.remote(self._newest_weights()))
 
     def _pass_on(self, delivery: Delivery) -> None:
         """Puts an unroll into the queue, waiting for room."""
         self.unrolls += 1
         self.unroll_bytes += delivery.unroll.nbytes
-        for block in split(delivery.block(), self._config.block_size):
+        for block in split(delivery.block(), self._block_size):
             while True:
                 try:
                     self._queue.put(block, POLL_SECONDS)
@@ -260,7 +263,7 @@ class RaySource(QueuedSource):
         """A process or node was lost or given up: replaces it."""
         self._end_process(slot)
         slot.losses += 1
-        limit = self._config.max_actor_restarts
+        limit = self._settings.max_actor_restarts
         if slot.losses > limit:
             raise RunFailed(
                 f"actor-{slot.index} was lost {slot.losses} times without an unroll in between "
@@ -284,7 +287,7 @@ class RaySource(QueuedSource):
         if self._all_waiting_since is None:
             self._all_waiting_since = self._clock
         waited = self._clock - self._all_waiting_since
-        need = f"room for an actor ({self._config.env_threads} CPU) anywhere in the Ray cluster"
+        need = f"room for an actor ({self._settings.env_threads} CPU) anywhere in the Ray cluster"
         if waited >= limit:
             raise RunFailed(f"no {need} for {limit:g} s (--stall_timeout)")
         if waited >= _SECONDS_UNTIL_HINT and not self._hinted:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from meta_impala.actors.trajectory import Block, Episode
-from meta_impala.config import Config
+from meta_impala.config import RemoteActorSettings
 from meta_impala.distributed.weights import Weights
 from meta_impala.distributed.wire import PackedUnroll, pack, unpack
 from meta_impala.system.tensorflow_import import import_tensorflow, quiet_tensorflow
@@ -41,16 +41,18 @@ class Delivery(NamedTuple):
 class RemoteActor:
     """The class of the Ray actors."""
 
-    def __init__(self, index: int, seed: int, config: Config, description: Description) -> None:
+    def __init__(
+        self, index: int, seed: int, settings: RemoteActorSettings, description: Description
+    ) -> None:
         """Args:
         index: of the actor.
         seed: of its first environment.
-        config: of the run, resolved.
+        settings: of the run, resolved.
         description: of the environment.
         """
         self._index = index
         self._seed = seed
-        self._config = config
+        self._settings = settings
         self._description = description
         self._actor: Actor | None = None
         self._snapshot: Snapshot | None = None
@@ -69,15 +71,16 @@ class RemoteActor:
     def _make(self) -> Actor:
         quiet_tensorflow()
         import_tensorflow()
-        from meta_impala.actors.startup import make_actor
+        from meta_impala.actors.startup import make_actor, make_environment
         from meta_impala.agent.builders import make_network
         from meta_impala.agent.policy import Policy
         from meta_impala.system.tensorflow_setup import configure_tensorflow
 
-        config = self._config
-        configure_tensorflow(deterministic=config.deterministic, cores=1)
-        network = make_network(config, self._description)
-        policy = Policy(network, config, self._description, config.envs_per_actor)
-        actor = make_actor(self._index, config, policy)
+        settings = self._settings
+        configure_tensorflow(deterministic=settings.deterministic, cores=1)
+        network = make_network(settings, self._description)
+        policy = Policy(network, settings, self._description, settings.envs_per_actor)
+        environment = make_environment(settings, settings)
+        actor = make_actor(self._index, settings, policy, environment)
         actor.reset(self._seed, network.settings.core_state_size)
         return actor

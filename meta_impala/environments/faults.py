@@ -23,6 +23,19 @@ _INSTALLED = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "pur
 _MOST_CHARACTERS = 300
 
 
+def import_failure(error: BaseException, module: str) -> str:
+    """Why a module cannot be imported, as `describe`, with a hint; only a real Ctrl-C passes.
+
+    Args:
+      error: that the import raised.
+      module: its name.
+    """
+    if is_ctrl_c(error):
+        raise error
+    missing = isinstance(error, ModuleNotFoundError) and error.name == module.split(".")[0]
+    return describe(error) + ("; its folder must be on PYTHONPATH" if missing else "")
+
+
 def raise_failure(env_id: str, where: str, error: BaseException) -> NoReturn:
     """Raises `EnvironmentFailed` in place of what a running environment raised.
 

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import tqdm
 
-from meta_impala.config import Config
-from meta_impala.environments import Description, registry
+from meta_impala.config import AgentSettings
+from meta_impala.environments import Description
 from meta_impala.environments.base import BatchedEnvironment
 from meta_impala.evaluation import record, video
 from meta_impala.evaluation import starts as game_starts
-from meta_impala.evaluation.games import GamePolicy, play_games
+from meta_impala.evaluation.games import GamePolicy, evaluated_environment, play_games
 from meta_impala.evaluation.record import Game, PartialGames
 from meta_impala.evaluation.starts import Start
 from meta_impala.storage.trained_agent import TrainedAgent
@@ -32,7 +32,7 @@ class Evaluation(NamedTuple):
 
     Attributes:
       agent: plays, with the η of its snapshot.
-      config: of its run, network included.
+      settings: of its run, network included.
       description: of its environment.
       seed: of games and actions.
       starts: where games begin, taken in turn; empty for no-op starts.
@@ -44,7 +44,7 @@ class Evaluation(NamedTuple):
     """
 
     agent: TrainedAgent
-    config: Config
+    settings: AgentSettings
     description: Description
     seed: int = 1
     starts: Sequence[Start] = ()
@@ -60,10 +60,10 @@ class Evaluation(NamedTuple):
         # With an η per state the snapshot holds the weights of its logits instead.
         gamma, lambda_ = (None, None) if eta.per_state else map(float, eta.values.numpy()[:2])
         return record.where_games_are_played(
-            self.config.environment,
-            self.config.protocol,
+            self.settings.environment,
+            self.settings.protocol,
             self.starts_path,
-            self.config.environment_arguments,
+            self.settings.environment_arguments,
             max_episode_frames=self.max_episode_frames,
         ) | {
             "policy": "stochastic",
@@ -98,7 +98,7 @@ class Evaluation(NamedTuple):
         partial = PartialGames(path, definition)
         known = {game.number for game in partial.games if game.number < episodes}
         self.say(
-            f"playing {episodes} game{'s' * (episodes > 1)} of {self.config.environment} with "
+            f"playing {episodes} game{'s' * (episodes > 1)} of {self.settings.environment} with "
             f"{self.agent.checkpoint}"
             + (f"; {len(known)} were played before the interruption" if known else "")
         )
@@ -125,13 +125,7 @@ class Evaluation(NamedTuple):
         with contextlib.ExitStack() as stack:
             environments = []
             for _ in range(num_envs):
-                environment = registry.make(
-                    registry.evaluated_in(self.config.environment),
-                    1,
-                    self.config.protocol,
-                    environment_kwargs=self.config.environment_arguments,
-                    min_noops=record.noops(self.config.protocol)[0],
-                )
+                environment = evaluated_environment(self.settings)
                 environments.append(stack.enter_context(contextlib.closing(environment)))
             # `disable=None`: shown on a terminal only.
             bar = stack.enter_context(
@@ -168,7 +162,7 @@ class Evaluation(NamedTuple):
         on_step: Callable[[int], None] = lambda frames: None,
     ) -> list[Game]:
         return play_games(
-            GamePolicy(self.agent.network, self.config, self.description, len(environments)),
+            GamePolicy(self.agent.network, self.settings, self.description, len(environments)),
             self.agent.snapshot,
             environments,
             games,

@@ -2,9 +2,8 @@
 
 A full game ends when it is over or at its time limit: a life loss resets the LSTM, as in training,
 but does not end the game. Every game is defined by the evaluation's seed and its number, whichever
-environment
-plays it and whatever runs beside it: an interrupted evaluation is continued with the missing games,
-and all games asked for count, so that short games are not over-represented.
+environment plays it and whatever runs beside it: an interrupted evaluation is continued with the
+missing games, and all games asked for count, so that short games are not over-represented.
 """
 
 from __future__ import annotations
@@ -13,32 +12,16 @@ import concurrent.futures
 import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from meta_impala.agent.policy import Policy, Snapshot
-from meta_impala.environments import BatchedEnvironment
+from meta_impala.agent.policy import Policy, PolicyFn, PolicyInputs, Snapshot
+from meta_impala.config import RunSettings
+from meta_impala.environments import BatchedEnvironment, registry
 from meta_impala.evaluation import starts as game_starts
-from meta_impala.evaluation.record import Game
+from meta_impala.evaluation.record import Game, noops
 from meta_impala.evaluation.starts import Start
-
-
-class Acts(Protocol):
-    """What `GamePolicy` does."""
-
-    def __call__(
-        self,
-        parameters: Sequence[tf.Tensor],
-        eta: np.ndarray,
-        observations: np.ndarray,
-        last_actions: np.ndarray,
-        rewards: np.ndarray,
-        resets: np.ndarray,
-        core_state: np.ndarray,
-        seed: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
 
 
 class GamePolicy(Policy):
@@ -108,6 +91,34 @@ class Table:
         )
 
 
+def inputs_of(tables: Sequence[Table]) -> PolicyInputs:
+    """The inputs of the next actions at all tables, for `GamePolicy`."""
+    return PolicyInputs(
+        np.stack([table.observation for table in tables]),
+        np.array([table.last_action for table in tables], np.int32),
+        np.array([table.reward for table in tables], np.float32),
+        np.array([table.reset for table in tables]),
+        np.stack([table.core_state for table in tables]),
+        np.array([table.seed for table in tables], np.int32),
+    )
+
+
+def evaluated_environment(run: RunSettings, num_envs: int = 1) -> BatchedEnvironment:
+    """Makes the environment of a run as it is evaluated; to be closed by the caller.
+
+    Args:
+      run: resolved.
+      num_envs: copies that are stepped together.
+    """
+    return registry.make(
+        registry.evaluated_in(run.environment),
+        num_envs,
+        run.protocol,
+        environment_kwargs=run.environment_arguments,
+        min_noops=noops(run.protocol)[0],
+    )
+
+
 def eta_of_environments(snapshot: Snapshot, num_envs: int) -> np.ndarray:
     """What a policy is fed as η: `[N, E]`, or the snapshot's weights with an η per state.
 
@@ -122,7 +133,7 @@ def eta_of_environments(snapshot: Snapshot, num_envs: int) -> np.ndarray:
 
 
 def play_games(
-    policy: Acts,
+    policy: PolicyFn,
     snapshot: Snapshot,
     environments: Sequence[BatchedEnvironment],
     games: Iterable[tuple[int, Start]],
@@ -171,16 +182,7 @@ def play_games(
         while any(table.is_busy for table in tables):
             if should_stop():
                 raise KeyboardInterrupt
-            actions, _, core_states = policy(
-                snapshot.parameters,
-                eta,
-                np.stack([table.observation for table in tables]),
-                np.array([table.last_action for table in tables], np.int32),
-                np.array([table.reward for table in tables], np.float32),
-                np.array([table.reset for table in tables]),
-                np.stack([table.core_state for table in tables]),
-                np.array([table.seed for table in tables], np.int32),
-            )
+            actions, _, core_states = policy(snapshot.parameters, eta, inputs_of(tables))
             busy = [i for i, table in enumerate(tables) if table.is_busy]
             played = pool.map(
                 lambda i: tables[i].play(int(actions[i]), core_states[i], max_frames),  # noqa: B023

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
-from meta_impala.config import Config
+from meta_impala.config import AgentSettings, Config
 from meta_impala.environments import Description
 from meta_impala.errors import UserError, warn
 from meta_impala.storage.checkpoint import identity_of, restore_for_evaluation
@@ -30,7 +30,7 @@ class NewestAgent:
         """
         self._folder = checkpoints
         self._learner, name = load_learner(checkpoints, config, description)
-        self._identity = identity_of(config, description, self._learner.state)
+        self._identity = identity_of(config.part(AgentSettings), description, self._learner.state)
         self.agent = self._agent(name)
 
     def _agent(self, checkpoint: str) -> TrainedAgent:

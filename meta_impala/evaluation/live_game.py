@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from meta_impala.agent.policy import Snapshot
 from meta_impala.evaluation import starts as game_starts
-from meta_impala.evaluation.games import GamePolicy, Table, eta_of_environments
+from meta_impala.evaluation.games import GamePolicy, Table, eta_of_environments, inputs_of
 from meta_impala.evaluation.starts import Start
 from meta_impala.evaluation.watched_environment import WatchedEnvironment
 from meta_impala.networks.actor_critic import NetworkOutput
@@ -82,16 +82,7 @@ def play_live(
     eta = eta_of_environments(snapshot, 1)
     episode_return, steps = 0.0, 0
     while True:
-        results = policy.run(
-            snapshot.parameters,
-            eta,
-            table.observation[np.newaxis],
-            np.array([table.last_action], np.int32),
-            np.array([table.reward], np.float32),
-            np.array([table.reset]),
-            table.core_state[np.newaxis],
-            np.array([table.seed], np.int32),
-        )
+        results = policy.run(snapshot.parameters, eta, inputs_of([table]))
         actions, _, core_states, values, policies, discounts = results
         gamma, lambda_ = (float(value) for value in discounts[0])
         action = int(actions[0])

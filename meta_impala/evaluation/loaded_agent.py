@@ -12,12 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from meta_impala.config import Config
-from meta_impala.environments import BatchedEnvironment, Description, registry
+from meta_impala.agent.policy import PolicyInputs
+from meta_impala.config import AgentSettings, Config
+from meta_impala.environments import BatchedEnvironment, Description
 from meta_impala.errors import UserError
 from meta_impala.evaluation import record
 from meta_impala.evaluation.evaluator import Evaluation
-from meta_impala.evaluation.games import GamePolicy, eta_of_environments
+from meta_impala.evaluation.games import (
+    GamePolicy,
+    eta_of_environments,
+    evaluated_environment,
+)
 from meta_impala.storage import shipped_agents
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trained_agent import TrainedAgent, load_agent, load_agent_file
@@ -44,7 +49,8 @@ class Agent:
         seed: of its actions.
         """
         self.trained, self.config, self.description = trained, config, description
-        self._policy = GamePolicy(trained.network, config, description, num_envs=1)
+        self._settings = config.part(AgentSettings)
+        self._policy = GamePolicy(trained.network, self._settings, description, num_envs=1)
         self._eta = eta_of_environments(trained.snapshot, 1)
         self.reset(seed)
 
@@ -80,12 +86,14 @@ class Agent:
         actions, _, self._core_state = self._policy(
             self.trained.snapshot.parameters,
             self._eta,
-            observation[np.newaxis],
-            np.array([self._last_action], np.int32),
-            np.array([reward], np.float32),
-            np.array([False]),
-            self._core_state,
-            np.array([[self._seed, self._steps]], np.int32),
+            PolicyInputs(
+                observation[np.newaxis],
+                np.array([self._last_action], np.int32),
+                np.array([reward], np.float32),
+                np.array([False]),
+                self._core_state,
+                np.array([[self._seed, self._steps]], np.int32),
+            ),
         )
         self._steps += 1
         self._last_action = int(actions[0])
@@ -97,14 +105,7 @@ class Agent:
         Args:
           num_envs: copies that are stepped together.
         """
-        noops = record.noops(self.config.protocol)[0]
-        return registry.make(
-            registry.evaluated_in(self.config.environment),
-            num_envs,
-            self.config.protocol,
-            environment_kwargs=self.config.environment_arguments,
-            min_noops=noops,
-        )
+        return evaluated_environment(self._settings, num_envs)
 
     def evaluate(
         self, episodes: int = 20, *, seed: int = 1, out: str | os.PathLike[str] | None = None
@@ -125,7 +126,7 @@ class Agent:
         if not record.has_time_limit(self.config.environment):
             limit = record.DEFAULT_MAX_EPISODE_FRAMES
         evaluation = Evaluation(
-            self.trained, self.config, self.description, seed=seed, max_episode_frames=limit
+            self.trained, self._settings, self.description, seed=seed, max_episode_frames=limit
         )
         return evaluation.run(episodes, min(16, episodes), pathlib.Path(out) if out else None)
 
@@ -151,7 +152,7 @@ def load(path: str | os.PathLike[str], *, seed: int = 0, trust_modules: bool = F
     if file.is_dir():
         raise UserError(f"{file}: must be the folder of a run (there is no config.json)")
     opened = open_agent_file(file, trust)
-    trained = load_agent_file(file, opened.config, opened.description)
+    trained = load_agent_file(file, opened.config.part(AgentSettings), opened.description)
     return Agent(trained, opened.config, opened.description, seed)
 
 

@@ -17,9 +17,8 @@ import numpy as np
 
 from meta_impala.errors import UserError
 from meta_impala.experiments import suite as suite_file
-from meta_impala.experiments.stages import Stage, frames_of
+from meta_impala.experiments.stages import Stage, is_trained
 from meta_impala.experiments.suite import Run, Suite, Variant
-from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.files import write_atomically
 from meta_impala.storage.metrics_table import header_line, line_of, read_metrics
 from meta_impala.storage.run_folder import RunFolder
@@ -276,11 +275,7 @@ def stage(run: Run, _: Mapping[str, int]) -> Stage:
     is trained is finished."""
     if not run.folder.has_run():
         return Stage.NEW
-    status = run.folder.read_status()
-    is_finished = status.get("state") == run_folder_lib.FINISHED
-    return (
-        Stage.DONE if is_finished and frames_of(run) >= run.config.total_frames else Stage.STARTED
-    )
+    return Stage.DONE if is_trained(run) else Stage.STARTED
 
 
 def read_costs(path: pathlib.Path) -> dict[str, float]:

@@ -13,10 +13,9 @@ import tensorflow as tf
 from meta_impala.actors.trajectory import Unroll
 from meta_impala.agent.policy import clip_rewards
 from meta_impala.algorithm.losses import Transitions
-from meta_impala.algorithm.objectives import Tensors
-from meta_impala.config import Config
+from meta_impala.config import BatchSettings
 from meta_impala.environments import Description
-from meta_impala.networks.actor_critic import ActorCritic, NetworkInputs, NetworkOutput
+from meta_impala.networks.actor_critic import NetworkInputs
 
 
 class Trajectories(NamedTuple):
@@ -34,46 +33,21 @@ class Trajectories(NamedTuple):
     core_state: tf.Tensor
     eta: tf.Tensor
 
-    @property
-    def num_columns(self) -> int:
-        """B."""
-        return int(self.core_state.shape[0])
-
     def columns(self, indices: tf.Tensor) -> Trajectories:
         """The trajectories with these indices."""
-
-        def in_time(group: tuple) -> list[tf.Tensor]:
-            return [tf.gather(tensor, indices, axis=1) for tensor in group]
-
         return Trajectories(
-            NetworkInputs(*in_time(self.inputs)),
-            Transitions(*in_time(self.transitions)),
+            self.inputs.columns(indices),
+            self.transitions.columns(indices),
             tf.gather(self.core_state, indices),
             tf.gather(self.eta, indices),
         )
 
 
-class NetworkOnTrajectories(NamedTuple):
-    """The network on the states of some trajectories, as functions of θ (`TrajectoryNetwork`)."""
-
-    network: ActorCritic
-    trajectories: Trajectories
-
-    def body(self, parameters: Tensors) -> tf.Tensor:
-        """φ `[T+1, B, F]`."""
-        return self.network.body_at(parameters, self.trajectories.inputs.observations)
-
-    def heads(
-        self, parameters: Tensors, features: tf.Tensor, eta_input: tf.Tensor
-    ) -> NetworkOutput:
-        """The outputs from φ and from what of η is embedded."""
-        inputs, core_state = self.trajectories.inputs, self.trajectories.core_state
-        return self.network.heads_at(parameters, features, inputs, core_state, eta_input)
-
-
-def batch_signature(config: Config, description: Description, core_state_size: int) -> Unroll:
+def batch_signature(
+    settings: BatchSettings, description: Description, core_state_size: int
+) -> Unroll:
     """The fixed signature of a batch: `tf.TensorSpec`s in the places of the arrays."""
-    rows, columns = config.unroll_length + 1, config.batch_size
+    rows, columns = settings.unroll_length + 1, settings.batch_size
     observation_dtype = tf.as_dtype(description.observation_dtype)
     return Unroll(
         observations=tf.TensorSpec(

@@ -26,7 +26,7 @@ from tensorflow.python.eager import context
 
 from meta_impala import __version__
 from meta_impala import config as config_lib
-from meta_impala.config import Config
+from meta_impala.config import Config, LearnerSettings
 from meta_impala.errors import RunFailed, UserError, one_line
 from meta_impala.system.signals import StopRequest
 
@@ -178,32 +178,34 @@ class ConnectedLearners(LearnerGroup):
             self.any(False)
 
 
-def join(config: Config, stop: StopRequest) -> ConnectedLearners | None:
-    """Connects the learners of `config.addresses`; before TensorFlow's first operation.
+def join(
+    settings: LearnerSettings, stall_timeout: float, stop: StopRequest
+) -> ConnectedLearners | None:
+    """Connects the learners of `settings.addresses`; before TensorFlow's first operation.
 
     Returns:
       The group once all are there, or None if the user asked to stop before.
 
     Raises:
-      RunFailed: if they are not all there after `config.stall_timeout` seconds, or this learner's
-        port cannot be listened at.
+      RunFailed: if they are not all there after `stall_timeout` seconds, or this learner's port
+        cannot be listened at.
     """
     # TensorFlow's coordination service would hold the interpreter's lock until all are there, take
     # over SIGTERM, and notice a death 10 s later than the broken connection says it.
     context.context().configure_coordination_service(service_type="")
-    on_gpu = not config.learner_device.lower().startswith("cpu") and bool(
+    on_gpu = not settings.learner_device.lower().startswith("cpu") and bool(
         tf.config.list_physical_devices("GPU")
     )
     experimental = tf.distribute.experimental
     implementation = experimental.CommunicationImplementation
     options = experimental.CommunicationOptions(
         implementation=implementation.AUTO if on_gpu else implementation.RING,
-        timeout_seconds=config.stall_timeout + _EXTRA_SECONDS,
+        timeout_seconds=stall_timeout + _EXTRA_SECONDS,
     )
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-        tf.train.ClusterSpec({_JOB: list(config.addresses)}),
+        tf.train.ClusterSpec({_JOB: list(settings.addresses)}),
         task_type=_JOB,
-        task_id=config.learner_index,
+        task_id=settings.learner_index,
         num_accelerators={"GPU": 1} if on_gpu else {},
         rpc_layer="grpc",
     )
@@ -218,15 +220,15 @@ def join(config: Config, stop: StopRequest) -> ConnectedLearners | None:
     # It waits for the others without an end.
     thread = threading.Thread(target=connect, name="join", daemon=True)
     thread.start()
-    deadline = time.monotonic() + config.stall_timeout
+    deadline = time.monotonic() + stall_timeout
     while thread.is_alive():
         thread.join(_POLL_SECONDS)
         if stop.is_set():
             return None
         if time.monotonic() > deadline:
             failure = RunFailed(
-                f"--learner_addresses={config.learner_addresses}: not all learners were there "
-                f"within {config.stall_timeout:g} s (--stall_timeout)"
+                f"--learner_addresses={settings.learner_addresses}: not all learners were there "
+                f"within {stall_timeout:g} s (--stall_timeout)"
             )
             failure.leaves_threads = True
             raise failure
@@ -235,10 +237,10 @@ def join(config: Config, stop: StopRequest) -> ConnectedLearners | None:
     (strategy,) = results
     if isinstance(strategy, Exception):
         raise RunFailed(
-            f"--learner_addresses={config.learner_addresses}: cannot listen at "
-            f"{config.addresses[config.learner_index]} ({_why(strategy)})"
+            f"--learner_addresses={settings.learner_addresses}: cannot listen at "
+            f"{settings.addresses[settings.learner_index]} ({_why(strategy)})"
         ) from strategy
-    return ConnectedLearners(strategy, options, config.num_learners, config.learner_index)
+    return ConnectedLearners(strategy, options, settings.num_learners, settings.learner_index)
 
 
 def give_settings(group: ConnectedLearners, config: Config) -> None:

@@ -17,13 +17,12 @@ import numpy as np
 import tensorflow as tf
 
 from meta_impala.actors.trajectory import Unroll
-from meta_impala.agent import builders
+from meta_impala.agent.builders import Method
 from meta_impala.agent.policy import EtaSnapshot, Snapshot
 from meta_impala.algorithm import meta_gradient, optimizers
-from meta_impala.algorithm.functions_of_frames import StepFunction
 from meta_impala.algorithm.meta_gradient import InnerStep, MetaStep, MicroBatches
 from meta_impala.algorithm.window_gradient import WindowGradient, WindowState
-from meta_impala.config import Config
+from meta_impala.config import UpdateSettings
 from meta_impala.environments import Description
 from meta_impala.learner.batch import Trajectories, batch_signature
 from meta_impala.learner.group import ALONE, LearnerGroup
@@ -47,47 +46,42 @@ class Learner:
 
     def __init__(
         self,
-        config: Config,
-        description: Description,
+        settings: UpdateSettings,
+        method: Method,
         network: ActorCritic,
+        description: Description,
         group: LearnerGroup = ALONE,
-        replayed: StepFunction | None = None,
     ) -> None:
         """Args:
-        config: resolved; of several learners this one's share.
-        description: of the environment.
+        settings: resolved; of several learners this one's share.
+        method: what the update is made of.
         network: built; its variables become θ.
+        description: of the environment.
         group: the learners that make every update together.
-        replayed: with `eta_schedule=replay`, the γ and λ of the file.
         """
-        assert (replayed is not None) == (config.eta_schedule == "replay"), "the file's γ and λ"
-        self.config = config
         self.action_repeat = description.action_repeat
-        self.state = LearnerState(config, network)
-        schedule = builders.eta_schedule_of(config, replayed)
-        self.factory = UpdateFactory(config, self.state, group, schedule)
-        self.meta_parameters = self.factory.meta_parameters
+        self.meta_parameters = method.meta_parameters
+        self.state = LearnerState(settings, method, network)
+        self.factory = UpdateFactory(settings, method, self.state, group)
+        self._settings = settings
         self._group = group
         self._dtype = network.dtype
-        self._schedule = self.factory.schedule
-        self._meta_optimizer = builders.meta_optimizer_of(config)
-        batch = batch_signature(config, description, network.settings.core_state_size)
+        self._schedule = method.schedule
+        self._meta_optimizer = method.meta_optimizer
+        batch = batch_signature(settings, description, network.settings.core_state_size)
         # Learning rate, and γ and λ where they are a function of frames.
         signature = [batch, tf.TensorSpec([], tf.float32), tf.TensorSpec([2], tf.float32)]
-        self.window_factory = WindowFactory(config, self.factory, group.reduce)
-        ahead = (batch,) * config.bootstrap_steps
-        of_meta = [ahead, tf.TensorSpec([config.batch_size], tf.int32)]
+        self.window_factory = WindowFactory(settings, self.factory)
+        ahead = (batch,) * settings.bootstrap_steps
+        of_meta = [ahead, tf.TensorSpec([settings.batch_size], tf.int32)]
         self._meta_function = None
-        if config.learned and config.inner_steps > 1:
+        learned = self.meta_parameters.learned
+        if learned and settings.inner_steps > 1:
             self.state.window = Window(
-                config.inner_steps,
-                network,
-                self.state.slots,
-                batch,
-                len(meta_columns(config.learned)),
+                settings.inner_steps, network, self.state.slots, batch, len(meta_columns(learned))
             )
             self._meta_function = group.function(self._meta_step, of_meta)
-        elif config.learned:
+        elif learned:
             signature += of_meta
         self.function = group.function(self._update, signature)
 
@@ -114,8 +108,8 @@ class Learner:
             parts = factory.inner_parts(batch, learning_rate, frames_eta)
             step = meta_gradient.inner_step(
                 *parts,
-                reduce=self._group.reduce,
-                micro_batches=factory.micro_batches(*parts[:2], batch, None, frames_eta),
+                reduce=factory.reduce,
+                micro_batches=factory.micro_batches(parts[2]),
             )
             meta_steps = tf.ones([], self._dtype)
         else:
@@ -124,9 +118,9 @@ class Learner:
             batch, meta_batch = factory.split(batch, other, order)
             whole_parts = factory.parts_of(batch, meta_batch, learning_rate, frames_eta)
             micro_batches = factory.micro_batches(
-                whole_parts.parameters, whole_parts.x, batch, meta_batch, frames_eta
+                whole_parts.inner_objective, whole_parts.meta_objective
             )
-            if self.config.meta_objective == "bootstrapped":
+            if self._settings.meta_objective == "bootstrapped":
                 step, found = self._bootstrapped(
                     whole_parts, micro_batches, batch, learning_rate, [*before, meta_batch]
                 )
@@ -145,7 +139,7 @@ class Learner:
     def _bootstrapped(
         self,
         parts: UpdateParts,
-        micro_batches: MicroBatches | None,
+        micro_batches: MicroBatches,
         batch: Trajectories,
         learning_rate: tf.Tensor,
         ahead: Sequence[Trajectories],
@@ -153,14 +147,14 @@ class Learner:
         """One update, and its meta-gradient by a target that is ahead of it."""
         slots = read(self.state.slots)
         step = meta_gradient.inner_step(
-            *parts[:4], reduce=self._group.reduce, micro_batches=micro_batches
+            *parts[:4], reduce=self.factory.reduce, micro_batches=micro_batches
         )
         state = WindowState(parts.parameters, slots, step.gradients)
         found = self.window_factory.gradient(
             [state],
             [batch],
             [tf.cast(learning_rate, self._dtype)],
-            (step.parameters, step.update_auxiliary[0]),
+            (step.parameters, step.update_auxiliary.slots),
             parts.x,
             ahead,
         )
@@ -176,7 +170,7 @@ class Learner:
         found = self.window_gradient([*before, meta_batch])
         meta = self._meta_update(found)
         meta_steps = tf.reduce_sum(meta_batch.transitions.step_mask)
-        vector = meta_statistics_of(meta, self.config.learned, meta_steps, self._group)
+        vector = meta_statistics_of(meta, self.meta_parameters.learned, meta_steps, self._group)
         applied = _are_finite([meta.loss, meta.norm, *(value for _, value in _pairs(meta.new))])
 
         def assign() -> tf.Tensor:
@@ -195,14 +189,15 @@ class Learner:
         """Applies an update; returns its statistics."""
         new = [
             (list(self.state.network.trainable_variables), step.parameters),
-            (self.state.slots, step.update_auxiliary[0]),
+            (self.state.slots, step.update_auxiliary.slots),
             *(meta.new if meta else []),
         ]
-        _, norm, _ = step.update_auxiliary
-        scalars = [step.inner_loss, norm, *([meta.loss, meta.norm] if meta else [])]
+        scalars = [step.inner_loss, step.update_auxiliary.norm]
+        if meta is not None:
+            scalars += [meta.loss, meta.norm]
         applied = _are_finite([*scalars, *(value for _, value in _pairs(new))])
         vector = statistics_of(
-            step, meta, self.config.learned, emulated, meta_steps, applied, self._group
+            step, meta, self.meta_parameters.learned, emulated, meta_steps, applied, self._group
         )
         self._apply(new, applied, vector)
         return vector
@@ -225,12 +220,12 @@ class Learner:
 
     def _meta_update(self, meta_step: MetaStep | WindowGradient) -> MetaUpdate:
         """x − Adam(dJ'/dx), and everything else that the meta-gradient changes."""
-        state, config = self.state, self.config
+        state, settings = self.state, self._settings
         clipped = optimizers.clip_by_global_norm(
-            meta_step.meta_gradient, config.meta_max_gradient_norm
+            meta_step.meta_gradient, settings.meta_max_gradient_norm
         )
         steps, new_slots = self._meta_optimizer.step(
-            clipped.gradients, read(state.meta_slots), config.meta_learning_rate
+            clipped.gradients, read(state.meta_slots), settings.meta_learning_rate
         )
         new: list[tuple[Any, Any]] = [
             (state.logits, [x - step for x, step in zip(read(state.logits), steps, strict=True)]),
@@ -264,7 +259,7 @@ class Learner:
     def _acting_eta(self) -> tf.Tensor:
         """What the actors get of η: the values that are fed, or x where η depends on the state."""
         x = self.state.x.read_value()
-        if builders.eta_is_per_state(self.config):
+        if self.meta_parameters.is_per_state:
             return tf.cast(x, tf.float32)
         fed = self.meta_parameters.fed(self.meta_parameters.values(x), x.dtype)
         return tf.stack([tf.cast(value, tf.float32) for value in fed])
@@ -273,10 +268,10 @@ class Learner:
 
     def learning_rate(self, frames: int) -> float:
         """The inner step size after so many frames: linear to 0 at `total_frames`, or constant."""
-        if self.config.learning_rate_schedule == "constant":
-            return self.config.learning_rate
-        remaining = 1.0 - frames / self.config.total_frames
-        return self.config.learning_rate * max(0.0, remaining)
+        if self._settings.learning_rate_schedule == "constant":
+            return self._settings.learning_rate
+        remaining = 1.0 - frames / self._settings.total_frames
+        return self._settings.learning_rate * max(0.0, remaining)
 
     def column_order(self, updates: int) -> np.ndarray:
         """A permutation of the columns for update number `updates`, `[B]` int32.
@@ -284,8 +279,8 @@ class Learner:
         J' is evaluated on the first B' trajectories in this order.
         """
         of_learner = [self._group.index] if self._group.index else []
-        generator = np.random.default_rng([self.config.seed, updates, *of_learner])
-        return generator.permutation(self.config.batch_size).astype(np.int32)
+        generator = np.random.default_rng([self._settings.seed, updates, *of_learner])
+        return generator.permutation(self._settings.batch_size).astype(np.int32)
 
     def update(
         self, batch: Unroll, other: Unroll | Sequence[Unroll], updates: int, frames: int
@@ -313,18 +308,18 @@ class Learner:
         ]
         if self.state.window is not None:
             return self._update_in_window(arguments, _as_tuple(other), updates)
-        if self.config.learned:
+        if self.meta_parameters.learned:
             arguments += [_as_tuple(other), tf.constant(self.column_order(updates))]
         with self._group.reaching():
             vector, parameters, eta, _ = self.function(*arguments)
-            statistics = to_statistics(vector.numpy().tolist(), self.config.learned)
+            statistics = to_statistics(vector.numpy().tolist(), self.meta_parameters.learned)
         return statistics, self._to_snapshot(updates + 1, parameters, self._eta_to_act_by(eta))
 
     def _update_in_window(
         self, arguments: list[Any], ahead: tuple[Unroll, ...], updates: int
     ) -> tuple[Statistics, Snapshot]:
         """One inner update; the last of a window is followed by the meta step."""
-        window, learned = self.state.window, self.config.learned
+        window, learned = self.state.window, self.meta_parameters.learned
         assert window is not None and self._meta_function is not None
         window.begin_update(list(self.state.network.trainable_variables), self.state.slots)
         with self._group.reaching():
@@ -361,7 +356,7 @@ class Learner:
             return Snapshot(
                 version,
                 tuple(tf.identity(tensor) for tensor in parameters),
-                EtaSnapshot(tf.identity(eta), builders.eta_is_per_state(self.config)),
+                EtaSnapshot(tf.identity(eta), self.meta_parameters.is_per_state),
             )
 
 

@@ -7,14 +7,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from meta_impala.agent.builders import (
-    eta_is_per_state,
-    inner_optimizer_of,
-    meta_optimizer_of,
-    meta_parameters_of,
-)
+from meta_impala.agent.builders import Method
 from meta_impala.algorithm import optimizers
-from meta_impala.config import Config
+from meta_impala.config import UpdateSettings
 from meta_impala.learner.window_state import Window
 from meta_impala.networks.actor_critic import ActorCritic
 
@@ -43,33 +38,33 @@ class LearnerState(tf.Module):
       window: with `--inner_steps` above 1, the updates since the last meta step.
     """
 
-    def __init__(self, config: Config, network: ActorCritic) -> None:
+    def __init__(self, settings: UpdateSettings, method: Method, network: ActorCritic) -> None:
         super().__init__(name="learner_state")
         self.network = network
         dtype = network.dtype
         parameters = network.trainable_variables
-        num_features = network.num_features if eta_is_per_state(config) else None
-        initial_logits = meta_parameters_of(config).initial_logits(num_features)
+        table = method.meta_parameters
+        initial_logits = table.initial_logits(network.num_features if table.is_per_state else None)
         # Every slot exists before a checkpoint is read.
-        self.slots = _slot_variables(inner_optimizer_of(config).initial_slots(parameters))
+        self.slots = _slot_variables(method.inner_optimizer.initial_slots(parameters))
         self.x = tf.Variable(initial_logits, dtype=dtype, trainable=False, name="x")
         self.auxiliary_x = [
             tf.Variable(initial_logits, dtype=dtype, trainable=False, name=f"auxiliary_x_{index}")
-            for index in range(config.auxiliary_heads)
+            for index in range(network.settings.auxiliary_heads)
         ]
-        self.meta_slots = _slot_variables(meta_optimizer_of(config).initial_slots(self.logits))
-        traced = config.learned if config.meta_gradient_mode == "accumulative_trace" else ()
+        self.meta_slots = _slot_variables(method.meta_optimizer.initial_slots(self.logits))
+        traced = table.learned if settings.meta_gradient_mode == "accumulative_trace" else ()
         self.trace = [
             _variables([tf.zeros_like(parameter) for parameter in parameters], f"trace_{name}")
             for name in traced
         ]
-        normalised = config.learned and config.meta_advantage_normalization == "ema"
+        normalised = table.learned and settings.meta_advantage_normalization == "ema"
         self.moments = _variables(tf.zeros([3, 1], dtype)[:, 0] if normalised else [], "moments")
         self.updates = tf.Variable(0, dtype=tf.int64, trainable=False)
         # Of several inner steps; the learner makes it, which knows what a batch is.
         self.window: Window | None = None
         self.frames = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._is_corrected = isinstance(meta_optimizer_of(config), optimizers.CorrectedRMSProp)
+        self._is_corrected = isinstance(method.meta_optimizer, optimizers.CorrectedRMSProp)
 
     @property
     def logits(self) -> list[tf.Variable]:

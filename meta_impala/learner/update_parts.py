@@ -1,12 +1,12 @@
 """The parts of one update as functions of θ, x and g: J, U, J', and how they are differentiated.
 
-Every switch of the method is a small object made here once, from the config: the table of
-meta-parameters, the two optimisers, the derivation, the settings of J and J'.
+Every switch of the method is a small object (`agent.builders.Method`): the table of
+meta-parameters, the two optimisers, the settings of J and J'. Here they are put together with the
+state and a batch.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,16 +14,19 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from meta_impala.actors.trajectory import Unroll
-from meta_impala.agent import builders
-from meta_impala.algorithm import losses, meta_gradient, optimizers
-from meta_impala.algorithm.eta_schedule import EtaSchedule
-from meta_impala.algorithm.meta_gradient import InnerUpdate, MetaStep, MicroBatches, Tensors
+from meta_impala.agent.builders import Method
+from meta_impala.algorithm import losses, meta_gradient
+from meta_impala.algorithm.meta_gradient import MetaStep, MicroBatches, Reduce, Tensors
 from meta_impala.algorithm.meta_parameters import GAMMA, LAMBDA, Eta
+from meta_impala.algorithm.micro_batches import in_parts
 from meta_impala.algorithm.objectives import InnerObjective, MetaObjective, places_of
-from meta_impala.config import Config
-from meta_impala.learner.batch import NetworkOnTrajectories, Trajectories, trajectories_of
+from meta_impala.algorithm.optimizers import Slots
+from meta_impala.algorithm.update_rule import OptimizerRule
+from meta_impala.config import UpdateSettings
+from meta_impala.learner.batch import Trajectories, trajectories_of
 from meta_impala.learner.group import LearnerGroup
 from meta_impala.learner.state import LearnerState
+from meta_impala.networks.on_states import NetworkOnStates
 
 
 def read(variables: Any) -> Any:
@@ -37,14 +40,8 @@ class UpdateParts(NamedTuple):
     parameters: list[tf.Tensor]
     x: list[tf.Tensor]
     inner_objective: InnerObjective
-    update_rule: meta_gradient.UpdateRule
+    update_rule: OptimizerRule
     meta_objective: MetaObjective
-
-
-def part_of(whole: Trajectories, index: tf.Tensor, count: int) -> Trajectories:
-    """The part with this index of `count` of as many columns."""
-    columns = whole.num_columns // count
-    return whole.columns(index * columns + tf.range(columns))
 
 
 class UpdateFactory:
@@ -53,30 +50,33 @@ class UpdateFactory:
     Attributes:
       meta_parameters: the table.
       schedule: where η comes from.
+      reduce: adds up over the learners.
     """
 
     def __init__(
-        self, config: Config, state: LearnerState, group: LearnerGroup, schedule: EtaSchedule
+        self, settings: UpdateSettings, method: Method, state: LearnerState, group: LearnerGroup
     ) -> None:
         """Args:
-        config: resolved; of several learners this one's share.
+        settings: resolved; of several learners this one's share.
+        method: what the update is made of.
         state: what is updated.
         group: the learners that make every update together.
-        schedule: where η comes from.
         """
-        self.meta_parameters = builders.meta_parameters_of(config)
-        self.schedule = schedule
-        self._config = config
+        self.meta_parameters = method.meta_parameters
+        self.schedule = method.schedule
+        self._settings = settings
+        self._method = method
         self._state = state
-        self._group = group
+        # A single learner's part is the sum.
+        self.reduce: Reduce = group.reduce if group.size > 1 else meta_gradient.alone
         self._dtype = state.network.dtype
-        self._optimizer = builders.inner_optimizer_of(config)
-        self._returns = builders.return_settings_of(config)
-        self._meta_weights = builders.meta_weights_of(config)
 
     def trajectories(self, batch: Unroll) -> Trajectories:
         """A batch of unrolls as the objectives take it."""
-        return trajectories_of(batch, self._config.reward_clip, self._dtype)
+        return trajectories_of(batch, self._settings.reward_clip, self._dtype)
+
+    def _on_states(self, batch: Trajectories) -> NetworkOnStates:
+        return NetworkOnStates(self._state.network, batch.inputs, batch.core_state)
 
     def inner_objective(
         self,
@@ -108,105 +108,72 @@ class UpdateFactory:
             values = tf.unstack(tf.cast(frames_eta, self._dtype))
             given = dict(zip((GAMMA, LAMBDA), values, strict=True))
         return InnerObjective(
-            network=NetworkOnTrajectories(self._state.network, batch),
+            network=self._on_states(batch),
             transitions=batch.transitions,
             target_parameters=parameters,
             meta_parameters=self.meta_parameters,
-            settings=self._returns,
-            places=functools.partial(places_of, self._config.meta_gradient_paths),
-            embedding=self._config.eta_embedding_input,
-            second_value_head=self._config.second_value_head,
+            settings=self._method.returns,
+            places=functools.partial(places_of, self._settings.meta_gradient_paths),
+            embedding=self._settings.eta_embedding_input,
+            second_value_head=self._state.network.settings.second_value_head,
             given=given,
-            follow_targets=follow_targets or self._config.trace_curvature,
+            follow_targets=follow_targets or self._settings.trace_curvature,
         )
 
     def update_rule(
-        self, slots: optimizers.Slots, learning_rate: tf.Tensor, given: Eta | None = None
-    ) -> meta_gradient.UpdateRule:
-        """U: clip, optimiser, learning rate; each a constant, or learned, or given."""
-
-        def rule(gradients: Tensors, x: Tensors) -> InnerUpdate:
-            eta = {**self.meta_parameters.of_rule(x[0]), **(given or {})}
-            clipped = optimizers.clip_by_global_norm(
-                gradients,
-                eta["max_gradient_norm"],
-                differentiate_coefficient=self._config.differentiate_clip,
-            )
-            optimizer, rate = self._optimizer, learning_rate
-            if "rmsprop_decay" in self.meta_parameters.learned:
-                assert isinstance(optimizer, optimizers.RMSProp)
-                optimizer = dataclasses.replace(optimizer, decay=eta["rmsprop_decay"])
-            if "learning_rate_factor" in self.meta_parameters.learned:
-                rate = rate * eta["learning_rate_factor"]
-            updates, new_slots = optimizer.step(clipped.gradients, slots, rate)
-            return InnerUpdate(updates, (new_slots, clipped.norm, clipped.coefficient))
-
-        return rule
+        self, slots: Slots, learning_rate: tf.Tensor, given: Eta | None = None
+    ) -> OptimizerRule:
+        """U at these slots; its coefficients are constants, or learned, or given."""
+        return OptimizerRule(
+            self._method.inner_optimizer,
+            self.meta_parameters,
+            slots,
+            learning_rate,
+            self._settings.differentiate_clip,
+            given,
+        )
 
     def meta_objective(
         self, meta_batch: Trajectories, parameters: Tensors, x: Tensors
     ) -> MetaObjective:
         moments = read(self._state.moments)
         return MetaObjective(
-            network=NetworkOnTrajectories(self._state.network, meta_batch),
+            network=self._on_states(meta_batch),
             transitions=meta_batch.transitions,
             old_parameters=parameters,
             x=x[0],
             meta_parameters=self.meta_parameters,
-            settings=self._returns,
-            weights=self._meta_weights,
-            network_eta=self._config.meta_network_eta,
-            embedding=self._config.eta_embedding_input,
-            second_value_head=self._config.second_value_head,
+            settings=self._method.returns,
+            weights=self._method.meta_weights,
+            network_eta=self._settings.meta_network_eta,
+            embedding=self._settings.eta_embedding_input,
+            second_value_head=self._state.network.settings.second_value_head,
             moments=losses.MovingMoments(*moments) if moments else None,
-            moments_decay=self._config.meta_advantage_decay,
+            moments_decay=self._settings.meta_advantage_decay,
         )
 
     def derivation(self, micro_batches: MicroBatches | None = None) -> Callable[..., MetaStep]:
         """(θ, x, J, U, J') -> `MetaStep`."""
-        if self._config.meta_gradient_mode == "accumulative_trace":
+        if self._settings.meta_gradient_mode == "accumulative_trace":
             return functools.partial(
                 meta_gradient.accumulative_trace,
                 trace=read(self._state.trace),
-                decay=self._config.trace_decay,
-                curvature=self._config.trace_curvature,
+                decay=self._settings.trace_decay,
+                curvature=self._settings.trace_curvature,
             )
-        if self._config.meta_gradient_mode == "reverse_over_forward":
+        if self._settings.meta_gradient_mode == "reverse_over_forward":
             return functools.partial(
                 meta_gradient.reverse_over_forward,
-                reduce=self._group.reduce,
+                reduce=self.reduce,
                 micro_batches=micro_batches,
             )
         return meta_gradient.nested_tapes
 
     def micro_batches(
-        self,
-        parameters: Tensors,
-        x: Tensors,
-        batch: Trajectories,
-        meta_batch: Trajectories | None,
-        frames_eta: tf.Tensor,
-    ) -> MicroBatches | None:
-        """J and J' in `--micro_batches` parts of as many columns each; None for the whole."""
-        count = self._config.micro_batches
-        if count == 1:
-            return None
-
-        def inner(index: tf.Tensor) -> meta_gradient.InnerObjective:
-            objective = self.inner_objective(part_of(batch, index, count), parameters, frames_eta)
-
-            def with_sums(live: Tensors, x: Tensors) -> tuple[tf.Tensor, Any]:
-                loss, (parts, eta) = objective(live, x)
-                # Means of the parts, so that the parts' shares of them add up.
-                return loss, (parts, {name: mean / count for name, mean in eta.items()})
-
-            return with_sums
-
-        def meta(index: tf.Tensor) -> MetaObjective:
-            assert meta_batch is not None
-            return self.meta_objective(part_of(meta_batch, index, count), parameters, x)
-
-        return MicroBatches(count, inner, meta)
+        self, inner: InnerObjective, meta: MetaObjective | None = None
+    ) -> MicroBatches:
+        """J and J' in `--micro_batches` parts."""
+        return in_parts(self._settings.micro_batches, inner, meta)
 
     def split(
         self, batch: Trajectories, other: Trajectories, order: tf.Tensor
@@ -218,16 +185,16 @@ class UpdateFactory:
           other: another one (the next, or with `meta_data=swap` every second time the last).
           order: a permutation of the B columns.
         """
-        count = self._config.meta_batch_size
-        if self._config.meta_data == "held_out":
+        count = self._settings.meta_batch_size
+        if self._settings.meta_data == "held_out":
             return batch.columns(order[count:]), batch.columns(order[:count])
-        if count == self._config.batch_size:
+        if count == self._settings.batch_size:
             return batch, other  # J' is a sum over all columns, whatever their order
         return batch, other.columns(order[:count])
 
     def inner_parts(
         self, batch: Trajectories, learning_rate: tf.Tensor, frames_eta: tf.Tensor | None = None
-    ) -> tuple[list[tf.Tensor], list[tf.Tensor], InnerObjective, meta_gradient.UpdateRule]:
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor], InnerObjective, OptimizerRule]:
         """θ, x, J and U, at the state as it is."""
         parameters, x, slots = read(
             [list(self._state.network.trainable_variables), self._state.logits, self._state.slots]

@@ -4,40 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
 from meta_impala.algorithm.bootstrap import bootstrapped_target
-from meta_impala.algorithm.meta_gradient import MicroBatches, Reduce, Tensors
+from meta_impala.algorithm.meta_gradient import Tensors
 from meta_impala.algorithm.meta_parameters import Eta
-from meta_impala.algorithm.objectives import InnerObjective, MatchingObjective, MetaObjective
+from meta_impala.algorithm.objectives import MatchingObjective, MetaObjective
+from meta_impala.algorithm.optimizers import Slots
 from meta_impala.algorithm.window_gradient import (
-    Slots,
     WindowGradient,
     WindowState,
     WindowUpdate,
     mixed_window,
     nested_window,
 )
-from meta_impala.config import Config
+from meta_impala.config import UpdateSettings
 from meta_impala.learner.batch import Trajectories
-from meta_impala.learner.update_parts import UpdateFactory, part_of
+from meta_impala.learner.update_parts import UpdateFactory
 
 
 @dataclasses.dataclass(frozen=True)
 class WindowFactory:
-    """Makes meta-gradients through K inner updates.
+    """Computes meta-gradients through K inner updates.
 
     Attributes:
-      config: resolved; of several learners this one's share.
+      settings: resolved; of several learners this one's share.
       parts: makes J, U and J'.
-      reduce: of the learners.
     """
 
-    config: Config
+    settings: UpdateSettings
     parts: UpdateFactory
-    reduce: Reduce
 
     def gradient(
         self,
@@ -62,21 +59,21 @@ class WindowFactory:
             self.update(batch, rate, follow_targets=k > 0)
             for k, (batch, rate) in enumerate(zip(batches, learning_rates, strict=True))
         ]
-        target: Tensors | None = None
-        if self.config.meta_objective == "bootstrapped":
+        objective = self.parts.meta_objective(ahead[-1], states[0].parameters, x)
+        if self.settings.meta_objective == "bootstrapped":
             target = self.target(*last, x, ahead, learning_rates[-1])
-        old = states[0].parameters
-
-        def meta(batch: Trajectories) -> MetaObjective:
-            objective = self.parts.meta_objective(batch, old, x)
-            return objective if target is None else self._matching(objective, target)
-
-        if self.config.meta_gradient_mode == "nested_tapes":
-            return nested_window(old, states[0].slots, x, updates, meta(ahead[-1]))
-        parts = MicroBatches(
-            self.config.micro_batches, _no_objective, lambda i: meta(self._part(ahead[-1], i))
+            objective = self._matching(objective, target)
+        if self.settings.meta_gradient_mode == "nested_tapes":
+            return nested_window(states[0].parameters, states[0].slots, x, updates, objective)
+        return mixed_window(
+            states,
+            last[0],
+            x,
+            updates,
+            objective,
+            number=self.settings.micro_batches,
+            reduce=self.parts.reduce,
         )
-        return mixed_window(states, last[0], x, updates, parts, reduce=self.reduce)
 
     def target(
         self,
@@ -91,7 +88,7 @@ class WindowFactory:
         reference = self.parts.meta_parameters.reference()
         updates = [self.update(batch, learning_rate) for batch in before]
         updates.append(self.update(last, learning_rate, given=reference))
-        return bootstrapped_target(parameters, slots, x, updates, reduce=self.reduce)
+        return bootstrapped_target(parameters, slots, x, updates, reduce=self.parts.reduce)
 
     def update(
         self,
@@ -101,7 +98,7 @@ class WindowFactory:
         follow_targets: bool = False,
         given: Eta | None = None,
     ) -> WindowUpdate:
-        """An inner update.
+        """An inner update, at whatever θ_k and slots the window has there.
 
         Args:
           batch: τ_k.
@@ -109,35 +106,17 @@ class WindowFactory:
           follow_targets: whether its targets are differentiated by θ_k.
           given: η in place of η(x).
         """
-
-        def parts(parameters: Tensors) -> MicroBatches:
-            def inner(index: tf.Tensor) -> InnerObjective:
-                return self.parts.inner_objective(
-                    self._part(batch, index),
-                    parameters,
-                    follow_targets=follow_targets,
-                    given=given,
-                )
-
-            return MicroBatches(self.config.micro_batches, inner, _no_objective)
-
         return WindowUpdate(
-            parts, lambda slots: self.parts.update_rule(slots, learning_rate, given)
+            self.parts.inner_objective(batch, (), follow_targets=follow_targets, given=given),
+            self.parts.update_rule({}, learning_rate, given),
+            self.settings.micro_batches,
         )
-
-    def _part(self, batch: Trajectories, index: tf.Tensor) -> Trajectories:
-        count = self.config.micro_batches
-        return batch if count == 1 else part_of(batch, index, count)
 
     def _matching(self, objective: MetaObjective, target: Tensors) -> MatchingObjective:
         fields = {f.name: getattr(objective, f.name) for f in dataclasses.fields(objective)}
         return MatchingObjective(
             **fields,
             target=target,
-            policy_cost=self.config.matching_policy_cost,
-            value_cost=self.config.matching_value_cost,
+            policy_cost=self.settings.matching_policy_cost,
+            value_cost=self.settings.matching_value_cost,
         )
-
-
-def _no_objective(_: tf.Tensor) -> Any:
-    raise AssertionError("this half of the micro-batches is not used")

@@ -47,6 +47,10 @@ class NetworkInputs(NamedTuple):
     last_rewards: tf.Tensor
     resets: tf.Tensor
 
+    def columns(self, indices: tf.Tensor) -> NetworkInputs:
+        """Those of the environments with these indices."""
+        return NetworkInputs(*(tf.gather(tensor, indices, axis=1) for tensor in self))
+
 
 class HeadOutput(NamedTuple):
     """What one policy and value head says: `[T, B, A]` and `[T, B]`."""
@@ -72,7 +76,7 @@ class NetworkOutput(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class NetworkSettings:
+class NetworkDefinition:
     """Defines the network; a checkpoint fits only a network of equal settings.
 
     Attributes:
@@ -125,7 +129,7 @@ class ActorCritic(snt.Module):
 
     def __init__(
         self,
-        settings: NetworkSettings,
+        settings: NetworkDefinition,
         dtype: tf.DType = tf.float32,
         torso_dtype: tf.DType | None = None,
         name: str = "actor_critic",

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from meta_impala.config import Config
+from meta_impala.config import AgentSettings
 from meta_impala.environments import Description
 from meta_impala.errors import RunFailed, UserError, one_line, printable, warn
 from meta_impala.learner.state import LearnerState
@@ -67,14 +67,16 @@ class Saved(NamedTuple):
     source: dict[str, np.ndarray] | None
 
 
-def identity_of(config: Config, description: Description, state: LearnerState) -> dict[str, Any]:
+def identity_of(
+    settings: AgentSettings, description: Description, state: LearnerState
+) -> dict[str, Any]:
     """Identifies the run of a checkpoint: it is restored only where all of this is equal."""
     return {
-        "environment": config.environment,
-        "protocol": config.protocol,
+        "environment": settings.environment,
+        "protocol": settings.protocol,
         "number of actions": description.num_actions,
         "observation": f"{list(description.observation_shape)} {description.observation_dtype}",
-        "learned of η": config.meta_parameters,
+        "learned of η": settings.meta_parameters,
         **{
             f"network's {name}": list(value) if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(state.network.settings).items()

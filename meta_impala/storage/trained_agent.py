@@ -18,11 +18,12 @@ import tensorflow as tf
 
 from meta_impala import __version__
 from meta_impala import config as config_lib
-from meta_impala.agent.builders import eta_is_per_state, make_network
+from meta_impala.agent.builders import make_network
 from meta_impala.agent.policy import EtaSnapshot, Snapshot
-from meta_impala.config import Config
+from meta_impala.config import AgentSettings, Config
 from meta_impala.environments import Description
 from meta_impala.errors import UserError, one_line
+from meta_impala.learner.composition import make_learner
 from meta_impala.learner.learner import Learner
 from meta_impala.networks.actor_critic import ActorCritic
 from meta_impala.storage import eta_replay
@@ -86,9 +87,8 @@ def load_learner(
         if the run replays an η whose file is missing or changed.
     """
     replayed = eta_replay.load(RunFolder(checkpoints.parent), config)
-    network = make_network(config, description)
-    learner = Learner(config, description, network, replayed=replayed)
-    identity = identity_of(config, description, learner.state)
+    learner = make_learner(config, description, replayed=replayed)
+    identity = identity_of(config.part(AgentSettings), description, learner.state)
     path = restore_for_evaluation(checkpoints, learner.state, identity)
     return learner, path.name
 
@@ -142,24 +142,26 @@ def save_agent(
         raise UserError(f"--out={path}: cannot be written ({one_line(error)})") from None
 
 
-def load_agent_file(path: pathlib.Path, config: Config, description: Description) -> TrainedAgent:
+def load_agent_file(
+    path: pathlib.Path, settings: AgentSettings, description: Description
+) -> TrainedAgent:
     """The agent of a file.
 
     Args:
       path: of the file.
-      config: as `trained_run.read_agent_file` gives it, network included.
+      settings: as `trained_run.read_agent_file` gives them, network included.
       description: of its environment as it is here.
 
     Raises:
-      UserError: if its weights or its η do not fit the network of its config, or are not finite.
+      UserError: if its weights or its η do not fit the network of its settings, or are not finite.
     """
-    network = make_network(config, description)
+    network = make_network(settings, description)
     try:
         with open_arrays(path) as file:
             about = json.loads(file.text("about"))
             frames, updates = _count(about["frames"]), _count(about["updates"])
             arrays = _weights(file, network)
-            eta = _eta(file, network, config)
+            eta = _eta(file, network, settings)
         checkpoint = str(about["checkpoint"])
     except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: is damaged ({one_line(error)})") from None
@@ -170,7 +172,7 @@ def load_agent_file(path: pathlib.Path, config: Config, description: Description
         snapshot=Snapshot(
             updates,
             tuple(map(tf.constant, arrays)),
-            EtaSnapshot(tf.constant(eta), eta_is_per_state(config)),
+            EtaSnapshot(tf.constant(eta), settings.eta_is_per_state),
         ),
         frames=frames,
         checkpoint=checkpoint,
@@ -195,12 +197,12 @@ def _weights(file: ArrayFile, network: ActorCritic) -> list[np.ndarray]:
     return arrays
 
 
-def _eta(file: ArrayFile, network: ActorCritic, config: Config) -> np.ndarray:
+def _eta(file: ArrayFile, network: ActorCritic, settings: AgentSettings) -> np.ndarray:
     """What is fed of η: γ, λ and what is embedded besides; per state the weights of its logits."""
-    is_per_state = eta_is_per_state(config)
-    shape: tuple[int, ...] = (len(config.embedded),)
+    is_per_state = settings.eta_is_per_state
+    shape: tuple[int, ...] = (len(settings.embedded),)
     if is_per_state:
-        shape = (network.num_features + 1, len(config.learned))
+        shape = (network.num_features + 1, len(settings.learned))
     header = file.headers.get("eta")
     if header is None or header.shape != shape or header.dtype.kind != "f":
         found = "missing" if header is None else f"{header.dtype}{list(header.shape)}"

@@ -106,7 +106,7 @@ def read_points(path: pathlib.Path) -> tuple[Point, ...]:
     for row in _rows(path):
         try:
             points.append(_point(row, int(row["episodes"])))
-        except (KeyError, TypeError, ValueError):  # a torn line costs itself only
+        except (KeyError, TypeError, ValueError):  # a truncated line loses only itself
             continue
     return tuple(sorted(points))
 

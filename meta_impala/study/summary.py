@@ -18,7 +18,7 @@ CONFIRMED, REFUTED, UNDECIDED = "confirmed", "refuted", "undecided"
 
 
 class Claim(NamedTuple):
-    """A contrast that was named beforehand: the first arm is better than the second."""
+    """A pre-registered contrast: the first arm is better than the second."""
 
     first: str
     second: str

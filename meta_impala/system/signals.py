@@ -1,6 +1,6 @@
 """Signals that ask a run to save and stop, SIGQUIT for the stacks of all threads, and time limits.
 
-Installed before TensorFlow is imported, so that a Ctrl-C during start-up is not a traceback.
+Installed before TensorFlow is imported, so that a Ctrl-C during start-up shows no traceback.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class StopRequest:
             signal.signal(number, self._handle)
         if signal.SIGQUIT not in numbers:
             signal.signal(signal.SIGQUIT, lambda *_: None)  # the thread below acts on it
-        # A handler runs when the main thread returns from a library's code, where it may be stuck.
+        # A Python handler runs when the main thread returns from C code, where it may be stuck.
         # A thread receives every signal at once.
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
@@ -142,5 +142,5 @@ class StopRequest:
         with self._exits:
             try:
                 os.write(sys.stderr.fileno(), b"\nsecond interrupt: exiting without saving\n")
-            finally:  # even if nobody can read it any more
+            finally:  # even if stderr is closed
                 os._exit(EXIT_CODE_SECOND_INTERRUPT)

@@ -1,4 +1,4 @@
-"""Watches threads for progress; one that hangs is named, and the run is ended.
+"""Watches threads for progress; if one hangs, the run ends with an error that names it.
 
 Time is counted in completed waits, not by a clock: a process that was stopped (SIGSTOP, a suspended
 machine) and continues does not report a hang.
@@ -16,9 +16,9 @@ from meta_impala.errors import RunFailed, warn
 from meta_impala.system.stacks import all_stacks, write_stacks
 
 _MAX_SLICE_SECONDS = 1.0
-# How long to wait for the end of the watch: it wakes at once, unless it is writing.
+# How long to wait for the watchdog's thread to end: it wakes at once, unless it is writing.
 _SECONDS_TO_END = 2.0
-# How long the rest of the program has to end cleanly after a thread was found to hang.
+# How long the program may take to end cleanly after a thread was found to hang.
 GRACE_SECONDS = 60.0
 EXIT_CODE = 1
 
@@ -34,7 +34,7 @@ class Watched(NamedTuple):
 
     Attributes:
       name: of the thread.
-      steps: a count that grows while all is well.
+      steps: a counter that grows while the thread makes progress.
       is_waiting: whether the thread has nothing to do.
       timeout: seconds without a step after which it is stalled.
     """

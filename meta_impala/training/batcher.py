@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from meta_impala.actors.trajectory import Block, Unroll, concatenate
 from meta_impala.agent.shared_arrays import as_tensor
-from meta_impala.config import Config
+from meta_impala.config import BatcherSettings
 
 
 class Batch:
@@ -38,15 +38,18 @@ class Batcher:
     selects another one.
     """
 
-    def __init__(self, share: Config, next_block: Callable[[], Block]) -> None:
+    def __init__(
+        self, settings: BatcherSettings, block_size: int, next_block: Callable[[], Block]
+    ) -> None:
         """Args:
-        share: settings of this learner's part of a batch (`Config.share`).
+        settings: resolved; of several learners this one's share.
+        block_size: unrolls in a block.
         next_block: of the newest source.
         """
-        self._meta_data = share.meta_data
+        self._meta_data = settings.meta_data
         # Batches of a bootstrapped target that come before τ'.
-        self._num_before = share.bootstrap_steps - 1 if share.learned else 0
-        self._blocks_per_batch = share.batch_size // share.block_size
+        self._num_before = settings.bootstrap_steps - 1 if settings.learned else 0
+        self._blocks_per_batch = settings.batch_size // block_size
         self._next_block = next_block
         # Blocks that were taken from the source and not learned from yet.
         self._unused: list[Block] = []
@@ -57,7 +60,7 @@ class Batcher:
         self._made: list[Batch] = []
 
     def next_pair(self) -> tuple[Batch, list[Batch]]:
-        """τ, and what is ahead of it: τ' last; call `learned_from` after it.
+        """τ, and the batches ahead of it, τ' last; call `learned_from` after the update.
 
         Before τ' come the L − 1 batches that a bootstrapped target of L updates takes, which are
         the next to be learned from.
@@ -73,12 +76,12 @@ class Batcher:
         return batch, [*before, meta_batch]
 
     def learned_from(self, batch: Batch) -> None:
-        """Drops its blocks: they were learned from."""
+        """Drops the blocks of a batch that was learned from."""
         del self._unused[: len(batch.blocks)]
 
     def _fetch(self, blocks: list[Block]) -> Batch:
-        """A batch; its blocks join `blocks` one by one, so that none is lost by a stop."""
-        # A stop in the middle of a batch left a part of it.
+        """A batch; its blocks are appended to `blocks` one by one, so that a stop loses none."""
+        # A stop in the middle of a batch leaves a part of it.
         first = len(blocks) // self._blocks_per_batch * self._blocks_per_batch
         while len(blocks) < first + self._blocks_per_batch:
             blocks.append(self._next_block())

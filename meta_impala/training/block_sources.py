@@ -1,25 +1,52 @@
-"""Makes the source of blocks that the settings ask for, with its actors started."""
+"""Makes the source of blocks of the settings, with its actors started."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
 
 from meta_impala.actors.actor import Actor, actor_seed
 from meta_impala.actors.restarts import Restarts
 from meta_impala.actors.source import BlockSource
-from meta_impala.actors.startup import ActorStart, make_actor
+from meta_impala.actors.startup import ActorStart, make_actor, make_environment
 from meta_impala.actors.threaded import ThreadedSource
-from meta_impala.actors.turn_taking import TurnTakingSource
+from meta_impala.actors.turn_taking import TurnTakingSource, fits
 from meta_impala.agent.policy import Policy
-from meta_impala.config import Config
-from meta_impala.environments import Description
+from meta_impala.config import (
+    ActingSettings,
+    ActorSettings,
+    AgentSettings,
+    Config,
+    RemoteActorSettings,
+    RunSettings,
+)
+from meta_impala.environments import BatchedEnvironment, Description
 from meta_impala.learner.group import LearnerGroup
 from meta_impala.networks.actor_critic import ActorCritic
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.timing import RunStopwatches
 
 
+def restarts_of(config: Config, count: int) -> Restarts:
+    """The restarts of a run's actors.
+
+    Args:
+      config: resolved.
+      count: of those so far.
+    """
+    return Restarts(
+        lambda: _make_environment(config), config.seed, config.max_actor_restarts, count
+    )
+
+
+def _make_environment(config: Config) -> BatchedEnvironment:
+    return make_environment(config.part(RunSettings), config.part(ActorSettings))
+
+
 class SourceMaker:
-    """Makes the sources of a run: one at its start, and one at every barrier of a deterministic
-    run."""
+    """Makes the sources of a run: one at its start and, in a deterministic run, one at every
+    checkpoint by frames."""
 
     def __init__(
         self,
@@ -49,7 +76,9 @@ class SourceMaker:
         self._first_actor = group.index * config.num_actors
         self._stopwatches = stopwatches
         self._core_state_size = network.settings.core_state_size
-        self._policy = Policy(network, config, description, config.envs_per_actor)
+        self._policy = Policy(
+            network, config.part(AgentSettings), description, config.envs_per_actor
+        )
 
     def make(self, updates: int, starting: ActorStart) -> BlockSource:
         """A source with new environments, seeded by (seed, updates).
@@ -61,12 +90,13 @@ class SourceMaker:
         Raises:
           Exception: what an environment raised, or what `starting` was failed with.
         """
-        config, share = self._config, self._config.share
+        config, block_size = self._config, self._config.block_size
         if config.actors == "ray":
             from meta_impala.distributed.ray_source import RaySource
 
             return RaySource(
-                share,
+                config.part(RemoteActorSettings),
+                block_size,
                 self._description,
                 self._stop,
                 self._restarts,
@@ -79,15 +109,24 @@ class SourceMaker:
 
         actors = starting.actors(config.num_actors, self._make_actor, start)
         if config.deterministic:
-            return TurnTakingSource(actors, config, self._stop, self._restarts)
+            return TurnTakingSource(actors, block_size, self._stop, self._restarts)
         stopwatches = self._stopwatches.actors if self._stopwatches else ()
-        return ThreadedSource(actors, share, self._stop, self._restarts, stopwatches)
+        return ThreadedSource(
+            actors, config.part(ActorSettings), block_size, self._stop, self._restarts, stopwatches
+        )
+
+    def fits(self, saved: Mapping[str, np.ndarray]) -> bool:
+        """Whether a source can continue at this state, of a `TurnTakingSource`."""
+        config = self._config
+        return fits(saved, config.part(ActorSettings), config.unroll_length, config.block_size)
 
     def _make_actor(self, index: int) -> Actor:
+        config = self._config
         return make_actor(
             self._first_actor + index,
-            self._config,
+            config.part(ActingSettings),
             self._policy,
-            keep_actions=self._config.deterministic,
+            _make_environment(config),
+            keep_actions=config.deterministic,
             stopwatch=self._stopwatches.of_actor() if self._stopwatches else None,
         )

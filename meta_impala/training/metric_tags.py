@@ -39,7 +39,7 @@ _GROUP_OF = {column: group for group, columns in _GROUPS.items() for column in c
 def tag(column: str) -> str:
     """The name of a column of `metrics.csv`, such as `1_learning/gamma`.
 
-    A column that is in no group is the value of a meta-parameter, or what its meta-gradient did.
+    A column in no group is the value of a meta-parameter, its meta-gradient or its step.
     """
     of_meta_gradient = column.startswith(("meta_gradient_", "x_step_"))
     other = META_GRADIENT if of_meta_gradient else LEARNING

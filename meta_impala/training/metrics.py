@@ -106,7 +106,7 @@ class MetricsWriter:
             observer(row)
 
     def describe(self, config: Config) -> None:
-        """Tells TensorBoard the run's settings: as text, and for its HParams tab."""
+        """Writes the run's settings for TensorBoard: as text, and for its HParams tab."""
         settings = json.loads(config_lib.to_json(config))
         rows = [f"| {name} | {_cell(value)} |" for name, value in settings.items()]
         table = "\n".join(["| setting | value |", "|---|---|", *rows])
@@ -124,7 +124,7 @@ class MetricsWriter:
             self._tensorboard.flush()
 
     def _append(self, line: bytes) -> None:
-        """Appends a whole line or nothing, even on a disk that fills up."""
+        """Appends a whole line or nothing, even if the disk is full."""
         end = os.fstat(self._descriptor).st_size
         try:
             if os.write(self._descriptor, line) != len(line):
@@ -135,7 +135,7 @@ class MetricsWriter:
             raise
 
     def sync(self) -> None:
-        """Makes the rows outlive a power cut."""
+        """Syncs the rows to disk, for a power cut."""
         with writing(self._path):
             flush_open(self._descriptor, self._path)
 

@@ -3,8 +3,8 @@
 The games are those of `meta_impala.evaluate` (whole games, raw returns, stochastic policy, no-op
 starts), with their own environments and seeds, so that training is the same with and without
 them. With `--deterministic` they are played between two updates; else in a thread of low priority
-beside the training, and one that is due while the last one is still being played comes after it,
-with the weights as they are then.
+beside the training, and one that becomes due while the last one is still being played follows it,
+with the weights at that time.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from meta_impala.agent.policy import Snapshot
-from meta_impala.config import Config
-from meta_impala.environments import BatchedEnvironment, Description, registry
+from meta_impala.config import PeriodicEvaluationSettings
+from meta_impala.environments import BatchedEnvironment, Description
 from meta_impala.errors import one_line, warn
-from meta_impala.evaluation import record, scores, starts
-from meta_impala.evaluation.games import GamePolicy, play_games
+from meta_impala.evaluation import scores, starts
+from meta_impala.evaluation.games import GamePolicy, evaluated_environment, play_games
 from meta_impala.learner.state import LearnerState
 from meta_impala.storage.best_checkpoint import BestCheckpoint
 from meta_impala.storage.run_folder import RunFolder
@@ -51,16 +51,18 @@ def evaluation_seed(seed: int, number: int) -> int:
 class GamePlayer:
     """Plays the games of evaluations; its environments are kept from one to the next."""
 
-    def __init__(self, config: Config, description: Description, network: Any) -> None:
+    def __init__(
+        self, settings: PeriodicEvaluationSettings, description: Description, network: Any
+    ) -> None:
         """Args:
-        config: resolved.
+        settings: resolved.
         description: of the environment.
         network: whose variables are not used.
         """
-        self._config = config
-        self._num_envs = min(config.evaluation_episodes, _MOST_ENVIRONMENTS)
+        self._settings = settings
+        self._num_envs = min(settings.evaluation_episodes, _MOST_ENVIRONMENTS)
         self._core_state_size = network.settings.core_state_size
-        self._policy = GamePolicy(network, config, description, self._num_envs)
+        self._policy = GamePolicy(network, settings, description, self._num_envs)
         self._environments: list[BatchedEnvironment] = []
 
     def play(
@@ -79,26 +81,18 @@ class GamePlayer:
           BaseException: whatever an environment raises.
         """
         started = time.monotonic()
-        config = self._config
-        if config.evaluation_eta_values is not None:
-            snapshot = with_eta(snapshot, *config.evaluation_eta_values)
+        settings = self._settings
+        if settings.evaluation_eta_values is not None:
+            snapshot = with_eta(snapshot, *settings.evaluation_eta_values)
         while len(self._environments) < self._num_envs:
-            self._environments.append(
-                registry.make(
-                    registry.evaluated_in(config.environment),
-                    1,
-                    config.protocol,
-                    environment_kwargs=config.environment_arguments,
-                    min_noops=record.noops(config.protocol)[0],
-                )
-            )
+            self._environments.append(evaluated_environment(settings))
         games = play_games(
             self._policy,
             snapshot,
             self._environments,
             (
                 (number, starts.Start(starts.game_seeds(seed, number)[0]))
-                for number in range(config.evaluation_episodes)
+                for number in range(settings.evaluation_episodes)
             ),
             seed,
             core_state_size=self._core_state_size,
@@ -143,7 +137,7 @@ class PeriodicEvaluation:
 
     def __init__(
         self,
-        config: Config,
+        settings: PeriodicEvaluationSettings,
         description: Description,
         folder: RunFolder,
         state: LearnerState,
@@ -153,7 +147,7 @@ class PeriodicEvaluation:
         """Builds the policy: call it before the first thread starts.
 
         Args:
-          config: resolved.
+          settings: resolved.
           description: of the environment.
           folder: of the run.
           state: of the learner, restored.
@@ -164,24 +158,24 @@ class PeriodicEvaluation:
           RunFailed: if the table cannot be written.
         """
         self.steps = 0
-        self._config = config
+        self._settings = settings
         self._stop = stop
         self._is_closed = False
-        self._is_waited_for = self._plays_here = config.deterministic
+        self._is_waited_for = self._plays_here = settings.deterministic
         self._thread: _GameThread | None = None
         frames = int(state.frames.numpy())
         self._table = EvaluationTable(folder.evaluations_path, frames)
         last = self._table.rows[-1].frames if self._table.rows else 0
-        self._played = last // config.evaluation_frames
-        self._player = GamePlayer(config, description, state.network)
+        self._played = last // settings.evaluation_frames
+        self._player = GamePlayer(settings, description, state.network)
         self._best: BestCheckpoint | None = None
-        if config.keep_best_checkpoint:
+        if settings.keep_best_checkpoint:
             kept = {row.frames for row in self._table.rows}
             self._best = BestCheckpoint(folder.best_checkpoint, state, identity, kept)
 
     def is_due(self, frames: int) -> bool:
         """Whether a multiple of `--evaluation_frames` was passed since the last evaluation."""
-        return frames // self._config.evaluation_frames > self._played
+        return frames // self._settings.evaluation_frames > self._played
 
     def after_update(
         self, frames: int, snapshot: Snapshot, progress: Callable[[], dict[str, Any]]
@@ -200,7 +194,7 @@ class PeriodicEvaluation:
             return
         if self._best is not None:
             self._best.save_candidate(progress())
-        number = frames // self._config.evaluation_frames
+        number = frames // self._settings.evaluation_frames
         if self._plays_here:
             self._play(frames, number, snapshot)
             return
@@ -211,7 +205,7 @@ class PeriodicEvaluation:
     def finish(
         self, frames: int, snapshot: Snapshot, progress: Callable[[], dict[str, Any]]
     ) -> None:
-        """At the end of a run: waits for the games under way, and plays those that are due.
+        """At the end of a run: waits for the games in progress, and plays those that are due.
 
         They are played in the caller's thread, which has nothing else to do.
         """
@@ -240,10 +234,10 @@ class PeriodicEvaluation:
             now = time.monotonic()
             if self.steps != steps:
                 steps, changed = self.steps, now
-            elif now - changed >= self._config.stall_timeout:
+            elif now - changed >= self._settings.stall_timeout:
                 warn(
                     "warning: an evaluation is given up: its games made no step for "
-                    f"{self._config.stall_timeout:g} s (--stall_timeout)"
+                    f"{self._settings.stall_timeout:g} s (--stall_timeout)"
                 )
                 return
 
@@ -253,7 +247,7 @@ class PeriodicEvaluation:
         return self._is_closed or self._stop.is_set()
 
     def _play(self, frames: int, number: int, snapshot: Snapshot) -> None:
-        seed = evaluation_seed(self._config.seed, number)
+        seed = evaluation_seed(self._settings.seed, number)
         try:
             row = self._player.play(snapshot, frames, seed, self._should_stop)
             self._table.add(row)

@@ -7,24 +7,26 @@ environments -> actors -> trajectory queue -> learner -> snapshot -> actors
 from __future__ import annotations
 
 import contextlib
-import functools
 import time
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from meta_impala.actors.restarts import Restarts
 from meta_impala.actors.source import BlockSource, StopRequested
-from meta_impala.actors.startup import ActorStart, make_environment
-from meta_impala.actors.turn_taking import TurnTakingSource, fits
-from meta_impala.agent.builders import make_network
+from meta_impala.actors.startup import ActorStart
+from meta_impala.actors.turn_taking import TurnTakingSource
 from meta_impala.agent.policy import Snapshot
-from meta_impala.config import Config
+from meta_impala.config import (
+    AgentSettings,
+    BatcherSettings,
+    Config,
+    PeriodicEvaluationSettings,
+)
 from meta_impala.environments import Description
 from meta_impala.errors import RunFailed, UserError
+from meta_impala.learner.composition import make_learner
 from meta_impala.learner.group import ALONE, LearnerGroup, LearnerLost
-from meta_impala.learner.learner import Learner
 from meta_impala.storage import eta_replay
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.checkpoint import Checkpoints, identity_of
@@ -35,7 +37,7 @@ from meta_impala.system.timing import RunStopwatches, timed
 from meta_impala.system.watchdog import Watchdog, Watched
 from meta_impala.training.bad_updates import BadUpdates
 from meta_impala.training.batcher import Batch, Batcher
-from meta_impala.training.block_sources import SourceMaker
+from meta_impala.training.block_sources import SourceMaker, restarts_of
 from meta_impala.training.memory import memory_errors
 from meta_impala.training.metrics import MetricsWindow, open_metrics
 from meta_impala.training.periodic_evaluation import PeriodicEvaluation
@@ -51,8 +53,8 @@ class Trainer:
     """One run, from start or from its newest checkpoint.
 
     With `--deterministic` a stopped run continues to the bit as if it had not been stopped. A
-    checkpoint holds where the actors stood: their seeds and actions since then, and the blocks that
-    were not learned from yet. To bound its size the environments start anew at each checkpoint by
+    checkpoint holds the actors' seeds, their actions since the last reset, and the blocks that were
+    not learned from yet. To bound its size the environments are reset at each checkpoint by
     --checkpoint_frames, in a run that is stopped there and in one that is not.
 
     Attributes:
@@ -88,17 +90,18 @@ class Trainer:
         # Several learners stop after the same update: none may leave while the others wait for it.
         self._stop_waiting = stop if group.size == 1 else StopRequest()
         with memory_errors(), tf.device(learner_device(config.learner_device)):
-            network, replayed = make_network(config, description), eta_replay.load(folder, config)
-            self.learner = Learner(config.share, description, network, group, replayed)
-        self._identity = identity_of(config, description, self.learner.state)
+            replayed = eta_replay.load(folder, config)
+            self.learner = make_learner(config.share, description, group=group, replayed=replayed)
+        self._identity = identity_of(config.part(AgentSettings), description, self.learner.state)
         self._checkpoints = Checkpoints(
             folder.checkpoints, self.learner.state, config.keep_checkpoints, self._identity
         )
         self._stopwatches = stopwatches
         self._stopwatch = stopwatches.learner if stopwatches else None
         self._batcher = Batcher(
-            config.share, lambda: timed(self._stopwatch, "waiting", self._source.next_block)()
-        )
+            config.share.part(BatcherSettings), config.block_size,
+            lambda: timed(self._stopwatch, "waiting", self._source.next_block)(),
+        )  # fmt: skip
         self._restore()
         # None while the actors play.
         self._starting: ActorStart | None = ActorStart(self._stop_waiting)
@@ -127,12 +130,7 @@ class Trainer:
         self._bad_updates = BadUpdates(
             self.folder.bad_updates, config.max_bad_updates, int(progress.get("bad_in_a_row", 0))
         )
-        self._restarts = Restarts(
-            functools.partial(make_environment, config),
-            config.seed,
-            config.max_actor_restarts,
-            progress.get("actor_restarts", 0),
-        )
+        self._restarts = restarts_of(config, progress.get("actor_restarts", 0))
         self._saved_source = saved.source if saved and config.deterministic else None
         if self._saved_source is not None and progress.get("pair", False):
             self._batcher.expect_pair()
@@ -191,7 +189,7 @@ class Trainer:
             self._open_records(stack)
             self._watch(stack)
             self._begin_source()
-            # Threads first: nothing else is closed beside an actor that still computes.
+            # Actor threads first: nothing else is closed while one still runs.
             stack.callback(lambda: self._source.close())
             try:
                 finished = self._loop()
@@ -230,8 +228,8 @@ class Trainer:
         self._evaluation: PeriodicEvaluation | None = None
         if config.evaluation_frames and self._group.keeps_folder:
             self._evaluation = PeriodicEvaluation(
-                config, self._description, self.folder, self.learner.state, self._identity,
-                self._stop,
+                config.part(PeriodicEvaluationSettings), self._description, self.folder,
+                self.learner.state, self._identity, self._stop,
             )  # fmt: skip
             stack.callback(self._evaluation.close)
 
@@ -309,10 +307,10 @@ class Trainer:
         self._starting = None
 
     def _start_source(self) -> None:
-        """Lets the actors begin, or continue where they stood."""
+        """Starts the actors, or continues from their saved state."""
         restored = False
         if self._saved_source is not None and isinstance(self._source, TurnTakingSource):
-            restored = fits(self._saved_source, self.config)
+            restored = self._source_maker.fits(self._saved_source)
             if restored:
                 self._source.restore(self._saved_source)
             self._saved_source = None
@@ -321,7 +319,7 @@ class Trainer:
         self._batcher.restore_pair(is_there=restored)
 
     def _restart_source(self) -> None:
-        """What a run that is stopped here would do when it continues."""
+        """Does what a run that was stopped here does when it continues."""
         self._source.close()
         self._batcher.clear()
         self._begin_source()
@@ -384,7 +382,7 @@ class Trainer:
         }
 
     def _save_after_failure(self) -> None:
-        """What was learned is sound, unless it was the learner that failed.
+        """Saves after a failure, unless the learner failed in the middle of an update.
 
         A deterministic run keeps its last checkpoint: it continues from there to the bit.
         """

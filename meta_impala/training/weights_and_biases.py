@@ -1,9 +1,9 @@
 """Sends the rows of `metrics.csv` to Weights & Biases too (`--wandb_project`; extra `wandb`).
 
-The package's own environment variables hold, `WANDB_MODE=offline` for example. An error there is
-printed once and never ends a run. The id of the record is kept in the run folder
-(`wandb/record_id`), so a run that is continued, also after a requeue by a scheduler, goes on with
-the same record.
+Its environment variables apply, for example `WANDB_MODE=offline`. An error is printed once and
+never ends a run. The id of the record is kept in the run folder
+(`wandb/record_id`), so a continued run, also one that a scheduler has requeued, continues the same
+record.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from meta_impala.training.metric_tags import tag
 
 # What every chart is drawn against.
 _STEP = "frames"
-# A scheduler that stops a run kills it soon after.
+# A scheduler kills a run soon after its stop signal.
 _SECONDS_TO_FINISH = 20.0
 
 

@@ -10,12 +10,12 @@ from support.run_helpers import make_config
 
 from meta_impala.actors.actor import Actor
 from meta_impala.actors.trajectory import Block, Unroll
-from meta_impala.agent.builders import make_network
 from meta_impala.agent.policy import Policy
 from meta_impala.algorithm.losses import action_log_probs
-from meta_impala.config import resolve_network
+from meta_impala.config import AgentSettings, resolve_network
 from meta_impala.distributed.wire import pack, unpack
 from meta_impala.environments import registry
+from meta_impala.learner.composition import make_learner
 from meta_impala.learner.learner import Learner
 
 T = 7
@@ -29,10 +29,10 @@ def make_actor(name: str, num_envs: int = 2, **settings) -> tuple[Actor, Learner
     )  # fmt: skip
     description = registry.describe(config.environment, config.protocol)
     config = resolve_network(config, description.observation_shape)
-    network = make_network(config, description)
-    learner = Learner(config, description, network)
+    learner = make_learner(config, description)
+    network = learner.state.network
     made = registry.make(config.environment, num_envs, config.protocol)
-    policy = Policy(network, config, description, num_envs)
+    policy = Policy(network, config.part(AgentSettings), description, num_envs)
     actor = Actor(0, made, policy, T, keep_actions=True)
     actor.reset(5, network.settings.core_state_size)
     return actor, learner
@@ -129,7 +129,7 @@ def test_frames_are_those_that_were_emulated():
 
 
 @pytest.mark.parametrize("unrolls", range(1, 7))
-def test_a_replay_stands_where_the_actor_stood_also_at_a_final_observation(unrolls):
+def test_a_replay_restores_the_actor_also_at_a_final_observation(unrolls):
     """Of six unrolls of 7 steps with a period of 6 one ends at every phase of an episode."""
     actor, learner = make_actor("FixedTrunc-v0")
     blocks = play(actor, learner, unrolls)

@@ -1,4 +1,4 @@
-"""The start of the actors: a request to stop is heard between two of its parts."""
+"""The start of the actors: a request to stop is noticed between two of its steps."""
 
 import threading
 

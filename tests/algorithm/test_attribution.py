@@ -71,7 +71,7 @@ def test_the_parts_add_up_to_the_meta_gradient(name):
 @pytest.mark.parametrize("name", ["importance weights, lstm, every term of J'", "per state"])
 def test_each_place_is_what_is_left_when_all_others_are_constants(name):
     case = make_case(20.0, **CELLS[name])
-    parameters, x, objective, rule, judge = case.arguments()
+    parameters, x, objective, rule, meta_objective = case.arguments()
     by_place = _split(case).by_place.numpy()
     for index, live in enumerate(PLACES):
 
@@ -82,7 +82,7 @@ def test_each_place_is_what_is_left_when_all_others_are_constants(name):
             )
 
         alone = dataclasses.replace(objective, places=places)
-        (expected,) = nested_tapes(parameters, x, alone, rule, judge).meta_gradient
+        (expected,) = nested_tapes(parameters, x, alone, rule, meta_objective).meta_gradient
         scale = max(np.abs(expected).max(), 1e-12)
         np.testing.assert_allclose(by_place[index], expected, rtol=1e-9, atol=1e-10 * scale)
 
@@ -91,7 +91,7 @@ def test_each_place_is_what_is_left_when_all_others_are_constants(name):
 def test_each_place_is_the_finite_difference_along_it_and_a_closed_one_is_zero(paths):
     case = make_case(80.0, **FED, meta_gradient_paths=paths)
     by_place = dict(zip(explanation.SPLIT_PLACES, _split(case).by_place.numpy(), strict=True))
-    judge = case.judged()
+    meta_objective = case.meta_objective()
     for names, oracle in (
         ((VALUE_TARGETS, POLICY_ADVANTAGES), "targets"),
         *(((place,), name) for place, name in ORACLE.items()),
@@ -103,7 +103,7 @@ def test_each_place_is_the_finite_difference_along_it_and_a_closed_one_is_zero(p
 
         def along(vector, oracle=oracle):
             places = case.everywhere(case.x)._replace(**{oracle: vector})
-            return judge(case.updated(case.inner_gradient(case.x, places)))
+            return meta_objective(case.updated(case.inner_gradient(case.x, places)))
 
         expected = central_difference(along, case.x, 1e-3)
         scale = np.abs(expected).max()
@@ -117,13 +117,13 @@ def test_each_state_is_the_finite_difference_of_its_own_gamma_and_lambda(place):
     split = _split(case)
     by_time = split.by_time.numpy()[explanation.TIMED_PLACES.index(place)]
     parameters, x, objective, rule, _ = case.arguments()
-    judge = case.judged()
+    meta_objective = case.meta_objective()
     rows = len(by_time)
     # Nothing arrives in state 0 within the unroll.
     np.testing.assert_array_equal(by_time[0], np.zeros(2))
     states = [1, 3, rows - 1]
 
-    def judged_at(of_states):
+    def meta_loss_at(of_states):
         """J' where these states have logits of their own in this place; x everywhere else."""
         logits = np.tile(case.x, (rows, 1))
         logits[states] = of_states.reshape(len(states), 2)
@@ -133,9 +133,9 @@ def test_each_state_is_the_finite_difference_of_its_own_gamma_and_lambda(place):
             return objective.places(x)._replace(**{place.replace(" ", "_"): timed})
 
         step = inner_step(parameters, x, dataclasses.replace(objective, places=places), rule)
-        return judge([tensor.numpy() for tensor in step.parameters])
+        return meta_objective([tensor.numpy() for tensor in step.parameters])
 
-    expected = central_difference(judged_at, np.tile(case.x, len(states)), 1e-3)
+    expected = central_difference(meta_loss_at, np.tile(case.x, len(states)), 1e-3)
     expected = expected.reshape(len(states), 2)
     assert np.all(np.abs(expected[:-1]) > 1e-8)  # λ of the last state has nothing to mix
     scale = np.abs(expected).max()

@@ -51,16 +51,16 @@ def test_every_head_has_the_derivative_of_its_own_eta(paths):
     state = case.agent.learner.state
     for variable, values in zip(state.auxiliary_x, LOGITS[1:], strict=True):
         variable.assign(values)
-    parameters, _, objective, rule, judge = case.arguments()
+    parameters, _, objective, rule, meta_objective = case.arguments()
     x = [variable.read_value() for variable in state.logits]
-    steps = [mode(parameters, x, objective, rule, judge) for mode in (nested_tapes,
+    steps = [mode(parameters, x, objective, rule, meta_objective) for mode in (nested_tapes,
              reverse_over_forward)]  # fmt: skip
 
     def updated(flat):
         logits = flat.reshape(LOGITS.shape)
         return case.updated(gradient_at(case, logits), x=logits[0])
 
-    of_oracle = case.judged(at=updated(LOGITS.ravel()))
+    of_oracle = case.meta_objective(at=updated(LOGITS.ravel()))
     expected = central_difference(lambda flat: of_oracle(updated(flat)), LOGITS.ravel(), 1e-4)
     expected = expected.reshape(LOGITS.shape)
     nested, mixed = (np.array([g.numpy() for g in step.meta_gradient]) for step in steps)

@@ -40,10 +40,10 @@ def test_the_identity_of_one_sgd_step(mode):
     step = meta_gradient.inner_step(parameters, x, objective, rule)
     learner = case.agent.learner
     step_size = 0.3
-    judges = learner.factory.trajectories(case.judges)
+    meta_batch = learner.factory.trajectories(case.meta_batch)
     (target,) = [
         learner.window_factory.target(
-            step.parameters, {}, x, [judges], tf.constant(step_size, tf.float64)
+            step.parameters, {}, x, [meta_batch], tf.constant(step_size, tf.float64)
         )
     ]
 
@@ -72,11 +72,13 @@ def test_the_step_of_x_is_the_finite_difference(inner_steps, target_steps, mode)
     state.x.assign(case.x)
     count = inner_steps + target_steps
     batches = [case.batch, *(random_batch(case.agent, 20 + k) for k in range(count - 1))]
-    case.judges = batches[-1]
+    case.meta_batch = batches[-1]
     window, ahead = batches[:inner_steps], batches[inner_steps:]
     last, slots = case.after_window(window, case.x)
-    judge = case.distance_to(case.target(last, slots, ahead))
-    expected = central_difference(lambda x: judge(case.after_window(window, x)[0]), case.x, 1e-4)
+    meta_objective = case.distance_to(case.target(last, slots, ahead))
+    expected = central_difference(
+        lambda x: meta_objective(case.after_window(window, x)[0]), case.x, 1e-4
+    )
     for k in range(inner_steps):
         others = batches[k + 1 : k + 1 + target_steps]
         row, _ = learner.update(batches[k], others, k, 0)
@@ -85,8 +87,8 @@ def test_the_step_of_x_is_the_finite_difference(inner_steps, target_steps, mode)
     np.testing.assert_allclose(
         state.x.numpy() - case.x, -0.5 * expected, rtol=1e-6, atol=1e-7 * scale
     )
-    steps = np.sum(case.is_step(case.judges))
-    np.testing.assert_allclose(row.meta_loss, judge(last) / steps, rtol=1e-5)
+    steps = np.sum(case.is_step(case.meta_batch))
+    np.testing.assert_allclose(row.meta_loss, meta_objective(last) / steps, rtol=1e-5)
 
 
 def test_the_target_is_a_constant():

@@ -132,7 +132,9 @@ def test_the_meta_gradient_is_the_finite_difference(name, norm):
 
     # And the update that is differentiated is the update.
     gradients = case.inner_gradient(case.x)
-    np.testing.assert_allclose(nested.meta_loss, case.judged()(case.updated(gradients)), rtol=1e-9)
+    np.testing.assert_allclose(
+        nested.meta_loss, case.meta_objective()(case.updated(gradients)), rtol=1e-9
+    )
     for ours, plain, theirs in zip(
         nested.inner.parameters,
         directional.inner.parameters,
@@ -144,7 +146,7 @@ def test_the_meta_gradient_is_the_finite_difference(name, norm):
 
 
 @pytest.mark.parametrize(
-    ("kind", "judged_at"),
+    ("kind", "network_eta"),
     [
         ("logits", "reference"),
         ("values", "current"),
@@ -152,9 +154,9 @@ def test_the_meta_gradient_is_the_finite_difference(name, norm):
         pytest.param("values", "reference", marks=pytest.mark.slow),
     ],
 )
-def test_the_embedding_of_eta_is_constant_in_eta(kind, judged_at):
+def test_the_embedding_of_eta_is_constant_in_eta(kind, network_eta):
     case = make_case(
-        80.0, eta_embedding_size=4, eta_embedding_input=kind, meta_network_eta=judged_at
+        80.0, eta_embedding_size=4, eta_embedding_input=kind, meta_network_eta=network_eta
     )
     arguments = case.arguments()
     expected = case.finite_difference()
@@ -162,11 +164,11 @@ def test_the_embedding_of_eta_is_constant_in_eta(kind, judged_at):
         np.testing.assert_allclose(derivation(*arguments).meta_gradient[0], expected, rtol=1e-6)
 
     # Were the gradient not stopped there, the number would be another one.
-    judge = case.judged()
+    meta_objective = case.meta_objective()
 
     def through_embedding(x):
         places = Places(x, x, case.x, case.x)
-        return judge(case.updated(case.inner_gradient(x, places)))
+        return meta_objective(case.updated(case.inner_gradient(x, places)))
 
     other = central_difference(through_embedding, case.x, 1e-3)
     assert np.abs(other - expected).max() > 1e-2 * np.abs(expected).max()
@@ -189,7 +191,7 @@ def test_without_a_clip():
     case = make_case(80.0, max_gradient_norm=0.0)
     with_limit = dataclasses.replace(case.agent.config, max_gradient_norm=1e9)  # never reached
     case_without = Case(
-        dataclasses.replace(case.agent, config=with_limit), case.batch, case.judges, case.x
+        dataclasses.replace(case.agent, config=with_limit), case.batch, case.meta_batch, case.x
     )
     expected = case_without.finite_difference()
     for derivation in (nested_tapes, reverse_over_forward):
@@ -242,25 +244,25 @@ def test_a_gradient_that_vanishes_at_this_eta_only(derivation):
 
 
 def test_the_meta_objective_pulls_on_the_policy_alone():
-    """∇_θ' J' is the advantage-weighted ∇log π: the value head gets none, the rest no more."""
+    """∇_θ' J' is the advantage-weighted ∇log π: no gradient for the value head."""
     case = make_case(eta_embedding_size=4)
-    parameters, x, _, _, judge = case.arguments()
+    parameters, x, _, _, meta_objective = case.arguments()
     with tf.GradientTape() as tape:
         tape.watch(parameters)
-        meta_loss, _ = judge(parameters)
+        meta_loss, _ = meta_objective(parameters)
     gradients = tape.gradient(meta_loss, parameters, unconnected_gradients="zero")
 
     config, variables = case.agent.config, case.agent.network.trainable_variables
     reference = config.reference_gamma, config.reference_lambda
     with tf.GradientTape() as tape:
-        output = case.forward(case.judges, embedded(*reference, "logits"))
+        output = case.forward(case.meta_batch, embedded(*reference, "logits"))
         _, advantages, _ = case.targets(
-            case.judges,
-            case.log_pi(case.judges, output.policy_logits.numpy()),
+            case.meta_batch,
+            case.log_pi(case.meta_batch, output.policy_logits.numpy()),
             output.values.numpy(),
             reference,
         )
-        log_probs = action_log_probs(output.policy_logits[:-1], case.judges.last_actions[1:])
+        log_probs = action_log_probs(output.policy_logits[:-1], case.meta_batch.last_actions[1:])
         loss = -tf.reduce_sum(advantages * log_probs)
     expected = tape.gradient(loss, variables, unconnected_gradients="zero")
     for variable, ours, theirs in zip(variables, gradients, expected, strict=True):
@@ -269,18 +271,18 @@ def test_the_meta_objective_pulls_on_the_policy_alone():
         assert np.any(ours.numpy() != 0) != is_value_head, variable.name
 
 
-def test_the_data_of_the_inner_update_do_not_judge():
+def test_the_meta_objective_ignores_the_data_of_the_inner_update():
     """J' sees θ' and τ' alone: at an update rule that does not move, the meta-gradient is zero."""
     case = make_case()
-    parameters, x, objective, _, judge = case.arguments()
+    parameters, x, objective, _, meta_objective = case.arguments()
 
     def stand_still(gradients, _):
         return InnerUpdate([tf.zeros_like(g) for g in gradients], ())
 
     for derivation in (nested_tapes, reverse_over_forward):
-        step = derivation(parameters, x, objective, stand_still, judge)
+        step = derivation(parameters, x, objective, stand_still, meta_objective)
         np.testing.assert_array_equal(step.meta_gradient[0], [0.0, 0.0])
-        np.testing.assert_allclose(step.meta_loss, judge(parameters)[0])
+        np.testing.assert_allclose(step.meta_loss, meta_objective(parameters)[0])
 
 
 # Equivalence on a problem with a known answer.

@@ -93,7 +93,7 @@ def assert_is_the_derivative(case, count=2, at_least=1e-6):
     )
     np.testing.assert_allclose(directional.meta_loss, nested.meta_loss, rtol=1e-12)
     new_parameters = case.new_parameters(case.x)
-    np.testing.assert_allclose(nested.meta_loss, case.judged()(new_parameters), rtol=1e-9)
+    np.testing.assert_allclose(nested.meta_loss, case.meta_objective()(new_parameters), rtol=1e-9)
     for ours, theirs in zip(nested.inner.parameters, new_parameters, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
     return nested
@@ -187,7 +187,7 @@ def test_every_eta_in_the_meta_objective_is_a_constant(name):
         tape.watch([*x, *parameters])
         learner = case.agent.learner
         objective = learner.factory.meta_objective(
-            learner.factory.trajectories(case.judges), parameters, x
+            learner.factory.trajectories(case.meta_batch), parameters, x
         )
         others = [tf.stop_gradient(parameter) + 0.01 for parameter in parameters]
         meta_loss, _ = objective(others)
@@ -200,38 +200,40 @@ def test_the_targets_of_the_meta_objective_are_constant():
     """With the value term alone, J' pulls on V' as towards a fixed number, and not on π at all
     (no shared layer: the torso's gradient is that of the value alone)."""
     case = make_case(meta_policy_cost=0.0, meta_baseline_cost=1.0)
-    parameters, _, _, _, judge = case.arguments()
+    parameters, _, _, _, meta_objective = case.arguments()
     with tf.GradientTape() as tape:
         tape.watch(parameters)
-        meta_loss, _ = judge(parameters)
+        meta_loss, _ = meta_objective(parameters)
     gradients = tape.gradient(meta_loss, parameters, unconnected_gradients="zero")
     names = [variable.name for variable in case.agent.network.trainable_variables]
     for name, gradient in zip(names, gradients, strict=True):
         if "policy_head" in name:
             np.testing.assert_array_equal(gradient, np.zeros(gradient.shape))
     theta = case.theta
-    judged = case.judged(at=theta)
+    meta_objective = case.meta_objective(at=theta)
     direction = [np.random.default_rng(5).normal(size=value.shape) for value in theta]
 
     def along(distance):
-        return judged([t + distance[0] * d for t, d in zip(theta, direction, strict=True)])
+        return meta_objective([t + distance[0] * d for t, d in zip(theta, direction, strict=True)])
 
     expected = central_difference(along, np.zeros(1), 1e-4)[0]
     actual = sum(np.sum(g.numpy() * d) for g, d in zip(gradients, direction, strict=True))
     np.testing.assert_allclose(actual, expected, rtol=1e-7)
 
 
-def test_the_second_value_head_alone_judges():
-    """The advantages of J' are of the second head: the first one may say what it likes."""
+def test_the_meta_objective_uses_the_second_value_head_alone():
+    """The advantages of J' are of the second head: the first one does not matter."""
     losses = []
     for shift in (0.0, 5.0):
         case = make_case(meta_value_head="reference")
-        judge = case.arguments()[-1]
+        meta_objective = case.arguments()[-1]
         network = case.agent.network
         network._value_head.b.assign(network._value_head.b + shift)
-        losses.append(judge([v.read_value() for v in network.trainable_variables])[0].numpy())
+        losses.append(
+            meta_objective([v.read_value() for v in network.trainable_variables])[0].numpy()
+        )
         network._reference_value_head.b.assign(network._reference_value_head.b + 5.0)
-        moved = judge([v.read_value() for v in network.trainable_variables])[0].numpy()
+        moved = meta_objective([v.read_value() for v in network.trainable_variables])[0].numpy()
         assert abs(moved - losses[-1]) > 1e-3
     assert losses[0] == losses[1]
 
@@ -267,16 +269,16 @@ def test_moments_after_many_batches_are_those_of_the_advantages():
     """With a decay of 0 the moments are the last batch's; then the advantages have mean 0 and
     deviation 1."""
     case = make_case(meta_advantage_normalization="ema", meta_advantage_decay=0.0)
-    parameters, _, _, _, judge = case.arguments()
-    output = case.run(case.judges, case.x)  # no embedding: what is fed does not matter
+    parameters, _, _, _, meta_objective = case.arguments()
+    output = case.run(case.meta_batch, case.x)  # no embedding: what is fed does not matter
     _, advantages, rhos = case.targets(
-        case.judges,
-        case.log_pi(case.judges, output.policy_logits.numpy()),
+        case.meta_batch,
+        case.log_pi(case.meta_batch, output.policy_logits.numpy()),
         output.values.numpy(),
-        case.reference(case.judges),
+        case.reference(case.meta_batch),
     )
     bare = (advantages / np.where(rhos > 0, rhos, 1.0))[rhos > 0]
-    _, moments = judge(parameters)
+    _, moments = meta_objective(parameters)
     np.testing.assert_allclose(moments, [bare.mean(), np.mean(bare**2), 1.0], rtol=1e-10)
 
 

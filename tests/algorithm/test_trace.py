@@ -88,10 +88,10 @@ def test_the_new_trace_is_the_finite_difference(name, curvature, norm):
     expected = expected_trace(case, trace, 0.9, curvature)
     assert_close(step.trace, expected)
     # dJ'/dx = dJ'/dθ' · z', and the update is the update.
-    *_, judge = case.arguments()
+    *_, meta_objective = case.arguments()
     with tf.GradientTape() as tape:
         tape.watch(step.inner.parameters)
-        meta_loss, _ = judge(step.inner.parameters)
+        meta_loss, _ = meta_objective(step.inner.parameters)
     pulls = tape.gradient(meta_loss, step.inner.parameters, unconnected_gradients="zero")
     products = [
         sum(np.sum(u.numpy() * z) for u, z in zip(pulls, column, strict=True))

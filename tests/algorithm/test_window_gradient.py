@@ -33,14 +33,14 @@ def make_window(length, norm=20.0, **settings):
 
 
 def one_update_of(case):
-    """A window of length 1, which the learner itself has no use for."""
+    """A window of length 1, which the learner itself does not use."""
     agent = case.agent
     signature = batch_signature(agent.config, agent.description, 0)
     return Window(1, agent.network, agent.learner.state.slots, signature, 1)
 
 
-def window_gradient(case, batches, before_judges=()):
-    """What the learner's own parts make of the window, and its θ_K."""
+def window_gradient(case, batches, before_meta_batch=()):
+    """The learner's own meta-gradient of the window, and its θ_K."""
     learner = case.agent.learner
     factory, state = learner.factory, learner.state
     state.x.assign(case.x)
@@ -64,7 +64,9 @@ def window_gradient(case, batches, before_judges=()):
         window.end_update(batch, step.gradients, case.agent.config.learning_rate)
     last = [v.read_value() for v in variables]
     state.window = window
-    found = learner.window_gradient(list(map(factory.trajectories, [*before_judges, case.judges])))
+    found = learner.window_gradient(
+        list(map(factory.trajectories, [*before_meta_batch, case.meta_batch]))
+    )
     for variable, value in zip(
         tf.nest.flatten([list(variables), state.slots]), tf.nest.flatten(before), strict=True
     ):
@@ -81,10 +83,12 @@ def assert_is_the_derivative(length, norm=20.0, step=1e-4, rtol=1e-6, count=3, *
     theta, _ = case.after_window(batches, case.x)
     for ours, theirs in zip(last, theta, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
-    judge = case.judged(at=theta)
+    meta_objective = case.meta_objective(at=theta)
     directions = directions_of(case, count)
     expected = central_difference(
-        lambda distances: judge(case.after_window(batches, case.x + distances @ directions)[0]),
+        lambda distances: meta_objective(
+            case.after_window(batches, case.x + distances @ directions)[0]
+        ),
         np.zeros(len(directions)),
         step,
     )
@@ -93,7 +97,7 @@ def assert_is_the_derivative(length, norm=20.0, step=1e-4, rtol=1e-6, count=3, *
     np.testing.assert_allclose(mixed, nested, rtol=1e-10, atol=1e-11 * scale)
     np.testing.assert_allclose(directions @ nested, expected, rtol=rtol, atol=1e-7 * scale + 1e-11)
     for mode in MODES:
-        np.testing.assert_allclose(found[mode].meta_loss, judge(theta), rtol=1e-9)
+        np.testing.assert_allclose(found[mode].meta_loss, meta_objective(theta), rtol=1e-9)
     return nested
 
 

@@ -1,4 +1,4 @@
-"""What samples of a meta-gradient amount to (ground truth: small numbers worked by hand)."""
+"""The report of samples of a meta-gradient (ground truth: small numbers worked by hand)."""
 
 import json
 

@@ -5,7 +5,6 @@ import pytest
 import tensorflow as tf
 
 from meta_impala.actors.trajectory import Unroll
-from meta_impala.agent.builders import make_network
 from meta_impala.algorithm.attribution import SPLIT_PLACES, TIMED_PLACES
 from meta_impala.algorithm.objectives import PLACES, RATIOS
 from meta_impala.analysis.meta_gradient import attribution_report as meta_gradient_report
@@ -13,7 +12,7 @@ from meta_impala.analysis.meta_gradient import attribution_text
 from meta_impala.analysis.meta_gradient import samples as sampling
 from meta_impala.config import Config, resolve
 from meta_impala.environments import registry
-from meta_impala.learner.learner import Learner
+from meta_impala.learner.composition import make_learner
 
 RATE = 0.01
 CELLS = {
@@ -34,7 +33,7 @@ def _learner(**settings):
     }  # fmt: skip
     config = resolve(Config(**(defaults | settings)))
     description = registry.describe(config.environment, config.protocol)
-    return Learner(config, description, make_network(config, description)), description
+    return make_learner(config, description), config, description
 
 
 def _state(learner):
@@ -52,8 +51,8 @@ def eager():
 
 @pytest.mark.parametrize("name", CELLS)
 def test_the_parts_are_those_of_the_update_that_the_learner_makes(name, monkeypatch, eager):
-    learner, description = _learner(**CELLS[name])
-    config, calls = learner.config, []
+    learner, config, description = _learner(**CELLS[name])
+    calls = []
     make = sampling._meta_evaluation
 
     def recorded(*arguments):
@@ -67,7 +66,9 @@ def test_the_parts_are_those_of_the_update_that_the_learner_makes(name, monkeypa
 
     monkeypatch.setattr(sampling, "_meta_evaluation", recorded)
     before = _state(learner)
-    samples = list(sampling.samples(learner, description, RATE, batches=1, warmup=1, seed=3))
+    samples = list(
+        sampling.samples(learner, config, description, RATE, batches=1, warmup=1, seed=3)
+    )
     for one, other in zip(before, _state(learner), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -108,8 +109,8 @@ def test_the_parts_are_those_of_the_update_that_the_learner_makes(name, monkeypa
 
 
 def test_which_columns_are_the_meta_batch(monkeypatch):
-    """τ' of each name is what its name says: which unroll, of which group, which games."""
-    learner, description = _learner(meta_batch_size=3, unroll_length=9)
+    """Each meta batch is what its name says: which unroll, of which group, which games."""
+    learner, config, description = _learner(meta_batch_size=3, unroll_length=9)
     seen = []
 
     def recorded(*_):
@@ -124,7 +125,7 @@ def test_which_columns_are_the_meta_batch(monkeypatch):
         return recorder
 
     monkeypatch.setattr(sampling, "_meta_evaluation", recorded)
-    list(sampling.samples(learner, description, RATE, batches=25, warmup=2, seed=3))
+    list(sampling.samples(learner, config, description, RATE, batches=25, warmup=2, seed=3))
     assert len(seen) == 4 * 25
     for number in range(25):
         (batch, itself), (_, following), (_, later), (_, others) = seen[4 * number : 4 * number + 4]

@@ -90,7 +90,7 @@ def test_every_setting_stands_in_a_group():
 
 
 def given(*words):
-    """The config flags that a command line amounts to, in a process of its own."""
+    """The config flags that result from a command line, in a process of its own."""
     code = (
         "import sys\n"
         "from meta_impala import train\n"

@@ -21,18 +21,18 @@ PLACES = {
     "importance weights": "importance weights",
     "update rule": "any",
 }
-JUDGES = (
+META_BATCHES = (
     "τ itself",
     "next unroll of the same games",
     "same games, 20 unrolls later",
     "other games",
 )
 PAIRS = [
-    f"{JUDGES[0]}, {JUDGES[1]}",
-    f"{JUDGES[0]}, {JUDGES[2]}",
-    f"{JUDGES[0]}, {JUDGES[3]}",
-    f"{JUDGES[1]}, {JUDGES[2]}",
-    f"{JUDGES[1]}, {JUDGES[3]}",
+    f"{META_BATCHES[0]}, {META_BATCHES[1]}",
+    f"{META_BATCHES[0]}, {META_BATCHES[2]}",
+    f"{META_BATCHES[0]}, {META_BATCHES[3]}",
+    f"{META_BATCHES[1]}, {META_BATCHES[2]}",
+    f"{META_BATCHES[1]}, {META_BATCHES[3]}",
     "one update and the next, each on the meta batch of training",
 ]
 NUMBER = r"[+-]\d\.\d\de[+-]\d\d"
@@ -76,7 +76,7 @@ def explained(trained):
 
 
 def _tables(lines):
-    """The Markdown tables of the text: heading and judge tables as lists of rows of cells."""
+    """The Markdown tables of the text, as lists of rows of cells."""
     tables, rows = [], []
     for line in [*lines, ""]:
         if line.startswith("|"):
@@ -138,7 +138,7 @@ def test_every_line_that_is_printed(trained, explained):
     horizon = 1 / (1 - numbers["heading"]["gamma"]["value"])
     assert f"effective horizon 1/(1−γ) = {horizon:.0f} agent steps" in result.stdout
 
-    places, times, cosines, judges, sizes = _tables(lines)
+    places, times, cosines, meta_batches, sizes = _tables(lines)
 
     assert places[0] == ["path", "place", "push on γ", "push on λ"]
     for (path, place, *shown), expected in zip(places[1:-1], PLACES, strict=True):
@@ -187,13 +187,13 @@ def test_every_line_that_is_printed(trained, explained):
         "In training none of τ' continues games of τ: 8 environments fill batches of 4 in turn."
     ) in lines
 
-    assert judges[0] == ["meta batch", "push on γ", "push on λ"]
-    assert tuple(row[0] for row in judges[1:]) == JUDGES
-    for row in judges[1:]:
+    assert meta_batches[0] == ["meta batch", "push on γ", "push on λ"]
+    assert tuple(row[0] for row in meta_batches[1:]) == META_BATCHES
+    for row in meta_batches[1:]:
         for name, text in zip(("gamma", "lambda"), row[1:], strict=True):
-            mean = numbers["by_judge"][row[0]][name]["mean"]
+            mean = numbers["by_meta_batch"][row[0]][name]["mean"]
             assert _shown(text) == pytest.approx(mean, rel=0.01)
-    assert judges[-1][1:] == places[-1][2:], "training's τ' is of other games"
+    assert meta_batches[-1][1:] == places[-1][2:], "training's τ' is of other games"
 
     assert [row[0] for row in sizes[1:]] == list(numbers["sizes"])
     for name, text in sizes[1:]:
@@ -212,7 +212,7 @@ def test_what_is_written(explained):
         "warmup": 1,
         "seed": 1,
         "learning_rate": pytest.approx(0.01 * 20 / 400),
-        "judged_by": "other games",
+        "meta_batch_of_training": "other games",
         "share_of_same_games": 0.0,
     }
     assert {name: numbers[name] for name in about} == about

@@ -1,5 +1,5 @@
 """Several learners as a user starts them. Command: both roles train, stop together, continue, are
-evaluated; what is refused. Fault: one is killed, one never comes. (Every start is two processes.)
+evaluated; what is refused. Fault: one is killed, one never starts. (Every start is two processes.)
 """
 
 import json

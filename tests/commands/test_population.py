@@ -153,7 +153,7 @@ def test_a_population_on_catch_stopped_and_continued(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_member_killed_while_it_takes_a_checkpoint_goes_on(tmp_path):
+def test_a_member_killed_while_it_takes_a_checkpoint_continues(tmp_path):
     pytest.importorskip("ray.tune")
     from meta_impala.experiments import pbt as population_lib
 

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from support.run_helpers import make_config
 
-from meta_impala.agent.builders import make_network
 from meta_impala.config import resolve_network
 from meta_impala.diagnosis import batch_evidence
 from meta_impala.environments import registry
-from meta_impala.learner.learner import Learner
+from meta_impala.learner.composition import make_learner
 
 
 def test_returns_are_those_of_a_slow_sum():
@@ -52,14 +51,14 @@ def _learner(**settings):
     config = make_config(mlp_sizes="16", batch_size=8, **settings)
     description = registry.describe(config.environment, config.protocol)
     config = resolve_network(config, description.observation_shape)
-    return Learner(config, description, make_network(config, description)), description
+    return make_learner(config, description), config, description
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_every_kind_of_network_can_play(name):
-    learner, description = _learner(**SETTINGS[name])
+    learner, config, description = _learner(**SETTINGS[name])
     before = [variable.numpy() for variable in learner.state.variables]
-    found = batch_evidence.play(learner, description, "new", steps=38, seed=1)
+    found = batch_evidence.play(learner, config, description, "new", steps=38, seed=1)
     after = [variable.numpy() for variable in learner.state.variables]
     assert all(map(np.array_equal, before, after))
     assert found == found._replace(checkpoint="new") and found.steps == 40 * 8
@@ -69,14 +68,14 @@ def test_every_kind_of_network_can_play(name):
     if description.num_actions == 3:  # Catch: a game has nine steps
         assert found.games == found.terminations == len(found.rewards) == 8 * (40 // 9)
         assert found.explained_variance < 0.5
-    again = batch_evidence.play(learner, description, "new", steps=38, seed=1)
+    again = batch_evidence.play(learner, config, description, "new", steps=38, seed=1)
     assert np.array_equal(again.rewards, found.rewards) and again.entropy == found.entropy
 
 
 def test_dead_units_are_counted():
-    learner, description = _learner(meta_parameters="none")
+    learner, config, description = _learner(meta_parameters="none")
     (bias,) = [v for v in learner.state.network.trainable_variables if v.shape == [16]]
     for dead in (0, 4, 16):
         bias.assign(np.where(np.arange(16) < dead, -1e3, 1e3))
-        found = batch_evidence.play(learner, description, "new", steps=10, seed=1)
+        found = batch_evidence.play(learner, config, description, "new", steps=10, seed=1)
         assert found.dead_units == dead / 16

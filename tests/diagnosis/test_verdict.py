@@ -1,4 +1,4 @@
-"""doctor's checks: a run that is broken in one way is told just that, healthy ones nothing."""
+"""doctor's checks: a run that is broken in one way gets that finding only, healthy runs none."""
 
 import dataclasses
 import json
@@ -74,7 +74,7 @@ def _evidence(metrics=None, settings=None, batch=None, limit=None, status=None):
 
 
 def _names(evidence):
-    return [finding.name for finding in verdict_lib.judge(evidence).findings]
+    return [finding.name for finding in verdict_lib.diagnose(evidence).findings]
 
 
 # Name of the finding -> what breaks the run, and the same just within what is healthy.
@@ -159,7 +159,7 @@ BROKEN = {
 
 def test_a_healthy_run_gets_no_finding():
     assert _names(_evidence()) == []
-    (opening, rest) = verdict_lib.sentences(verdict_lib.judge(_evidence()))
+    (opening, rest) = verdict_lib.sentences(verdict_lib.diagnose(_evidence()))
     assert "has not" in opening and rest.startswith("Nothing in its metrics and games")
 
 
@@ -172,7 +172,7 @@ def test_what_is_broken_is_found_and_nothing_else(name):
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_every_finding_is_one_plain_sentence_with_flags_that_exist(name):
-    verdict = verdict_lib.judge(_evidence(**BROKEN[name][0]))
+    verdict = verdict_lib.diagnose(_evidence(**BROKEN[name][0]))
     (finding,) = verdict.findings
     sentence = finding.sentence
     assert sentence.endswith(".") and "\n" not in sentence
@@ -191,7 +191,7 @@ def test_every_finding_is_one_plain_sentence_with_flags_that_exist(name):
 def test_a_run_that_learns_is_told_of_faults_only(name):
     changes = dict(BROKEN[name][0])
     changes["metrics"] = {"episode_return": 20 * UP + 0.5 * NOISE} | changes.get("metrics", {})
-    verdict = verdict_lib.judge(_evidence(**changes))
+    verdict = verdict_lib.diagnose(_evidence(**changes))
     is_fault = name.startswith(("learning_rate", "bad_updates"))
     assert len(verdict.findings) == is_fault
     assert verdict_lib.sentences(verdict)[0].startswith("It learns: the return rose from")
@@ -203,7 +203,7 @@ def test_five_sentences_at_most_and_the_root_first():
                  "explained_variance", "meta_gradient_noise"):  # fmt: skip
         for kind, values in BROKEN[name][0].items():
             changes[kind] |= values
-    verdict = verdict_lib.judge(_evidence(**changes))
+    verdict = verdict_lib.diagnose(_evidence(**changes))
     assert len(verdict.findings) == 7
     lines = verdict_lib.sentences(verdict)
     assert len(lines) == 5 and "learning rate" in lines[1] and "not finite" in lines[2]
@@ -220,21 +220,21 @@ def test_no_false_alarm_in_the_demonstration_runs(run):
         metrics_of(read_rows(folder)),
         registry.time_limit(config.environment),
     )
-    verdict = verdict_lib.judge(evidence)
+    verdict = verdict_lib.diagnose(evidence)
     assert verdict.progress.has_risen is True
     assert verdict.findings == []
     # What is no fault is not found either if the return is left out of account.
     flat = evidence._replace(
         metrics=evidence.metrics | {"episode_return": np.full(len(evidence.metrics["frames"]), 1.0)}
     )
-    assert verdict_lib.judge(flat).progress.has_risen is False
-    names = {finding.name for finding in verdict_lib.judge(flat).findings}
+    assert verdict_lib.diagnose(flat).progress.has_risen is False
+    names = {finding.name for finding in verdict_lib.diagnose(flat).findings}
     assert names <= {"meta_gradient_noise"}
 
 
 def test_too_early_to_say():
     early = {"updates": 200 * UP, "policy_lag": 100.0}
-    verdict = verdict_lib.judge(_evidence(metrics=early))
+    verdict = verdict_lib.diagnose(_evidence(metrics=early))
     assert verdict.is_early and verdict.findings == []
     assert verdict_lib.sentences(verdict)[0].startswith("It is too early to say")
     # A fault is one however early.
@@ -242,7 +242,9 @@ def test_too_early_to_say():
 
 
 def test_a_failed_run_says_why():
-    verdict = verdict_lib.judge(_evidence(status={"state": "failed", "reason": "no\x1b[31m room"}))
+    verdict = verdict_lib.diagnose(
+        _evidence(status={"state": "failed", "reason": "no\x1b[31m room"})
+    )
     lines = verdict_lib.sentences(verdict)
     assert lines[1] == "The run failed: no\\x1b[31m room"
 
@@ -250,7 +252,7 @@ def test_a_failed_run_says_why():
 @pytest.mark.parametrize("empty", [{}, {"frames": np.array([math.nan])}])
 def test_a_table_without_columns(empty):
     evidence = Evidence(CONFIG, {}, empty)
-    verdict = verdict_lib.judge(evidence)
+    verdict = verdict_lib.diagnose(evidence)
     assert verdict.findings == [] and verdict.is_early
     assert math.isnan(evidence_lib.Evidence(CONFIG, {}, empty).mean("entropy"))
 

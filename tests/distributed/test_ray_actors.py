@@ -13,7 +13,7 @@ from support.run_helpers import BATCH_FRAMES, make_config, make_trainer, read_me
 from meta_impala.actors.actor import Actor
 from meta_impala.agent.builders import make_network
 from meta_impala.agent.policy import EtaSnapshot, Policy, Snapshot
-from meta_impala.config import resolve_network
+from meta_impala.config import ActorSettings, RemoteActorSettings, resolve_network
 from meta_impala.distributed import cluster as ray_cluster
 from meta_impala.distributed.remote_actor import RemoteActor
 from meta_impala.distributed.weights import Weights
@@ -42,7 +42,7 @@ def _run(trainer: Trainer, stop: StopRequest, script) -> str:
             stop.request("the test")
 
     handler = signal.getsignal(signal.SIGTERM)
-    with ray_cluster.connected(trainer.config):
+    with ray_cluster.connected(trainer.config.part(ActorSettings)):
         assert signal.getsignal(signal.SIGTERM) is handler
         thread = threading.Thread(target=beside)
         thread.start()
@@ -62,15 +62,16 @@ def test_a_remote_actor_plays_what_a_thread_would(monkeypatch):
     config = make_config(core="lstm", core_size=4, actors="ray", unroll_length=12)
     description = registry.describe(config.environment, config.protocol)
     config = resolve_network(config, description.observation_shape)
-    network = make_network(config, description)
+    settings = config.part(RemoteActorSettings)
+    network = make_network(settings, description)
     thread = Actor(
         0,
         registry.make(config.environment, 2, config.protocol),
-        Policy(network, config, description, 2),
+        Policy(network, settings, description, 2),
         config.unroll_length,
     )
     thread.reset(7, network.settings.core_state_size)
-    remote = RemoteActor(0, 7, config, description)
+    remote = RemoteActor(0, 7, settings, description)
     ended = 0
     for version in range(3):
         parameters = tuple(version + 1.0 * v.value() for v in network.trainable_variables)

@@ -1,4 +1,4 @@
-"""Right environments are taken and wrong ones refused in one line that helps (faults, by kind)."""
+"""Correct environments are accepted, wrong ones refused in one helpful line (faults, by kind)."""
 
 import contextlib
 import signal
@@ -58,7 +58,7 @@ def test_a_right_environment_is_taken_and_can_be_stepped(name):
 
 
 @pytest.mark.parametrize("name", zoo.WRONG)
-def test_a_wrong_environment_is_refused_with_what_is_wrong_and_how_to_mend_it(name):
+def test_a_wrong_environment_is_refused_with_what_is_wrong_and_how_to_fix_it(name):
     message = refusal(name)
     for word in zoo.WRONG[name]:
         assert word in message, message

@@ -10,17 +10,16 @@ import pytest
 import tensorflow as tf
 
 from meta_impala.actors.actor import Actor
-from meta_impala.agent.builders import make_network
-from meta_impala.agent.policy import EtaSnapshot, Policy, Snapshot
+from meta_impala.agent.policy import EtaSnapshot, Policy, PolicyInputs, Snapshot
 from meta_impala.algorithm.eta_schedule import EtaSchedule
-from meta_impala.config import Config, resolve, resolve_network
+from meta_impala.config import AgentSettings, Config, resolve, resolve_network
 from meta_impala.environments import registry
 from meta_impala.environments.base import BatchedEnvironment, Transition
 from meta_impala.errors import UserError
 from meta_impala.evaluation import starts as game_starts
 from meta_impala.evaluation.games import GamePolicy, play_games
 from meta_impala.evaluation.starts import Start
-from meta_impala.learner.learner import Learner
+from meta_impala.learner.composition import make_learner
 from meta_impala.storage import checkpoint as checkpoint_lib
 from meta_impala.storage.checkpoint import Checkpoints
 from meta_impala.storage.trained_agent import load_agent, with_eta
@@ -77,14 +76,13 @@ class Recorder:
     def __init__(self):
         self.resets, self.seeds, self.rewards, self.last_actions = [], [], [], []
 
-    def __call__(
-        self, parameters, eta, observations, last_actions, rewards, resets, core_state, seed
-    ):
-        self.resets.append(resets.tolist())
-        self.seeds.append(seed.tolist())
-        self.rewards.append(rewards.tolist())
-        self.last_actions.append(last_actions.tolist())
-        return np.zeros(len(resets), np.int32), np.zeros(len(resets), np.float32), core_state
+    def __call__(self, parameters, eta, inputs):
+        self.resets.append(inputs.resets.tolist())
+        self.seeds.append(inputs.seed.tolist())
+        self.rewards.append(inputs.rewards.tolist())
+        self.last_actions.append(inputs.last_actions.tolist())
+        count = len(inputs.resets)
+        return np.zeros(count, np.int32), np.zeros(count, np.float32), inputs.core_state
 
 
 def _games(numbers):
@@ -113,7 +111,7 @@ def test_games_come_in_the_order_of_their_ends_and_are_told_one_by_one():
     assert told == games
 
 
-def test_a_request_to_stop_is_heard_between_two_steps():
+def test_a_request_to_stop_is_noticed_between_two_steps():
     told = []
     with pytest.raises(KeyboardInterrupt):
         play_games(
@@ -149,7 +147,7 @@ def test_a_time_limit_ends_a_game_and_the_next_one_begins_afresh():
     assert policy.last_actions == [[0]] * 5
 
 
-def test_the_random_numbers_of_a_game_hang_on_seed_number_and_step_alone():
+def test_the_random_numbers_of_a_game_depend_on_seed_number_and_step_alone():
     policy = Recorder()
     _play(policy, [3, 2], 1, _games([4, 9]), seed=8)
     of_4, of_9 = game_starts.game_seeds(8, 4)[1], game_starts.game_seeds(8, 9)[1]
@@ -211,7 +209,7 @@ def config(description):
 
 @pytest.fixture(scope="module")
 def learner(config, description):
-    return Learner(config, description, make_network(config, description))
+    return make_learner(config, description)
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +227,7 @@ def _core_state_size(learner):
 
 
 def _play_with(learner, snapshot, config, description, num_envs, numbers, seed=5, **kwargs):
-    policy = GamePolicy(learner.state.network, config, description, num_envs)
+    policy = GamePolicy(learner.state.network, config.part(AgentSettings), description, num_envs)
     lengths = kwargs.pop("lengths", [20, 30, 40])
     return sorted(
         play_games(
@@ -246,7 +244,7 @@ def _play_with(learner, snapshot, config, description, num_envs, numbers, seed=5
 def test_a_game_is_what_an_actor_plays(learner, snapshot, config, description):
     scripted = {"lengths": [12], "life_losses": [2, 4], "truncated": [12]}
     (game,) = _play_with(learner, snapshot, config, description, 1, [3], **scripted)
-    policy = Policy(learner.state.network, config, description, num_envs=1)
+    policy = Policy(learner.state.network, config.part(AgentSettings), description, num_envs=1)
     actor = Actor(0, Scripted(**scripted), policy, unroll_length=12, eta_schedule=EtaSchedule())
     actor.reset(game_starts.game_seeds(5, 3)[1], _core_state_size(learner))
     (episode,) = actor.unroll(snapshot).episodes
@@ -254,7 +252,7 @@ def test_a_game_is_what_an_actor_plays(learner, snapshot, config, description):
     assert game.episode_return not in (12.0, 24.0, 36.0), "not always the same action"
 
 
-def test_games_do_not_hang_on_what_is_played_beside_them(learner, snapshot, config, description):
+def test_games_do_not_depend_on_what_is_played_beside_them(learner, snapshot, config, description):
     def play(num_envs, numbers, seed=5):
         return _play_with(learner, snapshot, config, description, num_envs, numbers, seed)
 
@@ -266,19 +264,21 @@ def test_games_do_not_hang_on_what_is_played_beside_them(learner, snapshot, conf
 
 
 def test_another_eta_is_fed_to_the_network(learner, snapshot, config, description):
-    policy = Policy(learner.state.network, config, description, num_envs=3)
+    policy = Policy(learner.state.network, config.part(AgentSettings), description, num_envs=3)
 
     def log_probs(fed):
         zeros = np.zeros(3, np.float32)
         return policy(
             fed.parameters,
             np.tile(fed.eta.values.numpy(), (3, 1)),
-            np.ones([3, 2], np.float32),
-            zeros.astype(np.int32),
-            zeros,
-            zeros.astype(bool),
-            np.zeros([3, _core_state_size(learner)], np.float32),
-            (0, 0),
+            PolicyInputs(
+                np.ones([3, 2], np.float32),
+                zeros.astype(np.int32),
+                zeros,
+                zeros.astype(bool),
+                np.zeros([3, _core_state_size(learner)], np.float32),
+                (0, 0),
+            ),
         )[1]
 
     other = with_eta(snapshot, 0.5, 0.25)
@@ -294,13 +294,13 @@ def test_another_eta_is_fed_to_the_network(learner, snapshot, config, descriptio
 
 def _save(folder, config, description, frames, keep=3):
     """Saves a checkpoint whose η and θ tell its number of frames."""
-    learner = Learner(config, description, make_network(config, description))
+    learner = make_learner(config, description)
     for variable in learner.state.network.trainable_variables:
         variable.assign(tf.fill(variable.shape, tf.cast(frames, variable.dtype)))
     learner.state.x.assign([frames / 1000.0] * 2)
     learner.state.frames.assign(frames)
     learner.state.updates.assign(frames // 10)
-    identity = checkpoint_lib.identity_of(config, description, learner.state)
+    identity = checkpoint_lib.identity_of(config.part(AgentSettings), description, learner.state)
     Checkpoints(folder, learner.state, keep, identity).save({})
 
 
@@ -315,7 +315,7 @@ def test_the_newest_checkpoint_is_read_and_nothing_touched(tmp_path, config, des
     np.testing.assert_allclose(agent.snapshot.eta.values, 1 / (1 + np.exp(-0.2)), rtol=1e-6)
 
 
-def test_a_checkpoint_that_training_replaces_is_read_anew(
+def test_a_checkpoint_that_training_replaces_is_read_again(
     tmp_path, config, description, monkeypatch, capsys
 ):
     _save(tmp_path, config, description, 100)

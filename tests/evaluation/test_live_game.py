@@ -4,9 +4,10 @@ an evaluation)."""
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.helpers import log_softmax, make_agent, shake
+from support.helpers import log_softmax, make_agent, perturb
 
 from meta_impala.algorithm.meta_parameters import embedding_input
+from meta_impala.config import AgentSettings
 from meta_impala.environments import registry
 from meta_impala.evaluation.games import GamePolicy, play_games
 from meta_impala.evaluation.live_game import InspectedPolicy, play_live
@@ -25,7 +26,7 @@ KINDS = {
 
 def _agent(kind):
     agent = make_agent(description=CATCH, **KINDS[kind])
-    shake(agent, 1, 0.5)
+    perturb(agent, 1, 0.5)
     if kind == "state":
         x = agent.learner.state.x
         x.assign_add(np.random.default_rng(2).normal(size=x.shape))
@@ -33,7 +34,7 @@ def _agent(kind):
 
 
 def _play(agent, environment, number=0, **settings):
-    policy = InspectedPolicy(agent.network, agent.config, CATCH, 1)
+    policy = InspectedPolicy(agent.network, agent.config.part(AgentSettings), CATCH, 1)
     size = agent.network.settings.core_state_size
     return list(
         play_live(
@@ -92,7 +93,7 @@ def test_the_games_are_those_of_an_evaluation(kind):
     environment.close()
     single = registry.make("Catch", 1, "impala")
     games = play_games(
-        GamePolicy(agent.network, agent.config, CATCH, 1),
+        GamePolicy(agent.network, agent.config.part(AgentSettings), CATCH, 1),
         agent.learner.snapshot(),
         [single],
         [(number, Start(game_seeds(3, number)[0])) for number in range(20)],

@@ -8,7 +8,7 @@ import psutil
 import pytest
 from support.ray_helpers import add_node, make_cluster
 
-from meta_impala.config import Config
+from meta_impala.config import ActorSettings
 from meta_impala.distributed import cluster as ray_cluster
 
 pytestmark = pytest.mark.slow
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.slow
 def test_commands_on_a_cluster(tmp_path):
     with make_cluster() as cluster:
         node = add_node(cluster, 1)
-        config = Config(actors="ray", ray_address=cluster.address)
-        with ray_cluster.connected(config):
+        settings = ActorSettings(actors="ray", ray_address=cluster.address)
+        with ray_cluster.connected(settings):
             from meta_impala.experiments.ray_process import RayProcess
 
             def start(code, name):

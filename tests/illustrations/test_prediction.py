@@ -284,13 +284,15 @@ def test_the_meta_gradient_is_the_formula_of_a_table():
     lambdas = np.full((T, B), 0.7)
     targets = returns_of(arrays["rewards"], gammas, lambdas, arrays["parameters"])
     after = arrays["parameters"] + ALPHA * (targets - arrays["parameters"])
-    judging = returns_of(arrays["meta_rewards"], np.full((T, B), 0.95), np.full((T, B), 0.8), after)
+    meta_targets = returns_of(
+        arrays["meta_rewards"], np.full((T, B), 0.95), np.full((T, B), 0.8), after
+    )
     expected = np.zeros((T, B))
     for k in range(T):
         bumped = gammas.astype(complex)
         bumped[k] += 1e-30j
         slope = returns_of(arrays["rewards"], bumped, lambdas, arrays["parameters"]).imag / 1e-30
-        by_gamma = ((after - judging) * ALPHA * slope).sum(axis=0)
+        by_gamma = ((after - meta_targets) * ALPHA * slope).sum(axis=0)
         expected[k] = by_gamma * gammas[k] * (1.0 - gammas[k])
     step = prediction_step(
         chain=Chain(STRAIGHT),

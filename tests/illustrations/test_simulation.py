@@ -173,8 +173,8 @@ def discount_run_in_numpy(seed, episodes, num_states, alpha, beta):
                     others = [other for other in passed if other != state]
                     slopes[t, state] += np.prod(gamma[others]) * pair[0, k]
         values = values + alpha * (targets - values)
-        judging = np.cumsum(pair[1][::-1])[::-1]
-        gradient = ((values - judging) * alpha) @ slopes * gamma * (1.0 - gamma)
+        meta_targets = np.cumsum(pair[1][::-1])[::-1]
+        gradient = ((values - meta_targets) * alpha) @ slopes * gamma * (1.0 - gamma)
         first = 0.9 * first + 0.1 * gradient
         second = 0.999 * second + 0.001 * gradient**2
         corrected = first / (1.0 - 0.9**episode)

@@ -41,11 +41,11 @@ def test_the_step_of_x_is_through_both_updates(mode):
     state = case.agent.learner.state
     state.x.assign(case.x)
     batches = [case.batch, *(random_batch(case.agent, 20 + k) for k in range(2))]
-    case.judges = batches[2]
+    case.meta_batch = batches[2]
     last, _ = case.after_window(batches[:2], case.x)
-    judge = case.judged(at=last)
+    meta_objective = case.meta_objective(at=last)
     expected = central_difference(
-        lambda x: judge(case.after_window(batches[:2], x)[0]), case.x, 1e-4
+        lambda x: meta_objective(case.after_window(batches[:2], x)[0]), case.x, 1e-4
     )
     (first, second), snapshot = run(case.agent, batches)
     assert math.isnan(first.meta_loss) and first.applied == second.applied == 1.0
@@ -54,7 +54,7 @@ def test_the_step_of_x_is_through_both_updates(mode):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
     assert state.window.made == 0
     steps = np.sum(~batches[2].truncations.numpy()[1:])
-    np.testing.assert_allclose(second.meta_loss, judge(last) / steps, rtol=1e-5)
+    np.testing.assert_allclose(second.meta_loss, meta_objective(last) / steps, rtol=1e-5)
     np.testing.assert_allclose(second.others["meta_gradient_entropy_cost"], expected[1], rtol=1e-4)
     np.testing.assert_allclose(
         second.others["x_step_learning_rate_factor"], -0.5 * expected[2], rtol=1e-4
@@ -65,7 +65,7 @@ def test_the_step_of_x_is_through_both_updates(mode):
     np.testing.assert_allclose(snapshot.eta.values[0], tf.sigmoid(state.x[0]), rtol=1e-6)
 
 
-def test_a_state_saved_within_a_window_goes_on_to_the_bit(tmp_path):
+def test_a_state_saved_within_a_window_continues_to_the_bit(tmp_path):
     agents = [make_agent(**SMALL) for _ in range(2)]
     batches = [random_batch(agents[0], seed) for seed in range(5)]
     run(agents[0], batches, stop=3)

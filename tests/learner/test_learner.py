@@ -1,6 +1,6 @@
 """The learner's update. Equivalence (θ' with and without J' to the bit; a truncated batch and its
 two pieces; both derivations), ground truth (Adam by hand, rows of a batch, schedules),
-determinism (judging trajectories; a restored learner goes on alike)."""
+determinism (meta batch; a restored learner goes on alike)."""
 
 import dataclasses
 import math
@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.helpers import FEATURES, IMAGES, make_agent, random_batch, shake
+from support.helpers import FEATURES, IMAGES, make_agent, perturb, random_batch
 
 from meta_impala.environments import Description
 from meta_impala.learner.batch import trajectories_of
@@ -147,7 +147,7 @@ def test_with_all_rewrites_only_the_last_bits_differ():
 
 
 @pytest.mark.usefixtures("eager")
-def test_both_derivations_learn_alike():
+def test_both_derivations_learn_the_same():
     agents = [
         make_agent(tf.float64, meta_gradient_mode=mode, learning_rate=1e-2, unroll_length=3)
         for mode in ("nested_tapes", "reverse_over_forward")
@@ -200,7 +200,7 @@ def test_a_truncated_batch_is_its_two_pieces(core):
     """J of a trajectory cut at step k: of k steps that bootstrap, and of those after the cut."""
     agent = make_agent(tf.float64, core=core, core_size=4, unroll_length=6, entropy_cost=0.1,
                        meta_parameters="none", gamma=0.9, lambda_=0.8)  # fmt: skip
-    shake(agent, 0)
+    perturb(agent, 0)
     cut = 2
     batch = random_batch(agent, 1, ends=False)
     truncations = np.zeros(batch.truncations.shape, bool)
@@ -231,9 +231,9 @@ def test_a_truncated_batch_is_its_two_pieces(core):
 def test_selected_columns():
     agent = make_agent(core="lstm", core_size=4)
     batch = agent.learner.factory.trajectories(random_batch(agent, 0))
-    assert batch.num_columns == 4
+    assert len(batch.core_state) == 4
     chosen = batch.columns(tf.constant([3, 1]))
-    assert chosen.num_columns == 2
+    assert len(chosen.core_state) == 2
     for before, after in zip(
         (*batch.inputs, *batch.transitions), (*chosen.inputs, *chosen.transitions), strict=True
     ):
@@ -243,7 +243,7 @@ def test_selected_columns():
 
 
 @pytest.mark.usefixtures("eager")
-def test_only_the_judging_trajectories_of_the_next_batch_are_looked_at():
+def test_only_the_meta_batch_of_the_next_batch_is_used():
     def after(columns_to_change):
         agent = make_agent()
         batch, following = (random_batch(agent, seed) for seed in (0, 1))
@@ -252,9 +252,9 @@ def test_only_the_judging_trajectories_of_the_next_batch_are_looked_at():
         (row,), _ = run(agent, [batch, following._replace(rewards=tf.constant(rewards))])
         return weights_of(agent), adam_of(agent)[0], row.meta_loss
 
-    judging = make_agent().learner.column_order(0)[:3]
-    (spared,) = set(range(4)) - set(judging.tolist())
-    nothing, other, one = after([]), after([spared]), after([int(judging[0])])
+    in_meta_batch = make_agent().learner.column_order(0)[:3]
+    (spared,) = set(range(4)) - set(in_meta_batch.tolist())
+    nothing, other, one = after([]), after([spared]), after([int(in_meta_batch[0])])
     # τ' never trains θ.
     assert_bit_equal(nothing[0], other[0])
     assert_bit_equal(nothing[0], one[0])
@@ -375,7 +375,7 @@ def test_checkpoints_hold_everything(tmp_path):
             getattr(agent.learner.state, name), getattr(other.learner.state, name), err_msg=name
         )
 
-    # Both go on alike (the one restored has the same seed for its judging columns).
+    # Both go on alike (the one restored has the same seed for the columns of its meta batch).
     third = make_agent(**settings)
     save_and_restore(agent, third)
     (ours, _), (theirs, _) = (run(learner, batches[2:], start=2) for learner in (agent, third))
@@ -490,15 +490,15 @@ def test_statistics():
         rtol=1e-5,
     )
 
-    # J' is of θ', per judging step.
+    # J' is of θ', per step of the meta batch.
     order = tf.constant(agent.learner.column_order(0)[:3])
-    judges = agent.learner.factory.trajectories(batches[1]).columns(order)
+    meta_batch = agent.learner.factory.trajectories(batches[1]).columns(order)
     x = [agent.learner.state.x.read_value()]
-    judge = agent.learner.factory.meta_objective(judges, parameters, x)
-    judging_steps = tf.reduce_sum(judges.transitions.step_mask)
-    meta_loss, _ = judge(snapshot.parameters)
-    np.testing.assert_allclose(row.meta_loss, meta_loss / judging_steps, rtol=1e-4)
-    stale, _ = judge(parameters)
+    meta_objective = agent.learner.factory.meta_objective(meta_batch, parameters, x)
+    meta_steps = tf.reduce_sum(meta_batch.transitions.step_mask)
+    meta_loss, _ = meta_objective(snapshot.parameters)
+    np.testing.assert_allclose(row.meta_loss, meta_loss / meta_steps, rtol=1e-4)
+    stale, _ = meta_objective(parameters)
     assert abs(stale - meta_loss) > 1e-3 * abs(meta_loss)
 
 
@@ -509,7 +509,7 @@ def test_the_config_reaches_the_losses():
 
     def after(**settings):
         agent = make_agent(meta_parameters="none", gamma=0.9, lambda_=0.8, **(base | settings))
-        shake(agent, 0)
+        perturb(agent, 0)
         run(agent, [random_batch(agent, seed) for seed in (0, 1)])
         return weights_of(agent)
 

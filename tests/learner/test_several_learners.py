@@ -80,11 +80,11 @@ def test_without_a_meta_gradient_there_is_one_reduction():
             close(ours, theirs)
 
 
-def test_the_sum_that_is_judged_is_of_all_parts():
+def test_the_meta_objective_is_the_sum_over_all_parts():
     """dJ'/dθ' of the whole is the sum of the parts' (what the second reduction rests on)."""
     whole = make_case(batch_size=4, meta_batch_size=4)
-    parameters, *_, judge = whole.arguments()
-    _, _, expected = meta_loss_and_gradient(judge, parameters)
+    parameters, *_, meta_objective = whole.arguments()
+    _, _, expected = meta_loss_and_gradient(meta_objective, parameters)
     parts = [
         meta_loss_and_gradient(part.arguments()[-1], parameters)[2] for part in parts_of(whole, 2)
     ]

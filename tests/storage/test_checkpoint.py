@@ -14,6 +14,7 @@ import tensorflow as tf
 from support.helpers import make_agent
 
 from meta_impala.algorithm.optimizers import CorrectedRMSProp
+from meta_impala.config import AgentSettings
 from meta_impala.errors import RunFailed, UserError
 from meta_impala.storage import arrays as arrays_lib
 from meta_impala.storage import checkpoint as checkpoint_lib
@@ -28,7 +29,7 @@ def agent():
 
 @pytest.fixture(scope="module")
 def identity(agent):
-    return identity_of(agent.config, agent.description, agent.learner.state)
+    return identity_of(agent.config.part(AgentSettings), agent.description, agent.learner.state)
 
 
 def fill(state, number: int) -> None:
@@ -316,7 +317,7 @@ def as_saved_by_an_older_version(agent, folder):
     state = agent.learner.state
     older, younger = state.as_older()
     assert [variable.name for variable, _ in younger] == ["count:0"]
-    identity = identity_of(agent.config, agent.description, state)
+    identity = identity_of(agent.config.part(AgentSettings), agent.description, state)
     identity["variables"] = [v for v in identity["variables"] if v not in ("count:0 int64 []",)]
     identity = {
         name: value
@@ -339,7 +340,7 @@ def test_a_checkpoint_before_the_corrected_meta_rmsprop_is_restored(tmp_path):
     fill(state, 3)
     as_saved_by_an_older_version(agent, tmp_path)
     fill(state, 7)
-    identity = identity_of(agent.config, agent.description, state)
+    identity = identity_of(agent.config.part(AgentSettings), agent.description, state)
     restored = Checkpoints(tmp_path, state, 3, identity).restore_latest()
     assert restored.progress == {"number": 3}
     (count,) = state.meta_slots["count"]
@@ -374,6 +375,8 @@ def test_a_checkpoint_that_lacks_anything_else_is_refused(tmp_path):
         other = make_agent(
             **{"meta_optimizer": "rmsprop", "eta_embedding_place": "heads"} | settings
         )
-        identity = identity_of(other.config, other.description, other.learner.state)
+        identity = identity_of(
+            other.config.part(AgentSettings), other.description, other.learner.state
+        )
         with pytest.raises(UserError, match="is of another run or version"):
             Checkpoints(tmp_path, other.learner.state, 3, identity).restore_latest()

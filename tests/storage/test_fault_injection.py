@@ -15,6 +15,7 @@ from support.faults import FAULTS, Killed, Recorder, number_of_calls, run_with_f
 from support.helpers import make_agent
 
 from meta_impala import config as config_lib
+from meta_impala.config import AgentSettings
 from meta_impala.errors import RunFailed, UserError
 from meta_impala.evaluation import record as evaluation_record
 from meta_impala.evaluation.record import Game, PartialGames
@@ -247,7 +248,7 @@ def _fill(state, number: int) -> None:
 
 def _checkpoint_case(agent) -> Case:
     state = agent.learner.state
-    identity = identity_of(agent.config, agent.description, state)
+    identity = identity_of(agent.config.part(AgentSettings), agent.description, state)
 
     def save(folder, number):
         checkpoints = Checkpoints(folder / "checkpoints", state, 2, identity)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from support.helpers import make_agent
 
 from meta_impala import config as config_lib
-from meta_impala.config import resolve_network
+from meta_impala.config import AgentSettings, resolve_network
 from meta_impala.errors import RunFailed, UserError
 from meta_impala.evaluation import record as evaluation_record
 from meta_impala.evaluation.record import Game, PartialGames
@@ -245,7 +245,7 @@ def test_json_that_parsers_stumble_over(name, text, folder):
 @pytest.fixture(scope="module")
 def checkpoints(agent, folder):
     state = agent.learner.state
-    identity = identity_of(agent.config, agent.description, state)
+    identity = identity_of(agent.config.part(AgentSettings), agent.description, state)
     made = Checkpoints(folder / "checkpoints", state, 1, identity)
     progress = {"window": {"seconds": 1.0, "returns": [1.0]}, "next_row": 3, "pair": False}
     made.save(progress, {"turn": np.array(1), "actor 0 actions": np.zeros((3, 2), np.int32)})
@@ -281,7 +281,7 @@ def test_manifests_with_other_values(checkpoints, agent):
 def test_checkpoints_with_other_bytes_restore_everything_or_nothing(name, checkpoints, agent):
     """Signed again, so that TensorFlow and the reader of arrays see the damage."""
     path, state = checkpoints.newest, agent.learner.state
-    identity = identity_of(agent.config, agent.description, state)
+    identity = identity_of(agent.config.part(AgentSettings), agent.description, state)
     original, manifest = (path / name).read_bytes(), (path / "manifest.json").read_bytes()
 
     @settings(EXAMPLES, max_examples=40)
@@ -318,7 +318,7 @@ def agent_path(agent, folder):
 
 def _load(path: pathlib.Path, agent) -> TrainedAgent:
     read = read_agent_file(path)
-    return load_agent_file(path, read.config, agent.description)
+    return load_agent_file(path, read.config.part(AgentSettings), agent.description)
 
 
 def _rewrite(path: pathlib.Path, original: pathlib.Path, **changes) -> None:
@@ -466,7 +466,7 @@ def test_bombs_are_refused_before_they_take_memory(name, tmp_path):
 
 
 def test_an_array_that_is_longer_than_its_directory_says_is_not_unpacked(tmp_path):
-    """The directory of the file promises little, and the compressed data goes on."""
+    """The header states a small size, and the compressed data is larger."""
     path = tmp_path / "x.npz"
     content = _header("'<f4'", "(2,)") + bytes(8)
     _npz(path, {"x.npy": content + bytes(50_000_000)})
@@ -496,7 +496,7 @@ def test_what_numpy_writes_is_read_as_numpy_reads_it(dtype, shape, order, tmp_pa
 
 def test_a_checkpoint_that_is_too_large_is_not_even_read(agent, tmp_path):
     state = agent.learner.state
-    identity = identity_of(agent.config, agent.description, state)
+    identity = identity_of(agent.config.part(AgentSettings), agent.description, state)
     for variable in state.variables:
         variable.assign(tf.fill(variable.shape, tf.cast(1, variable.dtype)))
     made = Checkpoints(tmp_path / "checkpoints", state, 1, identity)

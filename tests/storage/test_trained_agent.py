@@ -6,9 +6,9 @@ import zipfile
 
 import numpy as np
 import pytest
-from support.helpers import make_agent, shake
+from support.helpers import make_agent, perturb
 
-from meta_impala.config import resolve_network
+from meta_impala.config import AgentSettings, resolve_network
 from meta_impala.environments import registry
 from meta_impala.errors import UserError
 from meta_impala.evaluation.games import GamePolicy, play_games
@@ -28,7 +28,7 @@ SHIPPED = ROOT / "testdata/pong_agent.npz"
 @pytest.fixture(scope="module")
 def trained():
     agent = make_agent(core="lstm", core_size=4)
-    shake(agent, 0)
+    perturb(agent, 0)
     snapshot = agent.learner.snapshot()._replace(version=7)
     return agent, TrainedAgent(agent.network, snapshot, 1234, "frames-1234")
 
@@ -58,7 +58,7 @@ def test_what_is_saved_is_loaded(trained, path):
     read = read_agent_file(path)
     assert read.config == agent.config
     assert (read.observation_shape, read.num_actions) == ((3, 2), 3)
-    loaded = load_agent_file(path, read.config, agent.description)
+    loaded = load_agent_file(path, read.config.part(AgentSettings), agent.description)
     assert (loaded.frames, loaded.snapshot.version) == (1234, 7)
     assert loaded.checkpoint == "frames-1234"
     for ours, theirs in zip(loaded.snapshot.parameters, exported.snapshot.parameters, strict=True):
@@ -114,7 +114,7 @@ def test_what_is_no_agent_or_does_not_fit_is_refused_in_one_line(trained, path, 
     before = path.read_bytes()
     _rewrite(path, config=np.array(json.dumps(wider)))
     with pytest.raises(UserError, match="do not fit the network"):
-        load_agent_file(path, read_agent_file(path).config, agent.description)
+        load_agent_file(path, read_agent_file(path).config.part(AgentSettings), agent.description)
     path.write_bytes(before)
     _rewrite(path, about=np.array(json.dumps(_json(path, "about") | {"format": "other"})))
     with pytest.raises(UserError, match='has the format "other"'):
@@ -128,7 +128,7 @@ def test_what_is_no_agent_or_does_not_fit_is_refused_in_one_line(trained, path, 
     del about["updates"]
     _rewrite(path, about=np.array(json.dumps(about)))
     with pytest.raises(UserError, match="is damaged"):
-        load_agent_file(path, read_agent_file(path).config, agent.description)
+        load_agent_file(path, read_agent_file(path).config.part(AgentSettings), agent.description)
     path.write_bytes(before[: len(before) // 2])
     with pytest.raises(UserError) as error:
         read_agent_file(path)
@@ -158,14 +158,14 @@ def test_the_agent_that_ships_wins_a_game_of_pong():
     description = registry.describe(config.environment, config.protocol)
     config = resolve_network(config, description.observation_shape)
     assert config.network == "shallow"
-    agent = load_agent_file(SHIPPED, config, description)
+    agent = load_agent_file(SHIPPED, config.part(AgentSettings), description)
     assert agent.frames == 12_800_000
     recorded = json.loads((SHIPPED.parent / "pong_agent_evaluation.json").read_text())
     assert recorded["agent_digest"] == agent.digest()
     assert len(recorded["returns"]) == 200 and recorded["mean"] > 0
     environment = registry.make(config.environment, 1, config.protocol, min_noops=1)
     (game,) = play_games(
-        GamePolicy(agent.network, config, description, 1),
+        GamePolicy(agent.network, config.part(AgentSettings), description, 1),
         agent.snapshot,
         [environment],
         [(0, Start(game_seeds(1, 0)[0]))],

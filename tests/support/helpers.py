@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from meta_impala.actors.trajectory import Unroll
-from meta_impala.agent.builders import make_network
 from meta_impala.algorithm.meta_parameters import GAMMA, LAMBDA, MetaParameter
 from meta_impala.config import Config, resolve
 from meta_impala.environments import Description
+from meta_impala.learner.composition import make_learner
 from meta_impala.learner.learner import Learner
 from meta_impala.networks import ActorCritic
 
@@ -44,8 +44,8 @@ def make_agent(
     }
     merged = defaults | settings
     config = resolve(Config(**merged, envs_per_actor=merged["batch_size"]))
-    network = make_network(config, description, dtype)
-    return Agent(config, description, network, Learner(config, description, network))
+    learner = make_learner(config, description, dtype=dtype)
+    return Agent(config, description, learner.state.network, learner)
 
 
 def random_batch(
@@ -119,7 +119,7 @@ def select_columns(batch: Unroll, columns: tf.Tensor) -> Unroll:
     )
 
 
-def shake(agent: Agent, seed: int, scale: float = 0.1) -> None:
+def perturb(agent: Agent, seed: int, scale: float = 0.1) -> None:
     """Moves weights and slots off their special starts (zeros and ones)."""
     random = np.random.default_rng(seed)
     for variable in agent.network.trainable_variables:

@@ -2,8 +2,8 @@
 
     python learner_process.py PORT,PORT INDEX OUT.npz
 
-Writes what its state is after the updates. Then learner 1 dies, and learner 0 notes what becomes
-of the next update.
+Writes what its state is after the updates. Then learner 1 dies, and learner 0 records what
+becomes of the next update.
 """
 
 import os
@@ -12,12 +12,19 @@ import sys
 import numpy as np
 import tensorflow as tf
 
-from meta_impala.agent.builders import make_network
-from meta_impala.config import Config, resolve
+from meta_impala.agent.builders import make_network, method_of
+from meta_impala.config import (
+    AgentSettings,
+    Config,
+    LearnerSettings,
+    MethodSettings,
+    UpdateSettings,
+    resolve,
+)
 from meta_impala.learner import group as learner_group
 from meta_impala.learner.learner import Learner
 from meta_impala.system.signals import StopRequest
-from support.helpers import FEATURES, random_batch, select_columns, shake
+from support.helpers import FEATURES, perturb, random_batch, select_columns
 
 UPDATES = 3
 SETTINGS = {
@@ -25,13 +32,13 @@ SETTINGS = {
     "meta_batch_size": 4, "envs_per_actor": 3, "unroll_length": 5, "learning_rate": 0.01,
     "reward_clip": 0.0, "max_gradient_norm": 10.0, "stall_timeout": 120.0,
 }  # fmt: skip
-# Of the whole batch: those that judge stand where each learner's share has them.
+# Of the whole batch: the meta batch stands where each learner's share has it.
 ORDER = [0, 1, 3, 4, 2, 5]
 SHARE_ORDER = [0, 1, 2]
 
 
 class Fixed(Learner):
-    """A learner whose judging columns are those it is told."""
+    """A learner whose meta batch is made of given columns."""
 
     order: list[int]
 
@@ -40,14 +47,15 @@ class Fixed(Learner):
 
 
 def make_learner(config, group=learner_group.ALONE):
-    network = make_network(config, FEATURES)
-    learner = Fixed(config.share, FEATURES, network, group)
+    network = make_network(config.part(AgentSettings), FEATURES)
+    method = method_of(config.part(MethodSettings))
+    learner = Fixed(config.share.part(UpdateSettings), method, network, FEATURES, group)
     learner.order = ORDER if group.size == 1 else SHARE_ORDER
     return learner
 
 
 class Whole:
-    """What `shake` and `random_batch` want to know of an agent."""
+    """The attributes of an agent that `perturb` and `random_batch` use."""
 
     def __init__(self, config, learner):
         self.config, self.description, self.learner = config, FEATURES, learner
@@ -79,7 +87,7 @@ def results(learner, rows):
 def main(ports, index, out):
     addresses = ",".join(f"127.0.0.1:{port}" for port in ports.split(","))
     config = resolve(Config(**SETTINGS, learner_addresses=addresses, learner_index=index))
-    group = learner_group.join(config, StopRequest())
+    group = learner_group.join(config.part(LearnerSettings), config.stall_timeout, StopRequest())
     assert (group.size, group.index) == (2, index)
     if index == 0:
         learner_group.give_settings(group, config)
@@ -93,7 +101,7 @@ def main(ports, index, out):
         config = resolve(Config(**settings))
         learner = make_learner(config, group)
         # All begin from learner 0's state, whatever their own is.
-        shake(Whole(config, learner), seed=index)
+        perturb(Whole(config, learner), seed=index)
         group.take_from_first(learner.state.variables)
         rows, batches = train(config, learner, group)
         arrays |= {f"{name} {key}": a for key, a in results(learner, rows).items()}

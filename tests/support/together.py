@@ -55,6 +55,6 @@ def parts_of(case, size):
         return select_columns(batch, tf.range(index * count, (index + 1) * count))
 
     return [
-        dataclasses.replace(case, batch=part(case.batch, i), judges=part(case.judges, i))
+        dataclasses.replace(case, batch=part(case.batch, i), meta_batch=part(case.meta_batch, i))
         for i in range(size)
     ]

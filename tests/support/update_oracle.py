@@ -1,4 +1,4 @@
-"""An update and its meta objective written a second time, in NumPy but for network and ∂log π, ∂v.
+"""An update and its meta objective written again in NumPy, except for network, ∂log π and ∂v.
 
 Every place where η acts has an argument of its own, so that a finite difference can vary η along
 exactly the paths that a switch opens and hold it elsewhere.
@@ -21,8 +21,8 @@ from support.helpers import (
     central_difference,
     log_softmax,
     make_agent,
+    perturb,
     random_batch,
-    shake,
     vtrace_ground_truth,
     weights,
 )
@@ -76,11 +76,11 @@ class Slots(NamedTuple):
 
 @dataclasses.dataclass
 class Case:
-    """One inner update, judged on another batch: τ, τ', x, and who makes the update."""
+    """One inner update, and its J' on another batch: τ, τ', x, and who makes the update."""
 
     agent: Agent
     batch: Unroll
-    judges: Unroll
+    meta_batch: Unroll
     x: np.ndarray
     # Whether the inner objective and U are at η' and not at η(x).
     is_reference: bool = False
@@ -101,7 +101,7 @@ class Case:
             [x],
             factory.inner_objective(factory.trajectories(self.batch), parameters),
             factory.update_rule(slots, rate),
-            factory.meta_objective(factory.trajectories(self.judges), parameters, [x]),
+            factory.meta_objective(factory.trajectories(self.meta_batch), parameters, [x]),
         )
 
     def meta_step(self, mode=None):
@@ -294,7 +294,7 @@ class Case:
                 * tf.reduce_sum(is_step * (vs - output.values[:-1]) ** 2)
                 - weights_of["entropy_cost"] * tf.reduce_sum(is_step * entropies(logits))
             )
-            if config.second_value_head:
+            if self.agent.network.settings.second_value_head:
                 second_vs, _, _ = self.targets(
                     self.batch,
                     log_pi,
@@ -399,19 +399,19 @@ class Case:
         return theta
 
     def distance_to(self, target):
-        """A function θ' -> bootstrapped J' on the judges, the network fed η'."""
+        """A function θ' -> bootstrapped J' on the meta batch, the network fed η'."""
         config = self.agent.config
-        fed = self.fed(self.reference(self.judges), self.reference_coefficients())
+        fed = self.fed(self.reference(self.meta_batch), self.reference_coefficients())
 
         def run(parameters):
             with weights(self.variables, parameters):
-                output = self.forward(self.judges, fed)
+                output = self.forward(self.meta_batch, fed)
             return log_softmax(output.policy_logits.numpy()[:-1]), output.values.numpy()[:-1]
 
         log_pi, values = run(target)
-        is_step = self.is_step(self.judges)
+        is_step = self.is_step(self.meta_batch)
 
-        def judge(parameters):
+        def meta_objective(parameters):
             ours, our_values = run(parameters)
             divergence = np.sum(np.exp(log_pi) * (log_pi - ours), axis=-1)
             errors = 0.5 * (values - our_values) ** 2
@@ -420,7 +420,7 @@ class Case:
                 * (config.matching_policy_cost * divergence + config.matching_value_cost * errors)
             )
 
-        return judge
+        return meta_objective
 
     def new_parameters(self, x):
         """θ' with η at x along the open paths."""
@@ -429,7 +429,7 @@ class Case:
             frozen = self.inner_gradient(self.x)
         return self.updated(self.inner_gradient(x), frozen, x=x)
 
-    def judged(self, at=None):
+    def meta_objective(self, at=None):
         """A function θ' -> J' whose targets are those at θ'(x) (or at another θ'), for good."""
         config = self.agent.config
         if at is None:
@@ -439,23 +439,27 @@ class Case:
             """What the network is fed at these parameters: an η per state follows its features."""
             with weights(self.variables, parameters):
                 if config.meta_network_eta == "reference":
-                    return self.fed(self.reference(self.judges), self.reference_coefficients())
-                features = self.features(self.judges) if self.x.ndim > 1 else None
+                    return self.fed(self.reference(self.meta_batch), self.reference_coefficients())
+                features = self.features(self.meta_batch) if self.x.ndim > 1 else None
                 return self.fed(self.eta(self.x, features), self.coefficients(self.x))
 
         def run(parameters, fed):
             with weights(self.variables, parameters):
-                output = self.forward(self.judges, fed)
-            values = output.reference_values if config.second_value_head else output.values
+                output = self.forward(self.meta_batch, fed)
+            values = (
+                output.reference_values
+                if self.agent.network.settings.second_value_head
+                else output.values
+            )
             return output.policy_logits.numpy(), values.numpy()
 
         fed = fed_at(at)  # a constant from here on
         with weights(self.variables, at):
-            reference = self.reference(self.judges)
+            reference = self.reference(self.meta_batch)
         logits, values = run(at, fed)
         vs, advantages, rhos = self.targets(
-            self.judges,
-            self.log_pi(self.judges, logits),
+            self.meta_batch,
+            self.log_pi(self.meta_batch, logits),
             values,
             reference,
             self.reference_coefficients(),
@@ -466,11 +470,13 @@ class Case:
         if config.meta_kl_cost:
             old_log_pi = log_softmax(run(self.theta, fed_at(self.theta))[0][:-1])
 
-        is_step = self.is_step(self.judges)
+        is_step = self.is_step(self.meta_batch)
 
-        def judge(parameters):
+        def meta_objective(parameters):
             logits, values = run(parameters, fed)
-            loss = config.meta_policy_cost * -np.sum(advantages * self.log_pi(self.judges, logits))
+            loss = config.meta_policy_cost * -np.sum(
+                advantages * self.log_pi(self.meta_batch, logits)
+            )
             loss += config.meta_baseline_cost * 0.5 * np.sum(is_step * (vs - values[:-1]) ** 2)
             log_pi = log_softmax(logits[:-1])
             of_actions = is_step[..., None] * np.exp(log_pi)
@@ -479,7 +485,7 @@ class Case:
                 loss += config.meta_kl_cost * np.sum(of_actions * (log_pi - old_log_pi))
             return loss
 
-        return judge
+        return meta_objective
 
     def normalised(self, advantages, rhos):
         """ρ (A − mean) / deviation, of moving moments, over the steps that are not masked."""
@@ -498,10 +504,10 @@ class Case:
 
     def finite_difference(self, step=1e-3, directions=None):
         """dJ'/dx, or its products with the rows of `directions` (each of x's shape, flat)."""
-        judge = self.judged()
+        meta_objective = self.meta_objective()
         basis = np.eye(self.x.size) if directions is None else directions
         return central_difference(
-            lambda distances: judge(
+            lambda distances: meta_objective(
                 self.new_parameters(self.x + (distances @ basis).reshape(self.x.shape))
             ),
             np.zeros(len(basis)),
@@ -531,9 +537,9 @@ def make_case(norm=None, seed=0, scale=0.1, x=X, **settings):
         "reward_clip": 0.0,
     }
     agent = make_agent(tf.float64, **(defaults | settings))
-    shake(agent, seed, scale)
+    perturb(agent, seed, scale)
     batch = random_batch(agent, seed + 1)
-    judges = random_batch(agent, seed + 2, batch_size=agent.config.meta_batch_size)
+    meta_batch = random_batch(agent, seed + 2, batch_size=agent.config.meta_batch_size)
     x = np.asarray(x)[: len(agent.config.learned)]
     state = agent.learner.state
     if state.x.shape.rank > 1:
@@ -542,7 +548,7 @@ def make_case(norm=None, seed=0, scale=0.1, x=X, **settings):
     if state.moments:
         for variable, value in zip(state.moments, (0.1, 0.5, 0.3), strict=True):
             variable.assign(value)
-    case = Case(agent, batch, judges, x)
+    case = Case(agent, batch, meta_batch, x)
     if norm is not None:
         rewards = batch.rewards
 

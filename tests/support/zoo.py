@@ -2,7 +2,7 @@
 
 Each differs from `Base` in one thing. Those of `RIGHT` must be usable; for those of `WRONG` the
 table
-says what the one line has to name: where it went wrong, and how to mend it.
+says what the one line has to name: where the error is, and how to fix it.
 """
 
 import sys

@@ -114,7 +114,7 @@ def test_only_the_chosen_signals_stop():
     assert (result.returncode, result.stdout) == (-signal.SIGTERM, "SIGUSR2\n")
 
 
-def test_sigquit_writes_the_stacks_and_the_program_goes_on(tmp_path):
+def test_sigquit_writes_the_stacks_and_the_program_continues(tmp_path):
     path = tmp_path / "stacks.txt"
     result = run(
         f"import pathlib; stop.stacks_path = pathlib.Path({str(path)!r}); stop.install();"

@@ -1,4 +1,4 @@
-"""Batches and meta batches from numbered blocks: whose columns are learned from, and judged by."""
+"""Batches from numbered blocks: which are learned from, and which are the meta batch."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import pytest
 
 from meta_impala.actors.source import StopRequested
 from meta_impala.actors.trajectory import Block, Unroll
-from meta_impala.config import Config, resolve
+from meta_impala.config import BatcherSettings, Config, resolve
 from meta_impala.training.batcher import Batcher
 
 # Two blocks of two environments to a batch of four.
@@ -44,8 +44,13 @@ class Blocks:
         return block(self.number - 1)
 
 
+def make_batcher_of(blocks: Blocks, **settings) -> Batcher:
+    config = resolve(dataclasses.replace(CONFIG, **settings))
+    return Batcher(config.part(BatcherSettings), config.block_size, blocks)
+
+
 def make(meta_data: str, blocks: Blocks) -> Batcher:
-    return Batcher(resolve(dataclasses.replace(CONFIG, meta_data=meta_data)).share, blocks)
+    return make_batcher_of(blocks, meta_data=meta_data)
 
 
 def numbers(batch) -> tuple[int, ...]:
@@ -117,7 +122,7 @@ def test_a_bootstrapped_target_has_the_batches_that_are_next():
     """L − 1 batches for the target and then τ'; each is learned from once, in order."""
     chosen = {"meta_objective": "bootstrapped", "bootstrap_steps": 3}
     blocks = Blocks(stops=(3, 9))
-    batcher = Batcher(resolve(dataclasses.replace(CONFIG, **chosen)).share, blocks)
+    batcher = make_batcher_of(blocks, **chosen)
     for first in (0, 2, 4, 6):
         try:
             batch, ahead = batcher.next_pair()

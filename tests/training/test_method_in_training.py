@@ -7,17 +7,17 @@ import csv
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.helpers import make_agent, random_batch, select_columns, shake
+from support.helpers import make_agent, perturb, random_batch, select_columns
 
 from meta_impala.actors.actor import Actor
 from meta_impala.actors.trajectory import Unroll
-from meta_impala.agent.builders import eta_schedule_of, make_network
+from meta_impala.agent.builders import drawn_eta_of
 from meta_impala.agent.policy import Policy
 from meta_impala.algorithm.losses import action_log_probs
-from meta_impala.config import Config, resolve, resolve_network
+from meta_impala.config import AgentSettings, Config, resolve, resolve_network
 from meta_impala.environments import registry
 from meta_impala.learner.batch import trajectories_of
-from meta_impala.learner.learner import Learner
+from meta_impala.learner.composition import make_learner
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.system.signals import StopRequest
 from meta_impala.training.trainer import Trainer
@@ -49,15 +49,15 @@ def catch_config(**settings):
 def test_an_actor_acts_by_the_learners_network(name):
     """log μ of an unroll is log π of the learner's own forward pass, at the η it then uses."""
     config, description = catch_config(**SCHEDULES[name], num_actors=1, envs_per_actor=4)
-    learner = Learner(config, description, make_network(config, description))
+    learner = make_learner(config, description)
     random = np.random.default_rng(0)
     for variable in learner.state.network.trainable_variables:
         variable.assign_add(0.5 * random.normal(size=variable.shape).astype(np.float32))
     if name == "state":
         learner.state.x.assign_add(random.normal(size=learner.state.x.shape).astype(np.float32))
-    policy = Policy(learner.state.network, config, description, 4)
+    policy = Policy(learner.state.network, config.part(AgentSettings), description, 4)
     environment = registry.make(config.environment, 4, config.protocol)
-    schedule = eta_schedule_of(config)
+    schedule = drawn_eta_of(config)
     actor = Actor(0, environment, policy, config.unroll_length, eta_schedule=schedule)
     actor.reset(3, 0)
     unrolls = [actor.unroll(learner.snapshot()).unroll for _ in range(3)]
@@ -100,7 +100,7 @@ def test_a_batch_of_several_etas_is_several_batches():
     """J of columns with different η is the sum of the J of each at its own fixed η."""
     settings = {"eta_embedding_size": 4, "max_gradient_norm": 0.0}
     mixed = make_agent(tf.float64, eta_schedule="random", **settings)
-    shake(mixed, 0)
+    perturb(mixed, 0)
     batch = random_batch(mixed, 1)
     weights = [v.read_value() for v in mixed.network.trainable_variables]
 
@@ -139,7 +139,7 @@ def test_a_control_learns_no_eta(name):
     np.testing.assert_allclose([row.gamma, row.lambda_], expected, rtol=1e-5)
 
 
-# Which data judge.
+# Which trajectories J' is evaluated on.
 
 
 @pytest.mark.usefixtures("eager")
@@ -147,13 +147,13 @@ def test_held_out_columns_are_not_learned_from():
     agent = make_agent(meta_data="held_out", meta_batch_size=1)
     start_state = [variable.numpy() for variable in agent.learner.state.variables]
 
-    def after(change_judges, change_others, change_next):
+    def after(change_meta_batch, change_others, change_next):
         for variable, value in zip(agent.learner.state.variables, start_state, strict=True):
             variable.assign(value)
         batch, following = random_batch(agent, 0), random_batch(agent, 1)
         order = agent.learner.column_order(0)
         rewards = batch.rewards.numpy()
-        if change_judges:
+        if change_meta_batch:
             rewards[:, order[:1]] *= -1.0
         if change_others:
             rewards[:, order[1:]] *= -1.0
@@ -163,15 +163,16 @@ def test_held_out_columns_are_not_learned_from():
         row, snapshot = agent.learner.update(batch, following, 0, 0)
         return [value.numpy() for value in snapshot.parameters], row
 
-    (start, row), (judges, judged), (others, _), (_, unread) = (
+    (start, row), (same, of_meta_batch), (others, _), (_, unread) = (
         after(*changes)
         for changes in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))
     )  # fmt: skip
-    for one, other in zip(start, judges, strict=True):
+    for one, other in zip(start, same, strict=True):
         np.testing.assert_array_equal(one, other)
-    assert judged.meta_loss != row.meta_loss and judged.inner_loss == row.inner_loss
+    assert of_meta_batch.meta_loss != row.meta_loss
+    assert of_meta_batch.inner_loss == row.inner_loss
     assert any(np.any(one != other) for one, other in zip(start, others, strict=True))
-    assert unread == row  # the next batch does not judge
+    assert unread == row  # J' is not evaluated on the next batch
 
     # Losses are per step that was learned from: B − B' columns.
     smaller = make_agent(batch_size=3, meta_batch_size=1)
@@ -203,14 +204,14 @@ def test_which_batch_is_the_meta_batch(tmp_path, monkeypatch, meta_data):
     monkeypatch.setattr(trainer.learner, "update", update)
     trainer.run()
     assert len(seen) == 10
-    for index, (batch, judge) in enumerate(seen[:-1]):
+    for index, (batch, meta_batch) in enumerate(seen[:-1]):
         following = seen[index + 1][0]
         if meta_data == "same":
-            assert judge == batch != following
+            assert meta_batch == batch != following
         elif meta_data == "next_batch" or index % 2 == 0:
-            assert judge == following != batch
+            assert meta_batch == following != batch
         else:
-            assert judge == seen[index - 1][0] != following
+            assert meta_batch == seen[index - 1][0] != following
 
 
 # What is remembered.
@@ -301,7 +302,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_run_with_a_switch_goes_on_from_its_checkpoint(tmp_path, name):
+def test_a_run_with_a_switch_continues_from_its_checkpoint(tmp_path, name):
     assert make_trainer(tmp_path, **RUNS[name], total_frames=80).run() == "finished"
     again = make_trainer(tmp_path, **RUNS[name], total_frames=160)
     assert again.frames == 80 and again.run() == "finished"

@@ -17,6 +17,7 @@ from support.run_helpers import (
     read_status,
 )
 
+from meta_impala.config import AgentSettings
 from meta_impala.environments import registry
 from meta_impala.environments.catch import Catch
 from meta_impala.errors import UserError
@@ -125,7 +126,7 @@ def test_the_games_are_those_of_an_evaluation_and_the_best_weights_are_kept(tmp_
     seed = evaluation_seed(config.seed, agent.frames // config.evaluation_frames)
     environments = [registry.make(config.environment, 1, config.protocol) for _ in range(2)]
     games = play_games(
-        GamePolicy(agent.network, config, description, 2),
+        GamePolicy(agent.network, config.part(AgentSettings), description, 2),
         agent.snapshot,
         environments,
         ((n, starts.Start(starts.game_seeds(seed, n)[0])) for n in range(4)),

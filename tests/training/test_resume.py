@@ -142,12 +142,12 @@ def test_pong(tmp_path):
 
 @pytest.mark.parametrize("updates", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_pairs_of_batches(tmp_path, updates):
-    """With --meta_data=swap the first batch of a pair judges the second, across a stop."""
+    """With --meta_data=swap the first batch of a pair is the second's meta batch, across a stop."""
     config = make_config(deterministic=True, meta_data="swap", checkpoint_frames=7 * BATCH_FRAMES)
     assert_equal_runs(tmp_path, config, [(updates, 0)])
 
 
-def test_another_number_of_actors_starts_them_anew(tmp_path):
+def test_another_number_of_actors_starts_them_again(tmp_path):
     config = make_config(deterministic=True, total_frames=24 * BATCH_FRAMES)
     stop = StopAtUpdate(5)
     stop.trainer = make_trainer(tmp_path, config, stop)

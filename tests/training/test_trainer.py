@@ -154,7 +154,7 @@ def test_a_stopped_run_is_saved_and_continues_where_it_was(tmp_path, determinist
     assert seconds == sorted(seconds)
 
 
-def test_rows_after_the_restored_frame_and_torn_rows_are_cut(tmp_path):
+def test_rows_after_the_restored_frame_and_truncated_rows_are_cut(tmp_path):
     config = plain_config(total_frames=4 * BATCH_FRAMES)
     make_trainer(tmp_path, config).run()
     path = tmp_path / "metrics.csv"
@@ -243,7 +243,7 @@ def test_an_environment_that_hangs_ends_the_run_and_the_threads_are_named(tmp_pa
     assert read_status(tmp_path)["checkpoint"] == f"frames-{trainer.frames}"
 
 
-def test_one_actor_that_hangs_is_found_though_the_other_goes_on(tmp_path, monkeypatch):
+def test_one_actor_that_hangs_is_found_though_the_other_continues(tmp_path, monkeypatch):
     release = threading.Event()
     hung = threading.Lock()
 
@@ -262,7 +262,7 @@ def test_one_actor_that_hangs_is_found_though_the_other_goes_on(tmp_path, monkey
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_an_environment_that_raises_is_made_anew_and_counted(tmp_path, monkeypatch, deterministic):
+def test_an_environment_that_raises_is_made_again_and_counted(tmp_path, monkeypatch, deterministic):
     def explode():
         raise RuntimeError("the emulator caught fire")
 
@@ -422,7 +422,7 @@ def test_an_update_that_is_not_finite_is_not_applied_and_kept(
 
     _poison(monkeypatch, trainer, poison)
     assert trainer.run() == "finished"
-    # The batch judged the fifth update, and was learned from in the sixth.
+    # The batch was the meta batch of the fifth update, and was learned from in the sixth.
     rows = read_metrics(tmp_path)
     assert [int(row["bad_updates"]) for row in rows] == [0, 0, 2, 2, 2]
     assert all(row["inner_loss"] for row in rows if row["updates"] != "6")

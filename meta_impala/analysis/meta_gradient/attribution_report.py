@@ -229,7 +229,7 @@ def to_json(result: Report) -> dict[str, Any]:
             name: {place: [push.to_json() for push in pushes] for place, pushes in places.items()}
             for name, places in result.by_time.items()
         },
-        "by_judge": {
+        "by_meta_batch": {
             meta_batch: {name: push.to_json() for name, push in names.items()}
             for meta_batch, names in result.by_meta_batch.items()
         },

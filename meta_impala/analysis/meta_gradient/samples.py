@@ -23,7 +23,7 @@ from meta_impala.actors.trajectory import Unroll
 from meta_impala.agent.policy import Policy, Snapshot
 from meta_impala.algorithm import attribution as explanation
 from meta_impala.algorithm import meta_gradient
-from meta_impala.config import Config
+from meta_impala.config import ActingSettings, AgentSettings, Config
 from meta_impala.environments import Description, registry
 from meta_impala.learner.learner import Learner
 
@@ -149,7 +149,7 @@ def _meta_evaluation(
             tf.concat([tf.reshape(part, [-1]) for part in direction], axis=0),
             gradient_norm,
             coefficient,
-            tf.stack([eta[name] for name in learner.config.learned]),
+            tf.stack([eta[name] for name in learner.meta_parameters.learned]),
         )
 
     def evaluate(batch: Unroll, meta_batch: Unroll) -> _MetaEvaluation:
@@ -184,7 +184,7 @@ class _Group:
             environment_kwargs=config.environment_arguments,
         )
         self._snapshot = snapshot
-        self._actor = make_actor(index, config, policy, environment)
+        self._actor = make_actor(index, config.part(ActingSettings), policy, environment)
         self._actor.reset(
             actor_seed(seed, snapshot.version, index, config.batch_size), core_state_size
         )
@@ -209,6 +209,7 @@ def unrolls_played(batches: int, warmup: int) -> int:
 
 def samples(
     learner: Learner,
+    config: Config,
     description: Description,
     learning_rate: float,
     *,
@@ -220,6 +221,7 @@ def samples(
 
     Args:
       learner: restored; not changed.
+      config: of its run.
       description: of its environment.
       learning_rate: of the updates.
       batches: how many τ.
@@ -227,9 +229,8 @@ def samples(
         typical of a run.
       seed: of games and actions.
     """
-    config = learner.config
     network, snapshot = learner.state.network, learner.snapshot()
-    policy = Policy(network, config, description, config.batch_size)
+    policy = Policy(network, config.part(AgentSettings), description, config.batch_size)
     state_size = network.settings.core_state_size
     with contextlib.ExitStack() as stack:
         groups = []
@@ -238,18 +239,20 @@ def samples(
             stack.callback(groups[index].close)
             groups[index].play(warmup)
         evaluate = _meta_evaluation(learner, learning_rate)
-        yield from _samples(groups[0], groups[1], learner, evaluate, batches, snapshot.version)
+        yield from _samples(
+            groups[0], groups[1], learner, config, evaluate, batches, snapshot.version
+        )
 
 
 def _samples(
     group: _Group,
     others: _Group,
     learner: Learner,
+    config: Config,
     evaluate: Callable[[Unroll, Unroll], _MetaEvaluation],
     batches: int,
     updates: int,
 ) -> Generator[Sample, None, None]:
-    config = learner.config
     training = meta_batch_of_training(config)
     held_out = config.meta_data == "held_out"
     last: np.ndarray | None = None
