@@ -282,9 +282,17 @@ def test_moments_after_many_batches_are_those_of_the_advantages():
     np.testing.assert_allclose(moments, [bare.mean(), np.mean(bare**2), 1.0], rtol=1e-10)
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0])
-@pytest.mark.parametrize("kind", ["logits", "values"])
-@pytest.mark.parametrize("paths", OPEN)
+@pytest.mark.parametrize(
+    ("paths", "kind", "value"),
+    [
+        ("returns", "logits", 0.0),
+        ("returns", "values", 1.0),
+        ("embedding", "logits", 0.0),
+        ("embedding", "values", 1.0),
+        ("importance_weights", "logits", 1.0),
+        ("importance_weights", "values", 0.0),
+    ],  # every pair of two
+)
 def test_a_reference_of_exactly_zero_or_one_gives_numbers(paths, kind, value):
     case = make_case(
         **FED, reference_gamma=value, reference_lambda=value, eta_embedding_input=kind,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import importlib
+import importlib.util
 import inspect
 import json
 import os
@@ -31,6 +31,12 @@ import numpy as np
 from meta_impala.experiments.forked_process import TRAINING_MODULES, can_fork
 from meta_impala.system.tensorflow_import import quiet_tensorflow
 
+# Where they are installed.
+_FIGURES = tuple(
+    name
+    for name in ("matplotlib.figure", "matplotlib.backends.backend_agg")
+    if importlib.util.find_spec("matplotlib")
+)
 _PR_SET_CHILD_SUBREAPER = 36
 _MAX_REQUEST = 2**20
 
@@ -175,7 +181,7 @@ def _main() -> None:
     quiet_tensorflow()
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     rest_of_path = [path for path in sys.path[1:] if path not in given]
-    for module in TRAINING_MODULES:
+    for module in (*TRAINING_MODULES, *_FIGURES):
         importlib.import_module(module)
     gc.freeze()  # the children's garbage collection leaves TensorFlow's objects alone
     requests = socket.socket(fileno=int(sys.argv[1]))
