@@ -72,6 +72,7 @@ def test_every_head_has_the_derivative_of_its_own_eta(paths):
 
 
 @pytest.mark.parametrize("inner_steps", [1, 2])
+@pytest.mark.usefixtures("eager")
 def test_the_learner_moves_the_eta_of_every_head(inner_steps):
     agents = [
         make_agent(

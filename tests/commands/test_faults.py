@@ -250,7 +250,7 @@ def test_torture_in_short():
         timeout=TIMEOUT,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "HELD: 1 kill" in result.stdout
+    assert "HELD: 1 kills" in result.stdout
 
 
 @pytest.mark.slow
