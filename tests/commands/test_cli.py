@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from support import forked_command
 from support.command_helpers import ROOT
 
 from meta_impala import __version__, cli, completion
@@ -98,7 +99,7 @@ def given(*words):
         "parse_flags(sys.argv)\n"
         "print(sorted(given_config_flags().items()))"
     )
-    result = subprocess.run(
+    result = forked_command.run(
         [sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
