@@ -25,6 +25,7 @@ from meta_impala.errors import UserError
 from meta_impala.storage import results_folder
 from meta_impala.storage.trained_run import TrainedRun, open_trained_run
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
+from meta_impala.system.interrupt import raise_on_interrupt
 from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path
 
@@ -181,7 +182,7 @@ def main() -> int:
     from meta_impala.system.tensorflow_setup import configure_for_inference
 
     configure_for_inference()
-    command.raise_on_interrupt()
+    raise_on_interrupt()
     _explain(run, outdir)
     return 0
 

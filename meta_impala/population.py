@@ -31,6 +31,7 @@ from meta_impala.experiments.pbt_settings import ADAPTED, Population
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.folder_lock import locked
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.system.interrupt import raise_on_interrupt
 from meta_impala.system.user_path import define_path
 
 FLAGS = flags.FLAGS
@@ -139,7 +140,7 @@ def _train(folder: RunFolder, config: Config, population: Population, arguments:
         from meta_impala.experiments import pbt as population_lib
 
         # Tune saves and stops at an interrupt.
-        command.raise_on_interrupt()
+        raise_on_interrupt()
         signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
         command.say(
             f"{population.size} members train {population.frames_of_each:,} frames each on "
