@@ -1,6 +1,6 @@
 """Population based training of plain IMPALA: adapts γ, λ, step size and entropy cost.
 
-    python -m meta_impala.population --environment=Pong --logdir=runs/pbt --population_size=8
+    meta-impala population --environment=Pong --logdir=runs/pbt --population_size=8
 
 Ranges (`--population_learning_rate` …) take the place of `--learning_rate`, `--entropy_cost`,
 `--gamma` and `--lambda`. The frames of `--total_frames` are those of all members together. The

@@ -187,7 +187,9 @@ def _result(folder: RunFolder, config: Mapping[str, Any], variant: str, starts: 
     path = evaluation_record.result_path(folder, starts)
     if not path.exists():
         how = " --starts=human" if starts == "human" else ""
-        raise UserError(f"{folder.path}: not evaluated (python -m meta_impala.evaluate{how})")
+        raise UserError(
+            f"{folder.path}: not evaluated; first: meta-impala evaluate {folder.path}{how}"
+        )
     evaluation = _read_json(path)
     try:
         environment, game = config["environment"], None
