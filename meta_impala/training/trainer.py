@@ -254,6 +254,7 @@ class Trainer:
                 batch, ahead = timed(self._stopwatch, "next batch", self._batcher.next_pair)()
                 learning_rate = self.learner.learning_rate(self.frames)
                 self._update(batch, ahead)
+                self._progress.advance(self.frames)
                 last = self.frames >= config.total_frames
                 if self.frames >= self._next_row or last:
                     self._write_row(learning_rate, last=last)

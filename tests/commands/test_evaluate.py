@@ -276,7 +276,7 @@ def _refused(*arguments):
         ("--seed=-1", "--seed=-1: must be from 0"),
         ("--evaluation_eta=0.9,1.1", "two numbers in [0, 1]"),
         ("--record_video=here.gif", "ends in .mp4"),
-        ("--agent=agent.npz", "--logdir or --agent: one of them"),
+        ("--agent=agent.npz", "give one of: the folder of a run, or --agent"),
         ("--out=/no/such/folder/x", "must be a file in a folder that exists"),
         ("--out=/tmp/scores.txt", "must end in .json"),
         ("--starts=person", "noop | human"),
@@ -297,7 +297,7 @@ def test_a_result_never_takes_the_name_of_what_training_owns(trained):
 
 
 def test_a_folder_without_a_run_a_checkpoint_or_a_sound_config(trained, tmp_path):
-    assert "--logdir or --agent: one of them must be given" in _refused()
+    assert "give one of: the folder of a run, or --agent=FILE" in _refused()
     assert "there is no such file" in _refused("--agent=none.npz")
     assert "must be the folder of a run" in _refused(f"--logdir={tmp_path}")
     config = (trained / "config.json").read_text()
