@@ -4,7 +4,7 @@ a part of the columns (equivalence, float64): every update and every meta step i
 
 import numpy as np
 import pytest
-from support.helpers import random_batch, perturb
+from support.helpers import perturb, random_batch
 from support.learners import Learners
 
 ALL_OF_U = "learning_rate_factor,rmsprop_decay,max_gradient_norm"
