@@ -20,6 +20,7 @@ from meta_impala.analysis.results import Results
 from meta_impala.config.hyper_parameters import GAMMA, LAMBDA, TABLE, in_order
 from meta_impala.config.metric_columns import of_head
 from meta_impala.errors import UserError
+from meta_impala.storage.results_folder import save_figure
 from meta_impala.storage.run_folder import RunFolder
 
 _WIDTH = 9.5
@@ -142,7 +143,7 @@ def draw_learning_curves(results: Results, out: pathlib.Path) -> None:
     for axis in axes[len(results.names) :]:
         axis.remove()
     _legend(figure, axes[: len(results.names)], f"Return in training{_several_seeds(results)}")
-    figure.savefig(out, dpi=_DOTS_PER_INCH)
+    save_figure(figure, out, _DOTS_PER_INCH)
     plot.close(figure)
 
 
@@ -195,7 +196,7 @@ def draw_meta_parameters(results: Results, out: pathlib.Path) -> None:
     thin = "; thin: auxiliary heads" if heads else ""
     title = f"{_symbols(panels)} in training{_several_seeds(results)}{thin}"
     _legend(figure, list(of_games[:, : len(panels)].flat), title)
-    figure.savefig(out, dpi=_DOTS_PER_INCH)
+    save_figure(figure, out, _DOTS_PER_INCH)
     plot.close(figure)
 
 
@@ -239,7 +240,7 @@ def draw_improvements(comparison: Comparison, out: pathlib.Path) -> None:
         "better of human and baseline)"
     )
     figure.get_layout_engine().set(w_pad=_MARGIN, h_pad=_MARGIN)
-    figure.savefig(out, dpi=_DOTS_PER_INCH)
+    save_figure(figure, out, _DOTS_PER_INCH)
     plot.close(figure)
 
 

@@ -141,12 +141,20 @@ class Learner:
                 meta_step = factory.derivation(micro_batches)(*whole_parts)
                 step, meta = meta_step.inner, self._meta_update(meta_step)
             meta_steps = tf.reduce_sum(meta_batch.transitions.step_mask)
-        emulated = tf.reduce_sum(whole.transitions.step_mask)
+        emulated = self._counted(tf.reduce_sum(whole.transitions.step_mask))
         vector = self._assign(step, meta, emulated, meta_steps)
         # With several inner steps the window keeps g.
         gradients = [] if self.state.window is None else step.gradients
         parameters = read(list(self.state.network.trainable_variables))
         return vector, parameters, self._acting_eta(), gradients
+
+    def _counted(self, steps: tf.Tensor) -> tf.Tensor:
+        """A batch's steps; 0 in all updates on it but the last (`sample_reuse`)."""
+        reuse = self._settings.sample_reuse
+        if reuse == 1:
+            return steps
+        is_last = tf.equal((self.state.updates.read_value() + 1) % reuse, 0)
+        return tf.where(is_last, steps, tf.zeros_like(steps))
 
     def _bootstrapped(
         self,

@@ -33,6 +33,7 @@ _GROUPS = {
         "queue_fill",
         "actor_restarts",
         "rss_mib",
+        "cpu_seconds",
     ),
 }
 _GROUP_OF = {column: group for group, columns in _GROUPS.items() for column in columns}

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from meta_impala.actors.making import EarlyEnvironment
 from meta_impala.actors.source import BlockSource, StopRequested
 from meta_impala.actors.startup import ActorStart
 from meta_impala.actors.turn_taking import TurnTakingSource
@@ -25,7 +26,7 @@ from meta_impala.config import (
 )
 from meta_impala.config.metric_columns import of_all_heads
 from meta_impala.environments import Description
-from meta_impala.errors import RunFailed, UserError
+from meta_impala.errors import RunFailed, UserError, text_of
 from meta_impala.learner.composition import make_learner
 from meta_impala.learner.group import ALONE, LearnerGroup, LearnerLost
 from meta_impala.storage import eta_replay
@@ -44,10 +45,10 @@ from meta_impala.training.metrics import MetricsWindow, open_metrics
 from meta_impala.training.periodic_evaluation import PeriodicEvaluation
 from meta_impala.training.progress import Progress
 from meta_impala.training.saved_progress import check_progress
+from meta_impala.training.saved_source import saved_source
 from meta_impala.training.weights_and_biases import WeightsAndBiases
 
-# The learner's thread also updates and saves; a slow disk may take its time.
-_LEARNER_EXTRA_SECONDS = 60.0
+_LEARNER_EXTRA_SECONDS = 60.0  # its thread also updates, and saves to what may be a slow disk
 
 
 class Trainer:
@@ -73,6 +74,7 @@ class Trainer:
         stop: StopRequest,
         group: LearnerGroup = ALONE,
         stopwatches: RunStopwatches | None = None,
+        early: EarlyEnvironment | None = None,
     ) -> None:
         """Args:
         config: resolved, network included.
@@ -82,6 +84,7 @@ class Trainer:
         group: the learners of this run. The first keeps the folder; another one's folder is
             temporary, and its state is the first one's.
         stopwatches: time what learner and actor threads do, for benchmarks; None for no timing.
+        early: environments of the first actor, made before TensorFlow was imported.
         """
         self.config = config
         self.folder = folder
@@ -97,7 +100,7 @@ class Trainer:
         self._checkpoints = Checkpoints(
             folder.checkpoints, self.learner.state, config.keep_checkpoints, self._identity
         )
-        self._stopwatches = stopwatches
+        self._stopwatches, self._early = stopwatches, early
         self._stopwatch = stopwatches.learner if stopwatches else None
         self._batcher = Batcher(
             config.share.part(BatcherSettings), config.block_size,
@@ -133,7 +136,9 @@ class Trainer:
             self.folder.bad_updates, config.max_bad_updates, int(progress.get("bad_in_a_row", 0))
         )
         self._restarts = restarts_of(config, progress.get("actor_restarts", 0))
-        self._saved_source = saved.source if saved and config.deterministic else None
+        self._saved_source = saved_source(
+            saved if config.deterministic else None, self._description, self.learner.state
+        )
         if self._saved_source is not None and progress.get("pair", False):
             self._batcher.expect_pair()
 
@@ -163,7 +168,7 @@ class Trainer:
             with memory_errors():
                 return self._train()
         except SystemExit as error:  # it would end the process as if all were well
-            failure = RunFailed(f"something ended the program ({error!r})")
+            failure = RunFailed(f"something ended the program ({text_of(error, repr)})")
             self.folder.write_failure(failure, **self._status())
             raise failure from error
         except BaseException as error:
@@ -183,10 +188,11 @@ class Trainer:
         return f"{newest.name} is safe, and the same command continues from there"
 
     def _train(self) -> str:
-        if self._group.size == 1 and self._stop.is_set():  # tracing takes several seconds
-            self.folder.write_status(run_folder_lib.STOPPED, **self._status())
-            return run_folder_lib.STOPPED
-        self._trace()
+        for prepare in (lambda: None, self._trace):  # tracing takes several seconds
+            prepare()
+            if self._group.size == 1 and self._stop.is_set():
+                self.folder.write_status(run_folder_lib.STOPPED, **self._status())
+                return run_folder_lib.STOPPED
         with contextlib.ExitStack() as stack:
             self._open_records(stack)
             self._watch(stack)
@@ -214,7 +220,7 @@ class Trainer:
         network = self.learner.state.network
         self._source_maker = SourceMaker(
             self.config, self._description, network, self._restarts, self._stop_waiting,
-            self._group, self._stopwatches,
+            self._group, self._stopwatches, self._early,
         )  # fmt: skip
 
     def _open_records(self, stack: contextlib.ExitStack) -> None:
@@ -248,6 +254,7 @@ class Trainer:
                 batch, ahead = timed(self._stopwatch, "next batch", self._batcher.next_pair)()
                 learning_rate = self.learner.learning_rate(self.frames)
                 self._update(batch, ahead)
+                self._progress.advance(self.frames)
                 last = self.frames >= config.total_frames
                 if self.frames >= self._next_row or last:
                     self._write_row(learning_rate, last=last)
@@ -280,9 +287,9 @@ class Trainer:
         # Rows that a time limit cost are no transitions.
         self._frames_of_update = round(statistics.steps) * self._description.action_repeat
         self.frames += self._frames_of_update
-        self._batcher.learned_from(batch)
-        applied = bool(statistics.applied)
-        self._window.add(statistics, batch.episodes, lag, self._source.fill(), applied=applied)
+        self._batcher.learned_from(batch, self.updates)
+        applied, games = bool(statistics.applied), batch.episodes if self._frames_of_update else []
+        self._window.add(statistics, games, lag, self._source.fill(), applied=applied)
         self._bad_updates.record(
             self.updates, statistics, {"batch": batch.unroll, "meta batch": ahead[-1].unroll}
         )
@@ -307,6 +314,7 @@ class Trainer:
         self._starting = ActorStart(self._stop_waiting)
         self._source = self._source_maker.make(self.updates, self._starting)
         self._starting = None
+        self._stop.hold()  # environments were made in this thread
 
     def _start_source(self) -> None:
         """Starts the actors, or continues from their saved state."""
@@ -332,7 +340,7 @@ class Trainer:
     def _watch(self, stack: contextlib.ExitStack) -> None:
         watchdog = Watchdog(
             self._watched,
-            self.folder.stacks_path,
+            self.folder.write_stacks,
             on_stall=self._fail,
             on_exit=lambda error: self.folder.write_failure(error, **self._status()),
         )
@@ -360,9 +368,8 @@ class Trainer:
     def _at_checkpoint_frames(self) -> bool:
         """Whether the last update passed a multiple of --checkpoint_frames."""
         interval = self.config.checkpoint_frames
-        if not interval:
-            return False
-        return self.frames // interval > (self.frames - self._frames_of_update) // interval
+        before = self.frames - self._frames_of_update
+        return interval > 0 and self.frames // interval > before // interval
 
     def _save(self) -> None:
         if not self._group.keeps_folder:

@@ -56,6 +56,7 @@ def assert_reports_every_head(row, used, logits):
 
 
 @pytest.mark.parametrize("inner_steps", [1, 2])
+@pytest.mark.usefixtures("eager")
 def test_the_learner_moves_the_eta_of_every_head(inner_steps):
     agents = [
         make_agent(

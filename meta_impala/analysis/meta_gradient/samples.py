@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from meta_impala.actors.actor import actor_seed
+from meta_impala.actors.making import actor_seed
 from meta_impala.actors.startup import make_actor
 from meta_impala.actors.trajectory import Unroll
 from meta_impala.agent.policy import Policy, Snapshot
