@@ -122,6 +122,7 @@ def test_any_combination(drawn):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 @settings(max_examples=60, **COMMON)
 @given(updates())
 def test_many_combinations(drawn):
