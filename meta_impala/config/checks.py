@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from meta_impala.config.hyper_parameters import TABLE
 from meta_impala.config.schema import Config
 from meta_impala.config.text import shown
 from meta_impala.errors import UserError
@@ -74,6 +75,12 @@ def check_scope(config: Config) -> None:
             "--meta_parameter_scope=state: has no trace (it would keep a copy of the network "
             "for every weight of γ(s) and λ(s)); use --trace_decay=0 and nested_tapes or "
             "reverse_over_forward, or global"
+        )
+    possible = [row.name for row in TABLE.values() if row.per_state]
+    if config.varied and not set(possible) & set(config.varied):
+        raise UserError(
+            "--meta_parameter_scope=state: must be global with --meta_parameters="
+            f"{config.meta_parameters}; only {' and '.join(possible)} can be functions of the state"
         )
     if config.varied and not config.learned:
         raise UserError(

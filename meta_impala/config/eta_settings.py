@@ -103,7 +103,9 @@ class MetaParameterSettings:
     meta_parameter_scope: str = setting(
         "global",
         "global: one γ and λ for all states; state: γ(s) and λ(s) of the state arrived in, "
-        "functions of the torso's features (which they do not train).",
+        "functions of the torso's features (which they do not train). "
+        + " and ".join(row.name for row in TABLE.values() if row.per_state)
+        + " can be; what else is learned has one value for all states.",
         value_if_missing="global",
         source=XU + " (state was tried and did not help)",
         choices=("global", "state"),

@@ -15,11 +15,20 @@ def check_inner_steps(config: Config) -> None:
         return
     given = f"--inner_steps={config.inner_steps}"
     if config.meta_data in ("held_out", "swap"):
-        raise UserError(f"--meta_data={config.meta_data}: must be next_batch or same with {given}")
+        raise UserError(
+            f"--meta_data={config.meta_data}: must be next_batch or same with {given}; it divides "
+            "a batch, or two, between one update and its meta step"
+        )
     if config.meta_gradient_mode == "accumulative_trace":
-        raise UserError(f"--meta_gradient_mode=accumulative_trace: must be another with {given}")
+        raise UserError(
+            f"--meta_gradient_mode=accumulative_trace: must be nested_tapes or "
+            f"reverse_over_forward with {given}; a trace carries earlier updates already"
+        )
     if config.meta_parameter_scope == "state":
-        raise UserError(f"--meta_parameter_scope=state: must be global with {given}")
+        raise UserError(
+            f"--meta_parameter_scope=state: must be global with {given}; γ(s) changes with the "
+            "features of θ, which the meta-gradient through later updates does not follow"
+        )
 
 
 def check_bootstrap(config: Config) -> None:
@@ -34,17 +43,17 @@ def check_bootstrap(config: Config) -> None:
     if config.learned and not config.matching_policy_cost + config.matching_value_cost:
         raise UserError(f"--matching_policy_cost=0, --matching_value_cost=0: one must be above 0 "
                         f"with {given}")  # fmt: skip
-    for name, wanted in (
-        ("meta_data", ("next_batch", "same")),
-        ("meta_gradient_mode", ("nested_tapes", "reverse_over_forward")),
-        ("meta_parameter_scope", ("global",)),
-        ("meta_value_head", ("shared",)),
-        ("meta_advantage_normalization", ("none",)),
-        ("reference_tracking", ("none",)),
+    for name, wanted, why in (
+        ("meta_data", ("next_batch", "same"), "the last update of the target is on all of τ'"),
+        ("meta_gradient_mode", ("nested_tapes", "reverse_over_forward"), "the target has no trace"),
+        ("meta_parameter_scope", ("global",), "the last update of the target is at one η'"),
+        ("meta_value_head", ("shared",), "the values that are matched are those of the shared one"),
+        ("meta_advantage_normalization", ("none",), "no advantage is in the meta loss"),
+        ("reference_tracking", ("none",), "the last update of the target is at one η'"),
     ):
         value = getattr(config, name)
         if config.learned and value not in wanted:
-            raise UserError(f"--{name}={value}: must be {' or '.join(wanted)} with {given}")
+            raise UserError(f"--{name}={value}: must be {' or '.join(wanted)} with {given}; {why}")
 
 
 def check_auxiliary_heads(config: Config) -> None:
@@ -55,8 +64,17 @@ def check_auxiliary_heads(config: Config) -> None:
     if not config.learned:
         raise UserError(f"{given}: needs --meta_parameters to be learned; must be 0")
     if config.eta_embedding_size:
-        raise UserError(f"--eta_embedding_size={config.eta_embedding_size}: must be 0 with {given}")
+        raise UserError(
+            f"--eta_embedding_size={config.eta_embedding_size}: must be 0 with {given}; every head "
+            "has an η of its own, and they share their input"
+        )
     if config.meta_parameter_scope == "state":
-        raise UserError(f"--meta_parameter_scope=state: must be global with {given}")
+        raise UserError(
+            f"--meta_parameter_scope=state: must be global with {given}; the η of an auxiliary "
+            "head is one for all states"
+        )
     if config.meta_gradient_mode == "accumulative_trace":
-        raise UserError(f"--meta_gradient_mode=accumulative_trace: must be another with {given}")
+        raise UserError(
+            f"--meta_gradient_mode=accumulative_trace: must be nested_tapes or "
+            f"reverse_over_forward with {given}; the trace is of one η"
+        )

@@ -36,7 +36,11 @@ def _spec(variable: tf.Variable) -> tf.TensorSpec:
 
 
 class WindowStep:
-    """Takes the meta step of a full window."""
+    """Takes the meta step of a full window.
+
+    Attributes:
+      functions: what it is traced in.
+    """
 
     def __init__(
         self,
@@ -61,7 +65,7 @@ class WindowStep:
         self._is_nested = settings.meta_gradient_mode == "nested_tapes"
         if self._is_nested:
             self._whole = group.function(self._nested, of_meta)
-            self._functions = [self._whole]
+            self.functions = [self._whole]
             return
         window = state.window
         assert window is not None
@@ -82,11 +86,11 @@ class WindowStep:
         self._back_first = group.function(self._gone_back_first, of_update)
         moments = [_spec(variable) for variable in state.moments]
         self._end = group.function(self._ended, [scalar, moments, logits, scalar])
-        self._functions = [self._begin, self._back, self._back_first, self._end]
+        self.functions = [self._begin, self._back, self._back_first, self._end]
 
     def build(self) -> None:
         """Traces the graphs."""
-        for function in self._functions:
+        for function in self.functions:
             function.get_concrete_function()
 
     def __call__(

@@ -108,6 +108,11 @@ def test_lambda_and_embedding_follow_from_what_is_learned(learned, start, width)
         ({"inner_steps": 2, "meta_data": "held_out"}, "--meta_data=held_out", "--inner_steps=2"),
         ({"inner_steps": 2, "trace_decay": 0.5}, "accumulative_trace", "--inner_steps=2"),
         ({"inner_steps": 2, "meta_parameter_scope": "state"}, "=state", "--inner_steps=2"),
+        (
+            {"meta_parameters": "entropy_cost,rho_clip", "meta_parameter_scope": "state"},
+            "=state",
+            "only gamma and lambda can be",
+        ),
         ({"mlp_sizes": "64,x"}, "--mlp_sizes=64,x", "comma-separated"),
         ({"learner_device": "tpu"}, "--learner_device=tpu", "auto, cpu, gpu"),
         ({"num_actors": 0}, "--num_actors=0", "[1, 65536]"),

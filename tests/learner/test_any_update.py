@@ -122,7 +122,8 @@ def test_any_combination(drawn):
 
 
 @pytest.mark.slow
-@settings(max_examples=150, **COMMON)
+@pytest.mark.timeout(7200)
+@settings(max_examples=60, **COMMON)
 @given(updates())
 def test_many_combinations(drawn):
     check(drawn)

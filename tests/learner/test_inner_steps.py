@@ -106,3 +106,15 @@ def test_the_inner_updates_are_those_of_one_inner_step():
     ends = [run(agent, batches)[1].parameters for agent in agents]
     for one, other in zip(*ends, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_the_graphs_of_mixed_mode_do_not_grow_with_the_window():
+    """Must be zero. With one graph around the window each update cost 80 MiB on images."""
+    sizes = []
+    for count in (2, 4):
+        settings = SMALL | {"inner_steps": count, "meta_gradient_mode": "reverse_over_forward"}
+        functions = make_agent(**settings).learner.window_step.functions
+        graphs = [function.get_concrete_function().graph for function in functions]
+        sizes.append([len(graph.get_operations()) for graph in graphs])
+    assert sizes[0] == sizes[1]

@@ -4,7 +4,7 @@ a part of the columns (equivalence, float64): every update and every meta step i
 
 import numpy as np
 import pytest
-from support.helpers import random_batch, shake
+from support.helpers import perturb, random_batch
 from support.learners import Learners
 
 ALL_OF_U = "learning_rate_factor,rmsprop_decay,max_gradient_norm"
@@ -49,7 +49,7 @@ def made(size, parts, settings):
 def run(learners, settings, batches):
     """Rows of two meta steps and, of a window, of an update of the next one."""
     for agent in learners.agents:
-        shake(agent, 1)
+        perturb(agent, 1)
     rows = []
     for updates in range(2 * settings.get("inner_steps", 1) + 1):
         ahead = batches[updates + 1 : updates + 1 + settings.get("bootstrap_steps", 1)]
