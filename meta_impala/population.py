@@ -1,6 +1,6 @@
 """Population based training of plain IMPALA: adapts γ, λ, step size and entropy cost.
 
-    python -m meta_impala.population --environment=Pong --logdir=runs/pbt --population_size=8
+    meta-impala population --environment=Pong --logdir=runs/pbt --population_size=8
 
 Ranges (`--population_learning_rate` …) take the place of `--learning_rate`, `--entropy_cost`,
 `--gamma` and `--lambda`. The frames of `--total_frames` are those of all members together. The
@@ -33,6 +33,7 @@ from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.folder_lock import locked
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
+from meta_impala.system.interrupt import raise_on_interrupt
 from meta_impala.system.user_path import define_path
 
 FLAGS = flags.FLAGS
@@ -158,7 +159,7 @@ def _train(folder: RunFolder, config: Config, population: Population, arguments:
         from meta_impala.experiments import pbt as population_lib
 
         # Tune saves and stops at an interrupt.
-        command.raise_on_interrupt()
+        raise_on_interrupt()
         signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
         command.say(
             f"{population.size} members train {population.frames_of_each:,} frames each on "

@@ -1,6 +1,6 @@
 """Trains a meta-gradient IMPALA agent, or continues the run of a folder.
 
-    python -m meta_impala.train --environment=Pong --logdir=runs/pong
+    meta-impala train --environment=Pong --logdir=runs/pong
 
 The folder holds everything: config, status, metrics, checkpoints. Starting again with the same
 folder continues the run.
@@ -20,7 +20,8 @@ from absl import flags
 
 from meta_impala import command, start_banner
 from meta_impala import config as config_lib
-from meta_impala.config import ActorSettings, Config, LearnerSettings
+from meta_impala.actors.making import EarlyEnvironment, early_environment
+from meta_impala.config import ActorSettings, Config, LearnerSettings, RunSettings
 from meta_impala.config.flags import define_config_flags, given_config_flags
 from meta_impala.config.presets import define_preset_flag
 from meta_impala.distributed import cluster as ray_cluster
@@ -197,6 +198,7 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
     if stop.is_set() and config.num_learners == 1:
         return _stopped_before_training(folder, stop)
     command.say("loading TensorFlow")
+    early = _early_environment(config, folder)
     import_tensorflow()
     from meta_impala.system.tensorflow_setup import configure_tensorflow
     from meta_impala.training.trainer import Trainer
@@ -213,7 +215,7 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
                 return _stopped_before_training(folder, stop)
             eta_replay.keep(folder, config)
             _share_replay(group, folder, config)
-            trainer = Trainer(config, description, folder, stop, group)
+            trainer = Trainer(config, description, folder, stop, group, early=early)
             # Not before: a refused start leaves the run unchanged.
             folder.save_config(config)
         except Exception as error:
@@ -222,6 +224,15 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
             raise
         _say_what_is_trained(trainer, config, description, folder)
         return _run(trainer, folder, stop)
+
+
+def _early_environment(config: Config, folder: RunFolder) -> EarlyEnvironment | None:
+    """The first actor's emulators, which start while TensorFlow is imported."""
+    if config.num_learners > 1:
+        return None
+    return early_environment(
+        config.part(RunSettings), config.part(ActorSettings), is_new=not folder.has_run()
+    )
 
 
 def _stopped_before_training(folder: RunFolder, stop: StopRequest) -> int:

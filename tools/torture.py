@@ -38,6 +38,7 @@ from meta_impala.errors import UserError
 from meta_impala.storage.folder_lock import is_locked
 from meta_impala.storage.metrics_table import read_metrics
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.system.interrupt import raise_on_interrupt
 from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path
 
@@ -438,7 +439,7 @@ def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     if len(arguments) != 1 or arguments[0] not in _TORTURES:
         raise UserError(f"give one of {', '.join(_TORTURES)}")
-    command.raise_on_interrupt()  # the processes it started have to be ended
+    raise_on_interrupt()  # the processes it started have to be ended
     work = pathlib.Path(FLAGS.folder or tempfile.mkdtemp(prefix="torture-"))
     begun = time.monotonic()
     print(f"{time.strftime('%Y-%m-%d %H:%M')} {platform.platform()}: {' '.join(sys.argv)}")

@@ -21,17 +21,6 @@ from meta_impala.environments.base import BatchedEnvironment, Step
 from meta_impala.errors import RunFailed
 
 
-def actor_seed(seed: int, updates: int, actor: int, num_envs: int, restarts: int = 0) -> int:
-    """Seed of the first environment of an actor that starts after `updates` learner updates.
-
-    Environments i of an actor take seed + i, so the seeds of two actors are `num_envs` apart.
-    `restarts` distinguishes starts after the same update.
-    """
-    entropy = [seed, updates, restarts] if restarts else [seed, updates]
-    state = np.random.SeedSequence(entropy).generate_state(1)
-    return int(state[0] % 2**29) + actor * num_envs
-
-
 class Actor:
     """N environments and their state. Used by one thread at a time.
 

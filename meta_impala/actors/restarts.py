@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from absl import logging
 
-from meta_impala.actors.actor import Actor, actor_seed
+from meta_impala.actors.actor import Actor
+from meta_impala.actors.making import actor_seed
 from meta_impala.actors.trajectory import Block
 from meta_impala.agent.policy import Snapshot
 from meta_impala.environments.base import BatchedEnvironment, EnvironmentFailed

@@ -241,7 +241,9 @@ def _result(folder: RunFolder, config: Mapping[str, Any], variant: str, starts: 
     path = evaluation_record.result_path(folder, starts)
     if not path.exists():
         how = " --starts=human" if starts == "human" else ""
-        raise UserError(f"{folder.path}: not evaluated (python -m meta_impala.evaluate{how})")
+        raise UserError(
+            f"{folder.path}: not evaluated; first: meta-impala evaluate {folder.path}{how}"
+        )
     evaluation = _read_json(path)
     _check(path, evaluation, _OF_EVALUATION)
     try:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from meta_impala.actors.actor import actor_seed
+from meta_impala.actors.making import actor_seed
 from meta_impala.actors.startup import make_actor
 from meta_impala.actors.trajectory import Block, Unroll
 from meta_impala.agent.policy import Policy, Snapshot

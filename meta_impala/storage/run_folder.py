@@ -14,6 +14,7 @@ from typing import Any
 from meta_impala import config as config_lib
 from meta_impala.config import Config
 from meta_impala.errors import RunFailed, UserError, one_line, printable, text_of
+from meta_impala.storage import nearby_runs
 from meta_impala.storage import trust as trust_lib
 from meta_impala.storage.files import (
     make_folder,
@@ -219,8 +220,10 @@ class RunFolder:
         try:
             text = read_bounded(self.config_path, _MAX_JSON_BYTES).decode("utf-8")
         except (FileNotFoundError, NotADirectoryError):
+            missing = "config.json" if self.path.is_dir() else "such folder"
             raise UserError(
-                f"--logdir={self.path}: must be the folder of a run (there is no config.json)"
+                f"--logdir={self.path}: must be the folder of a run (there is no {missing})"
+                f"{nearby_runs.hint(self.path)}"
             ) from None
         except (OSError, ValueError) as error:  # also UnicodeDecodeError
             raise UserError(f"{self.config_path}: cannot be read ({one_line(error)})") from None

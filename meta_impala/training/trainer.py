@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from meta_impala.actors.making import EarlyEnvironment
 from meta_impala.actors.source import BlockSource, StopRequested
 from meta_impala.actors.startup import ActorStart
 from meta_impala.actors.turn_taking import TurnTakingSource
@@ -23,6 +24,7 @@ from meta_impala.config import (
     Config,
     PeriodicEvaluationSettings,
 )
+from meta_impala.config.metric_columns import of_all_heads
 from meta_impala.environments import Description
 from meta_impala.errors import RunFailed, UserError, text_of
 from meta_impala.learner.composition import make_learner
@@ -72,6 +74,7 @@ class Trainer:
         stop: StopRequest,
         group: LearnerGroup = ALONE,
         stopwatches: RunStopwatches | None = None,
+        early: EarlyEnvironment | None = None,
     ) -> None:
         """Args:
         config: resolved, network included.
@@ -81,6 +84,7 @@ class Trainer:
         group: the learners of this run. The first keeps the folder; another one's folder is
             temporary, and its state is the first one's.
         stopwatches: time what learner and actor threads do, for benchmarks; None for no timing.
+        early: environments of the first actor, made before TensorFlow was imported.
         """
         self.config = config
         self.folder = folder
@@ -96,7 +100,7 @@ class Trainer:
         self._checkpoints = Checkpoints(
             folder.checkpoints, self.learner.state, config.keep_checkpoints, self._identity
         )
-        self._stopwatches = stopwatches
+        self._stopwatches, self._early = stopwatches, early
         self._stopwatch = stopwatches.learner if stopwatches else None
         self._batcher = Batcher(
             config.share.part(BatcherSettings), config.block_size,
@@ -126,7 +130,8 @@ class Trainer:
         self._frames_of_update = 0  # of the last one
         next_row = self.frames + config.log_frames
         self._next_row = min(progress.get("next_row", next_row), next_row)
-        self._window = MetricsWindow(self.frames, progress.get("window"), config.learned)
+        self._reported = of_all_heads(config.learned, config.auxiliary_heads)
+        self._window = MetricsWindow(self.frames, progress.get("window"), self._reported)
         self._bad_updates = BadUpdates(
             self.folder.bad_updates, config.max_bad_updates, int(progress.get("bad_in_a_row", 0))
         )
@@ -215,7 +220,7 @@ class Trainer:
         network = self.learner.state.network
         self._source_maker = SourceMaker(
             self.config, self._description, network, self._restarts, self._stop_waiting,
-            self._group, self._stopwatches,
+            self._group, self._stopwatches, self._early,
         )  # fmt: skip
 
     def _open_records(self, stack: contextlib.ExitStack) -> None:
@@ -226,7 +231,7 @@ class Trainer:
             record = WeightsAndBiases(config, self.folder)
             stack.callback(record.close)
             self._writer.observers.append(record.log)
-        self._progress = Progress(config.total_frames, self.frames, config.learned)
+        self._progress = Progress(config.total_frames, self.frames, self._reported)
         stack.callback(self._progress.close)
         self._evaluation: PeriodicEvaluation | None = None
         if config.evaluation_frames and self._group.keeps_folder:
@@ -249,6 +254,7 @@ class Trainer:
                 batch, ahead = timed(self._stopwatch, "next batch", self._batcher.next_pair)()
                 learning_rate = self.learner.learning_rate(self.frames)
                 self._update(batch, ahead)
+                self._progress.advance(self.frames)
                 last = self.frames >= config.total_frames
                 if self.frames >= self._next_row or last:
                     self._write_row(learning_rate, last=last)
@@ -281,9 +287,9 @@ class Trainer:
         # Rows that a time limit cost are no transitions.
         self._frames_of_update = round(statistics.steps) * self._description.action_repeat
         self.frames += self._frames_of_update
-        self._batcher.learned_from(batch)
-        applied = bool(statistics.applied)
-        self._window.add(statistics, batch.episodes, lag, self._source.fill(), applied=applied)
+        self._batcher.learned_from(batch, self.updates)
+        applied, games = bool(statistics.applied), batch.episodes if self._frames_of_update else []
+        self._window.add(statistics, games, lag, self._source.fill(), applied=applied)
         self._bad_updates.record(
             self.updates, statistics, {"batch": batch.unroll, "meta batch": ahead[-1].unroll}
         )

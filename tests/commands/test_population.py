@@ -12,6 +12,7 @@ import sys
 import time
 
 import pytest
+from support import forked_command
 
 from meta_impala.errors import UserError
 from meta_impala.experiments import stages
@@ -54,7 +55,7 @@ def suite_path(tmp_path):
 def test_a_mistake_is_one_line(tmp_path, arguments, message):
     pytest.importorskip("pyarrow")
     command = [sys.executable, "-m", "meta_impala.population", f"--logdir={tmp_path}/run"]
-    result = subprocess.run(
+    result = forked_command.run(
         [*command, "--environment=Catch", *arguments], capture_output=True, text=True, check=False
     )
     assert result.returncode == 2

@@ -63,8 +63,8 @@ def test_more_actions_than_memory_holds(monkeypatch):
 
 _FREED = """
 import os, psutil, numpy as np
-from meta_impala.system.tensorflow_setup import give_back_large_arrays
 if {fixed}:
+    from meta_impala.system.tensorflow_setup import give_back_large_arrays
     give_back_large_arrays()
 np.ones(31 * 2**20, np.uint8)  # freed: from now on glibc would keep such blocks in its heap
 blocks = [np.ones(20 * 2**20, np.uint8) for _ in range(8)]
