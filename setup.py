@@ -59,7 +59,7 @@ setup(
             "py.typed",
         ],
     },
-    entry_points={"console_scripts": ["meta-impala=meta_impala.cli:main"]},
+    entry_points={"console_scripts": ["meta-impala=meta_impala.__main__:main"]},
     python_requires=">=3.11,<3.14",
     install_requires=[
         "tensorflow>=2.21,<2.22",

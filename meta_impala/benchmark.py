@@ -34,6 +34,7 @@ from meta_impala.config.flags import define_config_flags, given_config_flags
 from meta_impala.config.presets import define_preset_flag
 from meta_impala.errors import RunFailed, UserError
 from meta_impala.storage.files import write_atomically
+from meta_impala.system.interrupt import raise_on_interrupt
 from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path
 
@@ -278,7 +279,7 @@ def main() -> int:
     import_tensorflow()
     from meta_impala.benchmarks import roofline
 
-    command.raise_on_interrupt()  # the process of a row has to be ended
+    raise_on_interrupt()  # the process of a row has to be ended
 
     command.say(
         f"{config.environment}, {config.network} network, T {config.unroll_length}, "

@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import signal
 import sys
 from collections.abc import Callable
-from types import FrameType
 from typing import Any, NoReturn
 
 from absl import logging
@@ -23,14 +21,13 @@ from absl import logging
 from meta_impala import usage
 from meta_impala.config.flags import parse_flags
 from meta_impala.errors import RunFailed, UserError, one_line, warn
+from meta_impala.system.interrupt import EXIT_CODE_INTERRUPTED, leave_on_interrupt
 from meta_impala.system.streams import prepare_streams
 from meta_impala.system.tensorflow_import import quiet_tensorflow
 
 EXIT_CODE_FAILED = 1
 
 EXIT_CODE_USER_ERROR = 2
-
-EXIT_CODE_INTERRUPTED = 130
 
 
 def run(main: Callable[..., int], positional: str = "") -> NoReturn:
@@ -84,29 +81,6 @@ def _guarded(main: Callable[..., int], arguments: list[str] | None) -> int:
 
 def _is_path(name: Any) -> bool:
     return isinstance(name, (str, bytes))
-
-
-def leave_on_interrupt() -> None:
-    """From here on Ctrl-C ends the process at once, with a line and exit code 130.
-
-    Libraries that are interrupted during their import may raise anything, or nothing. Files are
-    written whole or not at all, so nothing is lost.
-    """
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a background job
-        signal.signal(signal.SIGINT, _leave)
-
-
-def raise_on_interrupt() -> None:
-    """From here on Ctrl-C raises KeyboardInterrupt, for a command that has to clean up."""
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _leave(_number: int, _frame: FrameType | None) -> None:
-    try:
-        os.write(2, b"\ninterrupted\n" if os.isatty(2) else b"interrupted\n")
-    finally:
-        os._exit(EXIT_CODE_INTERRUPTED)
 
 
 def say(message: str) -> None:

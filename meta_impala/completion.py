@@ -13,17 +13,15 @@ from absl import flags
 from meta_impala import command
 from meta_impala.config import FIELDS, presets
 from meta_impala.errors import UserError
+from meta_impala.experiments import suite as suite_lib
 
 POSITIONAL = "bash | zsh"
-
-_SHELLS = ("bash", "zsh")
-
-_ZSH = "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n"
 
 # `=` separates words in bash: "--network=d" arrives as three of them.
 _BASH = """\
 _meta_impala() {{
-    local word="${{COMP_WORDS[COMP_CWORD]}}" before="${{COMP_WORDS[COMP_CWORD-1]}}" flag="" words=""
+    local word="${{COMP_WORDS[COMP_CWORD]}}" before="${{COMP_WORDS[COMP_CWORD-1]}}"
+    local flag="" listed=""
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
         COMPREPLY=( $(compgen -W "{commands}" -- "$word") )
@@ -32,27 +30,52 @@ _meta_impala() {{
     if [ "$word" = "=" ]; then flag="$before"; word=""
     elif [ "$before" = "=" ]; then flag="${{COMP_WORDS[COMP_CWORD-2]}}"
     elif [[ "$word" == --*=* ]]; then flag="${{word%%=*}}"; word="${{word#*=}}"
+    elif [[ "$before" == --* && "$word" != -* ]]; then flag="$before"
     fi
-    if [ -n "$flag" ]; then
-        case "${{COMP_WORDS[1]}} $flag" in
+    case "${{COMP_WORDS[1]}} $flag" in
 {values}
-        esac
-        if [ -n "$words" ]; then COMPREPLY=( $(compgen -W "$words" -- "$word") )
-        else COMPREPLY=( $(compgen -f -- "$word") )
-        fi
-        return
-    fi
-    case "${{COMP_WORDS[1]}}" in
-{flags}
     esac
-    case "$word" in
-        -*) COMPREPLY=( $(compgen -W "$words" -- "$word") )
+    case "$flag:$word" in
+        :-*) case "${{COMP_WORDS[1]}}" in
+{flags}
+            esac
+            COMPREPLY=( $(compgen -W "$listed" -- "$word") )
             [[ "${{COMPREPLY[*]}}" == *= ]] && compopt -o nospace 2>/dev/null ;;
-        *) COMPREPLY=( $(compgen -f -- "$word") ) ;;
+        *) COMPREPLY=( $(compgen -W "$listed" -- "$word") )
+            [ -n "$listed" ] && [ -n "$flag" ] || COMPREPLY+=( $(compgen -f -- "$word") ) ;;
     esac
 }}
 complete -o filenames -F _meta_impala meta-impala
 """
+
+_ZSH = """\
+(( $+functions[compdef] )) || {{ autoload -Uz compinit && compinit; }}
+_meta_impala() {{
+    local word="${{words[CURRENT]}}" before="${{words[CURRENT-1]}}" flag="" listed=""
+    if (( CURRENT == 2 )); then
+        compadd -- {commands}
+        return
+    fi
+    if [[ "$word" == --*=* ]]; then flag="${{word%%=*}}"; compset -P '*='; word="${{word#*=}}"
+    elif [[ "$before" == --* && "$word" != -* ]]; then flag="$before"
+    fi
+    case "${{words[2]}} $flag" in
+{values}
+    esac
+    case "$flag:$word" in
+        :-*) case "${{words[2]}}" in
+{flags}
+            esac
+            compadd -S '' -- ${{(M)${{=listed}}:#*=}}
+            compadd -- ${{${{=listed}}:#*=}} ;;
+        *) compadd -- ${{=listed}}
+            [[ -n "$listed" && -n "$flag" ]] || _files ;;
+    esac
+}}
+compdef _meta_impala meta-impala
+"""
+
+_TEMPLATES = {"bash": _BASH, "zsh": _ZSH}
 
 
 def define_flags() -> None:
@@ -70,6 +93,11 @@ def values_of(flag: flags.Flag) -> tuple[str, ...]:
     return ()
 
 
+def _suites() -> list[str]:
+    """The suites that come with the program, by name."""
+    return sorted(path.stem for path in suite_lib.SUITES.glob("*.toml"))
+
+
 def script(shell: str) -> str:
     """The completion script.
 
@@ -78,28 +106,30 @@ def script(shell: str) -> str:
     """
     from meta_impala import cli  # which has this command in its table
 
-    flags_lines, values_lines = [], []
+    flags_lines: list[str] = []
+    values_lines: list[str] = []
+    for name, positional in (("suite", _suites()), ("completion", list(_TEMPLATES))):
+        values_lines.append(f'        "{name} ") listed="{" ".join(positional)}" ;;')
     for name in cli.COMMANDS:
         found = cli.flags_of(name)
-        words = ["--help", "--helpfull"]
+        words = ["--help", "--helpfull", "--flagfile="]
         for flag in found:
             words += [f"--{flag.name}", f"--no{flag.name}"] if flag.boolean else [f"--{flag.name}="]
             if values := values_of(flag):
                 listed = " ".join(values)
-                values_lines.append(f'            "{name} --{flag.name}") words="{listed}" ;;')
-        flags_lines.append(f'        {name}) words="{" ".join(words)}" ;;')
-    text = _BASH.format(
+                values_lines.append(f'        "{name} --{flag.name}") listed="{listed}" ;;')
+        flags_lines.append(f'            {name}) listed="{" ".join(words)}" ;;')
+    return _TEMPLATES[shell].format(
         commands=" ".join(cli.COMMANDS),
         values="\n".join(values_lines),
         flags="\n".join(flags_lines),
     )
-    return (_ZSH if shell == "zsh" else "") + text
 
 
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    if len(arguments) != 1 or arguments[0] not in _SHELLS:
-        raise UserError(f"give one of {', '.join(_SHELLS)}")
+    if len(arguments) != 1 or arguments[0] not in _TEMPLATES:
+        raise UserError(f"give one of {' or '.join(_TEMPLATES)}")
     print(script(arguments[0]), end="")
     return 0
 

@@ -23,11 +23,11 @@ from meta_impala.errors import UserError, warn
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trained_run import TrainedRun, open_trained_run
 from meta_impala.storage.trust import Trust, define_trust_flag, trust_of_flags
-from meta_impala.system.user_path import user_path
+from meta_impala.system.user_path import define_path, one_path
 
 FLAGS = flags.FLAGS
 
-POSITIONAL = "RUN"
+POSITIONAL = "[RUN]"
 
 _MAX_SEED = 2**31 - 1
 _MAX_STEPS = 1_000_000
@@ -36,6 +36,7 @@ _MAX_STEPS = 1_000_000
 def define_flags() -> None:
     """The flags of this command."""
     define_trust_flag()
+    define_path("logdir", None, "Folder of the run, if it is not given as RUN.")
     flags.DEFINE_bool(
         "batch", True, "Play games with the newest checkpoint; --nobatch: only look at the metrics."
     )
@@ -46,13 +47,16 @@ def define_flags() -> None:
     flags.DEFINE_bool("json", False, "Print everything that was found as one JSON object.")
 
 
-def _check_flags(arguments: list[str]) -> None:
-    if len(arguments) != 1:
+def _check_flags(arguments: list[str]) -> str:
+    """Checks what was given; returns the folder of the run."""
+    logdir = one_path(arguments, "logdir", FLAGS.logdir)
+    if logdir is None:
         raise UserError("give the folder of one run")
     if not 1 <= FLAGS.steps <= _MAX_STEPS:
         raise UserError(f"--steps={FLAGS.steps}: must be from 1 to {_MAX_STEPS}")
     if not 0 <= FLAGS.seed <= _MAX_SEED:
         raise UserError(f"--seed={FLAGS.seed}: must be from 0 to {_MAX_SEED}")
+    return logdir
 
 
 def _time_limit(config: Config) -> int | None:
@@ -103,8 +107,7 @@ def _with_games(evidence: Evidence, run: TrainedRun) -> Evidence:
 
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    _check_flags(arguments)
-    folder = RunFolder(user_path(arguments[0]))
+    folder = RunFolder(_check_flags(arguments))
     trust = trust_of_flags()
     config = folder.load_config(trust)
     evidence = _evidence(folder, config)

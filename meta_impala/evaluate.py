@@ -1,7 +1,7 @@
 """Evaluates the newest checkpoint of a run: full games, raw returns, stochastic policy.
 
-    python -m meta_impala.evaluate --logdir=runs/pong
-    python -m meta_impala.evaluate --agent=pong.npz --episodes=10
+    meta-impala evaluate runs/pong
+    meta-impala evaluate --agent=pong.npz --episodes=10
 
 Training may be running. The result is printed, and written to `evaluation.json` of the folder.
 An evaluation that was interrupted is continued by the same command.
@@ -41,9 +41,11 @@ from meta_impala.storage.trained_run import (
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.tensorflow_import import import_tensorflow
-from meta_impala.system.user_path import define_path, user_path
+from meta_impala.system.user_path import define_path, one_path, user_path
 
 FLAGS = flags.FLAGS
+
+POSITIONAL = "[RUN]"
 
 _STOP = StopRequest()
 _DEFAULT_NUM_ENVS = 16
@@ -66,11 +68,15 @@ class _PathOrBool(flags.ArgumentParser):
 def define_flags() -> None:
     """The flags of this command."""
     define_trust_flag()
-    define_path("logdir", None, "Folder of the run; a running training is not disturbed.")
+    define_path(
+        "logdir",
+        None,
+        "Folder of the run, if it is not given as RUN; a running training is not disturbed.",
+    )
     flags.DEFINE_string(
         "agent",
         None,
-        "In place of --logdir: a file that meta_impala.export has written, or the name of an agent "
+        "In place of a run: a file that `meta-impala export` has written, or the name of an agent "
         f"that comes with the program: {', '.join(shipped_agents.names())}.",
     )
     flags.DEFINE_bool(
@@ -101,7 +107,7 @@ def define_flags() -> None:
         "person's games that --starts_file holds, taken in turn.",
     )
     define_path(
-        "starts_file", None, "File of starts for --starts=human; made by tools/record_starts.py."
+        "starts_file", None, "File of starts for --starts=human; made by `meta-impala record`."
     )
     define_path(
         "out",
@@ -248,23 +254,24 @@ class Inputs(NamedTuple):
     recorded: video.RecordedEnvironment | None
 
 
-def _open_run() -> tuple[RunFolder, Config]:
-    folder, config = open_folder(FLAGS.logdir, trust_of_flags())
+def _open_run(logdir: str) -> tuple[RunFolder, Config]:
+    folder, config = open_folder(logdir, trust_of_flags())
     folder.prepare()
     if died := describe_dead_trainer(folder):
         warn(f"warning: {died}")
     return folder, config
 
 
-def _inputs() -> Inputs:
+def _inputs(arguments: list[str]) -> Inputs:
+    logdir = one_path(arguments, "logdir", FLAGS.logdir)
     num_envs = _num_envs()
     if FLAGS.evaluation_eta is not None:
         parse_eta(FLAGS.evaluation_eta)
-    if bool(FLAGS.logdir) == bool(FLAGS.agent):
-        raise UserError("--logdir or --agent: one of them must be given, a run's folder or a file")
+    if bool(logdir) == bool(FLAGS.agent):
+        raise UserError("give one of: the folder of a run, or --agent=FILE")
     folder, agent_path, named = None, None, None
-    if FLAGS.logdir:
-        folder, config = _open_run()
+    if logdir:
+        folder, config = _open_run(logdir)
         source = folder.config_path
     else:
         agent_path = source = shipped_agents.find(FLAGS.agent)
@@ -329,9 +336,9 @@ def _starts(config: Config, description: Description) -> tuple[list[Start], path
     return starts, path
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    inputs = _inputs()
+    inputs = _inputs(arguments)
     import_tensorflow()
     from meta_impala.evaluation import evaluator
     from meta_impala.evaluation.evaluator import Evaluation
@@ -378,4 +385,4 @@ def main() -> int:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    command.run(main, POSITIONAL)

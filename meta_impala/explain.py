@@ -1,6 +1,6 @@
 """Explains where the meta-gradient of a run pushes γ and λ, and why.
 
-    python -m meta_impala.explain --logdir=runs/pong --batches=20
+    meta-impala explain runs/pong --batches=20
 
 Plays real batches with the newest checkpoint, without changing its parameters, and splits the
 meta-gradient of every update: by term, by path, by time step, and by meta batch. Training may be
@@ -25,13 +25,16 @@ from meta_impala.errors import UserError
 from meta_impala.storage import results_folder
 from meta_impala.storage.trained_run import TrainedRun, open_trained_run
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
+from meta_impala.system.interrupt import raise_on_interrupt
 from meta_impala.system.tensorflow_import import import_tensorflow
-from meta_impala.system.user_path import define_path
+from meta_impala.system.user_path import define_path, one_path
 
 if TYPE_CHECKING:
     from meta_impala.learner.learner import Learner
 
 FLAGS = flags.FLAGS
+
+POSITIONAL = "[RUN]"
 
 _MAX_SEED = 2**31 - 1
 
@@ -39,7 +42,11 @@ _MAX_SEED = 2**31 - 1
 def define_flags() -> None:
     """The flags of this command."""
     define_trust_flag()
-    define_path("logdir", None, "Folder of the run; a running training is not disturbed.")
+    define_path(
+        "logdir",
+        None,
+        "Folder of the run, if it is not given as RUN; a running training is not disturbed.",
+    )
     flags.DEFINE_integer("batches", 20, "Batches to explain. Allowed: at least 2.")
     flags.DEFINE_integer(
         "warmup",
@@ -171,21 +178,21 @@ def _write(outdir: pathlib.Path, text: str, numbers: dict[str, Any]) -> None:
     command.say(f"\n{text}\nwritten to {outdir}")
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     _check_flags()
-    run = open_trained_run(FLAGS.logdir, trust_of_flags())
+    run = open_trained_run(one_path(arguments, "logdir", FLAGS.logdir), trust_of_flags())
     _check_run(run)
     outdir = results_folder.make_outdir(FLAGS.outdir or str(run.folder.path / "explain"))
     import_tensorflow()
     from meta_impala.system.tensorflow_setup import configure_for_inference
 
     configure_for_inference()
-    command.raise_on_interrupt()
+    raise_on_interrupt()
     _explain(run, outdir)
     return 0
 
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    command.run(main, POSITIONAL)

@@ -1,7 +1,7 @@
 """Exports the newest checkpoint of a run as one small file, to be evaluated or shared.
 
-    python -m meta_impala.export --logdir=runs/pong --out=pong.npz
-    python -m meta_impala.evaluate --agent=pong.npz --episodes=10
+    meta-impala export runs/pong --out=pong.npz
+    meta-impala evaluate --agent=pong.npz --episodes=10
 
 The file holds weights, η and config, and no optimiser slots. The run is only read.
 """
@@ -17,24 +17,33 @@ from meta_impala.errors import UserError
 from meta_impala.storage.trained_run import open_trained_run
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.tensorflow_import import import_tensorflow
-from meta_impala.system.user_path import define_path
+from meta_impala.system.user_path import define_path, one_path
 
 FLAGS = flags.FLAGS
+
+POSITIONAL = "[RUN]"
 
 
 def define_flags() -> None:
     """The flags of this command."""
     define_trust_flag()
-    define_path("logdir", None, "Folder of the run; a running training is not disturbed.")
+    define_path(
+        "logdir",
+        None,
+        "Folder of the run, if it is not given as RUN; a running training is not disturbed.",
+    )
     define_path("out", None, "File to write; must end in .npz.")
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    out = pathlib.Path(FLAGS.out or "")
+    logdir = one_path(arguments, "logdir", FLAGS.logdir)
+    if not FLAGS.out:
+        raise UserError("--out: must be given, the file to write, for example agent.npz")
+    out = pathlib.Path(FLAGS.out)
     if out.suffix != ".npz" or not out.parent.is_dir():
-        raise UserError(f"--out={FLAGS.out or ''}: must be a file .npz in a folder that exists")
-    folder, config, description = open_trained_run(FLAGS.logdir, trust_of_flags())
+        raise UserError(f"--out={out}: must end in .npz, in a folder that exists")
+    folder, config, description = open_trained_run(logdir, trust_of_flags())
     import_tensorflow()
     from meta_impala.storage.trained_agent import load_agent, save_agent
     from meta_impala.system.tensorflow_setup import configure_for_inference
@@ -48,4 +57,4 @@ def main() -> int:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    command.run(main, POSITIONAL)

@@ -1,7 +1,7 @@
 """The two illustrative examples of Xu et al. 2018, section 2: learning a γ or a λ per state.
 
-    python -m meta_impala.illustrative --example=discount --outdir=runs/discount
-    python -m meta_impala.illustrative --example=bootstrap --outdir=runs/bootstrap --explain
+    meta-impala illustrative --example=discount --outdir=runs/discount
+    meta-impala illustrative --example=bootstrap --outdir=runs/bootstrap --explain
 
 Prints a table and writes final_values.csv, curves.csv, settings.json and figure.png to the folder;
 with --explain also explained.md, explained.png and their numbers. Takes at most a minute or two on

@@ -34,6 +34,7 @@ from meta_impala.evaluation.starts import Start
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trained_run import open_trained_run
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
+from meta_impala.system.interrupt import raise_on_interrupt
 from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path, user_path
 
@@ -65,7 +66,7 @@ def _make(environment: str, protocol: str) -> BatchedEnvironment:
 
 
 def _by_person(environment: str, protocol: str) -> list[start_recorder.Recording]:
-    command.raise_on_interrupt()  # which ends the recording
+    raise_on_interrupt()  # which ends the recording
     with contextlib.closing(_make(environment, protocol)) as made:
         keys = start_recorder.keys_to_actions(environment, protocol, made.num_actions)
         return start_recorder.record_person(

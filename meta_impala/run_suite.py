@@ -34,6 +34,7 @@ from meta_impala.experiments.suite import Run, Shard, Suite
 from meta_impala.experiments.suite_runner import StartProcess
 from meta_impala.published import tables as published
 from meta_impala.storage.trust import define_trust_flag, trusting
+from meta_impala.system.interrupt import EXIT_CODE_INTERRUPTED
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.user_path import define_path
 
@@ -253,7 +254,7 @@ def _run(suite: Suite, every: list[Run], shard: Shard, out: pathlib.Path) -> int
         is_done = runner.run()
         if stop.is_set():
             print(f"stopped by {stop.signal_name}; the same command continues the suite")
-            return command.EXIT_CODE_INTERRUPTED
+            return EXIT_CODE_INTERRUPTED
         others = [run for run in every if run not in runs]
         left = [r for r in others if stages.stage_of(r, suite.evaluation) is not Stage.DONE]
         if left:

@@ -1,6 +1,6 @@
 """Trains a meta-gradient IMPALA agent, or continues the run of a folder.
 
-    python -m meta_impala.train --environment=Pong --logdir=runs/pong
+    meta-impala train --environment=Pong --logdir=runs/pong
 
 The folder holds everything: config, status, metrics, checkpoints. Starting again with the same
 folder continues the run.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import tempfile
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from meta_impala.training.trainer import Trainer
 
 FLAGS = flags.FLAGS
+
+_SECONDS_TO_LEAVE = 20.0
 
 # What `--help` lists.
 EVERYDAY = (
@@ -160,13 +163,14 @@ def main() -> int:
     folder = RunFolder(FLAGS.logdir)
     # Held to the end of the process. Nothing was read or written before.
     with locked(folder):
-        stop.stacks_path = folder.stacks_path
+        stop.save_stacks = folder.write_stacks
         if died := describe_dead_trainer(folder, is_held_here=True):
             warn(f"warning: {died}")
         return _train(folder, stop)
 
 
-def _train(folder: RunFolder, stop: StopRequest) -> int:
+def _prepare(folder: RunFolder) -> tuple[Config, Description] | None:
+    """What needs no TensorFlow: the config and the environment; None if the run is finished."""
     config = _config_for(folder)
     weights_and_biases.check(config)
     ray_cluster.check(config.part(ActorSettings))
@@ -176,11 +180,21 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
             f"{folder.path}: this run is finished ({config.total_frames:,} frames); give a larger "
             "--total_frames to train on, or another --logdir"
         )
-        return 0
+        return None
     description = _describe(config)
     config = config_lib.resolve_network(config, description.observation_shape)
     memory.check(config.share, description)
+    return config, description
 
+
+def _train(folder: RunFolder, stop: StopRequest) -> int:
+    # The environment's module and constructor are run here; nothing is there to be saved.
+    with stop.leaving(_SECONDS_TO_LEAVE, lambda: os._exit(_stopped_before_training(folder, stop))):
+        prepared = _prepare(folder)
+    if prepared is None:
+        return 0
+    config, description = prepared
+    stop.hold()
     if stop.is_set() and config.num_learners == 1:
         return _stopped_before_training(folder, stop)
     command.say("loading TensorFlow")

@@ -40,7 +40,7 @@ from meta_impala.storage.trained_run import (
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.tensorflow_import import import_tensorflow
-from meta_impala.system.user_path import define_path, user_path
+from meta_impala.system.user_path import define_path, one_path
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -64,7 +64,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "agent",
         None,
-        "In place of a run: a file that meta_impala.export has written, or the name of an agent "
+        "In place of a run: a file that `meta-impala export` has written, or the name of an agent "
         f"that comes with the program: {', '.join(shipped_agents.names())}.",
     )
     flags.DEFINE_bool(
@@ -121,14 +121,9 @@ class Pace:
 
 def _check_flags(arguments: list[str]) -> str | None:
     """Checks what was given; returns the folder of the run, None for an agent file."""
-    if len(arguments) > 1:
-        raise UserError(f"{arguments[1]}: unexpected argument; one run is watched")
-    given = [*arguments, *filter(None, [FLAGS.logdir, FLAGS.agent])]
-    if len(given) != 1:
-        raise UserError(
-            "give one of: the folder of a run, or --agent=FILE"
-            + (f" (given: {', '.join(given)})" if given else "")
-        )
+    logdir = one_path(arguments, "logdir", FLAGS.logdir)
+    if bool(logdir) == bool(FLAGS.agent):
+        raise UserError("give one of: the folder of a run, or --agent=FILE")
     if FLAGS.fps is not None and not 0.0 < FLAGS.fps <= 1000.0:
         raise UserError(f"--fps={FLAGS.fps:g}: must be above 0 and at most 1000")
     for name, most in (("port", 65535), ("games", _MAX_SEED), ("seed", _MAX_SEED)):
@@ -137,9 +132,7 @@ def _check_flags(arguments: list[str]) -> str | None:
             raise UserError(f"--{name}={value}: must be from 0 to {most}")
     if FLAGS.web is False:
         live_window.check("--web shows a page instead")
-    if FLAGS.agent:
-        return None
-    return FLAGS.logdir or str(user_path(arguments[0]))
+    return logdir
 
 
 def _wait_for_checkpoint(logdir: str) -> None:

@@ -26,6 +26,7 @@ from meta_impala.benchmarks import scaling
 from meta_impala.config import Config, resolve, resolve_network
 from meta_impala.errors import UserError
 from meta_impala.storage.files import write_atomically
+from meta_impala.system.interrupt import raise_on_interrupt
 from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path, user_path
 
@@ -152,7 +153,7 @@ def main(arguments: list[str]) -> int:
     elif not FLAGS.out:
         raise UserError("--out: must be given, the file to write")
     elif arguments == ["measure"]:
-        command.raise_on_interrupt()  # Ray's processes have to be ended
+        raise_on_interrupt()  # Ray's processes have to be ended
         _measure()
     elif len(arguments) == 2 and arguments[0] == "plan":
         _plan(str(user_path(arguments[1])))

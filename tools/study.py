@@ -30,6 +30,7 @@ from meta_impala.experiments import study_runner, study_runs, suite_cost, suite_
 from meta_impala.experiments.stages import Stage
 from meta_impala.study import acceptance, records
 from meta_impala.study.design import ACCEPTANCE, PARTS, Part
+from meta_impala.system.interrupt import EXIT_CODE_INTERRUPTED
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.user_path import define_path
 
@@ -88,7 +89,7 @@ def _run() -> int:
         failed |= study_runner.run_part(cells, FLAGS.parallel, stop, FLAGS.only)
         if stop.is_set():
             print(f"stopped by {stop.signal_name}; the same command continues")
-            return command.EXIT_CODE_INTERRUPTED
+            return EXIT_CODE_INTERRUPTED
     for name, reason in failed.items():
         print(f"failed: {name}: {reason}")
     return command.EXIT_CODE_FAILED if failed else 0

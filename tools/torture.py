@@ -38,6 +38,7 @@ from meta_impala.errors import UserError
 from meta_impala.storage.folder_lock import is_locked
 from meta_impala.storage.metrics_table import read_metrics
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.system.interrupt import raise_on_interrupt
 from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path
 
@@ -233,22 +234,29 @@ def stop(folder: RunFolder, moment: random.Random, settings: list[str]) -> tuple
     """Starts the trainer and stops it once.
 
     Returns:
-      What it printed, the seconds from the signal to its end, and whether it had begun to train.
+      What it printed, the seconds from the signal until it was saved, and whether it had begun to
+      train.
     """
     os.environ["STEP_SECONDS"] = str(moment.choice([0.0, 0.02, 0.2, 3.0]))
+    started = time.time()
     process = start("train", f"--logdir={folder.path}", *settings)
     try:
         wait(process, lambda: listens(process))
         if moment.random() < 0.7:  # soon after the actors' start
             wait(process, lambda: folder.read_status().get("pid") == process.pid)
         time.sleep(moment.uniform(0.0, 10.0))
-        is_training = folder.read_status().get("pid") == process.pid
+        # The first file that is written after the graphs were traced.
+        path = folder.metrics_path
+        is_training = path.exists() and path.stat().st_mtime > started
         begun = time.monotonic()
         number = signal.Signals[f"SIG{moment.choice(_STOP_NAMES)}"]
         process.send_signal(number)
         if moment.random() < 0.3:  # as `timeout` does, to the child and then to its group
             process.send_signal(number)
-        return finish(process), time.monotonic() - begun, is_training
+        while folder.read_status().get("state") != "stopped" and process.poll() is None:
+            time.sleep(0.01)
+        seconds = time.monotonic() - begun
+        return finish(process), seconds, is_training
     finally:
         process.kill()
 
@@ -276,7 +284,7 @@ def stops(work: pathlib.Path) -> str:
         check(said["frames"] >= frames[deterministic], f"from {frames} back to {said}")
         # During start-up a stop is noticed between its steps (TensorFlow's import, tracing).
         in_time = seconds <= _SECONDS_TO_STOP or not is_training
-        check(in_time, f"{seconds:.1f} s from the signal to the end")
+        check(in_time, f"{seconds:.1f} s from the signal until it was saved")
         frames[deterministic] = said["frames"]
         if said["frames"]:
             newest = list_checkpoints(folder.checkpoints)[0]
@@ -286,7 +294,7 @@ def stops(work: pathlib.Path) -> str:
         when = "in training" if is_training else "at the start"
         print(f"stop {number + 1} {when}: {said['frames']:,} frames, {seconds:.1f} s", flush=True)
     return (
-        f"{FLAGS.count} stops; from the signal to the end at most {longest[True]:.1f} s in "
+        f"{FLAGS.count} stops; from the signal until it was saved at most {longest[True]:.1f} s in "
         f"training and {longest[False]:.1f} s in the start"
     )
 
@@ -428,7 +436,7 @@ def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     if len(arguments) != 1 or arguments[0] not in _TORTURES:
         raise UserError(f"give one of {', '.join(_TORTURES)}")
-    command.raise_on_interrupt()  # the processes it started have to be ended
+    raise_on_interrupt()  # the processes it started have to be ended
     work = pathlib.Path(FLAGS.folder or tempfile.mkdtemp(prefix="torture-"))
     begun = time.monotonic()
     print(f"{time.strftime('%Y-%m-%d %H:%M')} {platform.platform()}: {' '.join(sys.argv)}")

@@ -53,6 +53,7 @@ class Actor:
         self._eta_schedule = eta_schedule
         self._unroll_length = unroll_length
         self._keep_actions = keep_actions
+        self._action_dtype = np.uint16 if environment.num_actions <= 2**16 else np.uint32
 
     def reset(self, seed: int, core_state_size: int) -> None:
         """Resets every environment, with seeds seed, seed + 1, …"""
@@ -130,7 +131,7 @@ class Actor:
         step = self._environment.step(actions, waiting=self._at_final)
         self.steps += 1
         if self._keep_actions:
-            self._actions += actions.astype(np.uint16).tobytes()
+            self._actions += actions.astype(self._action_dtype).tobytes()
         # Those that waited arrive at their next episode's first observation.
         self._truncations, self._at_final = self._at_final, step.truncations
         self._observations, self._last_actions = step.observations, actions
@@ -159,7 +160,7 @@ class Actor:
 
     def state(self) -> dict[str, np.ndarray]:
         """The actor's state between two unrolls, as `replay` needs it."""
-        actions = np.frombuffer(bytes(self._actions), np.uint16)
+        actions = np.frombuffer(bytes(self._actions), self._action_dtype)
         return {
             "seed": np.array([self._seed], np.int64),
             "actions": actions.reshape([self._calls, self._environment.num_envs]),

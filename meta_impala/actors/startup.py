@@ -14,7 +14,7 @@ from meta_impala.agent.builders import drawn_eta_of
 from meta_impala.agent.policy import PolicyFn
 from meta_impala.config import ActingSettings
 from meta_impala.environments import BatchedEnvironment
-from meta_impala.errors import warn
+from meta_impala.errors import text_of, warn
 from meta_impala.system.ending import ForeignCodeThread, ended_program
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.timing import Stopwatch
@@ -75,7 +75,8 @@ def close_actor(actor: Actor) -> None:
     try:
         actor.close()
     except BaseException as error:  # noqa: BLE001 - an environment may raise anything
-        warn(f"warning: the environments of actor-{actor.index} could not be closed: {error!r}")
+        said = text_of(error, repr)
+        warn(f"warning: the environments of actor-{actor.index} could not be closed: {said}")
 
 
 class _StartThread(ForeignCodeThread):

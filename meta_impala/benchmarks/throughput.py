@@ -289,10 +289,13 @@ def learner_update(config: Config, effort: Effort, *, profiled: bool = False) ->
     updates = 0
 
     def work() -> int:
+        """The updates of one meta step."""
         nonlocal updates
-        learner.update(batches[updates % 2], batches[1 - updates % 2], updates, 0)
-        updates += 1
-        return config.batch_size * config.unroll_length
+        for _ in range(config.inner_steps):
+            ahead = [batches[(updates + k) % 2] for k in range(1, config.bootstrap_steps + 1)]
+            learner.update(batches[updates % 2], ahead, updates, 0)
+            updates += 1
+        return config.inner_steps * config.batch_size * config.unroll_length
 
     samples = _measure(work, effort)
     cost = _cost(samples, description.action_repeat, {"updates": updates})

@@ -108,19 +108,15 @@ class Window(tf.Module):
         self.reported.assign(numbers)
         self.is_known.assign(True)
 
-    def states(self) -> list[WindowState]:
+    def state(self, k: int) -> WindowState:
         """θ_k, s_k and g_k of a full window, as tensors."""
 
-        def values(variables: Any) -> Any:
-            return tf.nest.map_structure(lambda variable: variable.read_value(), variables)
+        def values(variables: Sequence[tf.Variable]) -> list[tf.Tensor]:
+            return [variable.read_value() for variable in variables]
 
-        # Dicts and lists of a module are wrapped for its checkpoints.
-        slots = [{name: list(of_name) for name, of_name in s.items()} for s in self.slots]
-        return [
-            WindowState(values(list(p)), values(s), values(list(g)))
-            for p, s, g in zip(self.parameters, slots, self.gradients, strict=True)
-        ]
+        slots = {name: values(of_name) for name, of_name in self.slots[k].items()}
+        return WindowState(values(self.parameters[k]), slots, values(self.gradients[k]))
 
-    def unrolls(self) -> list[Unroll]:
+    def unroll(self, k: int) -> Unroll:
         """τ_k of a full window, as tensors."""
-        return [Unroll(*(v.read_value() for v in batch)) for batch in self.batches]
+        return Unroll(*(variable.read_value() for variable in self.batches[k]))

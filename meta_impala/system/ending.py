@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator
 from typing import NoReturn
 
-from meta_impala.errors import RunFailed
+from meta_impala.errors import RunFailed, text_of
 
 # Time limit for exit handlers and threads of environments and libraries.
 _SECONDS_FOR_OTHERS = 10.0
@@ -88,5 +88,6 @@ def ended_program(error: BaseException) -> RunFailed:
     pressed Ctrl-C.
     """
     return RunFailed(
-        f"an environment ended the program ({error!r}); it must raise an ordinary exception"
+        f"an environment ended the program ({text_of(error, repr)}); it must raise an ordinary "
+        "exception"
     )

@@ -12,6 +12,8 @@ from typing import IO
 
 from absl import logging
 
+from meta_impala.system import interrupt
+
 
 def quiet_tensorflow() -> None:
     """Keeps TensorFlow's start-up messages off the screen; before TensorFlow is imported."""
@@ -48,11 +50,13 @@ def without_noise(noise: re.Pattern[bytes]) -> Iterator[None]:
         sys.stderr.flush()
         screen = os.dup(2)
         os.dup2(captured.fileno(), 2)
+        interrupt.write_to(screen)
         try:
             yield
         finally:
             sys.stderr.flush()
             os.dup2(screen, 2)
+            interrupt.write_to()
             os.close(screen)
             captured.seek(0)
             for line in captured.read().splitlines(keepends=True):

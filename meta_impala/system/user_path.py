@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -61,6 +62,26 @@ def _path(text: str) -> pathlib.Path:
     except OSError as error:  # too long, or a loop of links
         raise ValueError(str(error.strerror)) from None
     return path
+
+
+def one_path(arguments: Sequence[str], flag: str, value: str | None) -> str | None:
+    """The path that a user gave as an argument or as a flag; None if neither.
+
+    Args:
+      arguments: those that are not flags.
+      flag: name of the flag.
+      value: of the flag.
+
+    Raises:
+      UserError: if there is more than one, or no file can have that name.
+    """
+    if len(arguments) > 1:
+        raise UserError(f"{arguments[1]}: unexpected argument; one folder is taken")
+    if not arguments:
+        return value or None
+    if value:
+        raise UserError(f"{arguments[0]}: unexpected argument beside --{flag}={value}; give one")
+    return str(user_path(arguments[0]))
 
 
 class _PathParser(flags.ArgumentParser):

@@ -7,13 +7,12 @@ machine) and continues does not report a hang.
 from __future__ import annotations
 
 import os
-import pathlib
 import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from meta_impala.errors import RunFailed, warn
-from meta_impala.system.stacks import all_stacks, write_stacks
+from meta_impala.system.stacks import SaveText, all_stacks, save_stacks
 
 _MAX_SLICE_SECONDS = 1.0
 # How long to wait for the watchdog's thread to end: it wakes at once, unless it is writing.
@@ -51,19 +50,19 @@ class Watchdog(threading.Thread):
     def __init__(
         self,
         watched: Callable[[], Sequence[Watched]],
-        stacks_path: pathlib.Path,
+        save_stacks: SaveText,
         on_stall: Callable[[Stalled], None],
         on_exit: Callable[[Stalled], None],
     ) -> None:
         """Args:
         watched: the threads to be watched now; called before every wait.
-        stacks_path: gets the stacks of all threads.
+        save_stacks: gets the stacks of all threads.
         on_stall: makes the run end cleanly.
         on_exit: called just before the process is ended, if it has not ended by itself.
         """
         super().__init__(name="watchdog", daemon=True)
         self._watched = watched
-        self._stacks_path = stacks_path
+        self._save_stacks = save_stacks
         self._on_stall = on_stall
         self._on_exit = on_exit
         self._stopped = threading.Event()
@@ -103,8 +102,9 @@ class Watchdog(threading.Thread):
         )
         stacks = all_stacks()
         warn(f"{message}\n{stacks}")
-        if write_stacks(self._stacks_path, message, stacks):
-            message += f"; the stacks of all threads are in {self._stacks_path}"
+        path = save_stacks(self._save_stacks, message, stacks)
+        if path is not None:
+            message += f"; the stacks of all threads are in {path}"
         error = Stalled(message)
         self._on_stall(error)
         if not self._stopped.wait(GRACE_SECONDS):

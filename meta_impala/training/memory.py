@@ -29,6 +29,10 @@ def needed_bytes(config: Config, description: Description) -> dict[str, int]:
     waiting = config.queue_capacity * config.block_size
     if config.actors == "threads" or config.ray_address in ("", "local"):
         waiting += config.num_actors * config.envs_per_actor
+    # The last layer below the logits.
+    last = config.core_size if config.core == "lstm" else 1
+    if config.core != "lstm" and config.network == "mlp":
+        last = config.mlp_widths[-1] if config.mlp_widths else size
     return {
         # τ and τ' as received, and τ as the network's input.
         f"--batch_size={config.batch_size} --unroll_length={config.unroll_length}": (
@@ -36,6 +40,9 @@ def needed_bytes(config: Config, description: Description) -> dict[str, int]:
         ),
         f"--num_actors={config.num_actors} --envs_per_actor={config.envs_per_actor} "
         f"--queue_capacity={config.queue_capacity}": waiting * rows * row,
+        f"--environment={config.environment} ({description.num_actions:,} actions)": (
+            _COPIES_OF_PARAMETERS * last * description.num_actions * _FLOAT
+        ),
         f"--mlp_sizes={config.mlp_sizes} --core_size={config.core_size}": (
             _COPIES_OF_PARAMETERS * config.least_weights(size) * _FLOAT
         ),

@@ -22,7 +22,7 @@ from tensorboard.plugins.hparams import api as hparams
 from meta_impala import config as config_lib
 from meta_impala.actors.trajectory import Episode
 from meta_impala.config import Config
-from meta_impala.config.metric_columns import learned_columns
+from meta_impala.config.metric_columns import learned_columns, of_all_heads
 from meta_impala.errors import one_line, warn
 from meta_impala.learner.state import FIXED, Statistics
 from meta_impala.storage.files import flush_open, make_folder, write_atomically, writing
@@ -63,7 +63,7 @@ class MetricsWriter:
         csv_path: of `metrics.csv`; rows after `frames` are cut from it.
         tensorboard: folder of the event files.
         frames: that the run continues from, 0 for a new one.
-        learned: the meta-parameters that are learned.
+        learned: the meta-parameters that are learned, of all heads.
 
         Raises:
           RunFailed: here and in every method, if a file cannot be written.
@@ -153,7 +153,8 @@ def open_metrics(folder: RunFolder, frames: int, config: Config) -> MetricsWrite
     Raises:
       RunFailed: if a file cannot be written.
     """
-    writer = MetricsWriter(folder.metrics_path, folder.tensorboard, frames, config.learned)
+    reported = of_all_heads(config.learned, config.auxiliary_heads)
+    writer = MetricsWriter(folder.metrics_path, folder.tensorboard, frames, reported)
     writer.describe(config)
     return writer
 
@@ -236,7 +237,7 @@ class MetricsWindow:
         """Args:
         frames: that the run continues from.
         saved: from `state`.
-        learned: the meta-parameters that are learned.
+        learned: the meta-parameters that are learned, of all heads.
         """
         saved = saved or {}
         self._start = self._window_start = time.monotonic()

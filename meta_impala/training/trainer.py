@@ -24,8 +24,9 @@ from meta_impala.config import (
     Config,
     PeriodicEvaluationSettings,
 )
+from meta_impala.config.metric_columns import of_all_heads
 from meta_impala.environments import Description
-from meta_impala.errors import RunFailed, UserError
+from meta_impala.errors import RunFailed, UserError, text_of
 from meta_impala.learner.composition import make_learner
 from meta_impala.learner.group import ALONE, LearnerGroup, LearnerLost
 from meta_impala.storage import eta_replay
@@ -44,10 +45,10 @@ from meta_impala.training.metrics import MetricsWindow, open_metrics
 from meta_impala.training.periodic_evaluation import PeriodicEvaluation
 from meta_impala.training.progress import Progress
 from meta_impala.training.saved_progress import check_progress
+from meta_impala.training.saved_source import saved_source
 from meta_impala.training.weights_and_biases import WeightsAndBiases
 
-# The learner's thread also updates and saves; a slow disk may take its time.
-_LEARNER_EXTRA_SECONDS = 60.0
+_LEARNER_EXTRA_SECONDS = 60.0  # its thread also updates, and saves to what may be a slow disk
 
 
 class Trainer:
@@ -129,12 +130,15 @@ class Trainer:
         self._frames_of_update = 0  # of the last one
         next_row = self.frames + config.log_frames
         self._next_row = min(progress.get("next_row", next_row), next_row)
-        self._window = MetricsWindow(self.frames, progress.get("window"), config.learned)
+        self._reported = of_all_heads(config.learned, config.auxiliary_heads)
+        self._window = MetricsWindow(self.frames, progress.get("window"), self._reported)
         self._bad_updates = BadUpdates(
             self.folder.bad_updates, config.max_bad_updates, int(progress.get("bad_in_a_row", 0))
         )
         self._restarts = restarts_of(config, progress.get("actor_restarts", 0))
-        self._saved_source = saved.source if saved and config.deterministic else None
+        self._saved_source = saved_source(
+            saved if config.deterministic else None, self._description, self.learner.state
+        )
         if self._saved_source is not None and progress.get("pair", False):
             self._batcher.expect_pair()
 
@@ -164,7 +168,7 @@ class Trainer:
             with memory_errors():
                 return self._train()
         except SystemExit as error:  # it would end the process as if all were well
-            failure = RunFailed(f"something ended the program ({error!r})")
+            failure = RunFailed(f"something ended the program ({text_of(error, repr)})")
             self.folder.write_failure(failure, **self._status())
             raise failure from error
         except BaseException as error:
@@ -184,10 +188,11 @@ class Trainer:
         return f"{newest.name} is safe, and the same command continues from there"
 
     def _train(self) -> str:
-        if self._group.size == 1 and self._stop.is_set():  # tracing takes several seconds
-            self.folder.write_status(run_folder_lib.STOPPED, **self._status())
-            return run_folder_lib.STOPPED
-        self._trace()
+        for prepare in (lambda: None, self._trace):  # tracing takes several seconds
+            prepare()
+            if self._group.size == 1 and self._stop.is_set():
+                self.folder.write_status(run_folder_lib.STOPPED, **self._status())
+                return run_folder_lib.STOPPED
         with contextlib.ExitStack() as stack:
             self._open_records(stack)
             self._watch(stack)
@@ -226,7 +231,7 @@ class Trainer:
             record = WeightsAndBiases(config, self.folder)
             stack.callback(record.close)
             self._writer.observers.append(record.log)
-        self._progress = Progress(config.total_frames, self.frames, config.learned)
+        self._progress = Progress(config.total_frames, self.frames, self._reported)
         stack.callback(self._progress.close)
         self._evaluation: PeriodicEvaluation | None = None
         if config.evaluation_frames and self._group.keeps_folder:
@@ -249,6 +254,7 @@ class Trainer:
                 batch, ahead = timed(self._stopwatch, "next batch", self._batcher.next_pair)()
                 learning_rate = self.learner.learning_rate(self.frames)
                 self._update(batch, ahead)
+                self._progress.advance(self.frames)
                 last = self.frames >= config.total_frames
                 if self.frames >= self._next_row or last:
                     self._write_row(learning_rate, last=last)
@@ -308,6 +314,7 @@ class Trainer:
         self._starting = ActorStart(self._stop_waiting)
         self._source = self._source_maker.make(self.updates, self._starting)
         self._starting = None
+        self._stop.hold()  # environments were made in this thread
 
     def _start_source(self) -> None:
         """Starts the actors, or continues from their saved state."""
@@ -333,7 +340,7 @@ class Trainer:
     def _watch(self, stack: contextlib.ExitStack) -> None:
         watchdog = Watchdog(
             self._watched,
-            self.folder.stacks_path,
+            self.folder.write_stacks,
             on_stall=self._fail,
             on_exit=lambda error: self.folder.write_failure(error, **self._status()),
         )
@@ -361,9 +368,8 @@ class Trainer:
     def _at_checkpoint_frames(self) -> bool:
         """Whether the last update passed a multiple of --checkpoint_frames."""
         interval = self.config.checkpoint_frames
-        if not interval:
-            return False
-        return self.frames // interval > (self.frames - self._frames_of_update) // interval
+        before = self.frames - self._frames_of_update
+        return interval > 0 and self.frames // interval > before // interval
 
     def _save(self) -> None:
         if not self._group.keeps_folder:

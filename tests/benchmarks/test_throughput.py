@@ -2,12 +2,12 @@
 
 import json
 import pathlib
-import subprocess
 import sys
 import threading
 import time
 
 import pytest
+from support import forked_command
 
 from meta_impala.benchmarks import throughput as benchmark
 from meta_impala.benchmarks.throughput import Effort
@@ -60,7 +60,7 @@ def test_a_measurement_counts_what_was_done():
 
 
 def _run(*arguments):
-    return subprocess.run(
+    return forked_command.run(
         [sys.executable, "tools/benchmark.py", *arguments],
         cwd=ROOT,
         capture_output=True,

@@ -1,10 +1,17 @@
 """`meta-impala`: its commands, help, version, presets and completion (command)."""
 
+import os
+import pty
 import re
+import select
+import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
+from support import forked_command
 from support.command_helpers import ROOT
 
 from meta_impala import __version__, cli, completion
@@ -98,7 +105,7 @@ def given(*words):
         "parse_flags(sys.argv)\n"
         "print(sorted(given_config_flags().items()))"
     )
-    result = subprocess.run(
+    result = forked_command.run(
         [sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
@@ -156,14 +163,56 @@ def test_completion_of_commands_flags_values_and_files():
     assert completed("evaluate", "--starts", "=", "h") == ["human"]
     assert "setup.py" in completed("plot", "setu")
     assert completed("train", "--flagfile", "=", "READ") == ["README.md"]
+    assert completed("train", "--preset", "lap") == ["laptop"]
+    assert completed("train", "--gamma=-") == []
+    assert "gamma_grid" in completed("suite", "gamma")
+    assert completed("completion", "z") == ["zsh"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_the_completion_script_is_whole(shell):
     result = run("completion", shell)
     assert (result.returncode, result.stderr) == (0, "")
-    assert (
-        subprocess.run(["bash", "-n"], input=result.stdout, text=True, check=False).returncode == 0
-    )
-    assert ("bashcompinit" in result.stdout) == (shell == "zsh")
-    assert "complete -o filenames -F _meta_impala meta-impala" in result.stdout
+    if shutil.which(shell) is not None:
+        checked = subprocess.run([shell, "-n"], input=result.stdout, text=True, check=False)
+        assert checked.returncode == 0
+    last = {"bash": "complete -o filenames -F _meta_impala meta-impala"}
+    assert result.stdout.endswith(last.get(shell, "compdef _meta_impala meta-impala") + "\n")
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
+def test_an_interactive_zsh_completes_what_is_typed(tmp_path):
+    (tmp_path / "runs/pong").mkdir(parents=True)
+    (tmp_path / "completion").write_text(completion.script("zsh"))
+    (tmp_path / ".zshrc").write_text("unsetopt beep\nsource ./completion\nPS1='ready> '\n")
+    environment = {"HOME": str(tmp_path), "ZDOTDIR": str(tmp_path), "TERM": "dumb"}
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        os.execvpe("zsh", ["zsh", "-i"], os.environ | environment)
+
+    def wait_for(text):
+        seen, deadline = "", time.monotonic() + 60
+        while text not in seen and time.monotonic() < deadline:
+            if select.select([terminal], [], [], 0.1)[0]:
+                seen += os.read(terminal, 65536).decode()
+        assert text in seen, seen
+
+    try:
+        wait_for("ready> ")
+        for typed, expected in {
+            "tra": "train ",
+            "train --total": "total_frames=",
+            "train --preset=lap": "laptop ",
+            "train --preset lap": "laptop ",
+            "train --logdir=ru": "runs/",
+            "watch runs/p": "runs/pong/",
+            "suite gamma_g": "gamma_grid ",
+        }.items():
+            os.write(terminal, f"meta-impala {typed}\t".encode())
+            wait_for(expected)
+            os.write(terminal, b"\x15")  # clears the line
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(terminal)

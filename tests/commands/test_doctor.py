@@ -126,8 +126,8 @@ def test_the_command_without_a_batch_needs_no_tensorflow(tmp_path):
     ("arguments", "message"),
     [
         ([], "give the folder of one run"),
-        (["a", "b"], "give the folder of one run"),
-        (["no/such/run"], "there is no config.json"),
+        (["a", "b"], "b: unexpected argument; one folder is taken"),
+        (["no/such/run"], "there is no such folder"),
         (["--steps=0", "x"], "--steps=0: must be from 1"),
         (["--seed=-1", "x"], "--seed=-1: must be from 0"),
     ],

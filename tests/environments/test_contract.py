@@ -11,6 +11,7 @@ from support import zoo
 
 from meta_impala.environments import UnsupportedEnvironmentError, describe, make, make_render
 from meta_impala.environments.base import EnvironmentFailed
+from meta_impala.errors import text_of
 
 ARGUMENTS = {"NeedsConfig": {"config": {"size": 3}}}
 PLACES = ("constructor", "reset()", "step()")
@@ -70,7 +71,7 @@ def test_whatever_an_environment_raises_in_its_trial_is_one_line(where, what):
     message = refusal("Raises", {"where": where, "what": what})
     assert f"its {where} raised {what}" in message
     assert "zoo.py, line " in message
-    text = " ".join(str(zoo.RAISED[what]()).split())
+    text = " ".join(text_of(zoo.RAISED[what]()).split())
     assert text in message
 
 

@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 import pytest
-from support import learner_process
+from support import forked_command, learner_process
 from support.helpers import perturb
 
 from meta_impala.config import Config, resolve
@@ -35,7 +35,7 @@ def two(tmp_path_factory):
     ports = ",".join(map(str, free_ports(2)))
     environment = os.environ | {"PYTHONPATH": f"{TESTS.parent}:{TESTS}"}
     processes = [
-        subprocess.Popen(
+        forked_command.Popen(
             [
                 sys.executable,
                 TESTS / "support" / "learner_process.py",

@@ -46,6 +46,7 @@ def updated(parts, settings):
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.usefixtures("eager")
 def test_an_update_in_parts_is_the_update(settings):
     whole, expected = updated(1, settings)
     parts, found = updated(2, settings)

@@ -105,6 +105,7 @@ QUICK = ("plain", "importance weights", "lstm, state")
     "name",
     [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SETTINGS],
 )
+@pytest.mark.usefixtures("eager")
 def test_an_update_of_cut_trajectories_is_that_of_their_pieces(name, pieces):
     both = agents(pieces, SETTINGS[name])
     pairs = [batches(both[1], pieces, seed) for seed in (3, 4, 5)]

@@ -135,13 +135,13 @@ def perturb(agent: Agent, seed: int, scale: float = 0.1) -> None:
 
 
 @contextlib.contextmanager
-def weights(network: ActorCritic, values):
-    """The network with these weights in its variables; the old ones come back."""
-    before = [variable.numpy() for variable in network.trainable_variables]
-    for variable, value in zip(network.trainable_variables, values, strict=True):
+def weights(variables, values):
+    """These values in the variables of a network; the old ones come back."""
+    before = [variable.numpy() for variable in variables]
+    for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
     yield
-    for variable, value in zip(network.trainable_variables, before, strict=True):
+    for variable, value in zip(variables, before, strict=True):
         variable.assign(value)
 
 

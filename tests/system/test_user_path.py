@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from meta_impala.errors import UserError
-from meta_impala.system.user_path import user_path
+from meta_impala.system.user_path import one_path, user_path
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,17 @@ def test_a_working_directory_that_is_gone(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="working directory does not exist any more"):
         user_path("runs")
     assert user_path("/runs") == pathlib.Path("/runs")
+
+
+def test_one_path_is_an_argument_or_a_flag(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert one_path([], "logdir", None) is None
+    assert one_path([], "logdir", "") is None
+    assert one_path([], "logdir", "/a") == "/a"
+    assert one_path(["a"], "logdir", None) == str(tmp_path / "a")
+    with pytest.raises(UserError, match="b: unexpected argument; one folder is taken"):
+        one_path(["a", "b"], "logdir", None)
+    with pytest.raises(UserError, match="a: unexpected argument beside --logdir=/b"):
+        one_path(["a"], "logdir", "/b")
+    with pytest.raises(UserError, match="NUL"):
+        one_path(["a\0"], "logdir", None)

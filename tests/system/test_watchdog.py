@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from meta_impala.storage.run_folder import RunFolder
 from meta_impala.system.watchdog import Stalled, Watchdog, Watched
 
 
@@ -32,7 +33,9 @@ def make(tmp_path):
             found.append(error)
             watchdog.stop()  # as a run does that ends in order
 
-        watchdog = Watchdog(lambda: watched, tmp_path / "stacks.txt", on_stall, lambda _: None)
+        watchdog = Watchdog(
+            lambda: watched, RunFolder(tmp_path).write_stacks, on_stall, lambda _: None
+        )
         watchdog.start()
         started.append(watchdog)
         return watchdog, found

@@ -4,13 +4,13 @@ the package installed, a real record without a network."""
 import json
 import math
 import os
-import subprocess
 import sys
 import threading
 import time
 import types
 
 import pytest
+from support import forked_command
 
 from meta_impala.config import Config, resolve
 from meta_impala.errors import UserError
@@ -106,7 +106,7 @@ def test_without_the_package_one_line_says_what_to_install(monkeypatch):
 def test_a_real_record_without_a_network(tmp_path):
     pytest.importorskip("wandb")
     folder = tmp_path / "run"
-    done = subprocess.run(
+    done = forked_command.run(
         [
             sys.executable,
             "-m",
