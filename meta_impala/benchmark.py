@@ -47,6 +47,8 @@ _LISTED_OPERATIONS = 10
 _QUICK_ENVIRONMENTS = 16
 _DEFAULTS = {"environment": "Pong", "network": "shallow", "batch_size": 32, "unroll_length": 20}
 _LEARNERS = ("learner_plain", "learner_nested_tapes", "learner_reverse_over_forward")
+_MACHINE = "machine"  # measured like a row: the rate of its cores, and the network's operations
+_NOT_QUICK = "learner_reverse_over_forward"
 _ROWS = ("environment", "environment_inference", *_LEARNERS, "program_plain", "program_meta")
 
 
@@ -56,7 +58,12 @@ def define_flags() -> None:
     define_preset_flag()
     for name, value in _DEFAULTS.items():
         FLAGS.set_default(name, value)
-    flags.DEFINE_bool("quick", False, "Shorter windows and fewer emulators: noisier.")
+    flags.DEFINE_bool(
+        "quick",
+        False,
+        "Within a minute: shorter windows, one actor of 16 environments, and (unless --rows names "
+        "it) without the learner's second derivation. Noisier.",
+    )
     define_path("json", None, "File that the same numbers are written to.")
     flags.DEFINE_bool(
         "profile", False, "For the learner's rows: where an update spends its time, by operation."
@@ -72,8 +79,9 @@ def _config(row: str) -> Config:
     given = {name: FLAGS[name].value for name in _DEFAULTS} | given_config_flags()
     batch = given["batch_size"]
     fits = max(batch, _QUICK_ENVIRONMENTS) % min(batch, _QUICK_ENVIRONMENTS) == 0
-    if FLAGS.quick and fits:  # each takes about 0.2 s to make
+    if FLAGS.quick and fits:  # each takes up to 0.35 s to make and start, for every row
         given.setdefault("envs_per_actor", _QUICK_ENVIRONMENTS)
+        given.setdefault("num_actors", 1)
     if row.endswith("plain"):
         given["meta_parameters"] = "none"
     if row.startswith("learner_") and row != "learner_plain":
@@ -99,9 +107,16 @@ def _varied() -> tuple[str, list[str]]:
     return name, values
 
 
+def _rows() -> list[str]:
+    """The rows to measure."""
+    if FLAGS.quick and not FLAGS["rows"].present:
+        return [row for row in FLAGS.rows if row != _NOT_QUICK]
+    return list(FLAGS.rows)
+
+
 def _check_rows() -> None:
     """Refuses settings that a row cannot be measured with, before any row is."""
-    for row in FLAGS.rows:
+    for row in _rows():
         try:
             _config(row)
         except UserError as error:
@@ -117,7 +132,8 @@ def _effort(row: str) -> Effort:
 
 
 def _measure(row: str, results: Any) -> None:
-    """In a process of its own: measures a row."""
+    """In a process of its own: measures a row, or the machine's rate."""
+    from meta_impala.benchmarks import roofline
     from meta_impala.benchmarks import throughput as benchmark
 
     shapes = benchmark.QUICK_SHAPES if FLAGS.quick else benchmark.CEILING_SHAPES
@@ -132,8 +148,10 @@ def _measure(row: str, results: Any) -> None:
     }
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - the program's progress
     try:
-        cost = functions[row](_config(row), _effort(row))
-        results.put(cost._asdict())
+        if row == _MACHINE:
+            results.put(roofline.machine(_config("program_meta"), 0.1 if FLAGS.quick else 0.5))
+        else:
+            results.put(functions[row](_config(row), _effort(row))._asdict())
     except Exception as error:  # noqa: BLE001 - it is shown by the parent
         results.put(f"{type(error).__name__}: {error}")
 
@@ -143,7 +161,7 @@ def _row(row: str) -> dict[str, Any]:
     context = multiprocessing.get_context("fork")
     results = context.Queue()
     process = context.Process(target=_measure, args=(row, results))
-    busy, start = _busy_seconds(), time.monotonic()
+    (busy, stolen), start = _busy_seconds(), time.monotonic()
     process.start()
     watched = psutil.Process(process.pid)
     own = 0.0
@@ -161,13 +179,21 @@ def _row(row: str) -> dict[str, Any]:
     if isinstance(result, str):
         raise RunFailed(f"{row}: {result}")
     seconds = (time.monotonic() - start) * (os.cpu_count() or 1)
-    others = max(0.0, _busy_seconds() - busy - own) / seconds
-    return {"name": row, **result, "cpu_share_of_others": others}
+    now_busy, now_stolen = _busy_seconds()
+    return {
+        "name": row,
+        **result,
+        "cpu_share_of_others": max(0.0, now_busy - busy - own) / seconds,
+        "cpu_share_of_hypervisor": max(0.0, now_stolen - stolen) / seconds,
+    }
 
 
-def _busy_seconds() -> float:
+def _busy_seconds() -> tuple[float, float]:
+    """Of all processors since the machine's start: seconds in which something ran, and seconds
+    that the hypervisor gave to other machines although something was to run here (steal)."""
     times = psutil.cpu_times()
-    return times.user + times.system + getattr(times, "nice", 0.0)
+    busy = times.user + times.system + getattr(times, "nice", 0.0)
+    return busy, getattr(times, "steal", 0.0)
 
 
 def _processor() -> str:
@@ -217,8 +243,25 @@ def _print(row: dict[str, Any], label: str = "") -> None:
     command.say(
         f"{row['name'] + ' ' + label:40} {row['frames_per_second']:10,.0f} "
         f"{row['cpu_ms_per_agent_step']:12.3f} {row['peak_rss_mib']:10,.0f} "
-        f"{100 * row['cpu_share_of_others']:8.0f} %"
+        f"{100 * row['cpu_share_of_others']:8.0f} % {100 * row['cpu_share_of_hypervisor']:8.0f} %"
     )
+
+
+def _say_details(rows: list[dict[str, Any]]) -> None:
+    """Where the time of each row went."""
+    for row in rows:
+        details = row["details"]
+        if row["name"] == "environment":
+            command.say(
+                f"the ceiling: {details['environments']} environments, {details['threads']} threads"
+            )
+        for who in ("learner", "actors"):
+            if who in details:
+                command.say(f"{row['name']}, {who}: {_percent(details[who])}")
+        if "operations_ms" in details:
+            dearest = list(details["operations_ms"].items())[:_LISTED_OPERATIONS]
+            listed = ", ".join(f"{kind} {spent:.1f}" for kind, spent in dearest)
+            command.say(f"{row['name']}, ms of an update by operation: {listed}")
 
 
 def main() -> int:
@@ -234,6 +277,8 @@ def main() -> int:
     if not varied:
         _check_rows()
     import_tensorflow()
+    from meta_impala.benchmarks import roofline
+
     raise_on_interrupt()  # the process of a row has to be ended
 
     command.say(
@@ -242,33 +287,33 @@ def main() -> int:
         f"{config.envs_per_actor} environments; {os.cpu_count()} CPUs, "
         f"load {load:.1f}"
     )
-    command.say(f"{'':40} {'frames/s':>10} {'CPU-ms/step':>12} {'peak MiB':>10} {'others':>10}")
+    command.say(
+        f"{'':40} {'frames/s':>10} {'CPU-ms/step':>12} {'peak MiB':>10} {'others':>10} "
+        f"{'stolen':>10}"
+    )
     rows = []
     for value in values:
         if varied:
             FLAGS[varied].parse(value)
-        for name in FLAGS.rows:
+        for name in _rows():
             rows.append(_row(name) | ({"varied": {varied: value}} if varied else {}))
             _print(rows[-1], f"{varied}={value}" if varied else "")
     command.say("")
     found = {} if varied else ratios(rows)
     for name, ratio in found.items():
         command.say(f"{name:45} {ratio:.3f}")
-    for row in rows:
-        details = row["details"]
-        if row["name"] == "environment":
-            command.say(f"the ceiling: {details}")
-        for who in ("learner", "actors"):
-            if who in details:
-                command.say(f"{row['name']}, {who}: {_percent(details[who])}")
-        if "operations_ms" in details:
-            dearest = list(details["operations_ms"].items())[:_LISTED_OPERATIONS]
-            listed = ", ".join(f"{kind} {spent:.1f}" for kind, spent in dearest)
-            command.say(f"{row['name']}, ms of an update by operation: {listed}")
+    _say_details(rows)
+    floor = None
+    if not varied:
+        floor = roofline.roofline(_row(_MACHINE), rows)
+        command.say("")
+        for line in roofline.lines(floor):
+            command.say(line)
     if FLAGS.json:
         document = {
             "rows": rows,
             "ratios": found,
+            "roofline": floor,
             "config": json.loads(config_lib.to_json(config)),
             "machine": {"cpus": os.cpu_count(), "processor": _processor(), "load": load},
             "quick": FLAGS.quick,

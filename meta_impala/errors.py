@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
+from collections.abc import Callable
 
 # Longer messages quote something unreadable, such as a number of a million digits.
 _MAX_CHARACTERS = 4000
@@ -29,6 +30,14 @@ def _escaped(text: str) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
+
+
+def text_of(value: object, show: Callable[[object], str] = str) -> str:
+    """`str` or `repr` of what foreign code made, which may raise anything there."""
+    try:
+        return show(value)
+    except BaseException:  # noqa: BLE001 - see above
+        return f"({type(value).__name__}, whose text cannot be shown)"
 
 
 class UserError(Exception):
@@ -57,7 +66,7 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return printable(error.strerror)
     # Without the name of the operation: "{{function_node ...}} what is wrong [Op:RestoreV2]".
-    text = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]", "", str(error)).strip()
+    text = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]", "", text_of(error)).strip()
     return printable(text.splitlines()[0])[:300].strip() if text else type(error).__name__
 
 

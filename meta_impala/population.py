@@ -28,13 +28,17 @@ from meta_impala.distributed import cluster as ray_cluster
 from meta_impala.environments import UnknownEnvironmentError, registry
 from meta_impala.errors import UserError
 from meta_impala.experiments.pbt_settings import ADAPTED, Population
+from meta_impala.storage import made_here
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.folder_lock import locked
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.interrupt import raise_on_interrupt
 from meta_impala.system.user_path import define_path
 
 FLAGS = flags.FLAGS
+
+MEMBERS = "members"
 
 # The population makes its own schedule.
 _ALL_MEMBERS = {"meta_parameters": "none", "learning_rate_schedule": "constant"}
@@ -44,6 +48,7 @@ def define_flags() -> None:
     """The flags of this command."""
     define_config_flags()
     define_preset_flag()
+    define_trust_flag()
     define_path("logdir", None, "Folder of the run: made, or continued.")
     flags.DEFINE_integer(
         "population_size", 8, "Members. Each trains --total_frames / --population_size frames."
@@ -129,7 +134,21 @@ def main() -> int:
         if folder.read_status().get("state") == run_folder_lib.FINISHED:
             command.say(f"{folder.path}: this population is finished")
             return 0
+        _refuse_foreign_state(folder)
         return _train(folder, config, population, arguments)
+
+
+def _refuse_foreign_state(folder: RunFolder) -> None:
+    """Tune's state is pickled: to read it is to run it."""
+    members = folder.path / MEMBERS
+    state = members / "tune"
+    is_own = trust_of_flags().everything or made_here.is_made_here(members)
+    if os.path.lexists(state) and not is_own:
+        raise UserError(
+            f"{state}: continuing a population runs code that these files hold (pickles of Ray "
+            "Tune), and it is not known that you made them here; give --trust_modules if you trust "
+            "them"
+        )
 
 
 def _train(folder: RunFolder, config: Config, population: Population, arguments: list[str]) -> int:
@@ -144,9 +163,9 @@ def _train(folder: RunFolder, config: Config, population: Population, arguments:
         signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
         command.say(
             f"{population.size} members train {population.frames_of_each:,} frames each on "
-            f"{config.environment} in {folder.path / 'members'}"
+            f"{config.environment} in {folder.path / MEMBERS}"
         )
-        outcome = population_lib.train(population, arguments, config.seed, folder.path / "members")
+        outcome = population_lib.train(population, arguments, config.seed, folder.path / MEMBERS)
     population_lib.publish(outcome, population, config.seed, folder)
     command.say(f"finished; the best of them is {outcome.best.name}, now in {folder.path}")
     return 0

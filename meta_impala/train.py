@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import tempfile
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,8 @@ from absl import flags
 
 from meta_impala import command, start_banner
 from meta_impala import config as config_lib
-from meta_impala.config import ActorSettings, Config, LearnerSettings
+from meta_impala.actors.making import EarlyEnvironment, early_environment
+from meta_impala.config import ActorSettings, Config, LearnerSettings, RunSettings
 from meta_impala.config.flags import define_config_flags, given_config_flags
 from meta_impala.config.presets import define_preset_flag
 from meta_impala.distributed import cluster as ray_cluster
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from meta_impala.training.trainer import Trainer
 
 FLAGS = flags.FLAGS
+
+_SECONDS_TO_LEAVE = 20.0
 
 # What `--help` lists.
 EVERYDAY = (
@@ -159,13 +163,14 @@ def main() -> int:
     folder = RunFolder(FLAGS.logdir)
     # Held to the end of the process. Nothing was read or written before.
     with locked(folder):
-        stop.stacks_path = folder.stacks_path
+        stop.save_stacks = folder.write_stacks
         if died := describe_dead_trainer(folder, is_held_here=True):
             warn(f"warning: {died}")
         return _train(folder, stop)
 
 
-def _train(folder: RunFolder, stop: StopRequest) -> int:
+def _prepare(folder: RunFolder) -> tuple[Config, Description] | None:
+    """What needs no TensorFlow: the config and the environment; None if the run is finished."""
     config = _config_for(folder)
     weights_and_biases.check(config)
     ray_cluster.check(config.part(ActorSettings))
@@ -175,14 +180,25 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
             f"{folder.path}: this run is finished ({config.total_frames:,} frames); give a larger "
             "--total_frames to train on, or another --logdir"
         )
-        return 0
+        return None
     description = _describe(config)
     config = config_lib.resolve_network(config, description.observation_shape)
     memory.check(config.share, description)
+    return config, description
 
+
+def _train(folder: RunFolder, stop: StopRequest) -> int:
+    # The environment's module and constructor are run here; nothing is there to be saved.
+    with stop.leaving(_SECONDS_TO_LEAVE, lambda: os._exit(_stopped_before_training(folder, stop))):
+        prepared = _prepare(folder)
+    if prepared is None:
+        return 0
+    config, description = prepared
+    stop.hold()
     if stop.is_set() and config.num_learners == 1:
         return _stopped_before_training(folder, stop)
     command.say("loading TensorFlow")
+    early = _early_environment(config, folder)
     import_tensorflow()
     from meta_impala.system.tensorflow_setup import configure_tensorflow
     from meta_impala.training.trainer import Trainer
@@ -199,7 +215,7 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
                 return _stopped_before_training(folder, stop)
             eta_replay.keep(folder, config)
             _share_replay(group, folder, config)
-            trainer = Trainer(config, description, folder, stop, group)
+            trainer = Trainer(config, description, folder, stop, group, early=early)
             # Not before: a refused start leaves the run unchanged.
             folder.save_config(config)
         except Exception as error:
@@ -208,6 +224,15 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
             raise
         _say_what_is_trained(trainer, config, description, folder)
         return _run(trainer, folder, stop)
+
+
+def _early_environment(config: Config, folder: RunFolder) -> EarlyEnvironment | None:
+    """The first actor's emulators, which start while TensorFlow is imported."""
+    if config.num_learners > 1:
+        return None
+    return early_environment(
+        config.part(RunSettings), config.part(ActorSettings), is_new=not folder.has_run()
+    )
 
 
 def _stopped_before_training(folder: RunFolder, stop: StopRequest) -> int:

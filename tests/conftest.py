@@ -1,7 +1,8 @@
-"""What must stand before TensorFlow's first import, and before the first process of a test."""
+"""What must be set before TensorFlow's first import, and before the first process of a test."""
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,6 +13,20 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # it. One that is caught is not inherited, and these tests still survive it.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda number, frame: None)
+
+
+@pytest.fixture
+def eager() -> Iterator[None]:
+    """Functions run operation by operation: a graph of a few tiny updates costs ten times them.
+
+    It is the same Python code; that its graph does the same is tested where graphs are.
+    """
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
 
 # `pytest -m fast`, under a minute on two cores: these folders, but for the files that start
 # processes, play Atari or differentiate through whole updates.
@@ -30,10 +45,13 @@ _NOT_FAST = (
     "test_atari.py",
     "test_atari_render.py",
     "test_attribution.py",
+    "test_auxiliary_heads.py",
+    "test_bootstrap.py",
     "test_comparison.py",
     "test_evaluator.py",
     "test_flags.py",
     "test_forked_process.py",
+    "test_learned_coefficients.py",
     "test_meta_gradient.py",
     "test_meta_gradient_samples.py",
     "test_start_recorder.py",
@@ -42,6 +60,7 @@ _NOT_FAST = (
     "test_trace.py",
     "test_video.py",
     "test_watchdog.py",
+    "test_window_gradient.py",
 )
 
 

@@ -5,13 +5,13 @@ train, are saved, continued and evaluated, by command and from Python; what is w
 import importlib
 import json
 import os
-import subprocess
 import sys
 
 import numpy as np
 import pytest
+from support import forked_command
 from support.command_helpers import ROOT
-from support.helpers import make_agent, random_batch, shake
+from support.helpers import make_agent, perturb, random_batch
 from support.run_helpers import BATCH_FRAMES, make_config, read_status
 
 import meta_impala
@@ -137,7 +137,7 @@ def momentum(monkeypatch):
     return "outside_momentum"
 
 
-@pytest.mark.parametrize("core", ["none", "lstm"])
+@pytest.mark.parametrize("core", ["none", pytest.param("lstm", marks=pytest.mark.slow)])
 def test_all_three_train_resume_and_are_evaluated(core, folder, momentum, tmp_path):
     own = {
         "environment": "mine_outside:Mirrored-v0",
@@ -170,7 +170,7 @@ def test_all_three_train_resume_and_are_evaluated(core, folder, momentum, tmp_pa
 
 def test_the_commands_take_an_environment_and_a_network(folder, tmp_path):
     def run(*arguments):
-        return subprocess.run(
+        return forked_command.run(
             [sys.executable, "-m", "meta_impala", *arguments],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": f"{ROOT}:{folder}"},
@@ -201,10 +201,13 @@ def test_the_commands_take_an_environment_and_a_network(folder, tmp_path):
     assert settings["network"] == "mine_outside:Small"
 
 
-@pytest.mark.parametrize("name", ["Small", "Variables"])
-def test_the_meta_gradient_goes_through_a_network_from_outside(name, folder):
-    agent = make_agent(network=f"mine_outside:{name}")
-    shake(agent, 1)
+@pytest.mark.parametrize(
+    ("name", "core"), [("Small", "none"), ("Variables", "none"), ("Small", "lstm")]
+)
+@pytest.mark.usefixtures("eager")
+def test_the_meta_gradient_goes_through_a_network_from_outside(name, core, folder):
+    agent = make_agent(network=f"mine_outside:{name}", core=core, core_size=4)
+    perturb(agent, 1)
     before = [variable.numpy() for variable in agent.network.trainable_variables]
     x = agent.learner.state.x.numpy()
     batch = random_batch(agent, 1)
@@ -259,12 +262,13 @@ def test_optimizers_are_known_by_name_after_they_were_registered(momentum):
     assert make_config(inner_optimizer=momentum).inner_optimizer == momentum
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_term_from_outside_has_its_weight_in_the_meta_objective(monkeypatch):
     def meta_loss(weight):
         monkeypatch.setattr(losses, "TERMS", losses.TERMS | {"ones": lambda i: 0 * i.values + 1})
         monkeypatch.setattr(losses, "OWN_META_WEIGHTS", {"ones": weight})
         agent = make_agent()
-        shake(agent, 1)
+        perturb(agent, 1)
         batches = random_batch(agent, 1), random_batch(agent, 2)
         statistics, _ = agent.learner.update(*batches, 0, 0)
         return float(statistics.meta_loss)

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from support import forked_command
 from support.command_helpers import ROOT
 from support.run_helpers import make_config
 
@@ -69,7 +70,7 @@ def test_an_evaluation_from_python_is_that_of_the_command(logdir, tmp_path):
     again = meta_impala.evaluate_agent(logdir, 5, seed=2)
     assert result["returns"] == again["returns"] and len(result["returns"]) == 5
     command = [sys.executable, "-m", "meta_impala", "evaluate", f"--logdir={logdir}"]
-    subprocess.run([*command, "--episodes=5", "--seed=2"], cwd=ROOT, check=True, timeout=300)
+    forked_command.run([*command, "--episodes=5", "--seed=2"], cwd=ROOT, check=True, timeout=300)
     assert (logdir / "evaluation.json").read_bytes() == (tmp_path / "scores.json").read_bytes()
 
 

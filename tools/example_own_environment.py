@@ -21,7 +21,7 @@ LENGTH = 7
 
 
 class Corridor(gymnasium.Env):
-    """Seven cells in a row; the agent begins in the middle and is paid at the right end."""
+    """Seven cells in a row; the agent starts in the middle and is rewarded at the right end."""
 
     # Observations: a box of numbers or an image. Actions: whole numbers from 0.
     observation_space = gymnasium.spaces.Box(0.0, 1.0, (LENGTH,), np.float32)
@@ -42,7 +42,7 @@ class Corridor(gymnasium.Env):
         return np.eye(LENGTH, dtype=np.float32)[self.cell]
 
 
-# `max_episode_steps` is a time limit: the value of the state it cuts at is still bootstrapped from.
+# `max_episode_steps` is a time limit: returns are bootstrapped from the state where it cuts.
 gymnasium.register("Corridor-v0", entry_point=Corridor, max_episode_steps=50)
 
 

@@ -36,6 +36,7 @@ import meta_impala
 from meta_impala import command
 from meta_impala.config import presets
 from meta_impala.errors import RunFailed
+from meta_impala.storage.files import write_atomically
 from meta_impala.system.user_path import define_path, user_path
 
 FLAGS = flags.FLAGS
@@ -66,7 +67,7 @@ def _command(*arguments: str) -> list[str]:
 
 
 def _run(folder: pathlib.Path, *arguments: str) -> str:
-    """Runs a command in a folder; returns what a person would have seen.
+    """Runs a command in a folder; returns its visible output.
 
     Raises:
       RunFailed: if it fails.
@@ -134,7 +135,7 @@ def main() -> int:
             command.say(shown.rstrip())
             if file:
                 text = shown.replace(f"{folder}/", "").replace(str(folder), "")
-                (out / file).write_text(text, encoding="utf-8")
+                write_atomically(out / file, text)
         _screenshot(folder / "report.html", out / "report.png", folder / "profile")
         _watch(FLAGS.seconds).save(out / "watch.png")
     made_with = {
@@ -143,7 +144,7 @@ def main() -> int:
         f"{platform.python_version()}",
         "date": time.strftime("%Y-%m-%d"),
     }
-    (out / "made_with.json").write_text(json.dumps(made_with, indent=1) + "\n", encoding="utf-8")
+    write_atomically(out / "made_with.json", json.dumps(made_with, indent=1) + "\n")
     command.say(f"written to {out}")
     return 0
 

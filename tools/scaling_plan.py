@@ -48,7 +48,9 @@ def define_flags() -> None:
         "learner_rate", 25_000.0, "Agent steps per second of one accelerator: an assumption."
     )
     flags.DEFINE_float("gigabits", 10.0, "Link of a learner's machine, per second.")
-    flags.DEFINE_float("slow", 100.0, "A slow environment: so many times the cost of a step.")
+    flags.DEFINE_float(
+        "slow", 100.0, "Cost of a step in a slow environment, as a multiple of the measured one."
+    )
 
 
 def _measure() -> None:

@@ -10,6 +10,11 @@ Run folders to compact data, data to the page, and the scores of random actions:
     python tools/study.py collect --out=runs/study
     python tools/study.py report
     python tools/study.py random
+
+Whether the task Switching is fit for the study (60 runs, then a table):
+
+    python tools/study.py run --out=runs/study --part=acceptance --parallel=2
+    python tools/study.py acceptance --out=runs/study
 """
 
 from __future__ import annotations
@@ -23,8 +28,8 @@ from meta_impala import command
 from meta_impala.errors import UserError
 from meta_impala.experiments import study_runner, study_runs, suite_cost, suite_runner
 from meta_impala.experiments.stages import Stage
-from meta_impala.study import records
-from meta_impala.study.design import PARTS
+from meta_impala.study import acceptance, records
+from meta_impala.study.design import ACCEPTANCE, PARTS, Part
 from meta_impala.system.interrupt import EXIT_CODE_INTERRUPTED
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.user_path import define_path
@@ -33,19 +38,23 @@ DATA = pathlib.Path(__file__).parents[1] / "testdata" / "study"
 
 FLAGS = flags.FLAGS
 
-POSITIONAL = "run | status | collect | report | random"
+RUNNABLE = {**PARTS, ACCEPTANCE.name: ACCEPTANCE}
+
+POSITIONAL = "run | status | collect | report | random | acceptance"
 
 
 def define_flags() -> None:
     """The flags of this command."""
     define_path("out", None, "Folder of the study's runs.")
-    flags.DEFINE_list("part", list(PARTS), f"Parts: {', '.join(PARTS)}.")
+    flags.DEFINE_list("part", list(PARTS), f"Parts: {', '.join(RUNNABLE)}.")
     flags.DEFINE_integer("parallel", 1, "Runs at a time.", lower_bound=1)
     flags.DEFINE_string("only", "", "Of run: only runs whose name contains this text.")
     define_path("data", str(DATA), "Folder of the compact data.")
     define_path("report", None, "Folder of the page. Default: the data's folder.")
     flags.DEFINE_bool(
-        "print_commands", False, "Of run: print the commands of what is left; start nothing."
+        "print_commands",
+        False,
+        "Of run: print the commands of the runs that are left, and start nothing.",
     )
 
 
@@ -56,12 +65,15 @@ def _data() -> pathlib.Path:
 def _cells() -> list[study_runs.Cells]:
     if not FLAGS.out:
         raise UserError("--out: must be given, the folder of the study's runs")
-    unknown = [name for name in FLAGS.part if name not in PARTS]
+    unknown = [name for name in FLAGS.part if name not in RUNNABLE]
     if unknown:
-        raise UserError(f"--part={','.join(unknown)}: must be of {', '.join(PARTS)}")
+        raise UserError(f"--part={','.join(unknown)}: must be of {', '.join(RUNNABLE)}")
+    return [_cells_of(RUNNABLE[name]) for name in FLAGS.part]
+
+
+def _cells_of(part: Part) -> study_runs.Cells:
     out = pathlib.Path(FLAGS.out).resolve()
-    random = records.read_random(_data())
-    return [study_runs.Cells(PARTS[name], out / name, random) for name in FLAGS.part]
+    return study_runs.Cells(part, out / part.name, records.read_random(_data()))
 
 
 def _run() -> int:
@@ -101,7 +113,7 @@ def _status() -> int:
 
 
 def _collect() -> int:
-    # Parts that have no runs here keep what the data hold of them.
+    # Parts without runs here keep their rows in the data.
     kept = []
     found = [record for cells in _cells() for record in cells.read()]
     if (_data() / records.RUNS).exists():
@@ -132,11 +144,20 @@ def _random() -> int:
     return 0
 
 
+def _acceptance() -> int:
+    if not FLAGS.out:
+        raise UserError("--out: must be given, the folder of the study's runs")
+    random = records.read_random(_data())[ACCEPTANCE.tasks[0]]
+    print(acceptance.table(_cells_of(ACCEPTANCE).read(), random))
+    return 0
+
+
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     logging.set_verbosity(logging.WARNING)
     commands = {
         "run": _run, "status": _status, "collect": _collect, "report": _report, "random": _random,
+        "acceptance": _acceptance,
     }  # fmt: skip
     if len(arguments) != 1 or arguments[0] not in commands:
         raise UserError(f"give one of {', '.join(commands)}")

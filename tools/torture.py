@@ -1,11 +1,11 @@
-"""Does damage to real runs and checks what they promise: nothing is ever lost.
+"""Damages real runs and checks that nothing is lost.
 
     python tools/torture.py kills --count=100   # kill -9 at random moments, also while saving
     python tools/torture.py stops --count=50    # one signal at random moments; saved, exit code 0
     python tools/torture.py games               # 57 Atari games: train, resume, evaluate
     python tools/torture.py soak --minutes=60   # full speed: memory, threads, files, traces, lag
 
-Prints what it found; the exit code is 0 if every promise held, 1 if one was broken.
+Prints what it found; the exit code is 0 if every guarantee held, 1 if one was broken.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def define_flags() -> None:
 
 
 class Broken(Exception):
-    """A promise that did not hold."""
+    """A guarantee that did not hold."""
 
 
 def check(condition: bool, message: str) -> None:
@@ -124,7 +124,7 @@ def newest_frames(folder: RunFolder) -> int:
 
 
 def wait(process: subprocess.Popen, ready: Callable[[], bool]) -> None:
-    """Waits until a running command has got somewhere."""
+    """Waits until a running command has made progress."""
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     while not ready():
         if process.poll() is not None:
@@ -154,7 +154,7 @@ def kill(folder: RunFolder, moment: random.Random) -> str:
 
 
 def check_folder(folder: RunFolder, before: int) -> int:
-    """Checks what a kill has left; returns the frames that the run will continue from."""
+    """Checks the folder after a kill; returns the frames that the run will continue from."""
     from meta_impala.storage.checkpoint import list_checkpoints, verify
 
     check(not is_locked(folder.path), "the lock outlived its holder")
@@ -169,9 +169,9 @@ def check_folder(folder: RunFolder, before: int) -> int:
     rows = read_metrics(folder.metrics_path)
     if folder.metrics_path.exists():
         lines = folder.metrics_path.read_bytes().split(b"\n")
-        check(len(lines) - 2 == len(rows), "a torn row in the middle of metrics.csv")
+        check(len(lines) - 2 == len(rows), "a truncated row in the middle of metrics.csv")
     frames = [int(row["frames"]) for row in rows]
-    check(frames == list(range(400, 400 * len(rows) + 1, 400)), "rows are missing or twice there")
+    check(frames == list(range(400, 400 * len(rows) + 1, 400)), "rows are missing or doubled")
     for row in rows[-200:]:
         updates = int(row["updates"])
         check(int(row["frames"]) == updates * _CATCH_UPDATE_FRAMES, "frames and updates disagree")
@@ -189,7 +189,7 @@ def check_folder(folder: RunFolder, before: int) -> int:
 
 
 def kills(work: pathlib.Path) -> str:
-    """Kills one run again and again; it must always go on from its newest checkpoint."""
+    """Kills one run repeatedly; it must always continue from its newest checkpoint."""
     import_tensorflow()
     folder, moment = RunFolder(work / "kills"), random.Random(FLAGS.seed)
     kinds: collections.Counter[str] = collections.Counter()
@@ -203,7 +203,7 @@ def kills(work: pathlib.Path) -> str:
     wait(process, lambda: newest_frames(folder) > frames)
     process.send_signal(signal.SIGTERM)
     out = finish(process)
-    check(frames < 0 or f"from {frames:,} frames" in out, f"it did not go on from there: {out}")
+    check(frames < 0 or f"from {frames:,} frames" in out, f"it did not continue from there: {out}")
     check(folder.read_status()["state"] == "stopped", str(folder.read_status()))
     damaged = list(folder.checkpoints.glob("*.damaged*"))
     check(not damaged, f"checkpoints were damaged: {damaged}")
@@ -234,28 +234,35 @@ def stop(folder: RunFolder, moment: random.Random, settings: list[str]) -> tuple
     """Starts the trainer and stops it once.
 
     Returns:
-      What it printed, the seconds from the signal to its end, and whether it had begun to train.
+      What it printed, the seconds from the signal until it was saved, and whether it had begun to
+      train.
     """
     os.environ["STEP_SECONDS"] = str(moment.choice([0.0, 0.02, 0.2, 3.0]))
+    started = time.time()
     process = start("train", f"--logdir={folder.path}", *settings)
     try:
         wait(process, lambda: listens(process))
         if moment.random() < 0.7:  # soon after the actors' start
             wait(process, lambda: folder.read_status().get("pid") == process.pid)
         time.sleep(moment.uniform(0.0, 10.0))
-        is_training = folder.read_status().get("pid") == process.pid
+        # The first file that is written after the graphs were traced.
+        path = folder.metrics_path
+        is_training = path.exists() and path.stat().st_mtime > started
         begun = time.monotonic()
         number = signal.Signals[f"SIG{moment.choice(_STOP_NAMES)}"]
         process.send_signal(number)
         if moment.random() < 0.3:  # as `timeout` does, to the child and then to its group
             process.send_signal(number)
-        return finish(process), time.monotonic() - begun, is_training
+        while folder.read_status().get("state") != "stopped" and process.poll() is None:
+            time.sleep(0.01)
+        seconds = time.monotonic() - begun
+        return finish(process), seconds, is_training
     finally:
         process.kill()
 
 
 def stops(work: pathlib.Path) -> str:
-    """Stops two runs again and again, one of them deterministic."""
+    """Stops two runs repeatedly, one of them deterministic."""
     import_tensorflow()
     from meta_impala.storage.checkpoint import list_checkpoints, verify
 
@@ -275,9 +282,9 @@ def stops(work: pathlib.Path) -> str:
         said = folder.read_status()
         check(said["state"] == "stopped", str(said))
         check(said["frames"] >= frames[deterministic], f"from {frames} back to {said}")
-        # A start is heard between its parts: TensorFlow's import, tracing. It has nothing to save.
+        # During start-up a stop is noticed between its steps (TensorFlow's import, tracing).
         in_time = seconds <= _SECONDS_TO_STOP or not is_training
-        check(in_time, f"{seconds:.1f} s from the signal to the end")
+        check(in_time, f"{seconds:.1f} s from the signal until it was saved")
         frames[deterministic] = said["frames"]
         if said["frames"]:
             newest = list_checkpoints(folder.checkpoints)[0]
@@ -287,7 +294,7 @@ def stops(work: pathlib.Path) -> str:
         when = "in training" if is_training else "at the start"
         print(f"stop {number + 1} {when}: {said['frames']:,} frames, {seconds:.1f} s", flush=True)
     return (
-        f"{FLAGS.count} stops; from the signal to the end at most {longest[True]:.1f} s in "
+        f"{FLAGS.count} stops; from the signal until it was saved at most {longest[True]:.1f} s in "
         f"training and {longest[False]:.1f} s in the start"
     )
 
@@ -325,7 +332,7 @@ def play(work: pathlib.Path, game: str) -> str:
 
 
 def games(work: pathlib.Path) -> str:
-    """Plays all games, also after one has failed."""
+    """Plays all games, even after one has failed."""
     failed = []
     for game in FLAGS.games:
         begun = time.monotonic()
@@ -348,7 +355,7 @@ _SAMPLE_SECONDS = 10.0
 
 
 class _Samples(threading.Thread):
-    """Notes minutes, MiB, threads and open files of this process, again and again."""
+    """Records minutes, MiB, threads and open files of this process periodically."""
 
     def __init__(self, minutes: float) -> None:
         super().__init__(daemon=True)
@@ -369,7 +376,7 @@ class _Samples(threading.Thread):
 
 
 def soak(work: pathlib.Path) -> str:
-    """Trains Pong at full speed in this process and looks at what grows."""
+    """Trains Pong at full speed in this process and checks what grows."""
     import_tensorflow()
     from meta_impala.system.signals import StopRequest
     from meta_impala.system.tensorflow_setup import configure_tensorflow

@@ -21,17 +21,6 @@ from meta_impala.environments.base import BatchedEnvironment, Step
 from meta_impala.errors import RunFailed
 
 
-def actor_seed(seed: int, updates: int, actor: int, num_envs: int, restarts: int = 0) -> int:
-    """Seed of the first environment of an actor that starts after `updates` learner updates.
-
-    Environments i of an actor take seed + i, so the seeds of two actors are `num_envs` apart.
-    `restarts` distinguishes starts after the same update.
-    """
-    entropy = [seed, updates, restarts] if restarts else [seed, updates]
-    state = np.random.SeedSequence(entropy).generate_state(1)
-    return int(state[0] % 2**29) + actor * num_envs
-
-
 class Actor:
     """N environments and their state. Used by one thread at a time.
 
@@ -64,6 +53,7 @@ class Actor:
         self._eta_schedule = eta_schedule
         self._unroll_length = unroll_length
         self._keep_actions = keep_actions
+        self._action_dtype = np.uint16 if environment.num_actions <= 2**16 else np.uint32
 
     def reset(self, seed: int, core_state_size: int) -> None:
         """Resets every environment, with seeds seed, seed + 1, …"""
@@ -141,7 +131,7 @@ class Actor:
         step = self._environment.step(actions, waiting=self._at_final)
         self.steps += 1
         if self._keep_actions:
-            self._actions += actions.astype(np.uint16).tobytes()
+            self._actions += actions.astype(self._action_dtype).tobytes()
         # Those that waited arrive at their next episode's first observation.
         self._truncations, self._at_final = self._at_final, step.truncations
         self._observations, self._last_actions = step.observations, actions
@@ -170,7 +160,7 @@ class Actor:
 
     def state(self) -> dict[str, np.ndarray]:
         """The actor's state between two unrolls, as `replay` needs it."""
-        actions = np.frombuffer(bytes(self._actions), np.uint16)
+        actions = np.frombuffer(bytes(self._actions), self._action_dtype)
         return {
             "seed": np.array([self._seed], np.int64),
             "actions": actions.reshape([self._calls, self._environment.num_envs]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import traceback
@@ -9,10 +10,12 @@ from collections.abc import Callable
 
 from absl import logging
 
-from meta_impala.actors.actor import Actor, actor_seed
+from meta_impala.actors.actor import Actor
+from meta_impala.actors.making import actor_seed
 from meta_impala.actors.trajectory import Block
 from meta_impala.agent.policy import Snapshot
-from meta_impala.environments.base import BatchedEnvironment
+from meta_impala.environments.base import BatchedEnvironment, EnvironmentFailed
+from meta_impala.errors import printable, text_of
 from meta_impala.system.ending import ended_program
 
 # An environment that cannot be made at once may need a moment (a server that is starting).
@@ -40,6 +43,8 @@ class Restarts:
         self._limit = limit
         self._left = limit
         self._lock = threading.Lock()
+        # How often each error was raised; its traceback is logged once.
+        self._seen: dict[tuple[object, ...], int] = {}
         self.count = count
 
     def record(self, actor: int, error: BaseException) -> int:
@@ -61,12 +66,20 @@ class Restarts:
             self._left -= 1
             self.count += 1
             count = self.count
+            key = _places(error)
+            self._seen[key] = seen = self._seen.get(key, 0) + 1
+        # What an environment raised itself; how it was called is of no help to its author.
+        cause = error.__cause__ if isinstance(error, EnvironmentFailed) else None
+        text = "".join(traceback.format_exception(cause or error)).strip()
+        if seen > 1:
+            said = printable(f"{type(error).__name__}: {text_of(error)}")
+            text = f"the same error, {seen} times: {said}"
         logging.warning(
             "actor-%d is restarted (%d of --max_actor_restarts=%d): %s",
             actor,
             self._limit - self._left,
             self._limit,
-            "".join(traceback.format_exception(error)).strip(),
+            text,
         )
         return count
 
@@ -92,3 +105,18 @@ class Restarts:
             except BaseException as again:  # noqa: BLE001 - likewise
                 error = again
                 time.sleep(_SECONDS_BETWEEN_RESTARTS)
+
+
+def _places(error: BaseException) -> tuple[object, ...]:
+    """What two errors with the same traceback have in common, whatever their messages say."""
+    found: list[object] = []
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        found.append(type(cause))
+        found += [(frame.f_code, line) for frame, line in traceback.walk_tb(cause.__traceback__)]
+        # Of an actor in another process there is only the text, with its process id.
+        found += [re.sub(r"\d+", "", note) for note in getattr(cause, "__notes__", ())]
+        cause = cause.__cause__ or cause.__context__
+    return tuple(found)

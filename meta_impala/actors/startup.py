@@ -6,15 +6,15 @@ An emulator takes as long to start as it takes to make, and an environment may h
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from meta_impala.actors.actor import Actor
 from meta_impala.agent.builders import drawn_eta_of
 from meta_impala.agent.policy import PolicyFn
-from meta_impala.config import ActingSettings, ActorSettings, RunSettings
-from meta_impala.environments import BatchedEnvironment, registry
-from meta_impala.errors import warn
+from meta_impala.config import ActingSettings
+from meta_impala.environments import BatchedEnvironment
+from meta_impala.errors import text_of, warn
 from meta_impala.system.ending import ForeignCodeThread, ended_program
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.timing import Stopwatch
@@ -24,17 +24,6 @@ from meta_impala.system.watchdog import Watched
 _POLL_SECONDS = 0.2
 # How long environments that are starting are waited for once the user asked to stop.
 _SECONDS_AFTER_STOP = 1.0
-
-
-def make_environment(run: RunSettings, actors: ActorSettings) -> BatchedEnvironment:
-    """The environments of one actor; the settings are resolved."""
-    return registry.make(
-        run.environment,
-        actors.envs_per_actor,
-        run.protocol,
-        num_threads=actors.env_threads,
-        environment_kwargs=run.environment_arguments,
-    )
 
 
 def make_actor(
@@ -86,7 +75,8 @@ def close_actor(actor: Actor) -> None:
     try:
         actor.close()
     except BaseException as error:  # noqa: BLE001 - an environment may raise anything
-        warn(f"warning: the environments of actor-{actor.index} could not be closed: {error!r}")
+        said = text_of(error, repr)
+        warn(f"warning: the environments of actor-{actor.index} could not be closed: {said}")
 
 
 class _StartThread(ForeignCodeThread):
@@ -124,12 +114,12 @@ class ActorStart:
         self._error = error
 
     def actors(
-        self, count: int, make: Callable[[int], Actor], start: Callable[[Actor], None]
+        self, indices: Iterable[int], make: Callable[[int], Actor], start: Callable[[Actor], None]
     ) -> list[Actor]:
-        """Makes and starts actors 0 … count − 1.
+        """Makes and starts actors.
 
         Args:
-          count: how many.
+          indices: their numbers.
           make: number -> actor, its environments made.
           start: starts its environments.
 
@@ -140,7 +130,7 @@ class ActorStart:
           Exception: what `make` or `start` raised, or what `fail` was given.
         """
         begun = []
-        for index in range(count):
+        for index in indices:
             if self._stop.is_set():
                 break  # an emulator takes 0.1 s to make: do not make the user wait for many
             actor = self._made(index, make)

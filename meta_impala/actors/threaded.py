@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 
 from meta_impala.actors.actor import Actor
+from meta_impala.actors.late_actors import LateActors
 from meta_impala.actors.restarts import Restarts
 from meta_impala.actors.source import QueuedSource
 from meta_impala.actors.startup import close_actor
@@ -81,6 +83,7 @@ class ThreadedSource(QueuedSource):
         stop: StopRequest,
         restarts: Restarts,
         stopwatches: Sequence[Stopwatch] = (),
+        late: LateActors | None = None,
     ) -> None:
         """Args:
         actors: started; closed with the source.
@@ -89,47 +92,73 @@ class ThreadedSource(QueuedSource):
         stop: set when the wait for a block is to end.
         restarts: replaces environments that raise.
         stopwatches: one of each actor, for the time of its unrolls; or none.
+        late: makes further actors after the first update.
         """
+        assert not stopwatches or late is None, "what is timed is there from the start"
         super().__init__(settings, stop)
         self._is_closed = False
-        self._actors = actors
+        self._restarts = restarts
+        self._block_size = block_size
+        self._late = late
+        self._joining = threading.Lock()
         unrolls = [restarts.unroll for _ in actors]
         if stopwatches:
             unrolls = [watch.timed("unroll", restarts.unroll) for watch in stopwatches]
-        self._threads = [
-            ActorThread(actor, unroll, self._latest, self._queue, block_size)
+        self._actors = [
+            (self._thread_of(actor, unroll), actor)
             for actor, unroll in zip(actors, unrolls, strict=True)
         ]
+
+    def _thread_of(self, actor: Actor, unroll: Callable[[Actor, Snapshot], Block]) -> ActorThread:
+        return ActorThread(actor, unroll, self._latest, self._queue, self._block_size)
 
     def _latest(self) -> Snapshot:
         return self._snapshot
 
     def start(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        for thread in self._threads:
+        for thread, _ in self._actors:
+            thread.start()
+
+    def publish(self, snapshot: Snapshot) -> None:
+        super().publish(snapshot)
+        if self._late is not None and self._late.ident is None:
+            self._late.begin(self._join, self.fail)
+
+    def _join(self, actor: Actor) -> None:
+        """Lets an actor that has started play too."""
+        with self._joining:
+            if self._is_closed:
+                return close_actor(actor)
+            thread = self._thread_of(actor, self._restarts.unroll)
+            self._actors = [*self._actors, (thread, actor)]
             thread.start()
 
     def watched(self) -> Sequence[Watched]:
-        return [
+        late = [] if self._late is None else self._late.watched(self._stall_timeout)
+        return late + [
             Watched(
                 thread.name,
                 lambda thread=thread: thread.steps,  # type: ignore[misc]
                 lambda thread=thread: thread.is_waiting,  # type: ignore[misc]
                 self._stall_timeout,
             )
-            for thread in self._threads
+            for thread, _ in self._actors
         ]
 
     def close(self) -> None:
         if self._is_closed:  # late threads would be waited for again
             return
-        self._is_closed = True
+        with self._joining:
+            self._is_closed = True
         self._queue.close()
+        if self._late is not None:
+            self._late.give_up()
         deadline = time.monotonic() + _JOIN_SECONDS
-        for thread in self._threads:
+        for thread, _ in self._actors:
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
-        for thread, actor in zip(self._threads, self._actors, strict=True):
+        for thread, actor in self._actors:
             # An emulator must not be closed under a thread that is still inside it.
             if not thread.is_alive():
                 close_actor(actor)

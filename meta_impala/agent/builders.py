@@ -25,7 +25,7 @@ from meta_impala.config import (
 )
 from meta_impala.config.hyper_parameters import TABLE, numbers_of
 from meta_impala.environments import Description
-from meta_impala.networks.actor_critic import ActorCritic, NetworkSettings
+from meta_impala.networks.actor_critic import ActorCritic, NetworkDefinition
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +135,7 @@ def make_network(
     settings: AgentSettings, description: Description, dtype: tf.DType = tf.float32
 ) -> ActorCritic:
     """The network, with its variables created (seeded by `settings.seed`)."""
-    of_network = NetworkSettings(
+    definition = NetworkDefinition(
         torso=settings.network,
         num_actions=description.num_actions,
         core=settings.core,
@@ -150,6 +150,6 @@ def make_network(
     )
     tf.random.set_seed(settings.seed)
     narrow = settings.precision == "bfloat16" and dtype == tf.float32
-    network = ActorCritic(of_network, dtype, tf.bfloat16 if narrow else None)
+    network = ActorCritic(definition, dtype, tf.bfloat16 if narrow else None)
     network.build(description.observation_shape, description.observation_dtype)
     return network

@@ -3,9 +3,9 @@
     θ̃ = stop[ θ' after L − 1 more inner updates at η and one at η' ]
     J' = Σ k_π KL(π_θ̃, π_θ') + k_v ½ (V_θ̃ − V_θ')²
 
-J' asks θ' to be already where the learner is about to be, and nothing of it is differentiated but
-θ'. With L = 1, an SGD target of step size α̃ and ½‖θ̃ − θ'‖² in place of the sum, the meta-gradient
-is α̃ times the one whose J' is the inner objective at η' (tested).
+J' pulls θ' towards where the learner will be some updates later. It is differentiated by θ' only.
+With L = 1, an SGD target of step size α̃ and ½‖θ̃ − θ'‖² in place of the sum, the meta-gradient is
+α̃ times the one whose J' is the inner objective at η' (tested).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def bootstrapped_target(
 
     Args:
       parameters: θ'.
-      slots: of the inner optimiser after the update to θ'; what follows is thrown away.
+      slots: of the inner optimiser after the update to θ'; those after it are discarded.
       x: the logits.
       updates: L of them, the last at η'.
       reduce: of the learners that each J is a sum over.

@@ -25,6 +25,7 @@ from meta_impala.algorithm.meta_parameters import (
     constant,
     embedding_input,
 )
+from meta_impala.config.metric_columns import of_head
 
 Tensors = Sequence[tf.Tensor]
 
@@ -254,7 +255,9 @@ class InnerObjective:
     def __call__(
         self, parameters: Tensors, x: Tensors
     ) -> tuple[tf.Tensor, tuple[losses.InnerLossParts, dict[str, tf.Tensor]]]:
-        """J, with its parts (of the head that acts), and γ, λ and what is learned as means."""
+        """J, with its parts (of the head that acts), and γ, λ and what is learned as means; what
+        the other heads have learned by their own names (`metric_columns.of_head`).
+        """
         places = self.places(x)
         features = self.network.body(parameters)
         output = self._outputs(parameters, features, places.network)
@@ -282,6 +285,9 @@ class InnerObjective:
         names = dict.fromkeys((GAMMA, LAMBDA, *self.meta_parameters.learned))
         dtype = features.dtype
         means = {n: tf.reduce_mean(tf.convert_to_tensor(eta[n], dtype)) for n in names}
+        for head, own in enumerate(x[1 : 1 + len(output.auxiliary)], 2):
+            values = self.meta_parameters.values(own)
+            means |= {of_head(n, head): values[n] for n in self.meta_parameters.learned}
         return loss, (parts, means)
 
 

@@ -4,8 +4,8 @@
 
 `nested_window` is the definition: one outer tape around all K updates. `mixed_window` is the same
 in mixed mode (MixFlow, arXiv 2505.00793): it goes back through the window with one forward-mode and
-one reverse-mode pass over J_k each. Of the window it keeps θ_k, s_k and g_k beside the batches, and
-never a graph of a backward pass. With v = dJ'/dθ_K and s̄ = 0, for k = K−1 … 0:
+one reverse-mode pass over J_k each. It keeps θ_k, s_k, g_k and the batches of the
+window, and never the graph of a backward pass. With v = dJ'/dθ_K and s̄ = 0, for k = K−1 … 0:
 
     Φ = −⟨v, U(g_k, s_k, x)⟩ + ⟨s̄, s_{k+1}⟩
     u = ∂Φ/∂g_k,    dx += ∂Φ/∂x,    s̄ ← ∂Φ/∂s_k
@@ -42,7 +42,7 @@ from meta_impala.algorithm.update_rule import OptimizerRule
 
 
 class WindowUpdate(NamedTuple):
-    """One inner update of a window, at whatever θ_k and slots it begins with.
+    """One inner update of a window, from any θ_k and slots.
 
     Attributes:
       objective: J_k.
@@ -75,8 +75,22 @@ class WindowState(NamedTuple):
     gradients: Tensors
 
 
+class Carried(NamedTuple):
+    """What goes back through a window, from update to update.
+
+    Attributes:
+      sensitivities: v, like θ.
+      of_slots: s̄, of the numbers of the slots.
+      meta_gradient: dJ'/dx so far, like x.
+    """
+
+    sensitivities: list[tf.Tensor]
+    of_slots: list[tf.Tensor]
+    meta_gradient: list[tf.Tensor]
+
+
 class WindowGradient(NamedTuple):
-    """J' (of all learners), what came with it, and dJ'/dx as a list like x."""
+    """J' (of all learners), its auxiliary output, and dJ'/dx as a list like x."""
 
     meta_loss: tf.Tensor
     meta_auxiliary: Any
@@ -130,6 +144,30 @@ def mixed_window(
       number: of the micro-batches that J' is computed in.
       reduce: of the learners that J_k and J' are sums over; called K + 1 times.
     """
+    meta_loss, auxiliary, carried = begin_backward(
+        parameters, states[-1].slots, x, meta_objective, number=number, reduce=reduce
+    )
+    for k in reversed(range(len(updates))):
+        carried = back_through(updates[k], states[k], x, carried, reduce=reduce, is_first=k == 0)
+    return WindowGradient(meta_loss, auxiliary, carried.meta_gradient)
+
+
+def begin_backward(
+    parameters: Tensors,
+    slots: Slots,
+    x: Tensors,
+    meta_objective: MetaObjective,
+    *,
+    number: int = 1,
+    reduce: Reduce = alone,
+) -> tuple[tf.Tensor, Any, Carried]:
+    """J', its auxiliary output, and what goes back through the last update of a window.
+
+    Args:
+      parameters: θ_K.
+      slots: like s_K; only their shapes matter.
+      others: as in `mixed_window`.
+    """
     auxiliary = None
 
     def of_part(index: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
@@ -141,18 +179,41 @@ def mixed_window(
 
     meta_loss, sensitivities = summed(number, of_part)
     *sensitivities, meta_loss = reduce([*sensitivities, meta_loss])
-    meta_gradient = [tf.zeros_like(tensor) for tensor in x]
-    of_slots: list[tf.Tensor] = []
-    for k in reversed(range(len(updates))):
-        direction, through_rule, of_slots = _back_through_rule(
-            updates[k], states[k], x, sensitivities, of_slots
-        )
-        of_x, of_parameters = _back_through_gradient(
-            updates[k], states[k].parameters, x, direction, reduce, with_parameters=k > 0
-        )
-        sensitivities = _added(sensitivities, of_parameters) if k else sensitivities
-        meta_gradient = _added(_added(meta_gradient, through_rule), of_x)
-    return WindowGradient(meta_loss, auxiliary, meta_gradient)
+    of_slots = [tf.zeros_like(tensor) for tensor in _differentiable(slots)]
+    nothing = [tf.zeros_like(tensor) for tensor in x]
+    return meta_loss, auxiliary, Carried(sensitivities, of_slots, nothing)
+
+
+def back_through(
+    update: WindowUpdate,
+    state: WindowState,
+    x: Tensors,
+    carried: Carried,
+    *,
+    reduce: Reduce = alone,
+    is_first: bool = False,
+) -> Carried:
+    """What goes back through update k − 1, from what goes back through update k.
+
+    Args:
+      update: k.
+      state: of it.
+      x: the logits of η, and whatever else is meta-learned.
+      carried: from update k + 1, or from `begin_backward`.
+      reduce: of the learners; called once.
+      is_first: whether k is 0: nothing but the meta-gradient is needed then.
+    """
+    direction, through_rule, of_slots = _back_through_rule(
+        update, state, x, carried.sensitivities, carried.of_slots
+    )
+    of_x, of_parameters = _back_through_gradient(
+        update, state.parameters, x, direction, reduce, with_parameters=not is_first
+    )
+    sensitivities = carried.sensitivities
+    if not is_first:
+        sensitivities = _added(sensitivities, of_parameters)
+    meta_gradient = _added(_added(carried.meta_gradient, through_rule), of_x)
+    return Carried(sensitivities, of_slots, meta_gradient)
 
 
 def _added(ones: Tensors, others: Tensors) -> list[tf.Tensor]:
@@ -171,20 +232,17 @@ def _back_through_rule(
     sensitivities: Tensors,
     of_slots: Tensors,
 ) -> tuple[list[tf.Tensor], list[tf.Tensor], list[tf.Tensor]]:
-    """∂Φ/∂g_k, ∂Φ/∂x and ∂Φ/∂s_k; s̄ is empty for the last update."""
+    """∂Φ/∂g_k, ∂Φ/∂x and ∂Φ/∂s_k."""
     gradients, watched = list(state.gradients), _differentiable(state.slots)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch([*gradients, *x, *watched])
         updates, auxiliary = update.rule_at(state.slots)(gradients, x)
         new_slots = _differentiable(auxiliary.slots)
-    outputs, weights = list(updates), [-v for v in sensitivities]
-    if of_slots:
-        outputs, weights = [*outputs, *new_slots], [*weights, *of_slots]
     sources = [gradients, list(x), watched]
     direction, of_x, of_slots = tape.gradient(
-        outputs,
+        [*updates, *new_slots],
         sources,
-        output_gradients=weights,
+        output_gradients=[*(-v for v in sensitivities), *of_slots],
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
     return direction, of_x, list(of_slots)

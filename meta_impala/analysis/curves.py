@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 import os
 import pathlib
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 from meta_impala.analysis.labels import figure_text
 from meta_impala.errors import UserError, one_line
 from meta_impala.storage.metrics_table import read_metrics
+from meta_impala.storage.results_folder import save_figure
 from meta_impala.storage.run_folder import RunFolder
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
@@ -176,16 +176,5 @@ def plot(folders: Sequence[RunFolder], labels: Sequence[str], out: pathlib.Path)
     axes[-1].set_xlim(0, max(longest, 1) / 1e6)
     figure.align_ylabels(axes)
     figure.tight_layout()
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=120, format=out.suffix[1:].lower())
+    save_figure(figure, out, dpi=120)
     plots.close(figure)
-    _write(out, picture.getvalue())
-
-
-def _write(path: pathlib.Path, content: bytes) -> None:
-    aside = path.with_name(f".{path.name[:100]}.{os.getpid()}")
-    try:
-        aside.write_bytes(content)
-        os.replace(aside, path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be written ({one_line(error)})") from None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import pathlib
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,10 +18,14 @@ from meta_impala.analysis.curves import COLOURS, Curve, pyplot, read_curve
 from meta_impala.analysis.labels import figure_text
 from meta_impala.analysis.results import Results
 from meta_impala.config.hyper_parameters import GAMMA, LAMBDA, TABLE, in_order
+from meta_impala.config.metric_columns import of_head
 from meta_impala.errors import UserError
+from meta_impala.storage.results_folder import save_figure
 from meta_impala.storage.run_folder import RunFolder
 
 _WIDTH = 9.5
+_MOST_COLUMNS = 3
+_LABEL_WIDTH = 28  # characters, of a vertical one
 _DOTS_PER_INCH = 110
 _POINTS = 200  # of a band
 _MARGIN = 0.08  # inches
@@ -65,7 +70,17 @@ def _frame_scale(results: Results) -> _FrameScale:
     return _FrameScale(1e6, "environment frames (millions)")
 
 
-def _draw(axis: Any, results: Results, variant: str, name: str, column: str, index: int) -> None:
+def _draw(
+    axis: Any,
+    results: Results,
+    variant: str,
+    name: str,
+    column: str,
+    index: int,
+    *,
+    is_auxiliary: bool = False,
+) -> None:
+    """A line and a band; what belongs to an auxiliary head is a thin line without a label."""
     curves = []
     for result in results.of(variant, name):
         try:
@@ -80,6 +95,9 @@ def _draw(axis: Any, results: Results, variant: str, name: str, column: str, ind
     scale = _frame_scale(results)
     frames = frames / scale.size
     axis.set_xlabel(scale.label)
+    if is_auxiliary:
+        axis.plot(frames, mean, linewidth=0.8, alpha=0.7, **style)
+        return
     axis.plot(frames, mean, label=figure_text(variant), linewidth=1.8, **style)
     if len(curves) > 1:
         axis.fill_between(frames, low, high, color=style["color"], alpha=0.2, linewidth=0)
@@ -125,7 +143,7 @@ def draw_learning_curves(results: Results, out: pathlib.Path) -> None:
     for axis in axes[len(results.names) :]:
         axis.remove()
     _legend(figure, axes[: len(results.names)], f"Return in training{_several_seeds(results)}")
-    figure.savefig(out, dpi=_DOTS_PER_INCH)
+    save_figure(figure, out, _DOTS_PER_INCH)
     plot.close(figure)
 
 
@@ -146,26 +164,39 @@ def _symbols(panels: Sequence[tuple[str, str]]) -> str:
 
 
 def draw_meta_parameters(results: Results, out: pathlib.Path) -> None:
-    """η against frames, a row of panels per game: γ, λ and whatever else a run has learned."""
+    """η against frames, a row of panels per game: γ, λ and whatever else a run has learned; that
+    of auxiliary heads as thin lines.
+    """
     plot = pyplot()
     panels = _panels(results)
+    heads = max(int(result.config.get("auxiliary_heads", 0)) for result in results.found)
+    columns = min(_MOST_COLUMNS, len(panels))
+    rows = math.ceil(len(panels) / columns)  # of a game
     figure, grid = plot.subplots(
-        len(results.names),
-        len(panels),
-        figsize=(_WIDTH, 1.0 + 2.6 * len(results.names)),
+        rows * len(results.names),
+        columns,
+        figsize=(_WIDTH, 1.0 + 2.6 * rows * len(results.names)),
         squeeze=False,
         layout="constrained",
     )
-    for row, name in zip(grid, results.names, strict=True):
-        for axis, (column, label) in zip(row, panels, strict=True):
+    of_games = grid.reshape(len(results.names), rows * columns)
+    for axes, name in zip(of_games, results.names, strict=True):
+        for axis in axes[len(panels) :]:
+            axis.remove()
+        for axis, (column, label) in zip(axes, panels, strict=False):
             for index, variant in enumerate(results.variants):
                 _draw(axis, results, variant, name, column, index)
+                for head in range(2, 2 + heads):
+                    _draw(axis, results, variant, name, of_head(column, head), index,
+                          is_auxiliary=True)  # fmt: skip
             axis.set_title(figure_text(name), fontsize=11)
-            axis.set_ylabel(label)
+            axis.set_ylabel(textwrap.fill(label, _LABEL_WIDTH))
             axis.grid(alpha=0.3)
             axis.ticklabel_format(useOffset=False)
-    _legend(figure, list(grid.flat), f"{_symbols(panels)} in training{_several_seeds(results)}")
-    figure.savefig(out, dpi=_DOTS_PER_INCH)
+    thin = "; thin: auxiliary heads" if heads else ""
+    title = f"{_symbols(panels)} in training{_several_seeds(results)}{thin}"
+    _legend(figure, list(of_games[:, : len(panels)].flat), title)
+    save_figure(figure, out, _DOTS_PER_INCH)
     plot.close(figure)
 
 
@@ -209,7 +240,7 @@ def draw_improvements(comparison: Comparison, out: pathlib.Path) -> None:
         "better of human and baseline)"
     )
     figure.get_layout_engine().set(w_pad=_MARGIN, h_pad=_MARGIN)
-    figure.savefig(out, dpi=_DOTS_PER_INCH)
+    save_figure(figure, out, _DOTS_PER_INCH)
     plot.close(figure)
 
 

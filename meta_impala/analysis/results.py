@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from meta_impala.analysis import variants
@@ -31,6 +31,49 @@ _KINDS: dict[str, Any] = {
     "lambda": (int, float),
 }
 _MAX_BYTES = 2**24
+_LARGEST = 2**63
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < _LARGEST
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _LARGEST
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_rom(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("sha256"), str | None)
+
+
+def _are_ranges(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair))
+        for pair in value.values()
+    )
+
+
+def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or check(value)
+
+
+# Entries that a comparison computes with; those that are not there are checked where they are read.
+_OF_CONFIG = {"seed": _is_count, "gamma": _is_number, "lambda": _is_number,
+              "reference_gamma": _or_none(_is_number)}  # fmt: skip
+_OF_EVALUATION = {
+    "protocol": _is_text, "frames_trained": _is_count, "episodes": _is_count, "mean": _is_number,
+    "standard_error": _or_none(_is_number), "starts": _is_text, "eta_is_from": _is_text,
+    "starts_recorded_from": _or_none(_is_text), "starts_sha256": _or_none(_is_text),
+    "rom": _or_none(_is_rom),
+}  # fmt: skip
+_OF_POPULATION = {
+    "size": _is_count, "interval": _is_count, "frames": _is_count, "seed": _is_count,
+    "ranges": _are_ranges,
+}  # fmt: skip
 _POPULATION_KEYS = {"size", "interval", "ranges", "frames"}
 
 
@@ -102,6 +145,15 @@ class Results(NamedTuple):
         return sorted(chosen, key=lambda result: (result.name, result.seed))
 
 
+def _check(
+    path: pathlib.Path, content: Mapping[str, Any], checks: Mapping[str, Callable[[Any], bool]]
+) -> None:
+    """Raises UserError for the first entry that is not what this program writes."""
+    for name, check in checks.items():
+        if name in content and not check(content[name]):
+            raise UserError(f"{path}: is damaged ({name} is {content[name]!r:.100})")
+
+
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
     """Raises UserError if it is not a JSON object."""
     try:
@@ -134,6 +186,8 @@ def read_config(folder: RunFolder) -> dict[str, Any]:
         raise UserError(
             f"{folder.population_path}: must have {', '.join(sorted(_POPULATION_KEYS))}"
         )
+    _check(folder.config_path, config, _OF_CONFIG)
+    _check(folder.population_path, config.get("population", {}), _OF_POPULATION)
     return config
 
 
@@ -191,6 +245,7 @@ def _result(folder: RunFolder, config: Mapping[str, Any], variant: str, starts: 
             f"{folder.path}: not evaluated; first: meta-impala evaluate {folder.path}{how}"
         )
     evaluation = _read_json(path)
+    _check(path, evaluation, _OF_EVALUATION)
     try:
         environment, game = config["environment"], None
         # The module that a foreign run names is not imported: its name is enough here.

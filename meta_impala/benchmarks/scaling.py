@@ -8,7 +8,6 @@ speed of a network are assumptions of the caller.
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,9 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from meta_impala.analysis.curves import COLOURS, pyplot
-from meta_impala.errors import UserError
+from meta_impala.errors import UserError, one_line
+from meta_impala.storage.files import read_json_object
+from meta_impala.storage.results_folder import save_figure
 
 FORMAT = "meta_impala scaling, version 1"
+_MAX_BYTES = 2**24
+_LARGEST = 1e18
 
 
 class Window(NamedTuple):
@@ -111,16 +114,30 @@ def read(path: pathlib.Path) -> tuple[list[Window], dict[int, float], dict[str, 
       UserError: if the file cannot be read or is not a file of measurements.
     """
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = read_json_object(path, _MAX_BYTES)
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']}")
-        windows = [Window(**window) for window in content["windows"]]
-        waits = {int(count): float(cost) for count, cost in content["waiting"].items()}
+        windows = [
+            Window(**{name: _quantity(name, value) for name, value in window.items()})
+            for window in content["windows"]
+        ]
+        waits = {
+            int(count): _quantity("waiting", cost) for count, cost in content["waiting"].items()
+        }
         settings = {**content["settings"]}
-        settings["unroll_length"] = int(settings["unroll_length"])
+        settings["unroll_length"] = int(_quantity("unroll_length", settings["unroll_length"]))
         return windows, waits, settings
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: must be a file of measurements ({error})") from None
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError,
+    ) as error:  # fmt: skip
+        raise UserError(f"{path}: must be a file of measurements ({one_line(error)})") from None
+
+
+def _quantity(name: str, value: Any) -> Any:
+    """A number of a measurement; raises ValueError or TypeError if it is none."""
+    if type(value) not in (int, float) or not 0 <= value < _LARGEST:
+        raise ValueError(f"{name} must be a number of at least 0")
+    return value
 
 
 def fit(windows: Sequence[Window], waiting: Mapping[int, float], unroll_length: int) -> Model:
@@ -271,7 +288,7 @@ def plot(
         if index == 0:
             axis.legend(frameon=False, fontsize=8, loc="upper left")
     figure.tight_layout()
-    figure.savefig(out, dpi=110)
+    save_figure(figure, out, dpi=110)
     plots.close(figure)
 
 

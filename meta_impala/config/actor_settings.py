@@ -22,9 +22,10 @@ class ActorSettings:
     )
     ray_address: str = setting(
         "",
-        "Of --actors=ray. Empty or local: Ray is started on this machine, for this run alone; "
-        "auto: the cluster that this machine belongs to; HOST:PORT: the one with this head. A "
-        "continued run does not take it from its folder: give it again.",
+        "Address of the Ray cluster of --actors=ray. Empty or local: Ray is started on this "
+        "machine, for this run only; auto: the cluster that this machine belongs to; HOST:PORT: "
+        "the cluster with this head. A continued run does not read it from its folder: give it "
+        "again.",
         value_if_missing="",
         source=OURS,
         on_resume=FREELY,
@@ -56,8 +57,8 @@ class ActorSettings:
     envs_per_actor: int = setting(
         None,
         "Environments of one actor, stepped and inferred as a batch. Must divide --batch_size or "
-        "be a multiple of it. auto: of such numbers the nearest to the target: about 32 per actor "
-        "(larger batches make inference no cheaper), and about 128 in total with threads.",
+        "be a multiple of it. auto: the valid number that is nearest to the target of about 32 per "
+        "actor (larger batches make inference no cheaper) and, with threads, about 128 in total.",
         auto=True,
         source=OURS,
         low=1,
@@ -88,8 +89,8 @@ class ActorSettings:
     )
     max_actor_restarts: int = setting(
         10,
-        "How often, in one start of the program, actors whose environments raise an exception "
-        "continue with new environments; after that the run fails. A Ray actor whose process or "
+        "How often actors whose environments raise an exception continue with new environments, "
+        "per start of the program; after that the run fails. A Ray actor whose process or "
         "node is lost is restarted without limit, unless it is lost more often than this without "
         "delivering an unroll in between.",
         value_if_missing=10,

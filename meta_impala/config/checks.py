@@ -256,6 +256,19 @@ def check_several_learners(config: Config) -> None:
         )
 
 
+def check_sample_reuse(config: Config) -> None:
+    """A batch that is used several times is not part of a pair, a window or a target."""
+    if config.sample_reuse == 1 or not config.learned:
+        return
+    given = f"--sample_reuse={config.sample_reuse}"
+    if config.meta_data == "swap":
+        raise UserError(f"{given}: must be 1 with --meta_data=swap, where batches come in pairs")
+    if config.inner_steps > 1:
+        raise UserError(f"{given}: must be 1 with --inner_steps={config.inner_steps}")
+    if config.meta_objective == "bootstrapped":
+        raise UserError(f"{given}: must be 1 with --meta_objective=bootstrapped")
+
+
 def check_micro_batches(config: Config) -> None:
     """Micro-batches are equal parts of a learner's share, of an update whose parts add up."""
     count = config.micro_batches

@@ -10,7 +10,7 @@ from meta_impala.config.hyper_parameters import GAMMA, LAMBDA, TABLE, in_order
 
 @dataclasses.dataclass(frozen=True)
 class MetaParameterSettings:
-    """η: what of it varies, start, range and scope."""
+    """η: what varies, its start, range and scope."""
 
     meta_parameters: str = setting(
         "gamma,lambda",
@@ -102,8 +102,8 @@ class MetaParameterSettings:
     )
     meta_parameter_scope: str = setting(
         "global",
-        "global: one γ and λ for all states; state: γ(s) and λ(s) of the state arrived in, from "
-        "the torso's features (which they do not train).",
+        "global: one γ and λ for all states; state: γ(s) and λ(s) of the state arrived in, "
+        "functions of the torso's features (which they do not train).",
         value_if_missing="global",
         source=XU + " (state was tried and did not help)",
         choices=("global", "state"),
@@ -137,7 +137,7 @@ class ReferenceSettings:
     )
     reference_tracking: str = setting(
         "none",
-        "Which parts of η' are not fixed but the current γ, λ (as constants).",
+        "Which entries of η' follow the current γ, λ (as constants) instead of being fixed.",
         value_if_missing="none",
         source="a question of the paper's reviewer",
         choices=("none", "gamma", "lambda", "gamma,lambda"),
@@ -158,7 +158,7 @@ class EtaScheduleSettings:
     eta_schedule: str = setting(
         "learned",
         "Where η comes from. learned: from the meta-gradient. The other schedules condition the "
-        "network on η in the same way but learn none of it: fixed (at --gamma, --lambda), random "
+        "network on η in the same way but do not learn it: fixed (at --gamma, --lambda), random "
         "(drawn for every unroll), mixture (one of --eta_mixture for every unroll): the control "
         "for multi-task learning; replay (the γ and λ of --eta_schedule_file) and linear "
         "(--eta_linear_gamma, --eta_linear_lambda): controls that move η without a "
@@ -191,10 +191,10 @@ class EtaScheduleSettings:
     eta_schedule_file: str = setting(
         "",
         "The metrics.csv of another run, for --eta_schedule=replay: γ and λ (of those that "
-        "--meta_parameters names) as a step function of frames; the last values are held. A row's "
-        "values hold from where the last update before it began, which is where that run used "
-        "them; without a column updates, from the row's frames on. The file is copied into the "
-        "run folder as eta_schedule.csv, and a continued run reads the copy.",
+        "--meta_parameters names) as a step function of frames; the last values are held. The "
+        "values of a row apply from the start of the last update before it, as in that run; in a "
+        "file without the column updates, from the frames of the row on. The file is copied into "
+        "the run folder as eta_schedule.csv, and a continued run reads the copy.",
         value_if_missing="",
         on_resume=NEVER,
     )

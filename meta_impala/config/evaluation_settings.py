@@ -16,7 +16,7 @@ class EvaluationSettings:
         "Frames between two evaluations while training: full games with the newest weights, by "
         "the rules of meta_impala.evaluate, written to evaluations.csv; 0 for none. They are "
         "played beside the training, in a thread of low priority; with --deterministic between two "
-        "updates. They do not change the training, but make it slower.",
+        "updates. They slow down the training but do not change it.",
         value_if_missing=0,
         unit="environment frames",
         source=OURS,
@@ -37,7 +37,7 @@ class EvaluationSettings:
     )
     evaluation_eta: str = setting(
         "",
-        "GAMMA,LAMBDA that are the input of the network in these games. Empty: the current γ and λ "
+        "GAMMA,LAMBDA that the network is fed in these games. Empty: the current γ and λ "
         "where they are learned, else --gamma and --lambda (also for a mixture or random draws).",
         value_if_missing="",
         source=OURS,

@@ -1,10 +1,10 @@
 """The hyper-parameters that can be learned: one row each, and the numbers of a run's rows.
 
-A row says which setting its constant is, and where a learned value may lie. What a hyper-parameter
-does stands in the one formula that reads `eta[name]` (`algorithm/losses.py`, `algorithm/vtrace.py`,
-`learner/update_parts.py`). To add one: `register` a row, and use it in a formula.
+A row says which setting its constant is, and where a learned value may lie. The effect of a
+hyper-parameter is in the one formula that reads `eta[name]` (`losses.py`, `vtrace.py` and
+`update_rule.py` of `algorithm/`). To add one: `register` a row, and use it in a formula.
 
-No TensorFlow here: a mistake in a flag is answered before it is imported.
+No TensorFlow here: mistakes in flags are reported before it is imported.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class HyperParameter:
       meaning: one phrase.
       constant: settings (`TableSettings`, or a `Config`) -> the value if it is not learned.
       range_of: constant -> default range (low, high) of a learned value; both ends open.
-      start: of a learned value, where the constant is no possible one; None for the constant.
+      start: of a learned value, if the constant lies outside the range; None for the constant.
       per_state: whether it can be a function of the state.
     """
 

@@ -35,7 +35,7 @@ class LearnerSettings:
     )
     precision: str = setting(
         "auto",
-        "Of the computation within the torso: float32, or bfloat16 (heads, returns, "
+        "Precision of the computation in the torso: float32, or bfloat16 (heads, returns, "
         "losses, optimisers and η stay float32). auto: float32, since bfloat16 moves the "
         "meta-gradient too far (see BUILD_NOTES.md).",
         value_if_missing="float32",
@@ -44,7 +44,7 @@ class LearnerSettings:
     )
     learner_device: str = setting(
         "auto",
-        "Where the learner computes: auto (a GPU when there is one), cpu, gpu, or a TensorFlow "
+        "Device of the learner: auto (a GPU if there is one), cpu, gpu, or a TensorFlow "
         "device such as gpu:1. Actors compute on the CPU.",
         source=OURS,
         on_resume=FREELY,

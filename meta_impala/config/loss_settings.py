@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from meta_impala.config.fields import IMPALA, setting
+from meta_impala.config.fields import IMPALA, OURS, setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +24,18 @@ class BatchSettings:
     )
     batch_size: int = setting(
         32, "B, trajectories per update.", unit="unrolls", source=IMPALA, low=1, high=65_536
+    )
+    sample_reuse: int = setting(
+        1,
+        "Updates that are made on each batch, one after the other (IMPALA's replay, in its "
+        "simplest form); V-trace corrects for the older policy. Its frames and games count once, "
+        "with the last of them. All of them have the same meta batch τ', which is learned from "
+        "after them. Not with --meta_data=swap, --inner_steps or a bootstrapped target.",
+        value_if_missing=1,
+        unit="updates",
+        source=OURS,
+        low=1,
+        high=64,
     )
 
 

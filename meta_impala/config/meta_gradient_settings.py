@@ -25,8 +25,8 @@ class MetaBatchSettings:
         "trained on next; held_out: B' trajectories of the same batch, which are not trained on; "
         "swap: batches come in pairs, each is trained on once and is the meta batch of the update "
         "on the other (so the second update of a pair is evaluated on data that θ was just trained "
-        "on); same: B' trajectories of the batch that is trained on (measured: a τ that is its "
-        "own meta batch pulls η to η' whatever the game).",
+        "on); same: B' trajectories of the batch that is trained on (measured: with τ as "
+        "its own meta batch η moves towards η' in every game).",
         value_if_missing="next_batch",
         source=XU + " (next_batch: arXiv v1; swap: its appendix); same: STAC, arXiv 2002.12928",
         choices=("next_batch", "held_out", "swap", "same"),
@@ -56,7 +56,7 @@ class MetaOptimizerSettings:
     meta_max_gradient_norm: float = setting(
         0.0,
         "Clip of the meta-gradient's norm; 0 for none. Measured norms are 1e-5 to 1e-1, so the "
-        "usual 0.1 to 1 hardly ever binds: choose it from a run's column meta_gradient_norm.",
+        "usual 0.1 to 1 almost never binds: choose it from a run's column meta_gradient_norm.",
         value_if_missing=0.0,
         source="the paper is silent",
         low=0.0,
@@ -79,7 +79,7 @@ class EtaEmbeddingSettings:
     eta_embedding_input: str = setting(
         "logits",
         "What is embedded: the logits of γ and λ (clipped to ±7 and divided by 7) or their values. "
-        "Beyond ±7 (above 0.99909, below 0.00091) all logits look alike to the network.",
+        "Beyond ±7 (above 0.99909, below 0.00091) the network cannot tell logits apart.",
         source="the paper is silent; logits is how its reviewer reads it",
         choices=("logits", "values"),
         on_resume=NEVER,
@@ -129,8 +129,8 @@ class MetaGradientSettings:
     inner_steps: int = setting(
         1,
         "K, inner updates per meta step: the meta-gradient goes through the last K of them. Each "
-        "is made and published as always; the learner keeps K batches, and θ and the optimiser's "
-        "memory before each. Looked at only when something is learned.",
+        "is applied and published as usual; the learner keeps K batches, with θ and the "
+        "optimiser's slots before each. No effect if nothing is learned.",
         value_if_missing=1,
         source=XU + " has 1; more: Flennerhag et al. 2022, MixFlow (arXiv 2505.00793)",
         low=1,

@@ -60,8 +60,8 @@ class MetaObjectiveSettings:
     bootstrap_steps: int = setting(
         1,
         "L, updates of the target of --meta_objective=bootstrapped: L − 1 at η on the next batches "
-        "of the queue, and one at η' on the meta batch. Batches wait L − 1 updates longer before "
-        "they are learned from, so the policy lag grows by as much.",
+        "of the queue, and one at η' on the meta batch. Batches wait L − 1 updates longer, so the "
+        "policy lag grows by L − 1.",
         value_if_missing=1,
         source=FLENNERHAG,
         low=1,
@@ -93,8 +93,8 @@ class MetaAdvantageSettings:
         "shared",
         "Which value head the returns of J' use. shared: the one that is trained at η (the "
         "paper's), which can drive γ the wrong way (Bonnet et al. 2022); reference: a second one, "
-        "trained at η'. On Patience γ from .6 or .8 rose or fell by seed with either; from .95 it "
-        "always rose (suite value_head).",
+        "trained at η'. On Patience, with either head, γ rose or fell depending on the seed from "
+        ".6 and .8, and always rose from .95 (suite value_head).",
         value_if_missing="shared",
         source=XU + "; " + BONNET,
         choices=("shared", "reference"),

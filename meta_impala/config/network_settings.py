@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 from meta_impala.config.fields import IMPALA, NEVER, OURS, setting
 
@@ -14,8 +15,8 @@ class NetworkSettings:
     network: str = setting(
         "auto",
         "Torso: shallow (2 convolutions), nature (3), deep (residual), minatar (1 convolution of "
-        "16 3×3 filters), mlp; auto takes shallow for 84×84 images, minatar for several planes "
-        "with sides from 5 to 20, and mlp otherwise. module:Class takes a torso of your own, a "
+        "16 3×3 filters), mlp; auto chooses shallow for 84×84 images, minatar for several planes "
+        "with sides from 5 to 20, and mlp otherwise. module:Class: a torso of your own, a "
         "subclass of meta_impala.networks.torsos.Torso.",
         source=IMPALA + "; Mnih et al. 2015; minatar: Young and Tian 2019",
         choices=("auto", "shallow", "nature", "deep", "minatar", "mlp"),
@@ -45,7 +46,7 @@ class NetworkSettings:
     auxiliary_heads: int = setting(
         0,
         "Policy and value heads besides the one that acts, each trained by a J with an η of its "
-        "own. Only the first acts and is evaluated by J'. Without an embedding of η.",
+        "own. Only the first acts and is evaluated by J'. Not with an embedding of η.",
         value_if_missing=0,
         source="Zahavy et al. 2020 (STACX), arXiv 2002.12928, has 2",
         low=0,
@@ -64,3 +65,15 @@ class NetworkSettings:
     def mlp_widths(self) -> tuple[int, ...]:
         """`mlp_sizes` as numbers. Raises ValueError if they are not."""
         return tuple(int(width) for width in self.mlp_sizes.split(","))
+
+    def least_weights(self, observation_size: int) -> int:
+        """A lower bound of the number of weights, known before a network is made.
+
+        Args:
+          observation_size: numbers in an observation.
+        """
+        widths = [observation_size, *self.mlp_widths] if self.network == "mlp" else []
+        least = sum(a * b for a, b in itertools.pairwise(widths))
+        if self.core == "lstm":
+            least += 4 * self.core_size * (self.core_size + (widths or [1])[-1])
+        return least

@@ -52,6 +52,7 @@ def resolve(config: Config) -> Config:
     checks.check_addresses(config)
     checks.check_several_learners(config)
     checks.check_micro_batches(config)
+    checks.check_sample_reuse(config)
     checks.check_envs_per_actor(config)
     checks.check_mlp_sizes(config)
     checks.check_learner_device(config)

@@ -14,7 +14,7 @@ _EXPLAINED_VARIANCE = 0.05
 # Catch has some that are 0 in all of them; with three quarters dead, a network has a quarter of its
 # width left.
 _DEAD_UNITS = 0.75
-# A clip that leaves most rewards alone hides little.
+# A clip that changes few rewards does little harm.
 _CLIPPED_REWARDS = 0.5
 # Clipping rewards that are all alike only rescales them.
 _DIFFERENT_SIZES = 2.0
@@ -54,7 +54,7 @@ def dead_units(evidence: Evidence) -> Finding | None:
         "dead_units",
         f"{100 * batch.dead_units:.0f} % of the {batch.hidden_units} units of the last hidden "
         "layer are 0 in every state played, and get no gradient: lower --learning_rate (now "
-        f"{evidence.config.learning_rate:g}) and begin anew, since they do not come back.",
+        f"{evidence.config.learning_rate:g}) and start a new run, since they do not recover.",
         ("learning_rate",),
         batch.dead_units,
         _DEAD_UNITS,
@@ -69,9 +69,9 @@ def rewards(evidence: Evidence) -> Finding | None:
     if not batch.rewards.size:
         return Finding(
             "no_reward",
-            f"Not one reward came in the {batch.steps:,} steps played, so there is nothing to "
+            f"No reward occurred in the {batch.steps:,} steps played, so there is nothing to "
             f"learn from: raise --entropy_cost (now {evidence.config.entropy_cost:g}) to explore "
-            "more, or choose a task whose rewards are less rare.",
+            "more, or choose a task with more frequent rewards.",
             ("entropy_cost",),
             0.0,
             0.0,
@@ -83,7 +83,7 @@ def rewards(evidence: Evidence) -> Finding | None:
         return Finding(
             "reward_scale",
             f"Rewards are as large as {sizes.max():.3g} and not clipped, so that a single one "
-            "rules the update: take --reward_clip=1, or scale them in the environment.",
+            "dominates the update: use --reward_clip=1, or scale them in the environment.",
             ("reward_clip",),
             float(sizes.max()),
             _LARGE_REWARD,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from meta_impala.actors.actor import actor_seed
+from meta_impala.actors.making import actor_seed
 from meta_impala.actors.startup import make_actor
 from meta_impala.actors.trajectory import Block, Unroll
 from meta_impala.agent.policy import Policy, Snapshot
@@ -24,16 +24,16 @@ from meta_impala.diagnosis.evidence import BatchEvidence
 from meta_impala.environments import Description, registry
 from meta_impala.learner.learner import Learner
 
-# More environments than these show nothing more.
+# More environments add no information.
 _MOST_ENVIRONMENTS = 32
-# Of a return, what is bootstrapped from the critic itself counts for at most half.
+# Returns in which the bootstrap value has more weight than this are left out.
 _BOOTSTRAPPED = 0.5
 _FEWEST_RETURNS = 32
 
 
 class _Outputs(NamedTuple):
     """The network on an unroll: entropy and values `[T+1, B]`, units `[H]` that were active, and
-    the discount `[T+1, B]` that acts."""
+    the discount `[T+1, B]` in use."""
 
     entropies: np.ndarray
     values: np.ndarray
@@ -50,7 +50,7 @@ def play(
     steps: int,
     seed: int,
 ) -> BatchEvidence:
-    """Plays games and looks at them.
+    """Plays games and measures them.
 
     Args:
       learner: restored; not changed.

@@ -10,13 +10,13 @@ import numpy as np
 
 from meta_impala.config import Config
 
-# Before so many updates nothing can be said: a healthy run on Catch needs about that many until its
+# With fewer updates no check is meaningful: a healthy run on Catch needs about as many before its
 # return rises.
 FEWEST_UPDATES = 300
 FEWEST_ROWS = 4
-# What holds in the last quarter of the rows holds now; a single row is too noisy.
+# The present state is that of the last quarter of the rows; a single row is too noisy.
 _WINDOW_SHARE = 0.25
-# A return that rises by less than so many standard deviations of its own noise has not risen.
+# A rise of the return counts from so many standard deviations of its noise on.
 _CLEAR_RISE = 3.0
 _FEWEST_FOR_A_LINE = 6
 _SIGMA_OF_MAD = 1.4826  # of a normal distribution
@@ -68,7 +68,7 @@ class Progress(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """Everything that the checks look at.
+    """The input of all checks.
 
     Attributes:
       config: of the run.
@@ -107,7 +107,7 @@ class Evidence(NamedTuple):
 
     @property
     def is_early(self) -> bool:
-        """Whether too few updates or rows were made to say anything of the method."""
+        """Whether there are too few updates or rows for the checks."""
         rows = len(self.metrics.get("frames", ()))
         return rows < FEWEST_ROWS or not self.last("updates") >= FEWEST_UPDATES
 

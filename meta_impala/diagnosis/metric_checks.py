@@ -1,6 +1,6 @@
 """Checks of a run's metrics. Each returns a `Finding`, or None.
 
-Every threshold stands beside its reason. Where it says "measured", it is on the demonstration runs
+The reason for each threshold is beside it. "Measured" means on the demonstration runs
 (Pong and Breakout, 10M frames, 2 seeds, with and without the meta-gradient).
 """
 
@@ -18,8 +18,8 @@ _SYMBOLS = {"gamma": "γ", "lambda": "λ"}
 _LEAST_LEARNING_RATE = 1e-7
 # A linear schedule leaves an eighth of the learning rate on average in the last quarter.
 _SCHEDULE_HAS_ENDED = 1e-3
-# An update that is not finite is left out; one in a thousand costs nothing, more say that it blows
-# up again and again.
+# An update that is not finite is skipped; one in a thousand does no harm, more mean that training
+# is unstable.
 _BAD_UPDATES = 1e-3
 # An untrained player's game takes 3,500 frames in Pong, and less in most Atari games.
 _FRAMES_WITHOUT_A_GAME = 10_000
@@ -30,8 +30,8 @@ _COLLAPSED, _FLAT = 0.02, 0.99
 # (measured: 42 to 50 %). If fewer than one in ten are, nine of ten actions were likelier for the
 # actor than for the learner.
 _RHOS_FAR_OFF = 0.1
-# With a clip below 1, V-trace evaluates a policy nearer to the actor's; at 95 % hardly anything of
-# the learner's is left.
+# With a clip below 1, V-trace evaluates a policy nearer to the actor's; at 95 % it is nearly the
+# actor's own.
 _RHOS_ALL_CLIPPED = 0.95
 # Measured: 3 to 4 with two actors. IMPALA's queue of one batch per actor gives a few; at 20 the
 # policy that acts is 20 updates older, and V-trace cuts what it can correct.
@@ -48,7 +48,7 @@ _AT_TIME_LIMIT = 0.99
 
 
 def learning_rate(evidence: Evidence) -> Finding | None:
-    """The learning rate is 0, or as good as."""
+    """The learning rate is 0 or negligible."""
     config, rates = evidence.config, evidence.window("learning_rate")
     if config.learning_rate < _LEAST_LEARNING_RATE:
         return Finding(
@@ -64,7 +64,7 @@ def learning_rate(evidence: Evidence) -> Finding | None:
         return Finding(
             "learning_rate",
             "The learning rate has been 0 for the last quarter of the rows, since the linear "
-            f"schedule ends at --total_frames={config.total_frames:,}: raise it, or take "
+            f"schedule ends at --total_frames={config.total_frames:,}: raise it, or use "
             "--learning_rate_schedule=constant.",
             ("total_frames", "learning_rate_schedule"),
             share,
@@ -74,7 +74,7 @@ def learning_rate(evidence: Evidence) -> Finding | None:
 
 
 def bad_updates(evidence: Evidence) -> Finding | None:
-    """Updates that are not finite and therefore left out."""
+    """Updates that were skipped because they were not finite."""
     bad, updates = evidence.window("bad_updates"), evidence.window("updates")
     if not bad.size or not updates.size:
         return None
@@ -108,7 +108,7 @@ def no_finished_game(evidence: Evidence) -> Finding | None:
     return Finding(
         "no_finished_game",
         f"No game has ended although each of the {environments} environments has played "
-        f"{frames:,.0f} frames, so there is no return to go by: give the environment a time limit "
+        f"{frames:,.0f} frames, so there is no return to report: give the environment a time limit "
         "(--environment_kwargs, or max_episode_steps where it is registered).",
         ("environment_kwargs",),
         frames,
@@ -133,7 +133,7 @@ def entropy(evidence: Evidence) -> Finding | None:
         return Finding(
             "entropy_collapsed",
             f"The policy has collapsed: its entropy is {found:.2g} nats, of {most:.2f} {of}, "
-            f"so it tries nothing else any more: raise {now}, or lower "
+            f"so it no longer explores: raise {now}, or lower "
             "--learning_rate.",
             ("entropy_cost", "learning_rate"),
             found / most if most else 0.0,
@@ -159,7 +159,7 @@ def rho_clip(evidence: Evidence) -> Finding | None:
         return Finding(
             "rho_clip",
             f"{100 * share:.0f} % of the importance weights ρ are at their clip of {clip:g}, so "
-            "V-trace evaluates the actors' old policy and not the learner's: take --rho_clip=1.",
+            "V-trace evaluates the actors' old policy and not the learner's: use --rho_clip=1.",
             ("rho_clip",),
             share,
             _RHOS_ALL_CLIPPED,
@@ -178,15 +178,15 @@ def rho_clip(evidence: Evidence) -> Finding | None:
 
 
 def policy_lag(evidence: Evidence) -> Finding | None:
-    """The actors follow a policy of many updates ago."""
+    """The actors act by a policy that is many updates old."""
     lag, config = evidence.mean("policy_lag"), evidence.config
     if not lag >= _POLICY_LAG:
         return None
     return Finding(
         "policy_lag",
-        f"The learner learns from actions of {lag:.0f} updates ago: lower --queue_capacity (now "
-        f"{config.queue_capacity}), --num_actors (now {config.num_actors}) or --envs_per_actor "
-        f"(now {config.envs_per_actor}), or raise --batch_size.",
+        f"The learner trains on actions that are {lag:.0f} updates old: lower --queue_capacity "
+        f"(now {config.queue_capacity}), --num_actors (now {config.num_actors}) or "
+        f"--envs_per_actor (now {config.envs_per_actor}), or raise --batch_size.",
         ("queue_capacity", "num_actors", "envs_per_actor", "batch_size"),
         lag,
         _POLICY_LAG,
@@ -194,14 +194,14 @@ def policy_lag(evidence: Evidence) -> Finding | None:
 
 
 def gradient_clip(evidence: Evidence) -> Finding | None:
-    """The clip decides the size of every update."""
+    """Every gradient is clipped to the same norm."""
     coefficient = evidence.mean("clip_coefficient")
     if not coefficient <= _CLIP_COEFFICIENT:
         return None
     return Finding(
         "gradient_clip",
         f"The gradient is always clipped, on average to {100 * coefficient:.1f} % of its norm of "
-        f"{evidence.mean('gradient_norm'):.3g}, so most of what a batch says is lost: raise "
+        f"{evidence.mean('gradient_norm'):.3g}, so the size of the gradient has no effect: raise "
         f"--max_gradient_norm (now {evidence.config.max_gradient_norm:g}), or make the losses "
         "smaller by --reward_clip or --baseline_cost.",
         ("max_gradient_norm", "reward_clip", "baseline_cost"),
@@ -211,7 +211,7 @@ def gradient_clip(evidence: Evidence) -> Finding | None:
 
 
 def meta_parameter_bound(evidence: Evidence) -> Finding | None:
-    """γ or λ stands at an end of its range, where its meta-gradient vanishes."""
+    """γ or λ is at an end of its range, where its meta-gradient vanishes."""
     for name in evidence.config.learned:
         symbol, value = _SYMBOLS.get(name, name), evidence.mean(name)
         low = getattr(evidence.config, f"{name}_min", 0.0)
@@ -222,7 +222,7 @@ def meta_parameter_bound(evidence: Evidence) -> Finding | None:
         end, bound = ("lower", "min") if place < 0.5 else ("upper", "max")
         return Finding(
             f"{name}_bound",
-            f"{symbol} = {value:.4g} stands at the {end} end of its range, where the sigmoid is "
+            f"{symbol} = {value:.4g} is at the {end} end of its range, where the sigmoid is "
             f"flat and the meta-gradient hardly moves it back: lower --meta_learning_rate (now "
             f"{evidence.config.meta_learning_rate:g}), or move --{name}_{bound}.",
             ("meta_learning_rate", f"{name}_{bound}"),
@@ -257,7 +257,7 @@ def meta_gradient_noise(evidence: Evidence) -> Finding | None:
 
 
 def time_limit(evidence: Evidence) -> Finding | None:
-    """Every game ends at the time limit only."""
+    """All games end at the time limit."""
     length, limit = evidence.mean("episode_frames"), evidence.time_limit
     batch = evidence.batch
     share = math.nan
@@ -270,8 +270,8 @@ def time_limit(evidence: Evidence) -> Finding | None:
     frames = f" of {limit:,} frames" if limit is not None else ""
     return Finding(
         "time_limit",
-        f"Every game ends at its time limit{frames} and none on its own, so the agent seldom sees "
-        "what an end is worth: raise --entropy_cost (now "
+        f"Every game ends at its time limit{frames} and none on its own, so the agent rarely "
+        "experiences a termination: raise --entropy_cost (now "
         f"{evidence.config.entropy_cost:g}) if it is stuck, or change the limit by "
         "--environment_kwargs.",
         ("entropy_cost", "environment_kwargs"),

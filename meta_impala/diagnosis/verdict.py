@@ -17,10 +17,10 @@ class Check(NamedTuple):
     """One check.
 
     Attributes:
-      look: the function.
-      is_fault: whether it is wrong whatever the return does. What is no fault in a run that learns
-        is looked for only where the return has not risen.
-      needs_batch: whether it looks at games.
+      look: the function that does it.
+      is_fault: whether it is a fault even if the return rises; the other checks run only if the
+        return has not risen.
+      needs_batch: whether it needs games that were played.
     """
 
     look: Callable[[Evidence], Finding | None]
@@ -28,7 +28,7 @@ class Check(NamedTuple):
     needs_batch: bool = False
 
 
-# The nearer to the root, the earlier: what stands first is to be mended first.
+# Causes before their effects: the first finding is the one to fix first.
 CHECKS = (
     Check(metric_checks.learning_rate, is_fault=True),
     Check(metric_checks.bad_updates, is_fault=True),
@@ -52,9 +52,9 @@ class Verdict(NamedTuple):
     Attributes:
       progress: of the return.
       is_early: whether too little was trained for the checks of the method.
-      findings: what keeps the run from learning, first things first.
-      has_batch: whether games were looked at.
-      failure: why the run failed, in the words of `status.json`; None if it did not.
+      findings: what keeps the run from learning, in the order in which to fix it.
+      has_batch: whether games were played.
+      failure: why the run failed, from `status.json`; None if it did not.
     """
 
     progress: Progress
@@ -85,7 +85,7 @@ def diagnose(evidence: Evidence) -> Verdict:
 
 
 def _is_silent(evidence: Evidence) -> bool:
-    """Whether it has trained long enough, but no game has ended."""
+    """Whether it has trained long enough and still no game has ended."""
     return not evidence.is_early and not evidence.column("episode_return").size
 
 

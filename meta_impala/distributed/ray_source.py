@@ -25,7 +25,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from meta_impala.actors.actor import actor_seed
+from meta_impala.actors.making import actor_seed
 from meta_impala.actors.restarts import Restarts
 from meta_impala.actors.source import POLL_SECONDS, QueuedSource
 from meta_impala.actors.trajectory import split

@@ -71,7 +71,8 @@ class RemoteActor:
     def _make(self) -> Actor:
         quiet_tensorflow()
         import_tensorflow()
-        from meta_impala.actors.startup import make_actor, make_environment
+        from meta_impala.actors.making import make_environment
+        from meta_impala.actors.startup import make_actor
         from meta_impala.agent.builders import make_network
         from meta_impala.agent.policy import Policy
         from meta_impala.system.tensorflow_setup import configure_tensorflow

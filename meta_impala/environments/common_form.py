@@ -5,8 +5,9 @@ environment returns beyond that (`info`) is never read. Observations are copied,
 environment may write the next one into the same array.
 """
 
+import inspect
 import re
-from typing import Any
+from typing import Any, NoReturn
 
 import gymnasium
 import numpy as np
@@ -15,7 +16,7 @@ from gymnasium.wrappers import FilterObservation, FlattenObservation
 
 from meta_impala.environments import faults
 from meta_impala.environments.base import EnvironmentFailed, UnsupportedEnvironmentError
-from meta_impala.errors import warn
+from meta_impala.errors import text_of, warn
 
 _REGISTER = (
     "register a function that returns the wrapped environment "
@@ -52,13 +53,13 @@ class CommonForm(gymnasium.Wrapper):
         try:
             result = self.env.reset(**{k: v for k, v in given.items() if v is not None})
         except BaseException as error:  # noqa: BLE001 - an environment may raise anything
-            unknown = re.search(r"unexpected keyword argument '(seed|options)'", str(error))
+            unknown = re.search(r"unexpected keyword argument '(seed|options)'", text_of(error))
             if isinstance(error, TypeError) and unknown:
                 raise self._failure(
                     "reset()",
                     f"takes no {unknown[1]}; must be reset(self, seed=None, options=None)",
                 ) from error
-            faults.raise_failure(self._env_id, "reset()", error)
+            self._raise_failure("reset()", error)
         if fault := why_no_reset(result):
             raise self._failure("reset()", fault)
         return self._observation(result[0], "reset()"), {}
@@ -67,7 +68,7 @@ class CommonForm(gymnasium.Wrapper):
         try:
             result = self.env.step(self._action_type(self._start + action))
         except BaseException as error:  # noqa: BLE001 - likewise
-            faults.raise_failure(self._env_id, "step()", error)
+            self._raise_failure("step()", error)
         if fault := why_no_step(result):
             raise self._failure("step()", fault)
         observation, reward, terminated, truncated, _ = result
@@ -90,6 +91,15 @@ class CommonForm(gymnasium.Wrapper):
                 f"{self._env_id}: its close() raised {faults.describe(error)}; this is ignored"
             )
 
+    def _raise_failure(self, where: str, error: BaseException) -> NoReturn:
+        if isinstance(error, Exception) and faults.is_in_flatten(error):
+            raise self._failure(
+                where,
+                "returned an observation that its observation_space does not contain "
+                f"({faults.describe(error)})",
+            ) from error
+        faults.raise_failure(self._env_id, where, error)
+
     def _failure(self, where: str, what: str) -> EnvironmentFailed:
         return EnvironmentFailed(f"{self._env_id}: its {where} {what}")
 
@@ -102,9 +112,9 @@ class CommonForm(gymnasium.Wrapper):
                 )
             try:
                 observation = np.asarray(observation)
-            except (TypeError, ValueError) as error:
+            except Exception as error:  # noqa: BLE001 - likewise
                 raise self._failure(
-                    where, f"returned an observation that is not an array: {error}"
+                    where, f"returned an observation that is not an array: {text_of(error)}"
                 ) from error
         if observation.shape != self._shape:
             raise self._failure(
@@ -115,7 +125,8 @@ class CommonForm(gymnasium.Wrapper):
             )
         if observation.dtype not in self._safe_dtypes:
             self._check_dtype(observation, where)
-        return np.array(observation, self._dtype)
+        with np.errstate(over="ignore"):  # a float64 beyond float32 is infinite
+            return np.array(observation, self._dtype)
 
     def _check_dtype(self, observation: np.ndarray, where: str) -> None:
         kind = observation.dtype.kind
@@ -131,14 +142,19 @@ class CommonForm(gymnasium.Wrapper):
 
     def _reward(self, reward: Any) -> float:
         try:
+            if reward is None or isinstance(reward, str | bytes):
+                raise TypeError
             return float(np.asarray(reward, np.float64).item())
-        except (TypeError, ValueError):
+        except Exception:  # noqa: BLE001 - it may be an object of the environment's own
             raise self._failure(
                 "step()", f"returned the reward {_short(reward)}, must be one number"
             ) from None
 
     def _end(self, end: Any, name: str) -> bool:
-        value = np.asarray(end)
+        try:
+            value = np.asarray(end)
+        except Exception:  # noqa: BLE001 - likewise
+            value = np.empty(0)
         if value.size != 1 or value.dtype.kind not in "biu":
             raise self._failure(
                 "step()", f"returned {_short(end)} for {name}, must be True or False"
@@ -174,7 +190,15 @@ def in_common_form(env: "gymnasium.Env[Any, Any]", env_id: str) -> CommonForm:
       UnsupportedEnvironmentError: its actions or observations are of another kind.
     """
     for name in ("action_space", "observation_space"):
-        if not isinstance(getattr(env, name, None), gymnasium.Space):
+        try:
+            space = getattr(env, name, None)
+        except BaseException as error:  # noqa: BLE001 - a property may raise anything
+            if faults.is_ctrl_c(error):
+                raise
+            raise UnsupportedEnvironmentError(
+                f"{env_id} cannot be used: its {name} raised {faults.describe(error)}"
+            ) from error
+        if not isinstance(space, gymnasium.Space):
             raise UnsupportedEnvironmentError(
                 f"{env_id} cannot be used: it declares no {name}, must be a gymnasium.spaces.Space "
                 "that its constructor sets"
@@ -209,7 +233,19 @@ def _flat(env: "gymnasium.Env[Any, Any]", env_id: str) -> "gymnasium.Env[Any, An
             "(Box), and what gymnasium.wrappers.FlattenObservation makes an array of, are "
             f"supported; gymnasium.wrappers.TransformObservation helps: {_REGISTER}"
         )
-    return env if isinstance(space, Box) else FlattenObservation(env)
+    try:
+        flat = env if isinstance(space, Box) else FlattenObservation(env)
+        size = int(np.prod(flat.observation_space.shape or (1,)))
+    except Exception as error:  # noqa: BLE001 - no parts at all, or more than memory holds
+        raise UnsupportedEnvironmentError(
+            f"{env_id} cannot be used: its observations cannot be flattened "
+            f"({faults.describe(error)}): {_short(space)}"
+        ) from error
+    if size == 0:
+        raise UnsupportedEnvironmentError(
+            f"{env_id} cannot be used: its observations have no numbers ({_short(space)})"
+        )
+    return flat
 
 
 def _is_numeric(space: gymnasium.Space) -> bool:
@@ -236,8 +272,10 @@ def _name(space: gymnasium.Space) -> str:
 def _kind(result: Any) -> str:
     if isinstance(result, tuple):
         return f"{len(result)} values"
+    if inspect.iscoroutine(result):
+        result.close()  # or Python warns that nobody awaited it
     return f"one {type(result).__name__}"
 
 
 def _short(value: Any) -> str:
-    return " ".join(repr(value).split())[:60]
+    return " ".join(text_of(value, repr).split())[:60]

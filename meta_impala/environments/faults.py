@@ -5,6 +5,7 @@ which would end this program without a message. Everything it raises becomes one
 own exceptions here; only a real Ctrl-C passes through.
 """
 
+import functools
 import os
 import pathlib
 import signal
@@ -16,11 +17,27 @@ from typing import NoReturn
 import gymnasium
 
 from meta_impala.environments.base import EnvironmentFailed, UnsupportedEnvironmentError
+from meta_impala.errors import text_of
 
 _OURS = str(pathlib.Path(__file__).parent) + os.sep
 _GYMNASIUM = str(pathlib.Path(gymnasium.__file__).parent) + os.sep
+_SPACES = os.path.join(_GYMNASIUM, "spaces", "utils.py")
 _INSTALLED = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib"))
+_DISPATCH = functools.__file__
 _MOST_CHARACTERS = 300
+
+
+def import_failure(error: BaseException, module: str) -> str:
+    """Why a module cannot be imported, as `describe`, with a hint; only a real Ctrl-C passes.
+
+    Args:
+      error: that the import raised.
+      module: its name.
+    """
+    if is_ctrl_c(error):
+        raise error
+    missing = isinstance(error, ModuleNotFoundError) and error.name == module.split(".")[0]
+    return describe(error) + ("; its folder must be on PYTHONPATH" if missing else "")
 
 
 def raise_failure(env_id: str, where: str, error: BaseException) -> NoReturn:
@@ -52,9 +69,15 @@ def is_ctrl_c(error: BaseException) -> bool:
     )
 
 
+def is_in_flatten(error: Exception) -> bool:
+    """Whether Gymnasium raised it while it flattened an observation."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(f.filename == _SPACES and "flatten" in f.name for f in frames)
+
+
 def describe(error: BaseException) -> str:
     """Type, message and place of an error, in one line."""
-    text = " ".join(str(error).split())[:_MOST_CHARACTERS]
+    text = " ".join(text_of(error).split())[:_MOST_CHARACTERS]
     name = type(error).__name__
     place = _place(error)
     return (f"{name}: {text}" if text else name) + (f" ({place})" if place else "")
@@ -65,7 +88,7 @@ def _place(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     # An environment that is an installed package is found by the second pass, the tasks that come
     # with the program by the third.
-    for ignored in ((_OURS, *_INSTALLED), (_OURS, _GYMNASIUM), (_GYMNASIUM,)):
+    for ignored in ((_OURS, *_INSTALLED), (_OURS, _GYMNASIUM, _DISPATCH), (_GYMNASIUM, _DISPATCH)):
         for frame in reversed(frames):
             if not frame.filename.startswith(ignored) and not frame.filename.startswith("<"):
                 return f"{os.path.basename(frame.filename)}, line {frame.lineno}"

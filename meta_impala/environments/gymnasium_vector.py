@@ -20,6 +20,7 @@ from meta_impala.environments.base import (
     check_num_envs,
 )
 from meta_impala.environments.common_form import CommonForm, in_common_form
+from meta_impala.errors import text_of
 
 
 class GymnasiumEnvironment(BatchedEnvironment):
@@ -169,12 +170,16 @@ def _why_not_made(env_id: str, given: Mapping[str, Any], error: BaseException) -
     """In one line: the reason, and the fix if it is known."""
     if env_id.startswith(minatar_games.NAMESPACE) and not minatar_games.is_installed():
         return f"the package minatar is missing: {minatar_games.INSTALL}"
-    text = " ".join(str(error).split())
+    text = " ".join(text_of(error).split())
     if isinstance(error, gymnasium.error.Error | ImportError) and text:
         return text
+    module, _, name = str(getattr(gymnasium.registry.get(env_id.rpartition(":")[2]), "entry_point",
+                                  "")).partition(":")  # fmt: skip
+    if isinstance(error, AttributeError) and f"module '{module}' has no attribute '{name}'" in text:
+        return f"it is registered as {module}:{name}, but {text}"
     cause = error.__cause__  # Gymnasium raises a constructor's TypeError again, with a longer text
     if isinstance(error, TypeError) and isinstance(cause, TypeError):
-        error, text = cause, " ".join(str(cause).split())
+        error, text = cause, " ".join(text_of(cause).split())
     reason = f"its constructor raised {faults.describe(error)}"
     unknown = re.search(r"unexpected keyword argument '(\w+)'", text)
     if unknown and unknown[1] in given:

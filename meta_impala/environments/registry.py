@@ -139,11 +139,8 @@ def _import(module: str, name: str) -> None:
     except BaseException as error:  # noqa: BLE001 - a stranger's program may raise anything
         from meta_impala.environments import faults
 
-        if faults.is_ctrl_c(error):
-            raise
-        missing = isinstance(error, ModuleNotFoundError) and error.name == module.split(".")[0]
-        hint = "; its folder must be on PYTHONPATH" if missing else ""
-        raise UnknownEnvironmentError(f"{refusal}: {faults.describe(error)}{hint}") from error
+        reason = faults.import_failure(error, module)
+        raise UnknownEnvironmentError(f"{refusal}: {reason}") from error
 
 
 def evaluated_in(name: str) -> str:

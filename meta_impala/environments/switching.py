@@ -1,11 +1,11 @@
 """Switching: a task whose best discount changes in the middle of training.
 
-Two phases, each with a best discount that is known. In the first a lottery follows the answer, and
-a high discount drowns what the answer paid; in the second the reward is delayed, as in `Patience`,
-and a low discount never learns to wait for it. No constant discount serves both.
+Two phases, each with a best discount that is known. In the first a coin decides what every step
+after the answer pays, and a high discount drowns in it what the answer itself paid. In the second
+the choice is between a loan and a delayed reward, and a low discount takes the loan. No constant
+discount serves both.
 """
 
-import dataclasses
 from typing import Any
 
 import gymnasium
@@ -20,41 +20,34 @@ from meta_impala.environments.built_in import (
 )
 
 CONTEXTS = 4
-_RIGHT, _LURE, _WRONG = 0, 1, 2
+_RIGHT, _LOAN, _OTHER = 0, 1, 2
 _PLAYS = ("switch", "first", "second", "both")
-
-
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """The settings that differ between the phases.
-
-    Attributes:
-      delay: steps from the right answer to its reward.
-      sigma: standard deviation of the lottery that follows the answer.
-    """
-
-    delay: int
-    sigma: float
+# The first of the columns that show the answer (second phase) and the coin (first phase).
+_ANSWER, _COIN = 2 * CONTEXTS, 2 * CONTEXTS + 3
 
 
 class Switching(gymnasium.Env[np.ndarray, np.int64]):
-    """An episode of `length` steps, 8 by default. Four actions; only the first one matters.
+    """An episode of `length` steps, 10 by default. Four actions; only the first one matters.
 
-    Step 0 shows one of four symbols, drawn uniformly. The action of the symbol's number is right
-    and pays 1.0, `delay` steps later. The next action (modulo 4) is the lure: it pays `early` (0.3)
-    at once. The other two pay nothing. Then a lottery draws a number from N(0, `sigma`²), shows it
-    in the observation of step 1, and pays it at step 1, whatever the action.
+    Step 0 shows one of four symbols, drawn uniformly; the action of the symbol's number is right.
 
-    First phase: `first_delay` 0, `first_sigma` 10. The right answer is preferred at every γ. The
-    return of an answer contains γ times the lottery, of variance γ² σ² (`return_variance`): the
-    best discount is 0. The lottery is drawn after the answer, so no value function of the answer's
-    state can predict it; it is shown before it is paid, so at step 1 a value function can, and the
-    actions there have no noise in their advantage. A bootstrap (λ < 1) does not remove it from the
-    answer's target either, because V of step 1 contains it.
+    First phase, best discount 0: the right answer pays 1.0 at once, the others nothing. Then a fair
+    coin is tossed. It is shown from step 1 on, and by it each of the steps 1 … length − 1 pays
+    +`sigma` or −`sigma` (2.0), whatever is done. The return of an answer is its own reward ± σ S,
+    S(γ) = Σ γ^t over these steps. So the right answer is better by 1 at every γ, but the variance
+    is V = σ² S² (`return_variance`): 0 at γ 0, 4 at .5, 122 at .9, 293 at .99. To tell right from
+    wrong by two standard errors takes 256 V / 3 uniformly random answers (`answers_needed`; N/16
+    right and 3N/16 wrong ones per symbol): 340 at γ .5, 10,375 at .9, 25,021 at .99. The phase has
+    10,240 (16 environments). A value function cannot help: of the answer's state it does not know
+    the coin, and a bootstrap (λ < 1) contains it, because V of step 1 knows it. At γ 0 the steps
+    after the answer have a value of ± σ alone, which is soon learned and small.
 
-    Second phase: `second_delay` 7, `second_sigma` 0. The right answer is worth γ^7 and the lure
-    0.3, so it is preferred exactly if γ > 0.3^(1/7) = 0.842 (`least_patient_discount`); the rewards
-    are deterministic, so any γ above it is right.
+    Second phase, best discount above 0.926: the right answer pays 1.0 at the last step. The next
+    action (modulo 4) is the loan: it pays `loan` (1.0) at once and takes it back at the last step.
+    The other two pay nothing. The answers are worth γ^9, 1 − γ^9 and 0, so the right one is
+    preferred exactly if γ > 0.5^(1/9) = 0.926 (`least_patient_discount`), and is then the only one
+    with an undiscounted return, 1.0. The rewards are deterministic, so any γ above it is right;
+    but in the first phase it needs more answers than there are (13,330 at 0.926).
 
     The phase is a function of this environment's own count of steps over all its episodes: an
     episode that begins after `switch` steps or more is of the second phase. With N environments in
@@ -62,21 +55,21 @@ class Switching(gymnasium.Env[np.ndarray, np.int64]):
     instance counts from 0: a run that is resumed, or an actor whose environments were replaced,
     begins with the first phase again.
 
-    Rewards must not be clipped (`--reward_clip=0`), or hardly any of the lottery is left. Agents
-    are scored in `meta_impala/SwitchingEvaluation-v0`: one round of either phase in every game,
-    without the lottery, whose mean is 0. The best score is 2.0, that of random actions 0.65.
+    Rewards must not be clipped (`--reward_clip=0`). Agents are scored in
+    `meta_impala/SwitchingEvaluation-v0`: one round of either phase in every game, and the coin pays
+    nothing (its mean is 0). The score is the number of right answers: 2.0 at best, 0.5 by random
+    actions, 1.0 if one phase is solved and the other one's answers are all wrong.
 
     Args:
       switch: steps of one environment before the second phase begins; a multiple of `length` lets
         it begin at exactly that step.
       play: "switch"; "first" or "second" for one phase alone; "both" for one round of either in
         every episode, which is then twice as long.
-      length, early, first_delay, first_sigma, second_delay, second_sigma: as above.
+      length, sigma, loan: as above.
 
-    Observations: `[length + 1, 15]` float32. The row is the number of steps made in the round.
-    Columns 0 to 3 and 4 to 7 are the symbols of the two phases (row 0, one-hot), 8 to 10 and 11 to
-    13 the answer that was given in them (right, lure, other; one-hot in later rows), 14 is the
-    lottery divided by σ (row 1).
+    Observations: `[length + 1, 13]` float32, one-hot. The row is the number of steps made in the
+    round. Row 0: columns 0 to 3 and 4 to 7 are the symbols of the two phases. Later rows: columns
+    8 to 10 the answer of the second phase (right, loan, other), 11 and 12 the coin of the first.
     """
 
     # Gymnasium declares this as an instance attribute, so a type checker refuses ClassVar here.
@@ -86,52 +79,48 @@ class Switching(gymnasium.Env[np.ndarray, np.int64]):
         self,
         switch: int = 6_400,
         play: str = "switch",
-        length: int = 8,
-        early: float = 0.3,
-        first_delay: int = 0,
-        first_sigma: float = 10.0,
-        second_delay: int = 7,
-        second_sigma: float = 0.0,
+        length: int = 10,
+        sigma: float = 2.0,
+        loan: float = 1.0,
         render_mode: str | None = None,
     ) -> None:
         if play not in _PLAYS:
             raise ValueError(f"play={play!r}: must be one of {' | '.join(_PLAYS)}")
-        if length < 2 or not all(0 <= delay < length for delay in (first_delay, second_delay)):
+        if length < 2 or switch < 0 or min(sigma, loan) < 0.0:
             raise ValueError(
-                f"length={length}, first_delay={first_delay}, second_delay={second_delay}: must be "
-                "length >= 2 and delays from 0 to length - 1"
-            )
-        if switch < 0 or min(first_sigma, second_sigma) < 0.0 or not 0.0 <= early < 1.0:
-            raise ValueError(
-                f"switch={switch}, early={early}, first_sigma={first_sigma}, "
-                f"second_sigma={second_sigma}: must be at least 0, and early below 1"
+                f"switch={switch}, length={length}, sigma={sigma}, loan={loan}: must be at least "
+                "0, and length at least 2"
             )
         self.render_mode = render_mode
-        self.phases = (Phase(first_delay, first_sigma), Phase(second_delay, second_sigma))
-        columns = 2 * CONTEXTS + 2 * 3 + 1
-        self.observation_space = gymnasium.spaces.Box(
-            -np.inf, np.inf, (length + 1, columns), np.float32
-        )
+        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (length + 1, _COIN + 2), np.float32)
         self.action_space = gymnasium.spaces.Discrete(CONTEXTS)
         self._switch = switch
         self._play = play
         self._length = length
-        self._early = early
+        self._sigma = sigma
+        self._loan = loan
         self._steps = 0
         self._phase = 0
         self._time = 0
         self._symbol = 0
-        self._answer = _WRONG
-        self._lottery = 0.0  # in units of σ
+        self._answer = _OTHER
+        self._tail = 0
 
-    def least_patient_discount(self, phase: int) -> float:
-        """The γ above which the right answer of phase 0 or 1 is preferred to the lure."""
-        delay = self.phases[phase].delay
-        return self._early ** (1.0 / delay) if delay else 0.0
+    @property
+    def least_patient_discount(self) -> float:
+        """The γ above which the right answer of the second phase is preferred to the loan."""
+        return (self._loan / (1.0 + self._loan)) ** (1.0 / (self._length - 1))
 
-    def return_variance(self, phase: int, gamma: float) -> float:
-        """Variance of the γ-discounted return from step 0 on, given the answer."""
-        return gamma**2 * self.phases[phase].sigma ** 2
+    def return_variance(self, gamma: float) -> float:
+        """Variance of the γ-discounted return of an answer of the first phase."""
+        later = sum(gamma**time for time in range(1, self._length))
+        return (self._sigma * later) ** 2
+
+    def answers_needed(self, gamma: float) -> float:
+        """Random answers of the first phase after which the mean returns of right and wrong ones to
+        one symbol, 1.0 apart, differ by two standard errors."""
+        right, wrong = 1 / CONTEXTS**2, (CONTEXTS - 1) / CONTEXTS**2
+        return 2.0**2 * self.return_variance(gamma) * (1 / right + 1 / wrong)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -146,18 +135,11 @@ class Switching(gymnasium.Env[np.ndarray, np.int64]):
     def step(
         self, action: int | np.integer
     ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        delay, sigma = dataclasses.astuple(self.phases[self._phase])
-        reward = 0.0
         if self._time == 0:
-            answers = {self._symbol: _RIGHT, (self._symbol + 1) % CONTEXTS: _LURE}
-            self._answer = answers.get(int(action), _WRONG)
-            self._lottery = float(self.np_random.normal()) if sigma else 0.0
-            if self._answer == _LURE:
-                reward += self._early
-        if self._time == 1:
-            reward += sigma * self._lottery
-        if self._time == delay and self._answer == _RIGHT:
-            reward += 1.0
+            answers = {self._symbol: _RIGHT, (self._symbol + 1) % CONTEXTS: _LOAN}
+            self._answer = answers.get(int(action), _OTHER)
+            self._tail = int(self.np_random.integers(2)) if self._phase == 0 else 0
+        reward = self._second_reward() if self._phase else self._first_reward()
         self._time += 1
         self._steps += 1
         ends = self._time == self._length
@@ -170,6 +152,18 @@ class Switching(gymnasium.Env[np.ndarray, np.int64]):
         """Returns the board as an RGB image, or None if made without a render mode."""
         return None if self.render_mode is None else boards.picture(self._board())
 
+    def _first_reward(self) -> float:
+        if self._time == 0:
+            return float(self._answer == _RIGHT)
+        return -self._sigma if self._tail else self._sigma
+
+    def _second_reward(self) -> float:
+        if self._time == 0:
+            return self._loan if self._answer == _LOAN else 0.0
+        if self._time < self._length - 1:
+            return 0.0
+        return {_RIGHT: 1.0, _LOAN: -self._loan, _OTHER: 0.0}[self._answer]
+
     def _begin(self, phase: int) -> None:
         self._phase = phase
         self._time = 0
@@ -179,10 +173,10 @@ class Switching(gymnasium.Env[np.ndarray, np.int64]):
         board = np.zeros(self.observation_space.shape, np.float32)
         if self._time == 0:
             board[0, CONTEXTS * self._phase + self._symbol] = 1.0
+        elif self._phase == 0:
+            board[self._time, _COIN + self._tail] = 1.0
         else:
-            board[self._time, 2 * CONTEXTS + 3 * self._phase + self._answer] = 1.0
-            if self._time == 1:
-                board[1, -1] = self._lottery
+            board[self._time, _ANSWER + self._answer] = 1.0
         return board
 
 
@@ -193,6 +187,6 @@ gymnasium.register(id=SWITCHING_SECOND_ID, entry_point=_ENTRY_POINT, kwargs={"pl
 gymnasium.register(
     id=SWITCHING_EVALUATION_ID,
     entry_point=_ENTRY_POINT,
-    # Without the lottery, whose mean is 0, a return is exactly what the answers paid.
-    kwargs={"play": "both", "first_sigma": 0.0, "second_sigma": 0.0},
+    # The coin pays nothing, its mean, so a return is exactly what the answers paid.
+    kwargs={"play": "both", "sigma": 0.0},
 )

@@ -21,6 +21,7 @@ from meta_impala.environments import PROTOCOLS, UnsupportedEnvironmentError, reg
 from meta_impala.environments.base import BatchedEnvironment, Transition
 from meta_impala.errors import UserError
 from meta_impala.evaluation.pictures import Pictures
+from meta_impala.storage.files import aside_of, put_in_place
 
 _INSTALL = "pip install 'meta_impala[video]'"
 _ATARI_FRAMES_PER_SECOND = 60
@@ -179,7 +180,7 @@ class VideoFile:
     def __init__(self, path: pathlib.Path, frames_per_second: float) -> None:
         self._path = path
         self._frames_per_second = frames_per_second
-        self._aside = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
+        self._aside = aside_of(path).with_suffix(".mp4")
         self._ffmpeg: subprocess.Popen[bytes] | None = None
 
     def add(self, picture: np.ndarray) -> None:
@@ -241,7 +242,7 @@ class VideoFile:
         try:
             if kind is None and self._ffmpeg is not None:
                 self._finish()
-                os.replace(self._aside, self._path)
+                put_in_place(self._aside, self._path)
         finally:
             if self._ffmpeg is not None and self._ffmpeg.poll() is None:
                 self._ffmpeg.kill()

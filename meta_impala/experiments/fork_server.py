@@ -24,6 +24,7 @@ import gc
 import importlib
 import json
 import os
+import pathlib
 import random
 import runpy
 import selectors
@@ -33,6 +34,7 @@ from typing import Any
 
 import numpy as np
 
+from meta_impala.storage.files import open_log
 from meta_impala.system.processes import end_with_parent
 from meta_impala.system.tensorflow_import import quiet_tensorflow
 
@@ -104,11 +106,10 @@ class ForkServer:
         for _, descriptor in self._children.values():
             os.close(descriptor)
         os.close(self._replies)
-        log = os.open(command.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         nothing = os.open(os.devnull, os.O_RDONLY)
-        for source, target in ((nothing, 0), (log, 1), (log, 2)):
-            os.dup2(source, target)
-        os.close(log)
+        with open_log(pathlib.Path(command.log)) as log:
+            for source, target in ((nothing, 0), (log.fileno(), 1), (log.fileno(), 2)):
+                os.dup2(source, target)
         os.close(nothing)
         # Otherwise an environment that draws from these would be the same in all children.
         random.seed()

@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import IO
 
+from meta_impala.storage.files import open_log
 from meta_impala.system.processes import end_with_parent
 
 # What the commands import. Not the command modules themselves: they run as `__main__`.
@@ -95,7 +96,7 @@ class ForkPool:
 
     def _start_server(self) -> subprocess.Popen[bytes]:
         self._unread = b""
-        with open(self._log, "ab") as log:
+        with open_log(self._log) as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "meta_impala.experiments.fork_server", *self._modules],
                 stdin=subprocess.PIPE,

@@ -28,8 +28,19 @@ from ray.tune.schedulers import PopulationBasedTraining
 
 from meta_impala.errors import RunFailed
 from meta_impala.experiments.pbt_settings import ADAPTED, Population
+from meta_impala.storage import made_here
 from meta_impala.storage import run_folder as run_folder_lib
-from meta_impala.storage.files import write_atomically
+from meta_impala.storage.files import (
+    append_line,
+    flush,
+    flush_folder,
+    make_folder,
+    move_folder,
+    open_log,
+    read_bounded,
+    read_tail,
+    write_atomically,
+)
 from meta_impala.storage.metrics_table import read_metrics
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trust import Trust
@@ -41,6 +52,7 @@ _FACTORS = (1.2, 0.8)  # as in the paper on population based training
 _RESAMPLE = 0.25
 _QUANTILE = 0.25
 _HISTORY = "history.jsonl"
+_MAX_HISTORY_BYTES = 2**24
 # A member's checkpoints while they are replaced: what comes, and what goes.
 _TAKEN, _LEFT = "checkpoints.taken", "checkpoints.left"
 
@@ -75,7 +87,7 @@ class Member(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         self._number = int(self.trial_id.rsplit("_", 1)[-1])
         self._folder = RunFolder(pathlib.Path(config["folder"]) / f"member_{self._number:02}")
-        self._folder.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder.path, parents=True)
         _finish_replacing(self._folder)
 
     def step(self) -> dict[str, Any]:
@@ -85,7 +97,7 @@ class Member(tune.Trainable):
         flags |= settings_of(config)
         arguments = [f"--{name}={value!r}" for name, value in flags.items()]
         log = self._folder.path / "train.log"
-        with open(log, "ab") as file:
+        with open_log(log) as file:
             code = subprocess.run(
                 [sys.executable, "-m", "meta_impala.train", *config["arguments"], *arguments,
                  f"--logdir={self._folder.path}", "--override"],
@@ -93,12 +105,11 @@ class Member(tune.Trainable):
                 preexec_fn=end_with_parent if sys.platform == "linux" else None,
             ).returncode  # fmt: skip
         if code or self._folder.read_status().get("state") != run_folder_lib.FINISHED:
-            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            lines = read_tail(log).strip().splitlines()
             raise RuntimeError(f"{self._folder.path}: {lines[-1] if lines else code}")
         trained = self._folder.read_status()["frames"]
         row = {"frames": trained, _METRIC: _last_return(self._folder), **settings_of(config)}
-        with open(self._folder.path / _HISTORY, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_line(self._folder.path / _HISTORY, json.dumps(row))
         return row | {"folder": str(self._folder.path), "done": frames >= config["frames"]}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -114,8 +125,19 @@ class Member(tune.Trainable):
         aside.mkdir()
         (source,) = pathlib.Path(checkpoint).glob("frames-*")
         shutil.copytree(source, aside / source.name)
-        os.rename(aside, taken)  # whole from here on
+        _flush_below(aside)
+        move_folder(aside, taken)  # whole from here on
         _finish_replacing(self._folder)
+
+
+def _flush_below(folder: pathlib.Path) -> None:
+    """Makes a copied folder outlive a power cut."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir():
+            flush_folder(path)
+        else:
+            flush(path)
+    flush_folder(folder)
 
 
 def _finish_replacing(folder: RunFolder) -> None:
@@ -124,8 +146,8 @@ def _finish_replacing(folder: RunFolder) -> None:
     if taken.is_dir():
         if folder.checkpoints.is_dir():
             shutil.rmtree(left, ignore_errors=True)
-            os.rename(folder.checkpoints, left)
-        os.rename(taken, folder.checkpoints)
+            move_folder(folder.checkpoints, left)
+        move_folder(taken, folder.checkpoints)
         # What the run is at is what its checkpoint is at.
         frames = max(int(p.name.partition("-")[2]) for p in folder.checkpoints.glob("frames-*"))
         folder.write_status(run_folder_lib.STOPPED, frames, checkpoint=f"frames-{frames}")
@@ -141,8 +163,9 @@ def _last_return(folder: RunFolder) -> float:
 def _history(member: pathlib.Path) -> list[dict[str, Any]]:
     """A row for every interval of a member; of one that was trained twice the second."""
     rows = {}
-    for line in (member / _HISTORY).read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(ValueError):  # torn by a kill
+    text = read_bounded(member / _HISTORY, _MAX_HISTORY_BYTES).decode("utf-8", "replace")
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # torn by a kill
             row = json.loads(line)
             rows[row["frames"]] = {"member": member.name, **row}
     return list(rows.values())
@@ -201,6 +224,8 @@ def train(
     warnings.filterwarnings("ignore", message="Consider boosting PBT")
     trainable = tune.with_resources(Member, {"cpu": population.cpus})
     state = folder / "tune" / "population"
+    if not os.path.lexists(folder / "tune"):
+        made_here.mark(folder)
     if tune.Tuner.can_restore(str(state)):
         tuner = tune.Tuner.restore(str(state), trainable=trainable, resume_errored=True)
     else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import IO
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
+from meta_impala.storage.files import open_log
 from meta_impala.system.processes import end_with_parent
 
 _CODE_LOST = -1
@@ -28,7 +30,7 @@ class _Command:
         self._is_stopped = False
 
     def run(self, arguments: Sequence[str], log: str, folder: str) -> int:
-        with open(log, "ab") as file:
+        with open_log(pathlib.Path(log)) as file:
             if self._is_stopped:
                 return _CODE_LOST
             self._process = subprocess.Popen(

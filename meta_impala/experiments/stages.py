@@ -51,14 +51,19 @@ def settings_changed(run: Run) -> str:
     return f"{run.name} was trained with other settings: {', '.join(values)}" if names else ""
 
 
+def is_trained(run: Run) -> bool:
+    """Whether a run has come to its end."""
+    is_finished = run.folder.read_status().get("state") == run_folder_lib.FINISHED
+    return is_finished and frames_of(run) >= run.config.total_frames
+
+
 def stage_of(run: Run, evaluation: Mapping[str, int]) -> Stage:
     """Progress of a run, according to its folder."""
     if not run.folder.has_run():
         return Stage.NEW
-    status = run.folder.read_status()
-    is_finished = status.get("state") == run_folder_lib.FINISHED
-    if not is_finished or frames_of(run) < run.config.total_frames:
+    if not is_trained(run):
         return Stage.STARTED
+    status = run.folder.read_status()
     try:
         evaluated = read_json_object(run.folder.evaluation_path, _MAX_EVALUATION_BYTES)
         is_evaluated = (

@@ -12,12 +12,13 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 
-from meta_impala.errors import UserError
+from meta_impala.errors import UserError, one_line
 from meta_impala.experiments import forked_process, study_runs, suite_runner
 from meta_impala.experiments.stages import Stage
 from meta_impala.experiments.study_runs import Cells
 from meta_impala.experiments.suite import Run
 from meta_impala.experiments.suite_runner import Process, StartProcess, SuiteRunner
+from meta_impala.storage.files import make_folder, read_bounded, write_atomically
 from meta_impala.system.signals import StopRequest
 
 # An instance of it counts its steps, and a new one begins with the first phase again.
@@ -39,10 +40,13 @@ def pin_commit(out: pathlib.Path) -> str:
     if is_changed:
         raise UserError("the code differs from its commit; the study is run from a clean clone")
     path = out / study_runs.COMMIT
-    out.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        path.write_text(commit + "\n", "utf-8")
-    pinned = path.read_text("utf-8").strip()
+    try:
+        make_folder(out, parents=True)
+        if not path.exists():
+            write_atomically(path, f"{commit}\n")
+        pinned = read_bounded(path, 1000).decode("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be used ({one_line(error)})") from None
     if pinned != commit:
         raise UserError(f"--out={out}: its runs were made at {pinned}; this is {commit}")
     return commit

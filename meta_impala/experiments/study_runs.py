@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import pathlib
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from meta_impala.errors import UserError
+from meta_impala.errors import UserError, one_line
 from meta_impala.experiments import suite as suite_file
-from meta_impala.experiments.stages import Stage, frames_of
+from meta_impala.experiments.stages import Stage, is_trained
 from meta_impala.experiments.suite import Run, Suite, Variant
-from meta_impala.storage import run_folder as run_folder_lib
-from meta_impala.storage.files import write_atomically
+from meta_impala.storage.files import append_line, read_bounded, write_atomically
 from meta_impala.storage.metrics_table import header_line, line_of, read_metrics
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.study import design, records
@@ -29,6 +29,7 @@ from meta_impala.study.records import Record
 
 COSTS = "cpu_seconds.csv"
 COMMIT = "commit.txt"
+_MAX_COSTS_BYTES = 2**24
 EVALUATIONS = 20  # of a run, each of 20 games
 
 
@@ -68,8 +69,8 @@ class Cells:
         """The records of all runs that were begun."""
         costs = read_costs(self.out / COSTS)
         try:
-            commit = (self.out / COMMIT).read_text("utf-8").strip()
-        except OSError:
+            commit = read_bounded(self.out / COMMIT, 1000).decode("utf-8").strip()
+        except (OSError, ValueError):
             commit = ""
         found = []
         for path in sorted((self.out / "runs").glob("*/*/seed_*")):
@@ -276,28 +277,25 @@ def stage(run: Run, _: Mapping[str, int]) -> Stage:
     is trained is finished."""
     if not run.folder.has_run():
         return Stage.NEW
-    status = run.folder.read_status()
-    is_finished = status.get("state") == run_folder_lib.FINISHED
-    return (
-        Stage.DONE if is_finished and frames_of(run) >= run.config.total_frames else Stage.STARTED
-    )
+    return Stage.DONE if is_trained(run) else Stage.STARTED
 
 
 def read_costs(path: pathlib.Path) -> dict[str, float]:
     """CPU-seconds by name of the run; those of a run that was continued are added."""
     costs: dict[str, float] = {}
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            for name, seconds in csv.reader(file):
-                costs[name] = costs.get(name, 0.0) + float(seconds)
+        text = read_bounded(path, _MAX_COSTS_BYTES).decode("utf-8")
+        for name, seconds in csv.reader(text.splitlines()):
+            costs[name] = costs.get(name, 0.0) + float(seconds)
     except FileNotFoundError:
         pass
-    except ValueError as error:
-        raise UserError(f"{path}: is damaged ({error})") from None
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path}: is damaged ({one_line(error)})") from None
     return costs
 
 
 def add_cost(path: pathlib.Path, name: str, seconds: float) -> None:
     """Appends what a run has cost."""
-    with open(path, "a", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerow([name, f"{seconds:.2f}"])
+    row = io.StringIO()
+    csv.writer(row, lineterminator="").writerow([name, f"{seconds:.2f}"])
+    append_line(path, row.getvalue())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import pathlib
 import subprocess
@@ -20,10 +21,11 @@ from typing import IO, Protocol
 import psutil
 import tqdm
 
-from meta_impala.errors import UserError
+from meta_impala.errors import UserError, warn
 from meta_impala.experiments.stages import Stage, frames_of, stage_of
 from meta_impala.experiments.suite import WHOLE, Run, Shard
 from meta_impala.storage import run_folder as run_folder_lib
+from meta_impala.storage.files import make_folder, open_log, read_tail
 from meta_impala.storage.folder_lock import is_locked
 from meta_impala.storage.trust import module_of
 from meta_impala.system.processes import end_with_parent
@@ -44,17 +46,19 @@ def locked(out: pathlib.Path, shard: Shard = WHOLE) -> Iterator[None]:
       UserError: if another process has it, or it cannot be written.
     """
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out, parents=True)
         name = ".lock" if shard == WHOLE else f".lock.{shard.index}_of_{shard.count}"
-        file = open(out / name, "w", encoding="utf-8")  # noqa: SIM115
+        file = open_log(out / name)
     except OSError as error:
         raise UserError(f"--out={out}: must be a folder that can be written ({error})") from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            of = "a suite" if shard == WHOLE else f"shard {shard}"
-            raise UserError(f"--out={out}: another process is running {of} there") from None
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                of = "a suite" if shard == WHOLE else f"shard {shard}"
+                raise UserError(f"--out={out}: another process is running {of} there") from None
+            warn(f"warning: {out}: no locks on this file system; start no second suite in it")
         yield
 
 
@@ -206,7 +210,7 @@ class SuiteRunner:
     def _start(self, run: Run, stage: Stage) -> _Job:
         arguments = self._command(run, stage, self._evaluation)
         log = self._logs / f"{run.name}.log"
-        file = open(log, "ab")  # noqa: SIM115
+        file = open_log(log)
         process = self._start_process(arguments, file)
         what = "evaluating" if stage is Stage.TRAINED else "training"
         self._tell(f"{what} {run.name}")
@@ -247,7 +251,7 @@ class SuiteRunner:
 
 
 def _last_line(log: pathlib.Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    lines = read_tail(log).strip().splitlines()
     return lines[-1] if lines else ""
 
 

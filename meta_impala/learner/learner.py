@@ -23,6 +23,7 @@ from meta_impala.algorithm import meta_gradient, optimizers
 from meta_impala.algorithm.meta_gradient import InnerStep, MetaStep, MicroBatches
 from meta_impala.algorithm.window_gradient import WindowGradient, WindowState
 from meta_impala.config import UpdateSettings
+from meta_impala.config.metric_columns import of_all_heads
 from meta_impala.environments import Description
 from meta_impala.learner.batch import Trajectories, batch_signature
 from meta_impala.learner.group import ALONE, LearnerGroup
@@ -38,6 +39,7 @@ from meta_impala.learner.update_statistics import (
 )
 from meta_impala.learner.window_parts import WindowFactory
 from meta_impala.learner.window_state import Window
+from meta_impala.learner.window_step import WindowStep
 from meta_impala.networks.actor_critic import ActorCritic
 
 
@@ -65,6 +67,10 @@ class Learner:
         self.factory = UpdateFactory(settings, method, self.state, group)
         self._settings = settings
         self._group = group
+        # What is reported of η, by name.
+        self._reported = of_all_heads(
+            self.meta_parameters.learned, network.settings.auxiliary_heads
+        )
         self._dtype = network.dtype
         self._schedule = method.schedule
         self._meta_optimizer = method.meta_optimizer
@@ -74,13 +80,19 @@ class Learner:
         self.window_factory = WindowFactory(settings, self.factory)
         ahead = (batch,) * settings.bootstrap_steps
         of_meta = [ahead, tf.TensorSpec([settings.batch_size], tf.int32)]
-        self._meta_function = None
+        self.window_step: WindowStep | None = None
         learned = self.meta_parameters.learned
         if learned and settings.inner_steps > 1:
             self.state.window = Window(
-                settings.inner_steps, network, self.state.slots, batch, len(meta_columns(learned))
+                settings.inner_steps,
+                network,
+                self.state.slots,
+                batch,
+                len(meta_columns(self._reported)),
             )
-            self._meta_function = group.function(self._meta_step, of_meta)
+            self.window_step = WindowStep(
+                settings, self.window_factory, self.state, self._apply_meta_step, group, of_meta
+            )
         elif learned:
             signature += of_meta
         self.function = group.function(self._update, signature)
@@ -88,8 +100,8 @@ class Learner:
     def build(self) -> None:
         """Traces the graph. Call it before the first thread starts (see `ActorCritic.body_at`)."""
         self.function.get_concrete_function()
-        if self._meta_function is not None:
-            self._meta_function.get_concrete_function()
+        if self.window_step is not None:
+            self.window_step.build()
 
     # The update itself, plain and with the meta-gradient.
 
@@ -129,12 +141,20 @@ class Learner:
                 meta_step = factory.derivation(micro_batches)(*whole_parts)
                 step, meta = meta_step.inner, self._meta_update(meta_step)
             meta_steps = tf.reduce_sum(meta_batch.transitions.step_mask)
-        emulated = tf.reduce_sum(whole.transitions.step_mask)
+        emulated = self._counted(tf.reduce_sum(whole.transitions.step_mask))
         vector = self._assign(step, meta, emulated, meta_steps)
         # With several inner steps the window keeps g.
         gradients = [] if self.state.window is None else step.gradients
         parameters = read(list(self.state.network.trainable_variables))
         return vector, parameters, self._acting_eta(), gradients
+
+    def _counted(self, steps: tf.Tensor) -> tf.Tensor:
+        """A batch's steps; 0 in all updates on it but the last (`sample_reuse`)."""
+        reuse = self._settings.sample_reuse
+        if reuse == 1:
+            return steps
+        is_last = tf.equal((self.state.updates.read_value() + 1) % reuse, 0)
+        return tf.where(is_last, steps, tf.zeros_like(steps))
 
     def _bootstrapped(
         self,
@@ -160,17 +180,12 @@ class Learner:
         )
         return step, found
 
-    def _meta_step(
-        self, ahead: tuple[Unroll, ...], order: tf.Tensor
+    def _apply_meta_step(
+        self, found: WindowGradient, meta_steps: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The meta step at the end of a window: its statistics, whether it is applied, new η."""
-        assert self.state.window is not None
-        *before, other = map(self.factory.trajectories, ahead)
-        _, meta_batch = self.factory.split(other, other, order)
-        found = self.window_gradient([*before, meta_batch])
+        """The step of x at the end of a window: statistics, whether it is applied, new η."""
         meta = self._meta_update(found)
-        meta_steps = tf.reduce_sum(meta_batch.transitions.step_mask)
-        vector = meta_statistics_of(meta, self.meta_parameters.learned, meta_steps, self._group)
+        vector = meta_statistics_of(meta, self._reported, meta_steps, self._group)
         applied = _are_finite([meta.loss, meta.norm, *(value for _, value in _pairs(meta.new))])
 
         def assign() -> tf.Tensor:
@@ -197,26 +212,10 @@ class Learner:
             scalars += [meta.loss, meta.norm]
         applied = _are_finite([*scalars, *(value for _, value in _pairs(new))])
         vector = statistics_of(
-            step, meta, self.meta_parameters.learned, emulated, meta_steps, applied, self._group
+            step, meta, self._reported, emulated, meta_steps, applied, self._group
         )
         self._apply(new, applied, vector)
         return vector
-
-    def window_gradient(self, ahead: Sequence[Trajectories]) -> WindowGradient:
-        """The meta-gradient through all updates of a full window, at the state as it is.
-
-        Args:
-          ahead: the batches of a bootstrapped target, and τ'.
-        """
-        state, window = self.state, self.state.window
-        assert window is not None
-        parameters, slots, x = read(
-            [list(state.network.trainable_variables), dict(state.slots), state.logits]
-        )
-        rates = tf.unstack(tf.cast(window.learning_rates.read_value(), self._dtype))
-        batches = list(map(self.factory.trajectories, window.unrolls()))
-        last = (parameters, {name: list(of_name) for name, of_name in slots.items()})
-        return self.window_factory.gradient(window.states(), batches, rates, last, x, ahead)
 
     def _meta_update(self, meta_step: MetaStep | WindowGradient) -> MetaUpdate:
         """x − Adam(dJ'/dx), and everything else that the meta-gradient changes."""
@@ -236,9 +235,7 @@ class Learner:
             new.append((state.trace, meta_step.trace))
         if state.moments:
             new.append((state.moments, list(meta_step.meta_auxiliary)))
-        return MetaUpdate(
-            new, meta_step.meta_loss, meta_step.meta_gradient[0], clipped.norm, steps[0]
-        )
+        return MetaUpdate(new, meta_step.meta_loss, meta_step.meta_gradient, clipped.norm, steps)
 
     def _apply(self, new: list[tuple[Any, Any]], applied: tf.Tensor, vector: tf.Tensor) -> None:
         """Assigns what is new, unless it is not finite; counts the update and its frames."""
@@ -312,15 +309,15 @@ class Learner:
             arguments += [_as_tuple(other), tf.constant(self.column_order(updates))]
         with self._group.reaching():
             vector, parameters, eta, _ = self.function(*arguments)
-            statistics = to_statistics(vector.numpy().tolist(), self.meta_parameters.learned)
+            statistics = to_statistics(vector.numpy().tolist(), self._reported)
         return statistics, self._to_snapshot(updates + 1, parameters, self._eta_to_act_by(eta))
 
     def _update_in_window(
         self, arguments: list[Any], ahead: tuple[Unroll, ...], updates: int
     ) -> tuple[Statistics, Snapshot]:
         """One inner update; the last of a window is followed by the meta step."""
-        window, learned = self.state.window, self.meta_parameters.learned
-        assert window is not None and self._meta_function is not None
+        window, learned = self.state.window, self._reported
+        assert window is not None and self.window_step is not None
         window.begin_update(list(self.state.network.trainable_variables), self.state.slots)
         with self._group.reaching():
             vector, parameters, eta, gradients = self.function(*arguments)
@@ -329,7 +326,7 @@ class Learner:
                 window.clear()
             elif window.end_update(arguments[0], gradients, arguments[1].numpy()):
                 order = tf.constant(self.column_order(updates))
-                numbers, applied, eta = self._meta_function(ahead, order)
+                numbers, applied, eta = self.window_step(ahead, order)
                 window.clear()
                 window.report(numbers.numpy())
                 statistics = statistics._replace(applied=float(applied.numpy()))

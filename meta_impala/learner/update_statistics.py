@@ -23,16 +23,16 @@ class MetaUpdate(NamedTuple):
     Attributes:
       new: (variables, values) pairs: x, its slots, the trace, the moments.
       loss: J', of all learners.
-      gradient: dJ'/dx, of the logits of η.
+      gradients: dJ'/dx, by the logits of η of each head; the head that acts first.
       norm: of the whole of it, before its clip.
-      step: what is subtracted from these logits.
+      steps: what is subtracted from these logits.
     """
 
     new: list[tuple[Any, Any]]
     loss: tf.Tensor
-    gradient: tf.Tensor
+    gradients: Sequence[tf.Tensor]
     norm: tf.Tensor
-    step: tf.Tensor
+    steps: Sequence[tf.Tensor]
 
 
 def to_statistics(vector: Sequence[float], learned: Sequence[str]) -> Statistics:
@@ -40,7 +40,7 @@ def to_statistics(vector: Sequence[float], learned: Sequence[str]) -> Statistics
 
     Args:
       vector: its numbers.
-      learned: names of the learned rows, in the order of x.
+      learned: names of what is learned, head by head in the order of x (`of_all_heads`).
     """
     fixed: dict[str, Any] = dict(zip(FIXED, vector, strict=False))
     others = dict(zip(learned_columns(learned), vector[len(FIXED) :], strict=True))
@@ -60,7 +60,7 @@ def meta_statistics_of(
 
     Args:
       meta: the meta update.
-      learned: names of the learned rows, in the order of x.
+      learned: names of what is learned, head by head in the order of x (`of_all_heads`).
       meta_steps: steps of weight 1 in this learner's meta batch.
       group: the learners.
     """
@@ -88,10 +88,15 @@ def _of_learned(meta: MetaUpdate | None, learned: Sequence[str]) -> dict[str, tf
     """The meta-gradient and the step of x of every learned row, by column."""
     by_name = {}
     if meta is not None:
+        count = len(learned) // len(meta.gradients)
         for index, name in enumerate(learned):
+            head, entry = divmod(index, count)
             # Of the bias, the last row, where η belongs to the state.
-            by_name[f"meta_gradient_{name}"] = tf.reshape(meta.gradient[..., index], [-1])[-1]
-            by_name[f"x_step_{name}"] = -tf.reshape(meta.step[..., index], [-1])[-1]
+            gradient, step = (
+                tf.reshape(of_heads[head][..., entry], [-1])[-1]
+                for of_heads in (meta.gradients, meta.steps)
+            )
+            by_name[f"meta_gradient_{name}"], by_name[f"x_step_{name}"] = gradient, -step
     return by_name
 
 
@@ -109,7 +114,7 @@ def statistics_of(
     Args:
       step: the inner update.
       meta: the meta update; None where there was none.
-      learned: names of the learned rows, in the order of x.
+      learned: names of what is learned, head by head in the order of x (`of_all_heads`).
       emulated: agent steps of this learner's batch.
       meta_steps: those of weight 1 in its meta batch.
       applied: whether the update was.

@@ -26,7 +26,7 @@ from meta_impala.learner.update_parts import UpdateFactory
 
 @dataclasses.dataclass(frozen=True)
 class WindowFactory:
-    """Makes meta-gradients through K inner updates.
+    """Computes meta-gradients through K inner updates.
 
     Attributes:
       settings: resolved; of several learners this one's share.
@@ -59,10 +59,7 @@ class WindowFactory:
             self.update(batch, rate, follow_targets=k > 0)
             for k, (batch, rate) in enumerate(zip(batches, learning_rates, strict=True))
         ]
-        objective = self.parts.meta_objective(ahead[-1], states[0].parameters, x)
-        if self.settings.meta_objective == "bootstrapped":
-            target = self.target(*last, x, ahead, learning_rates[-1])
-            objective = self._matching(objective, target)
+        objective = self.meta_objective(states[0].parameters, last, x, ahead, learning_rates[-1])
         if self.settings.meta_gradient_mode == "nested_tapes":
             return nested_window(states[0].parameters, states[0].slots, x, updates, objective)
         return mixed_window(
@@ -74,6 +71,28 @@ class WindowFactory:
             number=self.settings.micro_batches,
             reduce=self.parts.reduce,
         )
+
+    def meta_objective(
+        self,
+        old: Tensors,
+        last: tuple[Tensors, Slots],
+        x: Tensors,
+        ahead: Sequence[Trajectories],
+        learning_rate: tf.Tensor,
+    ) -> MetaObjective:
+        """J' on the last of the batches ahead.
+
+        Args:
+          old: θ_0.
+          last: θ_K and s_K.
+          x: the logits.
+          ahead: L batches.
+          learning_rate: of the last update.
+        """
+        objective = self.parts.meta_objective(ahead[-1], old, x)
+        if self.settings.meta_objective != "bootstrapped":
+            return objective
+        return self._matching(objective, self.target(*last, x, ahead, learning_rate))
 
     def target(
         self,

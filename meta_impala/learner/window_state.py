@@ -1,6 +1,6 @@
 """What the learner keeps of a window of K inner updates (`--inner_steps`): θ_k, s_k, g_k and τ_k.
 
-All of it are variables of the learner's state, so a checkpoint within a window continues it. An
+All of these are variables of the learner's state, so a checkpoint within a window continues it. An
 update that is not applied (something of it is not finite) ends the window without a meta step.
 """
 
@@ -41,8 +41,8 @@ class Window(tf.Module):
       gradients: g_k (of all learners), K lists.
       batches: τ_k, K lists in the order of `Unroll`.
       learning_rates: `[K]`, those of the schedule.
-      reported: of the last meta step (`statistics.META`): NaN before the first, as 0 in `is_known`.
-      is_known: whether there was one.
+      reported: statistics of the last meta step (`update_statistics.meta_columns`).
+      is_known: whether there was a meta step.
     """
 
     def __init__(
@@ -104,23 +104,19 @@ class Window(tf.Module):
         self.count.assign(0)
 
     def report(self, numbers: np.ndarray) -> None:
-        """Keeps what the meta step came to, for the statistics of the updates that follow."""
+        """Keeps the statistics of the meta step for the updates that follow."""
         self.reported.assign(numbers)
         self.is_known.assign(True)
 
-    def states(self) -> list[WindowState]:
+    def state(self, k: int) -> WindowState:
         """θ_k, s_k and g_k of a full window, as tensors."""
 
-        def values(variables: Any) -> Any:
-            return tf.nest.map_structure(lambda variable: variable.read_value(), variables)
+        def values(variables: Sequence[tf.Variable]) -> list[tf.Tensor]:
+            return [variable.read_value() for variable in variables]
 
-        # Dicts and lists of a module are wrapped for its checkpoints.
-        slots = [{name: list(of_name) for name, of_name in s.items()} for s in self.slots]
-        return [
-            WindowState(values(list(p)), values(s), values(list(g)))
-            for p, s, g in zip(self.parameters, slots, self.gradients, strict=True)
-        ]
+        slots = {name: values(of_name) for name, of_name in self.slots[k].items()}
+        return WindowState(values(self.parameters[k]), slots, values(self.gradients[k]))
 
-    def unrolls(self) -> list[Unroll]:
+    def unroll(self, k: int) -> Unroll:
         """τ_k of a full window, as tensors."""
-        return [Unroll(*(v.read_value() for v in batch)) for batch in self.batches]
+        return Unroll(*(variable.read_value() for variable in self.batches[k]))

@@ -76,7 +76,7 @@ class NetworkOutput(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class NetworkSettings:
+class NetworkDefinition:
     """Defines the network; a checkpoint fits only a network of equal settings.
 
     Attributes:
@@ -129,7 +129,7 @@ class ActorCritic(snt.Module):
 
     def __init__(
         self,
-        settings: NetworkSettings,
+        settings: NetworkDefinition,
         dtype: tf.DType = tf.float32,
         torso_dtype: tf.DType | None = None,
         name: str = "actor_critic",

@@ -47,14 +47,9 @@ def _class_of(name: str) -> type[Torso]:
     module, _, attribute = name.rpartition(":")
     try:
         found = getattr(importlib.import_module(module), attribute, None)
-    except BaseException as error:
-        if faults.is_ctrl_c(error):
-            raise
-        missing = isinstance(error, ModuleNotFoundError) and error.name == module.split(".")[0]
-        hint = "; its folder must be on PYTHONPATH" if missing else ""
-        raise UserError(
-            f"--network={name}: the module cannot be imported: {faults.describe(error)}{hint}"
-        ) from error
+    except BaseException as error:  # noqa: BLE001 - a person's code may raise anything
+        reason = faults.import_failure(error, module)
+        raise UserError(f"--network={name}: the module cannot be imported: {reason}") from error
     if not (isinstance(found, type) and issubclass(found, Torso)):
         reason = "there is no such class" if found is None else "it is not a Torso"
         raise UserError(

@@ -6,17 +6,21 @@ column of every table: what it means and where it was read.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import importlib.resources
-from collections.abc import Mapping, Sequence
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources.abc import Traversable
 
 import numpy as np
 
-from meta_impala.errors import UserError
+from meta_impala.errors import UserError, one_line
 from meta_impala.evaluation import scores
+from meta_impala.storage.files import read_bounded
 
+_MAX_BYTES = 2**22
 FOLDER: Traversable = importlib.resources.files("meta_impala") / "published"
 SCORE_TABLES = (
     "impala.csv", "others.csv", "reimpl.csv", "discorl2025.csv", "slmlab_a2c_ppo.csv",
@@ -75,6 +79,12 @@ class PublishedMedian:
     source: str
 
 
+def _text(path: Traversable) -> str:
+    if isinstance(path, pathlib.Path):  # it may be the user's: a pipe, a device
+        return read_bounded(path, _MAX_BYTES).decode("utf-8")
+    return path.read_text(encoding="utf-8")
+
+
 def read_table(path: Traversable) -> list[dict[str, str]]:
     """The rows of a published table; its first line, a comment, names the source.
 
@@ -82,12 +92,24 @@ def read_table(path: Traversable) -> list[dict[str, str]]:
       UserError: if it cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = _text(path).splitlines()
+        return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(
-            f"{path}: cannot be read ({error}); must be a published table, as in {FOLDER}"
+            f"{path}: cannot be read ({one_line(error)}); must be a published table, as in {FOLDER}"
         ) from None
-    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+
+
+@contextlib.contextmanager
+def _tables_of(folder: Traversable) -> Iterator[None]:
+    """Turns what a table with other columns, or with other text, leads to into a UserError."""
+    try:
+        yield
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        reason = one_line(error)
+        raise UserError(
+            f"{folder}: its tables are damaged ({reason}); must be published tables, as in {FOLDER}"
+        ) from None
 
 
 def read_columns(folder: Traversable = FOLDER) -> dict[str, Column]:
@@ -98,6 +120,11 @@ def read_columns(folder: Traversable = FOLDER) -> dict[str, Column]:
     Raises:
       UserError: if a table cannot be read, or has a column that `sources.csv` does not know.
     """
+    with _tables_of(folder):
+        return _columns(folder)
+
+
+def _columns(folder: Traversable) -> dict[str, Column]:
     sources = {(row["file"], row["column"]): row for row in read_table(folder / "sources.csv")}
     columns = {}
     for table in SCORE_TABLES:
@@ -126,6 +153,11 @@ def read_medians(folder: Traversable = FOLDER) -> list[PublishedMedian]:
     Raises:
       UserError: if the table cannot be read.
     """
+    with _tables_of(folder):
+        return _medians(folder)
+
+
+def _medians(folder: Traversable) -> list[PublishedMedian]:
     medians = []
     for row in read_table(folder / "medians.csv"):
         text = row["median_pct"]

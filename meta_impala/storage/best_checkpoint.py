@@ -6,7 +6,6 @@ moved into place when that turns out to be the best so far.
 
 from __future__ import annotations
 
-import os
 import pathlib
 import shutil
 from collections.abc import Collection, Mapping
@@ -15,7 +14,7 @@ from typing import Any
 from meta_impala.errors import RunFailed, one_line, warn
 from meta_impala.learner.state import LearnerState
 from meta_impala.storage.checkpoint import Checkpoints
-from meta_impala.storage.files import flush_folder, make_folder
+from meta_impala.storage.files import make_folder, move_folder, remove_folder
 from meta_impala.storage.manifest import list_checkpoints
 
 _CANDIDATE = "candidate"
@@ -43,7 +42,7 @@ class BestCheckpoint:
         self._folder = folder
         self._state = state
         self._identity = identity
-        shutil.rmtree(self._folder / _CANDIDATE, ignore_errors=True)
+        remove_folder(self._folder / _CANDIDATE)
         if self.frames is not None and self.frames not in evaluated:
             path = folder / f"frames-{self.frames}"
             warn(f"warning: {path} is later than the checkpoint the run continues from: removed")
@@ -62,7 +61,7 @@ class BestCheckpoint:
           RunFailed: if it cannot be written.
         """
         folder = self._folder / _CANDIDATE
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
         try:
             make_folder(self._folder)
         except OSError as error:
@@ -78,7 +77,6 @@ class BestCheckpoint:
         name = f"frames-{frames}"
         before = [path for path in list_checkpoints(self._folder) if path.name != name]
         shutil.rmtree(self._folder / name, ignore_errors=True)
-        os.rename(self._folder / _CANDIDATE / name, self._folder / name)
-        flush_folder(self._folder)
+        move_folder(self._folder / _CANDIDATE / name, self._folder / name)
         for path in before:
             shutil.rmtree(path, ignore_errors=True)

@@ -29,7 +29,7 @@ from meta_impala.errors import RunFailed, UserError, one_line, printable, warn
 from meta_impala.learner.state import LearnerState
 from meta_impala.networks.actor_critic import HEADS
 from meta_impala.storage import arrays as arrays_lib
-from meta_impala.storage.files import flush, flush_folder, make_folder, writing
+from meta_impala.storage.files import flush, flush_folder, make_folder, remove_folder, writing
 from meta_impala.storage.manifest import (
     FORMAT,
     SOURCE,
@@ -104,7 +104,7 @@ class Checkpoints:
         if folder.is_dir():
             for leftover in folder.iterdir():
                 if leftover.name.startswith((_ASIDE, _REMOVED)):
-                    shutil.rmtree(leftover, ignore_errors=True)
+                    remove_folder(leftover)
 
     @property
     def newest(self) -> pathlib.Path | None:
@@ -153,7 +153,7 @@ class Checkpoints:
         try:
             _check_finite(self._state)
             make_folder(self._folder)
-            shutil.rmtree(aside, ignore_errors=True)
+            remove_folder(aside)
             os.mkdir(aside)
             self._write(aside, progress, source)
             if path.exists():

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import stat
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -113,6 +114,68 @@ def make_folder(path: pathlib.Path, *, parents: bool = False) -> list[pathlib.Pa
     if not path.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     return made
+
+
+def append_line(path: pathlib.Path, line: str) -> None:
+    """Appends a line to a file in one write, flushed; the file is made if it is not there.
+
+    If an earlier line was torn by a kill, the new one begins after it all the same.
+
+    Raises:
+      NotFlushed, OSError: as `write_atomically`; also if it is not a regular file.
+    """
+    is_new = not path.exists()
+    descriptor = _open_to_append(str(path), os.O_RDWR)
+    try:
+        size = os.fstat(descriptor).st_size
+        is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+        os.write(descriptor, b"\n" * is_torn + line.encode("utf-8") + b"\n")
+        _fsync(descriptor, path)
+    finally:
+        os.close(descriptor)
+    if is_new:
+        flush_folder(path.parent)
+
+
+def open_log(path: pathlib.Path) -> io.FileIO:
+    """A file for the output of another process, open for appending; it has the path's name.
+
+    Raises:
+      OSError: if it cannot be opened, or there is something else than a regular file.
+    """
+    return io.FileIO(str(path), "a", opener=lambda name, _: _open_to_append(name, os.O_WRONLY))
+
+
+def _open_to_append(name: str, mode: int) -> int:
+    flags = os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(name, mode | flags, 0o666)
+    try:
+        _refuse_special(os.fstat(descriptor), pathlib.Path(name))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def move_folder(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Renames a folder, flushed; `target` is not there, or an empty folder.
+
+    Raises:
+      NotFlushed: it is renamed, but the folder above could not be flushed.
+      OSError: it cannot be renamed; nothing was changed.
+    """
+    os.rename(source, target)
+    flush_folder(target.parent)
+    if source.parent != target.parent:
+        flush_folder(source.parent)
+
+
+def remove_folder(path: pathlib.Path) -> None:
+    """Removes a folder, or a link or file in its place; what cannot be removed stays."""
+    if path.is_symlink() or path.is_file():
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def flush(path: pathlib.Path) -> None:
@@ -267,6 +330,17 @@ def read_bounded(path: pathlib.Path, max_bytes: int) -> bytes:
             if size > max_bytes:
                 raise too_large
     return b"".join(parts)
+
+
+def read_tail(path: pathlib.Path, max_bytes: int = 2**16) -> str:
+    """The last bytes of a text file of any size, such as a log.
+
+    Raises:
+      OSError: if it cannot be read, or is not a regular file.
+    """
+    with open_regular(path) as file:
+        file.seek(-min(max_bytes, os.fstat(file.fileno()).st_size), os.SEEK_END)
+        return file.read(max_bytes).decode("utf-8", "replace")
 
 
 def read_json_object(path: pathlib.Path, max_bytes: int) -> dict[str, Any]:

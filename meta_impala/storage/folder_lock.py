@@ -4,6 +4,9 @@ Two things guard a folder. The kernel's lock on the file `lock`, released when i
 any way. And the record in it (`lock_record`), which names the holder: it decides where the
 file system has no working locks (NFS), and where a child process of a dead trainer still keeps the
 kernel's lock.
+
+Of several that start at once, where there are no locks, exactly one holds the folder: each first
+creates a file of its own (`lock_candidates`), and nobody takes the lock beside a candidate.
 """
 
 from __future__ import annotations
@@ -22,14 +25,16 @@ from collections.abc import Callable, Iterator
 from meta_impala.errors import UserError, one_line, warn
 from meta_impala.storage import lock_record
 from meta_impala.storage.files import aside_of
+from meta_impala.storage.lock_candidates import Candidate
 from meta_impala.storage.lock_record import Record
 from meta_impala.storage.run_folder import RunFolder
 
 FILE_NAME = "lock"
-# Where there are no locks, two that start within the same moment both write their record; the one
-# that still reads its own after this time holds the folder.
-_SECONDS_TO_CONFIRM = 0.5
+EXIT_CODE_TAKEN_OVER = 1
 _ATTEMPTS = 20
+# How long a start waits for another one to decide, which takes milliseconds.
+_SECONDS_FOR_OTHERS = 10.0
+_SECONDS_BETWEEN_LOOKS = 0.02
 _SECONDS_BETWEEN_ATTEMPTS = 0.1
 _HELD = (errno.EWOULDBLOCK, errno.EACCES)
 
@@ -37,8 +42,14 @@ _HELD = (errno.EWOULDBLOCK, errno.EACCES)
 class FolderLock:
     """The lock of a run folder, held until `release` or the end of the process."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    def __init__(self, folder: pathlib.Path, on_lost: Callable[[str], None] | None = None) -> None:
         """Takes the lock.
+
+        Args:
+          folder: of the run.
+          on_lost: called from a thread, with a message, when another trainer has taken the folder
+            over because this one was not seen alive for too long; by default the message is printed
+            and the process ends at once: whatever it would write would damage the other's run.
 
         Raises:
           UserError: if another trainer holds it, or it cannot be opened or is not a regular file.
@@ -46,6 +57,7 @@ class FolderLock:
         self._folder = folder
         self._path = folder / FILE_NAME
         self._pid = os.getpid()
+        self._on_lost = on_lost or _end_process
         self._record = lock_record.own_record()
         self._released = threading.Event()
         self._descriptor: int | None = self._take()
@@ -53,14 +65,22 @@ class FolderLock:
         # Another machine can only tell by this that the holder is alive.
         threading.Thread(target=self._renew, name="folder lock", daemon=True).start()
 
-    def release(self) -> None:
-        """Releases the lock; the file stays, empty."""
+    def release(self, *, remove: bool = False) -> None:
+        """Releases the lock.
+
+        Args:
+          remove: whether the file is removed; otherwise it stays, empty. Only its holder may remove
+            it: another process could be about to take it.
+        """
         self._released.set()
         if self._descriptor is None:
             return
         if os.getpid() == self._pid and self._is_own():
             with contextlib.suppress(OSError):
-                os.ftruncate(self._descriptor, 0)
+                if remove:
+                    os.unlink(self._path)
+                else:
+                    os.ftruncate(self._descriptor, 0)
         self._close()
 
     def _close(self) -> None:
@@ -71,11 +91,11 @@ class FolderLock:
 
     def _take(self) -> int:
         try:
-            with _guard(self._folder):
+            with _guard(self._folder), Candidate(self._folder, self._record) as candidate:
                 for _ in range(_ATTEMPTS):
                     descriptor = _open(self._path, os.O_RDWR | os.O_CREAT)
                     try:
-                        if self._hold(descriptor):
+                        if self._hold(descriptor, candidate):
                             return descriptor
                     except BaseException:
                         os.close(descriptor)
@@ -85,27 +105,43 @@ class FolderLock:
             raise UserError(f"{self._path}: cannot be opened ({one_line(error)})") from None
         raise UserError(f"--logdir={self._folder}: another trainer is starting here; try again")
 
-    def _hold(self, descriptor: int) -> bool:
+    def _hold(self, descriptor: int, candidate: Candidate) -> bool:
         """Takes the lock of this file; False if it is not the folder's any more."""
         kernel = _lock(descriptor)
-        if not _is_at(descriptor, self._path):
-            return False
-        holder = lock_record.parse(os.pread(descriptor, lock_record.MAX_BYTES, 0))
-        if _is_held(kernel, holder, lambda: self._age(descriptor)):
-            raise self._refusal(descriptor, holder)
+        deadline = time.monotonic() + _SECONDS_FOR_OTHERS
+        while True:
+            others = candidate.others(self._is_dead)
+            # After the others: one of them may just have become the holder.
+            if not _is_at(descriptor, self._path):
+                return False
+            holder = lock_record.parse(os.pread(descriptor, lock_record.MAX_BYTES, 0))
+            if _is_held(kernel, holder, lambda: self._age(descriptor)):
+                raise self._refusal(descriptor, holder)
+            if not others:
+                break
+            first = min(others, key=lambda other: other.token)
+            if first.token < self._record.token or time.monotonic() > deadline:
+                raise UserError(
+                    f"--logdir={self._folder}: another trainer ({first.holder}) is starting in "
+                    "this folder; must be a folder of its own, or wait until it has ended"
+                )
+            time.sleep(_SECONDS_BETWEEN_LOOKS)  # it gives way, or was faster
         if kernel is False:  # only a child process of a dead trainer keeps it
             self._replace_file()
             return False
-        content = self._record.to_bytes()
-        os.pwrite(descriptor, content, 0)
-        os.ftruncate(descriptor, len(content))
+        # One write of one length: no reader sees a part.
+        os.pwrite(descriptor, self._record.to_bytes().ljust(lock_record.MAX_BYTES - 1) + b"\n", 0)
+        os.ftruncate(descriptor, lock_record.MAX_BYTES)
         if kernel is None:
             warn(f"warning: {self._path}: no locks on this file system; going by this record alone")
-            time.sleep(_SECONDS_TO_CONFIRM)
-            found = lock_record.parse(_read(self._path))
-            if found != self._record:
-                raise self._refusal(descriptor, found)
         return True
+
+    def _is_dead(self, other: Record, descriptor: int) -> bool:
+        """Whether the process that wants to start as well, and whose file this is, is dead."""
+        alive = lock_record.is_alive(other)
+        if alive is None:
+            return self._age(descriptor) >= lock_record.DEAD_AFTER_SECONDS
+        return not alive
 
     def _replace_file(self) -> None:
         """Puts an empty file in the place of one that a dead trainer's child keeps locked."""
@@ -160,9 +196,14 @@ class FolderLock:
             with contextlib.suppress(OSError):
                 found = lock_record.parse(_read(self._path))
                 if found is not None and found != self._record:
-                    warn(f"warning: {self._path}: {found.holder} has taken over this folder")
+                    self._on_lost(f"{self._path}: {found.holder} has taken over this folder")
                     return
                 os.utime(self._path, follow_symlinks=False)
+
+
+def _end_process(message: str) -> None:
+    warn(f"error: {message}; ending without saving")
+    os._exit(EXIT_CODE_TAKEN_OVER)
 
 
 @contextlib.contextmanager
@@ -173,16 +214,19 @@ def locked(folder: RunFolder) -> Iterator[FolderLock]:
       UserError: if the folder cannot be used, or another trainer is running in it.
     """
     folder.prepare()
+    lock = None
     try:
         lock = FolderLock(folder.path)
-        try:
-            folder.clean()
-            yield lock
-        finally:
-            lock.release()
+        folder.clean()
+        yield lock
     except UserError:
+        if lock is not None:
+            lock.release(remove=not folder.has_run())
         folder.undo_prepare()
         raise
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 # Locks of this process. A child that Python forks shares an open file with its parent, and so would

@@ -45,6 +45,7 @@ COLUMNS = (
     "bad_updates",
     "actor_restarts",
     "rss_mib",
+    "cpu_seconds",
 )
 
 # What every table has a place for. What is learned besides has columns of its own, after these.

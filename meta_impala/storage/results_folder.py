@@ -44,13 +44,13 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 
 def save_figure(figure: Any, path: pathlib.Path, dpi: int = 150) -> None:
-    """Writes a matplotlib figure as a PNG, as a whole.
+    """Writes a matplotlib figure, as a whole, in the format that the name ends in.
 
     Raises:
       UserError: if it cannot be written.
     """
     try:
         with replacing(path) as file:
-            figure.savefig(file, dpi=dpi, format="png")
-    except OSError as error:
-        raise UserError(f"--outdir: cannot write {path} ({one_line(error)})") from None
+            figure.savefig(file, dpi=dpi, format=path.suffix[1:].lower())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be written ({one_line(error)})") from None

@@ -13,7 +13,7 @@ from typing import Any
 
 from meta_impala import config as config_lib
 from meta_impala.config import Config
-from meta_impala.errors import RunFailed, UserError, one_line, printable
+from meta_impala.errors import RunFailed, UserError, one_line, printable, text_of
 from meta_impala.storage import nearby_runs
 from meta_impala.storage import trust as trust_lib
 from meta_impala.storage.files import (
@@ -40,6 +40,8 @@ _FILES = (
     "evaluation.json",
     "population.json",
     "eta_schedule.csv",
+    "evaluations.csv",
+    "population.csv",
 )
 _WRITTEN_ASIDE = (
     "config.json",
@@ -47,9 +49,11 @@ _WRITTEN_ASIDE = (
     "metrics.csv",
     "evaluations.csv",
     "eta_schedule.csv",
+    "stacks.txt",
     "writable",
+    ".lock-candidate",
 )
-_FOLDERS = ("checkpoints", "tensorboard", "bad_updates", "wandb")
+_FOLDERS = ("checkpoints", "checkpoints_best", "tensorboard", "bad_updates", "wandb", "members")
 
 _CHECKPOINT = re.compile(r"frames-\d{1,18}", re.ASCII)
 _MAX_COUNT = 2**63
@@ -147,9 +151,14 @@ class RunFolder:
     def bad_updates(self) -> pathlib.Path:
         return self.path / "bad_updates"
 
-    @property
-    def stacks_path(self) -> pathlib.Path:
-        return self.path / "stacks.txt"
+    def write_stacks(self, text: str) -> pathlib.Path | None:
+        """Writes `stacks.txt`; returns its path, or None if it cannot be written."""
+        path = self.path / "stacks.txt"
+        try:
+            write_atomically(path, text)
+        except OSError:
+            return None
+        return path
 
     def prepare(self) -> None:
         """Makes the folder and checks that it can be written.
@@ -187,13 +196,7 @@ class RunFolder:
                 raise UserError(f"{self.path / name}: {what}must be {kind} of this run folder")
 
     def undo_prepare(self) -> None:
-        """Removes what `prepare` and the lock made, if no run was started: for a refused start."""
-        if self.has_run():
-            return
-        with contextlib.suppress(OSError):
-            lock = self.path / "lock"
-            if lock.stat(follow_symlinks=False).st_size == 0:
-                lock.unlink()
+        """Removes the folders that `prepare` made, if they are empty: for a refused start."""
         with contextlib.suppress(OSError):  # something else was put into it meanwhile
             for folder in self._made:
                 folder.rmdir()
@@ -248,7 +251,7 @@ class RunFolder:
     def write_failure(self, error: BaseException, **more: Any) -> None:
         """Writes `failed` and the reason; never raises an OSError. Other entries are kept."""
         reason = printable(
-            error if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
+            error if isinstance(error, RunFailed) else f"{type(error).__name__}: {text_of(error)}"
         )
         with contextlib.suppress(RunFailed):  # the first error is the one to show
             self.write_status(FAILED, **(self._progress() | more), reason=reason)

@@ -7,7 +7,6 @@ Either the folder of a run (`open_trained_run`), or a file that `meta_impala.exp
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import pathlib
@@ -88,15 +87,18 @@ def open_trained_run(logdir: str | None, trust: Trust = trust_lib.NOBODY) -> Tra
       UserError: as `open_folder`, and if the environment cannot be made here.
     """
     folder, config = open_folder(logdir, trust)
-    try:
-        description = registry.describe(
-            config.environment, config.protocol, config.environment_arguments
-        )
-    except (UnknownEnvironmentError, UnsupportedEnvironmentError) as error:
-        raise UserError(f"{folder.config_path}: {error}") from None
+    description = _describe(config, folder.config_path)
     config = config_lib.resolve_network(config, description.observation_shape)
     refuse_larger_network(folder, config, description.observation_shape)
     return TrainedRun(folder, config, description)
+
+
+def _describe(config: Config, source: pathlib.Path) -> Description:
+    """The environment of a config as it is here."""
+    try:
+        return registry.describe(config.environment, config.protocol, config.environment_arguments)
+    except (UnknownEnvironmentError, UnsupportedEnvironmentError) as error:
+        raise UserError(f"{source}: {error}") from None
 
 
 def refuse_larger_network(folder: RunFolder, config: Config, shape: tuple[int, ...]) -> None:
@@ -120,10 +122,7 @@ def refuse_larger_network(folder: RunFolder, config: Config, shape: tuple[int, .
 
 def _check_size(source: pathlib.Path, config: Config, shape: tuple[int, ...], nbytes: int) -> None:
     """Raises UserError if the weights of a config's network need more than these bytes."""
-    widths = [math.prod(shape), *config.mlp_widths] if config.network == "mlp" else []
-    least = sum(a * b for a, b in itertools.pairwise(widths))
-    if config.core == "lstm":
-        least += 4 * config.core_size * (config.core_size + (widths or [1])[-1])
+    least = config.least_weights(math.prod(shape))
     if _FLOAT * least > nbytes:
         raise UserError(
             f"{source}: --mlp_sizes={config.mlp_sizes} --core_size={config.core_size}: the "
@@ -173,12 +172,7 @@ def open_agent_file(path: pathlib.Path, trust: Trust = trust_lib.NOBODY) -> Open
     """
     named = read_agent_file(path, trust)
     config = named.config
-    try:
-        description = registry.describe(
-            config.environment, config.protocol, config.environment_arguments
-        )
-    except (UnknownEnvironmentError, UnsupportedEnvironmentError) as error:
-        raise UserError(f"{path}: {error}") from None
+    description = _describe(config, path)
     refuse_other_environment(path, named, description)
     config = config_lib.resolve_network(config, description.observation_shape)
     return OpenedAgent(path, config, description)

@@ -11,7 +11,7 @@ from meta_impala.study.summary import Claim, Result, Task
 
 
 class Answer(NamedTuple):
-    """A question, the answer, and the verdict (empty where the study puts no claim on trial)."""
+    """A question, the answer, and the verdict (empty if the study tests no claim for it)."""
 
     question: str
     text: str
@@ -63,7 +63,7 @@ def _of_claim(question: str, claim: Claim, tasks: Mapping[str, Sequence[Task]]) 
 
 
 def _from_selection(tasks: Sequence[Task]) -> str:
-    """What the selection seeds say of A-γλ against F*: both were chosen by these very runs."""
+    """A-γλ minus F* on the selection seeds, which were also used to choose both."""
     parts = []
     for task in tasks:
         fixed, learned = task.selection.fixed, task.selection.learned

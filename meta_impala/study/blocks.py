@@ -1,4 +1,4 @@
-"""What a page is made of: headings, paragraphs, tables, pictures."""
+"""The blocks of a page: headings, paragraphs, tables, pictures."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Block = Heading | Text | Table | Figure
 
 
 def number(value: float | None, digits: int = 2, sign: bool = False) -> str:
-    """A number with a real minus sign; – if there is none."""
+    """A number with a typographic minus sign; – for None."""
     if value is None or value != value:
         return "–"
     return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")

@@ -131,9 +131,21 @@ FURTHER = Part(
 )  # fmt: skip
 PARTS = {part.name: part for part in (MECHANISM, MINATAR, ATARI, FURTHER)}
 
+# No part of the study: whether Switching is fit for it. Its seeds are used nowhere else.
+ACCEPTANCE = Part(
+    "acceptance",
+    "Acceptance of Switching: every constant against the right γ of each phase",
+    "study_mechanism",
+    ("Switching",),
+    (RIGHT, *(f"F_{gamma}" for gamma in MECHANISM.gammas)),
+    tuple(range(101, 111)),
+    task_settings=MECHANISM.task_settings,
+)
+LEAST_LOSS = 0.20
+
 
 class Selection(NamedTuple):
-    """What the selection seeds of a task chose; None where their runs are not all there."""
+    """What the selection seeds of a task chose; None while some of their runs are missing."""
 
     fixed: str | None
     learned: str | None
@@ -194,7 +206,7 @@ def best_overall(records: Sequence[Record], part: Part, random: Mapping[str, flo
 
 
 def variant_of(arm: str, chosen: Selection, overall: str | None) -> str | None:
-    """The variant that an arm is in a task; None if the selection has not said yet."""
+    """The variant of an arm in a task; None until the selection has chosen it."""
     if arm in (F99, F9):
         return "F_0.99" if arm == F99 else "F_0.9"
     if arm == BEST:

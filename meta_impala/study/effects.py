@@ -78,7 +78,7 @@ def area(record: Record, random: float) -> float:
 
 
 def interquartile_mean(values: np.ndarray) -> np.ndarray:
-    """The mean of the middle half of the last axis; parts of values at the edges count in part."""
+    """The mean of the middle half of the last axis; values at its edges count by their share."""
     ordered = np.sort(values, axis=-1)
     count = ordered.shape[-1]
     # The share of each value that lies between the quartiles.

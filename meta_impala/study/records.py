@@ -92,12 +92,12 @@ def _text(value: object) -> str:
 def _rows(path: pathlib.Path) -> list[dict[str, str]]:
     try:
         text = read_bounded(path, _MAX_BYTES).decode("utf-8")
+        lines = (line for line in text.splitlines() if not line.startswith("#"))
+        return list(csv.DictReader(lines))
     except FileNotFoundError:
         return []
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({one_line(error)})") from None
-    lines = (line for line in text.splitlines() if not line.startswith("#"))
-    return list(csv.DictReader(lines))
 
 
 def read_points(path: pathlib.Path) -> tuple[Point, ...]:
@@ -106,7 +106,7 @@ def read_points(path: pathlib.Path) -> tuple[Point, ...]:
     for row in _rows(path):
         try:
             points.append(_point(row, int(row["episodes"])))
-        except (KeyError, TypeError, ValueError):  # a torn line costs itself only
+        except (KeyError, TypeError, ValueError):  # a truncated line loses only itself
             continue
     return tuple(sorted(points))
 
@@ -175,4 +175,11 @@ def write(records: Sequence[Record], folder: pathlib.Path, comment: str) -> None
 
 def read_random(folder: pathlib.Path) -> dict[str, float]:
     """The mean return of uniformly random actions, by task, from `random.csv`."""
-    return {row["task"]: float(row["mean_return"]) for row in _rows(folder / RANDOM)}
+    path = folder / RANDOM
+    try:
+        found = {row["task"]: float(row["mean_return"]) for row in _rows(path)}
+        if not all(map(math.isfinite, found.values())):
+            raise ValueError("a return is not finite")
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: is damaged ({one_line(error)})") from None
+    return found

@@ -19,14 +19,14 @@ def _interval(low: float, high: float, sign: bool = False) -> str:
 
 
 def head(tasks: Tasks, found: Sequence[Record]) -> list[Block]:
-    """What was asked, and how much of it is answered."""
+    """The question, and how much of it is answered so far."""
     of_parts = [counts(part) for part in tasks.values()]
     done = sum(c.finished for c in of_parts)
     planned = sum(c.planned for c in of_parts)
     commits = sorted({r.commit[:12] for r in found if r.commit})
     blocks: list[Block] = [
         Text(
-            "Claim on trial: learning γ and λ by meta-gradient makes an agent better than the best "
+            "Claim: learning γ and λ by meta-gradient makes an agent better than the best "
             "fixed ones. Counter-claims: (a) it only finds a better constant; (b) any schedule "
             "of that shape would do; (c) it is multi-task learning; (d) it pays for itself only "
             "against an untuned γ. The design was fixed before the runs: "

@@ -18,7 +18,7 @@ CONFIRMED, REFUTED, UNDECIDED = "confirmed", "refuted", "undecided"
 
 
 class Claim(NamedTuple):
-    """A contrast that was named beforehand: the first arm is better than the second."""
+    """A pre-registered contrast: the first arm is better than the second."""
 
     first: str
     second: str
@@ -140,8 +140,8 @@ def _task(
         found = {r.seed: r for r in ours if r.variant == variant and r.seed in seeds}
         areas = {seed: effects.area(found[seed], random) for seed in sorted(found)}
         s = {}
-        if chosen.fixed_area is not None:
-            span = chosen.fixed_area - random
+        span = 0.0 if chosen.fixed_area is None else chosen.fixed_area - random
+        if span:  # else no constant is better than random actions
             s = {seed: (area - random) / span for seed, area in areas.items()}
         arms[arm] = Arm(arm, variant, len(seeds), found, areas, s)
     tried = {

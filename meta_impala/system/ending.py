@@ -2,7 +2,8 @@
 
 An interpreter that shuts down waits for non-daemon threads and `atexit` handlers without a limit,
 and aborts (SIGABRT, exit code 134) if a daemon thread comes back from C++ code meanwhile. So the
-process is ended by `os._exit`, after everything was saved and foreign code had a bounded time.
+process is ended by `os._exit`, once everything is saved and foreign code has had a bounded time
+to end.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import threading
 from collections.abc import Iterator
 from typing import NoReturn
 
-from meta_impala.errors import RunFailed
+from meta_impala.errors import RunFailed, text_of
 
 # Time limit for exit handlers and threads of environments and libraries.
 _SECONDS_FOR_OTHERS = 10.0
@@ -44,7 +45,7 @@ def ending_the_process() -> Iterator[None]:
 
 
 def end_process(code: int, seconds: float = _SECONDS_FOR_OTHERS) -> NoReturn:
-    """Ends the process; foreign threads and exit handlers have this many seconds."""
+    """Ends the process; foreign threads and exit handlers get this many seconds."""
     _flush()
     hung = [t for t in threading.enumerate() if isinstance(t, ForeignCodeThread) and t.is_alive()]
     if not hung:  # or a library would be shut down under a thread that is inside it
@@ -83,9 +84,10 @@ def _exit_code(error: SystemExit) -> int:
 def ended_program(error: BaseException) -> RunFailed:
     """Turns an environment's SystemExit or KeyboardInterrupt into a failure.
 
-    Unchanged, the first would end the process as if it had succeeded, and the second as if the user
-    had pressed Ctrl-C.
+    Otherwise the first would end the process as a success, and the second as if the user had
+    pressed Ctrl-C.
     """
     return RunFailed(
-        f"an environment ended the program ({error!r}); it must raise an ordinary exception"
+        f"an environment ended the program ({text_of(error, repr)}); it must raise an ordinary "
+        "exception"
     )

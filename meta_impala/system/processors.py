@@ -6,7 +6,7 @@ import math
 import os
 import pathlib
 
-# Quota and period of a container, which may have less time than there are processors.
+# CPU quota and period of a container, which may be below the number of processors.
 _QUOTA = pathlib.Path("/sys/fs/cgroup/cpu.max")
 
 

@@ -1,27 +1,28 @@
 """Signals that ask a run to save and stop, SIGQUIT for the stacks of all threads, and time limits.
 
-Installed before TensorFlow is imported, so that a Ctrl-C during start-up is not a traceback.
+Installed before TensorFlow is imported, so that a Ctrl-C during start-up shows no traceback.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-import pathlib
 import re
 import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 from meta_impala.errors import UserError
-from meta_impala.system.stacks import dump_stacks
+from meta_impala.system.stacks import SaveText, dump_stacks
 
 EXIT_CODE_SECOND_INTERRUPT = 130
 # `timeout -s INT` signals its child and then the child's group; so do `srun` and terminals.
 SECONDS_OF_ONE_REQUEST = 1.0
 DEFAULT_STOP_SIGNALS = "INT,TERM,HUP,USR1,USR2"
+_POLL_SECONDS = 0.2
 _ALLOWED = ("INT", "TERM", "HUP", "USR1", "USR2", "QUIT", "ALRM", "XCPU")
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
@@ -69,19 +70,25 @@ def parse_duration(text: str) -> float | None:
     return seconds
 
 
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    pass
+
+
 class StopRequest:
     """Whether the run was asked to stop; read between two updates.
 
     Attributes:
       signal_name: the reason, for the user: name of a signal or of a setting.
-      stacks_path: where SIGQUIT writes the stacks of all threads; None for stderr.
+      save_stacks: with what SIGQUIT saves the stacks of all threads; None for stderr.
     """
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self._exits = threading.Lock()
+        self._handlers: dict[int, Callable[[int, FrameType | None], None]] = {}
+        self._writer = -1
         self.signal_name = ""
-        self.stacks_path: pathlib.Path | None = None
+        self.save_stacks: SaveText | None = None
 
     def is_set(self) -> bool:
         """Whether the run was asked to stop."""
@@ -107,20 +114,51 @@ class StopRequest:
         numbers = parse_signals(DEFAULT_STOP_SIGNALS) if stop_signals is None else stop_signals
         for number in numbers:
             # `nohup` ignores SIGHUP so that the run outlives its terminal.
-            if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-                continue
-            signal.signal(number, self._handle)
+            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                self._handlers[number] = self._handle
         if signal.SIGQUIT not in numbers:
-            signal.signal(signal.SIGQUIT, lambda *_: None)  # the thread below acts on it
-        # A handler runs when the main thread returns from a library's code, where it may be stuck.
+            self._handlers[signal.SIGQUIT] = _ignore  # the thread below acts on it
+        # A Python handler runs when the main thread returns from C code, where it may be stuck.
         # A thread receives every signal at once.
-        reader, writer = os.pipe()
-        os.set_blocking(writer, False)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        self.hold()
         listener = threading.Thread(
             target=self._listen, args=[reader, frozenset(numbers)], name="signals", daemon=True
         )
         listener.start()
+
+    def hold(self) -> None:
+        """Takes the signals over again, if they were installed, after foreign code that may have
+        set handlers of its own: constructors of environments, event loops, libraries."""
+        if self._handlers and threading.current_thread() is threading.main_thread():
+            for number, handler in self._handlers.items():
+                if signal.getsignal(number) is not handler:
+                    signal.signal(number, handler)
+            signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+
+    @contextlib.contextmanager
+    def leaving(self, seconds: float, leave: Callable[[], None]) -> Iterator[None]:
+        """Around foreign code that may never return, before there is anything to save.
+
+        Args:
+          seconds: after the request to stop, that it has to return.
+          leave: called then, from a thread; ends the process.
+        """
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(_POLL_SECONDS):
+                if self.is_set():
+                    if not done.wait(seconds):
+                        leave()
+                    return
+
+        threading.Thread(target=watch, name="leaving", daemon=True).start()
+        try:
+            yield
+        finally:
+            done.set()
 
     def _listen(self, reader: int, numbers: frozenset[int]) -> None:
         first: float | None = None
@@ -133,7 +171,7 @@ class StopRequest:
                     if number == signal.SIGINT and now - first > SECONDS_OF_ONE_REQUEST:
                         self._exit()
                 elif number == signal.SIGQUIT:
-                    dump_stacks(self.stacks_path, "SIGQUIT")
+                    dump_stacks(self.save_stacks, "SIGQUIT")
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         self.request(signal.Signals(number).name)
@@ -142,5 +180,5 @@ class StopRequest:
         with self._exits:
             try:
                 os.write(sys.stderr.fileno(), b"\nsecond interrupt: exiting without saving\n")
-            finally:  # even if nobody can read it any more
+            finally:  # even if stderr is closed
                 os._exit(EXIT_CODE_SECOND_INTERRUPT)

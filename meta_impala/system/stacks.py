@@ -7,8 +7,12 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 
 from meta_impala.errors import warn
+
+# Saves a text; returns where, or None if that failed.
+SaveText = Callable[[str], pathlib.Path | None]
 
 
 def all_stacks() -> str:
@@ -22,20 +26,17 @@ def all_stacks() -> str:
     return "\n".join(parts)
 
 
-def write_stacks(path: pathlib.Path, message: str, stacks: str) -> bool:
-    """Replaces `path` by the time, a message and the stacks; returns whether that worked."""
+def save_stacks(save: SaveText, message: str, stacks: str) -> pathlib.Path | None:
+    """Saves the time, a message and the stacks; returns where, or None if that failed."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    try:
-        path.write_text(f"{stamp} {message}\n\n{stacks}", encoding="utf-8")
-    except OSError:
-        return False
-    return True
+    return save(f"{stamp} {message}\n\n{stacks}")
 
 
-def dump_stacks(path: pathlib.Path | None, reason: str) -> None:
-    """Writes the stacks to `path`, or to stderr if there is none or it cannot be written."""
+def dump_stacks(save: SaveText | None, reason: str) -> None:
+    """Saves the stacks; writes them to stderr if there is no `save`, or it fails."""
     stacks = all_stacks()
-    if path is not None and write_stacks(path, reason, stacks):
+    path = save_stacks(save, reason, stacks) if save is not None else None
+    if path is not None:
         warn(f"{reason}: the stacks of all threads are in {path}")
     else:
         warn(f"{reason}:\n{stacks}")

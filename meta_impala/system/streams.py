@@ -1,6 +1,6 @@
-"""Standard output and error that never break a program: closed, unread, full, or not UTF-8.
+"""Standard output and error that never end a program: closed, unread, full, or not UTF-8.
 
-A run outlives its terminal, and `evaluate | head -1` still saves its games: what can no longer be
+A run outlives its terminal, and `evaluate | head -1` still saves its games: output that cannot be
 written is dropped. Characters that the terminal cannot show are replaced (γ by "gamma").
 """
 
@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 _REPLACE = "meta_impala.readable"
 
-# In the order of their use; everything else that cannot be shown becomes "?".
+# Replacements; every other character that cannot be encoded becomes "?".
 _READABLE = {
     "γ": "gamma",
     "λ": "lambda",
@@ -41,7 +41,7 @@ _READABLE = {
     "—": "-",
     "−": "-",
     "…": "...",
-    "\u0304": "",  # the bar of ρ̄ and c̄
+    "\u0304": "",  # the combining bar of ρ̄ and c̄
     "\u00a0": " ",
     "█": "#",
     "‘": "'",
@@ -50,7 +50,7 @@ _READABLE = {
     "”": '"',
 }
 
-# The errors of a reader that has left; anything else, such as a full disk, gets a line.
+# The reader has closed the pipe; other errors, such as a full disk, are reported in a line.
 _READER_IS_GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET)
 
 
@@ -77,8 +77,8 @@ class _LastingFile(io.FileIO):
 def prepare_streams() -> None:
     """Makes stdin, stdout and stderr safe to use; before any file is opened.
 
-    A closed descriptor is opened on the null device: the next file that is opened would take its
-    number otherwise, and the output of libraries would go into that file.
+    A closed descriptor is opened on the null device. Otherwise the next file would get its number,
+    and libraries would write their output into that file.
     """
     for descriptor in range(3):
         try:
@@ -96,7 +96,7 @@ def prepare_streams() -> None:
 
 
 def _lasting(stream: TextIO | None, descriptor: int) -> TextIO:
-    """The same stream with writes that never fail; other kinds of streams (a test's) stay."""
+    """The same stream with writes that never fail; other streams (in tests) are unchanged."""
     if stream is not None:
         try:
             if not isinstance(stream, io.TextIOWrapper) or stream.fileno() != descriptor:

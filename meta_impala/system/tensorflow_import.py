@@ -33,7 +33,7 @@ _START_UP_NOISE = re.compile(
 
 
 def _scratch_file() -> IO[bytes]:
-    """A file without a name; in memory where the system has that, so that no folder is needed."""
+    """An anonymous file, in memory if the system supports it, so that no folder is needed."""
     if hasattr(os, "memfd_create"):
         return open(os.memfd_create("stderr"), "w+b")
     return tempfile.TemporaryFile()

@@ -19,7 +19,7 @@ def configure_tensorflow(*, deterministic: bool, cores: int | None = None) -> No
 
     Args:
       deterministic: whether operations must give the same bits in every run.
-      cores: that the process is to use, if that is not all of the machine.
+      cores: number of cores to use; all of the machine if not given.
     """
     give_back_large_arrays()
     for gpu in tf.config.list_physical_devices("GPU"):
@@ -81,7 +81,7 @@ def configure_for_inference() -> None:
 
 
 def give_back_large_arrays() -> None:
-    """Lets arrays of 1 MiB and more go back to the system as soon as they are freed (glibc only).
+    """Returns arrays of 1 MiB and more to the system as soon as they are freed (glibc only).
 
     By default glibc keeps blocks of up to 32 MiB in its heaps once one of that size was freed.
     Unrolls are made by one thread and freed by another, so the heaps fragment: a run's memory grew

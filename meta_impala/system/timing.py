@@ -1,4 +1,4 @@
-"""Stopwatches: wall time of a thread by what it does. For benchmarks; a run without has none."""
+"""Stopwatches: wall time of a thread by activity. For benchmarks only."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Paths as users type them: `~` is expanded, they are made absolute, impossible ones are refused.
 
-Once, where a path enters: an environment may change the working directory later.
+This is done once, at the start: an environment may change the working directory later.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from absl import flags
 
 from meta_impala.errors import UserError
 
-# Of a path in a message, in characters.
+# Longest path in a message, in characters.
 _LONGEST_SHOWN = 300
 
 
 def user_path(text: str, flag: str = "") -> pathlib.Path:
-    """The absolute path that a user named.
+    """The absolute path of what a user typed.
 
     Args:
       text: as it was typed.
@@ -59,7 +59,7 @@ def _path(text: str) -> pathlib.Path:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         pass  # whether it must exist is for the command to check
-    except OSError as error:  # too long, or a circle of links
+    except OSError as error:  # too long, or a loop of links
         raise ValueError(str(error.strerror)) from None
     return path
 

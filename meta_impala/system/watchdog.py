@@ -1,4 +1,4 @@
-"""Watches threads for progress; one that hangs is named, and the run is ended.
+"""Watches threads for progress; if one hangs, the run ends with an error that names it.
 
 Time is counted in completed waits, not by a clock: a process that was stopped (SIGSTOP, a suspended
 machine) and continues does not report a hang.
@@ -7,18 +7,17 @@ machine) and continues does not report a hang.
 from __future__ import annotations
 
 import os
-import pathlib
 import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from meta_impala.errors import RunFailed, warn
-from meta_impala.system.stacks import all_stacks, write_stacks
+from meta_impala.system.stacks import SaveText, all_stacks, save_stacks
 
 _MAX_SLICE_SECONDS = 1.0
-# How long to wait for the end of the watch: it wakes at once, unless it is writing.
+# How long to wait for the watchdog's thread to end: it wakes at once, unless it is writing.
 _SECONDS_TO_END = 2.0
-# How long the rest of the program has to end cleanly after a thread was found to hang.
+# How long the program may take to end cleanly after a thread was found to hang.
 GRACE_SECONDS = 60.0
 EXIT_CODE = 1
 
@@ -34,7 +33,7 @@ class Watched(NamedTuple):
 
     Attributes:
       name: of the thread.
-      steps: a count that grows while all is well.
+      steps: a counter that grows while the thread makes progress.
       is_waiting: whether the thread has nothing to do.
       timeout: seconds without a step after which it is stalled.
     """
@@ -51,19 +50,19 @@ class Watchdog(threading.Thread):
     def __init__(
         self,
         watched: Callable[[], Sequence[Watched]],
-        stacks_path: pathlib.Path,
+        save_stacks: SaveText,
         on_stall: Callable[[Stalled], None],
         on_exit: Callable[[Stalled], None],
     ) -> None:
         """Args:
         watched: the threads to be watched now; called before every wait.
-        stacks_path: gets the stacks of all threads.
+        save_stacks: gets the stacks of all threads.
         on_stall: makes the run end cleanly.
         on_exit: called just before the process is ended, if it has not ended by itself.
         """
         super().__init__(name="watchdog", daemon=True)
         self._watched = watched
-        self._stacks_path = stacks_path
+        self._save_stacks = save_stacks
         self._on_stall = on_stall
         self._on_exit = on_exit
         self._stopped = threading.Event()
@@ -103,8 +102,9 @@ class Watchdog(threading.Thread):
         )
         stacks = all_stacks()
         warn(f"{message}\n{stacks}")
-        if write_stacks(self._stacks_path, message, stacks):
-            message += f"; the stacks of all threads are in {self._stacks_path}"
+        path = save_stacks(self._save_stacks, message, stacks)
+        if path is not None:
+            message += f"; the stacks of all threads are in {path}"
         error = Stalled(message)
         self._on_stall(error)
         if not self._stopped.wait(GRACE_SECONDS):

@@ -1,1 +1,1 @@
-"""One run from its folder to its end: the loop, its metrics and its checks."""
+"""One training run: the loop, its metrics and its checks."""

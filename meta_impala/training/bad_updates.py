@@ -13,14 +13,14 @@ from meta_impala.learner.state import Statistics
 from meta_impala.storage.arrays import write_arrays
 from meta_impala.storage.files import make_folder
 
-# The first ones show what went wrong; later ones only that it continues.
+# The first ones show what went wrong; later ones add nothing.
 MAX_FILES = 5
 # The meta statistics are also NaN where nothing is learned.
 _SHOWN = ("inner_loss", "gradient_norm", "meta_loss", "meta_gradient_norm")
 
 
 class BadUpdates:
-    """Reports updates that were not applied, and ends a run that has too many in a row.
+    """Reports updates that were not applied; the run fails after too many in a row.
 
     Attributes:
       in_a_row: bad updates since the last good one.
@@ -30,7 +30,7 @@ class BadUpdates:
         """Args:
         folder: gets the first ones' statistics and batches.
         limit: `--max_bad_updates`.
-        in_a_row: where the run continues.
+        in_a_row: of the run that is continued.
         """
         self.in_a_row = in_a_row
         self._folder = folder
@@ -40,12 +40,12 @@ class BadUpdates:
         """Checks an update.
 
         Args:
-          updates: its number.
-          statistics: of it.
+          updates: number of the update.
+          statistics: of the update.
           batches: name -> batch that it was made from.
 
         Raises:
-          RunFailed: if it is the last of too many that were not applied.
+          RunFailed: if the limit is reached.
         """
         if statistics.applied:
             self.in_a_row = 0

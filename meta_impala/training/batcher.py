@@ -50,6 +50,7 @@ class Batcher:
         # Batches of a bootstrapped target that come before τ'.
         self._num_before = settings.bootstrap_steps - 1 if settings.learned else 0
         self._blocks_per_batch = settings.batch_size // block_size
+        self._reuse = settings.sample_reuse
         self._next_block = next_block
         # Blocks that were taken from the source and not learned from yet.
         self._unused: list[Block] = []
@@ -58,9 +59,13 @@ class Batcher:
         self._awaits_pair = False
         # Batches that are made and not learned from yet, the next τ first.
         self._made: list[Batch] = []
+        # With `sample_reuse`: what `next_pair` returns until the last update on it.
+        self._in_use: tuple[Batch, list[Batch]] | None = None
 
     def next_pair(self) -> tuple[Batch, list[Batch]]:
-        """τ, and what is ahead of it: τ' last; call `learned_from` after it.
+        """τ, and the batches ahead of it, τ' last; call `learned_from` after the update.
+
+        With `sample_reuse` they are the same until the last update on τ.
 
         Before τ' come the L − 1 batches that a bootstrapped target of L updates takes, which are
         the next to be learned from.
@@ -68,20 +73,30 @@ class Batcher:
         Raises:
           StopRequested, or what `next_block` raises: no block is lost then.
         """
+        if self._in_use is not None:
+            return self._in_use
         while len(self._made) < self._num_before + 2:
             self._made.append(self._fetch(self._unused))
         batch, *before, following = self._made
         meta_batch = self._select_meta_batch(batch, following)
         self._made.pop(0)
-        return batch, [*before, meta_batch]
+        self._in_use = batch, [*before, meta_batch]
+        return self._in_use
 
-    def learned_from(self, batch: Batch) -> None:
-        """Drops its blocks: they were learned from."""
-        del self._unused[: len(batch.blocks)]
+    def learned_from(self, batch: Batch, updates: int) -> None:
+        """Drops its blocks after the last update on it.
+
+        Args:
+          batch: τ of the update that was made.
+          updates: made so far. A continued run makes the updates that are left on a batch.
+        """
+        if updates % self._reuse == 0:
+            self._in_use = None
+            del self._unused[: len(batch.blocks)]
 
     def _fetch(self, blocks: list[Block]) -> Batch:
-        """A batch; its blocks join `blocks` one by one, so that none is lost by a stop."""
-        # A stop in the middle of a batch left a part of it.
+        """A batch; its blocks are appended to `blocks` one by one, so that a stop loses none."""
+        # A stop in the middle of a batch leaves a part of it.
         first = len(blocks) // self._blocks_per_batch * self._blocks_per_batch
         while len(blocks) < first + self._blocks_per_batch:
             blocks.append(self._next_block())
@@ -125,3 +140,4 @@ class Batcher:
         self._unused.clear()
         self._pair.clear()
         self._made.clear()
+        self._in_use = None

@@ -1,4 +1,4 @@
-"""Makes the source of blocks that the settings ask for, with its actors started."""
+"""Makes the source of blocks of the settings, with its actors started."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from meta_impala.actors.actor import Actor, actor_seed
+from meta_impala.actors.actor import Actor
+from meta_impala.actors.late_actors import LateActors
+from meta_impala.actors.making import EarlyEnvironment, actor_seed, make_environment
 from meta_impala.actors.restarts import Restarts
 from meta_impala.actors.source import BlockSource
-from meta_impala.actors.startup import ActorStart, make_actor, make_environment
+from meta_impala.actors.startup import ActorStart, make_actor
 from meta_impala.actors.threaded import ThreadedSource
 from meta_impala.actors.turn_taking import TurnTakingSource, fits
 from meta_impala.agent.policy import Policy
@@ -45,8 +47,8 @@ def _make_environment(config: Config) -> BatchedEnvironment:
 
 
 class SourceMaker:
-    """Makes the sources of a run: one at its start, and one at every barrier of a deterministic
-    run."""
+    """Makes the sources of a run: one at its start and, in a deterministic run, one at every
+    checkpoint by frames."""
 
     def __init__(
         self,
@@ -57,6 +59,7 @@ class SourceMaker:
         stop: StopRequest,
         group: LearnerGroup,
         stopwatches: RunStopwatches | None,
+        early: EarlyEnvironment | None = None,
     ) -> None:
         """Builds the policy: call it before the first thread starts.
 
@@ -68,6 +71,8 @@ class SourceMaker:
           stop: set when the wait for a block is to end.
           group: the learners of the run.
           stopwatches: time the actors; None for no timing.
+          early: the first actor's environments, if they are made. Then threads begin with this
+            actor, and the others join after the first update.
         """
         self._config = config
         self._description = description
@@ -75,6 +80,7 @@ class SourceMaker:
         self._stop = stop
         self._first_actor = group.index * config.num_actors
         self._stopwatches = stopwatches
+        self._early = early
         self._core_state_size = network.settings.core_state_size
         self._policy = Policy(
             network, config.part(AgentSettings), description, config.envs_per_actor
@@ -107,12 +113,19 @@ class SourceMaker:
             seed = actor_seed(config.seed, updates, actor.index, config.envs_per_actor)
             actor.reset(seed, self._core_state_size)
 
-        actors = starting.actors(config.num_actors, self._make_actor, start)
+        begins_early = self._early is not None and not config.deterministic
+        count = 1 if begins_early else config.num_actors
+        actors = starting.actors(range(count), self._make_actor, start)
         if config.deterministic:
             return TurnTakingSource(actors, block_size, self._stop, self._restarts)
         stopwatches = self._stopwatches.actors if self._stopwatches else ()
+        settings = config.part(ActorSettings)
+        late = None
+        if count < config.num_actors:
+            others = range(count, config.num_actors)
+            late = LateActors(self._stop, others, self._make_actor, start)
         return ThreadedSource(
-            actors, config.part(ActorSettings), block_size, self._stop, self._restarts, stopwatches
+            actors, settings, block_size, self._stop, self._restarts, stopwatches, late
         )
 
     def fits(self, saved: Mapping[str, np.ndarray]) -> bool:
@@ -122,11 +135,14 @@ class SourceMaker:
 
     def _make_actor(self, index: int) -> Actor:
         config = self._config
+        environment = None
+        if index == 0 and self._early is not None:
+            environment, self._early = self._early.as_environment(), None
         return make_actor(
             self._first_actor + index,
             config.part(ActingSettings),
             self._policy,
-            _make_environment(config),
+            environment or _make_environment(config),
             keep_actions=config.deterministic,
             stopwatch=self._stopwatches.of_actor() if self._stopwatches else None,
         )

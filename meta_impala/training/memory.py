@@ -1,4 +1,4 @@
-"""Whether the settings of a run can fit into memory, and the message if they do not.
+"""Checks whether the settings of a run can fit into memory.
 
 The check is a lower bound: settings that pass may still not fit, but those that are refused would
 have been killed by the system, without a message.
@@ -7,7 +7,6 @@ have been killed by the system, without a message.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 from collections.abc import Iterator
 
@@ -30,10 +29,10 @@ def needed_bytes(config: Config, description: Description) -> dict[str, int]:
     waiting = config.queue_capacity * config.block_size
     if config.actors == "threads" or config.ray_address in ("", "local"):
         waiting += config.num_actors * config.envs_per_actor
-    widths = [size, *config.mlp_widths] if config.network == "mlp" else []
-    parameters = sum(a * b for a, b in itertools.pairwise(widths))
-    if config.core == "lstm":
-        parameters += 4 * config.core_size * (config.core_size + (widths or [1])[-1])
+    # The last layer below the logits.
+    last = config.core_size if config.core == "lstm" else 1
+    if config.core != "lstm" and config.network == "mlp":
+        last = config.mlp_widths[-1] if config.mlp_widths else size
     return {
         # τ and τ' as received, and τ as the network's input.
         f"--batch_size={config.batch_size} --unroll_length={config.unroll_length}": (
@@ -41,8 +40,11 @@ def needed_bytes(config: Config, description: Description) -> dict[str, int]:
         ),
         f"--num_actors={config.num_actors} --envs_per_actor={config.envs_per_actor} "
         f"--queue_capacity={config.queue_capacity}": waiting * rows * row,
+        f"--environment={config.environment} ({description.num_actions:,} actions)": (
+            _COPIES_OF_PARAMETERS * last * description.num_actions * _FLOAT
+        ),
         f"--mlp_sizes={config.mlp_sizes} --core_size={config.core_size}": (
-            _COPIES_OF_PARAMETERS * parameters * _FLOAT
+            _COPIES_OF_PARAMETERS * config.least_weights(size) * _FLOAT
         ),
     }
 

@@ -9,7 +9,9 @@ older rows under the old names. `metrics.csv` and `meta-impala report` have them
 
 from __future__ import annotations
 
-LEARNING, META_GRADIENT = "1_learning", "2_meta_gradient"
+from meta_impala.config.metric_columns import row_and_head
+
+LEARNING, META_GRADIENT, OTHER_HEADS = "1_learning", "2_meta_gradient", "7_other_heads"
 
 _GROUPS = {
     LEARNING: ("episode_return", "gamma", "lambda"),
@@ -31,6 +33,7 @@ _GROUPS = {
         "queue_fill",
         "actor_restarts",
         "rss_mib",
+        "cpu_seconds",
     ),
 }
 _GROUP_OF = {column: group for group, columns in _GROUPS.items() for column in columns}
@@ -39,8 +42,11 @@ _GROUP_OF = {column: group for group, columns in _GROUPS.items() for column in c
 def tag(column: str) -> str:
     """The name of a column of `metrics.csv`, such as `1_learning/gamma`.
 
-    A column that is in no group is the value of a meta-parameter, or what its meta-gradient did.
+    A column of an auxiliary head has a group of its own. Another one in no group is the value of a
+    meta-parameter, its meta-gradient or its step.
     """
+    if row_and_head(column)[1] > 1:
+        return f"{OTHER_HEADS}/{column}"
     of_meta_gradient = column.startswith(("meta_gradient_", "x_step_"))
     other = META_GRADIENT if of_meta_gradient else LEARNING
     return f"{_GROUP_OF.get(column, other)}/{column}"

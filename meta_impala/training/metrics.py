@@ -23,7 +23,7 @@ from tensorboard.plugins.hparams import api as hparams
 from meta_impala import config as config_lib
 from meta_impala.actors.trajectory import Episode
 from meta_impala.config import Config
-from meta_impala.config.metric_columns import learned_columns
+from meta_impala.config.metric_columns import learned_columns, of_all_heads
 from meta_impala.errors import one_line, printable, warn
 from meta_impala.learner.state import FIXED, Statistics
 from meta_impala.storage.files import flush_open, make_folder, write_atomically, writing
@@ -37,7 +37,7 @@ from meta_impala.storage.run_folder import RunFolder
 from meta_impala.training.metric_tags import tag
 
 # Columns in which two deterministic runs may differ: times, memory and queue fill.
-NOT_REPRODUCIBLE = ("seconds", "frames_per_second", "queue_fill", "rss_mib")
+NOT_REPRODUCIBLE = ("seconds", "frames_per_second", "queue_fill", "rss_mib", "cpu_seconds")
 
 EPISODES_AVERAGED = 100
 
@@ -64,7 +64,7 @@ class MetricsWriter:
         csv_path: of `metrics.csv`; rows after `frames` are cut from it.
         tensorboard: folder of the event files.
         frames: that the run continues from, 0 for a new one.
-        learned: the meta-parameters that are learned.
+        learned: the meta-parameters that are learned, of all heads.
 
         Raises:
           RunFailed: here and in every method, if a file cannot be written.
@@ -107,7 +107,7 @@ class MetricsWriter:
             observer(row)
 
     def describe(self, config: Config) -> None:
-        """Tells TensorBoard the run's settings: as text, and for its HParams tab."""
+        """Writes the run's settings for TensorBoard: as text, and for its HParams tab."""
         settings = json.loads(config_lib.to_json(config))
         rows = [f"| {name} | {_cell(value)} |" for name, value in settings.items()]
         table = "\n".join(["| setting | value |", "|---|---|", *rows])
@@ -125,7 +125,7 @@ class MetricsWriter:
             self._tensorboard.flush()
 
     def _append(self, line: bytes) -> None:
-        """Appends a whole line or nothing, even on a disk that fills up."""
+        """Appends a whole line or nothing, even if the disk is full."""
         end = os.fstat(self._descriptor).st_size
         try:
             if os.write(self._descriptor, line) != len(line):
@@ -136,7 +136,7 @@ class MetricsWriter:
             raise
 
     def sync(self) -> None:
-        """Makes the rows outlive a power cut."""
+        """Syncs the rows to disk, for a power cut."""
         with writing(self._path):
             flush_open(self._descriptor, self._path)
 
@@ -154,7 +154,8 @@ def open_metrics(folder: RunFolder, frames: int, config: Config) -> MetricsWrite
     Raises:
       RunFailed: if a file cannot be written.
     """
-    writer = MetricsWriter(folder.metrics_path, folder.tensorboard, frames, config.learned)
+    reported = of_all_heads(config.learned, config.auxiliary_heads)
+    writer = MetricsWriter(folder.metrics_path, folder.tensorboard, frames, reported)
     writer.describe(config)
     return writer
 
@@ -232,8 +233,9 @@ class MetricsWindow:
 
     Statistics of updates are means over the window, without those that were not applied;
     `episode_return` and `episode_frames` are means over the last 100 games (empty before the first
-    has ended). All of it goes into checkpoints, so that a continued run writes the rows that it
-    would have written without the stop.
+    has ended). `cpu_seconds` is the CPU time of the trainer's processes so far: all threads,
+    imports and start included, nothing of Ray actors. All of it goes into checkpoints, so that a
+    continued run writes the rows that it would have written without the stop.
     """
 
     def __init__(
@@ -245,13 +247,14 @@ class MetricsWindow:
         """Args:
         frames: that the run continues from.
         saved: from `state`.
-        learned: the meta-parameters that are learned.
+        learned: the meta-parameters that are learned, of all heads.
         """
         saved = saved or {}
         self._start = self._window_start = time.monotonic()
         self._window_frames = frames
         self._process = psutil.Process()
         self._seconds_before = float(saved.get("seconds", 0.0))
+        self._cpu_before = float(saved.get("cpu_seconds", 0.0))
         self._returns = collections.deque[float](saved.get("returns", ()), EPISODES_AVERAGED)
         self._lengths = collections.deque[int](saved.get("lengths", ()), EPISODES_AVERAGED)
         self._episodes = int(saved.get("episodes", 0))
@@ -280,6 +283,7 @@ class MetricsWindow:
         """The window as JSON, to continue from."""
         return {
             "seconds": self._seconds_before + time.monotonic() - self._start,
+            "cpu_seconds": self._cpu_before + time.process_time(),
             "returns": list(self._returns),
             "lengths": list(self._lengths),
             "episodes": self._episodes,
@@ -346,6 +350,7 @@ class MetricsWindow:
             bad_updates=self._bad_updates,
             actor_restarts=actor_restarts,
             rss_mib=self._process.memory_info().rss / 2**20,
+            cpu_seconds=self._cpu_before + time.process_time(),
         )
         self._window_start, self._window_frames = now, frames
         self._updates = self._applied = 0

@@ -3,8 +3,8 @@
 The games are those of `meta_impala.evaluate` (whole games, raw returns, stochastic policy, no-op
 starts), with their own environments and seeds, so that training is the same with and without
 them. With `--deterministic` they are played between two updates; else in a thread of low priority
-beside the training, and one that is due while the last one is still being played comes after it,
-with the weights as they are then.
+beside the training, and one that becomes due while the last one is still being played follows it,
+with the weights at that time.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ class PeriodicEvaluation:
     def finish(
         self, frames: int, snapshot: Snapshot, progress: Callable[[], dict[str, Any]]
     ) -> None:
-        """At the end of a run: waits for the games under way, and plays those that are due.
+        """At the end of a run: waits for the games in progress, and plays those that are due.
 
         They are played in the caller's thread, which has nothing else to do.
         """

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import tqdm
 
 from meta_impala.config.hyper_parameters import GAMMA, LAMBDA, TABLE
+from meta_impala.config.metric_columns import row_and_head
 from meta_impala.training.metrics import Row, hours
 
 # By the least columns of a terminal that they are for. "elapsed<left", as tqdm's users know it.
@@ -48,6 +49,12 @@ class _Bar(tqdm.tqdm):
         if self.nrows is not None and self.nrows < 1:
             self.nrows = None
         return bool(super().display(msg, pos))
+
+
+def _symbol(name: str) -> str:
+    """Of a meta-parameter, and of which head if it is not the one that acts."""
+    row, head = row_and_head(name)
+    return TABLE[row].symbol if head == 1 else f"{TABLE[row].symbol}[{head}]"
 
 
 class Progress:
@@ -122,7 +129,7 @@ class Progress:
         returned = row["episode_return"]
         text = "–" if math.isnan(returned) else f"{returned:.2f}"
         eta = " ".join(
-            f"{TABLE[name].symbol} {row[name]:{'.4f' if name in (GAMMA, LAMBDA) else '.4g'}}"
+            f"{_symbol(name)} {row[name]:{'.4f' if name in (GAMMA, LAMBDA) else '.4g'}}"
             for name in self._shown
         )
         if self._is_terminal:

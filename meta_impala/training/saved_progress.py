@@ -43,6 +43,7 @@ def _is_numbers_by_name(value: Any) -> bool:
 # Of `MetricsWindow.state`.
 _WINDOW: dict[str, Callable[[Any], bool]] = {
     "seconds": _is_duration,
+    "cpu_seconds": _is_duration,
     "returns": _is_list_of(_is_number),
     "lengths": _is_list_of(_is_count),
     "episodes": _is_count,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from meta_impala.actors.making import EarlyEnvironment
 from meta_impala.actors.source import BlockSource, StopRequested
 from meta_impala.actors.startup import ActorStart
 from meta_impala.actors.turn_taking import TurnTakingSource
@@ -23,8 +24,9 @@ from meta_impala.config import (
     Config,
     PeriodicEvaluationSettings,
 )
+from meta_impala.config.metric_columns import of_all_heads
 from meta_impala.environments import Description
-from meta_impala.errors import RunFailed, UserError
+from meta_impala.errors import RunFailed, UserError, text_of
 from meta_impala.learner.composition import make_learner
 from meta_impala.learner.group import ALONE, LearnerGroup, LearnerLost
 from meta_impala.storage import eta_replay
@@ -43,18 +45,18 @@ from meta_impala.training.metrics import MetricsWindow, open_metrics
 from meta_impala.training.periodic_evaluation import PeriodicEvaluation
 from meta_impala.training.progress import Progress
 from meta_impala.training.saved_progress import check_progress
+from meta_impala.training.saved_source import saved_source
 from meta_impala.training.weights_and_biases import WeightsAndBiases
 
-# The learner's thread also updates and saves; a slow disk may take its time.
-_LEARNER_EXTRA_SECONDS = 60.0
+_LEARNER_EXTRA_SECONDS = 60.0  # its thread also updates, and saves to what may be a slow disk
 
 
 class Trainer:
     """One run, from start or from its newest checkpoint.
 
     With `--deterministic` a stopped run continues to the bit as if it had not been stopped. A
-    checkpoint holds where the actors stood: their seeds and actions since then, and the blocks that
-    were not learned from yet. To bound its size the environments start anew at each checkpoint by
+    checkpoint holds the actors' seeds, their actions since the last reset, and the blocks that were
+    not learned from yet. To bound its size the environments are reset at each checkpoint by
     --checkpoint_frames, in a run that is stopped there and in one that is not.
 
     Attributes:
@@ -72,6 +74,7 @@ class Trainer:
         stop: StopRequest,
         group: LearnerGroup = ALONE,
         stopwatches: RunStopwatches | None = None,
+        early: EarlyEnvironment | None = None,
     ) -> None:
         """Args:
         config: resolved, network included.
@@ -81,6 +84,7 @@ class Trainer:
         group: the learners of this run. The first keeps the folder; another one's folder is
             temporary, and its state is the first one's.
         stopwatches: time what learner and actor threads do, for benchmarks; None for no timing.
+        early: environments of the first actor, made before TensorFlow was imported.
         """
         self.config = config
         self.folder = folder
@@ -96,7 +100,7 @@ class Trainer:
         self._checkpoints = Checkpoints(
             folder.checkpoints, self.learner.state, config.keep_checkpoints, self._identity
         )
-        self._stopwatches = stopwatches
+        self._stopwatches, self._early = stopwatches, early
         self._stopwatch = stopwatches.learner if stopwatches else None
         self._batcher = Batcher(
             config.share.part(BatcherSettings), config.block_size,
@@ -126,12 +130,15 @@ class Trainer:
         self._frames_of_update = 0  # of the last one
         next_row = self.frames + config.log_frames
         self._next_row = min(progress.get("next_row", next_row), next_row)
-        self._window = MetricsWindow(self.frames, progress.get("window"), config.learned)
+        self._reported = of_all_heads(config.learned, config.auxiliary_heads)
+        self._window = MetricsWindow(self.frames, progress.get("window"), self._reported)
         self._bad_updates = BadUpdates(
             self.folder.bad_updates, config.max_bad_updates, int(progress.get("bad_in_a_row", 0))
         )
         self._restarts = restarts_of(config, progress.get("actor_restarts", 0))
-        self._saved_source = saved.source if saved and config.deterministic else None
+        self._saved_source = saved_source(
+            saved if config.deterministic else None, self._description, self.learner.state
+        )
         if self._saved_source is not None and progress.get("pair", False):
             self._batcher.expect_pair()
 
@@ -161,7 +168,7 @@ class Trainer:
             with memory_errors():
                 return self._train()
         except SystemExit as error:  # it would end the process as if all were well
-            failure = RunFailed(f"something ended the program ({error!r})")
+            failure = RunFailed(f"something ended the program ({text_of(error, repr)})")
             self.folder.write_failure(failure, **self._status())
             raise failure from error
         except BaseException as error:
@@ -181,15 +188,16 @@ class Trainer:
         return f"{newest.name} is safe, and the same command continues from there"
 
     def _train(self) -> str:
-        if self._group.size == 1 and self._stop.is_set():  # tracing takes several seconds
-            self.folder.write_status(run_folder_lib.STOPPED, **self._status())
-            return run_folder_lib.STOPPED
-        self._trace()
+        for prepare in (lambda: None, self._trace):  # tracing takes several seconds
+            prepare()
+            if self._group.size == 1 and self._stop.is_set():
+                self.folder.write_status(run_folder_lib.STOPPED, **self._status())
+                return run_folder_lib.STOPPED
         with contextlib.ExitStack() as stack:
             self._open_records(stack)
             self._watch(stack)
             self._begin_source()
-            # Threads first: nothing else is closed beside an actor that still computes.
+            # Actor threads first: nothing else is closed while one still runs.
             stack.callback(lambda: self._source.close())
             try:
                 finished = self._loop()
@@ -212,7 +220,7 @@ class Trainer:
         network = self.learner.state.network
         self._source_maker = SourceMaker(
             self.config, self._description, network, self._restarts, self._stop_waiting,
-            self._group, self._stopwatches,
+            self._group, self._stopwatches, self._early,
         )  # fmt: skip
 
     def _open_records(self, stack: contextlib.ExitStack) -> None:
@@ -223,7 +231,7 @@ class Trainer:
             record = WeightsAndBiases(config, self.folder)
             stack.callback(record.close)
             self._writer.observers.append(record.log)
-        self._progress = Progress(config.total_frames, self.frames, config.learned)
+        self._progress = Progress(config.total_frames, self.frames, self._reported)
         stack.callback(self._progress.close)
         self._evaluation: PeriodicEvaluation | None = None
         if config.evaluation_frames and self._group.keeps_folder:
@@ -279,9 +287,9 @@ class Trainer:
         # Rows that a time limit cost are no transitions.
         self._frames_of_update = round(statistics.steps) * self._description.action_repeat
         self.frames += self._frames_of_update
-        self._batcher.learned_from(batch)
-        applied = bool(statistics.applied)
-        self._window.add(statistics, batch.episodes, lag, self._source.fill(), applied=applied)
+        self._batcher.learned_from(batch, self.updates)
+        applied, games = bool(statistics.applied), batch.episodes if self._frames_of_update else []
+        self._window.add(statistics, games, lag, self._source.fill(), applied=applied)
         self._bad_updates.record(
             self.updates, statistics, {"batch": batch.unroll, "meta batch": ahead[-1].unroll}
         )
@@ -306,9 +314,10 @@ class Trainer:
         self._starting = ActorStart(self._stop_waiting)
         self._source = self._source_maker.make(self.updates, self._starting)
         self._starting = None
+        self._stop.hold()  # environments were made in this thread
 
     def _start_source(self) -> None:
-        """Lets the actors begin, or continue where they stood."""
+        """Starts the actors, or continues from their saved state."""
         restored = False
         if self._saved_source is not None and isinstance(self._source, TurnTakingSource):
             restored = self._source_maker.fits(self._saved_source)
@@ -320,7 +329,7 @@ class Trainer:
         self._batcher.restore_pair(is_there=restored)
 
     def _restart_source(self) -> None:
-        """What a run that is stopped here would do when it continues."""
+        """Does what a run that was stopped here does when it continues."""
         self._source.close()
         self._batcher.clear()
         self._begin_source()
@@ -331,7 +340,7 @@ class Trainer:
     def _watch(self, stack: contextlib.ExitStack) -> None:
         watchdog = Watchdog(
             self._watched,
-            self.folder.stacks_path,
+            self.folder.write_stacks,
             on_stall=self._fail,
             on_exit=lambda error: self.folder.write_failure(error, **self._status()),
         )
@@ -359,9 +368,8 @@ class Trainer:
     def _at_checkpoint_frames(self) -> bool:
         """Whether the last update passed a multiple of --checkpoint_frames."""
         interval = self.config.checkpoint_frames
-        if not interval:
-            return False
-        return self.frames // interval > (self.frames - self._frames_of_update) // interval
+        before = self.frames - self._frames_of_update
+        return interval > 0 and self.frames // interval > before // interval
 
     def _save(self) -> None:
         if not self._group.keeps_folder:
@@ -383,7 +391,7 @@ class Trainer:
         }
 
     def _save_after_failure(self) -> None:
-        """What was learned is sound, unless it was the learner that failed.
+        """Saves after a failure, unless the learner failed in the middle of an update.
 
         A deterministic run keeps its last checkpoint: it continues from there to the bit.
         """

@@ -1,9 +1,9 @@
 """Sends the rows of `metrics.csv` to Weights & Biases too (`--wandb_project`; extra `wandb`).
 
-The package's own environment variables hold, `WANDB_MODE=offline` for example. An error there is
-printed once and never ends a run. The id of the record is kept in the run folder
-(`wandb/record_id`), so a run that is continued, also after a requeue by a scheduler, goes on with
-the same record.
+Its environment variables apply, for example `WANDB_MODE=offline`. An error is printed once and
+never ends a run. The id of the record is kept in the run folder
+(`wandb/record_id`), so a continued run, also one that a scheduler has requeued, continues the same
+record.
 """
 
 from __future__ import annotations
@@ -11,22 +11,26 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import re
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
 from meta_impala import config as config_lib
 from meta_impala.config import Config
-from meta_impala.errors import UserError, warn
-from meta_impala.storage.files import write_atomically
+from meta_impala.errors import UserError, one_line, warn
+from meta_impala.storage.files import make_folder, read_bounded, write_atomically
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.system.ending import ForeignCodeThread
 from meta_impala.training.metric_tags import tag
 
 # What every chart is drawn against.
 _STEP = "frames"
-# A scheduler that stops a run kills it soon after.
+# A scheduler kills a run soon after its stop signal.
 _SECONDS_TO_FINISH = 20.0
+# What the service accepts as an id; `/` or `..` would lead its files out of the folder.
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MAX_ID_BYTES = 1000
 
 
 def check(config: Config) -> None:
@@ -54,7 +58,7 @@ class WeightsAndBiases:
             self._run = wandb.init(
                 project=config.wandb_project,
                 name=folder.path.name,
-                id=_record_id(folder),
+                id=record_id(folder),
                 resume="allow",
                 dir=str(folder.path),
                 config=json.loads(config_lib.to_json(config)),
@@ -115,12 +119,20 @@ class _Finish(ForeignCodeThread):
             self.error = error
 
 
-def _record_id(folder: RunFolder) -> str:
-    """The id of the folder's record, made at the first start."""
+def record_id(folder: RunFolder) -> str:
+    """The id of the folder's record, made at the first start, and where the file is damaged."""
     path = folder.path / "wandb" / "record_id"
     try:
-        return path.read_text(encoding="utf-8").strip()
+        found = read_bounded(path, _MAX_ID_BYTES).decode("utf-8").strip()
+        if _ID.fullmatch(found):
+            return found
+        warn(f"warning: {path}: is damaged; this run gets a new record at Weights & Biases")
     except FileNotFoundError:
-        path.parent.mkdir(exist_ok=True)
-        write_atomically(path, uuid.uuid4().hex + "\n")
-        return path.read_text(encoding="utf-8").strip()
+        pass
+    except (OSError, ValueError) as error:
+        reason = one_line(error)
+        warn(f"warning: {path}: {reason}; this run gets a new record at Weights & Biases")
+    made = uuid.uuid4().hex
+    make_folder(path.parent)
+    write_atomically(path, f"{made}\n")
+    return made

@@ -129,7 +129,7 @@ def test_frames_are_those_that_were_emulated():
 
 
 @pytest.mark.parametrize("unrolls", range(1, 7))
-def test_a_replay_stands_where_the_actor_stood_also_at_a_final_observation(unrolls):
+def test_a_replay_restores_the_actor_also_at_a_final_observation(unrolls):
     """Of six unrolls of 7 steps with a period of 6 one ends at every phase of an episode."""
     actor, learner = make_actor("FixedTrunc-v0")
     blocks = play(actor, learner, unrolls)

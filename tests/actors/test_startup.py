@@ -1,4 +1,4 @@
-"""The start of the actors: a request to stop is heard between two of its parts."""
+"""The start of the actors: a request to stop is noticed between two of its steps."""
 
 import threading
 
@@ -24,7 +24,7 @@ def test_an_actor_that_was_being_made_when_the_stop_came_is_not_started():
             stop.request("the test")
         return made[-1]
 
-    ready = ActorStart(stop).actors(4, make, started.append)
+    ready = ActorStart(stop).actors(range(4), make, started.append)
     assert [actor.index for actor in made] == [0, 1]
     assert ready == started == made[:1]
     assert [actor.is_closed for actor in made] == [False, True]
@@ -32,5 +32,5 @@ def test_an_actor_that_was_being_made_when_the_stop_came_is_not_started():
 
 def test_without_a_stop_all_are_made_and_started_side_by_side():
     both = threading.Barrier(2, timeout=30)
-    ready = ActorStart(StopRequest()).actors(2, _Actor, lambda _: both.wait())
+    ready = ActorStart(StopRequest()).actors(range(2), _Actor, lambda _: both.wait())
     assert [actor.index for actor in ready] == [0, 1]

@@ -59,6 +59,7 @@ def test_the_identity_of_one_sgd_step(mode):
 
 @pytest.mark.parametrize("mode", ["nested_tapes", "reverse_over_forward"])
 @pytest.mark.parametrize(("inner_steps", "target_steps"), [(1, 1), (1, 2), (2, 2)])
+@pytest.mark.usefixtures("eager")
 def test_the_step_of_x_is_the_finite_difference(inner_steps, target_steps, mode):
     """Through `Learner.update` itself."""
     case = make_case(

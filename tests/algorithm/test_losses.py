@@ -125,7 +125,7 @@ def test_the_meta_objective_is_the_policy_gradient_term_at_the_reference():
 
 
 def test_gamma_and_lambda_may_be_given_per_state():
-    """Those of the first state are of no account: nothing arrives there."""
+    """The values of the first state do not matter: nothing arrives there."""
     logits, values, transitions = random_data()
     scalar, _ = inner_objective(logits, values, transitions, constants(), SETTINGS)
     for first in (0.0, 1.0):

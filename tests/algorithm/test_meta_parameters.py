@@ -165,7 +165,7 @@ def test_eta_of_states_by_hand(learned):
                 np.testing.assert_allclose(value[t, b], expected, rtol=1e-12)
 
 
-def test_all_states_begin_alike():
+def test_all_states_start_the_same():
     meta_parameters = make(("gamma", "lambda"))
     x = meta_parameters.initial_logits(5)
     assert x.shape == (6, 2) and x.dtype == np.float32

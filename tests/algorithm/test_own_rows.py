@@ -19,7 +19,7 @@ def smallness(inputs: losses.TermInputs) -> tf.Tensor:
 
 @pytest.fixture
 def own_rows(monkeypatch):
-    """Registers the row and both terms, and takes them back."""
+    """Registers the row and both terms, and removes them again."""
     for table in (hyper_parameters.TABLE, losses.TERMS, losses.INNER_WEIGHTS,
                   losses.OWN_META_WEIGHTS):  # fmt: skip
         for name, value in list(table.items()):

@@ -13,7 +13,7 @@ import tensorflow as tf
 from hypothesis import Phase, given, reject, settings
 from hypothesis import strategies as st
 from support.helpers import central_difference, make_agent
-from support.update_oracle import OPEN, NearKink, Places, make_case
+from support.update_oracle import OPEN, NearKink, Places, directions_of, make_case
 
 from meta_impala.algorithm.meta_gradient import (
     accumulative_trace,
@@ -28,6 +28,7 @@ CELLS = {
     "importance_weights": {**FED, "meta_gradient_paths": "importance_weights"},
     "importance_weights, lstm": {
         **FED, "meta_gradient_paths": "importance_weights", "core": "lstm", "core_size": 5,
+        "unroll_length": 3,
     },
     "embedding of values": {
         **FED, "meta_gradient_paths": "embedding", "eta_embedding_input": "values",
@@ -72,13 +73,7 @@ CELLS = {
     },
 }  # fmt: skip
 
-
-def directions_of(case, count, seed=0):
-    """`count` rows of the size of x: all axes if they fit, else random ones of length 1."""
-    if case.x.size <= count:
-        return np.eye(case.x.size)
-    rows = np.random.default_rng(seed).normal(size=(count, case.x.size))
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+RULES = [name for name in CELLS if name.startswith(("plain", "adam", "constant"))]
 
 
 def assert_is_the_derivative(case, count=2, at_least=1e-6):
@@ -104,8 +99,16 @@ def assert_is_the_derivative(case, count=2, at_least=1e-6):
     return nested
 
 
-@pytest.mark.parametrize("norm", [20.0, 80.0])
-@pytest.mark.parametrize("name", CELLS)
+def cells_and_norms():
+    """All cells where the clip binds; below it those of U, and the others as slow (what acts on J
+    and J' alone meets the clip only through g)."""
+    for name in CELLS:
+        yield pytest.param(name, 80.0)
+        is_of_the_rule = name in RULES or name == "importance_weights"
+        yield pytest.param(name, 20.0, marks=() if is_of_the_rule else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("name", "norm"), cells_and_norms())
 def test_the_meta_gradient_is_the_finite_difference(name, norm):
     case = make_case(norm, **CELLS[name])
     step = assert_is_the_derivative(case)
@@ -219,7 +222,7 @@ def test_the_targets_of_the_meta_objective_are_constant():
 
 
 def test_the_meta_objective_uses_the_second_value_head_alone():
-    """The advantages of J' are of the second head: the first one may say what it likes."""
+    """The advantages of J' are of the second head: the first one does not matter."""
     losses = []
     for shift in (0.0, 5.0):
         case = make_case(meta_value_head="reference")
@@ -279,9 +282,17 @@ def test_moments_after_many_batches_are_those_of_the_advantages():
     np.testing.assert_allclose(moments, [bare.mean(), np.mean(bare**2), 1.0], rtol=1e-10)
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0])
-@pytest.mark.parametrize("kind", ["logits", "values"])
-@pytest.mark.parametrize("paths", OPEN)
+@pytest.mark.parametrize(
+    ("paths", "kind", "value"),
+    [
+        ("returns", "logits", 0.0),
+        ("returns", "values", 1.0),
+        ("embedding", "logits", 0.0),
+        ("embedding", "values", 1.0),
+        ("importance_weights", "logits", 1.0),
+        ("importance_weights", "values", 0.0),
+    ],  # every pair of two
+)
 def test_a_reference_of_exactly_zero_or_one_gives_numbers(paths, kind, value):
     case = make_case(
         **FED, reference_gamma=value, reference_lambda=value, eta_embedding_input=kind,

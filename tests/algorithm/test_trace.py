@@ -1,7 +1,7 @@
 """The accumulative trace, equation (4), through the learner's own update, in float64.
 
 Ground truth: finite differences of one update (with θ moved along z everywhere in it, for the
-curvature), and of five updates. Equivalence: μ = 0 is no trace.
+curvature), and of three updates. Equivalence: μ = 0 is no trace.
 """
 
 import itertools
@@ -21,7 +21,7 @@ CELLS = {
     "adam": {"inner_optimizer": "adam", "adam_epsilon": 1e-2},
     "embedding": {**FED, "meta_gradient_paths": "embedding"},
     "importance weights": {**FED, "meta_gradient_paths": "importance_weights"},
-    "lstm": {"core": "lstm", "core_size": 4, "unroll_length": 3},
+    "lstm": {"core": "lstm", "core_size": 4, "unroll_length": 2},
     "second value head": {**FED, "meta_value_head": "reference", "reference_tracking": "gamma"},
     "lambda": {"meta_parameters": "lambda", "gamma": 0.9},
 }  # fmt: skip
@@ -57,7 +57,7 @@ def expected_trace(case, trace, decay, curvature):
 
         def at(distance, unit=unit, moving=moving):
             moved = [t + distance * m for t, m in zip(theta, moving, strict=True)]
-            with weights(case.agent.network, moved if curvature else theta):
+            with weights(case.variables, moved if curvature else theta):
                 return case.updated(case.inner_gradient(case.x + distance * unit))
 
         column = difference(at)
@@ -106,8 +106,16 @@ def test_the_new_trace_is_the_finite_difference(name, curvature, norm):
         assert np.all(np.abs(plain.meta_gradient[0] - step.meta_gradient[0]) > 1e-6)
 
 
-@pytest.mark.parametrize("curvature", [False, True])
-@pytest.mark.parametrize("paths", OPEN)
+@pytest.mark.parametrize(
+    ("paths", "curvature"),
+    [
+        pytest.param(paths, curvature, marks=() if is_quick else pytest.mark.slow)
+        for paths in OPEN
+        for curvature in (False, True)
+        # Each path, and each form of the trace.
+        for is_quick in [curvature == (paths != "embedding")]
+    ],
+)
 def test_without_decay_it_is_the_exact_gradient(paths, curvature):
     settings = {"trace_decay": 0.5, "trace_curvature": curvature}
     case = make_case(80.0, **FED, meta_gradient_paths=paths, **settings)
@@ -123,10 +131,10 @@ def test_without_decay_it_is_the_exact_gradient(paths, curvature):
     "settings", [{}, {**FED, "meta_gradient_paths": "importance_weights"}], ids=["returns", "all"]
 )
 def test_with_curvature_and_no_decay_it_is_dtheta_dx_over_all_updates(settings):
-    """μ = 1, plain gradient descent, x held fixed: z after 5 updates is dθ_5/dx.
+    """μ = 1, plain gradient descent, x held fixed: z after 3 updates is dθ_3/dx.
 
     η acts in all places (without an embedding these are the returns alone), so that it is the plain
-    derivative of θ_5, by central differences.
+    derivative of θ_3, by central differences.
     """
     case = make_case(
         None, inner_optimizer="sgd", learning_rate=3e-3, trace_decay=1.0, trace_curvature=True,
@@ -134,8 +142,8 @@ def test_with_curvature_and_no_decay_it_is_dtheta_dx_over_all_updates(settings):
     )  # fmt: skip
     start, variables = case.theta, case.agent.network.trainable_variables
 
-    def five_updates(x, batches):
-        with weights(case.agent.network, start):
+    def three_updates(x, batches):
+        with weights(case.variables, start):
             for batch in batches:
                 case.batch = batch
                 new = case.updated(case.inner_gradient(x, case.everywhere(x)))
@@ -146,12 +154,12 @@ def test_with_curvature_and_no_decay_it_is_dtheta_dx_over_all_updates(settings):
     def differences(batches):
         # Small steps: e_η moves the last hidden layer across the kinks of its ReLUs.
         return [
-            difference(lambda e: five_updates(case.x + e * unit, batches), 1e-5)  # noqa: B023
+            difference(lambda e: three_updates(case.x + e * unit, batches), 1e-5)  # noqa: B023
             for unit in np.eye(len(case.x))
         ]
 
-    for seed in itertools.count(20, 5):
-        batches = [random_batch(case.agent, seed + i) for i in range(5)]
+    for seed in itertools.count(20, 3):
+        batches = [random_batch(case.agent, seed + i) for i in range(3)]
         try:
             expected = differences(batches)
             break
@@ -159,7 +167,7 @@ def test_with_curvature_and_no_decay_it_is_dtheta_dx_over_all_updates(settings):
             continue
 
     trace = [[tf.zeros_like(v) for v in variables] for _ in case.x]
-    with weights(case.agent.network, start):
+    with weights(case.variables, start):
         for batch in batches:
             case.batch = batch
             step = accumulative_trace(*case.arguments(), trace=trace, decay=1.0, curvature=True)
@@ -167,13 +175,13 @@ def test_with_curvature_and_no_decay_it_is_dtheta_dx_over_all_updates(settings):
             for variable, value in zip(variables, step.inner.parameters, strict=True):
                 variable.assign(value)
         after = case.theta
-    for ours, theirs in zip(after, five_updates(case.x, batches), strict=True):
+    for ours, theirs in zip(after, three_updates(case.x, batches), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
     assert norm_of(expected[0]) > 1e-3
     assert_close(trace, expected, rtol=2e-6)
 
 
-@pytest.mark.parametrize("network", ["shallow", "deep"])
+@pytest.mark.parametrize("network", ["shallow", pytest.param("deep", marks=pytest.mark.slow)])
 def test_through_convolutions(network):
     case = make_case(
         80.0, description=IMAGES, network=network, batch_size=2, meta_batch_size=2,
@@ -189,7 +197,7 @@ def test_through_convolutions(network):
 
     def along(distance):
         moved = [t + distance[0] * m for t, m in zip(theta, moving, strict=True)]
-        with weights(case.agent.network, moved):
+        with weights(case.variables, moved):
             new = case.updated(case.inner_gradient(case.x + distance[0] * unit))
         return sum(np.sum(p * n) for p, n in zip(pull, new, strict=True))
 

@@ -1,4 +1,4 @@
-"""What samples of a meta-gradient amount to (ground truth: small numbers worked by hand)."""
+"""The report of samples of a meta-gradient (ground truth: small numbers worked by hand)."""
 
 import json
 
@@ -42,7 +42,7 @@ def test_where_it_is_heading_in_words(pushes, words):
     assert attribution_text.heading_in_words("gamma", heading) == words
 
 
-def _samples(learned=2):
+def _samples(learned=2, heads=0):
     """Three updates whose pushes are 1, 2, 3 times (3, −5) in all; the first T = 2 states."""
     samples = []
     for size in (1.0, 2.0, 3.0):
@@ -65,6 +65,8 @@ def _samples(learned=2):
                 gradient_norm=80.0,
                 clip_coefficient=0.5,
                 eta=np.array([0.98, 0.9][:learned]),
+                of_heads=np.array([[-size, 0.0]])[:heads, :learned],
+                eta_of_heads=np.array([[0.7, 0.6]])[:heads, :learned],
             )
         )  # fmt: skip
     return samples
@@ -94,6 +96,16 @@ def test_the_numbers_of_a_report():
     assert consecutive.meta_gradients.mean == pytest.approx(1.0)
     assert result.excess.mean == pytest.approx(0.4)
     json.dumps(reporting.to_json(result), allow_nan=False)
+
+
+def test_where_the_eta_of_another_head_is_heading():
+    config = _config(auxiliary_heads=1, eta_embedding_size=0)
+    result = reporting.report(config, _samples(heads=1))
+    assert list(result.headings_of_heads) == ["gamma_head_2", "lambda_head_2"]
+    assert result.headings_of_heads["gamma_head_2"].push.mean == pytest.approx(2.0)
+    text = attribution_text.text(config, "a run", 0.1, result)
+    assert "- Of head 2: γ up: 3 of 3 batches, t = 3.5. Now 0.7000; push +2" in text
+    assert reporting.to_json(result)["heading"]["lambda_head_2"]["value"] == pytest.approx(0.6)
 
 
 def test_the_text_says_what_it_leaves_out():

@@ -4,10 +4,10 @@ import csv
 import io
 import json
 import pathlib
-import subprocess
 import sys
 
 import pytest
+from support import forked_command
 
 from meta_impala.analysis import comparison, figures, labels, results, statistics, variants
 from meta_impala.analysis import comparison_report as report
@@ -446,7 +446,7 @@ def test_a_damaged_evaluation_is_one_line_among_what_is_missing(tmp_path, damage
 
 
 def _tool(*arguments):
-    return subprocess.run(
+    return forked_command.run(
         [sys.executable, "tools/compare_published.py", *arguments],
         cwd=ROOT,
         capture_output=True,

@@ -109,7 +109,7 @@ def test_the_parts_are_those_of_the_update_that_the_learner_makes(name, monkeypa
 
 
 def test_which_columns_are_the_meta_batch(monkeypatch):
-    """τ' of each name is what its name says: which unroll, of which group, which games."""
+    """Each meta batch is what its name says: which unroll, of which group, which games."""
     learner, config, description = _learner(meta_batch_size=3, unroll_length=9)
     seen = []
 

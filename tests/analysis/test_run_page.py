@@ -67,7 +67,7 @@ def _html(records, title="Runs"):
 
 @pytest.fixture
 def no_charts(monkeypatch):
-    """Drawing takes seconds; a chart holds nothing that a stranger wrote."""
+    """Drawing takes seconds; a chart contains no text from files."""
     monkeypatch.setattr(charts, "draw", lambda *_, **__: Markup("<svg></svg>"))
 
 

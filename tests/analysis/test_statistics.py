@@ -122,7 +122,7 @@ def test_the_adaptive_agent_against_the_best_fixed_one():
     assert against.per_game["median"][1:] == (0.5, 0.5)
 
 
-def test_the_best_fixed_agent_is_chosen_anew_in_every_redraw():
+def test_the_best_fixed_agent_is_chosen_again_in_every_redraw():
     pytest.importorskip("rliable")
     fixed = {name: {"A": [0.0, 2.0]} for name in "wxyz"}
     against = statistics.against_fixed(

@@ -1,4 +1,4 @@
-"""Ground truth: a model's own measurements give the model back; its limits, by hand."""
+"""Ground truth: a fit of the model's own measurements recovers it; its limits, by hand."""
 
 import dataclasses
 import json

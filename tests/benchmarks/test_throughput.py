@@ -2,12 +2,12 @@
 
 import json
 import pathlib
-import subprocess
 import sys
 import threading
 import time
 
 import pytest
+from support import forked_command
 
 from meta_impala.benchmarks import throughput as benchmark
 from meta_impala.benchmarks.throughput import Effort
@@ -60,7 +60,7 @@ def test_a_measurement_counts_what_was_done():
 
 
 def _run(*arguments):
-    return subprocess.run(
+    return forked_command.run(
         [sys.executable, "tools/benchmark.py", *arguments],
         cwd=ROOT,
         capture_output=True,
@@ -85,6 +85,16 @@ def test_the_command_writes_what_it_prints(tmp_path):
     assert all(cost > 0 for cost in costs)
     assert all(row["frames_per_second"] > 0 for row in document["rows"])
     assert all(row["peak_rss_mib"] > 100 for row in document["rows"])
+    assert all(0 <= row["cpu_share_of_hypervisor"] <= 1 for row in document["rows"])
+    floor = document["roofline"]
+    assert floor["gigaflops_one_core"] > 0 and floor["gigaflops_all_cores"] > 0
+    assert list(floor["parts"]) == rows
+    for row, cost in zip(rows, costs, strict=True):
+        part = floor["parts"][row]
+        assert part["measured"] == cost
+        assert (
+            part["share_of_roofline"] == pytest.approx(part["floor"] / cost) and part["floor"] > 0
+        )
     ratio = document["ratios"]["learner_nested_tapes_over_plain"]
     assert ratio == pytest.approx(costs[1] / costs[0])
     for row in document["rows"]:

@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+from support import forked_command
 from support.command_helpers import ROOT
 
 from meta_impala import __version__, cli, completion
@@ -95,7 +96,7 @@ def test_every_setting_stands_in_a_group():
 
 
 def given(*words):
-    """The config flags that a command line amounts to, in a process of its own."""
+    """The config flags that result from a command line, in a process of its own."""
     code = (
         "import sys\n"
         "from meta_impala import train\n"
@@ -104,7 +105,7 @@ def given(*words):
         "parse_flags(sys.argv)\n"
         "print(sorted(given_config_flags().items()))"
     )
-    result = subprocess.run(
+    result = forked_command.run(
         [sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr

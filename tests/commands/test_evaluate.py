@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from support import forked_command
 from support.command_helpers import refused, run_tool
 
 from meta_impala import __version__, evaluate
@@ -23,8 +24,8 @@ def _command(module, *arguments):
     return [sys.executable, "-m", f"meta_impala.{module}", *arguments]
 
 
-def _run(module, *arguments):
-    return subprocess.run(
+def _run(module, *arguments, start=forked_command.run):
+    return start(
         _command(module, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=300
     )
 
@@ -54,9 +55,8 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="module")
 def evaluated(trained):
     before = _files(trained)
-    result = _run(
-        "evaluate", f"--logdir={trained}", f"--episodes={EPISODES}", "--num_envs=4", "--seed=3"
-    )
+    arguments = (f"--logdir={trained}", f"--episodes={EPISODES}", "--num_envs=4", "--seed=3")
+    result = _run("evaluate", *arguments, start=subprocess.run)
     assert result.returncode == 0, result.stderr
     after = _files(trained)
     written = after.pop(pathlib.Path("evaluation.json"))
@@ -172,7 +172,7 @@ def test_an_interrupted_evaluation_is_continued_and_ends_in_the_same_bytes(
     before = _files(folder)
     arguments = [f"--logdir={folder}", "--num_envs=4", "--seed=3"]
     kept = {0, 1, 2, 5, 9}
-    with subprocess.Popen(
+    with forked_command.Popen(
         _command("evaluate", *arguments, "--episodes=100000000"),
         cwd=ROOT,
         stdout=subprocess.PIPE,

@@ -4,10 +4,10 @@ import json
 import pathlib
 import re
 import shutil
-import subprocess
 import sys
 
 import pytest
+from support import forked_command
 from support.command_helpers import refused
 from support.run_helpers import BATCH_FRAMES, files_of, make_config, make_trainer
 
@@ -40,7 +40,7 @@ PUSH = re.compile(rf"({NUMBER}) ± \d\.\de[+-]\d\d")
 
 
 def _run(module, *arguments):
-    return subprocess.run(
+    return forked_command.run(
         [sys.executable, "-m", f"meta_impala.{module}", *arguments],
         cwd=ROOT,
         capture_output=True,

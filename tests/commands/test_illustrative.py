@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from support import forked_command
 
 ROOT = pathlib.Path(__file__).parents[2]
 SMALL = ("--seeds=3", "--first_seed=7", "--episodes=40", "--points=4")
@@ -29,7 +30,7 @@ def command(*arguments):
 
 def run(*arguments, python=None):
     start = [sys.executable, "-c", python] if python else command()
-    return subprocess.run(
+    return forked_command.run(
         [*start, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
 

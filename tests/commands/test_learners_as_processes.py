@@ -1,5 +1,5 @@
 """Several learners as a user starts them. Command: both roles train, stop together, continue, are
-evaluated; what is refused. Fault: one is killed, one never comes. (Every start is two processes.)
+evaluated; what is refused. Fault: one is killed, one never starts. (Every start is two processes.)
 """
 
 import json
@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+from support import forked_command
 from support.run_helpers import read_metrics
 
 pytestmark = pytest.mark.slow
@@ -43,7 +44,7 @@ class Learners:
             flags_of = (*flags, f"--logdir={self.folder}") if index == 0 else of_second
             with open(output, "w") as file:
                 self.processes.append(
-                    subprocess.Popen(
+                    forked_command.Popen(
                         [sys.executable, "-m", "meta_impala.train", *flags_of,
                          f"--learner_addresses={addresses}", f"--learner_index={index}"],
                         stdout=file, stderr=subprocess.STDOUT,
@@ -116,7 +117,7 @@ def test_train_stop_continue_evaluate(learners):
     assert float(rows[-1]["gamma"]) != float(rows[0]["gamma"])
     assert all(row["meta_gradient_norm"] for row in rows)
 
-    result = subprocess.run(
+    result = forked_command.run(
         [sys.executable, "-m", "meta_impala.evaluate", f"--logdir={learners.folder}",
          "--episodes=4"], capture_output=True, text=True,
     )  # fmt: skip
@@ -155,7 +156,7 @@ def test_other_settings_are_refused_by_both(learners):
 
 def test_a_learner_that_never_comes(tmp_path):
     def start(*flags):
-        return subprocess.Popen(
+        return forked_command.Popen(
             [sys.executable, "-m", "meta_impala.train", *CATCH, f"--logdir={tmp_path}/run",
              f"--learner_addresses={free_addresses()}", *flags],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

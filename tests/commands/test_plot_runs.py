@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from support import forked_command
 from support.command_helpers import ROOT
 
 pytest.importorskip("matplotlib")
@@ -15,7 +16,8 @@ ROWS = "".join(f"{1000 * i},{i},0.99,0.95\n" for i in range(1, 6))
 
 
 def _run(*arguments, **more):
-    return subprocess.run(
+    start = subprocess.run if "env" in more else forked_command.run
+    return start(
         [sys.executable, "tools/plot_runs.py", *arguments],
         cwd=ROOT,
         capture_output=True,
@@ -168,7 +170,7 @@ def test_a_mistake_is_one_line(tmp_path):
         assert _refused(*result), arguments
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16"])
+@pytest.mark.parametrize("encoding", ["ascii", "utf-16"])
 def test_any_terminal(tmp_path, encoding):
     _make(os.fsencode(tmp_path / "γ λ"), HEADER + ROWS)
     environment = os.environ | {"PYTHONIOENCODING": encoding}

@@ -12,6 +12,7 @@ import sys
 import time
 
 import pytest
+from support import forked_command
 
 from meta_impala.errors import UserError
 from meta_impala.experiments import stages
@@ -54,12 +55,37 @@ def suite_path(tmp_path):
 def test_a_mistake_is_one_line(tmp_path, arguments, message):
     pytest.importorskip("pyarrow")
     command = [sys.executable, "-m", "meta_impala.population", f"--logdir={tmp_path}/run"]
-    result = subprocess.run(
+    result = forked_command.run(
         [*command, "--environment=Catch", *arguments], capture_output=True, text=True, check=False
     )
     assert result.returncode == 2
     assert result.stderr.startswith(f"error: {message}") and result.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_pickles_of_somebody_else_are_not_read(tmp_path):
+    """A downloaded population: Ray Tune would run what its state holds."""
+    pytest.importorskip("pyarrow")
+    state = tmp_path / "run" / "members" / "tune" / "population"
+    state.mkdir(parents=True)
+    mark = tmp_path / "mark"
+    evil = f"cos\nsystem\n(S'touch {mark}'\ntR.".encode()
+    for name in ("tuner.pkl", "trainable.pkl", "experiment_state-2026.json"):
+        (state / name).write_bytes(evil)
+    (tmp_path / "run" / "members" / "made_here").write_text("0" * 64 + "\n")
+    command = [
+        sys.executable, "-m", "meta_impala.population", f"--logdir={tmp_path}/run",
+        "--environment=Catch", "--total_frames=8000", "--population_size=2",
+    ]  # fmt: skip
+    before = sorted(tmp_path.rglob("*"))
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=False,
+        env=os.environ | {"XDG_STATE_HOME": str(tmp_path / "state")},
+    )  # fmt: skip
+    assert result.returncode == 2 and not mark.exists()
+    assert "give --trust_modules if you trust them" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert {path.name for path in {*tmp_path.rglob("*")} - {*before}} <= {"lock"}
 
 
 def test_a_suite_may_have_a_population(suite_path):
@@ -152,7 +178,7 @@ def test_a_population_on_catch_stopped_and_continued(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_member_killed_while_it_takes_a_checkpoint_goes_on(tmp_path):
+def test_a_member_killed_while_it_takes_a_checkpoint_continues(tmp_path):
     pytest.importorskip("ray.tune")
     from meta_impala.experiments import pbt as population_lib
 

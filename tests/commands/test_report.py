@@ -1,16 +1,16 @@
 """The report command as a user runs it (command)."""
 
-import subprocess
 import sys
 
 import pytest
+from support import forked_command
 from support.command_helpers import ROOT, refused
 from support.demonstration import META_PONG, copy_of
 from support.run_helpers import files_of
 
 
 def _report(*arguments):
-    return subprocess.run(
+    return forked_command.run(
         [sys.executable, "-m", "meta_impala", "report", *arguments],
         cwd=ROOT,
         capture_output=True,

@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from support import forked_command
 from support.command_helpers import TINY
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -19,7 +20,7 @@ TIMEOUT = 300.0
 def start(logdir, *flags: str, **variables: str) -> subprocess.Popen:
     """The trainer, endless unless flags say otherwise."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    return subprocess.Popen(
+    return forked_command.Popen(
         [sys.executable, "-m", "meta_impala.train", *TINY, f"--logdir={logdir}",
          "--total_frames=1000000000", *flags],
         cwd=ROOT,
@@ -163,7 +164,7 @@ def test_what_cannot_be_caught_is_told_at_the_next_start_and_by_evaluate(tmp_pat
     said = status(tmp_path)
     assert said["state"] == "running" and said["pid"] == process.pid
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    played = subprocess.run(
+    played = forked_command.run(
         [sys.executable, "-m", "meta_impala.evaluate", f"--logdir={tmp_path}", "--episodes=1"],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True,
         timeout=TIMEOUT,

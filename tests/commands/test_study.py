@@ -19,6 +19,7 @@ ROOT = pathlib.Path(__file__).parents[2]
         ([], "give one of run, status, collect, report, random"),
         (["judge"], "give one of run"),
         (["run"], "--out: must be given"),
+        (["acceptance"], "--out: must be given"),
         (["run", "--out=x", "--part=pong"], "--part=pong: must be of mechanism, minatar"),
         (["report", "--data=nowhere"], "nowhere: must hold runs.csv and points.csv"),
     ],
@@ -42,6 +43,12 @@ def test_the_status_prices_what_is_left(tmp_path):
     (few, cheap), (many, dear) = ((int(runs), float(hours)) for runs, hours in priced)
     # 8 to 20 CPU-seconds a run of part 1, 70 to 130 of part 2.
     assert 5 < 3600 * cheap / few < 30 and 50 < 3600 * dear / many < 200
+
+
+def test_the_acceptance_without_runs_is_undecided(tmp_path):
+    found = run_tool("study", "acceptance", f"--out={tmp_path}")
+    assert found.returncode == 0
+    assert "| 0, then .99 | 0 |" in found.stdout and "undecided" in found.stdout
 
 
 def test_it_prints_a_command_for_every_run_that_is_left(tmp_path):

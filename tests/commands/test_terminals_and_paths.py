@@ -104,7 +104,16 @@ def test_a_word_that_is_no_flag(word, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("terminal", ["ASCII", "closed stdout", "a reader that left", "all closed"])
+# Closed standard output and a reader that left: `test_evaluator.py` has them in a whole run.
+@pytest.mark.parametrize(
+    "terminal",
+    [
+        "ASCII",
+        "all closed",
+        pytest.param("closed stdout", marks=pytest.mark.slow),
+        pytest.param("a reader that left", marks=pytest.mark.slow),
+    ],
+)
 def test_a_whole_run_at_a_hostile_terminal(terminal, tmp_path):
     words = [
         *COMMANDS["illustrative"][0],

@@ -10,14 +10,15 @@ import sys
 import time
 
 import pytest
+from support import forked_command
 from support.command_helpers import TINY
 
 ROOT = pathlib.Path(__file__).parents[2]
 START_SECONDS = 120.0
 
 
-def start(*flags: str) -> subprocess.Popen:
-    return subprocess.Popen(
+def start(*flags: str, popen: type[subprocess.Popen] = forked_command.Popen) -> subprocess.Popen:
+    return popen(
         [sys.executable, "-m", "meta_impala.train", *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -25,8 +26,8 @@ def start(*flags: str) -> subprocess.Popen:
     )
 
 
-def run(*flags: str) -> tuple[int, str, str]:
-    process = start(*flags)
+def run(*flags: str, popen: type[subprocess.Popen] = forked_command.Popen) -> tuple[int, str, str]:
+    process = start(*flags, popen=popen)
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
@@ -47,7 +48,8 @@ def status(logdir: pathlib.Path) -> dict:
 
 def test_a_run_from_the_command_line_and_again(tmp_path):
     logdir = tmp_path / "deep" / "run"
-    code, out, err = run(*TINY, f"--logdir={logdir}", "--total_frames=4000")
+    flags = (*TINY, f"--logdir={logdir}", "--total_frames=4000")
+    code, out, err = run(*flags, popen=subprocess.Popen)
     assert code == 0, err
     assert err == ""  # none of TensorFlow's start-up noise
     assert "training on meta_impala/Catch-v0 for 4,000 frames" in out

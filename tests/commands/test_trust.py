@@ -141,7 +141,7 @@ def test_no_command_imports_what_a_file_names(command, environment, tmp_path):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_with_trust_every_command_goes_on(command, tmp_path):
+def test_with_trust_every_command_continues(command, tmp_path):
     mark = _mark(tmp_path)
     # The environment is looked for before TensorFlow is imported, which takes seconds.
     (tmp_path / "code" / "tensorflow.py").write_text("raise ImportError('not in this test')")

@@ -13,6 +13,7 @@ import urllib.request
 import numpy as np
 import pytest
 from PIL import Image
+from support import forked_command
 from support.command_helpers import ROOT, TINY, refused
 from support.run_helpers import files_of
 
@@ -24,7 +25,7 @@ ENVIRONMENT = {
 
 
 def _run(*arguments, **settings):
-    return subprocess.run(
+    return forked_command.run(
         [sys.executable, "-m", "meta_impala", *arguments],
         cwd=ROOT,
         capture_output=True,
@@ -35,7 +36,7 @@ def _run(*arguments, **settings):
 
 
 def _start(*arguments):
-    return subprocess.Popen(
+    return forked_command.Popen(
         [sys.executable, "-m", "meta_impala", "watch", *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -104,7 +105,7 @@ finally:
 
 def test_a_window_shows_the_game_until_it_is_closed(trained):
     pytest.importorskip("pygame")
-    result = subprocess.run(
+    result = forked_command.run(
         [sys.executable, "-c", _WINDOW, "watch", f"--logdir={trained}", "--fps=500"],
         cwd=ROOT,
         capture_output=True,

@@ -144,6 +144,14 @@ def test_lambda_and_embedding_follow_from_what_is_learned(learned, start, width)
             "must be none",
         ),
         (TWO_LEARNERS | {"deterministic": True}, "--deterministic=True", "must be false"),
+        ({"sample_reuse": 0}, "--sample_reuse=0", "[1, 64]"),
+        ({"sample_reuse": 2, "meta_data": "swap"}, "--sample_reuse=2", "must be 1 with"),
+        ({"sample_reuse": 2, "inner_steps": 2}, "--sample_reuse=2", "must be 1 with"),
+        (
+            {"sample_reuse": 2, "meta_objective": "bootstrapped"},
+            "--sample_reuse=2",
+            "must be 1 with",
+        ),
         ({"seed": 2**31}, f"--seed={2**31}", str(2**31 - 1)),
         ({"total_frames": True}, "--total_frames=True", "int"),
         ({"batch_size": "8"}, "--batch_size='8'", "int"),
@@ -414,7 +422,7 @@ def test_a_quota_of_processor_time_counts_as_so_many_processors(monkeypatch, tmp
     assert resolve(Config(actors="ray")).num_actors == 64
 
 
-def test_a_run_that_does_not_fit_into_memory_goes_on_in_parts():
+def test_a_run_that_does_not_fit_into_memory_continues_in_parts():
     saved = resolve(Config())
     assert saved.meta_gradient_mode == "nested_tapes"
     wanted = merge_for_resume(saved, {"micro_batches": 4}, override=False)
@@ -546,7 +554,7 @@ def test_what_moves_eta_without_a_meta_gradient_is_checked(settings, expected):
     assert expected in _refusal(**settings)
 
 
-def test_a_line_of_what_is_not_varied_is_not_looked_at():
+def test_a_line_of_what_is_not_varied_is_not_used():
     resolve(Config(eta_schedule="linear", meta_parameters="gamma", eta_linear_lambda="x"))
 
 

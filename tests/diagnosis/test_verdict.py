@@ -1,4 +1,4 @@
-"""doctor's checks: a run that is broken in one way is told just that, healthy ones nothing."""
+"""doctor's checks: a run that is broken in one way gets that finding only, healthy runs none."""
 
 import dataclasses
 import json

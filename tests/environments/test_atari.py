@@ -100,7 +100,7 @@ def test_the_stack_starts_padded_with_zeros_and_the_newest_frame_is_last():
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("action", [-1, 4, 18])
-def test_an_action_out_of_range_is_refused_and_the_game_goes_on(action):
+def test_an_action_out_of_range_is_refused_and_the_game_continues(action):
     environment = make()
     environment.reset(seed=0)
     with pytest.raises(ValueError, match="0 to 3"):
@@ -108,7 +108,7 @@ def test_an_action_out_of_range_is_refused_and_the_game_goes_on(action):
     assert environment.step(np.array([3])).observations.any()
 
 
-def test_a_lost_life_is_terminal_for_the_learner_while_the_game_goes_on(two_breakout_games):
+def test_a_lost_life_is_terminal_for_the_learner_while_the_game_continues(two_breakout_games):
     terminations = stacked(two_breakout_games, "terminations")
     ends = stacked(two_breakout_games, "episode_ends")
     for i in range(2):
@@ -258,7 +258,7 @@ def test_impala_starts_with_0_to_30_noops():
     assert drawn_noops("impala") == set(range(31))
 
 
-def test_a_game_without_noops_is_drawn_anew_and_the_others_are_left_alone():
+def test_a_game_without_noops_is_drawn_again_and_the_others_are_left_alone():
     with contextlib.closing(make("Pong", 3)) as plain:
         drawn = plain._emulators.reset(seed=8)[1]["episode_frame_number"]
     assert drawn[1] == 0 and (drawn[[0, 2]] > 0).all(), "else nothing is tested"
@@ -370,7 +370,7 @@ def test_a_closed_environment_stays_closed():
         environment.reset(seed=0)
 
 
-def test_an_emulator_that_waits_at_its_time_limit_shows_the_next_game_and_the_others_go_on():
+def test_an_emulator_that_waits_at_its_time_limit_shows_the_next_game_and_the_others_continue():
     """Frames are counted without the wait, and the rows of the others are as if nobody waited."""
     limit = 40  # ten agent steps
     environment = make("Pong", num_envs=2, max_episode_frames=limit)

@@ -1,4 +1,4 @@
-"""Right environments are taken and wrong ones refused in one line that helps (faults, by kind)."""
+"""Correct environments are accepted, wrong ones refused in one helpful line (faults, by kind)."""
 
 import contextlib
 import signal
@@ -11,6 +11,7 @@ from support import zoo
 
 from meta_impala.environments import UnsupportedEnvironmentError, describe, make, make_render
 from meta_impala.environments.base import EnvironmentFailed
+from meta_impala.errors import text_of
 
 ARGUMENTS = {"NeedsConfig": {"config": {"size": 3}}}
 PLACES = ("constructor", "reset()", "step()")
@@ -58,7 +59,7 @@ def test_a_right_environment_is_taken_and_can_be_stepped(name):
 
 
 @pytest.mark.parametrize("name", zoo.WRONG)
-def test_a_wrong_environment_is_refused_with_what_is_wrong_and_how_to_mend_it(name):
+def test_a_wrong_environment_is_refused_with_what_is_wrong_and_how_to_fix_it(name):
     message = refusal(name)
     for word in zoo.WRONG[name]:
         assert word in message, message
@@ -70,7 +71,7 @@ def test_whatever_an_environment_raises_in_its_trial_is_one_line(where, what):
     message = refusal("Raises", {"where": where, "what": what})
     assert f"its {where} raised {what}" in message
     assert "zoo.py, line " in message
-    text = " ".join(str(zoo.RAISED[what]()).split())
+    text = " ".join(text_of(zoo.RAISED[what]()).split())
     assert text in message
 
 

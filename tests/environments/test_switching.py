@@ -15,6 +15,8 @@ from meta_impala.environments.built_in import (
 )
 from meta_impala.environments.switching import CONTEXTS, Switching
 
+LENGTH, SIGMA = 10, 2.0
+
 
 def phase_of(first_board):
     (column,) = np.flatnonzero(first_board[0])
@@ -40,67 +42,104 @@ def episode(env, offset):
 
 
 def test_the_second_phase_needs_a_discount_above_the_threshold():
-    threshold = Switching().least_patient_discount(1)
-    assert threshold == pytest.approx(0.842, abs=1e-3)
-    # Of length 5, so that every sequence of actions can be tried; the delay is as long as can be.
-    made = functools.partial(Switching, play="second", length=5, second_delay=4)
-    threshold = made().least_patient_discount(1)
+    assert Switching().least_patient_discount == pytest.approx(0.926, abs=1e-3)
+    # Of length 4, so that every sequence of actions can be tried.
+    made = functools.partial(Switching, play="second", length=4)
+    threshold = made().least_patient_discount
     for gamma, expected in (
-        (0.0, 0.3), (threshold - 1e-3, 0.3), (threshold + 1e-3, 1.0), (0.99, 1.0),
+        (0.0, 0.0), (threshold - 1e-3, 0.0), (threshold + 1e-3, 1.0), (0.99, 1.0),
     ):  # fmt: skip
         assert best_return(made, gamma) == expected, gamma
 
 
+@pytest.mark.parametrize("loan", [0.25, 1.0, 4.0])
+def test_the_threshold_follows_the_loan(loan):
+    made = functools.partial(Switching, play="second", length=4, loan=loan)
+    threshold = made().least_patient_discount
+    assert best_return(made, threshold - 1e-3) == 0.0
+    assert best_return(made, threshold + 1e-3) == 1.0
+
+
 def test_the_right_answer_of_the_first_phase_is_best_at_every_discount():
-    made = functools.partial(Switching, play="first", length=4, first_sigma=0.0, second_delay=3)
-    assert Switching().least_patient_discount(0) == 0.0
-    for gamma in (0.0, 0.5, 0.99):
+    made = functools.partial(Switching, play="first", length=4, sigma=0.0)
+    for gamma in (0.0, 0.5, 0.99, 1.0):
         assert best_return(made, gamma) == 1.0
 
 
 def test_the_variance_of_the_answers_return_is_zero_at_a_discount_of_zero_and_grows():
     env = Switching(play="first")
     env.reset(seed=0)
-    rewards = np.array([episode(env, offset=0)[1] for _ in range(4000)])
+    rewards = np.array([episode(env, offset=0)[1] for _ in range(2000)])
     found = []
     for gamma in (0.0, 0.5, 0.9, 0.99):
-        sampled = (rewards @ gamma ** np.arange(8)).var()
-        assert sampled == pytest.approx(env.return_variance(0, gamma), rel=5 * 0.0224)
-        assert env.return_variance(1, gamma) == 0.0
-        found.append(sampled)
+        returns = rewards @ gamma ** np.arange(LENGTH)
+        # Two values, so the sampled variance is within 5 standard errors if the coin is fair.
+        assert returns.var() == pytest.approx(env.return_variance(gamma), rel=0.0125)
+        assert returns.mean() == pytest.approx(1.0, abs=5 * returns.std() / 2000**0.5 + 1e-9)
+        found.append(returns.var())
     assert found[0] == 0.0
     assert sorted(set(found)) == found
+    assert [round(env.return_variance(g)) for g in (0.5, 0.9, 0.99)] == [4, 122, 293]
 
 
-def test_the_lottery_is_shown_before_it_is_paid_and_not_before_the_answer():
+@pytest.mark.parametrize("gamma", [0.8, 0.9])
+def test_the_answers_needed_put_the_difference_at_two_standard_errors(gamma):
+    env = Switching(play="first", sigma=1.0)
+    needed = round(env.answers_needed(gamma))
+    # Many samples of `needed` random answers to one symbol of four, each with its coin.
+    per_symbol = needed // CONTEXTS
+    generator = np.random.default_rng(0)
+    right = generator.integers(CONTEXTS, size=(1000, per_symbol)) == 0
+    coins = generator.choice([-1.0, 1.0], size=right.shape)
+    returns = right + env.return_variance(gamma) ** 0.5 * coins
+    means = [(returns * of).sum(1) / of.sum(1) for of in (right, ~right)]
+    differences = means[0] - means[1]
+    assert differences.mean() == pytest.approx(1.0, abs=5 * 0.5 / 1000**0.5)
+    assert differences.std() == pytest.approx(0.5, rel=0.11)
+
+
+def test_no_constant_discount_serves_both_phases():
+    """The docstring's numbers: above the threshold of the second phase, the first one needs more
+    answers than it has."""
+    env = Switching()
+    answers = 6_400 * 16 // LENGTH
+    threshold = env.least_patient_discount
+    assert env.answers_needed(threshold) == pytest.approx(13_330, abs=30)
+    assert answers == 10_240
+    assert [round(env.answers_needed(g)) for g in (0.0, 0.5, 0.9, 0.99)] == [0, 340, 10_375, 25_021]
+    assert all(env.answers_needed(g) > answers for g in np.linspace(threshold, 1.0, 50))
+
+
+def test_the_coin_is_shown_after_the_answer_and_pays_on_every_later_step():
     env = Switching(play="first")
     env.reset(seed=0)
     shown = []
-    for _ in range(20):
-        boards, rewards = episode(env, offset=1)
-        assert not boards[0][:, -1].any()
-        assert rewards[1] == pytest.approx(10.0 * boards[1][1, -1], rel=1e-6)
-        assert rewards[0] == 0.3 and not any(rewards[2:])
-        assert not any(board[:, -1].any() for board in boards[2:])
-        shown.append(rewards[1])
-    assert len(set(shown)) == 20
+    for game in range(60):
+        boards, rewards = episode(env, offset=game % CONTEXTS)
+        assert boards[0].sum() == 1.0 and not boards[0][:, 11:].any()
+        sides = [board[t, 11] - board[t, 12] for t, board in enumerate(boards) if t]
+        assert len(set(sides)) == 1 and all(board.sum() == 1.0 for board in boards)
+        assert rewards == [float(game % CONTEXTS == 0), *[SIGMA * sides[0]] * (LENGTH - 1)]
+        shown.append((game % CONTEXTS, sides[0]))
+    # Both sides come after every answer.
+    assert len(set(shown)) == 2 * CONTEXTS
 
 
-@pytest.mark.parametrize(("offset", "pays"), [(0, 1.0), (1, 0.3), (2, 0.0), (3, 0.0)])
-@pytest.mark.parametrize("play", ["first", "second"])
-def test_what_an_answer_pays_and_when(play, offset, pays):
-    env = Switching(play=play, first_sigma=0.0)
+@pytest.mark.parametrize(
+    ("offset", "first", "last", "kind"),
+    [(0, 0.0, 1.0, 0), (1, 1.0, -1.0, 1), (2, 0.0, 0.0, 2), (3, 0.0, 0.0, 2)],
+)  # fmt: skip
+def test_what_an_answer_of_the_second_phase_pays_and_when(offset, first, last, kind):
+    env = Switching(play="second")
     env.reset(seed=0)
     for _ in range(10):
         boards, rewards = episode(env, offset)
-        when = 7 if offset == 0 and play == "second" else 0
-        assert rewards == [pays if t == when else 0.0 for t in range(8)]
+        assert rewards == [first, *[0.0] * (LENGTH - 2), last]
         for t, board in enumerate(boards[1:], start=1):
-            assert board[t, 8 + 3 * (play == "second") + min(offset, 2)] == 1.0
-            assert board.sum() == 1.0
+            assert board[t, 8 + kind] == 1.0 and board.sum() == 1.0
 
 
-@pytest.mark.parametrize(("switch", "episodes"), [(0, 0), (8, 1), (9, 2), (40, 5)])
+@pytest.mark.parametrize(("switch", "episodes"), [(0, 0), (10, 1), (11, 2), (50, 5)])
 def test_the_phase_follows_from_the_environments_own_count_of_steps(switch, episodes):
     env = Switching(switch=switch)
     env.reset(seed=0)
@@ -122,20 +161,24 @@ def test_every_environment_of_a_batch_counts_its_own_steps():
     assert [phase_of(board) for board in boards] == [1, 1]
 
 
-def test_evaluation_plays_both_phases_in_every_game_and_without_the_lottery():
+@pytest.mark.parametrize(("offsets", "score"), [((0, 0), 2.0), ((0, 1), 1.0), ((2, 0), 1.0)])
+def test_evaluation_plays_both_phases_in_every_game_and_counts_right_answers(offsets, score):
     assert evaluated_in("Switching") == SWITCHING_EVALUATION_ID
     batch = make(evaluated_in("switching"), 3, "impala")
     boards = batch.reset(seed=0)
     phases = []
-    for _ in range(16):
+    for _ in range(2 * LENGTH):
         if boards[0, 0].any():
             phases.append(phase_of(boards[0]))
-        answers = [symbol_of(board) if board[0].any() else 0 for board in boards]
+        answers = [
+            (symbol_of(board) + offsets[phase_of(board)]) % CONTEXTS if board[0].any() else 0
+            for board in boards
+        ]
         step = batch.step(np.array(answers))
         boards = step.observations
     assert phases == [0, 1]
     assert step.episode_ends.all()
-    assert step.episode_returns.tolist() == [2.0] * 3
+    assert step.episode_returns.tolist() == [score] * 3
 
 
 def test_both_phases_are_tasks_of_their_own():
@@ -152,7 +195,7 @@ def test_both_phases_are_tasks_of_their_own():
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"play": "third"}, {"second_delay": 8}, {"switch": -1}, {"early": 1.0}, {"first_sigma": -1.0}],
+    [{"play": "third"}, {"length": 1}, {"switch": -1}, {"loan": -0.1}, {"sigma": -1.0}],
 )
 def test_arguments_out_of_range_are_refused(arguments):
     with pytest.raises(ValueError, match="must be"):

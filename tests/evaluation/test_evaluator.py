@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from support import forked_command
 from support.command_helpers import ROOT
 
 ENVIRONMENT = "support.endless:support/Endless-v0"
@@ -15,7 +16,7 @@ FRAMES = 30
 
 def run(*arguments, **options):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    return subprocess.run(
+    return forked_command.run(
         [sys.executable, "-m", *arguments],
         env=environment,
         text=True,

@@ -111,7 +111,7 @@ def test_games_come_in_the_order_of_their_ends_and_are_told_one_by_one():
     assert told == games
 
 
-def test_a_request_to_stop_is_heard_between_two_steps():
+def test_a_request_to_stop_is_noticed_between_two_steps():
     told = []
     with pytest.raises(KeyboardInterrupt):
         play_games(
@@ -147,7 +147,7 @@ def test_a_time_limit_ends_a_game_and_the_next_one_begins_afresh():
     assert policy.last_actions == [[0]] * 5
 
 
-def test_the_random_numbers_of_a_game_hang_on_seed_number_and_step_alone():
+def test_the_random_numbers_of_a_game_depend_on_seed_number_and_step_alone():
     policy = Recorder()
     _play(policy, [3, 2], 1, _games([4, 9]), seed=8)
     of_4, of_9 = game_starts.game_seeds(8, 4)[1], game_starts.game_seeds(8, 9)[1]
@@ -252,7 +252,7 @@ def test_a_game_is_what_an_actor_plays(learner, snapshot, config, description):
     assert game.episode_return not in (12.0, 24.0, 36.0), "not always the same action"
 
 
-def test_games_do_not_hang_on_what_is_played_beside_them(learner, snapshot, config, description):
+def test_games_do_not_depend_on_what_is_played_beside_them(learner, snapshot, config, description):
     def play(num_envs, numbers, seed=5):
         return _play_with(learner, snapshot, config, description, num_envs, numbers, seed)
 
@@ -315,7 +315,7 @@ def test_the_newest_checkpoint_is_read_and_nothing_touched(tmp_path, config, des
     np.testing.assert_allclose(agent.snapshot.eta.values, 1 / (1 + np.exp(-0.2)), rtol=1e-6)
 
 
-def test_a_checkpoint_that_training_replaces_is_read_anew(
+def test_a_checkpoint_that_training_replaces_is_read_again(
     tmp_path, config, description, monkeypatch, capsys
 ):
     _save(tmp_path, config, description, 100)

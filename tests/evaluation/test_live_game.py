@@ -4,7 +4,7 @@ an evaluation)."""
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.helpers import log_softmax, make_agent, shake
+from support.helpers import log_softmax, make_agent, perturb
 
 from meta_impala.algorithm.meta_parameters import embedding_input
 from meta_impala.config import AgentSettings
@@ -26,7 +26,7 @@ KINDS = {
 
 def _agent(kind):
     agent = make_agent(description=CATCH, **KINDS[kind])
-    shake(agent, 1, 0.5)
+    perturb(agent, 1, 0.5)
     if kind == "state":
         x = agent.learner.state.x
         x.assign_add(np.random.default_rng(2).normal(size=x.shape))

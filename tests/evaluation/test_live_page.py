@@ -68,7 +68,7 @@ def test_the_stream_shows_frame_after_frame(page):
                 seen = _decoded(_part(response))
 
 
-def test_a_reader_that_is_slow_skips_frames_and_delays_nobody(page):
+def test_a_reader_that_is_slow_skips_frames_and_delays_no_other(page):
     page.show(_frame(0))
     with socket.create_connection((ADDRESS, int(page.url.split(":")[2].strip("/")))) as slow:
         slow.sendall(b"GET /live HTTP/1.0\r\n\r\n")

@@ -45,7 +45,7 @@ def test_catch_is_the_game_of_the_batch_and_every_board_is_shown():
     assert recorded.frames_per_second == 10
 
 
-def test_a_lost_life_is_terminal_and_the_game_goes_on():
+def test_a_lost_life_is_terminal_and_the_game_continues():
     pytest.importorskip("cv2")
     ends, terminals = {}, {}
     for protocol in ("impala", "machado"):

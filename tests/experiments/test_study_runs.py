@@ -122,6 +122,18 @@ def test_every_part_has_runs_that_the_trainer_takes(tmp_path, name):
     assert len({run.name for run in runs}) == len(runs)
 
 
+def test_the_acceptance_test_has_every_constant_and_the_right_schedule_on_ten_seeds(tmp_path):
+    runs = study_runs.Cells(design.ACCEPTANCE, tmp_path, RANDOM).ready()
+    found = {(run.variant.name, run.seed) for run in runs}
+    constants = {f"F_{gamma}" for gamma in ("0", "0.5", "0.9", "0.99", "0.995")}
+    assert found == {(name, seed) for name in {"R", *constants} for seed in range(101, 111)}
+    # All other settings are those of the study.
+    study = study_runs.Cells(design.MECHANISM, tmp_path, RANDOM)
+    (ours,) = [run for run in runs if run.name == "F_0.9.Switching.seed_101"]
+    theirs = next(run for run in study.ready() if run.name == "F_0.9.Switching.seed_1")
+    assert ours.config == dataclasses.replace(theirs.config, seed=101)
+
+
 def test_selection_comes_first_and_seeds_one_by_one(cells):
     _finish_selection(cells, design.MECHANISM.tasks)
     runs = cells.ready()

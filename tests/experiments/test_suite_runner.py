@@ -122,7 +122,7 @@ def test_as_many_at_a_time_as_asked(tmp_path):
     )
 
 
-def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path):
+def test_a_run_that_fails_is_told_and_the_others_continue(tmp_path):
     suite = Suite(tmp_path)
     suite.broken = ("a.Catch.seed_1",)
     runner = suite.runner()

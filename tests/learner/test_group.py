@@ -10,8 +10,8 @@ import sys
 
 import numpy as np
 import pytest
-from support import learner_process
-from support.helpers import shake
+from support import forked_command, learner_process
+from support.helpers import perturb
 
 from meta_impala.config import Config, resolve
 from meta_impala.learner.state import FIXED
@@ -30,12 +30,12 @@ def free_ports(count):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """What two learners end with, each its arrays by name."""
+    """The final arrays of two learners, by name."""
     folder = tmp_path_factory.mktemp("learners")
     ports = ",".join(map(str, free_ports(2)))
     environment = os.environ | {"PYTHONPATH": f"{TESTS.parent}:{TESTS}"}
     processes = [
-        subprocess.Popen(
+        forked_command.Popen(
             [
                 sys.executable,
                 TESTS / "support" / "learner_process.py",
@@ -62,7 +62,7 @@ def test_two_learners_end_where_one_does(two, learned):
     }  # fmt: skip
     config = resolve(Config(**settings))
     learner = learner_process.make_learner(config)
-    shake(learner_process.Whole(config, learner), seed=0)
+    perturb(learner_process.Whole(config, learner), seed=0)
     start = [variable.numpy() for variable in learner.state.variables]
     rows, _ = learner_process.train(config, learner)
     expected = learner_process.results(learner, rows)

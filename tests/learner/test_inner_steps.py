@@ -31,6 +31,7 @@ def variables_of(agent):
 
 
 @pytest.mark.parametrize("mode", ["nested_tapes", "reverse_over_forward"])
+@pytest.mark.usefixtures("eager")
 def test_the_step_of_x_is_through_both_updates(mode):
     case = make_case(
         20.0, **SMALL, meta_parameters="gamma,entropy_cost,learning_rate_factor",
@@ -64,7 +65,7 @@ def test_the_step_of_x_is_through_both_updates(mode):
     np.testing.assert_allclose(snapshot.eta.values[0], tf.sigmoid(state.x[0]), rtol=1e-6)
 
 
-def test_a_state_saved_within_a_window_goes_on_to_the_bit(tmp_path):
+def test_a_state_saved_within_a_window_continues_to_the_bit(tmp_path):
     agents = [make_agent(**SMALL) for _ in range(2)]
     batches = [random_batch(agents[0], seed) for seed in range(5)]
     run(agents[0], batches, stop=3)
@@ -79,6 +80,7 @@ def test_a_state_saved_within_a_window_goes_on_to_the_bit(tmp_path):
     assert agents[0].learner.state.window.made == 0
 
 
+@pytest.mark.usefixtures("eager")
 def test_an_update_that_is_not_finite_ends_the_window():
     agent = make_agent(**SMALL)
     batches = [random_batch(agent, seed) for seed in range(5)]
@@ -95,6 +97,7 @@ def test_an_update_that_is_not_finite_ends_the_window():
     assert np.all(agent.learner.state.x.numpy() != x)
 
 
+@pytest.mark.usefixtures("eager")
 def test_the_inner_updates_are_those_of_one_inner_step():
     """With x held still (β tiny), K = 2 and K = 1 make the same θ."""
     still = {"meta_optimizer": "sgd", "meta_learning_rate": 1e-30}

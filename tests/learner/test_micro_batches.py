@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.helpers import IMAGES, make_agent, random_batch, shake
+from support.helpers import IMAGES, make_agent, perturb, random_batch
 
 from meta_impala.config import Config, resolve
 from meta_impala.errors import UserError
@@ -36,7 +36,7 @@ def updated(parts, settings):
         | {"meta_gradient_mode": "reverse_over_forward"}
         | settings,
     )
-    shake(agent, 1)
+    perturb(agent, 1)
     batches = [random_batch(agent, seed) for seed in (2, 3, 4)]
     statistics = []
     for updates, (batch, other) in enumerate(zip(batches[:-1], batches[1:], strict=True)):
@@ -46,11 +46,12 @@ def updated(parts, settings):
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.usefixtures("eager")
 def test_an_update_in_parts_is_the_update(settings):
     whole, expected = updated(1, settings)
     parts, found = updated(2, settings)
     before = make_agent(tf.float64, **settings)
-    shake(before, 1)
+    perturb(before, 1)
     moved = [
         np.abs(a.numpy() - b.numpy()).max()
         for a, b in zip(

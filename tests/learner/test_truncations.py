@@ -8,7 +8,7 @@ between them; the other batch has the same pieces as columns of their own.
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.helpers import Agent, make_agent, random_batch, shake
+from support.helpers import Agent, make_agent, perturb, random_batch
 from support.together import Together, parts_of
 from support.update_oracle import Case
 
@@ -55,7 +55,7 @@ def agents(pieces: int, settings) -> tuple[Agent, Agent]:
         meta_batch_size=pieces * META_COLUMNS, **common,
     )  # fmt: skip
     for agent in (cut, apart):
-        shake(agent, 1)
+        perturb(agent, 1)
         agent.learner.state.x.assign(
             np.random.default_rng(2).normal(1.0, 0.3, agent.learner.state.x.shape)
         )
@@ -105,6 +105,7 @@ QUICK = ("plain", "importance weights", "lstm, state")
     "name",
     [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SETTINGS],
 )
+@pytest.mark.usefixtures("eager")
 def test_an_update_of_cut_trajectories_is_that_of_their_pieces(name, pieces):
     both = agents(pieces, SETTINGS[name])
     pairs = [batches(both[1], pieces, seed) for seed in (3, 4, 5)]

@@ -9,7 +9,7 @@ from support.helpers import FEATURES, IMAGES
 from meta_impala.algorithm.meta_parameters import embedding_input
 from meta_impala.environments import Description
 from meta_impala.networks import ActorCritic
-from meta_impala.networks.actor_critic import HEADS, LAST_HIDDEN, NetworkInputs, NetworkSettings
+from meta_impala.networks.actor_critic import HEADS, LAST_HIDDEN, NetworkDefinition, NetworkInputs
 
 T, B, A = 5, 3, 3
 ETA = tf.constant([0.4, -0.2])
@@ -18,7 +18,7 @@ ETA = tf.constant([0.4, -0.2])
 def make(dtype=tf.float32, description: Description = FEATURES, seed=0, **settings):
     defaults = {"torso": "mlp", "num_actions": A, "mlp_sizes": (8,), "core_size": 4}
     tf.random.set_seed(seed)
-    network = ActorCritic(NetworkSettings(**(defaults | settings)), dtype)
+    network = ActorCritic(NetworkDefinition(**(defaults | settings)), dtype)
     network.build(description.observation_shape, description.observation_dtype)
     random = np.random.default_rng(seed)
     for variable in network.trainable_variables:
@@ -154,7 +154,7 @@ def test_the_difference_between_two_etas_varies_over_states():
 def test_the_joined_rows_begin_like_the_others():
     """As one matrix would that sees φ and what joins: a deviation of 1/√(fan-in)."""
     tf.random.set_seed(0)
-    settings = NetworkSettings("mlp", A, mlp_sizes=(400, 400), eta_embedding_size=100)
+    settings = NetworkDefinition("mlp", A, mlp_sizes=(400, 400), eta_embedding_size=100)
     network = ActorCritic(settings, tf.float32)
     network.build((3, 2), np.float32)
     (joined,) = [v.numpy() for v in network.trainable_variables if "joined" in v.name]

@@ -34,7 +34,7 @@ def make(name, dtype=tf.float32, mlp_sizes=(7, 5), compute_dtype=None):
     return TORSOS[name](dtype, mlp_sizes, compute_dtype)
 
 
-def shake(torso, seed=1):
+def perturb(torso, seed=1):
     random = np.random.default_rng(seed)
     for variable in torso.trainable_variables:
         variable.assign_add(0.3 * random.normal(size=variable.shape))
@@ -76,7 +76,7 @@ def test_the_mlp_is_dense_layers_with_relu():
     torso = make("mlp", tf.float64)
     observations = np.random.default_rng(0).normal(size=(3, 4, 2)).astype(np.float32)
     torso(tf.constant(observations))
-    shake(torso)
+    perturb(torso)
     values = {tuple(v.shape): v.numpy() for v in torso.trainable_variables}
     hidden = np.maximum(observations.reshape(3, 8) @ values[8, 7] + values[7,], 0.0)
     expected = np.maximum(hidden @ values[7, 5] + values[5,], 0.0)
@@ -133,7 +133,7 @@ def test_the_convolutional_torso_in_loops():
     torso = ConvolutionalTorso([(3, 4, 2), (2, 3, 1)], 5, tf.float64)
     observations = images(shape=(2, 11, 12, 2))
     torso(tf.constant(observations))
-    shake(torso)
+    perturb(torso)
     parameters = parameters_by_layer(torso)
     for image, actual in zip(observations / 255.0, torso(tf.constant(observations)), strict=True):
         features = relu(convolve(image, *layer(parameters, "conv_0"), 2, same=False))
@@ -146,7 +146,7 @@ def test_the_deep_torso_in_loops():
     torso = DeepTorso(channels=(2, 3), output_size=5, dtype=tf.float64)
     observations = images(shape=(2, 9, 10, 2))  # an odd side and an even one
     torso(tf.constant(observations))
-    shake(torso)
+    perturb(torso)
     parameters = parameters_by_layer(torso)
 
     def block(features, name):

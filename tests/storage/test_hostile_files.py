@@ -466,7 +466,7 @@ def test_bombs_are_refused_before_they_take_memory(name, tmp_path):
 
 
 def test_an_array_that_is_longer_than_its_directory_says_is_not_unpacked(tmp_path):
-    """The directory of the file promises little, and the compressed data goes on."""
+    """The header states a small size, and the compressed data is larger."""
     path = tmp_path / "x.npz"
     content = _header("'<f4'", "(2,)") + bytes(8)
     _npz(path, {"x.npy": content + bytes(50_000_000)})

@@ -106,7 +106,7 @@ def test_anything_is_read_without_an_exception(tmp_path_factory, changes):
 
 
 @pytest.mark.parametrize("count", [2, 5, 27])
-def test_tables_of_older_versions_are_mended_too(count, tmp_path):
+def test_tables_of_older_versions_are_repaired_too(count, tmp_path):
     path = tmp_path / "metrics.csv"
     header = ",".join(COLUMNS[:count])
     rows = [",".join([str(10 * i)] + ["1.5"] * (count - 1)) for i in range(1, 5)]

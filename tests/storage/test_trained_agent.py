@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from support.helpers import make_agent, shake
+from support.helpers import make_agent, perturb
 
 from meta_impala.config import AgentSettings, resolve_network
 from meta_impala.environments import registry
@@ -28,7 +28,7 @@ SHIPPED = ROOT / "testdata/pong_agent.npz"
 @pytest.fixture(scope="module")
 def trained():
     agent = make_agent(core="lstm", core_size=4)
-    shake(agent, 0)
+    perturb(agent, 0)
     snapshot = agent.learner.snapshot()._replace(version=7)
     return agent, TrainedAgent(agent.network, snapshot, 1234, "frames-1234")
 

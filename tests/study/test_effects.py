@@ -24,7 +24,7 @@ def test_the_area_is_the_mean_height_from_the_score_of_random_actions_on():
     assert effects.area(record("F_0", 1), random=0.2) == pytest.approx(0.5 * 0.6 + 0.5 * 1.0)
 
 
-def test_a_failed_run_goes_on_at_random():
+def test_a_failed_run_continues_at_random():
     failed = record("F_0", 1, state="failed")
     assert failed.counts and not failed.is_finished
     assert effects.area(failed, random=0.2) == pytest.approx(0.5 * 0.6 + 0.5 * 0.2, abs=0.01)

@@ -9,7 +9,7 @@ import numpy as np
 
 
 class _Broken(gymnasium.Env):
-    """Numbers that say nothing; games of eight steps; the rewards are drawn."""
+    """Uninformative observations; games of eight steps; the rewards are drawn."""
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
     length: int | None = 8

@@ -6,6 +6,8 @@ import pathlib
 import subprocess
 import sys
 
+from support import forked_command
+
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = (
     "--environment=Catch",
@@ -28,7 +30,7 @@ runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 
 def run_tool(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs a command of tools/ to its end."""
-    return subprocess.run(
+    return forked_command.run(
         [sys.executable, f"tools/{name}.py", *arguments],
         cwd=ROOT,
         capture_output=True,

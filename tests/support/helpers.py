@@ -119,7 +119,7 @@ def select_columns(batch: Unroll, columns: tf.Tensor) -> Unroll:
     )
 
 
-def shake(agent: Agent, seed: int, scale: float = 0.1) -> None:
+def perturb(agent: Agent, seed: int, scale: float = 0.1) -> None:
     """Moves weights and slots off their special starts (zeros and ones)."""
     random = np.random.default_rng(seed)
     for variable in agent.network.trainable_variables:
@@ -135,13 +135,13 @@ def shake(agent: Agent, seed: int, scale: float = 0.1) -> None:
 
 
 @contextlib.contextmanager
-def weights(network: ActorCritic, values):
-    """The network with these weights in its variables; the old ones come back."""
-    before = [variable.numpy() for variable in network.trainable_variables]
-    for variable, value in zip(network.trainable_variables, values, strict=True):
+def weights(variables, values):
+    """These values in the variables of a network; the old ones come back."""
+    before = [variable.numpy() for variable in variables]
+    for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
     yield
-    for variable, value in zip(network.trainable_variables, before, strict=True):
+    for variable, value in zip(variables, before, strict=True):
         variable.assign(value)
 
 

@@ -1,4 +1,4 @@
-"""Every command and tool, and the hostile terminals and paths that each is put to."""
+"""Every command and tool, and the hostile terminals and paths that each is run with."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ PATHS = {
 
 @dataclasses.dataclass(frozen=True)
 class Terminal:
-    """How a command is connected to the world.
+    """The standard streams of a command.
 
     Attributes:
       environment: variables that are set.

@@ -2,8 +2,8 @@
 
     python learner_process.py PORT,PORT INDEX OUT.npz
 
-Writes what its state is after the updates. Then learner 1 dies, and learner 0 notes what becomes
-of the next update.
+Writes what its state is after the updates. Then learner 1 dies, and learner 0 records what
+becomes of the next update.
 """
 
 import os
@@ -24,7 +24,7 @@ from meta_impala.config import (
 from meta_impala.learner import group as learner_group
 from meta_impala.learner.learner import Learner
 from meta_impala.system.signals import StopRequest
-from support.helpers import FEATURES, random_batch, select_columns, shake
+from support.helpers import FEATURES, perturb, random_batch, select_columns
 
 UPDATES = 3
 SETTINGS = {
@@ -38,7 +38,7 @@ SHARE_ORDER = [0, 1, 2]
 
 
 class Fixed(Learner):
-    """A learner whose meta batch are the columns it is told."""
+    """A learner whose meta batch is made of given columns."""
 
     order: list[int]
 
@@ -55,7 +55,7 @@ def make_learner(config, group=learner_group.ALONE):
 
 
 class Whole:
-    """What `shake` and `random_batch` want to know of an agent."""
+    """The attributes of an agent that `perturb` and `random_batch` use."""
 
     def __init__(self, config, learner):
         self.config, self.description, self.learner = config, FEATURES, learner
@@ -101,7 +101,7 @@ def main(ports, index, out):
         config = resolve(Config(**settings))
         learner = make_learner(config, group)
         # All begin from learner 0's state, whatever their own is.
-        shake(Whole(config, learner), seed=index)
+        perturb(Whole(config, learner), seed=index)
         group.take_from_first(learner.state.variables)
         rows, batches = train(config, learner, group)
         arrays |= {f"{name} {key}": a for key, a in results(learner, rows).items()}

@@ -31,7 +31,7 @@ def make_config(**settings) -> Config:
     return resolve(Config(**(defaults | settings)))
 
 
-def make_trainer(path, config: Config, stop: StopRequest | None = None) -> Trainer:
+def make_trainer(path, config: Config, stop: StopRequest | None = None, early=None) -> Trainer:
     folder = RunFolder(path)
     folder.prepare()
     description = registry.describe(config.environment, config.protocol)
@@ -39,7 +39,7 @@ def make_trainer(path, config: Config, stop: StopRequest | None = None) -> Train
     config = eta_replay.pin(config)
     eta_replay.keep(folder, config)
     folder.save_config(config)
-    return Trainer(config, description, folder, stop or StopRequest())
+    return Trainer(config, description, folder, stop or StopRequest(), early=early)
 
 
 def read_metrics(path) -> list[dict[str, str]]:

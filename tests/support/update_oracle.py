@@ -1,4 +1,4 @@
-"""An update and its meta objective written a second time, in NumPy but for network and ∂log π, ∂v.
+"""An update and its meta objective written again in NumPy, except for network, ∂log π and ∂v.
 
 Every place where η acts has an argument of its own, so that a finite difference can vary η along
 exactly the paths that a switch opens and hold it elsewhere.
@@ -7,6 +7,7 @@ exactly the paths that a switch opens and hold it elsewhere.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +21,8 @@ from support.helpers import (
     central_difference,
     log_softmax,
     make_agent,
+    perturb,
     random_batch,
-    shake,
     vtrace_ground_truth,
     weights,
 )
@@ -83,6 +84,8 @@ class Case:
     x: np.ndarray
     # Whether the inner objective and U are at η' and not at η(x).
     is_reference: bool = False
+    # Whether J has the second value head's loss, where the network has one.
+    has_second_critic: bool = True
 
     # What the product does.
 
@@ -91,7 +94,7 @@ class Case:
         learner = self.agent.learner
         factory = learner.factory
         learner.state.x.assign(self.x)
-        parameters = [v.read_value() for v in self.agent.network.trainable_variables]
+        parameters = [v.read_value() for v in self.variables]
         slots = tf.nest.map_structure(lambda v: v.read_value(), learner.state.slots)
         x = learner.state.x.read_value()
         rate = tf.constant(self.agent.config.learning_rate, tf.float64)
@@ -111,9 +114,14 @@ class Case:
 
     # The oracle.
 
+    @functools.cached_property
+    def variables(self):
+        """θ's variables; to find them in the modules takes as long as to run the network."""
+        return self.agent.network.trainable_variables
+
     @property
     def theta(self):
-        return [v.numpy() for v in self.agent.network.trainable_variables]
+        return [v.numpy() for v in self.variables]
 
     def slots(self):
         named = {k: [v.numpy() for v in vs] for k, vs in self.agent.learner.state.slots.items()}
@@ -288,7 +296,7 @@ class Case:
                 * tf.reduce_sum(is_step * (vs - output.values[:-1]) ** 2)
                 - weights_of["entropy_cost"] * tf.reduce_sum(is_step * entropies(logits))
             )
-            if self.agent.network.settings.second_value_head:
+            if self.agent.network.settings.second_value_head and self.has_second_critic:
                 second_vs, _, _ = self.targets(
                     self.batch,
                     log_pi,
@@ -298,8 +306,8 @@ class Case:
                 )
                 errors = second_vs - output.reference_values[:-1]
                 loss += weights_of["baseline_cost"] * 0.5 * tf.reduce_sum(is_step * errors**2)
-        variables = self.agent.network.trainable_variables
-        return [g.numpy() for g in tape.gradient(loss, variables, unconnected_gradients="zero")]
+        gradients = tape.gradient(loss, self.variables, unconnected_gradients="zero")
+        return [g.numpy() for g in gradients]
 
     def updated(self, gradients, frozen=None, slots=None, x=None):
         """θ', by clip and optimiser.
@@ -372,7 +380,7 @@ class Case:
         theta, slots, kept = self.theta, self.slots(), self.batch
         for batch in batches:
             self.batch = batch
-            with weights(self.agent.network, theta):
+            with weights(self.variables, theta):
                 gradients = self.inner_gradient(x)
                 theta = self.updated(gradients, slots=slots, x=x)
             slots = self.new_slots(gradients, slots, x)
@@ -383,7 +391,7 @@ class Case:
         """θ̃: one update at η(x) on each batch but the last, there one at η'."""
         for batch in batches:
             self.is_reference = batch is batches[-1]
-            with weights(self.agent.network, theta):
+            with weights(self.variables, theta):
                 kept, self.batch = self.batch, batch
                 gradients = self.inner_gradient(self.x)
                 theta = self.updated(gradients, slots=slots)
@@ -398,7 +406,7 @@ class Case:
         fed = self.fed(self.reference(self.meta_batch), self.reference_coefficients())
 
         def run(parameters):
-            with weights(self.agent.network, parameters):
+            with weights(self.variables, parameters):
                 output = self.forward(self.meta_batch, fed)
             return log_softmax(output.policy_logits.numpy()[:-1]), output.values.numpy()[:-1]
 
@@ -418,7 +426,9 @@ class Case:
 
     def new_parameters(self, x):
         """θ' with η at x along the open paths."""
-        frozen = self.inner_gradient(self.x)
+        config, frozen = self.agent.config, None
+        if not (config.differentiate_clip and config.differentiate_second_moment):
+            frozen = self.inner_gradient(self.x)
         return self.updated(self.inner_gradient(x), frozen, x=x)
 
     def meta_objective(self, at=None):
@@ -429,14 +439,14 @@ class Case:
 
         def fed_at(parameters):
             """What the network is fed at these parameters: an η per state follows its features."""
-            with weights(self.agent.network, parameters):
+            with weights(self.variables, parameters):
                 if config.meta_network_eta == "reference":
                     return self.fed(self.reference(self.meta_batch), self.reference_coefficients())
                 features = self.features(self.meta_batch) if self.x.ndim > 1 else None
                 return self.fed(self.eta(self.x, features), self.coefficients(self.x))
 
         def run(parameters, fed):
-            with weights(self.agent.network, parameters):
+            with weights(self.variables, parameters):
                 output = self.forward(self.meta_batch, fed)
             values = (
                 output.reference_values
@@ -446,7 +456,7 @@ class Case:
             return output.policy_logits.numpy(), values.numpy()
 
         fed = fed_at(at)  # a constant from here on
-        with weights(self.agent.network, at):
+        with weights(self.variables, at):
             reference = self.reference(self.meta_batch)
         logits, values = run(at, fed)
         vs, advantages, rhos = self.targets(
@@ -507,6 +517,14 @@ class Case:
         )
 
 
+def directions_of(case, count, seed=0):
+    """`count` rows of the size of x: all axes if they fit, else random ones of length 1."""
+    if case.x.size <= count:
+        return np.eye(case.x.size)
+    rows = np.random.default_rng(seed).normal(size=(count, case.x.size))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
 def norm_of(gradients):
     return np.sqrt(sum(np.sum(np.square(g)) for g in gradients))
 
@@ -521,7 +539,7 @@ def make_case(norm=None, seed=0, scale=0.1, x=X, **settings):
         "reward_clip": 0.0,
     }
     agent = make_agent(tf.float64, **(defaults | settings))
-    shake(agent, seed, scale)
+    perturb(agent, seed, scale)
     batch = random_batch(agent, seed + 1)
     meta_batch = random_batch(agent, seed + 2, batch_size=agent.config.meta_batch_size)
     x = np.asarray(x)[: len(agent.config.learned)]

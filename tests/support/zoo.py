@@ -2,7 +2,7 @@
 
 Each differs from `Base` in one thing. Those of `RIGHT` must be usable; for those of `WRONG` the
 table
-says what the one line has to name: where it went wrong, and how to mend it.
+says what the one line has to name: where the error is, and how to fix it.
 """
 
 import sys
@@ -480,7 +480,107 @@ class NeedsArgument(Base):
         super().__init__()
 
 
+class Hostile:
+    """An object of the environment's own that can be neither shown, compared nor converted."""
+
+    def _raises(self, *_):
+        raise RuntimeError("not this")
+
+    __repr__ = __str__ = __len__ = __iter__ = __bool__ = __float__ = __array__ = __eq__ = _raises
+    __hash__ = object.__hash__
+
+
+for _name, _words in (
+    ("RewardDigits", ("reward", "'1'", "one number")),
+    ("RewardHostile", ("reward", "Hostile", "one number")),
+    ("RewardHugeInt", ("reward", "1000", "one number")),
+):
+    _reward = {"RewardDigits": "1", "RewardHostile": Hostile(), "RewardHugeInt": 10**400}[_name]
+    wrong(*_words)(type(_name, (_Reward,), {"reward": _reward}))
+
+
+@wrong("terminated", "Hostile", "True or False")
+class EndHostile(Base):
+    def step(self, action):
+        observation, reward, *_ = super().step(action)
+        return observation, reward, Hostile(), False, {}
+
+
+@wrong("reset()", "not an array", "Hostile")
+class ObservationHostile(Base):
+    def obs(self):
+        return Hostile()
+
+
+@right
+class InfoHostile(Base):
+    def step(self, action):
+        return (*super().step(action)[:4], Hostile())
+
+
+@wrong("observations", "no numbers")
+class NoNumbers(Base):
+    observation_space = Box(-1, 1, (3, 0), np.float32)
+
+
+@wrong("observations", "cannot be flattened", "Dict()")
+class EmptyDict(Base):
+    observation_space = Dict({})
+
+
+@wrong("observations", "cannot be flattened", "MemoryError")
+class DiscreteOfMany(Base):
+    observation_space = Discrete(2**52)
+
+
+@wrong("reset()", "observation_space does not contain", "KeyError: 'b'")
+class DictWithoutAKey(Base):
+    observation_space = Dict({"a": Discrete(2), "b": Discrete(2)})
+
+    def obs(self):
+        return {"a": 1}
+
+
+@wrong("reset()", "observation_space does not contain", "index 7")
+class DiscreteOutOfRange(Base):
+    observation_space = Discrete(5)
+
+    def obs(self):
+        return 7
+
+
+@wrong("reset()", "not finite", "infinite")
+class TooLargeForFloat32(Base):
+    observation_space = Box(-np.inf, np.inf, (3,), np.float64)
+
+    def obs(self):
+        return np.full(3, 1e200)
+
+
+@wrong("observation_space", "RuntimeError: not yet", "zoo.py, line ")
+class SpaceRaises(Base):
+    @property
+    def observation_space(self):
+        raise RuntimeError("not yet")
+
+
+@wrong("step()", "one coroutine", "terminated")
+class Coroutine(Base):
+    async def step(self, action):
+        return super().step(action)
+
+
 # What raises, and where: every kind of exception in every place.
+
+
+class Mute(Exception):
+    """An error whose text raises one itself."""
+
+    def __str__(self):
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
 
 RAISED = {
     "ValueError": lambda: ValueError("no level\nof this name"),
@@ -493,6 +593,8 @@ RAISED = {
     "StopIteration": lambda: StopIteration(),
     "GeneratorExit": lambda: GeneratorExit(),
     "MemoryError": lambda: MemoryError(),
+    "Mute": lambda: Mute(),
+    "ExceptionGroup": lambda: ExceptionGroup("two", [ValueError(1), ValueError(2)]),
     "Strange": lambda: type("Strange", (BaseException,), {})("not even an Exception"),
 }
 

@@ -114,10 +114,11 @@ def test_only_the_chosen_signals_stop():
     assert (result.returncode, result.stdout) == (-signal.SIGTERM, "SIGUSR2\n")
 
 
-def test_sigquit_writes_the_stacks_and_the_program_goes_on(tmp_path):
+def test_sigquit_writes_the_stacks_and_the_program_continues(tmp_path):
     path = tmp_path / "stacks.txt"
     result = run(
-        f"import pathlib; stop.stacks_path = pathlib.Path({str(path)!r}); stop.install();"
+        "from meta_impala.storage.run_folder import RunFolder;"
+        f"stop.save_stacks = RunFolder({str(tmp_path)!r}).write_stacks; stop.install();"
         "threading.Thread(target=lambda: time.sleep(5), name='busy', daemon=True).start();"
         "os.kill(os.getpid(), signal.SIGQUIT); time.sleep(1.0); print(stop.is_set())"
     )
@@ -140,3 +141,38 @@ def test_threads_hear_of_a_request():
     threading.Thread(target=wait, daemon=True).start()
     stop.request("the test")
     assert heard.wait(30)
+
+
+_TAKES_THEM = (
+    "signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "signal.signal(signal.SIGTERM, signal.SIG_DFL); signal.signal(signal.SIGUSR1, signal.SIG_IGN);"
+    "signal.set_wakeup_fd(-1); stop.hold();"
+)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+def test_signals_that_an_environment_took_over_are_taken_back(name):
+    result = run(
+        f"stop.install(); {_TAKES_THEM} os.kill(os.getpid(), signal.{name}); time.sleep(0.3);"
+        "print(stop.signal_name)"
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"{name}\n", "")
+
+
+def test_what_was_not_installed_is_not_taken():
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    StopRequest().hold()
+    assert before == {number: signal.getsignal(number) for number in before}
+
+
+def test_foreign_code_that_never_returns_is_left_after_a_stop_and_only_then():
+    left = threading.Event()
+    stop = StopRequest()
+    with stop.leaving(0.2, left.set):
+        assert not left.wait(1.0)  # nobody asked
+        stop.request("SIGTERM")
+        assert left.wait(5.0)
+    left.clear()
+    with stop.leaving(5.0, left.set):
+        pass  # it returns in time
+    assert not left.wait(0.5)

@@ -1,4 +1,4 @@
-"""Standard streams that never break a program (fault)."""
+"""Standard streams that never end a program (fault)."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def test_characters_that_cannot_be_shown(encoding, text, shown):
     assert (result.returncode, result.stdout, result.stderr) == (0, shown, b"")
 
 
-def test_what_cannot_be_written_is_dropped_and_the_program_goes_on(tmp_path):
+def test_what_cannot_be_written_is_dropped_and_the_program_continues(tmp_path):
     code = (
         "for _ in range(100): print('x' * 10_000, flush=True)\n"
         f"open({str(tmp_path / 'done')!r}, 'w').write('done')"

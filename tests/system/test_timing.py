@@ -1,4 +1,4 @@
-"""Stopwatches: what is counted, and that nothing is where there is none."""
+"""Stopwatches: what is counted; without one nothing is."""
 
 import time
 

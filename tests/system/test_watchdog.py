@@ -1,15 +1,16 @@
-"""Who is found to hang, and who is not (fault: a stopped clock, a stopped process)."""
+"""Which threads are reported as hanging (fault: a stopped clock, a stopped process)."""
 
 import threading
 import time
 
 import pytest
 
+from meta_impala.storage.run_folder import RunFolder
 from meta_impala.system.watchdog import Stalled, Watchdog, Watched
 
 
 class Worker:
-    """Makes a step at each look, unless it hangs."""
+    """Makes a step at each poll, unless it hangs."""
 
     def __init__(self):
         self.count = 0
@@ -32,7 +33,9 @@ def make(tmp_path):
             found.append(error)
             watchdog.stop()  # as a run does that ends in order
 
-        watchdog = Watchdog(lambda: watched, tmp_path / "stacks.txt", on_stall, lambda _: None)
+        watchdog = Watchdog(
+            lambda: watched, RunFolder(tmp_path).write_stacks, on_stall, lambda _: None
+        )
         watchdog.start()
         started.append(watchdog)
         return watchdog, found
@@ -68,7 +71,7 @@ def test_the_one_that_hangs_is_named_and_the_stacks_say_where(make, tmp_path, ca
     assert stacks.partition("\n\n")[2] in capsys.readouterr().err
 
 
-def test_a_clock_that_jumps_and_a_process_that_was_stopped_accuse_nobody(make, monkeypatch):
+def test_a_clock_that_jumps_and_a_process_that_was_stopped_are_no_hang(make, monkeypatch):
     """Time is what the watchdog itself waited for, not what a clock says."""
     slow = Worker()
     slow.hangs = True

@@ -73,7 +73,7 @@ def test_which_batch_is_the_meta_batch(meta_data, expected):
         batch, (meta_batch,) = batcher.next_pair()
         assert numbers(batch) == (2 * index, 2 * index + 1)
         assert numbers(meta_batch) == meta
-        batcher.learned_from(batch)
+        batcher.learned_from(batch, 1)
 
 
 @pytest.mark.parametrize("meta_data", ["next_batch", "swap", "same"])
@@ -85,7 +85,7 @@ def test_no_block_is_lost_by_a_stop(meta_data, stop):
     for _ in range(5):
         batch, (meta_batch,) = whole.next_pair()
         expected.append((numbers(batch), numbers(meta_batch)))
-        whole.learned_from(batch)
+        whole.learned_from(batch, 1)
 
     blocks = Blocks([stop])
     batcher, found = make(meta_data, blocks), []
@@ -93,7 +93,7 @@ def test_no_block_is_lost_by_a_stop(meta_data, stop):
         while True:
             batch, (meta_batch,) = batcher.next_pair()
             found.append((numbers(batch), numbers(meta_batch)))
-            batcher.learned_from(batch)
+            batcher.learned_from(batch, 1)
     except StopRequested:
         waiting = [*batcher.pending_blocks()]
     following = make(meta_data, lambda: waiting.pop(0) if waiting else blocks())
@@ -104,14 +104,39 @@ def test_no_block_is_lost_by_a_stop(meta_data, stop):
     while len(found) < 5:
         batch, (meta_batch,) = following.next_pair()
         found.append((numbers(batch), numbers(meta_batch)))
-        following.learned_from(batch)
+        following.learned_from(batch, 1)
     assert found == expected
+
+
+def test_a_batch_that_is_reused_keeps_its_blocks_until_the_last_update():
+    """Three updates on each batch, all with the batch after it as τ'."""
+    batcher = make_batcher_of(Blocks(), sample_reuse=3)
+    for updates in range(9):
+        batch, (meta_batch,) = batcher.next_pair()
+        first = 2 * (updates // 3)
+        assert (numbers(batch), numbers(meta_batch)) == ((first, first + 1), (first + 2, first + 3))
+        batcher.learned_from(batch, updates + 1)
+        assert len(batcher.pending_blocks()) == (2 if updates % 3 == 2 else 4)
+
+
+def test_a_continued_run_makes_the_updates_that_are_left():
+    blocks = Blocks()
+    batcher = make_batcher_of(blocks, sample_reuse=3)
+    batcher.learned_from(batcher.next_pair()[0], 1)
+    waiting = batcher.pending_blocks()
+    following = make_batcher_of(lambda: waiting.pop(0) if waiting else blocks(), sample_reuse=3)
+    firsts = []
+    for updates in range(1, 6):
+        batch, _ = following.next_pair()
+        firsts.append(numbers(batch)[0])
+        following.learned_from(batch, updates + 1)
+    assert firsts == [0, 0, 2, 2, 2]
 
 
 def test_cleared_blocks_are_gone():
     batcher = make("swap", Blocks())
     batch, _ = batcher.next_pair()
-    batcher.learned_from(batch)
+    batcher.learned_from(batch, 1)
     assert batcher.has_pair and len(batcher.pending_blocks()) == 4
     batcher.clear()
     assert not batcher.has_pair and batcher.pending_blocks() == []
@@ -131,5 +156,5 @@ def test_a_bootstrapped_target_has_the_batches_that_are_next():
         assert numbers(batch) == (first, first + 1)
         expected = [(first + 2 * k, first + 2 * k + 1) for k in (1, 2, 3)]
         assert [numbers(one) for one in ahead] == expected
-        batcher.learned_from(batch)
+        batcher.learned_from(batch, 1)
         assert len(batcher.pending_blocks()) == 6

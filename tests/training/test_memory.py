@@ -1,5 +1,6 @@
 """Settings that cannot fit into memory are refused before anything is made (ground truth)."""
 
+import dataclasses
 import platform
 import subprocess
 import sys
@@ -25,10 +26,11 @@ def test_the_bound_by_hand():
     assert list(memory.needed_bytes(config, CATCH).values()) == [
         4 * 10 * (2 * 200 + 200),
         (3 * 4 + 2 * 8) * 10 * 200,
+        5 * (3 * 3) * 4,
         5 * (50 * 7 + 7 * 3) * 4,
     ]
     config = resolve(Config(network="shallow", core="lstm", core_size=10))
-    assert list(memory.needed_bytes(config, PONG).values())[2] == 5 * 4 * 10 * 11 * 4
+    assert list(memory.needed_bytes(config, PONG).values())[3] == 5 * 4 * 10 * 11 * 4
 
 
 @pytest.mark.parametrize(
@@ -49,10 +51,20 @@ def test_what_cannot_fit_is_refused_with_its_flag(settings, flag, monkeypatch):
     assert str(caught.value).startswith(flag)
 
 
+def test_more_actions_than_memory_holds(monkeypatch):
+    machine = type("Memory", (), {"total": 4 * 2**30})()
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
+    config = resolve(Config(environment="Catch", network="mlp", mlp_sizes="64"))
+    with pytest.raises(
+        UserError, match=r"--environment=.* \(1,000,000,000 actions\): the settings"
+    ):
+        memory.check(config, dataclasses.replace(CATCH, num_actions=10**9))
+
+
 _FREED = """
 import os, psutil, numpy as np
-from meta_impala.system.tensorflow_setup import give_back_large_arrays
 if {fixed}:
+    from meta_impala.system.tensorflow_setup import give_back_large_arrays
     give_back_large_arrays()
 np.ones(31 * 2**20, np.uint8)  # freed: from now on glibc would keep such blocks in its heap
 blocks = [np.ones(20 * 2**20, np.uint8) for _ in range(8)]

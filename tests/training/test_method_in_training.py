@@ -7,7 +7,7 @@ import csv
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.helpers import make_agent, random_batch, select_columns, shake
+from support.helpers import make_agent, perturb, random_batch, select_columns
 
 from meta_impala.actors.actor import Actor
 from meta_impala.actors.trajectory import Unroll
@@ -100,7 +100,7 @@ def test_a_batch_of_several_etas_is_several_batches():
     """J of columns with different η is the sum of the J of each at its own fixed η."""
     settings = {"eta_embedding_size": 4, "max_gradient_norm": 0.0}
     mixed = make_agent(tf.float64, eta_schedule="random", **settings)
-    shake(mixed, 0)
+    perturb(mixed, 0)
     batch = random_batch(mixed, 1)
     weights = [v.read_value() for v in mixed.network.trainable_variables]
 
@@ -127,6 +127,7 @@ def test_a_batch_of_several_etas_is_several_batches():
 
 
 @pytest.mark.parametrize("name", ["fixed", "random", "mixture"])
+@pytest.mark.usefixtures("eager")
 def test_a_control_learns_no_eta(name):
     agent = make_agent(**SCHEDULES[name], gamma=0.9, lambda_=0.8)
     batches = [random_batch(agent, seed) for seed in (0, 1)]
@@ -141,6 +142,7 @@ def test_a_control_learns_no_eta(name):
 # Which trajectories J' is evaluated on.
 
 
+@pytest.mark.usefixtures("eager")
 def test_held_out_columns_are_not_learned_from():
     agent = make_agent(meta_data="held_out", meta_batch_size=1)
     start_state = [variable.numpy() for variable in agent.learner.state.variables]
@@ -229,21 +231,25 @@ def test_the_trace_and_the_moments_are_checkpointed(tmp_path):
     assert len(state.trace) == 2 and all(np.any(z != 0) for z in state.trace[0])
     np.testing.assert_allclose(state.moments[2], 1.0 - 0.99**2, rtol=1e-4)
     path = tf.train.Checkpoint(learner=state).save(str(tmp_path / "one"))
-    other = make_agent(**settings, seed=1)
-    tf.train.Checkpoint(learner=other.learner.state).restore(path).assert_consumed()
-    rows = [a.learner.update(batches[2], batches[3], 2, 0)[0] for a in (agent, other)]
-    assert rows[0] == rows[1]
-    for one, two in zip(state.variables, other.learner.state.variables, strict=True):
+    row, _ = agent.learner.update(batches[2], batches[3], 2, 0)
+    after = [variable.numpy() for variable in state.variables]
+    for variable in state.variables:
+        variable.assign(tf.ones_like(variable))
+    tf.train.Checkpoint(learner=state).restore(path).assert_consumed()
+    again, _ = agent.learner.update(batches[2], batches[3], 2, 0)
+    assert again == row
+    for one, two in zip(after, state.variables, strict=True):
         np.testing.assert_array_equal(one, two)
     # Without what is remembered, the next meta-gradient would be another one.
-    tf.train.Checkpoint(learner=other.learner.state).restore(path).assert_consumed()
-    for column in other.learner.state.trace:
+    tf.train.Checkpoint(learner=state).restore(path).assert_consumed()
+    for column in state.trace:
         for z in column:
             z.assign(tf.zeros_like(z))
-    row, _ = other.learner.update(batches[2], batches[3], 2, 0)
-    assert abs(row.meta_gradient_gamma - rows[0].meta_gradient_gamma) > 1e-6
+    other, _ = agent.learner.update(batches[2], batches[3], 2, 0)
+    assert abs(other.meta_gradient_gamma - row.meta_gradient_gamma) > 1e-6
 
 
+@pytest.mark.usefixtures("eager")
 def test_the_meta_gradient_is_clipped_before_the_optimiser():
     rows = []
     for limit in (0.0, 1e-4):
@@ -260,6 +266,7 @@ def test_the_meta_gradient_is_clipped_before_the_optimiser():
     np.testing.assert_allclose(shorter, 1e-4 * step / np.linalg.norm(step), rtol=1e-4)
 
 
+@pytest.mark.usefixtures("eager")
 def test_an_eta_per_state_becomes_different_between_states():
     agent = make_agent(meta_parameter_scope="state", meta_learning_rate=0.05)
     batches = [random_batch(agent, seed) for seed in range(4)]
@@ -285,7 +292,7 @@ RUNS = {
     "state": {"meta_parameter_scope": "state", "meta_gradient_paths": "importance_weights"},
     "random": {"eta_schedule": "random"},
     "held out": {"meta_data": "held_out"},
-    "trace": {"trace_decay": 0.9},
+    "trace": {"trace_decay": 0.9, "unroll_length": 2},
     "terms": {
         "meta_baseline_cost": 0.5, "meta_entropy_cost": 0.01, "meta_kl_cost": 1.0,
         "meta_value_head": "reference", "meta_advantage_normalization": "ema",
@@ -295,7 +302,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_run_with_a_switch_goes_on_from_its_checkpoint(tmp_path, name):
+def test_a_run_with_a_switch_continues_from_its_checkpoint(tmp_path, name):
     assert make_trainer(tmp_path, **RUNS[name], total_frames=80).run() == "finished"
     again = make_trainer(tmp_path, **RUNS[name], total_frames=160)
     assert again.frames == 80 and again.run() == "finished"

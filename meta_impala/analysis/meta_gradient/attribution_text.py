@@ -18,6 +18,7 @@ from meta_impala.analysis.meta_gradient.attribution_report import (
     path_of,
 )
 from meta_impala.config import Config
+from meta_impala.config.metric_columns import row_and_head
 
 _QUARTERS = 4
 
@@ -75,6 +76,12 @@ def _heading_lines(config: Config, result: Report) -> list[str]:
             key=lambda place_and_push: abs(place_and_push[1].mean or 0),
         )
         lines.append(f"  Push {_push(heading.push)}; the largest part is through the {largest[0]}.")
+    for name, heading in result.headings_of_heads.items():
+        row, head = row_and_head(name)
+        lines.append(
+            f"- Of head {head}: {heading_in_words(row, heading)}. Now {heading.value:.4f}; push "
+            f"{_push(heading.push)}."
+        )
     return lines
 
 

@@ -12,18 +12,19 @@ import collections
 import contextlib
 import os
 from collections.abc import Callable, Generator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from meta_impala.actors.actor import actor_seed
+from meta_impala.actors.making import actor_seed
 from meta_impala.actors.startup import make_actor
 from meta_impala.actors.trajectory import Unroll
 from meta_impala.agent.policy import Policy, Snapshot
 from meta_impala.algorithm import attribution as explanation
 from meta_impala.algorithm import meta_gradient
 from meta_impala.config import ActingSettings, AgentSettings, Config
+from meta_impala.config.metric_columns import of_head
 from meta_impala.environments import Description, registry
 from meta_impala.learner.learner import Learner
 
@@ -63,6 +64,8 @@ class Sample(NamedTuple):
       gradient_norm: ‖∇_θ J‖ before the clip.
       clip_coefficient: what the clip multiplied it by.
       eta: `[n]`, what is learned, as means over the states of τ.
+      of_heads: `[H, n]`, dJ'/dx of the auxiliary heads, on the meta batch of training.
+      eta_of_heads: `[H, n]`, what is learned of these.
     """
 
     by_place: np.ndarray
@@ -75,6 +78,8 @@ class Sample(NamedTuple):
     gradient_norm: float
     clip_coefficient: float
     eta: np.ndarray
+    of_heads: np.ndarray
+    eta_of_heads: np.ndarray
 
 
 def share_of_same_games(config: Config) -> float:
@@ -117,6 +122,8 @@ class _MetaEvaluation(NamedTuple):
     gradient_norm: float
     clip_coefficient: float
     eta: np.ndarray
+    of_heads: np.ndarray
+    eta_of_heads: np.ndarray
 
     @property
     def meta_gradient(self) -> np.ndarray:
@@ -127,6 +134,8 @@ def _meta_evaluation(
     learner: Learner, learning_rate: float
 ) -> Callable[[Unroll, Unroll], _MetaEvaluation]:
     """(τ, τ') -> J' of the update on τ, evaluated on τ'; no variable is assigned."""
+    learned = learner.meta_parameters.learned
+    heads = range(2, 2 + learner.state.network.settings.auxiliary_heads)
 
     @tf.function(autograph=False)
     def function(batch: Unroll, meta_batch: Unroll) -> tuple:
@@ -149,7 +158,9 @@ def _meta_evaluation(
             tf.concat([tf.reshape(part, [-1]) for part in direction], axis=0),
             gradient_norm,
             coefficient,
-            tf.stack([eta[name] for name in learner.meta_parameters.learned]),
+            tf.stack([eta[name] for name in learned]),
+            _of_heads(split.step.meta_gradient[1:], len(learned)),
+            _of_heads([[eta[of_head(n, head)] for n in learned] for head in heads], len(learned)),
         )
 
     def evaluate(batch: Unroll, meta_batch: Unroll) -> _MetaEvaluation:
@@ -158,6 +169,11 @@ def _meta_evaluation(
         return _MetaEvaluation._make(array if array.ndim else float(array) for array in arrays)
 
     return evaluate
+
+
+def _of_heads(numbers: Any, count: int) -> tf.Tensor:
+    """`[H, n]`, also of no head."""
+    return tf.stack([tf.stack(row) for row in numbers]) if numbers else tf.zeros([0, count])
 
 
 def _columns(unroll: Unroll, columns: np.ndarray) -> Unroll:
@@ -293,5 +309,7 @@ def _samples(
             gradient_norm=main.gradient_norm,
             clip_coefficient=main.clip_coefficient,
             eta=main.eta,
+            of_heads=main.of_heads,
+            eta_of_heads=main.eta_of_heads,
         )
         last = main.direction

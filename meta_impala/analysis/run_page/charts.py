@@ -1,7 +1,7 @@
-"""Curves of several runs as inline SVG. Text stays text, so it can be read aloud, found and copied.
+"""Curves of several runs as inline SVG, whose text can be searched, copied and read aloud.
 
-A chart holds no text that a user chose: the page has one legend for all of them, whose samples of
-lines `swatch` draws.
+A chart holds no text that a user chose: the page has one legend for all of them, whose line
+samples `swatch` draws.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from meta_impala.analysis.run_page.markup import Markup, element
 # A colour and a dash for each run.
 _DASHES: tuple[tuple[float, ...], ...] = ((), (5.0, 2.0), (1.5, 1.5), (6.0, 2.0, 1.5, 2.0))
 MOST_RUNS = len(COLOURS) * len(_DASHES)
-# More points than pixels show nothing more.
+# More points than pixels are not visible.
 _MOST_POINTS = 800
 # The running mean of a noisy curve is over this share of its rows.
 _SMOOTHED_SHARE = 0.05
@@ -74,7 +74,7 @@ def swatch(style: int) -> Markup:
 
 
 def thinned(frames: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A curve with the same picture and at most 800 points: the extremes of equal stretches."""
+    """A curve of at most 800 points that looks the same: the extremes of equal intervals."""
     kept = np.isfinite(values) & np.isfinite(frames)
     frames, values = frames[kept], values[kept]
     if len(values) <= _MOST_POINTS:
@@ -87,7 +87,7 @@ def thinned(frames: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:
-    """Running mean over 5 % of the rows; at the ends over those that there are. NaN is left out."""
+    """Running mean over 5 % of the rows, over fewer at the ends; NaN is ignored."""
     half = int(len(values) * _SMOOTHED_SHARE / 2)
     if half < 1:
         return values
@@ -110,11 +110,11 @@ def draw(
     """A chart against environment frames.
 
     Args:
-      name: unlike that of any other chart of the page; letters and dashes.
-      description: for readers who do not see it.
+      name: unique in the page; letters and dashes.
+      description: alternative text.
       curves: of the runs.
       dots: measurements, with 95 % intervals.
-      is_noisy: draws the curves pale, and their running means over them.
+      is_noisy: draws the curves pale and their running means on top.
 
     Returns:
       An `svg` element as wide as what holds it.
@@ -174,7 +174,7 @@ def _finish_axes(axes: Any) -> None:
 
 
 def _inline(svg: str, name: str, description: str) -> Markup:
-    """The `svg` element of a file; its ids are made unlike those of the page's other charts."""
+    """The `svg` element of a file; its ids are made unique in the page."""
     _, start, rest = svg.partition("<svg ")
     svg = start + re.sub(r"<metadata>.*?</metadata>", "", rest, flags=re.DOTALL)
     svg = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{name}-", svg)

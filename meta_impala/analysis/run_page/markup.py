@@ -1,4 +1,4 @@
-"""HTML from values: what a file or a user wrote is always escaped, what this package wrote is not.
+"""HTML from values: text of files and users is always escaped, this package's own is not.
 
 Everything that is put into a page is a `str`, which is escaped, or a `Markup`, which is not. Only
 the functions here make a `Markup`.
@@ -27,7 +27,7 @@ def escaped(value: object, longest: int = 200) -> Markup:
 
 
 def element(name: str, *content: object, **attributes: str) -> Markup:
-    """An element with its content one after the other.
+    """An element with its content, in order.
 
     Args:
       name: of the element.
@@ -42,7 +42,7 @@ def element(name: str, *content: object, **attributes: str) -> Markup:
 
 
 def joined(parts: Iterable[object]) -> Markup:
-    """Parts one after the other."""
+    """Concatenates parts."""
     return Markup("".join(escaped(part, longest=4000) for part in parts))
 
 

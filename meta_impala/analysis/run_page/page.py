@@ -1,7 +1,7 @@
-"""A report of runs as one HTML file: no script, no network, nothing beside it.
+"""A report of runs as one HTML file: no scripts, no network access, no other files.
 
 What goes into it comes from `sections` and `panels`. A content security policy forbids everything
-that is not in the file, as a second line behind the escaping.
+that is not in the file, in addition to the escaping.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def html(records: Sequence[RunRecord], title: str, now: datetime.datetime) -> st
     """
     if len(records) > charts.MOST_RUNS:
         raise UserError(
-            f"{len(records)} runs: must be at most {charts.MOST_RUNS}, which is how many lines "
+            f"{len(records)} runs: must be at most {charts.MOST_RUNS}, the number of lines that "
             "can be told apart; give fewer (`compare` takes any number)"
         )
     about = f"Made {now:%Y-%m-%d %H:%M} by meta_impala {__version__}."

@@ -22,7 +22,7 @@ class Panel(NamedTuple):
       column: of `metrics.csv`.
       title: of the chart.
       caption: what the number means.
-      is_noisy: whether its running mean is drawn over it.
+      is_noisy: whether its running mean is drawn on top.
     """
 
     column: str
@@ -56,12 +56,12 @@ _OPTIMISATION = (
 )
 _MACHINE = (
     Panel("frames_per_second", "Speed", "Environment frames per second."),
-    Panel("queue_fill", "Queue fill", "Blocks that wait for the learner."),
+    Panel("queue_fill", "Queue fill", "Share of the queue that is full."),
     Panel("rss_mib", "Memory", "MiB of the trainer's process.", False),
     Panel("bad_updates", "Bad updates", "Updates that were not finite, so far.", False),
     Panel("actor_restarts", "Actor restarts", "So far.", False),
 )
-# Nothing is drawn where they are 0 throughout, as they should be.
+# Not drawn if they are 0 throughout, which is normal.
 _COUNTS_OF_FAULTS = ("bad_updates", "actor_restarts")
 
 
@@ -125,7 +125,7 @@ def figure(records: Sequence[RunRecord], panel: Panel, number: int) -> Markup:
     """A panel as an HTML figure.
 
     Args:
-      records: the runs; the place of a run is its style.
+      records: the runs; the index of a run is its style.
       panel: what is drawn.
       number: of the panel in the page.
     """

@@ -20,13 +20,13 @@ from meta_impala.storage.files import read_bounded, read_json_object
 from meta_impala.storage.metrics_table import read_metrics
 from meta_impala.storage.run_folder import RunFolder
 
-# No config comes near; an evaluation has a number per game, an explanation some per batch.
+# Far above any real file; an evaluation has a number per game, an explanation several per batch.
 _MAX_CONFIG_BYTES = 2**20
 _MAX_RESULT_BYTES = 2**24
 _MAX_PICTURE_BYTES = 2**23
-# A file that is sent by mail should not be larger; a game of Atari has one to three MiB.
+# The report should be small enough to be mailed; an Atari game has one to three MiB.
 MAX_VIDEO_BYTES = 2**23
-# matplotlib computes with squares and sums of what it draws.
+# matplotlib computes squares and sums of what it draws: no overflow below this.
 _LARGEST = 1e100
 _MP4_BRAND, _PNG_START = b"ftyp", b"\x89PNG\r\n\x1a\n"
 
@@ -43,8 +43,8 @@ class RunRecord(NamedTuple):
     """What the folder of a run holds.
 
     Attributes:
-      label: that tells it apart from the others.
-      config: of `config.json`, as it is there.
+      label: unique among the runs.
+      config: of `config.json`, unchanged.
       status: of `status.json`; empty if there is none.
       metrics: column of `metrics.csv` -> its values, `[rows]` float64, NaN where a cell is empty.
       evaluation: of `evaluation.json`, or None.
@@ -52,7 +52,7 @@ class RunRecord(NamedTuple):
       explanation: of `explain/explain.json`, or None.
       picture: PNG of `explain`, or None.
       video: an mp4, or None.
-      notes: what is there and cannot be shown, a line each.
+      notes: one line for each file that cannot be shown.
     """
 
     folder: RunFolder
@@ -75,7 +75,7 @@ class RunRecord(NamedTuple):
 
 
 def metrics_of(rows: Sequence[Mapping[str, str]]) -> dict[str, np.ndarray]:
-    """The rows of a table as columns of numbers; what is no number, or beyond 1e100, is NaN."""
+    """The rows of a table as columns of numbers; NaN for text and for numbers beyond 1e100."""
     if not rows:
         return {}
     return {name: np.array([_number(row.get(name, "")) for row in rows]) for name in rows[0]}

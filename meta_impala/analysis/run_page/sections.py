@@ -23,14 +23,14 @@ from meta_impala.diagnosis.verdict import diagnose, sentences
 from meta_impala.errors import UserError
 
 NOTHING = "–"
-# Up to so many runs are columns of the table of their differences; more are its rows.
+# Up to this many runs are the columns of the table of differences; more are its rows.
 _MOST_COLUMNS = 4
 _Z = 1.96  # 95 % of a normal distribution
 _SYMBOLS = {"gamma": "γ", "lambda": "λ"}
 
 
 def number(value: object, digits: int = 4) -> str:
-    """A number as a reader wants it; a dash for what is none."""
+    """A formatted number; a dash for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return NOTHING
     whole = isinstance(value, int) or abs(value) >= 10**digits
@@ -54,7 +54,7 @@ def _named(style: int, record: RunRecord) -> Markup:
 
 
 def legend(records: Sequence[RunRecord]) -> Markup:
-    """The runs and their lines in a row; nothing for a single one."""
+    """Labels and line samples of the runs; empty for a single run."""
     if len(records) < 2:
         return Markup("")
     entries = [element("span", _named(style, record)) for style, record in enumerate(records)]
@@ -62,7 +62,7 @@ def legend(records: Sequence[RunRecord]) -> Markup:
 
 
 def runs(records: Sequence[RunRecord]) -> Markup:
-    """What each run is and where it stands; the legend of all charts."""
+    """The state and results of each run; the legend of all charts."""
     head = ["Run", "State", "Frames", "Return", "Evaluation", "γ", "λ", "Frames/s", "Hours"]
     rows = []
     for style, record in enumerate(records):
@@ -105,7 +105,7 @@ def check_ups(records: Sequence[RunRecord]) -> Markup:
     for style, record in enumerate(records):
         try:
             config = record.folder.load_config()
-        except UserError:  # of a version that is no more, or it names a module
+        except UserError:  # of an unknown version, or it names a module
             continue
         verdict = diagnose(Evidence(config, record.status, record.metrics))
         lines = " ".join(sentences(verdict))
@@ -240,13 +240,13 @@ def _text(value: object) -> str:
 
 
 def _names(records: Sequence[RunRecord]) -> list[str]:
-    """Names of all settings, in the order of this version's, others after them."""
+    """Names of all settings, in the order of this version; unknown ones come last."""
     found = dict.fromkeys(name for record in records for name in record.config)
     return [name for name in FIELDS if name in found] + [n for n in found if n not in FIELDS]
 
 
 def differences(records: Sequence[RunRecord]) -> Markup:
-    """The settings that are not the same in all runs."""
+    """The settings in which the runs differ."""
     if len(records) < 2:
         return Markup("")
     missing = object()

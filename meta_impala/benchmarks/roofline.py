@@ -1,0 +1,183 @@
+"""The floor of a machine: the least CPU time that an agent step can cost here.
+
+floor = the emulator alone, at its cheapest shape
+      + operations of the network / rate of a large matrix product (float32, on one core).
+
+The floor is below what any program reaches: it moves no memory, converts nothing, keeps no books.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from meta_impala.agent.builders import make_network
+from meta_impala.agent.policy import Policy
+from meta_impala.benchmarks import network_operations
+from meta_impala.benchmarks.throughput import describe
+from meta_impala.config import AgentSettings, Config
+from meta_impala.system.processors import processors
+from meta_impala.system.tensorflow_setup import configure_tensorflow
+
+_SIDE = 1536  # of the matrices: 28 MB in all, beyond every cache but the last
+_WINDOWS = 5
+
+
+class Rate(NamedTuple):
+    """Rate of a large float32 product of matrices, in 10⁹ operations per second of CPU time.
+
+    Attributes:
+      one_core: while the other cores are free.
+      all_cores: of one core while every core does the same.
+    """
+
+    one_core: float
+    all_cores: float
+
+
+def _rate(threads: int, seconds: float) -> float:
+    matrix = tf.constant(np.random.default_rng(0).standard_normal([_SIDE, _SIDE]), tf.float32)
+    products = [0] * threads
+    end = time.perf_counter() + seconds
+
+    def multiply(index: int) -> None:
+        while time.perf_counter() < end:
+            tf.linalg.matmul(matrix, matrix).numpy()
+            products[index] += 1
+
+    workers = [threading.Thread(target=multiply, args=[index]) for index in range(threads)]
+    before = time.process_time()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return 2e-9 * _SIDE**3 * sum(products) / (time.process_time() - before)
+
+
+def rate_of_products(seconds: float) -> Rate:
+    """The median of some windows, with one thread in every operation.
+
+    Args:
+      seconds: of a window.
+    """
+    _rate(1, 0.2)  # its first call also makes oneDNN's plan
+    one, every = [], []
+    for _ in range(_WINDOWS):
+        one.append(_rate(1, seconds))
+        every.append(_rate(processors(), seconds))
+    return Rate(statistics.median(one), statistics.median(every))
+
+
+def machine(config: Config, seconds: float) -> dict[str, Any]:
+    """Rate of the machine and operations of the config's network; in a process of its own.
+
+    Returns:
+      `gigaflops_one_core`, `gigaflops_all_cores`, and operations per agent step:
+      `inference`, `update_plain`, `update_meta`.
+    """
+    # One thread in an operation, whatever the machine: the rate is of a core.
+    configure_tensorflow(deterministic=config.deterministic)
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    config, description = describe(config)
+    network = make_network(config.part(AgentSettings), description)
+    policy = Policy(network, config.part(AgentSettings), description, config.envs_per_actor)
+    forward = network_operations.forward_pass(
+        policy, len(network.trainable_variables), config.envs_per_actor
+    )
+    rate = rate_of_products(seconds)
+    return {
+        "gigaflops_one_core": rate.one_core,
+        "gigaflops_all_cores": rate.all_cores,
+        "operations_per_agent_step": {
+            "inference": forward.all,
+            "update_plain": network_operations.of_update(forward, config, meta=False),
+            "update_meta": network_operations.of_update(forward, config, meta=True),
+        },
+    }
+
+
+def roofline(machine: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The floor beside what was measured, in CPU-ms per agent step.
+
+    Args:
+      machine: as `machine` returns it.
+      rows: of the benchmark, of the same run; parts whose rows are missing are left out.
+
+    Returns:
+      `machine` and `parts`: name -> `floor`, `measured`, `share_of_roofline` (floor / measured).
+    """
+    cost = {row["name"]: row["cpu_ms_per_agent_step"] for row in rows}
+    count = machine["operations_per_agent_step"]
+    milliseconds = {
+        name: 1e-6 * operations / machine["gigaflops_one_core"]
+        for name, operations in count.items()
+    }
+    parts = {}
+
+    def add(name: str, floor: float | None, measured: float | None) -> None:
+        if floor is not None and measured is not None:
+            share = floor / measured if measured > 0 else None
+            parts[name] = {"floor": floor, "measured": measured, "share_of_roofline": share}
+
+    emulator = _cheapest(rows)
+    playing = cost.get("environment_inference")
+    add("emulator", emulator, cost.get("environment"))
+    add("inference", milliseconds["inference"], _less(playing, emulator))
+    acting = None if emulator is None else emulator + milliseconds["inference"]
+    add("emulator and inference", acting, playing)
+    for name in cost:
+        if name.startswith("learner_"):
+            kind = "plain" if name == "learner_plain" else "meta"
+            add(name, milliseconds[f"update_{kind}"], cost[name])
+        if name.startswith("program_") and acting is not None:
+            kind = name.removeprefix("program_")
+            add(name, acting + milliseconds[f"update_{kind}"], cost[name])
+    return {**machine, "parts": parts}
+
+
+def _cheapest(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """CPU-ms of a step of the emulator in its cheapest shape."""
+    for row in rows:
+        if row["name"] == "environment":
+            return min(shape["cpu_ms_per_agent_step"] for shape in row["details"]["shapes"])
+    return None
+
+
+def _less(whole: float | None, part: float | None) -> float | None:
+    return None if whole is None or part is None else whole - part
+
+
+_WORDS = {
+    "emulator": "the emulator, in the shape that plays most frames",
+    "inference": "choosing actions and assembling unrolls",
+    "emulator and inference": "actors without a learner",
+    "learner_plain": "an update, nothing learned of η",
+    "learner_nested_tapes": "an update with the meta-gradient, nested tapes",
+    "learner_reverse_over_forward": "an update with the meta-gradient, reverse over forward",
+    "program_plain": "the program, nothing learned of η",
+    "program_meta": "the program with the meta-gradient",
+}
+
+
+def lines(found: Mapping[str, Any]) -> list[str]:
+    """The table in words."""
+    one, every = found["gigaflops_one_core"], found["gigaflops_all_cores"]
+    text = [
+        "The least that this machine can do, and what it takes (CPU-ms per agent step).",
+        f"A large float32 product runs at {one:.0f} GFLOP/s on one core ({every:.0f} while all "
+        "cores compute); the floor of the network is its operations at the first rate.",
+        f"{'':60} {'floor':>8} {'takes':>8} {'share':>7}",
+    ]
+    for name, part in found["parts"].items():
+        share = part["share_of_roofline"]
+        text.append(
+            f"{_WORDS[name]:60} {part['floor']:8.4f} {part['measured']:8.4f} "
+            f"{'–' if share is None else f'{share:.2f}':>7}"
+        )
+    return text

@@ -1,0 +1,191 @@
+"""Frames and CPU time until training reaches a score, for runs of this program and of others.
+
+A run has reached a level at the first row in which its training return, the mean of the last 100
+games, is at least the level. Resolution is one row of its table, so rows must be close together.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import pathlib
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from meta_impala.storage.files import read_bounded
+
+GAMES_AVERAGED = 100
+_MAX_BYTES = 2**26
+
+
+class Task(NamedTuple):
+    """What is trained, and the returns that are waited for.
+
+    Attributes:
+      environment: of the run.
+      preset: its settings.
+      levels: returns, lowest first.
+      log_frames: frames between two rows.
+      total_frames: at which a run that reached no level ends.
+    """
+
+    environment: str
+    preset: str
+    levels: tuple[float, ...]
+    log_frames: int
+    total_frames: int
+
+
+TASKS: dict[str, Task] = {
+    "pong": Task("Pong", "laptop", (0.0, 18.0), 20_000, 30_000_000),
+    "breakout": Task("Breakout", "laptop", (30.0, 100.0, 200.0), 20_000, 30_000_000),
+    "minatar": Task("MinAtar/Breakout", "minatar", (10.0,), 20_000, 5_000_000),
+    "catch": Task("Catch", "catch", (0.9,), 4_000, 400_000),
+}
+
+# Settings that a variant adds.
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "plain": ("--meta_parameters=none",),
+    "meta": ("--meta_parameters=gamma,lambda",),
+}
+
+
+class Point(NamedTuple):
+    """A row of a run's table: frames and CPU seconds so far, games so far, their mean return."""
+
+    frames: int
+    cpu_seconds: float
+    seconds: float
+    episodes: int
+    episode_return: float
+
+
+class Result(NamedTuple):
+    """One level of one run; frames and times are NaN if it was not reached.
+
+    Attributes:
+      task: a key of `TASKS`.
+      program: which one.
+      variant: of its settings.
+      seed: of the run.
+      level: the return.
+      frames: environment frames.
+      cpu_minutes: of all its processes and threads, imports and start included.
+      minutes: by the clock.
+      frames_at_end, cpu_minutes_at_end: of the whole run.
+    """
+
+    task: str
+    program: str
+    variant: str
+    seed: int
+    level: float
+    frames: float
+    cpu_minutes: float
+    minutes: float
+    frames_at_end: float
+    cpu_minutes_at_end: float
+
+
+def points_of(rows: Iterable[Mapping[str, str]]) -> list[Point]:
+    """The points of a table that has the columns of `Point`; rows without a return are left out."""
+    points = []
+    for row in rows:
+        cells = [row.get(name) or "nan" for name in Point._fields]
+        frames, cpu, seconds, episodes, mean = map(float, cells)
+        if math.isfinite(mean) and math.isfinite(frames):
+            points.append(Point(int(frames), cpu, seconds, int(episodes), mean))
+    return points
+
+
+def reached(points: Iterable[Point], level: float) -> Point | None:
+    """The first point at or above the level, once as many games as are averaged have ended."""
+    for point in points:
+        if point.episodes >= GAMES_AVERAGED and point.episode_return >= level:
+            return point
+    return None
+
+
+def results_of(
+    task: str, program: str, variant: str, seed: int, points: Sequence[Point]
+) -> list[Result]:
+    """A result for each level of the task."""
+    last = points[-1] if points else None
+    end = (float(last.frames), last.cpu_seconds / 60.0) if last else (math.nan, math.nan)
+    results = []
+    for level in TASKS[task].levels:
+        point = reached(points, level)
+        found = (math.nan, math.nan, math.nan)
+        if point is not None:
+            found = (float(point.frames), point.cpu_seconds / 60.0, point.seconds / 60.0)
+        results.append(Result(task, program, variant, seed, level, *found, *end))
+    return results
+
+
+def to_csv(results: Iterable[Result]) -> str:
+    """A table, one line per result; what is NaN is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Result._fields)
+    for result in results:
+        writer.writerow(
+            "" if isinstance(cell, float) and math.isnan(cell)
+            else f"{cell:.6g}" if isinstance(cell, float) else cell
+            for cell in result
+        )  # fmt: skip
+    return text.getvalue()
+
+
+def read_csv(path: pathlib.Path) -> list[Result]:
+    """The results of a file of `to_csv`.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: it is no such file.
+    """
+    rows = csv.reader(io.StringIO(read_bounded(path, _MAX_BYTES).decode("utf-8")))
+    if tuple(next(rows, ())) != Result._fields:
+        raise ValueError(f"its first line must be {','.join(Result._fields)}")
+    results = []
+    for row in rows:
+        if len(row) != len(Result._fields):
+            raise ValueError(f"a line has {len(row)} cells, not {len(Result._fields)}")
+        task, program, variant, seed, *numbers = row
+        results.append(
+            Result(task, program, variant, int(seed), *(float(cell or "nan") for cell in numbers))
+        )
+    return results
+
+
+def lines(results: Sequence[Result]) -> list[str]:
+    """The table for the screen: of each task, level, program and variant the median over seeds.
+
+    A run that did not reach the level counts as longer than every other.
+    """
+    text = [f"{'':44} {'seeds':>7} {'million frames':>16} {'CPU-minutes':>14} {'range':>16}"]
+    groups: dict[tuple[str, float, str, str], list[Result]] = {}
+    for result in results:
+        key = (result.task, result.level, result.program, result.variant)
+        groups.setdefault(key, []).append(result)
+    for (task, level, program, variant), group in groups.items():
+        there = [result for result in group if not math.isnan(result.frames)]
+        frames = _median([result.frames for result in group])
+        cpu = _median([result.cpu_minutes for result in group])
+        minutes = [result.cpu_minutes for result in there]
+        spread = f"{min(minutes):.1f}–{max(minutes):.1f}" if there else ""
+        text.append(
+            f"{f'{task} to {level:g}, {program} {variant}':44} "
+            f"{f'{len(there)} of {len(group)}':>7} {_number(frames / 1e6, 3):>16} "
+            f"{_number(cpu, 1):>14} {spread:>16}"
+        )
+    return text
+
+
+def _median(values: Sequence[float]) -> float:
+    return statistics.median(math.inf if math.isnan(value) else value for value in values)
+
+
+def _number(value: float, digits: int) -> str:
+    return "not reached" if math.isinf(value) else f"{value:.{digits}f}"

@@ -1,0 +1,59 @@
+"""What other programs print, read as progress; the tool's refusals (as a user runs it)."""
+
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def peers():
+    path = ROOT / "tools" / "peer_time_to_score.py"
+    specification = importlib.util.spec_from_file_location("peer_time_to_score", path)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_the_newest_point_of_stable_baselines3_counts(peers):
+    log = "Using cpu device\nPOINT 20000 12 -20.5\nPOINT 40000 130 -18.25\nPOI"
+    assert peers._sb3_progress(log) == (40000, 130, -18.25)
+    assert peers._sb3_progress("Using cpu device\n") is None
+
+
+def test_frames_and_reward_of_sample_factory_are_read_from_its_log(peers):
+    log = (
+        "[12:00:01] Fps is (10 sec: 2100.1). Total num frames: 81920. Throughput: 0: 2000.0.\n"
+        "[12:00:01] Avg episode reward: [(0, '-20.100')]\n"
+        "[12:00:06] Fps is (10 sec: 2100.1). Total num frames: 98304. Throughput: 0: 2000.0.\n"
+        "[12:00:06] Avg episode reward: [(0, '-19.4')]\n"
+    )
+    found = peers._sample_factory_progress(log)
+    assert found is not None and (found.frames, found.episode_return) == (98304, -19.4)
+    assert peers._sample_factory_progress("Total num frames: 81920.") is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run",), "--out: must be given"),
+        (("run", "--out=o.csv", "--peers=dqn"), "--peers=dqn: must be among a2c, ppo"),
+        (("run", "--out=o.csv", "--tasks=catch"), "--tasks=catch: must be among pong"),
+        (("walk",), "walk: must be install | run"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, message):
+    result = subprocess.run(
+        [sys.executable, "tools/peer_time_to_score.py", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (
+        result.returncode == 2 and message in result.stderr and len(result.stderr.splitlines()) == 1
+    )

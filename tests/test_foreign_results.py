@@ -1,0 +1,164 @@
+"""Results of somebody else: wrong values at every key and in every cell of what reports,
+comparisons, the study and the doctor read. A result or one line, within seconds (fault).
+
+The default suite takes a part, other values in every file; `-m slow` takes all.
+"""
+
+import datetime
+import json
+import shutil
+import time
+
+import pytest
+from support import wrong_values
+from support.command_helpers import ROOT
+from support.demonstration import META_PONG
+
+from meta_impala.analysis import comparison, comparison_report, results, statistics
+from meta_impala.analysis.curves import read_rows
+from meta_impala.analysis.run_page import page, run_record
+from meta_impala.analysis.run_page.run_record import metrics_of
+from meta_impala.benchmarks import scaling
+from meta_impala.diagnosis import verdict
+from meta_impala.diagnosis.evidence import Evidence
+from meta_impala.errors import RunFailed, UserError
+from meta_impala.experiments import study_runs
+from meta_impala.published import tables
+from meta_impala.storage.run_folder import RunFolder
+from meta_impala.study import records, study_page
+from meta_impala.training.evaluation_table import EvaluationTable
+
+pytest.importorskip("matplotlib")
+COLUMNS, MEDIANS = tables.read_columns(), tables.read_medians()
+NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
+SECONDS = 60.0  # of a machine with much else to do
+EVALUATIONS = """frames,mean_return,standard_error,episodes,gamma,lambda,seconds
+100,1.0,0.5,20,0.99,0.9,3
+200,2.0,0.5,20,0.99,0.9,3
+"""
+POPULATION = {
+    "size": 2, "seed": 1, "interval": 10, "ranges": {"gamma": [0.9, 0.99]}, "best": "member_01",
+    "frames": 100, "frames_of_best": 50,
+}  # fmt: skip
+
+
+def read_report(folder):
+    page.html([run_record.read(RunFolder(folder), "a")], "title", NOW)
+
+
+def read_comparison(folder):
+    found = comparison.compare(results.read([RunFolder(folder)]), COLUMNS, MEDIANS, None)
+    comparison_report.markdown(found, "title")
+    comparison_report.terminal(found)
+    comparison_report.csv_files(found)
+
+
+def read_doctor(folder):
+    run = RunFolder(folder)
+    evidence = Evidence(
+        config=run.load_config(),
+        status=run.read_status(),
+        metrics=metrics_of(read_rows(run)),
+        time_limit=None,
+    )
+    found = verdict.judge(evidence)
+    verdict.sentences(found)
+    json.dumps(verdict.to_json(found))
+
+
+def read_study(folder):
+    study_page.as_html(study_page.document(folder))
+
+
+def read_tables(folder):
+    tables.read_columns(folder)
+    tables.read_medians(folder)
+
+
+def _run(tmp_path):
+    shutil.copytree(META_PONG, tmp_path / "data")
+    (tmp_path / "data" / "evaluations.csv").write_text(EVALUATIONS)
+
+
+def _population(tmp_path):
+    _run(tmp_path)
+    (tmp_path / "data" / "population.json").write_text(json.dumps(POPULATION))
+
+
+def _small(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "evaluations.csv").write_text(EVALUATIONS)
+    (folder / "costs.csv").write_text("name,1.0\nb,2\nc,3\n")
+    shutil.copy(ROOT / "testdata" / "results" / "scaling.json", folder)
+
+
+def _copy(*parts):
+    return lambda tmp_path: shutil.copytree(ROOT.joinpath(*parts), tmp_path / "data")
+
+
+# Reader, what makes its folder, the file that is changed, how many changes are tried by default.
+# None at all: a whole report or page of the study takes seconds.
+CASES = [
+    (read_report, _run, "evaluation.json", 0),
+    (read_report, _run, "config.json", 0),
+    (read_report, _run, "evaluations.csv", 0),
+    (read_report, _run, "metrics.csv", 0),
+    (read_comparison, _run, "evaluation.json", 10),
+    (read_comparison, _run, "config.json", 10),
+    (read_comparison, _population, "population.json", 10),
+    (read_doctor, _run, "status.json", 50),
+    (read_doctor, _run, "config.json", 50),
+    (read_doctor, _run, "metrics.csv", 30),
+    (read_tables, _copy("meta_impala", "published"), "sources.csv", 50),
+    (read_tables, _copy("meta_impala", "published"), "impala.csv", 50),
+    (read_tables, _copy("meta_impala", "published"), "medians.csv", 50),
+    (read_study, _copy("testdata", "study"), "runs.csv", 0),
+    (read_study, _copy("testdata", "study"), "points.csv", 0),
+    (records.read_random, _copy("testdata", "study"), "random.csv", 50),
+    (lambda folder: scaling.read(folder / "scaling.json"), _small, "scaling.json", 100),
+    (lambda folder: study_runs.read_costs(folder / "costs.csv"), _small, "costs.csv", 100),
+    (lambda folder: EvaluationTable(folder / "evaluations.csv", 150).return_at(100), _small,
+     "evaluations.csv", 100),
+]  # fmt: skip
+
+
+def check(read, folder, what):
+    started = time.monotonic()
+    try:
+        read(folder)
+    except (UserError, RunFailed) as error:
+        assert str(error).isprintable(), what
+    except Exception as error:
+        raise AssertionError(f"{what}: {type(error).__name__}") from error
+    assert time.monotonic() - started < SECONDS, what
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(statistics, "REPETITIONS", 50)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("number", "part"),
+    [(number, "some") for number, case in enumerate(CASES) if case[-1]]
+    + [pytest.param(number, "all", marks=pytest.mark.slow) for number in range(len(CASES))],
+)
+def test_wrong_values_are_a_result_or_one_line(number, part, tmp_path):
+    read, make, name, count = CASES[number]
+    make(tmp_path)
+    folder = tmp_path / "data"
+    read(folder)  # the real one is accepted
+    tried = wrong_values.of_file(folder / name)
+    if part == "some":  # spread over the places, other values at each
+        tried = tried[number % 7 :: max(1, len(tried) // count)][:count]
+    for what, text in tried:
+        (folder / name).write_text(text, "utf-8")
+        check(read, folder, f"{name}: {what}")
+    for content in (b"\xff\xfe", b"{" * 100_000):
+        (folder / name).write_bytes(content)
+        check(read, folder, f"{name}: other bytes")
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    check(read, folder, f"{name}: a folder")
