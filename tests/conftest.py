@@ -13,6 +13,9 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # it. One that is caught is not inherited, and these tests still survive it.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda number, frame: None)
+# A shell without job control starts what it puts in the background with SIGINT ignored.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
