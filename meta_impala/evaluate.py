@@ -99,16 +99,7 @@ def define_flags() -> None:
         "Seed of games and actions: game number n of a seed and agent is always the same, up to "
         "rounding if --num_envs differs.",
     )
-    flags.DEFINE_enum(
-        "starts",
-        "noop",
-        ["noop", "human"],
-        "Where games begin: after 1 to 30 no-ops (--protocol=impala), or at the points within a "
-        "person's games that --starts_file holds, taken in turn.",
-    )
-    define_path(
-        "starts_file", None, "File of starts for --starts=human; made by `meta-impala record`."
-    )
+    _define_starts_flags()
     define_path(
         "out",
         None,
@@ -131,6 +122,19 @@ def define_flags() -> None:
         "least 1.",
     )
     _define_video_flag()
+
+
+def _define_starts_flags() -> None:
+    flags.DEFINE_enum(
+        "starts",
+        "noop",
+        ["noop", "human"],
+        "Where games begin: after 1 to 30 no-ops (--protocol=impala), or at the points within a "
+        "person's games that --starts_file holds, taken in turn.",
+    )
+    define_path(
+        "starts_file", None, "File of starts for --starts=human; made by `meta-impala record`."
+    )
 
 
 def _define_video_flag() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from meta_impala.errors import UserError
+from meta_impala.storage.run_folder import RunFolder
 
 _MAX_COUNT = 2**63
 _MAX_GAMES = 100_000
@@ -90,3 +91,17 @@ def check_progress(progress: Mapping[str, Any], checkpoint: pathlib.Path) -> Map
     if name is not None:
         raise UserError(f"{checkpoint}: its progress is damaged ({name} is not what was saved)")
     return progress
+
+
+def refuse_vanished_checkpoints(folder: RunFolder) -> None:
+    """Checks that a run without a checkpoint never had one.
+
+    Raises:
+      UserError: if it had: starting anew would cut the metrics of a run that was saved.
+    """
+    name = folder.read_status().get("checkpoint")
+    if name:
+        raise UserError(
+            f"{folder.checkpoints}: holds no checkpoint, but {name} was saved there; put it back, "
+            "or use another --logdir"
+        )

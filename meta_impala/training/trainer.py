@@ -26,7 +26,7 @@ from meta_impala.config import (
 )
 from meta_impala.config.metric_columns import of_all_heads
 from meta_impala.environments import Description
-from meta_impala.errors import RunFailed, UserError, text_of
+from meta_impala.errors import RunFailed, text_of
 from meta_impala.learner.composition import make_learner
 from meta_impala.learner.group import ALONE, LearnerGroup, LearnerLost
 from meta_impala.storage import eta_replay
@@ -44,7 +44,7 @@ from meta_impala.training.memory import memory_errors
 from meta_impala.training.metrics import MetricsWindow, open_metrics
 from meta_impala.training.periodic_evaluation import PeriodicEvaluation
 from meta_impala.training.progress import Progress
-from meta_impala.training.saved_progress import check_progress
+from meta_impala.training.saved_progress import check_progress, refuse_vanished_checkpoints
 from meta_impala.training.saved_source import saved_source
 from meta_impala.training.weights_and_biases import WeightsAndBiases
 
@@ -125,7 +125,7 @@ class Trainer:
         self.frames = int(self.learner.state.frames.numpy())
         self.updates = int(self.learner.state.updates.numpy())
         if saved is None:
-            self._refuse_vanished_checkpoints()
+            refuse_vanished_checkpoints(self.folder)
         progress = check_progress(saved.progress, saved.path) if saved else {}
         self._frames_of_update = 0  # of the last one
         next_row = self.frames + config.log_frames
@@ -141,15 +141,6 @@ class Trainer:
         )
         if self._saved_source is not None and progress.get("pair", False):
             self._batcher.expect_pair()
-
-    def _refuse_vanished_checkpoints(self) -> None:
-        """Starting anew would cut the metrics of a run that was saved."""
-        name = self.folder.read_status().get("checkpoint")
-        if name:
-            raise UserError(
-                f"{self.folder.checkpoints}: holds no checkpoint, but {name} was saved there; put "
-                "it back, or use another --logdir"
-            )
 
     # Train.
 
