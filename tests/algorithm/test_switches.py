@@ -370,7 +370,7 @@ def check_combination(drawn):
 COMMON = {"deadline": None, "derandomize": True, "phases": [Phase.generate]}
 
 
-@settings(max_examples=3, **COMMON)
+@settings(max_examples=2, **COMMON)
 @given(switches())
 def test_any_combination(drawn):
     check_combination(drawn)

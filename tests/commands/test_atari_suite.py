@@ -31,7 +31,7 @@ def _command(*arguments):
 
 
 def _run(*arguments):
-    return run_tool("atari_suite", *arguments)
+    return run_tool("atari_suite", *arguments, light=True)
 
 
 @pytest.fixture

@@ -20,8 +20,9 @@ from meta_impala.config.groups import GROUPS
 
 
 def run(*words, columns=80):
-    return subprocess.run(
+    return forked_command.run(
         [sys.executable, "-m", "meta_impala", *words],
+        light=True,
         cwd=ROOT,
         env={"COLUMNS": str(columns), "PATH": "/usr/bin:/bin"},
         capture_output=True,
@@ -106,7 +107,12 @@ def given(*words):
         "print(sorted(given_config_flags().items()))"
     )
     result = forked_command.run(
-        [sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, *words],
+        light=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == 0, result.stderr
     return result.stdout

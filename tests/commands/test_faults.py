@@ -1,14 +1,17 @@
 """The trainer as a process that is damaged from outside (fault): stopped, hung, doubled, given
 hostile files, left by its terminal. The long forms are `tools/torture.py`."""
 
+import contextlib
 import csv
 import json
 import os
 import pathlib
 import pty
+import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 
@@ -46,16 +49,48 @@ def train(*flags: str) -> list[str]:
     return [sys.executable, "-m", "meta_impala.train", *flags]
 
 
+class OnTerminal:
+    """A command whose controlling terminal is this one; what it shows is read, or it would wait."""
+
+    def __init__(self, words: list[str]) -> None:
+        self.process, self._terminal = pty.fork()
+        if self.process == 0:
+            os.chdir(ROOT)
+            os.execv(words[0], words)
+        self.shown = bytearray()
+        self._left = threading.Event()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):  # it has ended
+            while not self._left.is_set():
+                if select.select([self._terminal], [], [], 0.1)[0]:
+                    self.shown += os.read(self._terminal, 4096)
+
+    def has_ended(self) -> bool:
+        return os.waitid(os.P_PID, self.process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def wait_for(self, condition) -> None:
+        """Waits for something that the command does."""
+        wait_for(lambda: condition() or self.has_ended())
+        assert not self.has_ended(), self.shown.decode()
+
+    def close(self) -> None:
+        """Closes the terminal."""
+        self._left.set()
+        self._reader.join()
+        os.close(self._terminal)
+
+
 def test_doubled_suspended_and_left_by_its_terminal(tmp_path):
     """One run: a second trainer is refused, SIGSTOP for longer than the watchdog waits changes
     nothing, and when the terminal is closed it saves and ends as on request."""
-    flags = (*TINY, f"--logdir={tmp_path}", "--total_frames=1000000000", "--stall_timeout=4")
-    child, terminal = pty.fork()  # the child's controlling terminal
-    if child == 0:
-        os.chdir(ROOT)
-        os.execv(sys.executable, train(*flags))
+    flags = (*TINY, f"--logdir={tmp_path}", "--total_frames=1000000000", "--stall_timeout=10")
+    run = OnTerminal(train(*flags))
+    child = run.process
     try:
-        wait_for(lambda: len(rows(tmp_path)) > 2)
+        run.wait_for(lambda: len(rows(tmp_path)) > 2)
 
         before = (tmp_path / "config.json").read_bytes()
         second = subprocess.run(
@@ -68,15 +103,15 @@ def test_doubled_suspended_and_left_by_its_terminal(tmp_path):
         assert is_locked(tmp_path)
 
         os.kill(child, signal.SIGSTOP)
-        time.sleep(6.0)
+        time.sleep(12.0)
         count = len(rows(tmp_path))
         os.kill(child, signal.SIGCONT)
-        wait_for(lambda: len(rows(tmp_path)) > count + 2)
+        run.wait_for(lambda: len(rows(tmp_path)) > count + 2)
         assert status(tmp_path)["state"] == "running"
 
         started = time.monotonic()
-        os.close(terminal)
-        wait_for(lambda: os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT))
+        run.close()
+        wait_for(run.has_ended)
         _, code = os.waitpid(child, 0)
         assert time.monotonic() - started < 10
     finally:

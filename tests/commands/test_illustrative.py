@@ -122,8 +122,9 @@ def test_a_mistake_is_one_line_and_quick(arguments, said, tmp_path):
         "import runpy, sys; sys.modules['tensorflow'] = None; sys.argv[0] = 'illustrative'; "
         "runpy.run_module('meta_impala.illustrative', run_name='__main__')"
     )
-    result = subprocess.run(
+    result = forked_command.run(
         [sys.executable, "-c", python, *arguments],
+        light=True,
         cwd=tmp_path,
         env={"PYTHONPATH": str(ROOT), "PATH": ""},
         capture_output=True,

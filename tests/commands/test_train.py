@@ -1,6 +1,7 @@
 """Command: the trainer as a user runs it, and what the user sees when it is stopped or mistaken."""
 
 import csv
+import functools
 import json
 import os
 import pathlib
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import pytest
 from support import forked_command
@@ -17,7 +19,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 START_SECONDS = 120.0
 
 
-def start(*flags: str, popen: type[subprocess.Popen] = forked_command.Popen) -> subprocess.Popen:
+def start(
+    *flags: str, popen: Callable[..., subprocess.Popen] = forked_command.Popen
+) -> subprocess.Popen:
     return popen(
         [sys.executable, "-m", "meta_impala.train", *flags],
         stdout=subprocess.PIPE,
@@ -26,10 +30,16 @@ def start(*flags: str, popen: type[subprocess.Popen] = forked_command.Popen) -> 
     )
 
 
-def run(*flags: str, popen: type[subprocess.Popen] = forked_command.Popen) -> tuple[int, str, str]:
+def run(
+    *flags: str, popen: Callable[..., subprocess.Popen] = forked_command.Popen
+) -> tuple[int, str, str]:
     process = start(*flags, popen=popen)
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
+
+
+# What is answered before TensorFlow is imported.
+LIGHT = functools.partial(forked_command.Popen, light=True)
 
 
 def wait_for_rows(logdir: pathlib.Path, count: int) -> None:
@@ -175,7 +185,7 @@ def test_a_killed_run_continues_from_its_checkpoint(tmp_path):
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, flags, message):
-    code, out, err = run(f"--logdir={tmp_path / 'run'}", *flags)
+    code, out, err = run(f"--logdir={tmp_path / 'run'}", *flags, popen=LIGHT)
     assert code == 2
     assert out == ""
     assert message in err
@@ -210,14 +220,14 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
 )
 def test_a_damaged_config_is_refused_and_left_as_it_is(tmp_path, text, message):
     (tmp_path / "config.json").write_text(text, "utf-8")
-    code, _, err = run(f"--logdir={tmp_path}")
+    code, _, err = run(f"--logdir={tmp_path}", popen=LIGHT)
     assert code == 2
     assert message in err and "config.json" in err and err.count("\n") == 1
     assert (tmp_path / "config.json").read_text("utf-8") == text
 
 
 def test_every_flag_has_help_and_presets_parse():
-    code, out, _ = run("--helpfull")
+    code, out, _ = run("--helpfull", popen=LIGHT)
     assert code == 0
     for name in ("--gamma", "--lambda", "--meta_batch_size", "--[no]deterministic", "--logdir"):
         assert name in out

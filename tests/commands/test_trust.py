@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from support import forked_command
 
 from meta_impala import config as config_lib
 from meta_impala.config import Config
@@ -92,8 +93,9 @@ def _mark(tmp_path: pathlib.Path) -> pathlib.Path:
 
 def _start(tmp_path: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(ROOT), str(tmp_path / "code")])
-    return subprocess.run(
+    return forked_command.run(
         [sys.executable, *arguments],
+        light=True,
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": path, "MARK": str(tmp_path / "mark")},
         capture_output=True,

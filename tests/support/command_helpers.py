@@ -28,10 +28,11 @@ runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
 
 
-def run_tool(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_tool(name: str, *arguments: str, light: bool = False) -> subprocess.CompletedProcess[str]:
     """Runs a command of tools/ to its end."""
     return forked_command.run(
         [sys.executable, f"tools/{name}.py", *arguments],
+        light=light,
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -42,8 +43,9 @@ def run_tool(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def refused(module: str, *arguments: str) -> str:
     """The one line in which a command answers a mistake, before TensorFlow is imported."""
-    result = subprocess.run(
+    result = forked_command.run(
         [sys.executable, "-c", _WITHOUT_TENSORFLOW, module, *arguments],
+        light=True,
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""Commands as processes that need not import TensorFlow: forks of one process that has done so.
+"""Commands as processes that need not import everything: forks of one process that has done so.
 
 `Popen` and `run` are used like those of `subprocess`, for `[sys.executable, "-m", module, ...]`,
 `[sys.executable, script, ...]` and `[sys.executable, "-c", code, ...]`. The child is a process of
@@ -6,7 +6,9 @@ the test's own in every respect: process id, parent, signals, streams, exit code
 and environment. Only what the interpreter reads of the environment before its first line (such as
 PYTHONIOENCODING) is that of the test, so what is tested at the start of a process gets a new one.
 
-The import takes 5 CPU-seconds, more than most of these commands; each test process pays it once.
+The import of TensorFlow takes 5 CPU-seconds, more than most of these commands; each test process
+pays it once. With `light` the child is a fork of another process, which has the settings loaded and
+not TensorFlow: for answers that come before its import.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,12 +40,23 @@ _FIGURES = tuple(
     for name in ("matplotlib.figure", "matplotlib.backends.backend_agg")
     if importlib.util.find_spec("matplotlib")
 )
+# Not the command modules themselves: they run as `__main__`.
+_SETTINGS = (
+    "meta_impala.command",
+    "meta_impala.config.flags",
+    "meta_impala.storage.run_folder",
+    "meta_impala.storage.trained_run",
+)
 _PR_SET_CHILD_SUBREAPER = 36
 _MAX_REQUEST = 2**20
 
 
 class Popen(subprocess.Popen):
-    """A `subprocess.Popen` whose child is a fork of the server, where this is possible."""
+    """A `subprocess.Popen` whose child is a fork of a server, where this is possible."""
+
+    def __init__(self, words: Sequence[str], *, light: bool = False, **settings: Any) -> None:
+        self._server = _LIGHT if light else _WHOLE
+        super().__init__(words, **settings)
 
     def _execute_child(self, *arguments: Any) -> None:
         """As the base class does it: starts the child, and closes its ends of the pipes here."""
@@ -60,7 +74,9 @@ class Popen(subprocess.Popen):
             "session": named["start_new_session"],
             "group": named["process_group"],
         }
-        self.pid = _SERVER.start(request, [i if fd == -1 else fd for i, fd in enumerate(streams)])
+        self.pid = self._server.start(
+            request, [i if fd == -1 else fd for i, fd in enumerate(streams)]
+        )
         self._child_created = True
         pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
         self._close_pipe_fds(*(named[name] for name in pipes))
@@ -86,9 +102,10 @@ def run(
 
 
 class _Server:
-    """The process that is forked; started when first needed, it ends with this one."""
+    """A process that is forked; started when first needed, it ends with this one."""
 
-    def __init__(self) -> None:
+    def __init__(self, *modules: str) -> None:
+        self._modules = modules
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
 
@@ -110,7 +127,7 @@ class _Server:
         for one in (ours, theirs):
             one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MAX_REQUEST)
         subprocess.Popen(
-            [sys.executable, __file__, str(theirs.fileno())],
+            [sys.executable, __file__, str(theirs.fileno()), *self._modules],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -121,7 +138,8 @@ class _Server:
         return ours
 
 
-_SERVER = _Server()
+_WHOLE = _Server(*TRAINING_MODULES, *_FIGURES)
+_LIGHT = _Server(*_SETTINGS)
 
 
 def _adopt_orphans(is_on: bool) -> None:
@@ -181,9 +199,10 @@ def _main() -> None:
     quiet_tensorflow()
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     rest_of_path = [path for path in sys.path[1:] if path not in given]
-    for module in (*TRAINING_MODULES, *_FIGURES):
+    for module in sys.argv[2:]:
         importlib.import_module(module)
-    gc.freeze()  # the children's garbage collection leaves TensorFlow's objects alone
+    assert ("tensorflow" in sys.modules) == (TRAINING_MODULES[0] in sys.argv)
+    gc.freeze()  # the children's garbage collection leaves these objects alone
     requests = socket.socket(fileno=int(sys.argv[1]))
     requests.send(b"ready")
     request = _serve(requests)
