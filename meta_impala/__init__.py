@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from meta_impala.config import Config
     from meta_impala.config.presets import preset
     from meta_impala.evaluation.loaded_agent import Agent, evaluate_agent, load
-    from meta_impala.training.start import make_trainer
+    from meta_impala.training.make_trainer import make_trainer
     from meta_impala.training.trainer import Trainer
 
 __version__ = "0.2.0"
@@ -49,7 +49,7 @@ _PLACES = {
     "Trainer": "meta_impala.training.trainer",
     "evaluate_agent": "meta_impala.evaluation.loaded_agent",
     "load": "meta_impala.evaluation.loaded_agent",
-    "make_trainer": "meta_impala.training.start",
+    "make_trainer": "meta_impala.training.make_trainer",
     "preset": "meta_impala.config.presets",
 }
 _WITHOUT_TENSORFLOW = ("Config", "preset")

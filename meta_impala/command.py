@@ -20,7 +20,7 @@ from absl import logging
 
 from meta_impala import usage
 from meta_impala.config.flags import parse_flags
-from meta_impala.errors import RunFailed, UserError, one_line, warn
+from meta_impala.errors import RunFailed, UserError, one_line, printable, warn
 from meta_impala.system.interrupt import EXIT_CODE_INTERRUPTED, leave_on_interrupt
 from meta_impala.system.streams import prepare_streams
 from meta_impala.system.tensorflow_import import quiet_tensorflow
@@ -74,7 +74,7 @@ def _guarded(main: Callable[..., int], arguments: list[str] | None) -> int:
         warn("interrupted")
         return EXIT_CODE_INTERRUPTED
     except OSError as error:  # a full disk, a folder that was removed
-        named = f"{os.fsdecode(error.filename)}: " if _is_path(error.filename) else ""
+        named = f"{printable(os.fsdecode(error.filename))}: " if _is_path(error.filename) else ""
         warn(f"error: {named}{one_line(error)}")
         return EXIT_CODE_FAILED
 

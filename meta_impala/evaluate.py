@@ -68,6 +68,20 @@ class _PathOrBool(flags.ArgumentParser):
 def define_flags() -> None:
     """The flags of this command."""
     define_trust_flag()
+    _define_agent_flags()
+    _define_game_flags()
+    define_path(
+        "out",
+        None,
+        "Where the result is written. Default: evaluation.json of the run's folder "
+        "(evaluation_human_starts.json with --starts=human, evaluation_best.json with --best); "
+        "nowhere with --agent.",
+    )
+    _define_video_flag()
+
+
+def _define_agent_flags() -> None:
+    """Whose games are played."""
     define_path(
         "logdir",
         None,
@@ -86,6 +100,16 @@ def define_flags() -> None:
         "(--keep_best_checkpoint of the training) instead of the newest. Its games are other ones "
         "than those it was chosen by.",
     )
+    flags.DEFINE_string(
+        "evaluation_eta",
+        None,
+        "GAMMA,LAMBDA as the network's input, in place of the η of the checkpoint. "
+        "Allowed: two numbers in [0, 1].",
+    )
+
+
+def _define_game_flags() -> None:
+    """Which games, from where, and how long."""
     flags.DEFINE_integer("episodes", 200, "Full games to play. Allowed: at least 1.")
     flags.DEFINE_integer(
         "num_envs",
@@ -109,19 +133,6 @@ def define_flags() -> None:
     define_path(
         "starts_file", None, "File of starts for --starts=human; made by `meta-impala record`."
     )
-    define_path(
-        "out",
-        None,
-        "Where the result is written. Default: evaluation.json of the run's folder "
-        "(evaluation_human_starts.json with --starts=human, evaluation_best.json with --best); "
-        "nowhere with --agent.",
-    )
-    flags.DEFINE_string(
-        "evaluation_eta",
-        None,
-        "GAMMA,LAMBDA as the network's input, in place of the η of the checkpoint. "
-        "Allowed: two numbers in [0, 1].",
-    )
     flags.DEFINE_integer(
         "max_episode_frames",
         None,
@@ -130,7 +141,6 @@ def define_flags() -> None:
         f"{evaluation_record.DEFAULT_MAX_EPISODE_FRAMES:,} for one that has none. Allowed: at "
         "least 1.",
     )
-    _define_video_flag()
 
 
 def _define_video_flag() -> None:

@@ -109,9 +109,9 @@ def _last_learning_rate(run: TrainedRun, learner: Learner, frames: int) -> float
 
 
 def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
-    from meta_impala.analysis.meta_gradient import attribution_report as meta_gradient_report
-    from meta_impala.analysis.meta_gradient import attribution_text
-    from meta_impala.analysis.meta_gradient import samples as meta_gradient_samples
+    from meta_impala.analysis.explanation import attribution_report as meta_gradient_report
+    from meta_impala.analysis.explanation import attribution_text
+    from meta_impala.analysis.explanation import samples as meta_gradient_samples
     from meta_impala.storage.trained_agent import load_learner
 
     config, description = run.config, run.description
@@ -166,7 +166,7 @@ def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
 
 
 def _draw(path: pathlib.Path, title: str, result: Any) -> None:
-    from meta_impala.analysis.meta_gradient import attribution_figure as meta_gradient_figure
+    from meta_impala.analysis.explanation import attribution_figure as meta_gradient_figure
 
     meta_gradient_figure.draw(path, title, result)
 

@@ -18,6 +18,7 @@ from absl import flags
 
 from meta_impala import command
 from meta_impala.config import AgentSettings, Config
+from meta_impala.config.text import counted
 from meta_impala.environments import (
     PROTOCOLS,
     EnvironmentSpec,
@@ -107,7 +108,9 @@ def _by_agent(logdir: str) -> tuple[Config, list[start_recorder.Recording], str]
         starts,
         FLAGS.seed,
         core_state_size=agent.network.settings.core_state_size,
-        on_game=lambda game: print(f"game {game.number}: {game.episode_return:g}", flush=True),
+        on_game=lambda game: print(
+            f"game {game.number + 1} of {FLAGS.games}: return {game.episode_return:g}", flush=True
+        ),
     )
     recordings = [recording for table in tables for recording in table.recordings]
     for table in tables:
@@ -161,7 +164,7 @@ def main() -> int:
     except OSError as error:
         raise UserError(f"--out={out}: cannot be written ({error.strerror})") from None
     games = sum(bool(recording.actions) for recording in recordings)
-    print(f"{len(starts)} starts from {games} games written to {out}")
+    print(f"{counted(len(starts), 'start')} from {counted(games, 'game')} written to {out}")
     return 0
 
 

@@ -25,6 +25,7 @@ from meta_impala import command
 from meta_impala import config as config_lib
 from meta_impala.analysis import comparison_report, results
 from meta_impala.config import ActorSettings, Config, presets
+from meta_impala.config.text import counted
 from meta_impala.distributed import cluster as ray_cluster
 from meta_impala.errors import UserError
 from meta_impala.experiments import forked_process, stages, suite_cost, suite_runner
@@ -144,6 +145,11 @@ def _duration(hours: float) -> str:
     return f"{hours:,.1f} hours" if hours >= 1 else f"{math.ceil(60 * hours)} min"
 
 
+def _amount(value: float) -> str:
+    """One decimal; more for a value that would be 0.0 with it."""
+    return f"{value:,.1f}" if value >= 0.95 else f"{value:.1g}"
+
+
 def _print_commands(suite: Suite, runs: list[Run]) -> None:
     """One line for each run that is not finished: its training, then its evaluation."""
     for run in runs:
@@ -191,11 +197,14 @@ def _print_cost(suite: Suite, runs: list[Run]) -> None:
         measured = "measured" if cost.is_measured else "assumed"
         source = f"at {cost.frames_per_second:,.0f} frames/s of one run, {measured}"
     print(
-        f"{len(runs)} runs ({len(suite.games)} games × {len(suite.seeds)} seeds × "
-        f"{len(suite.variants)} variants{of_shard}): {counts}\n"
-        f"{cost.frames_left:,} of {cost.frames:,} frames to train and {cost.games_left:,} games to "
-        f"evaluate: about {cost.core_hours:,.1f} core-hours, {_duration(cost.hours)} on this "
-        f"machine with {FLAGS.parallel} at a time ({source}); {cost.disk_gb:,.1f} GB of disk"
+        f"{counted(len(runs), 'run')} ({counted(len(suite.games), 'game')} × "
+        f"{counted(len(suite.seeds), 'seed')} × {counted(len(suite.variants), 'variant')}"
+        f"{of_shard}): {counts}\n"
+        f"{cost.frames_left:,} of {cost.frames:,} frames to train and "
+        f"{counted(cost.games_left, 'game')} to evaluate: about "
+        f"{_amount(cost.core_hours)} core-hours, {_duration(cost.hours)} on this machine with "
+        f"{FLAGS.parallel} at a time ({source}); "
+        f"{_amount(cost.disk_gb)} GB of disk"
     )
 
 

@@ -13,6 +13,9 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # it. One that is caught is not inherited, and these tests still survive it.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda number, frame: None)
+# A shell without job control starts what it puts in the background with SIGINT ignored.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
@@ -46,14 +49,14 @@ _NOT_FAST = (
     "test_atari_render.py",
     "test_attribution.py",
     "test_auxiliary_heads.py",
-    "test_bootstrap.py",
+    "test_bootstrapped_target.py",
     "test_comparison.py",
     "test_evaluator.py",
     "test_flags.py",
     "test_forked_process.py",
     "test_learned_coefficients.py",
     "test_meta_gradient.py",
-    "test_meta_gradient_samples.py",
+    "test_explanation_samples.py",
     "test_start_recorder.py",
     "test_suite_runner.py",
     "test_switches.py",

@@ -1,10 +1,13 @@
 """Text from anywhere reaches the terminal as one harmless line."""
 
+import subprocess
+import sys
 import unicodedata
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.command_helpers import ROOT
 
 from meta_impala.errors import RunFailed, UserError, one_line, printable, warn
 from meta_impala.system.watchdog import Stalled
@@ -67,3 +70,16 @@ def test_a_reader_that_is_gone_is_no_failure(monkeypatch):
     for stream in (None, open("/dev/full", "w")):  # noqa: SIM115
         monkeypatch.setattr("sys.stderr", stream)
         warn("nobody reads it")
+
+
+def test_a_file_name_with_a_line_break_is_one_line():
+    code = (
+        "from meta_impala import command\n"
+        "def main():\n    open('no\\nsuch \\x1b[31m file')\n"
+        "command.run(main)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "error: no such \\x1b[31m file: No such file or directory\n"

@@ -19,8 +19,8 @@ import meta_impala
 from meta_impala.actors.startup import ActorStart
 from meta_impala.config import AgentSettings, BatcherSettings, resolve_network
 from meta_impala.environments import registry
-from meta_impala.learner.composition import make_learner
 from meta_impala.learner.group import ALONE
+from meta_impala.learner.make_learner import make_learner
 from meta_impala.storage.checkpoint import Checkpoints, identity_of
 from meta_impala.storage.trained_agent import load_agent
 from meta_impala.system.signals import StopRequest
@@ -159,15 +159,14 @@ def test_a_config_that_loads_an_agent(run, tmp_path):
 def test_a_frame_from_the_emulator_to_the_batch(run):
     config, description, learner = run
     stop = StopRequest()
-    maker = SourceMaker(
-        config, description, learner.state.network, restarts_of(config, 0), stop, ALONE, None
-    )
+    maker = SourceMaker(config, description, restarts_of(config, 0), stop, ALONE, None)
+    maker.build(learner.state.network)
     source = maker.make(0, ActorStart(stop))
     batcher = Batcher(config.part(BatcherSettings), config.block_size, source.next_block)
     try:
         with calls_between_rooms() as calls:
             source.start(learner.snapshot())
-            batcher.next_pair()
+            batcher.next_batches()
     finally:
         source.close()
     assert_all_go_down(calls, ("training", "actors"), ("actors", "environments"))

@@ -24,7 +24,7 @@ from absl import flags
 from meta_impala import command
 from meta_impala.benchmarks import time_to_score, timed_training
 from meta_impala.benchmarks.time_to_score import TASKS, VARIANTS, Result
-from meta_impala.errors import UserError
+from meta_impala.errors import UserError, one_line
 from meta_impala.storage.files import write_atomically
 from meta_impala.system.user_path import define_path, user_path
 
@@ -117,8 +117,8 @@ def _table(files: list[str]) -> int:
     for name in files:
         try:
             results += time_to_score.read_csv(user_path(name))
-        except ValueError as error:
-            raise UserError(f"{name}: {error}") from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{name}: {one_line(error)}") from None
     for line in time_to_score.lines(sorted(results, key=lambda row: (row.task, row.level))):
         command.say(line)
     return 0

@@ -253,7 +253,10 @@ def stop(folder: RunFolder, moment: random.Random, settings: list[str]) -> tuple
         process.send_signal(number)
         if moment.random() < 0.3:  # as `timeout` does, to the child and then to its group
             process.send_signal(number)
-        while folder.read_status().get("state") != "stopped" and process.poll() is None:
+        while process.poll() is None:
+            said = folder.read_status()
+            if (said.get("pid"), said.get("state")) == (process.pid, "stopped"):
+                break
             time.sleep(0.01)
         seconds = time.monotonic() - begun
         return finish(process), seconds, is_training

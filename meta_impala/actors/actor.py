@@ -2,8 +2,9 @@
 
 Truncation is handled here. The last transition of an episode that a time limit cut bootstraps from
 V(final observation). So the final observation is a separate state of the unroll, and the step from
-it to the next episode's first observation has weight 0. The environment waits for that step, so a
-truncation costs one row of the unroll; nothing else does.
+it to the next episode's first observation has weight 0 (`learner/batch.py` turns the flag
+`truncations` into `step_mask` 0). The environment waits for that step, so a truncation costs one
+row of the unroll; no other event costs a row.
 """
 
 from __future__ import annotations

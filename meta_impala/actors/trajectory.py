@@ -25,7 +25,7 @@ class Unroll(NamedTuple):
       rewards: `[T+1, N]` float32, raw; the learner clips them.
       terminations: `[T+1, N]` bool, terminal for the learner.
       truncations: `[T+1, N]` bool, whether the arrival is from the final observation of an episode
-        that a time limit cut.
+        that a time limit cut: the row after the one in which `Step.truncations` is True.
       behaviour_log_probs: `[T, N]` float32, log μ of the action chosen on *leaving* state t.
       core_state: `[N, S]` float32 before row 0.
       eta: `[N, 2]` float32, the γ and λ that the acting network was fed; zeros where η belongs to

@@ -16,16 +16,22 @@ import tensorflow as tf
 from meta_impala.algorithm import meta_gradient
 from meta_impala.algorithm.meta_gradient import (
     InnerUpdate,
-    MetaObjective,
+    MetaLossFunction,
     MetaStep,
     Tensors,
     UpdateRule,
 )
-from meta_impala.algorithm.objectives import PLACES, EtaPlaces, InnerObjective, Logits
+from meta_impala.algorithm.objectives import (
+    PLACES,
+    POLICY_ADVANTAGES,
+    VALUE_TARGETS,
+    EtaPlaces,
+    InnerObjective,
+    Logits,
+)
 
 # The places where each state of the unroll has an η of its own: equation (13).
-TIMED_PLACES = ("value targets", "policy advantages")
-
+TIMED_PLACES = (VALUE_TARGETS, POLICY_ADVANTAGES)
 
 # Where η acts on the update: on ∇_θ J, and on what U makes of it.
 UPDATE_RULE = "update rule"
@@ -55,7 +61,7 @@ def split_meta_gradient(
     x: Tensors,
     inner_objective: InnerObjective,
     update_rule: UpdateRule,
-    meta_objective: MetaObjective,
+    meta_objective: MetaLossFunction,
 ) -> SplitMetaStep:
     """The meta-gradient of one update (μ = 0), in parts.
 

@@ -1,10 +1,11 @@
-"""The two objectives: the inner loss J (equation 12) and the meta loss J' (equation 14).
+"""The two objectives, inner loss J (equation 12) and meta loss J' (equation 14), and their returns.
 
 Both are losses (both go down), both are weighted sums of terms, and each term is a *sum* over time
 and batch, as in IMPALA. What is constant in them is stated here, at the calls of
 `tf.stop_gradient`:
 
-* in J the targets are constant in θ (V, ρ and c are) and live in η (γ and λ are);
+* in J the targets are constant in θ (V, ρ and c are) and live in η: derivatives with respect to γ
+  and λ flow through them;
 * in J' the targets are constant in everything.
 
 These are functions of a network's outputs. `objectives.py` runs the network for them. A new term is
@@ -193,7 +194,10 @@ POLICY_GRADIENT_ONLY: Mapping[str, float] = {POLICY: 1.0}
 def targets(
     target_inputs: TargetInputs, transitions: Transitions, eta: Eta, settings: ReturnSettings
 ) -> VTraceReturns:
-    """V-trace of a trajectory at η; stops no gradient."""
+    """V-trace of a trajectory at η; stops no gradient. This is where γ enters the return.
+
+    `eta` has every row of the table of meta-parameters, learned or constant.
+    """
     rows = tf.ones_like(transitions.continues)
     return vtrace(
         log_rhos=target_inputs.log_probs - transitions.behaviour_log_probs,
@@ -236,7 +240,8 @@ def inner_objective(
       policy_logits: `[T+1, B, A]`, of the network at θ on the T+1 states of τ.
       values: `[T+1, B]`, likewise; the last row is the bootstrap value.
       transitions: the trajectory, `[T, B]`.
-      eta: γ and λ, scalars or `[T+1, B]`; the weights of the terms, the clips and the leak.
+      eta: every row of the table of meta-parameters, learned or constant: γ and λ, scalars or
+        `[T+1, B]`; the weights of the terms, the clips and the leak.
       settings: of the returns.
       target_inputs: what the targets are made of, already constant in θ; None for the network's
         outputs above, made constant here.

@@ -5,9 +5,10 @@
 (Xu et al. 2018, equations 1 and 2.) U(g, x) holds clip, optimiser and learning rate. It is a
 function of η through g, and by itself where a coefficient of U is learned.
 
-x is a list of tensors: the logits of η first, and whatever else is meta-learned.
+x is a list of tensors here: the logits of η first, then those of each auxiliary head. Where x is a
+single tensor (`MetaParameters`, `LearnerState.x`) it is the first of them.
 
-`nested_tapes` is the definition for μ = 0, written down: an outer tape around everything.
+`nested_tapes` is the definition (without a trace, μ = 0): an outer tape around everything.
 `reverse_over_forward` never differentiates a backward pass: with v = dJ'/dθ', P = ∂U/∂g and
 u = Pᵀ v, held constant, it is dJ'/dx = −∂/∂x ⟨u, ∇_θ J⟩ − ⟨v, ∂U/∂x⟩, and ⟨u, ∇_θ J⟩ is the
 forward-mode derivative of J along u. Each is an oracle for the other.
@@ -18,10 +19,12 @@ parts of: ∇_θ J before U (the clip is of the sum), dJ'/dθ' before Pᵀ, and 
 ⟨v, ∂U/∂x⟩ is the same for each of them. An outer tape around a part alone would miss how θ' depends
 on the other parts' η.
 
-For the same reason they can be computed in micro-batches (`micro_batches.py`), one after the other.
+Because J and J' are sums, `reverse_over_forward` can also compute them in micro-batches
+(`micro_batches.py`), one after the other.
 
-All three differentiate J by *copies* of θ. An objective that holds the tensors it was given as θ
-itself therefore holds constants; only the trace with curvature looks through them.
+All three differentiate J with respect to *copies* of θ. Targets computed from the original tensors
+are therefore constant in θ. Only the trace with curvature differentiates with respect to the
+originals.
 """
 
 from __future__ import annotations
@@ -42,11 +45,11 @@ class InnerUpdate(NamedTuple):
 
 
 # (θ, x) -> (J, anything worth reporting)
-InnerObjective = Callable[[Tensors, Tensors], tuple[tf.Tensor, Any]]
+InnerLossFunction = Callable[[Tensors, Tensors], tuple[tf.Tensor, Any]]
 # (g, x) -> U(g, x)
 UpdateRule = Callable[[Tensors, Tensors], InnerUpdate]
 # θ' -> (J', anything worth keeping)
-MetaObjective = Callable[[Tensors], tuple[tf.Tensor, Any]]
+MetaLossFunction = Callable[[Tensors], tuple[tf.Tensor, Any]]
 # One learner's part of some tensors -> their sums over all learners, the same for each.
 Reduce = Callable[[Tensors], list[tf.Tensor]]
 # z: for every entry of the logits, a list like θ.
@@ -63,14 +66,14 @@ class MicroBatches(NamedTuple):
     """
 
     number: int
-    inner: Callable[[tf.Tensor], InnerObjective]
-    meta: Callable[[tf.Tensor], MetaObjective]
+    inner: Callable[[tf.Tensor], InnerLossFunction]
+    meta: Callable[[tf.Tensor], MetaLossFunction]
 
 
-def whole(inner: InnerObjective, meta: MetaObjective | None = None) -> MicroBatches:
+def whole(inner: InnerLossFunction, meta: MetaLossFunction | None = None) -> MicroBatches:
     """J and J' as one part."""
 
-    def meta_of(_: tf.Tensor) -> MetaObjective:
+    def meta_of(_: tf.Tensor) -> MetaLossFunction:
         assert meta is not None, "there is no meta objective"
         return meta
 
@@ -152,7 +155,7 @@ def alone(parts: Tensors) -> list[tf.Tensor]:
 
 
 def meta_loss_and_gradient(
-    meta_objective: MetaObjective, parameters: Tensors
+    meta_objective: MetaLossFunction, parameters: Tensors
 ) -> tuple[tf.Tensor, Any, list[tf.Tensor]]:
     """J' at these θ', its auxiliary output, and dJ'/dθ'."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -169,7 +172,7 @@ def _inner_gradients(
 ) -> tuple[list[tf.Tensor], tf.Tensor, Any]:
     """∇_θ J, J, and its auxiliary output."""
 
-    def of(objective: InnerObjective) -> tuple[list[tf.Tensor], tf.Tensor, Any]:
+    def of(objective: InnerLossFunction) -> tuple[list[tf.Tensor], tf.Tensor, Any]:
         live = copies_of(parameters)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(live)
@@ -185,7 +188,7 @@ def _inner_gradients(
 def inner_step(
     parameters: Tensors,
     x: Tensors,
-    inner_objective: InnerObjective,
+    inner_objective: InnerLossFunction,
     update_rule: UpdateRule,
     *,
     reduce: Reduce = alone,
@@ -195,10 +198,10 @@ def inner_step(
 
     Args:
       parameters: θ, tensors.
-      x: the logits of η, and whatever else is meta-learned.
+      x: the logits of η, then those of each auxiliary head.
       inner_objective: (θ, x) -> (J, auxiliary).
       update_rule: U.
-      reduce: of the learners that J is a sum over.
+      reduce: sums tensors over the learners; called once.
       micro_batches: instead of the objective, if given.
     """
     micro_batches = micro_batches or whole(inner_objective)
@@ -211,17 +214,17 @@ def inner_step(
 def nested_tapes(
     parameters: Tensors,
     x: Tensors,
-    inner_objective: InnerObjective,
+    inner_objective: InnerLossFunction,
     update_rule: UpdateRule,
-    meta_objective: MetaObjective,
+    meta_objective: MetaLossFunction,
 ) -> MetaStep:
     """The meta-gradient by reverse mode over reverse mode.
 
     Args:
       parameters: θ, tensors.
-      x: the logits of η, and whatever else is meta-learned; any shapes.
-      inner_objective: (θ, x) -> (J, auxiliary); the only place where x enters.
-      update_rule: U, differentiable.
+      x: the logits of η, then those of each auxiliary head; any shapes.
+      inner_objective: (θ, x) -> (J, auxiliary). x enters here and in `update_rule`.
+      update_rule: U, (∇_θ J, x) -> updates; differentiable.
       meta_objective: θ' -> (J', auxiliary).
     """
     with tf.GradientTape(watch_accessed_variables=False) as outer_tape:
@@ -234,9 +237,9 @@ def nested_tapes(
 def reverse_over_forward(
     parameters: Tensors,
     x: Tensors,
-    inner_objective: InnerObjective,
+    inner_objective: InnerLossFunction,
     update_rule: UpdateRule,
-    meta_objective: MetaObjective,
+    meta_objective: MetaLossFunction,
     *,
     reduce: Reduce = alone,
     micro_batches: MicroBatches | None = None,
@@ -247,7 +250,7 @@ def reverse_over_forward(
     RMSProp each have a symmetric Jacobian, their product has not.
 
     Args:
-      reduce: of the learners that J and J' are sums over; called three times.
+      reduce: sums tensors over the learners; called three times.
       micro_batches: instead of the objectives, if given.
     """
     parts = micro_batches or whole(inner_objective, meta_objective)
@@ -277,7 +280,7 @@ def reverse_over_forward(
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
 
-    def mixed_derivative(objective: InnerObjective) -> list[tf.Tensor]:
+    def mixed_derivative(objective: InnerLossFunction) -> list[tf.Tensor]:
         """∂/∂x ⟨u, ∇_θ J⟩."""
         live = copies_of(parameters)
         with tf.GradientTape(watch_accessed_variables=False) as x_tape:
@@ -297,9 +300,9 @@ def reverse_over_forward(
 def accumulative_trace(
     parameters: Tensors,
     x: Tensors,
-    inner_objective: InnerObjective,
+    inner_objective: InnerLossFunction,
     update_rule: UpdateRule,
-    meta_objective: MetaObjective,
+    meta_objective: MetaLossFunction,
     *,
     trace: Trace,
     decay: float,
@@ -309,19 +312,20 @@ def accumulative_trace(
 
         z' = A z + ∂f/∂x,    A = μ I, or with curvature μ (I + ∂f/∂θ),    dJ'/dx ≈ dJ'/dθ' · z'
 
-    ∂f/∂θ is the derivative of the whole update f = −U(∇_θ J): also through the targets and ρ, which
-    J's own gradient holds constant (that the objective must allow: it computes them from the very
-    tensors given here as θ). The slots of the update rule count as constants. Every entry of x
-    costs one forward-mode pass over the update.
+    ∂f/∂θ is the derivative of the whole update f = −U(∇_θ J), targets and ρ included, although
+    ∇_θ J holds these constant. The objective must therefore compute them from the tensors passed as
+    `parameters` (`InnerObjective.follow_targets`). The slots of the update rule count as constants.
+    Every entry of x costs one forward-mode pass over the update.
 
     With μ = 1, curvature, plain gradient descent and x held fixed, z is dθ/dx over all updates so
     far, exactly. With μ = 0 the result is that of `nested_tapes`.
+
+    The other arguments are as in `nested_tapes`; x is the logits of η alone, `[n]`.
 
     Args:
       trace: z before this update; for every entry of x a list like θ.
       decay: μ.
       curvature: whether A is μ (I + ∂f/∂θ).
-      others: as in `nested_tapes`; x is the logits of η alone, `[n]`.
 
     Returns:
       `MetaStep` with z' as its `trace`.

@@ -1,18 +1,19 @@
-"""J and J' as functions of the parameters: they run the network and say along which paths η acts.
+"""J and J' as functions of θ and x: they run the network and say along which paths η acts.
 
-`losses.py` has the formulas; `meta_gradient.py` differentiates what is here.
+`losses.py` has the formulas; `meta_gradient.py` differentiates what is here. A tensor is *live* in
+x if a derivative with respect to x flows through it.
 
-What is constant in θ but not in η cannot be had by `tf.stop_gradient`, which stops both. It is
-computed by a second pass of the network's head layers at *other tensors with the same values*:
-`meta_gradient` differentiates J by copies of θ, and the objective holds the originals
-(`target_parameters`).
+`tf.stop_gradient` cannot make a tensor constant in θ and still differentiable in η: it stops both.
+Such a tensor is computed by a second pass of the network's head layers at *other tensors with the
+same values*: `meta_gradient` differentiates J with respect to copies of θ, and the objective holds
+the originals (`target_parameters`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -25,52 +26,15 @@ from meta_impala.algorithm.meta_parameters import (
     constant,
     embedding_input,
 )
+from meta_impala.algorithm.network_interface import (
+    HeadOutputs,
+    Outputs,
+    Tensors,
+    TrajectoryNetwork,
+)
 from meta_impala.config.metric_columns import of_head
 
-Tensors = Sequence[tf.Tensor]
-
 RETURNS, EMBEDDING, IMPORTANCE_WEIGHTS = PATHS = ("returns", "embedding", "importance_weights")
-
-
-class HeadOutputs(Protocol):
-    """What one policy and value head says on the T+1 states."""
-
-    @property
-    def policy_logits(self) -> tf.Tensor: ...
-    @property
-    def values(self) -> tf.Tensor: ...
-
-
-class Outputs(Protocol):
-    """What a network gives on the T+1 states of a trajectory (`networks.NetworkOutput` does).
-
-    `reference_values` (`[T+1, B]`) are needed for a second value head only.
-    """
-
-    @property
-    def policy_logits(self) -> tf.Tensor: ...
-    @property
-    def values(self) -> tf.Tensor: ...
-    @property
-    def reference_values(self) -> tf.Tensor | None: ...
-    @property
-    def auxiliary(self) -> Sequence[HeadOutputs]: ...
-
-
-class TrajectoryNetwork(Protocol):
-    """A network on the T+1 states of one trajectory, in two parts, as functions of θ."""
-
-    def body(self, parameters: Tensors) -> tf.Tensor:
-        """φ `[T+1, B, F]`, before η joins; what an η per state is a function of."""
-        ...
-
-    def heads(self, parameters: Tensors, features: tf.Tensor, eta_input: tf.Tensor) -> Outputs:
-        """The outputs, from φ and from what of η is embedded (`[E]` or `[T+1, B, E]`)."""
-        ...
-
-    def columns(self, indices: tf.Tensor) -> TrajectoryNetwork:
-        """The same on the trajectories with these indices (for micro-batches)."""
-        ...
 
 
 class Logits(NamedTuple):
@@ -78,7 +42,7 @@ class Logits(NamedTuple):
 
     Attributes:
       value: `[n]` or `[F+1, n]`; `[T+1, n]` or `[T+1, F+1, n]` where `timed`.
-      live: whether somebody differentiates by them.
+      live: whether a derivative with respect to them is taken.
       timed: whether every state of the unroll has logits of its own (`attribution.py`).
     """
 
@@ -88,11 +52,13 @@ class Logits(NamedTuple):
 
 
 class EtaPlaces(NamedTuple):
-    """Which logits of η each place has where η acts on ∇_θ J.
+    """η acts on ∇_θ J in five places; this holds the logits used in each.
+
+    A *path* (`--meta_gradient_paths`) opens one or more of these *places*: see `places_of`.
 
     Attributes:
-      value_targets: γ and λ of vs, and every other entry of η that is a coefficient of J.
-      policy_advantages: γ and λ of the policy's advantages.
+      value_targets: γ, λ and V-trace's clips and leak in vs; also the weights of the terms of J.
+      policy_advantages: the same γ, λ, clips and leak in the policy's advantages.
       network: e_η in the network that is differentiated.
       target_values: e_η in the V of the targets.
       importance_weights: e_η in the π of ρ and c.
@@ -105,8 +71,8 @@ class EtaPlaces(NamedTuple):
     importance_weights: Logits
 
 
-# The same, for people.
-VALUE_TARGETS, POLICY_ADVANTAGES, NETWORK, TARGET_VALUES, RATIOS = PLACES = (
+# The same places in words, as in the tables and JSON of `meta-impala explain`.
+VALUE_TARGETS, POLICY_ADVANTAGES, NETWORK, TARGET_VALUES, IMPORTANCE_WEIGHTS_PLACE = PLACES = (
     "value targets",
     "policy advantages",
     "network",
@@ -146,17 +112,17 @@ class InnerObjective:
     Attributes:
       network: on the T+1 states of τ.
       transitions: τ.
-      target_parameters: θ, as tensors that no derivative by θ watches; the targets are constant in
-        θ because they are computed from these. (The trace with curvature is the one that does
-        watch them: it wants the whole derivative of the update.)
+      target_parameters: θ, as tensors with respect to which ∇_θ J does not differentiate: the
+        targets are constant in θ because they are computed from these. (Only the trace with
+        curvature and a window of several updates differentiate with respect to them.)
       meta_parameters: x -> η and η'.
       settings: of the returns.
       places: x -> the logits in every place.
       embedding: what of η is embedded, see `embedding_input`.
       second_value_head: whether the network has one, to be trained at η'.
       given: γ and λ that are not a function of x (`eta_schedule`), scalars or `[T+1, B]`.
-      follow_targets: computes the targets from `target_parameters` also where a `stop_gradient`
-        would do, so that whoever watches these sees the whole derivative by θ.
+      follow_targets: always compute the targets in a second pass at `target_parameters`, so that
+        a caller who watches these gets the derivative through the targets.
     """
 
     network: TrajectoryNetwork
@@ -214,14 +180,14 @@ class InnerObjective:
             if logits.live or self.follow_targets:
                 again = self._outputs(self.target_parameters, features, logits)
                 return self._of_targets(again)
-            constants = self._of_targets(output)  # in both, at no cost
+            constants = self._of_targets(output)  # constant in θ and η: no second pass needed
             return losses.TargetInputs(
                 *(None if part is None else tf.stop_gradient(part) for part in constants)
             )
 
         of_values = at(places.target_values)
         if places.importance_weights is places.target_values:
-            return of_values  # one pass serves both
+            return of_values  # the same object: one pass serves both places
         if not (self.follow_targets or places.importance_weights.live or places.target_values.live):
             return of_values
         return of_values._replace(log_probs=at(places.importance_weights).log_probs)
@@ -267,7 +233,7 @@ class InnerObjective:
             assert output.reference_values is not None, "the network has no second value head"
             reference = self.meta_parameters.reference(constant(eta))
             critic = losses.ReferenceCritic(output.reference_values, reference)
-        policy_eta = None
+        policy_eta = None  # the same object: one pass of V-trace serves both places
         if places.policy_advantages is not places.value_targets:
             policy_eta = self._eta(places.policy_advantages, features)
         loss, parts = losses.inner_objective(
@@ -299,7 +265,7 @@ class MetaObjective:
       network: on the T+1 states of τ'.
       transitions: τ'.
       old_parameters: θ before the update, for the KL term; constants.
-      x: the logits as they are, for what follows the current η: as constants.
+      logits: of η (the first tensor of x), for what follows the current η; made constant here.
       meta_parameters: η'.
       settings: of the returns.
       weights: term -> its weight in J'.
@@ -313,7 +279,7 @@ class MetaObjective:
     network: TrajectoryNetwork
     transitions: losses.Transitions
     old_parameters: Tensors
-    x: tf.Tensor
+    logits: tf.Tensor
     meta_parameters: MetaParameters
     settings: losses.ReturnSettings
     weights: Mapping[str, float] = dataclasses.field(
@@ -339,7 +305,7 @@ class MetaObjective:
         features = self.network.body(parameters)
         # An η per state follows the features, as a constant.
         of_states = self.meta_parameters.at_states(
-            tf.stop_gradient(self.x), tf.stop_gradient(features)
+            tf.stop_gradient(self.logits), tf.stop_gradient(features)
         )
         current = constant(of_states)
         reference = self.meta_parameters.reference(current)
@@ -374,7 +340,9 @@ class MetaObjective:
 
 @dataclasses.dataclass(frozen=True)
 class MatchingObjective(MetaObjective):
-    """A bootstrapped J' as a function of θ': its distance from a target θ̃ (see `bootstrap.py`).
+    """A bootstrapped J' as a function of θ': its distance from a target θ̃ that is ahead of θ'.
+
+    `bootstrapped_target.py` computes θ̃.
 
         J' = Σ_{t,b} k_π KL(π_θ̃, π_θ') + k_v ½ (V_θ̃ − V_θ')²
 

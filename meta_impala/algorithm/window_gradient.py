@@ -109,7 +109,7 @@ def nested_window(
     Args:
       parameters: θ_0.
       slots: s_0.
-      x: the logits of η, and whatever else is meta-learned.
+      x: the logits of η, then those of each auxiliary head.
       updates: of the window, each J a single part.
       meta_objective: J'.
     """
@@ -138,11 +138,11 @@ def mixed_window(
     Args:
       states: θ_k, s_k and g_k (of all learners) for k = 0 … K−1.
       parameters: θ_K.
-      x: the logits of η, and whatever else is meta-learned.
+      x: the logits of η, then those of each auxiliary head.
       updates: of the window.
       meta_objective: J'.
       number: of the micro-batches that J' is computed in.
-      reduce: of the learners that J_k and J' are sums over; called K + 1 times.
+      reduce: sums tensors over the learners; called K + 1 times.
     """
     meta_loss, auxiliary, carried = begin_backward(
         parameters, states[-1].slots, x, meta_objective, number=number, reduce=reduce
@@ -163,10 +163,11 @@ def begin_backward(
 ) -> tuple[tf.Tensor, Any, Carried]:
     """J', its auxiliary output, and what goes back through the last update of a window.
 
+    The other arguments are as in `mixed_window`.
+
     Args:
       parameters: θ_K.
       slots: like s_K; only their shapes matter.
-      others: as in `mixed_window`.
     """
     auxiliary = None
 
@@ -198,9 +199,9 @@ def back_through(
     Args:
       update: k.
       state: of it.
-      x: the logits of η, and whatever else is meta-learned.
+      x: the logits of η, then those of each auxiliary head.
       carried: from update k + 1, or from `begin_backward`.
-      reduce: of the learners; called once.
+      reduce: sums tensors over the learners; called once.
       is_first: whether k is 0: nothing but the meta-gradient is needed then.
     """
     direction, through_rule, of_slots = _back_through_rule(

@@ -9,8 +9,8 @@ from importlib.resources.abc import Traversable
 from meta_impala.analysis import comparison as comparison_lib
 from meta_impala.analysis import figures, limitations, statistics
 from meta_impala.analysis.comparison import Comparison
-from meta_impala.analysis.report_csv import csv_files
-from meta_impala.analysis.report_tables import (
+from meta_impala.analysis.comparison_csv import csv_files
+from meta_impala.analysis.comparison_tables import (
     against_fixed_text,
     aggregates_table,
     atari_n_table,

@@ -23,7 +23,7 @@ from meta_impala.config import ActorSettings, Config, RemoteActorSettings
 from meta_impala.distributed import cluster as ray_cluster
 from meta_impala.distributed.ray_source import RaySource
 from meta_impala.environments import Description
-from meta_impala.learner.composition import make_learner
+from meta_impala.learner.make_learner import make_learner
 from meta_impala.system.signals import StopRequest
 
 _OBJECT_STORE_BYTES = 200 * 2**20

@@ -36,8 +36,8 @@ from meta_impala.config import (
 )
 from meta_impala.environments import Description, registry
 from meta_impala.environments.atari import AtariEnvironment
-from meta_impala.learner.composition import make_learner
 from meta_impala.learner.learner import Learner
+from meta_impala.learner.make_learner import make_learner
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.tensorflow_setup import configure_tensorflow

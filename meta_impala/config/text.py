@@ -58,3 +58,8 @@ def shown(value: object, longest: int = MAX_SHOWN) -> str:
         for character in text[:longest]
     )
     return text if length <= longest else f"{text}… ({length} characters)"
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 game", "2,000 games"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -39,7 +39,8 @@ class Step(NamedTuple):
       terminations: [N] bool, the *learner's* terminal: the state arrived in has discount 0. Under
         the Atari protocol "impala" a lost life is one too, though the game continues.
       truncations: [N] bool, the episode was cut by a time limit, so the state arrived in still has
-        a value. Never True together with `terminations`.
+        a value. Never True together with `terminations`. In an `Unroll` the flag is one row
+        later, after the row of the final observation.
       final_observations: [N, ...] the last observation of the episodes that ended, zeros in the
         other rows; None if no episode ended.
       episode_ends: [N] bool, a full game ended on this step (game over or time limit).

@@ -159,7 +159,7 @@ def inner_update(
 
 def _inner_objective(
     rewards: tf.Tensor, chain: Chain, eta_of: EtaOf, bootstrap_parameters: tf.Tensor
-) -> meta_gradient.InnerObjective:
+) -> meta_gradient.InnerLossFunction:
     def objective(
         thetas: meta_gradient.Tensors, x: meta_gradient.Tensors
     ) -> tuple[tf.Tensor, tuple]:

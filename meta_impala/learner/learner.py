@@ -5,7 +5,8 @@
 The differentiated update *is* the real update. With nothing to learn the same function is plain
 IMPALA: the outer derivative is left out and nothing else changes.
 
-`update_parts.py` makes J, U and J' from the settings; `update_statistics.py` reports it.
+`update_parts.py` makes J, U and J' from the settings; `update_statistics.py` packs the statistics
+of an update.
 """
 
 from __future__ import annotations
@@ -91,14 +92,14 @@ class Learner:
                 len(meta_columns(self._reported)),
             )
             self.window_step = WindowStep(
-                settings, self.window_factory, self.state, self._apply_meta_step, group, of_meta
+                settings, self.window_factory, self.state, self._end_window, group, of_meta
             )
         elif learned:
             signature += of_meta
         self.function = group.function(self._update, signature)
 
     def build(self) -> None:
-        """Traces the graph. Call it before the first thread starts (see `ActorCritic.body_at`)."""
+        """Traces the graph. Call it before the first thread starts: see `ActorCritic._with`."""
         self.function.get_concrete_function()
         if self.window_step is not None:
             self.window_step.build()
@@ -114,35 +115,35 @@ class Learner:
         order: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor, list[tf.Tensor]]:
         factory = self.factory
-        batch = whole = factory.trajectories(unrolls)
+        batch = emulated_batch = factory.trajectories(unrolls)
         meta = None
         if ahead is None:
-            parts = factory.inner_parts(batch, learning_rate, frames_eta)
+            inner = factory.inner_parts(batch, learning_rate, frames_eta)
             step = meta_gradient.inner_step(
-                *parts,
+                *inner,
                 reduce=factory.reduce,
-                micro_batches=factory.micro_batches(parts[2]),
+                micro_batches=factory.micro_batches(inner.inner_objective),
             )
-            meta_steps = tf.ones([], self._dtype)
+            num_meta_rows = tf.ones([], self._dtype)
         else:
             assert order is not None
             *before, other = map(factory.trajectories, ahead)
+            # Now without what is held out for J'.
             batch, meta_batch = factory.split(batch, other, order)
-            whole_parts = factory.parts_of(batch, meta_batch, learning_rate, frames_eta)
-            micro_batches = factory.micro_batches(
-                whole_parts.inner_objective, whole_parts.meta_objective
-            )
+            parts = factory.parts_of(batch, meta_batch, learning_rate, frames_eta)
+            micro_batches = factory.micro_batches(parts.inner_objective, parts.meta_objective)
             if self._settings.meta_objective == "bootstrapped":
                 step, found = self._bootstrapped(
-                    whole_parts, micro_batches, batch, learning_rate, [*before, meta_batch]
+                    parts, micro_batches, batch, learning_rate, [*before, meta_batch]
                 )
-                meta = self._meta_update(found)
+                meta = self._step_of_x(found)
             else:
-                meta_step = factory.derivation(micro_batches)(*whole_parts)
-                step, meta = meta_step.inner, self._meta_update(meta_step)
-            meta_steps = tf.reduce_sum(meta_batch.transitions.step_mask)
-        emulated = self._counted(tf.reduce_sum(whole.transitions.step_mask))
-        vector = self._assign(step, meta, emulated, meta_steps)
+                # One of the three derivations of `algorithm/meta_gradient.py`.
+                derived = factory.derivation(micro_batches)(*parts)
+                step, meta = derived.inner, self._step_of_x(derived)
+            num_meta_rows = tf.reduce_sum(meta_batch.transitions.step_mask)
+        emulated = self._counted(tf.reduce_sum(emulated_batch.transitions.step_mask))
+        vector = self._finish_update(step, meta, emulated, num_meta_rows)
         # With several inner steps the window keeps g.
         gradients = [] if self.state.window is None else step.gradients
         parameters = read(list(self.state.network.trainable_variables))
@@ -167,7 +168,7 @@ class Learner:
         """One update, and its meta-gradient by a target that is ahead of it."""
         slots = read(self.state.slots)
         step = meta_gradient.inner_step(
-            *parts[:4], reduce=self.factory.reduce, micro_batches=micro_batches
+            *parts.inner, reduce=self.factory.reduce, micro_batches=micro_batches
         )
         state = WindowState(parts.parameters, slots, step.gradients)
         found = self.window_factory.gradient(
@@ -180,28 +181,26 @@ class Learner:
         )
         return step, found
 
-    def _apply_meta_step(
-        self, found: WindowGradient, meta_steps: tf.Tensor
+    def _end_window(
+        self, found: WindowGradient, num_meta_rows: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """The step of x at the end of a window: statistics, whether it is applied, new η."""
-        meta = self._meta_update(found)
-        vector = meta_statistics_of(meta, self._reported, meta_steps, self._group)
+        meta = self._step_of_x(found)
+        vector = meta_statistics_of(meta, self._reported, num_meta_rows, self._group)
         applied = _are_finite([meta.loss, meta.norm, *(value for _, value in _pairs(meta.new))])
-
-        def assign() -> tf.Tensor:
-            for variable, value in _pairs(meta.new):
-                variable.assign(value)
-            return tf.constant(True)
-
         with tf.control_dependencies([vector]):
-            applied = tf.cond(applied, assign, lambda: tf.constant(False))
+            applied = _assign_if(applied, meta.new)
         with tf.control_dependencies([applied]):
             return vector, tf.identity(applied), self._acting_eta()
 
-    def _assign(
-        self, step: InnerStep, meta: MetaUpdate | None, emulated: tf.Tensor, meta_steps: tf.Tensor
+    def _finish_update(
+        self,
+        step: InnerStep,
+        meta: MetaUpdate | None,
+        emulated: tf.Tensor,
+        num_meta_rows: tf.Tensor,
     ) -> tf.Tensor:
-        """Applies an update; returns its statistics."""
+        """Packs the statistics of an update, then applies and counts it; returns the statistics."""
         new = [
             (list(self.state.network.trainable_variables), step.parameters),
             (self.state.slots, step.update_auxiliary.slots),
@@ -212,16 +211,16 @@ class Learner:
             scalars += [meta.loss, meta.norm]
         applied = _are_finite([*scalars, *(value for _, value in _pairs(new))])
         vector = statistics_of(
-            step, meta, self._reported, emulated, meta_steps, applied, self._group
+            step, meta, self._reported, emulated, num_meta_rows, applied, self._group
         )
-        self._apply(new, applied, vector)
+        self._assign_if_finite(new, applied, vector)
         return vector
 
-    def _meta_update(self, meta_step: MetaStep | WindowGradient) -> MetaUpdate:
+    def _step_of_x(self, derived: MetaStep | WindowGradient) -> MetaUpdate:
         """x − Adam(dJ'/dx), and everything else that the meta-gradient changes."""
         state, settings = self.state, self._settings
         clipped = optimizers.clip_by_global_norm(
-            meta_step.meta_gradient, settings.meta_max_gradient_norm
+            derived.meta_gradient, settings.meta_max_gradient_norm
         )
         steps, new_slots = self._meta_optimizer.step(
             clipped.gradients, read(state.meta_slots), settings.meta_learning_rate
@@ -231,24 +230,20 @@ class Learner:
             (state.meta_slots, new_slots),
         ]
         if state.trace:
-            assert isinstance(meta_step, MetaStep)
-            new.append((state.trace, meta_step.trace))
+            assert isinstance(derived, MetaStep)
+            new.append((state.trace, derived.trace))
         if state.moments:
-            new.append((state.moments, list(meta_step.meta_auxiliary)))
-        return MetaUpdate(new, meta_step.meta_loss, meta_step.meta_gradient, clipped.norm, steps)
+            new.append((state.moments, list(derived.meta_auxiliary)))
+        return MetaUpdate(new, derived.meta_loss, derived.meta_gradient, clipped.norm, steps)
 
-    def _apply(self, new: list[tuple[Any, Any]], applied: tf.Tensor, vector: tf.Tensor) -> None:
-        """Assigns what is new, unless it is not finite; counts the update and its frames."""
-
-        def assign() -> tf.Tensor:
-            for variable, value in _pairs(new):
-                variable.assign(value)
-            return tf.constant(True)
-
+    def _assign_if_finite(
+        self, new: list[tuple[Any, Any]], is_finite: tf.Tensor, vector: tf.Tensor
+    ) -> None:
+        """Assigns what is new if all of it is finite; counts the update and its frames."""
         # After the last message from the other learners: an update that loses them changes nothing.
         with tf.control_dependencies([vector]):
             # One that is not finite changes nothing either; its frames count as learned from.
-            tf.cond(applied, assign, lambda: tf.constant(False))
+            _assign_if(is_finite, new)
             self.state.updates.assign_add(1)
             steps = tf.cast(tf.round(vector[FIXED.index("steps")]), tf.int64)
             self.state.frames.assign_add(steps * self.action_repeat)
@@ -365,6 +360,17 @@ def _are_finite(tensors: list[tf.Tensor]) -> tf.Tensor:
     """Whether all numbers of all tensors are finite; a sum says so in one pass."""
     sums = [tf.cast(tf.reduce_sum(tensor), tf.float64) for tensor in tensors]
     return tf.reduce_all(tf.math.is_finite(tf.stack(sums)))
+
+
+def _assign_if(condition: tf.Tensor, new: list[tuple[Any, Any]]) -> tf.Tensor:
+    """Assigns the new values to their variables if the condition holds; returns the condition."""
+
+    def assign() -> tf.Tensor:
+        for variable, value in _pairs(new):
+            variable.assign(value)
+        return tf.constant(True)
+
+    return tf.cond(condition, assign, lambda: tf.constant(False))
 
 
 def _pairs(new: list[tuple[Any, Any]]) -> Iterator[tuple[tf.Variable, tf.Tensor]]:

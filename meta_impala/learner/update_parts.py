@@ -34,14 +34,28 @@ def read(variables: Any) -> Any:
     return tf.nest.map_structure(lambda variable: variable.read_value(), variables)
 
 
+class InnerParts(NamedTuple):
+    """θ, x, J and U: what `meta_gradient.inner_step` takes, in its order."""
+
+    parameters: list[tf.Tensor]
+    x: list[tf.Tensor]
+    inner_objective: InnerObjective
+    update_rule: OptimizerRule
+
+
 class UpdateParts(NamedTuple):
-    """What a derivation of `meta_gradient` takes, in its order."""
+    """θ, x, J, U and J': what a derivation of `meta_gradient` takes, in its order."""
 
     parameters: list[tf.Tensor]
     x: list[tf.Tensor]
     inner_objective: InnerObjective
     update_rule: OptimizerRule
     meta_objective: MetaObjective
+
+    @property
+    def inner(self) -> InnerParts:
+        """The same without J'."""
+        return InnerParts(self.parameters, self.x, self.inner_objective, self.update_rule)
 
 
 class UpdateFactory:
@@ -141,7 +155,7 @@ class UpdateFactory:
             network=self._on_states(meta_batch),
             transitions=meta_batch.transitions,
             old_parameters=parameters,
-            x=x[0],
+            logits=x[0],
             meta_parameters=self.meta_parameters,
             settings=self._method.returns,
             weights=self._method.meta_weights,
@@ -186,6 +200,7 @@ class UpdateFactory:
           order: a permutation of the B columns.
         """
         count = self._settings.meta_batch_size
+        # With held_out τ itself loses the columns of τ'; otherwise all of τ is learned from.
         if self._settings.meta_data == "held_out":
             return batch.columns(order[count:]), batch.columns(order[:count])
         if count == self._settings.batch_size:
@@ -194,13 +209,14 @@ class UpdateFactory:
 
     def inner_parts(
         self, batch: Trajectories, learning_rate: tf.Tensor, frames_eta: tf.Tensor | None = None
-    ) -> tuple[list[tf.Tensor], list[tf.Tensor], InnerObjective, OptimizerRule]:
+    ) -> InnerParts:
         """θ, x, J and U, at the state as it is."""
         parameters, x, slots = read(
             [list(self._state.network.trainable_variables), self._state.logits, self._state.slots]
         )
         rule = self.update_rule(slots, tf.cast(learning_rate, self._dtype))
-        return parameters, x, self.inner_objective(batch, parameters, frames_eta), rule
+        objective = self.inner_objective(batch, parameters, frames_eta)
+        return InnerParts(parameters, x, objective, rule)
 
     def parts(self, batch: Unroll, meta_batch: Unroll, learning_rate: tf.Tensor) -> UpdateParts:
         """An update on τ with its meta objective on τ', at the state as it is, in its parts.
@@ -219,6 +235,5 @@ class UpdateFactory:
         learning_rate: tf.Tensor,
         frames_eta: tf.Tensor | None = None,
     ) -> UpdateParts:
-        parameters, x, objective, rule = self.inner_parts(batch, learning_rate, frames_eta)
-        meta_objective = self.meta_objective(meta_batch, parameters, x)
-        return UpdateParts(parameters, x, objective, rule, meta_objective)
+        inner = self.inner_parts(batch, learning_rate, frames_eta)
+        return UpdateParts(*inner, self.meta_objective(meta_batch, inner.parameters, inner.x))

@@ -54,14 +54,14 @@ def meta_columns(learned: Sequence[str]) -> tuple[str, ...]:
 
 
 def meta_statistics_of(
-    meta: MetaUpdate, learned: Sequence[str], meta_steps: tf.Tensor, group: LearnerGroup
+    meta: MetaUpdate, learned: Sequence[str], num_meta_rows: tf.Tensor, group: LearnerGroup
 ) -> tf.Tensor:
     """What `Statistics` says of a meta step that is not part of an inner update's own function.
 
     Args:
       meta: the meta update.
       learned: names of what is learned, head by head in the order of x (`of_all_heads`).
-      meta_steps: steps of weight 1 in this learner's meta batch.
+      num_meta_rows: steps of weight 1 in this learner's meta batch.
       group: the learners.
     """
     numbers = {
@@ -69,7 +69,7 @@ def meta_statistics_of(
         "meta_gradient_norm": meta.norm,
         **_of_learned(meta, learned),
     }
-    steps = group.mean(tf.cast(meta_steps, tf.float32)) * group.size
+    steps = group.mean(tf.cast(num_meta_rows, tf.float32)) * group.size
     numbers["meta_loss"] = numbers["meta_loss"] / tf.cast(tf.maximum(steps, 1.0), meta.loss.dtype)
     return tf.stack([tf.cast(numbers[name], tf.float32) for name in meta_columns(learned)])
 
@@ -105,7 +105,7 @@ def statistics_of(
     meta: MetaUpdate | None,
     learned: Sequence[str],
     emulated: tf.Tensor,
-    meta_steps: tf.Tensor,
+    num_meta_rows: tf.Tensor,
     applied: tf.Tensor,
     group: LearnerGroup,
 ) -> tf.Tensor:
@@ -116,7 +116,7 @@ def statistics_of(
       meta: the meta update; None where there was none.
       learned: names of what is learned, head by head in the order of x (`of_all_heads`).
       emulated: agent steps of this learner's batch.
-      meta_steps: those of weight 1 in its meta batch.
+      num_meta_rows: those of weight 1 in its meta batch.
       applied: whether the update was.
       group: the learners.
     """
@@ -144,12 +144,12 @@ def statistics_of(
         x_step_lambda=by_name.get("x_step_lambda", nan),
         others={name: {**eta, **by_name}.get(name, nan) for name in learned_columns(learned)},
     )
-    numbers = (*sums[: len(FIXED)], *sums.others.values(), parts.steps, meta_steps)
+    numbers = (*sums[: len(FIXED)], *sums.others.values(), parts.steps, num_meta_rows)
     vector = [tf.cast(value, tf.float32) for value in numbers]
-    *means, steps, meta_steps = tf.unstack(group.mean(tf.stack(vector)))
+    *means, steps, num_meta_rows = tf.unstack(group.mean(tf.stack(vector)))
     of_all = dict(zip(FIXED, means, strict=False))
     for name in _PER_STEP:
         of_all[name] = of_all[name] / tf.maximum(steps, 1.0)
-    of_all["meta_loss"] = of_all["meta_loss"] / tf.maximum(meta_steps, 1.0)
+    of_all["meta_loss"] = of_all["meta_loss"] / tf.maximum(num_meta_rows, 1.0)
     of_all["steps"] = of_all["steps"] * group.size
     return tf.stack([*of_all.values(), *means[len(FIXED) :]])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from meta_impala.algorithm.bootstrap import bootstrapped_target
+from meta_impala.algorithm.bootstrapped_target import bootstrapped_target
 from meta_impala.algorithm.meta_gradient import Tensors
 from meta_impala.algorithm.meta_parameters import Eta
 from meta_impala.algorithm.objectives import MatchingObjective, MetaObjective

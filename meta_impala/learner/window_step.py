@@ -104,9 +104,9 @@ class WindowStep:
         """
         if self._is_nested:
             return self._whole(ahead, order)
-        loss, moments, meta_steps, carried = self._begin(ahead, order)
+        loss, moments, num_meta_rows, carried = self._begin(ahead, order)
         carried = self._through_all(carried, self._back, self._back_first)
-        return self._end(loss, moments, carried.meta_gradient, meta_steps)
+        return self._end(loss, moments, carried.meta_gradient, num_meta_rows)
 
     def gradient(self, ahead: tuple[Unroll, ...], order: tf.Tensor) -> WindowGradient:
         """The meta-gradient alone, by the same functions."""
@@ -141,6 +141,7 @@ class WindowStep:
     def _split(self, ahead: tuple[Unroll, ...], order: tf.Tensor) -> tuple[list[Any], tf.Tensor]:
         """The batches ahead, the last of them τ', and the agent steps of τ'."""
         *before, other = map(self._parts.trajectories, ahead)
+        # Each τ_k was learned from already: only τ' is selected.
         _, meta_batch = self._parts.split(other, other, order)
         return [*before, meta_batch], tf.reduce_sum(meta_batch.transitions.step_mask)
 
@@ -149,7 +150,7 @@ class WindowStep:
     ) -> tuple[WindowGradient, tf.Tensor]:
         window = self._state.window
         assert window is not None
-        batches, meta_steps = self._split(ahead, order)
+        batches, num_meta_rows = self._split(ahead, order)
         parameters, slots, x = self._last()
         found = self._windows.gradient(
             [window.state(k) for k in range(window.length)],
@@ -159,7 +160,7 @@ class WindowStep:
             x,
             batches,
         )
-        return found, meta_steps
+        return found, num_meta_rows
 
     def _nested(
         self, ahead: tuple[Unroll, ...], order: tf.Tensor
@@ -172,7 +173,7 @@ class WindowStep:
         """J', its moving moments, the agent steps of τ', and what goes back."""
         window = self._state.window
         assert window is not None
-        batches, meta_steps = self._split(ahead, order)
+        batches, num_meta_rows = self._split(ahead, order)
         parameters, slots, x = self._last()
         objective = self._windows.meta_objective(
             window.state(0).parameters,
@@ -189,7 +190,7 @@ class WindowStep:
             number=self._settings.micro_batches,
             reduce=self._parts.reduce,
         )
-        return loss, list(moments or []), meta_steps, carried
+        return loss, list(moments or []), num_meta_rows, carried
 
     def _gone_back(
         self,
@@ -224,6 +225,6 @@ class WindowStep:
         loss: tf.Tensor,
         moments: list[tf.Tensor],
         meta_gradient: list[tf.Tensor],
-        meta_steps: tf.Tensor,
+        num_meta_rows: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        return self._apply(WindowGradient(loss, moments, meta_gradient), meta_steps)
+        return self._apply(WindowGradient(loss, moments, meta_gradient), num_meta_rows)

@@ -23,8 +23,8 @@ from meta_impala.agent.policy import EtaSnapshot, Snapshot
 from meta_impala.config import AgentSettings, Config
 from meta_impala.environments import Description
 from meta_impala.errors import UserError, one_line
-from meta_impala.learner.composition import make_learner
 from meta_impala.learner.learner import Learner
+from meta_impala.learner.make_learner import make_learner
 from meta_impala.networks.actor_critic import ActorCritic
 from meta_impala.storage import eta_replay
 from meta_impala.storage.arrays import ArrayFile, open_arrays, write_arrays

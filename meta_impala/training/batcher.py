@@ -55,14 +55,14 @@ class Batcher:
         # Blocks that were taken from the source and not learned from yet.
         self._unused: list[Block] = []
         # With `meta_data=swap`: blocks of the batch that was learned from and is the next τ'.
-        self._pair: list[Block] = []
-        self._awaits_pair = False
+        self._swap_blocks: list[Block] = []
+        self._awaits_swap_blocks = False
         # Batches that are made and not learned from yet, the next τ first.
         self._made: list[Batch] = []
-        # With `sample_reuse`: what `next_pair` returns until the last update on it.
+        # With `sample_reuse`: what `next_batches` returns until the last update on it.
         self._in_use: tuple[Batch, list[Batch]] | None = None
 
-    def next_pair(self) -> tuple[Batch, list[Batch]]:
+    def next_batches(self) -> tuple[Batch, list[Batch]]:
         """τ, and the batches ahead of it, τ' last; call `learned_from` after the update.
 
         With `sample_reuse` they are the same until the last update on τ.
@@ -107,37 +107,37 @@ class Batcher:
             return batch
         if self._meta_data != "swap":
             return following
-        if not self._pair:
-            self._pair = list(batch.blocks)
+        if not self._swap_blocks:
+            self._swap_blocks = list(batch.blocks)
             return following
-        first = Batch(self._pair)
-        self._pair = []
+        first = Batch(self._swap_blocks)
+        self._swap_blocks = []
         return first
 
     # For checkpoints.
 
     @property
-    def has_pair(self) -> bool:
+    def has_swap_blocks(self) -> bool:
         """Whether the blocks of a batch that is yet to be τ' come first in `pending_blocks`."""
-        return bool(self._pair) or self._awaits_pair
+        return bool(self._swap_blocks) or self._awaits_swap_blocks
 
     def pending_blocks(self) -> list[Block]:
         """Blocks taken from the source that a continued run needs again, in their order."""
-        return [*self._pair, *self._unused]
+        return [*self._swap_blocks, *self._unused]
 
-    def expect_pair(self) -> None:
+    def expect_swap_blocks(self) -> None:
         """The source that a checkpoint is restored into will give the blocks of a pair first."""
-        self._awaits_pair = True
+        self._awaits_swap_blocks = True
 
-    def restore_pair(self, *, is_there: bool) -> None:
+    def restore_swap_blocks(self, *, is_there: bool) -> None:
         """Takes the expected pair from the source, if it is there; before the first batch."""
-        if is_there and self._awaits_pair:
-            self._fetch(self._pair)
-        self._awaits_pair = False
+        if is_there and self._awaits_swap_blocks:
+            self._fetch(self._swap_blocks)
+        self._awaits_swap_blocks = False
 
     def clear(self) -> None:
         """Drops all blocks: those of a new source follow."""
         self._unused.clear()
-        self._pair.clear()
+        self._swap_blocks.clear()
         self._made.clear()
         self._in_use = None

@@ -54,25 +54,21 @@ class SourceMaker:
         self,
         config: Config,
         description: Description,
-        network: ActorCritic,
         restarts: Restarts,
         stop: StopRequest,
         group: LearnerGroup,
         stopwatches: RunStopwatches | None,
         early: EarlyEnvironment | None = None,
     ) -> None:
-        """Builds the policy: call it before the first thread starts.
-
-        Args:
-          config: resolved.
-          description: of the environment.
-          network: whose variables are not used.
-          restarts: of the run's actors.
-          stop: set when the wait for a block is to end.
-          group: the learners of the run.
-          stopwatches: time the actors; None for no timing.
-          early: the first actor's environments, if they are made. Then threads begin with this
-            actor, and the others join after the first update.
+        """Args:
+        config: resolved.
+        description: of the environment.
+        restarts: of the run's actors.
+        stop: set when the wait for a block is to end.
+        group: the learners of the run.
+        stopwatches: time the actors; None for no timing.
+        early: the first actor's environments, if they are made. Then threads begin with this
+          actor, and the others join after the first update.
         """
         self._config = config
         self._description = description
@@ -81,9 +77,20 @@ class SourceMaker:
         self._first_actor = group.index * config.num_actors
         self._stopwatches = stopwatches
         self._early = early
+        # From `build` on.
+        self._core_state_size: int
+        self._policy: Policy
+
+    def build(self, network: ActorCritic) -> None:
+        """Builds the graph of the policy. Call it before the first thread starts.
+
+        Args:
+          network: of the learner; its variables are not used.
+        """
+        config = self._config
         self._core_state_size = network.settings.core_state_size
         self._policy = Policy(
-            network, config.part(AgentSettings), description, config.envs_per_actor
+            network, config.part(AgentSettings), self._description, config.envs_per_actor
         )
 
     def make(self, updates: int, starting: ActorStart) -> BlockSource:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import os
@@ -23,7 +24,7 @@ from meta_impala import config as config_lib
 from meta_impala.actors.trajectory import Episode
 from meta_impala.config import Config
 from meta_impala.config.metric_columns import learned_columns, of_all_heads
-from meta_impala.errors import one_line, warn
+from meta_impala.errors import one_line, printable, warn
 from meta_impala.learner.state import FIXED, Statistics
 from meta_impala.storage.files import flush_open, make_folder, write_atomically, writing
 from meta_impala.storage.metrics_table import (
@@ -120,7 +121,7 @@ class MetricsWriter:
             self._tensorboard.as_default(step=tf.constant(np.int64(self._frames))),
         ):
             tf.summary.text("config", table)
-            hparams.hparams(plain)
+            hparams.hparams(plain, trial_id=_trial(self._path.parent))
             self._tensorboard.flush()
 
     def _append(self, line: bytes) -> None:
@@ -157,6 +158,15 @@ def open_metrics(folder: RunFolder, frames: int, config: Config) -> MetricsWrite
     writer = MetricsWriter(folder.metrics_path, folder.tensorboard, frames, reported)
     writer.describe(config)
     return writer
+
+
+def _trial(folder: pathlib.Path) -> str:
+    """A readable name of the run for the HParams tab, where trials of one name become one row.
+
+    TensorBoard's own is a hash of the settings: two runs that differ in none would be one.
+    """
+    path = str(folder.resolve())
+    return f"{printable(folder.name)} {hashlib.sha256(os.fsencode(path)).hexdigest()[:6]}"
 
 
 def _cell(value: object) -> str:

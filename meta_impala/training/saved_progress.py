@@ -1,4 +1,4 @@
-"""What a trainer saves beside its variables, checked when it is read from a checkpoint.
+"""What a trainer saves beside its variables, checked when a run continues.
 
 The digests of a checkpoint show that it was not changed, not who made it: the manifest of a foreign
 folder may hold any JSON.
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from meta_impala.errors import UserError
+from meta_impala.storage.run_folder import RunFolder
 
 _MAX_COUNT = 2**63
 _MAX_GAMES = 100_000
@@ -76,6 +77,20 @@ def _wrong(values: Mapping[str, Any], checks: Mapping[str, Callable[[Any], bool]
         (name for name, check in checks.items() if name in values and not check(values[name])),
         None,
     )
+
+
+def refuse_vanished_checkpoints(folder: RunFolder) -> None:
+    """For a folder without checkpoints: a new start would cut the metrics of a run that was saved.
+
+    Raises:
+      UserError: if its status names a checkpoint.
+    """
+    name = folder.read_status().get("checkpoint")
+    if name:
+        raise UserError(
+            f"{folder.checkpoints}: holds no checkpoint, but {name} was saved there; put it back, "
+            "or use another --logdir"
+        )
 
 
 def check_progress(progress: Mapping[str, Any], checkpoint: pathlib.Path) -> Mapping[str, Any]:

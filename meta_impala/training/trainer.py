@@ -7,7 +7,6 @@ environments -> actors -> trajectory queue -> learner -> snapshot -> actors
 from __future__ import annotations
 
 import contextlib
-import time
 from typing import Any
 
 import numpy as np
@@ -26,9 +25,9 @@ from meta_impala.config import (
 )
 from meta_impala.config.metric_columns import of_all_heads
 from meta_impala.environments import Description
-from meta_impala.errors import RunFailed, UserError, text_of
-from meta_impala.learner.composition import make_learner
+from meta_impala.errors import RunFailed, text_of
 from meta_impala.learner.group import ALONE, LearnerGroup, LearnerLost
+from meta_impala.learner.make_learner import make_learner
 from meta_impala.storage import eta_replay
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.checkpoint import Checkpoints, identity_of
@@ -40,15 +39,17 @@ from meta_impala.system.watchdog import Watchdog, Watched
 from meta_impala.training.bad_updates import BadUpdates
 from meta_impala.training.batcher import Batch, Batcher
 from meta_impala.training.block_sources import SourceMaker, restarts_of
+from meta_impala.training.checkpoint_schedule import CheckpointSchedule
 from meta_impala.training.memory import memory_errors
 from meta_impala.training.metrics import MetricsWindow, open_metrics
 from meta_impala.training.periodic_evaluation import PeriodicEvaluation
 from meta_impala.training.progress import Progress
-from meta_impala.training.saved_progress import check_progress
+from meta_impala.training.saved_progress import check_progress, refuse_vanished_checkpoints
 from meta_impala.training.saved_source import saved_source
 from meta_impala.training.weights_and_biases import WeightsAndBiases
 
-_LEARNER_EXTRA_SECONDS = 60.0  # its thread also updates, and saves to what may be a slow disk
+# Beside waiting for blocks the learner's thread updates, and saves, perhaps to a slow disk.
+_LEARNER_EXTRA_SECONDS = 60.0
 
 
 class Trainer:
@@ -100,13 +101,18 @@ class Trainer:
         self._checkpoints = Checkpoints(
             folder.checkpoints, self.learner.state, config.keep_checkpoints, self._identity
         )
-        self._stopwatches, self._early = stopwatches, early
         self._stopwatch = stopwatches.learner if stopwatches else None
         self._batcher = Batcher(
             config.share.part(BatcherSettings), config.block_size,
             lambda: timed(self._stopwatch, "waiting", self._source.next_block)(),
         )  # fmt: skip
         self._restore()
+        self._source_maker = SourceMaker(
+            config, description, self._restarts, self._stop_waiting, group, stopwatches, early
+        )
+        self._checkpoint_schedule = CheckpointSchedule(
+            config.checkpoint_minutes, config.checkpoint_frames
+        )
         # None while the actors play.
         self._starting: ActorStart | None = ActorStart(self._stop_waiting)
         self._is_updating = False  # while True the state may be half-way between two updates
@@ -125,13 +131,12 @@ class Trainer:
         self.frames = int(self.learner.state.frames.numpy())
         self.updates = int(self.learner.state.updates.numpy())
         if saved is None:
-            self._refuse_vanished_checkpoints()
+            refuse_vanished_checkpoints(self.folder)
         progress = check_progress(saved.progress, saved.path) if saved else {}
-        self._frames_of_update = 0  # of the last one
         next_row = self.frames + config.log_frames
         self._next_row = min(progress.get("next_row", next_row), next_row)
         self._reported = of_all_heads(config.learned, config.auxiliary_heads)
-        self._window = MetricsWindow(self.frames, progress.get("window"), self._reported)
+        self._metrics_window = MetricsWindow(self.frames, progress.get("window"), self._reported)
         self._bad_updates = BadUpdates(
             self.folder.bad_updates, config.max_bad_updates, int(progress.get("bad_in_a_row", 0))
         )
@@ -140,16 +145,7 @@ class Trainer:
             saved if config.deterministic else None, self._description, self.learner.state
         )
         if self._saved_source is not None and progress.get("pair", False):
-            self._batcher.expect_pair()
-
-    def _refuse_vanished_checkpoints(self) -> None:
-        """Starting anew would cut the metrics of a run that was saved."""
-        name = self.folder.read_status().get("checkpoint")
-        if name:
-            raise UserError(
-                f"{self.folder.checkpoints}: holds no checkpoint, but {name} was saved there; put "
-                "it back, or use another --logdir"
-            )
+            self._batcher.expect_swap_blocks()
 
     # Train.
 
@@ -178,7 +174,7 @@ class Trainer:
     @property
     def policy_lag(self) -> float:
         """Mean policy lag of the updates since the last row of metrics."""
-        return self._window.policy_lag
+        return self._metrics_window.policy_lag
 
     def describe_latest_checkpoint(self) -> str:
         """Where the next start will continue, for the user."""
@@ -188,15 +184,15 @@ class Trainer:
         return f"{newest.name} is safe, and the same command continues from there"
 
     def _train(self) -> str:
-        for prepare in (lambda: None, self._trace):  # tracing takes several seconds
-            prepare()
-            if self._group.size == 1 and self._stop.is_set():
-                self.folder.write_status(run_folder_lib.STOPPED, **self._status())
-                return run_folder_lib.STOPPED
+        if self._stops_alone():
+            return self._end_as(run_folder_lib.STOPPED)
+        self._build_graphs()  # takes several seconds
+        if self._stops_alone():
+            return self._end_as(run_folder_lib.STOPPED)
         with contextlib.ExitStack() as stack:
             self._open_records(stack)
             self._watch(stack)
-            self._begin_source()
+            self._make_source()
             # Actor threads first: nothing else is closed while one still runs.
             stack.callback(lambda: self._source.close())
             try:
@@ -209,19 +205,22 @@ class Trainer:
             self._save()
             if finished and self._evaluation is not None:
                 self._evaluation.finish(self.frames, self._snapshot, self._progress_to_save)
-            state = run_folder_lib.FINISHED if finished else run_folder_lib.STOPPED
             # Before anything is closed: some of that may take long, and all is saved.
-            self.folder.write_status(state, **self._status())
+            return self._end_as(run_folder_lib.FINISHED if finished else run_folder_lib.STOPPED)
+
+    def _stops_alone(self) -> bool:
+        """Whether to stop before the first update; several learners agree on that in the loop."""
+        return self._group.size == 1 and self._stop.is_set()
+
+    def _end_as(self, state: str) -> str:
+        """Writes the last status of this start, and returns it."""
+        self.folder.write_status(state, **self._status())
         return state
 
-    def _trace(self) -> None:
+    def _build_graphs(self) -> None:
         """Builds every graph, before the first thread starts."""
         self.learner.build()
-        network = self.learner.state.network
-        self._source_maker = SourceMaker(
-            self.config, self._description, network, self._restarts, self._stop_waiting,
-            self._group, self._stopwatches, self._early,
-        )  # fmt: skip
+        self._source_maker.build(self.learner.state.network)
 
     def _open_records(self, stack: contextlib.ExitStack) -> None:
         config = self.config
@@ -243,15 +242,15 @@ class Trainer:
 
     def _loop(self) -> bool:
         """Updates, until `total_frames` (returns True) or a request to stop (False)."""
-        config = self.config
-        checkpoint_clock = time.monotonic()
+        config, schedule = self.config, self._checkpoint_schedule
+        schedule.restart_clock()
         try:
             self._start_source()
             self._evaluate()
             while self.frames < config.total_frames:
                 if self._group.any(self._stop.is_set()):
                     return False
-                batch, ahead = timed(self._stopwatch, "next batch", self._batcher.next_pair)()
+                batch, ahead = timed(self._stopwatch, "next batch", self._batcher.next_batches)()
                 learning_rate = self.learner.learning_rate(self.frames)
                 self._update(batch, ahead)
                 self._progress.advance(self.frames)
@@ -259,12 +258,10 @@ class Trainer:
                 if self.frames >= self._next_row or last:
                     self._write_row(learning_rate, last=last)
                 self._evaluate()
-                minutes = (time.monotonic() - checkpoint_clock) / 60.0
-                by_time = 0 < config.checkpoint_minutes <= minutes
-                if not last and (by_time or self._at_checkpoint_frames()):
+                if not last and schedule.is_due():
                     self._save()
-                    checkpoint_clock = time.monotonic()
-                    if config.deterministic and self._at_checkpoint_frames():
+                    schedule.restart_clock()
+                    if config.deterministic and schedule.at_frames:
                         self._restart_source()
         except StopRequested:
             return False
@@ -285,11 +282,12 @@ class Trainer:
         lag = float(np.mean([self.updates - version for version in batch.versions]))
         self.updates += 1
         # Rows that a time limit cost are no transitions.
-        self._frames_of_update = round(statistics.steps) * self._description.action_repeat
-        self.frames += self._frames_of_update
+        before, new = self.frames, round(statistics.steps) * self._description.action_repeat
+        self.frames += new
+        self._checkpoint_schedule.after_update(before, self.frames)
         self._batcher.learned_from(batch, self.updates)
-        applied, games = bool(statistics.applied), batch.episodes if self._frames_of_update else []
-        self._window.add(statistics, games, lag, self._source.fill(), applied=applied)
+        applied, games = bool(statistics.applied), batch.episodes if new else []
+        self._metrics_window.add(statistics, games, lag, self._source.fill(), applied=applied)
         self._bad_updates.record(
             self.updates, statistics, {"batch": batch.unroll, "meta batch": ahead[-1].unroll}
         )
@@ -297,7 +295,9 @@ class Trainer:
     def _write_row(self, learning_rate: float, *, last: bool) -> None:
         if not self._group.keeps_folder:
             return
-        row = self._window.row(self.frames, self.updates, learning_rate, self._restarts.count)
+        row = self._metrics_window.row(
+            self.frames, self.updates, learning_rate, self._restarts.count
+        )
         self._writer.write(row)
         self._progress.update(row, self.config.total_frames, last=last)
         self.folder.write_status(run_folder_lib.RUNNING, **self._status())
@@ -309,7 +309,7 @@ class Trainer:
 
     # The source of blocks.
 
-    def _begin_source(self) -> None:
+    def _make_source(self) -> None:
         """New actors, in new environments with seeds made of (seed, updates)."""
         self._starting = ActorStart(self._stop_waiting)
         self._source = self._source_maker.make(self.updates, self._starting)
@@ -326,13 +326,13 @@ class Trainer:
             self._saved_source = None
         self._snapshot = self.learner.snapshot()
         self._source.start(self._snapshot)
-        self._batcher.restore_pair(is_there=restored)
+        self._batcher.restore_swap_blocks(is_there=restored)
 
     def _restart_source(self) -> None:
         """Does what a run that was stopped here does when it continues."""
         self._source.close()
         self._batcher.clear()
-        self._begin_source()
+        self._make_source()
         self._source.start(self._snapshot)
 
     # Watch.
@@ -365,28 +365,22 @@ class Trainer:
 
     # Checkpoint.
 
-    def _at_checkpoint_frames(self) -> bool:
-        """Whether the last update passed a multiple of --checkpoint_frames."""
-        interval = self.config.checkpoint_frames
-        before = self.frames - self._frames_of_update
-        return interval > 0 and self.frames // interval > before // interval
-
     def _save(self) -> None:
         if not self._group.keeps_folder:
             return
         self._writer.sync()  # or a power cut could leave a checkpoint that is ahead of its metrics
         source = None
-        if isinstance(self._source, TurnTakingSource) and not self._at_checkpoint_frames():
+        if isinstance(self._source, TurnTakingSource) and not self._checkpoint_schedule.at_frames:
             source = self._source.state(self._batcher.pending_blocks())
         self._checkpoints.save(self._progress_to_save(), source)
 
     def _progress_to_save(self) -> dict[str, Any]:
         """What a checkpoint holds besides the learner's state, as JSON."""
         return {
-            "window": self._window.state(),
+            "window": self._metrics_window.state(),
             "next_row": self._next_row,
             "actor_restarts": self._restarts.count,
-            "pair": self._batcher.has_pair,
+            "pair": self._batcher.has_swap_blocks,
             "bad_in_a_row": self._bad_updates.in_a_row,
         }
 

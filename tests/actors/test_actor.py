@@ -15,8 +15,8 @@ from meta_impala.algorithm.losses import action_log_probs
 from meta_impala.config import AgentSettings, resolve_network
 from meta_impala.distributed.wire import pack, unpack
 from meta_impala.environments import registry
-from meta_impala.learner.composition import make_learner
 from meta_impala.learner.learner import Learner
+from meta_impala.learner.make_learner import make_learner
 
 T = 7
 

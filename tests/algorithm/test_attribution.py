@@ -11,10 +11,10 @@ from support.update_oracle import OPEN, Places, make_case
 from meta_impala.algorithm import attribution as explanation
 from meta_impala.algorithm.meta_gradient import inner_step, nested_tapes
 from meta_impala.algorithm.objectives import (
+    IMPORTANCE_WEIGHTS_PLACE,
     NETWORK,
     PLACES,
     POLICY_ADVANTAGES,
-    RATIOS,
     TARGET_VALUES,
     VALUE_TARGETS,
     EtaPlaces,
@@ -22,7 +22,11 @@ from meta_impala.algorithm.objectives import (
 )
 
 # Place -> the oracle's name of it; the oracle has one name for both targets.
-ORACLE = {NETWORK: "embedding", TARGET_VALUES: "values", RATIOS: "importance_weights"}
+ORACLE = {
+    NETWORK: "embedding",
+    TARGET_VALUES: "values",
+    IMPORTANCE_WEIGHTS_PLACE: "importance_weights",
+}
 FED = {"eta_embedding_size": 4}
 CELLS = {
     "returns": FED,

@@ -7,10 +7,10 @@ import pytest
 
 from meta_impala.algorithm.attribution import SPLIT_PLACES
 from meta_impala.algorithm.objectives import PLACES
-from meta_impala.analysis.meta_gradient import attribution_report as reporting
-from meta_impala.analysis.meta_gradient import attribution_text
-from meta_impala.analysis.meta_gradient import samples as sampling
-from meta_impala.analysis.meta_gradient.samples import ITSELF, LATER, NEXT, OTHERS, Sample
+from meta_impala.analysis.explanation import attribution_report as reporting
+from meta_impala.analysis.explanation import attribution_text
+from meta_impala.analysis.explanation import samples as sampling
+from meta_impala.analysis.explanation.samples import ITSELF, LATER, NEXT, OTHERS, Sample
 from meta_impala.config import Config, resolve
 
 

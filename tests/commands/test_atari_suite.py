@@ -138,7 +138,7 @@ def test_the_command_line_cuts_a_suite_to_size(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "meta_gamma_lambda_0.995.Pong.seed_5: not started, 0 of 45,000,000" in done.stdout
-    assert "7 runs (1 games × 1 seeds × 7 variants): 7 not started" in done.stdout
+    assert "7 runs (1 game × 1 seed × 7 variants): 7 not started" in done.stdout
     # 7 · 45M frames at 2 · 5,000 a second: 8.75 hours, and the evaluation.
     assert "8.8 hours on this machine with 2 at a time (at 5,000 frames/s" in done.stdout
     assert "and 70 games to evaluate" in done.stdout and " GB of disk" in done.stdout
@@ -160,7 +160,7 @@ def test_commands_are_printed_for_other_schedulers(suite, tmp_path):
         logdir = f"--logdir={tmp_path / 'out/runs/meta/Catch'}/seed_{seed}"
         assert logdir in train and logdir in evaluate
     shown = _run(path, out, "--seeds=1,2,3", "--shard=1/2", "--dry_run").stdout
-    assert "2 runs (1 games × 3 seeds × 1 variants, shard 1/2): 2 not started" in shown
+    assert "2 runs (1 game × 3 seeds × 1 variant, shard 1/2): 2 not started" in shown
 
 
 def test_a_baseline_that_nobody_knows_is_refused_before_the_training(tmp_path):

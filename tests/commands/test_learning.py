@@ -12,6 +12,7 @@ import sys
 import time
 
 import pytest
+from support import forked_command
 
 from meta_impala.storage.metrics_table import read_metrics
 
@@ -25,7 +26,7 @@ def evaluation_mean(logdir: pathlib.Path, preset: str, *flags: str) -> float:
         ("meta_impala.train", train),
         ("meta_impala.evaluate", (f"--logdir={logdir}", "--episodes=100")),
     ):
-        result = subprocess.run(
+        result = forked_command.run(
             [sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False
         )
         assert result.returncode == 0, result.stderr

@@ -6,10 +6,11 @@ stands in it; `-m slow` takes them whole.
 
 import itertools
 import os
+import sys
 
 import pytest
 from support.command_helpers import ROOT
-from support.hostile import COMMANDS, PATHS, TERMINALS, run
+from support.hostile import COMMANDS, PATHS, TERMINALS, Terminal, run
 
 from meta_impala import cli
 
@@ -21,8 +22,9 @@ def test_no_command_and_no_tool_is_left_out():
     names = {name.partition(" ")[0] for name in COMMANDS}
     assert set(cli.COMMANDS) <= names
     tools = {path.stem for path in (ROOT / "tools").glob("*.py")}
-    # Examples are code to be read, with no flags.
-    assert {f"tools/{name}" for name in tools if not name.startswith("example_")} <= names
+    # Examples are code to be read, with no flags; the last runs in another program's environment.
+    tools = {name for name in tools if not name.startswith("example_")} - {"peer_sb3_run"}
+    assert {f"tools/{name}" for name in tools} <= names
 
 
 def diagonal(rows, columns, step=1):
@@ -126,3 +128,36 @@ def test_a_whole_run_at_a_hostile_terminal(terminal, tmp_path):
     result = run(words, TERMINALS[terminal])
     assert (result.returncode, result.stderr) == (0, "")
     assert (tmp_path / "final_values.csv").stat().st_size > 0
+
+
+RUN = "testdata/demonstration/runs/meta/Pong/seed_1"
+# What a command that succeeds writes, by its words; {out} is a new folder.
+RESULTS = {
+    "plot": (["-m", "meta_impala", "plot", "--out={out}/c.png", RUN], "c.png"),
+    "report": (["-m", "meta_impala", "report", "--out={out}/r.html", RUN], "r.html"),
+    "doctor": (["-m", "meta_impala", "doctor", "--nobatch", RUN], None),
+    "compare": (["-m", "meta_impala", "compare", "--out={out}", "--nopictures", RUN], "report.md"),
+    "completion": (["-m", "meta_impala", "completion", "bash"], None),
+    "suite": (["-m", "meta_impala", "suite", "--dry_run", "--out={out}/s", "gamma_grid"], None),
+    "study": (["tools/study.py", "report", "--report={out}"], "study.md"),
+    "evaluate": (
+        ["-m", "meta_impala", "evaluate", "--agent=pong", "--episodes=1", "--out={out}/e.json",
+         "--max_episode_frames=400"], "e.json"),
+}  # fmt: skip
+_READERS = {"one line is read": "| head -1", "nothing is read": "2>&1 | true", "closed": ">&-"}
+
+
+@pytest.mark.parametrize("reader", _READERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "doctor",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in RESULTS if name != "doctor"),
+    ],
+)
+def test_a_reader_that_leaves_is_no_failure_and_the_result_is_saved(name, reader, tmp_path):
+    words, file = RESULTS[name]
+    words = [sys.executable, *(word.replace("{out}", str(tmp_path)) for word in words)]
+    result = run(words, Terminal(shell=_READERS[reader]))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert file is None or (tmp_path / file).stat().st_size > 0

@@ -7,7 +7,7 @@ from support.run_helpers import make_config
 from meta_impala.config import resolve_network
 from meta_impala.diagnosis import batch_evidence
 from meta_impala.environments import registry
-from meta_impala.learner.composition import make_learner
+from meta_impala.learner.make_learner import make_learner
 
 
 def test_returns_are_those_of_a_slow_sum():

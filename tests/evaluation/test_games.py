@@ -19,7 +19,7 @@ from meta_impala.errors import UserError
 from meta_impala.evaluation import starts as game_starts
 from meta_impala.evaluation.games import GamePolicy, play_games
 from meta_impala.evaluation.starts import Start
-from meta_impala.learner.composition import make_learner
+from meta_impala.learner.make_learner import make_learner
 from meta_impala.storage import checkpoint as checkpoint_lib
 from meta_impala.storage.checkpoint import Checkpoints
 from meta_impala.storage.trained_agent import load_agent, with_eta

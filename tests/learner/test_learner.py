@@ -495,9 +495,9 @@ def test_statistics():
     meta_batch = agent.learner.factory.trajectories(batches[1]).columns(order)
     x = [agent.learner.state.x.read_value()]
     meta_objective = agent.learner.factory.meta_objective(meta_batch, parameters, x)
-    meta_steps = tf.reduce_sum(meta_batch.transitions.step_mask)
+    num_meta_rows = tf.reduce_sum(meta_batch.transitions.step_mask)
     meta_loss, _ = meta_objective(snapshot.parameters)
-    np.testing.assert_allclose(row.meta_loss, meta_loss / meta_steps, rtol=1e-4)
+    np.testing.assert_allclose(row.meta_loss, meta_loss / num_meta_rows, rtol=1e-4)
     stale, _ = meta_objective(parameters)
     assert abs(stale - meta_loss) > 1e-3 * abs(meta_loss)
 

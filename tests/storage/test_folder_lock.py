@@ -181,7 +181,7 @@ def test_without_locks_in_every_interleaving_one_holds_the_folder(
         folder.mkdir()
         first = _Paused(folder, pauses)
         first.start()
-        was_paused = first.reached.wait(10) and not first.outcome
+        was_paused = first.reached.wait(300) and not first.outcome
         second = _outcome(folder)
         first.go.set()
         first.join()
@@ -264,7 +264,7 @@ def test_a_holder_that_was_taken_over_ends_without_writing(tmp_path):
     )  # fmt: skip
     process.stdout.readline()
     _record(tmp_path, 0.0, **ELSEWHERE)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 1
     assert errors.endswith("77 on elsewhere has taken over this folder; ending without saving\n")
 

@@ -12,8 +12,8 @@ from meta_impala.actors.trajectory import Unroll
 from meta_impala.algorithm.meta_parameters import GAMMA, LAMBDA, MetaParameter
 from meta_impala.config import Config, resolve
 from meta_impala.environments import Description
-from meta_impala.learner.composition import make_learner
 from meta_impala.learner.learner import Learner
+from meta_impala.learner.make_learner import make_learner
 from meta_impala.networks import ActorCritic
 
 FEATURES = Description((3, 2), np.dtype(np.float32), 3, 1)

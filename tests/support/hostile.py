@@ -79,6 +79,16 @@ COMMANDS: dict[str, tuple[list[str], Callable[[str], list[str]]]] = {
             ["tools/scaling_plan.py"],
             lambda path: [f"--out={path}", "plan", path],
         ),
+        (
+            "tools/time_to_score",
+            ["tools/time_to_score.py"],
+            lambda path: [f"--folder={path}", f"--out={path}", "table", path],
+        ),
+        (
+            "tools/peer_time_to_score",
+            ["tools/peer_time_to_score.py"],
+            lambda path: [f"--folder={path}", f"--out={path}", path],
+        ),
         ("tools/torture", ["tools/torture.py"], lambda path: [f"--folder={path}", path]),
     )
 }

@@ -3,8 +3,8 @@
 import tensorflow as tf
 
 from meta_impala.config import Config, resolve
-from meta_impala.learner.composition import make_learner
 from meta_impala.learner.group import LearnerGroup
+from meta_impala.learner.make_learner import make_learner
 from support.helpers import FEATURES, Agent, select_columns
 from support.together import Together
 

@@ -59,7 +59,7 @@ class Eagerly(LearnerGroup):
         return function
 
 
-def _no_step(found, meta_steps):
+def _no_step(found, num_meta_rows):
     raise AssertionError("only the meta-gradient is wanted")
 
 

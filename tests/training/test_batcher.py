@@ -70,7 +70,7 @@ def numbers(batch) -> tuple[int, ...]:
 def test_which_batch_is_the_meta_batch(meta_data, expected):
     batcher = make(meta_data, Blocks())
     for index, meta in enumerate(expected):
-        batch, (meta_batch,) = batcher.next_pair()
+        batch, (meta_batch,) = batcher.next_batches()
         assert numbers(batch) == (2 * index, 2 * index + 1)
         assert numbers(meta_batch) == meta
         batcher.learned_from(batch, 1)
@@ -83,7 +83,7 @@ def test_no_block_is_lost_by_a_stop(meta_data, stop):
     whole = make(meta_data, Blocks())
     expected = []
     for _ in range(5):
-        batch, (meta_batch,) = whole.next_pair()
+        batch, (meta_batch,) = whole.next_batches()
         expected.append((numbers(batch), numbers(meta_batch)))
         whole.learned_from(batch, 1)
 
@@ -91,18 +91,18 @@ def test_no_block_is_lost_by_a_stop(meta_data, stop):
     batcher, found = make(meta_data, blocks), []
     try:
         while True:
-            batch, (meta_batch,) = batcher.next_pair()
+            batch, (meta_batch,) = batcher.next_batches()
             found.append((numbers(batch), numbers(meta_batch)))
             batcher.learned_from(batch, 1)
     except StopRequested:
         waiting = [*batcher.pending_blocks()]
     following = make(meta_data, lambda: waiting.pop(0) if waiting else blocks())
-    if batcher.has_pair:
-        following.expect_pair()
-        assert following.has_pair
-    following.restore_pair(is_there=True)
+    if batcher.has_swap_blocks:
+        following.expect_swap_blocks()
+        assert following.has_swap_blocks
+    following.restore_swap_blocks(is_there=True)
     while len(found) < 5:
-        batch, (meta_batch,) = following.next_pair()
+        batch, (meta_batch,) = following.next_batches()
         found.append((numbers(batch), numbers(meta_batch)))
         following.learned_from(batch, 1)
     assert found == expected
@@ -112,7 +112,7 @@ def test_a_batch_that_is_reused_keeps_its_blocks_until_the_last_update():
     """Three updates on each batch, all with the batch after it as τ'."""
     batcher = make_batcher_of(Blocks(), sample_reuse=3)
     for updates in range(9):
-        batch, (meta_batch,) = batcher.next_pair()
+        batch, (meta_batch,) = batcher.next_batches()
         first = 2 * (updates // 3)
         assert (numbers(batch), numbers(meta_batch)) == ((first, first + 1), (first + 2, first + 3))
         batcher.learned_from(batch, updates + 1)
@@ -122,12 +122,12 @@ def test_a_batch_that_is_reused_keeps_its_blocks_until_the_last_update():
 def test_a_continued_run_makes_the_updates_that_are_left():
     blocks = Blocks()
     batcher = make_batcher_of(blocks, sample_reuse=3)
-    batcher.learned_from(batcher.next_pair()[0], 1)
+    batcher.learned_from(batcher.next_batches()[0], 1)
     waiting = batcher.pending_blocks()
     following = make_batcher_of(lambda: waiting.pop(0) if waiting else blocks(), sample_reuse=3)
     firsts = []
     for updates in range(1, 6):
-        batch, _ = following.next_pair()
+        batch, _ = following.next_batches()
         firsts.append(numbers(batch)[0])
         following.learned_from(batch, updates + 1)
     assert firsts == [0, 0, 2, 2, 2]
@@ -135,12 +135,12 @@ def test_a_continued_run_makes_the_updates_that_are_left():
 
 def test_cleared_blocks_are_gone():
     batcher = make("swap", Blocks())
-    batch, _ = batcher.next_pair()
+    batch, _ = batcher.next_batches()
     batcher.learned_from(batch, 1)
-    assert batcher.has_pair and len(batcher.pending_blocks()) == 4
+    assert batcher.has_swap_blocks and len(batcher.pending_blocks()) == 4
     batcher.clear()
-    assert not batcher.has_pair and batcher.pending_blocks() == []
-    assert numbers(batcher.next_pair()[0]) == (4, 5)
+    assert not batcher.has_swap_blocks and batcher.pending_blocks() == []
+    assert numbers(batcher.next_batches()[0]) == (4, 5)
 
 
 def test_a_bootstrapped_target_has_the_batches_that_are_next():
@@ -150,9 +150,9 @@ def test_a_bootstrapped_target_has_the_batches_that_are_next():
     batcher = make_batcher_of(blocks, **chosen)
     for first in (0, 2, 4, 6):
         try:
-            batch, ahead = batcher.next_pair()
+            batch, ahead = batcher.next_batches()
         except StopRequested:
-            batch, ahead = batcher.next_pair()
+            batch, ahead = batcher.next_batches()
         assert numbers(batch) == (first, first + 1)
         expected = [(first + 2 * k, first + 2 * k + 1) for k in (1, 2, 3)]
         assert [numbers(one) for one in ahead] == expected

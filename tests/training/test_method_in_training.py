@@ -17,7 +17,7 @@ from meta_impala.algorithm.losses import action_log_probs
 from meta_impala.config import AgentSettings, Config, resolve, resolve_network
 from meta_impala.environments import registry
 from meta_impala.learner.batch import trajectories_of
-from meta_impala.learner.composition import make_learner
+from meta_impala.learner.make_learner import make_learner
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.system.signals import StopRequest
 from meta_impala.training.trainer import Trainer

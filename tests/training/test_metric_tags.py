@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 import tensorflow as tf
@@ -78,5 +79,7 @@ def test_the_settings_are_hyper_parameters(events):
     assert set(found) == set(json.loads(config_lib.to_json(config)))
     assert found["batch_size"].number_value == 4
     assert found["environment"].string_value == config.environment
+    # A name that a person knows, and that no other run has: trials of one name become one row.
+    assert re.fullmatch(r"run [0-9a-f]{6}", content.session_start_info.group_name)
     # Declared metrics without declared parameters would hide the latter.
     assert "_hparams_/experiment" not in accumulator.Tags()["tensors"]

@@ -14,7 +14,7 @@ from meta_impala.errors import UserError
 from meta_impala.learner.learner import Learner
 from meta_impala.storage.trained_agent import load_agent
 from meta_impala.system.signals import StopRequest
-from meta_impala.training import start
+from meta_impala.training import make_trainer as python_entry
 from meta_impala.training.trainer import Trainer
 
 EVERY_UPDATE = {"deterministic": True, "log_frames": BATCH_FRAMES}
@@ -197,10 +197,10 @@ def test_a_program_replays_and_continues_too(tmp_path):
     """`make_trainer` copies the file, and takes the same config again for the run it began."""
     path = write_constant(tmp_path / "constant.csv")
     config = dataclasses.replace(replay(path), total_frames=2 * BATCH_FRAMES)
-    trainer = start.make_trainer(config, tmp_path / "run")
+    trainer = python_entry.make_trainer(config, tmp_path / "run")
     assert trainer.run() == "finished" and len(trainer.config.eta_schedule_sha256) == 64
     path.unlink()
     longer = dataclasses.replace(config, total_frames=4 * BATCH_FRAMES)
-    again = start.make_trainer(longer, tmp_path / "run")
+    again = python_entry.make_trainer(longer, tmp_path / "run")
     assert again.config.eta_schedule_sha256 == trainer.config.eta_schedule_sha256
     assert again.frames == 2 * BATCH_FRAMES and again.run() == "finished"

@@ -112,12 +112,14 @@ def check_ups(records: Sequence[RunRecord]) -> Markup:
         entries.append(element("li", _named(style, record), element("p", lines)))
     if not entries:
         return Markup("")
-    note = "From the metrics alone; `meta-impala doctor RUN` also plays a few games."
+    command = element("code", "meta-impala doctor RUN")
     return element(
         "section",
         element("h2", "Does it learn?"),
         element("ul", *entries, class_="plain"),
-        element("p", note, class_="note"),
+        element(
+            "p", "From the metrics alone; ", command, " also plays a few games.", class_="note"
+        ),
     )
 
 

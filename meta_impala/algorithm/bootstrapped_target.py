@@ -34,7 +34,7 @@ def bootstrapped_target(
       slots: of the inner optimiser after the update to θ'; those after it are discarded.
       x: the logits.
       updates: L of them, the last at η'.
-      reduce: of the learners that each J is a sum over.
+      reduce: sums tensors over the learners; called once per update.
     """
     parameters, slots, x = tf.nest.map_structure(
         tf.stop_gradient, (list(parameters), slots, list(x))

@@ -12,8 +12,8 @@ from matplotlib.ticker import MaxNLocator
 
 from meta_impala.algorithm.attribution import SPLIT_PLACES, TIMED_PLACES
 from meta_impala.analysis.curves import COLOURS
+from meta_impala.analysis.explanation.attribution_report import SYMBOLS, Estimate, Report
 from meta_impala.analysis.labels import figure_text
-from meta_impala.analysis.meta_gradient.attribution_report import SYMBOLS, Estimate, Report
 from meta_impala.storage.results_folder import save_figure
 
 _COLOURS = dict(zip(SYMBOLS, itertools.cycle(COLOURS), strict=False))

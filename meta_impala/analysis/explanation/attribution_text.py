@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from meta_impala.algorithm.attribution import SPLIT_PLACES, TIMED_PLACES, UPDATE_RULE
-from meta_impala.analysis.meta_gradient import samples as sampling
-from meta_impala.analysis.meta_gradient.attribution_report import (
+from meta_impala.analysis.explanation import samples as sampling
+from meta_impala.analysis.explanation.attribution_report import (
     CLEAR,
     SYMBOLS,
     Estimate,

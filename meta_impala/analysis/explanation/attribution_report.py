@@ -15,14 +15,14 @@ from meta_impala.algorithm.attribution import SPLIT_PLACES, TIMED_PLACES, UPDATE
 from meta_impala.algorithm.objectives import (
     EMBEDDING,
     IMPORTANCE_WEIGHTS,
+    IMPORTANCE_WEIGHTS_PLACE,
     NETWORK,
     PATHS,
-    RATIOS,
     RETURNS,
     TARGET_VALUES,
 )
-from meta_impala.analysis.meta_gradient import samples as sampling
-from meta_impala.analysis.meta_gradient.samples import Sample
+from meta_impala.analysis.explanation import samples as sampling
+from meta_impala.analysis.explanation.samples import Sample
 from meta_impala.config import Config
 from meta_impala.config.hyper_parameters import TABLE
 from meta_impala.config.metric_columns import of_head
@@ -30,7 +30,11 @@ from meta_impala.config.metric_columns import of_head
 SYMBOLS = {name: row.symbol for name, row in TABLE.items()}
 # A mean of fewer standard errors than this is not significantly different from 0.
 CLEAR = 2.0
-_PATH_OF = {NETWORK: EMBEDDING, TARGET_VALUES: EMBEDDING, RATIOS: IMPORTANCE_WEIGHTS}
+_PATH_OF = {
+    NETWORK: EMBEDDING,
+    TARGET_VALUES: EMBEDDING,
+    IMPORTANCE_WEIGHTS_PLACE: IMPORTANCE_WEIGHTS,
+}
 _CONSECUTIVE = "one update and the next, each on the meta batch of training"
 
 

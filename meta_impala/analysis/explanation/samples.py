@@ -53,8 +53,8 @@ class Sample(NamedTuple):
     """The update on one τ. With an η per state all derivatives are by the bias of its logits.
 
     Attributes:
-      by_place: `[P, n]`, dJ'/dx by `explanation.SPLIT_PLACES`, on the meta batch of training.
-      by_time: `[2, T, n]`, by the T states arrived in, of `explanation.TIMED_PLACES`.
+      by_place: `[P, n]`, dJ'/dx by `attribution.SPLIT_PLACES`, on the meta batch of training.
+      by_time: `[2, T, n]`, by the T states arrived in, of `attribution.TIMED_PLACES`.
       meta_loss: J' per agent step, on the meta batch of training.
       meta_gradients: meta batch -> dJ'/dx `[n]`.
       cosines: pair of meta batches -> cosine of their ∇_θ' J'.

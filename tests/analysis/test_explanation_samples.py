@@ -6,13 +6,13 @@ import tensorflow as tf
 
 from meta_impala.actors.trajectory import Unroll
 from meta_impala.algorithm.attribution import SPLIT_PLACES, TIMED_PLACES
-from meta_impala.algorithm.objectives import PLACES, RATIOS
-from meta_impala.analysis.meta_gradient import attribution_report as meta_gradient_report
-from meta_impala.analysis.meta_gradient import attribution_text
-from meta_impala.analysis.meta_gradient import samples as sampling
+from meta_impala.algorithm.objectives import IMPORTANCE_WEIGHTS_PLACE, PLACES
+from meta_impala.analysis.explanation import attribution_report as meta_gradient_report
+from meta_impala.analysis.explanation import attribution_text
+from meta_impala.analysis.explanation import samples as sampling
 from meta_impala.config import Config, resolve
 from meta_impala.environments import registry
-from meta_impala.learner.composition import make_learner
+from meta_impala.learner.make_learner import make_learner
 
 RATE = 0.01
 CELLS = {
@@ -81,7 +81,7 @@ def test_the_parts_are_those_of_the_update_that_the_learner_makes(name, monkeypa
     if config.meta_gradient_paths == "returns":
         np.testing.assert_array_equal(sample.by_place[2:], np.zeros([4, learned]))
     else:
-        assert np.all(sample.by_place[PLACES.index(RATIOS)] != 0)
+        assert np.all(sample.by_place[PLACES.index(IMPORTANCE_WEIGHTS_PLACE)] != 0)
     training = sampling.meta_batch_of_training(config)
     assert np.any(sample.meta_gradients[training] != 0)
     np.testing.assert_array_equal(sample.by_place.sum(axis=0), sample.meta_gradients[training])
