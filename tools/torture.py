@@ -230,6 +230,14 @@ def listens(process: subprocess.Popen) -> bool:
     return bool(int(caught, 16) >> (signal.SIGUSR1 - 1) & 1)
 
 
+def has_traced(folder: RunFolder, started: float) -> bool:
+    """Whether a start has got to its actors: the first file after the graphs were traced."""
+    try:
+        return folder.metrics_path.stat().st_mtime > started
+    except OSError:
+        return False
+
+
 def stop(folder: RunFolder, moment: random.Random, settings: list[str]) -> tuple[str, float, bool]:
     """Starts the trainer and stops it once.
 
@@ -243,11 +251,9 @@ def stop(folder: RunFolder, moment: random.Random, settings: list[str]) -> tuple
     try:
         wait(process, lambda: listens(process))
         if moment.random() < 0.7:  # soon after the actors' start
-            wait(process, lambda: folder.read_status().get("pid") == process.pid)
+            wait(process, lambda: has_traced(folder, started))
         time.sleep(moment.uniform(0.0, 10.0))
-        # The first file that is written after the graphs were traced.
-        path = folder.metrics_path
-        is_training = path.exists() and path.stat().st_mtime > started
+        is_training = has_traced(folder, started)
         begun = time.monotonic()
         number = signal.Signals[f"SIG{moment.choice(_STOP_NAMES)}"]
         process.send_signal(number)
