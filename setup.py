@@ -10,9 +10,7 @@ VERSION = re.search(
     r'^__version__ = "(.*)"$', (ROOT / "meta_impala/__init__.py").read_text("utf-8"), re.MULTILINE
 ).group(1)
 
-ANALYSIS = ["matplotlib>=3.9,<4"]
 COMPARISON = [
-    *ANALYSIS,
     "rliable>=1.2,<2",
     "scipy>=1.13,<2",
     "pandas>=2.2,<3",  # arch, which rliable imports, does not import with pandas 3
@@ -72,6 +70,7 @@ setup(
         "ale-py>=0.12,<0.13",
         "absl-py>=2.1,<3",
         "pillow>=10.1,<14",  # TensorBoard brings it too
+        "matplotlib>=3.9,<4",
         "numpy>=2.0,<3",
         "psutil>=5.9,<8",
         "tqdm>=4.66,<5",
@@ -92,7 +91,7 @@ setup(
             *VIDEO,
         ],
         "all": [*COMPARISON, *DISTRIBUTED, *MINATAR, *PLAY, *VIDEO, *WANDB],
-        "analysis": ANALYSIS,
+        "analysis": [],  # of 0.1: matplotlib, which every installation has now
         "comparison": COMPARISON,
         "video": VIDEO,
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],

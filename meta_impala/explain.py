@@ -74,7 +74,7 @@ def _check_flags() -> None:
         raise UserError(f"--seed={FLAGS.seed}: must be from 0 to {_MAX_SEED}")
     if FLAGS.figure and importlib.util.find_spec("matplotlib") is None:
         raise UserError(
-            "matplotlib is not installed: pip install 'meta_impala[analysis]', or give --nofigure "
+            "matplotlib is not installed: pip install matplotlib, or give --nofigure "
             "for the text and the numbers alone"
         )
 

@@ -52,7 +52,7 @@ def main() -> int:
     settings = _settings()
     if FLAGS.figure and importlib.util.find_spec("matplotlib") is None:
         raise UserError(
-            "matplotlib is not installed: pip install 'meta_impala[analysis]', or give --nofigure "
+            "matplotlib is not installed: pip install matplotlib, or give --nofigure "
             "for the table and the CSV files alone"
         )
     outdir = results_folder.make_outdir(FLAGS.outdir)

@@ -188,8 +188,11 @@ def _prepare(folder: RunFolder) -> tuple[Config, Description] | None:
 
 
 def _train(folder: RunFolder, stop: StopRequest) -> int:
+    def leave() -> None:
+        os._exit(_stopped_before_training(folder, stop))
+
     # The environment's module and constructor are run here; nothing is there to be saved.
-    with stop.leaving(_SECONDS_TO_LEAVE, lambda: os._exit(_stopped_before_training(folder, stop))):
+    with stop.leaving(_SECONDS_TO_LEAVE, leave):
         prepared = _prepare(folder)
     if prepared is None:
         return 0
@@ -198,7 +201,8 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
     if stop.is_set() and config.num_learners == 1:
         return _stopped_before_training(folder, stop)
     command.say("loading TensorFlow")
-    early = _early_environment(config, folder)
+    with stop.leaving(_SECONDS_TO_LEAVE, leave):
+        early = _early_environment(config, folder)
     import_tensorflow()
     from meta_impala.system.tensorflow_setup import configure_tensorflow
     from meta_impala.training.trainer import Trainer

@@ -61,7 +61,7 @@ def read_doctor(folder):
         metrics=metrics_of(read_rows(run)),
         time_limit=None,
     )
-    found = verdict.judge(evidence)
+    found = verdict.diagnose(evidence)
     verdict.sentences(found)
     json.dumps(verdict.to_json(found))
 

@@ -35,7 +35,7 @@ from meta_impala import command
 from meta_impala.benchmarks import time_to_score
 from meta_impala.benchmarks.time_to_score import GAMES_AVERAGED, TASKS, Point, Result
 from meta_impala.errors import RunFailed, UserError
-from meta_impala.storage.files import write_atomically
+from meta_impala.storage.files import read_tail, write_atomically
 from meta_impala.system.processes import end_with_parent
 from meta_impala.system.user_path import define_path
 
@@ -202,7 +202,7 @@ def _train(peer: _Peer, task: str, seed: int, folder: pathlib.Path) -> list[Poin
             while process.poll() is None:
                 time.sleep(_POLL_SECONDS)
                 spent = cpu.seconds()
-                found = peer.progress(log.read_text(encoding="utf-8", errors="replace"))
+                found = peer.progress(read_tail(log))
                 if found is not None and (not points or found.frames > points[-1].frames):
                     seconds = time.monotonic() - started
                     points.append(Point(found.frames, spent, seconds, *found[1:]))
@@ -245,7 +245,7 @@ def _run() -> int:
                 folder = pathlib.Path(FLAGS.folder).absolute() / f"{task}-{variant}-{seed}"
                 points = _train(peer, task, seed, folder)
                 results += time_to_score.results_of(task, program, variant, seed, points)
-                write_atomically(pathlib.Path(FLAGS.out), time_to_score.to_csv(results))
+                write_atomically(pathlib.Path(FLAGS.out), time_to_score.as_csv(results))
                 last = points[-1] if points else None
                 command.say(f"{task}, {program} {variant}, seed {seed}: ended at {last}")
     for line in time_to_score.lines(results):

@@ -100,7 +100,7 @@ def _line(result: Result) -> str:
 
 def _write(results: list[Result]) -> None:
     path = pathlib.Path(FLAGS.out)
-    write_atomically(path, time_to_score.to_csv(results))
+    write_atomically(path, time_to_score.as_csv(results))
     document = {
         "results": [
             {name: None if value != value else value for name, value in row._asdict().items()}

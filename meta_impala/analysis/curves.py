@@ -104,7 +104,7 @@ def pyplot() -> Any:
         import matplotlib
     except ImportError:
         raise UserError(
-            "matplotlib is not installed; install it with: pip install 'meta_impala[analysis]'"
+            "matplotlib is not installed; install it with: pip install matplotlib"
         ) from None
     matplotlib.use("Agg")
     from matplotlib import pyplot

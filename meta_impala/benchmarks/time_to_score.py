@@ -124,7 +124,7 @@ def results_of(
     return results
 
 
-def to_csv(results: Iterable[Result]) -> str:
+def as_csv(results: Iterable[Result]) -> str:
     """A table, one line per result; what is NaN is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -139,7 +139,7 @@ def to_csv(results: Iterable[Result]) -> str:
 
 
 def read_csv(path: pathlib.Path) -> list[Result]:
-    """The results of a file of `to_csv`.
+    """The results of a file of `as_csv`.
 
     Raises:
       OSError: it cannot be read.

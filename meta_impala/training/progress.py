@@ -58,13 +58,14 @@ def _symbol(name: str) -> str:
 
 
 class Progress:
-    """A bar that ticks every second on a terminal; elsewhere a line, at most one in 30 seconds.
+    """A bar that ticks every second on a terminal; elsewhere a line of a row, at most one in 30 s.
 
     What it says between two rows of metrics comes from a thread of its own: the first update takes
     long, since TensorFlow builds its graph, and so does a row on a slow machine.
     """
 
     SECONDS_BETWEEN_LINES = 30.0
+    SECONDS_OF_SILENCE = 60.0
     SECONDS_BETWEEN_TICKS = 1.0
 
     def __init__(self, total_frames: int, frames: int, learned: Sequence[str] = ()) -> None:
@@ -116,7 +117,7 @@ class Progress:
     def _print_between_rows(self) -> None:
         now = time.monotonic()
         seconds = now - self._last_line
-        if seconds < self.SECONDS_BETWEEN_LINES:
+        if seconds < self.SECONDS_OF_SILENCE:
             return
         if self._frames == self._frames_at_start:
             what = "building the first update"

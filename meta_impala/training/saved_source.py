@@ -71,6 +71,7 @@ class _Check:
         self._frame_dtype = np.dtype(description.observation_dtype)
         self._core_state_size = core_state_size
         self._updates = updates
+        self._actors_end = 0  # one above the number of the last actor
 
     def run(self) -> None:
         """Raises _Wrong for the first array that is not what was saved."""
@@ -78,6 +79,7 @@ class _Check:
         actors = self._group("actor", _OF_ACTOR)
         if not actors:
             raise _Wrong("there are no actors")
+        self._actors_end = actors[-1] + 1
         for index in actors:
             self._check_actor(f"actor {index} ")
         blocks = self._group("block", _OF_BLOCK)
@@ -121,7 +123,7 @@ class _Check:
         self._array(f"{block}core_state", np.float32, (width, self._core_state_size))
         self._array(f"{block}eta", np.float32, (width, 2))
         self._count(f"{block}version", (), self._updates + 1)
-        self._count(f"{block}actor", (), _MAX_COUNT)
+        self._count(f"{block}actor", (), self._actors_end)
         episodes = self._array(f"{block}episodes", np.float64, (None, 2))
         if not ((episodes[:, 1] >= 0) & (episodes[:, 1] < 2.0**53)).all():
             raise _Wrong(f"{block}episodes has values that were not saved")

@@ -119,8 +119,9 @@ def test_which_columns_are_the_meta_batch(monkeypatch):
             zeros = np.zeros(2)
             direction = np.array([1.0, len(seen)])
             return sampling._MetaEvaluation(
-                zeros[None], zeros[None, None], 0.0, direction, 1.0, 1.0, zeros
-            )
+                zeros[None], zeros[None, None], 0.0, direction, 1.0, 1.0, zeros,
+                np.zeros([0, 2]), np.zeros([0, 2]),
+            )  # fmt: skip
 
         return recorder
 

@@ -59,7 +59,7 @@ def test_a_file_gives_back_what_was_written(tmp_path):
         *time_to_score.results_of("pong", "stable-baselines3", "a2c", 1, _points(19.0)),
     ]
     path = tmp_path / "score.csv"
-    path.write_text(time_to_score.to_csv(results), "utf-8")
+    path.write_text(time_to_score.as_csv(results), "utf-8")
     for before, after in zip(results, time_to_score.read_csv(path), strict=True):
         assert before[:5] == after[:5]
         assert before[5:] == pytest.approx(after[5:], nan_ok=True)

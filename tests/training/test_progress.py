@@ -75,7 +75,7 @@ def test_a_terminal_ticks_without_updates(monkeypatch):
 
 def test_elsewhere_a_line_comes_between_rows_that_take_long(monkeypatch, capsys):
     monkeypatch.setattr(Progress, "SECONDS_BETWEEN_TICKS", 0.01)
-    monkeypatch.setattr(Progress, "SECONDS_BETWEEN_LINES", 0.05)
+    monkeypatch.setattr(Progress, "SECONDS_OF_SILENCE", 0.05)
     progress = Progress(1000, 0)
     out, deadline = "", time.monotonic() + 20
     try:
