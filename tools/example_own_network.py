@@ -45,7 +45,7 @@ class RowByRow(Torso):
 def main(logdir: str) -> float:
     """Trains it on Catch for a few seconds; returns the mean of 20 games."""
     name = "example_own_network:RowByRow"
-    config = meta_impala.preset("catch", network=name, total_frames=40_000)
+    config = meta_impala.preset("catch", network=name, total_frames=80_000)
     meta_impala.make_trainer(config, logdir).run()
     # A run names its module, and loading it imports the module: say that you trust it.
     return meta_impala.load(logdir, trust_modules=True).evaluate(episodes=20)["mean"]
