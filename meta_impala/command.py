@@ -21,6 +21,7 @@ from absl import logging
 from meta_impala import usage
 from meta_impala.config.flags import parse_flags
 from meta_impala.errors import RunFailed, UserError, one_line, printable, warn
+from meta_impala.system.ending import ending_the_process
 from meta_impala.system.interrupt import EXIT_CODE_INTERRUPTED, leave_on_interrupt
 from meta_impala.system.streams import prepare_streams
 from meta_impala.system.tensorflow_import import quiet_tensorflow
@@ -38,14 +39,16 @@ def run(main: Callable[..., int], positional: str = "") -> NoReturn:
         there is a `positional`, and nothing otherwise.
       positional: name in help of the arguments that are not flags, such as `RUN ...`.
     """
-    prepare_streams()
-    leave_on_interrupt()
-    quiet_tensorflow()
-    usage.define_help_flags(usage.Usage(main, positional))
-    arguments = _parse(sys.argv, positional)
-    logging.use_absl_handler()
-    faulthandler.enable()
-    sys.exit(_guarded(main, arguments if positional else None))
+    # Every command: each may run environments, whose threads and exit handlers outlive it.
+    with ending_the_process():
+        prepare_streams()
+        leave_on_interrupt()
+        quiet_tensorflow()
+        usage.define_help_flags(usage.Usage(main, positional))
+        arguments = _parse(sys.argv, positional)
+        logging.use_absl_handler()
+        faulthandler.enable()
+        sys.exit(_guarded(main, arguments if positional else None))
 
 
 def _parse(arguments: list[str], positional: str) -> list[str]:

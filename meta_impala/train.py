@@ -39,7 +39,6 @@ from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.run_status import describe_dead_trainer
 from meta_impala.storage.trust import define_trust_flag, refuse_modules, trust_of_flags
 from meta_impala.system import signals
-from meta_impala.system.ending import ending_the_process
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path
@@ -369,5 +368,4 @@ def _join_run(stop: StopRequest) -> int:
 
 if __name__ == "__main__":
     define_flags()
-    with ending_the_process():
-        command.run(main)
+    command.run(main)

@@ -1,4 +1,4 @@
-"""How a training process ends: with its own exit code, whatever an environment left running.
+"""How a command's process ends: with its own exit code, whatever an environment left running.
 
 An interpreter that shuts down waits for non-daemon threads and `atexit` handlers without a limit,
 and aborts (SIGABRT, exit code 134) if a daemon thread comes back from C++ code meanwhile. So the

@@ -15,7 +15,6 @@ from support.command_helpers import ROOT
 _FORKS = """
 import json, os, sys, warnings
 from meta_impala import command, train, population
-from meta_impala.system.ending import ending_the_process
 
 for line in sys.stdin:
     arguments = json.loads(line)
@@ -26,9 +25,8 @@ for line in sys.stdin:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.close(reader)
         sys.argv = ["train", *arguments]
-        with ending_the_process():
-            train.define_flags()
-            command.run(train.main)
+        train.define_flags()
+        command.run(train.main)
     os.close(writer)
     with os.fdopen(reader, "rb") as file:
         said = file.read().decode()

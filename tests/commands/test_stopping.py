@@ -21,7 +21,7 @@ def start(logdir, *flags: str, **variables: str) -> subprocess.Popen:
     """The trainer, endless unless flags say otherwise."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     return forked_command.Popen(
-        [sys.executable, "-m", "meta_impala.train", *TINY, f"--logdir={logdir}",
+        [sys.executable, "-m", "meta_impala", "train", *TINY, f"--logdir={logdir}",
          "--total_frames=1000000000", *flags],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": path} | variables,

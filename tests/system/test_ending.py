@@ -59,9 +59,14 @@ def test_the_exit_code_is_the_commands_and_exit_handlers_run(code, expected):
     ],
 )
 def test_what_others_left_running_does_not_keep_the_process(code):
-    returned, _, err, seconds = run(
-        f"with ending.ending_the_process():\n    {code}\n    sys.exit(5)"
-    )
+    """Of any command: all of them run in `command.run`."""
+    returned, _, err, seconds = run(f"""
+from meta_impala import command
+def main():
+    {code}
+    return 5
+command.run(main)
+""")
     assert returned == 5, err
     assert seconds < 60
 
