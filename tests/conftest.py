@@ -67,7 +67,17 @@ _NOT_FAST = (
 )
 
 
+# The folders whose files take longest: last, one of them would keep a single process busy.
+_FIRST_FOLDERS = ("commands", "distributed", "training", "learner", "algorithm")
+
+
+def _place(item: pytest.Item) -> int:
+    folder = item.path.parent.name
+    return _FIRST_FOLDERS.index(folder) if folder in _FIRST_FOLDERS else len(_FIRST_FOLDERS)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_place)
     for item in items:
         is_fast = item.path.parent.name in _FAST_FOLDERS and item.path.name not in _NOT_FAST
         if is_fast and item.get_closest_marker("slow") is None:
