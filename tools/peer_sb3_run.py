@@ -8,6 +8,7 @@ library's own Atari wrappers, a stack of 4 frames, 10M agent steps, the zoo's de
 """
 
 import sys
+from collections.abc import Callable
 
 import ale_py
 import gymnasium
@@ -37,7 +38,7 @@ class _Points(BaseCallback):
         return True
 
 
-def _linear(start: float):
+def _linear(start: float) -> Callable[[float], float]:
     return lambda remaining: remaining * start
 
 

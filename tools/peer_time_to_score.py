@@ -36,6 +36,7 @@ from meta_impala.benchmarks import time_to_score
 from meta_impala.benchmarks.time_to_score import GAMES_AVERAGED, TASKS, Point, Result
 from meta_impala.errors import RunFailed, UserError
 from meta_impala.storage.files import read_tail, write_atomically
+from meta_impala.system.interrupt import raise_on_interrupt
 from meta_impala.system.processes import end_with_parent
 from meta_impala.system.user_path import define_path
 
@@ -187,7 +188,8 @@ def _train(peer: _Peer, task: str, seed: int, folder: pathlib.Path) -> list[Poin
     game, levels = TASKS[task].environment, TASKS[task].levels
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.txt"
-    started, points = time.monotonic(), []
+    started = time.monotonic()
+    points: list[Point] = []
     with log.open("wb") as output:
         process = subprocess.Popen(
             [str(_python(peer.environment)), *peer.arguments(game, seed, folder)],
@@ -237,7 +239,7 @@ def _run() -> int:
         for value in FLAGS[name].value:
             if value not in allowed:
                 raise UserError(f"--{name}={value}: must be among {', '.join(allowed)}")
-    command.raise_on_interrupt()  # the run that is under way has to be ended
+    raise_on_interrupt()  # the run that is under way has to be ended
     results: list[Result] = []
     for task in FLAGS.tasks:
         for (program, variant), peer in _PEERS.items():

@@ -44,7 +44,7 @@ def _derived(run: TrainedRun, precision: str) -> tuple[Any, Any]:
     learner, _ = load_learner(run.folder.checkpoints, config, run.description)
 
     @tf.function(autograph=False)
-    def derive(batch, meta_batch):
+    def derive(batch: Any, meta_batch: Any) -> Any:
         parts = learner.factory.parts(
             batch, meta_batch, tf.constant(config.learning_rate, tf.float32)
         )

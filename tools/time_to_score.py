@@ -26,6 +26,7 @@ from meta_impala.benchmarks import time_to_score, timed_training
 from meta_impala.benchmarks.time_to_score import TASKS, VARIANTS, Result
 from meta_impala.errors import UserError, one_line
 from meta_impala.storage.files import write_atomically
+from meta_impala.system.interrupt import raise_on_interrupt
 from meta_impala.system.user_path import define_path, user_path
 
 FLAGS = flags.FLAGS
@@ -64,7 +65,7 @@ def _run() -> int:
     tasks = _chosen("tasks", list(TASKS))
     variants = _chosen("variants", list(VARIANTS))
     seeds = _seeds()
-    command.raise_on_interrupt()  # the run that is under way has to be ended
+    raise_on_interrupt()  # the run that is under way has to be ended
     limits = timed_training.Limits(FLAGS.cpu_minutes, FLAGS.frames)
     results: list[Result] = []
     for task in tasks:

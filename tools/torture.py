@@ -95,7 +95,7 @@ def finish(process: subprocess.Popen) -> str:
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-        raise Broken(f"no end after {_TIMEOUT_SECONDS:g} s: {process.args}") from None
+        raise Broken(f"no end after {_TIMEOUT_SECONDS:g} s: {process.args!r}") from None
     check(process.returncode == 0, f"exit code {process.returncode}: {errors}")
     check("Traceback" not in errors and "leaked" not in errors, errors)
     return out
@@ -155,7 +155,7 @@ def kill(folder: RunFolder, moment: random.Random) -> str:
 
 def check_folder(folder: RunFolder, before: int) -> int:
     """Checks the folder after a kill; returns the frames that the run will continue from."""
-    from meta_impala.storage.checkpoint import list_checkpoints, verify
+    from meta_impala.storage.manifest import list_checkpoints, verify
 
     check(not is_locked(folder.path), "the lock outlived its holder")
     if folder.config_path.exists():
@@ -273,7 +273,7 @@ def stop(folder: RunFolder, moment: random.Random, settings: list[str]) -> tuple
 def stops(work: pathlib.Path) -> str:
     """Stops three runs repeatedly: with slow environments, deterministic, with many emulators."""
     import_tensorflow()
-    from meta_impala.storage.checkpoint import list_checkpoints, verify
+    from meta_impala.storage.manifest import list_checkpoints, verify
 
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup; the runs would inherit it
         signal.signal(signal.SIGHUP, lambda *_: None)
