@@ -57,8 +57,11 @@ _PACKAGES = {
         "setuptools<81",
     ),
 }
-_TRAIN_ATARI = (
-    "import sys, ale_py; from sf_examples.atari.train_atari import main; sys.exit(main())"
+_TRAIN_ATARI = "import sys; from sf_examples.atari.train_atari import main; sys.exit(main())"
+# Workers are new interpreters, which know the games only if every interpreter imports ale_py.
+_IMPORT_ALE = (
+    "import pathlib, sysconfig; folder = pathlib.Path(sysconfig.get_path('purelib')); "
+    "(folder / 'ale_py_environments.pth').write_text('import ale_py')"
 )
 _VTRACE = (
     "--with_vtrace=True",
@@ -109,6 +112,7 @@ def _sample_factory(*settings: str) -> _Peer:
             f"--seed={seed}",
             f"--train_dir={folder}",
             "--experiment=run",
+            "--restart_behavior=overwrite",
             *settings,
         ]
 
@@ -160,6 +164,7 @@ def _install() -> int:
         command.say(" ".join(install))
         if subprocess.run(install, check=False).returncode:
             raise RunFailed(f"{environment}: its packages could not be installed")
+    subprocess.run([str(_python("sample_factory")), "-c", _IMPORT_ALE], check=True)
     return 0
 
 
