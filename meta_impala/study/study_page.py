@@ -11,7 +11,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from meta_impala.storage.files import write_atomically
-from meta_impala.study import design, records, study_ends, summary, task_figures
+from meta_impala.study import (
+    atari_comparators,
+    design,
+    records,
+    study_ends,
+    summary,
+    task_figures,
+)
 from meta_impala.study import study_sections as sections
 from meta_impala.study.blocks import Block, Figure, Heading, Table, Text
 
@@ -56,6 +63,8 @@ def document(folder: pathlib.Path) -> Document:
         blocks += sections.of_part(tasks[name])
         for task in tasks[name]:
             blocks += _of_task(task)
+        if name == design.ATARI.name:
+            blocks += atari_comparators.comparators(tasks[name])
     blocks += study_ends.costs(tasks)
     blocks += study_ends.missing(tasks)
     blocks += study_ends.method(found)

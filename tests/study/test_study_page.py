@@ -7,6 +7,7 @@ import pytest
 
 from meta_impala.study import answers, design, effects, records, summary
 from meta_impala.study import study_page as page
+from meta_impala.study.blocks import Table
 from meta_impala.study.records import Point, Record
 
 DATA = pathlib.Path(__file__).parents[2] / "testdata" / "study"
@@ -78,3 +79,12 @@ def test_nine_questions_have_nine_answers_with_a_number_each():
     assert [answer.question[0] for answer in given] == list("123456789")
     for answer in given:
         assert re.search(r"\d", answer.text) or "no task" in answer.text, answer
+
+
+def test_part_3_stands_beside_published_scores_and_has_no_estimate_over_57_games():
+    """Atari-5 gives A2C a third of the true median at these frames."""
+    rows = {row[0]: row for block in page.document(DATA).blocks
+            if isinstance(block, Table) for row in block.rows}  # fmt: skip
+    assert rows["Breakout"][-2:] == ["273 (f)", "326 (f)"]
+    _, *estimates, median = rows["SLM-Lab A2C, 10M agent steps"]
+    assert estimates[2] == "13.6 (below the range)" and median == "41.8 (53 games)"
