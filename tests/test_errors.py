@@ -32,7 +32,7 @@ def _is_harmless(text: str) -> bool:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_what_a_file_says_is_escaped(text, capsys):
+def test_text_from_files_is_escaped(text, capsys):
     quoted = f"before{text}after"
     for shown in (
         printable(quoted),
@@ -50,13 +50,13 @@ def test_what_a_file_says_is_escaped(text, capsys):
 
 @settings(max_examples=300, database=None)
 @given(st.text(st.characters(categories=None)))
-def test_nothing_else_gets_through(text):
+def test_an_error_message_is_always_printable(text):
     shown = str(UserError(text))
     assert _is_harmless(shown)
     shown.encode("utf-8")
 
 
-def test_what_is_plain_stays_as_it_is_and_what_is_endless_ends():
+def test_plain_text_is_unchanged_and_long_text_is_shortened():
     assert printable("γ = 0.99, café, 你好") == "γ = 0.99, café, 你好"
     assert len(str(UserError("9" * 10**6))) < 5000
 
@@ -66,13 +66,13 @@ def test_a_warning_keeps_its_lines(capsys):
     assert capsys.readouterr().err == "first\n  second        \\x1b[0m\n"
 
 
-def test_a_reader_that_is_gone_is_no_failure(monkeypatch):
+def test_a_warning_without_a_readable_stderr_is_not_a_failure(monkeypatch):
     for stream in (None, open("/dev/full", "w")):  # noqa: SIM115
         monkeypatch.setattr("sys.stderr", stream)
         warn("nobody reads it")
 
 
-def test_a_file_name_with_a_line_break_is_one_line():
+def test_a_file_name_with_a_line_break_is_shown_in_one_line():
     code = (
         "from meta_impala import command\n"
         "def main():\n    open('no\\nsuch \\x1b[31m file')\n"

@@ -145,7 +145,7 @@ def quick(monkeypatch):
     [(number, "some") for number, case in enumerate(CASES) if case[-1]]
     + [pytest.param(number, "all", marks=pytest.mark.slow) for number in range(len(CASES))],
 )
-def test_wrong_values_are_a_result_or_one_line(number, part, tmp_path):
+def test_wrong_values_give_a_result_or_one_line(number, part, tmp_path):
     read, make, name, count = CASES[number]
     make(tmp_path)
     folder = tmp_path / "data"

@@ -138,7 +138,9 @@ def momentum(monkeypatch):
 
 
 @pytest.mark.parametrize("core", ["none", pytest.param("lstm", marks=pytest.mark.slow)])
-def test_all_three_train_resume_and_are_evaluated(core, folder, momentum, tmp_path):
+def test_own_environment_network_and_optimiser_train_resume_and_are_evaluated(
+    core, folder, momentum, tmp_path
+):
     own = {
         "environment": "mine_outside:Mirrored-v0",
         "network": "mine_outside:Small",
@@ -232,14 +234,14 @@ def test_the_meta_gradient_goes_through_a_network_from_outside(name, core, folde
         ("Keras", "the variable .* is not read as an attribute of a Sonnet module"),
     ],
 )
-def test_what_is_wrong_with_a_network_is_one_line(name, message, folder):
+def test_a_faulty_network_is_refused_in_one_line(name, message, folder):
     with pytest.raises(UserError, match=message) as caught:
         make_agent(network=f"mine_outside:{name}")
     assert str(caught.value).startswith(f"--network=mine_outside:{name}: ")
     assert "\n" not in str(caught.value)
 
 
-def test_a_module_that_cannot_be_imported_is_one_line(folder):
+def test_a_module_that_cannot_be_imported_is_refused_in_one_line(folder):
     (folder / "broken_outside.py").write_text("raise SystemExit(3)")
     with pytest.raises(UserError, match="broken_outside:X: the module cannot be imported: System"):
         make_agent(network="broken_outside:X")
@@ -248,7 +250,7 @@ def test_a_module_that_cannot_be_imported_is_one_line(folder):
 
 
 @pytest.mark.parametrize("name", ["a b:C", "a:", ":C", "a:C-D", "a:b:C", "../a:C", "Deap", "a..b"])
-def test_what_is_no_name_of_a_network(name):
+def test_invalid_network_names_are_refused(name):
     with pytest.raises(UserError, match="must be one of auto .* or module:Class"):
         make_config(network=name)
 

@@ -89,7 +89,7 @@ def test_the_agent_that_ships_acts():
         ("none.npz", "there is no such file"),
     ],
 )
-def test_what_is_no_agent(path, message):
+def test_invalid_agents_are_refused(path, message):
     with pytest.raises(UserError, match=message):
         meta_impala.load(path)
 

@@ -130,7 +130,7 @@ def eager():
         ),
     ],
 )
-def test_a_batch_that_enters_the_update(eager, settings):
+def test_calls_of_an_update_go_down(eager, settings):
     agent = make_agent(meta_batch_size=2, **settings)
     batches = [random_batch(agent, seed) for seed in range(3)]
     with calls_between_rooms() as calls:
@@ -147,7 +147,7 @@ def run():
     return config, description, make_learner(config, description)
 
 
-def test_a_config_that_loads_an_agent(run, tmp_path):
+def test_calls_of_loading_an_agent_go_down(run, tmp_path):
     config, description, learner = run
     identity = identity_of(config.part(AgentSettings), description, learner.state)
     Checkpoints(tmp_path, learner.state, 3, identity).save({})
@@ -156,7 +156,7 @@ def test_a_config_that_loads_an_agent(run, tmp_path):
     assert_all_go_down(calls, ("storage", "learner"), ("learner", "agent"), ("agent", "networks"))
 
 
-def test_a_frame_from_the_emulator_to_the_batch(run):
+def test_calls_from_the_emulator_to_the_batch_go_down(run):
     config, description, learner = run
     stop = StopRequest()
     maker = SourceMaker(config, description, restarts_of(config, 0), stop, ALONE, None)

@@ -80,7 +80,7 @@ def test_the_final_observation_is_a_row_and_the_step_after_it_is_marked(name, ho
     actor.close()
 
 
-def test_a_termination_costs_no_row():
+def test_a_termination_adds_no_row():
     actor, learner = make_actor("FixedTerm-v0")
     blocks = play(actor, learner, 4)
     times = np.arange(4 * T + 1) % 5
@@ -146,7 +146,7 @@ def test_a_replay_restores_the_actor_also_at_a_final_observation(unrolls):
     again.close()
 
 
-def test_at_every_phase_an_unroll_ends():
+def test_unrolls_end_at_every_step_of_an_episode():
     actor, learner = make_actor("FixedTrunc-v0")
     last = [round(10 * float(b.unroll.observations[-1, 0, 0])) for b in play(actor, learner, 6)]
     assert sorted(last) == [0, 1, 2, 3, 4, 5]

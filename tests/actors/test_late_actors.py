@@ -17,7 +17,7 @@ class _Actor:
         self.is_closed = True
 
 
-def test_each_joins_as_it_has_started():
+def test_each_late_actor_joins_once_it_has_started():
     joined, first = [], threading.Event()
 
     def start(actor):
@@ -37,7 +37,7 @@ def test_each_joins_as_it_has_started():
 
 @pytest.mark.parametrize("raises", ["make", "start"])
 @pytest.mark.parametrize(("error", "raised"), [(OSError(), OSError), (SystemExit(), RunFailed)])
-def test_a_failure_is_handed_on(raises, error, raised):
+def test_an_error_while_a_late_actor_is_made_or_started_is_reported(raises, error, raised):
     failures = []
 
     def fails(_):
@@ -51,7 +51,7 @@ def test_a_failure_is_handed_on(raises, error, raised):
 
 
 @pytest.mark.parametrize("by_user", [True, False])
-def test_after_a_stop_none_is_made(by_user):
+def test_after_a_stop_no_late_actor_is_made(by_user):
     stop, made = StopRequest(), []
 
     def make(index):

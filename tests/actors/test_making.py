@@ -31,7 +31,7 @@ class _Counting:
         self.is_closed = True
 
 
-def test_it_is_started_once_with_the_expected_seed():
+def test_an_early_environment_is_reset_once_with_the_expected_seed():
     environment = _Counting()
     early = EarlyEnvironment(environment, 7)
     assert early.reset(7)[0, 0] == 7 and environment.seeds == [7]
@@ -42,7 +42,7 @@ def test_it_is_started_once_with_the_expected_seed():
 
 
 @pytest.mark.parametrize(("expected", "seeds"), [(7, [7, 8]), (None, [8])])
-def test_another_seed_starts_it_again(expected, seeds):
+def test_another_seed_resets_an_early_environment_again(expected, seeds):
     environment = _Counting()
     assert EarlyEnvironment(environment, expected).reset(8)[0, 0] == 8
     assert environment.seeds == seeds
@@ -51,7 +51,7 @@ def test_another_seed_starts_it_again(expected, seeds):
 @pytest.mark.parametrize(
     ("error", "raised"), [(OSError("no ROM"), OSError), (SystemExit(0), RunFailed)]
 )
-def test_what_its_start_raised_is_raised_where_it_is_awaited(error, raised):
+def test_an_error_of_the_early_reset_is_raised_by_reset(error, raised):
     early = EarlyEnvironment(_Counting(error), 7)
     with pytest.raises(raised):
         early.reset(7)

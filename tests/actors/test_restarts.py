@@ -68,7 +68,7 @@ def test_a_traceback_is_logged_once(function, logged):
         )
 
 
-def test_the_message_of_each_is_said(logged):
+def test_a_repeated_error_is_logged_with_its_new_message(logged):
     logged(raised(in_step, 1))
     assert logged(raised(in_step, 2)).endswith("the same error, 2 times: ValueError: no room for 2")
     error = raised(in_reset, 1)
@@ -77,7 +77,7 @@ def test_the_message_of_each_is_said(logged):
     assert logged(error).endswith("the same error, 2 times: ValueError: a b\\x1b[2J")
 
 
-def test_another_error_is_logged_in_full(logged):
+def test_errors_from_different_places_are_each_logged_in_full(logged):
     errors = [raised(f, 1) for f in (in_step, in_reset, wrapped, deep, of_another_process)]
     for error in errors:
         assert "the same error" not in logged(error)
@@ -85,7 +85,7 @@ def test_another_error_is_logged_in_full(logged):
         assert "the same error, 2 times" in logged(error)
 
 
-def test_errors_that_are_each_others_cause(logged):
+def test_a_cycle_of_causes_is_logged(logged):
     one, two = raised(in_step, 1), raised(in_reset, 1)
     one.__cause__, two.__cause__ = two, one
     assert "Traceback" in logged(one)

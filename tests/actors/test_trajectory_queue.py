@@ -34,7 +34,7 @@ def test_a_waiting_put_continues_when_there_is_room():
 
 
 @pytest.mark.parametrize("waiting", ["put", "get"])
-def test_close_wakes_who_waits_and_carries_the_first_error(waiting):
+def test_close_wakes_waiting_threads_and_passes_on_the_first_error(waiting):
     queue = TrajectoryQueue[int](1)
     if waiting == "put":
         queue.put(1, 1.0)
@@ -58,7 +58,7 @@ def test_close_wakes_who_waits_and_carries_the_first_error(waiting):
     assert seen[0].__cause__ is first
 
 
-def test_a_closed_queue_refuses_at_once_and_gives_nothing_out():
+def test_put_and_get_on_a_closed_queue_fail_at_once():
     queue = TrajectoryQueue[int](2)
     queue.put(1, 1.0)
     queue.close()

@@ -34,7 +34,7 @@ def test_a_tensor_is_in_the_memory_of_its_array(dtype):
     assert freed() is None
 
 
-def test_what_cannot_be_used_as_it_is_is_copied():
+def test_arrays_that_cannot_be_shared_are_copied():
     array = empty((4, 6, 64), np.uint8)
     array[:] = np.arange(64)
     read_only = array.copy()
@@ -48,7 +48,7 @@ def test_what_cannot_be_used_as_it_is_is_copied():
     assert as_tensor(doubles, tf.float32).dtype == tf.float32
 
 
-def test_a_row_of_an_unroll_of_atari_can_be_used_as_it_is():
+def test_a_row_of_an_atari_unroll_can_be_shared():
     for num_envs in (1, 2, 3):
         unroll = empty((5, num_envs, 4, 84, 84), np.uint8)
         assert all(can_be_shared(row) for row in unroll)

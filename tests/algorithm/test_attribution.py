@@ -73,7 +73,7 @@ def test_the_parts_add_up_to_the_meta_gradient(name):
 
 
 @pytest.mark.parametrize("name", ["importance weights, lstm, every term of J'", "per state"])
-def test_each_place_is_what_is_left_when_all_others_are_constants(name):
+def test_each_place_is_the_meta_gradient_with_all_other_places_constant(name):
     case = make_case(20.0, **CELLS[name])
     parameters, x, objective, rule, meta_objective = case.arguments()
     by_place = _split(case).by_place.numpy()

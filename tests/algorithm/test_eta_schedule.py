@@ -16,7 +16,7 @@ def test_the_current_eta_for_all_unless_something_is_drawn():
     np.testing.assert_array_equal(fed, [CURRENT] * 3)
 
 
-def test_a_mixture_gives_every_member_its_turn():
+def test_a_mixture_draws_its_members_equally_often():
     pairs = ((0.9, 1.0), (0.99, 0.5), (0.995, 0.9))
     schedule = EtaSchedule(pairs=pairs)
     fed = schedule.of_unroll(CURRENT, 3000, (1, 2))
@@ -52,7 +52,7 @@ def test_unrolls_differ_by_their_seed_alone():
     assert len(set(one[:, 0])) == 4  # and environments have their own
 
 
-def test_what_else_is_fed_is_left_alone():
+def test_entries_beyond_gamma_and_lambda_are_unchanged():
     schedule = EtaSchedule(pairs=((0.9, 1.0),), draws={"gamma": (0.5, 0.6)})
     fed = schedule.of_unroll(np.array([0.97, 0.6, 0.25], np.float32), 3, (0, 0))
     np.testing.assert_array_equal(fed[:, 2], [0.25] * 3)

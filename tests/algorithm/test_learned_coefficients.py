@@ -47,7 +47,7 @@ def assert_is_the_derivative(case, step=1e-4, rtol=1e-6, count=3):
 
 
 @pytest.mark.parametrize("norm", [20.0, 80.0])
-def test_everything_at_once(norm):
+def test_all_learned_coefficients_together(norm):
     """At a norm of 80 the clip (44 here) binds, so that each of them acts."""
     case = make_case(norm, **SMALL, meta_parameters=ALL)
     count = len(TABLE) if norm > 44.0 else 3  # every one by itself where all of them act
@@ -74,7 +74,7 @@ def test_a_coefficient_through_every_path_and_fed_to_the_network():
 
 
 @pytest.mark.parametrize("through", [True, False])
-def test_what_is_held_constant_is_constant_in_g_and_not_in_what_is_learned(through):
+def test_a_constant_clip_or_second_moment_is_constant_in_g_alone(through):
     case = make_case(
         80.0,
         **SMALL,
@@ -189,12 +189,12 @@ COMMON = {"deadline": None, "derandomize": True, "phases": [Phase.generate]}
 
 @settings(max_examples=2, **COMMON)
 @given(switches())
-def test_any_combination(drawn):
+def test_random_combinations_match_the_finite_difference(drawn):
     check(drawn)
 
 
 @pytest.mark.slow
 @settings(max_examples=200, **COMMON)
 @given(switches())
-def test_many_combinations(drawn):
+def test_many_random_combinations_match_the_finite_difference(drawn):
     check(drawn)

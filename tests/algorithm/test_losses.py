@@ -221,7 +221,7 @@ def test_the_meta_gradient_on_the_network_is_equation_14():
     assert by_values is None  # no value term
 
 
-def test_nothing_reaches_the_reference():
+def test_the_meta_objective_has_no_gradient_for_the_reference_or_the_data():
     logits, values, transitions = random_data()
     reference = constants()
     parts = [reference["gamma"], reference["lambda"]]

@@ -187,7 +187,7 @@ def test_the_weights_of_the_embedding_learn():
     assert len(embedding) == 2 and min(embedding) > 1e-4
 
 
-def test_without_a_clip():
+def test_without_a_clip_it_is_the_finite_difference():
     case = make_case(80.0, max_gradient_norm=0.0)
     with_limit = dataclasses.replace(case.agent.config, max_gradient_norm=1e9)  # never reached
     case_without = Case(
@@ -223,7 +223,7 @@ def zero_case(reward, value):
 
 
 @pytest.mark.parametrize("derivation", [nested_tapes, reverse_over_forward])
-def test_a_batch_without_any_error_signal_leaves_eta_alone(derivation):
+def test_a_batch_of_zero_errors_has_a_zero_meta_gradient(derivation):
     step = derivation(*zero_case(reward=0.0, value=0.0).arguments())
     assert step.inner.update_auxiliary[1] == 0.0
     np.testing.assert_array_equal(step.meta_gradient[0], [0.0])
@@ -243,7 +243,7 @@ def test_a_gradient_that_vanishes_at_this_eta_only(derivation):
 # Must be zero.
 
 
-def test_the_meta_objective_pulls_on_the_policy_alone():
+def test_the_meta_objective_has_no_gradient_for_the_value_head():
     """∇_θ' J' is the advantage-weighted ∇log π: no gradient for the value head."""
     case = make_case(eta_embedding_size=4)
     parameters, x, _, _, meta_objective = case.arguments()

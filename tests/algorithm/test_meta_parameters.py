@@ -86,7 +86,7 @@ def test_the_embedding_input_is_finite_and_bounded(kind, dtype):
         assert np.all(np.isfinite(fed)) and np.all(np.abs(fed) <= 1.0 + 1e-4)
 
 
-def test_embedded_logits():
+def test_the_embedding_input_of_logits_by_hand():
     np.testing.assert_allclose(
         embedding_input(scalars(0.99, 0.3)), [logit(0.99) / 7.0, logit(0.3) / 7.0]
     )
@@ -94,11 +94,11 @@ def test_embedded_logits():
     assert EMBEDDED_LOGIT_BOUND == 7.0
 
 
-def test_embedded_values():
+def test_the_embedding_input_of_values_by_hand():
     np.testing.assert_array_equal(embedding_input(scalars(1.0, 0.3), "values"), [1.0, 0.3])
 
 
-def test_nearby_discounts_are_told_apart():
+def test_nearby_discounts_have_distinct_embedding_inputs():
     near, far = (embedding_input(scalars(g, 1.0, tf.float32))[0] for g in (0.99, 0.995))
     assert far - near > 0.05
 
@@ -181,7 +181,7 @@ def test_features_do_not_matter_to_one_eta_for_all():
     assert meta_parameters.at_states(x, None) == meta_parameters.values(x)
 
 
-def test_arrivals():
+def test_eta_of_arrivals_drops_the_first_row():
     of_states = tf.reshape(tf.range(6.0), [3, 2])
     np.testing.assert_array_equal(of_arrivals(of_states), [[2.0, 3.0], [4.0, 5.0]])
     for alike in (0.5, tf.constant(0.5)):
@@ -191,7 +191,7 @@ def test_arrivals():
 # Tracking.
 
 
-def test_the_reference_may_track():
+def test_a_tracking_reference_is_the_current_value():
     tracking = MetaParameters(discount_rows(0.9, 1.0, 0.995, 1.0), ("gamma",), ("gamma",))
     current = {"gamma": tf.fill([3, 2], 0.7), "lambda": 0.6}
     reference = tracking.reference(current)

@@ -277,7 +277,7 @@ def test_the_clip_at_zero_has_finite_derivatives():
         assert np.all(np.isfinite(tensor))
 
 
-def test_the_norm_of_what_is_no_number_is_none():
+def test_the_norm_of_gradients_that_are_not_finite_is_not_finite():
     gradients = [tf.constant([1.0, float("nan")])]
     clipped = clip_by_global_norm(gradients, 40.0)
     assert np.isnan(clipped.norm.numpy())

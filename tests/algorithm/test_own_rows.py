@@ -38,7 +38,7 @@ def own_rows(monkeypatch):
     del losses.INNER_WEIGHTS["smallness"], losses.OWN_META_WEIGHTS["smallness"]
 
 
-def test_an_own_weight_is_learned(own_rows):
+def test_a_registered_weight_of_ones_own_is_learned(own_rows):
     agent = make_agent(tf.float64, meta_parameters="gamma,smallness_cost", lambda_=0.7)
     factory, state = agent.learner.factory, agent.learner.state
     np.testing.assert_allclose(tf.sigmoid(state.x[1]), 0.1, rtol=1e-6)
@@ -66,6 +66,6 @@ def test_an_own_weight_is_learned(own_rows):
     assert without != parts.meta_objective.weights
 
 
-def test_a_name_is_registered_once(own_rows):
+def test_a_name_cannot_be_registered_twice(own_rows):
     with pytest.raises(ValueError, match="smallness_cost"):
         hyper_parameters.register(hyper_parameters.TABLE["smallness_cost"])

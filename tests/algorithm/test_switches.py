@@ -372,14 +372,14 @@ COMMON = {"deadline": None, "derandomize": True, "phases": [Phase.generate]}
 
 @settings(max_examples=2, **COMMON)
 @given(switches())
-def test_any_combination(drawn):
+def test_random_combinations_match_the_finite_difference(drawn):
     check_combination(drawn)
 
 
 @pytest.mark.slow
 @settings(max_examples=200, **COMMON)
 @given(switches())
-def test_many_combinations(drawn):
+def test_many_random_combinations_match_the_finite_difference(drawn):
     check_combination(drawn)
 
 
@@ -410,7 +410,7 @@ def test_many_combinations(drawn):
         ({"eta_schedule": "random", "meta_parameters": "none"}, "none"),
     ],
 )  # fmt: skip
-def test_what_does_not_go_together_is_refused(chosen, message):
+def test_incompatible_settings_are_refused(chosen, message):
     with pytest.raises(UserError, match=message) as raised:
         make_agent(**chosen)
     assert "\n" not in str(raised.value) and str(raised.value).startswith("--")

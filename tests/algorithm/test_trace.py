@@ -182,7 +182,7 @@ def test_with_curvature_and_no_decay_it_is_dtheta_dx_over_all_updates(settings):
 
 
 @pytest.mark.parametrize("network", ["shallow", pytest.param("deep", marks=pytest.mark.slow)])
-def test_through_convolutions(network):
+def test_the_trace_through_convolutions_is_the_finite_difference(network):
     case = make_case(
         80.0, description=IMAGES, network=network, batch_size=2, meta_batch_size=2,
         unroll_length=2, scale=0.01, learning_rate=1e-4, rmsprop_epsilon=0.1,

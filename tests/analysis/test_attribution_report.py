@@ -14,7 +14,7 @@ from meta_impala.analysis.explanation.samples import ITSELF, LATER, NEXT, OTHERS
 from meta_impala.config import Config, resolve
 
 
-def test_an_estimate():
+def test_an_estimate_is_mean_standard_error_and_count():
     found = reporting.estimate([1.0, 2.0, float("nan"), 6.0])
     assert found == (3.0, pytest.approx(np.sqrt(7.0 / 3.0)), 3)
     assert found.t == pytest.approx(3.0 / np.sqrt(7.0 / 3.0))
@@ -34,7 +34,7 @@ def test_an_estimate():
         ([1.0, 1.0], "γ in no clear direction (leans up: 2 of 2 batches, t = –)"),
     ],
 )
-def test_where_it_is_heading_in_words(pushes, words):
+def test_the_direction_of_a_meta_parameter_in_words(pushes, words):
     pushes = np.array(pushes)
     heading = reporting.Heading(
         0.99, reporting.estimate(pushes), int((pushes > 0).sum()), int((pushes < 0).sum())
@@ -76,7 +76,7 @@ def _config(**settings):
     return resolve(Config(num_actors=4, **({"envs_per_actor": 16} | settings)))
 
 
-def test_the_numbers_of_a_report():
+def test_the_numbers_of_a_report_by_hand():
     result = reporting.report(_config(), _samples())
     gamma = result.headings["gamma"]
     assert gamma == (0.98, (6.0, pytest.approx(3 / np.sqrt(3)), 3), 3, 0)
@@ -98,7 +98,7 @@ def test_the_numbers_of_a_report():
     json.dumps(reporting.to_json(result), allow_nan=False)
 
 
-def test_where_the_eta_of_another_head_is_heading():
+def test_the_direction_of_the_eta_of_an_auxiliary_head():
     config = _config(auxiliary_heads=1, eta_embedding_size=0)
     result = reporting.report(config, _samples(heads=1))
     assert list(result.headings_of_heads) == ["gamma_head_2", "lambda_head_2"]
@@ -108,7 +108,7 @@ def test_where_the_eta_of_another_head_is_heading():
     assert reporting.to_json(result)["heading"]["lambda_head_2"]["value"] == pytest.approx(0.6)
 
 
-def test_the_text_says_what_it_leaves_out():
+def test_the_text_names_what_is_not_shown():
     config = _config(meta_parameters="lambda", trace_decay=0.9)
     text = attribution_text.text(config, "a run", 0.1, reporting.report(config, _samples(1)))
     assert (

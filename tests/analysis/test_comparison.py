@@ -79,7 +79,7 @@ def runs(tmp_path):
 META, LOW, HIGH = "meta {γ, λ}, γ' 0.995", "IMPALA, γ 0.99", "IMPALA, γ 0.999"
 
 
-def test_variants_are_what_is_left_beside_game_seed_and_free_settings(runs):
+def test_variants_ignore_game_seed_and_settings_that_do_not_matter(runs):
     found = results.read(runs)
     assert found.variants == [META, LOW, HIGH]
     assert found.names == ["Breakout", "Pong"]
@@ -102,7 +102,7 @@ def test_settings_that_differ_tell_variants_apart(tmp_path):
     ]
 
 
-def test_per_game_numbers(runs):
+def test_numbers_of_one_game_by_hand(runs):
     compared = comparison.compare(results.read(runs), COLUMNS, MEDIANS, LOW)
     row = next(r for r in compared.games if (r.variant, r.name) == (META, "Pong"))
     assert (row.mean, row.seeds, row.random, row.human) == (12.0, [1, 2], -20.7, 14.6)
@@ -129,7 +129,7 @@ def test_per_game_numbers(runs):
     ]
 
 
-def test_a_published_baseline_is_marked_where_it_is_unlike(runs, tmp_path):
+def test_a_published_baseline_is_marked_where_its_conditions_differ(runs, tmp_path):
     short = make_run(tmp_path / "short", "Qbert", 1, 9.0, evaluation={"frames_trained": 10_000_000})
     for folders, marks in ((runs, ""), ([*runs, short], "f"), ([short], "f")):
         compared = comparison.compare(results.read(folders), COLUMNS, MEDIANS)
@@ -144,7 +144,7 @@ def test_a_published_baseline_is_marked_where_it_is_unlike(runs, tmp_path):
     assert compared.marked_baseline == LOW
 
 
-def test_seeds_that_do_not_count_over_games_are_said(runs):
+def test_seeds_left_out_of_the_aggregates_are_named(runs):
     compared = comparison.compare(results.read(runs), COLUMNS, MEDIANS, LOW)
     text = "\n".join(compared.missing)
     assert f"{HIGH}: aggregates over games use 1 seeds of each game" in text
@@ -165,7 +165,7 @@ def test_aggregates_beside_published_agents_on_the_same_games(runs):
     assert round(100 * median, 1) == 191.8
 
 
-def test_the_adaptive_agent_meets_the_best_fixed_gamma(runs):
+def test_the_adaptive_agent_is_compared_with_the_best_fixed_gamma(runs):
     compared = comparison.compare(results.read(runs), COLUMNS, MEDIANS, LOW)
     (against,) = compared.against_fixed
     assert against.adaptive == META
@@ -176,7 +176,7 @@ def test_the_adaptive_agent_meets_the_best_fixed_gamma(runs):
     assert "better in 1 of 2 games" in report.against_fixed_text(against)
 
 
-def test_a_population_is_no_fixed_gamma(runs):
+def test_a_population_is_not_counted_as_a_fixed_gamma(runs):
     population = {"size": 2, "frames": 200_000_000, "ranges": {"gamma": [0.9, 0.999]},
                   "interval": 1000}  # fmt: skip
     best = next(run for run in runs if "/0.99/Pong/1" in str(run.path))
@@ -187,7 +187,7 @@ def test_a_population_is_no_fixed_gamma(runs):
     assert compared.against_fixed == []
 
 
-def test_agents_without_a_game_in_common_are_not_compared_and_that_is_said(tmp_path):
+def test_agents_without_a_common_game_are_named_and_not_compared(tmp_path):
     folders = [
         make_run(tmp_path / "a", "Pong", 1, 1.0),
         make_run(tmp_path / "b", "Qbert", 1, 1.0, **FIXED),
@@ -199,7 +199,7 @@ def test_agents_without_a_game_in_common_are_not_compared_and_that_is_said(tmp_p
     )
 
 
-def test_what_is_missing_is_said(runs, tmp_path):
+def test_the_report_names_missing_games_seeds_and_evaluations(runs, tmp_path):
     few = make_run(
         tmp_path / "few", "Qbert", 1, 9.0, evaluation={"episodes": 20, "frames_trained": 10_000_000}
     )
@@ -226,7 +226,7 @@ def test_a_table_too_long_to_read_is_left_to_the_csv_file(runs, monkeypatch):
     assert f"{count} rows: see published.csv" in report.markdown(compared, "Title")
 
 
-def test_the_csv_files_say_the_same(runs):
+def test_the_csv_files_have_the_numbers_of_the_report(runs):
     compared = comparison.compare(results.read(runs), COLUMNS, MEDIANS, LOW)
     tables = {
         name: list(csv.DictReader(io.StringIO(text)))
@@ -249,7 +249,7 @@ def test_the_csv_files_say_the_same(runs):
     }
 
 
-def test_populations_are_told_apart_by_their_own_seeds_not_by_their_best_members(tmp_path):
+def test_populations_are_distinguished_by_their_own_seeds(tmp_path):
     # The best member of both was that of seed 3, and an early version did not say the population's.
     shared = {"size": 2, "frames": 8_000, "interval": 1, "ranges": {}}
     folders = []
@@ -263,13 +263,13 @@ def test_populations_are_told_apart_by_their_own_seeds_not_by_their_best_members
     assert found.variants == ["population of 2"]
 
 
-def test_a_label_names_the_discount_that_is_not_learned(tmp_path):
+def test_a_label_names_the_fixed_discount(tmp_path):
     settings = {"meta_parameters": "lambda", "gamma": 0.99}
     run = make_run(tmp_path / "run", "Pong", 1, 1.0, **settings)
     assert results.read([run]).variants == ["meta {λ}, γ' 0.995, γ 0.99"]
 
 
-def test_frames_that_differ_are_said_and_marked(runs, tmp_path):
+def test_different_numbers_of_frames_are_named_and_marked(runs, tmp_path):
     def trained(name, game, seed, frames, **settings):
         path = tmp_path / "more" / name
         return make_run(path, game, seed, 9.0, evaluation={"frames_trained": frames}, **settings)
@@ -303,7 +303,7 @@ def test_aggregates_beside_each_other_are_over_the_same_games(runs, tmp_path):
     assert "that every variant has" not in "\n".join(alone.missing)
 
 
-def test_a_run_older_than_a_setting_was_made_as_its_default_makes_it(tmp_path):
+def test_a_setting_missing_from_an_old_run_has_its_default(tmp_path):
     old = make_run(tmp_path / "old", "Pong", 1, 1.0)
     new = make_run(tmp_path / "new", "Pong", 2, 1.0, precision="float32", ray_address="")
     none = make_run(tmp_path / "none", "Pong", 3, 1.0, trace_decay=None)
@@ -320,14 +320,14 @@ def test_a_run_older_than_a_setting_was_made_as_its_default_makes_it(tmp_path):
     [({"eta_embedding_size": 16}, True), ({"eta_embedding_size": 0}, False),
      ({"eta_embedding_size": 16, "core": "lstm"}, False)],
 )  # fmt: skip
-def test_the_place_of_e_eta_makes_variants_only_where_something_joins(tmp_path, settings, matters):
+def test_the_place_of_e_eta_makes_variants_only_where_eta_is_embedded(tmp_path, settings, matters):
     old = make_run(tmp_path / "old", "Pong", 1, 1.0, **settings)
     new = make_run(tmp_path / "new", "Pong", 2, 1.0, eta_embedding_place="last_hidden", **settings)
     places = [f"{META}, eta_embedding_place={place}" for place in ("heads", "last_hidden")]
     assert results.read([old, new]).variants == (places if matters else [META])
 
 
-def test_games_outside_the_57_do_not_count_as_some_of_them(tmp_path):
+def test_games_outside_the_57_are_not_counted_among_them(tmp_path):
     run = make_run(tmp_path / "run", "Tetris", 1, 1.0)
     compared = comparison.compare(results.read([run]), COLUMNS, MEDIANS)
     assert f"{META}: 0 of 57 games" in "\n".join(compared.missing)
@@ -344,7 +344,7 @@ def test_one_seed_is_starred_and_without_rliable_one_line_says_what_is_missing(r
     assert "8.04" not in text
 
 
-def test_runs_that_are_no_atari_have_scores_of_their_own(tmp_path):
+def test_runs_outside_atari_are_shown_without_normalised_scores(tmp_path):
     folder = make_run(tmp_path / "catch", "meta_impala/Catch-v0", 1, 0.5)
     compared = comparison.compare(results.read([folder]), COLUMNS, MEDIANS, "impala_deep_noop_200m")
     assert compared.games[0].human_normalised is None
@@ -352,7 +352,7 @@ def test_runs_that_are_no_atari_have_scores_of_their_own(tmp_path):
     assert "meta_impala/Catch-v0" in report.terminal(compared)
 
 
-def test_unlike_protocols_are_refused(tmp_path):
+def test_different_protocols_are_refused(tmp_path):
     sticky = make_run(tmp_path / "m", "Pong", 2, 1.0, evaluation={"protocol": "machado"})
     noop = make_run(tmp_path / "n", "Pong", 1, 1.0)
     with pytest.raises(UserError, match="different protocols") as error:
@@ -364,7 +364,7 @@ def test_unlike_protocols_are_refused(tmp_path):
         comparison.compare(results.read([sticky]), COLUMNS, MEDIANS, "impala_deep_noop_200m")
 
 
-def test_human_starts_of_unlike_protocols_or_files_are_refused(tmp_path):
+def test_human_starts_of_different_protocols_or_files_are_refused(tmp_path):
     def human(name, seed, **evaluation):
         folder = make_run(
             tmp_path / name, "Pong", seed, 1.0, evaluation={"starts": "human", **evaluation}
@@ -436,7 +436,7 @@ def test_the_same_seed_twice_and_damaged_folders_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "damage", [{"frames_trained": None}, {"episodes": "x"}, {"rom": "x"}, {"mean": []}]
 )
-def test_a_damaged_evaluation_is_one_line_among_what_is_missing(tmp_path, damage):
+def test_a_damaged_evaluation_is_listed_as_missing_in_one_line(tmp_path, damage):
     run = make_run(tmp_path / "run", "Pong", 1, 1.0, evaluation=damage)
     found = results.read([run])
     assert found.found == [] and "is damaged" in found.missing[0]
@@ -471,7 +471,7 @@ def test_the_command_writes_report_tables_and_pictures(runs, tmp_path):
         assert f"]({picture})" in (out / "report.md").read_text()
 
 
-def test_the_commands_mistakes_are_one_line(runs, tmp_path):
+def test_mistakes_of_the_command_are_refused_in_one_line(runs, tmp_path):
     for arguments, message in [
         ([], "give at least one run folder"),
         ([str(tmp_path / "runs/none")], "with a config.json"),

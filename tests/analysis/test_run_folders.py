@@ -14,7 +14,7 @@ def _run(path):
     return path
 
 
-def test_found_by_path_and_below_a_folder_none_twice(tmp_path):
+def test_runs_are_found_by_path_and_below_folders_without_duplicates(tmp_path):
     runs = [_run(tmp_path / name) for name in ("a/x/1", "a/x/2", "a/.hidden/3", "_b")]
     _run(tmp_path / "a/x/1/checkpoints/of_a_run")  # nothing is searched below a run
     (tmp_path / "empty").mkdir()

@@ -93,7 +93,7 @@ def full(tmp_path_factory):
     return path
 
 
-def test_the_file_needs_nothing_else(full):
+def test_the_page_loads_no_other_file(full):
     text = _html(_records(full, ALL_RUNS[0]))
     seen = _Page(text)
     assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(seen.elements)
@@ -156,7 +156,7 @@ def test_two_runs_differ_in_what_differs():
 
 @pytest.mark.usefixtures("no_charts")
 @pytest.mark.parametrize("text", HOSTILE)
-def test_what_a_stranger_wrote_is_text(tmp_path, full, text):
+def test_text_from_files_is_never_markup(tmp_path, full, text):
     run = copy_of(
         full, tmp_path / "run", network=text, wandb_project={text: [text]}, **{text: text}
     )
@@ -196,7 +196,7 @@ def test_values_are_escaped_and_markup_is_not():
         ("evaluations.csv", b"\0\0\0", ""),
     ],
 )
-def test_a_damaged_file_costs_itself_alone(tmp_path, full, name, content, shown):
+def test_a_damaged_file_is_noted_and_the_rest_is_shown(tmp_path, full, name, content, shown):
     run = copy_of(full, tmp_path / "run")
     (run / name).write_bytes(content)
     (record,) = _records(run)
@@ -204,7 +204,7 @@ def test_a_damaged_file_costs_itself_alone(tmp_path, full, name, content, shown)
     assert "Return per game" in _html([record])
 
 
-def test_a_run_that_has_just_begun(tmp_path):
+def test_a_run_that_has_just_begun_is_shown(tmp_path):
     run = copy_of(META_PONG, tmp_path / "run")
     for name in ("evaluation.json", "status.json"):
         (run / name).unlink()
@@ -230,7 +230,7 @@ def test_another_meta_parameter_has_its_panels(tmp_path):
     assert {"meta_gradient_entropy_cost", "x_step_entropy_cost"} <= set(names)
 
 
-def test_more_runs_than_can_be_told_apart():
+def test_more_runs_than_there_are_colours_are_refused():
     (record,) = _records(META_PONG)
     with pytest.raises(UserError, match="at most 28"):
         _html([record] * (charts.MOST_RUNS + 1))
@@ -251,7 +251,7 @@ def test_a_thinned_curve_keeps_its_extremes_and_its_ends():
     assert len(short) == 798
 
 
-def test_the_running_mean_is_one():
+def test_the_smoothed_curve_is_a_running_mean():
     values = np.random.default_rng(2).normal(size=200)
     values[17] = np.nan
     found = charts.smoothed(values)

@@ -11,7 +11,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(statistics, "REPETITIONS", 1000)
 
 
-def test_the_interval_over_seeds_is_students():
+def test_the_interval_over_seeds_is_that_of_students_t():
     pytest.importorskip("rliable")
     # Mean 2, standard deviation 1 (ddof 1), t of 2 degrees of freedom 4.302653.
     interval = statistics.mean_interval([1.0, 2.0, 3.0], standard_error=99.0)
@@ -20,7 +20,7 @@ def test_the_interval_over_seeds_is_students():
     assert interval.high == pytest.approx(2 + 4.302653 / 3**0.5, abs=1e-5)
 
 
-def test_with_one_seed_the_interval_is_over_its_games_and_says_so():
+def test_with_one_seed_the_interval_is_over_its_games_and_is_labelled_so():
     pytest.importorskip("rliable")
     interval = statistics.mean_interval([10.0], standard_error=2.0)
     assert interval == (
@@ -133,5 +133,5 @@ def test_the_best_fixed_agent_is_chosen_again_in_every_redraw():
     assert against.per_game["median"] == (0.0, -1.0, 0.0)
 
 
-def test_agents_that_share_no_game():
+def test_agents_without_a_common_game_cannot_be_compared():
     assert statistics.against_fixed("a", ["b"], {"a": {"A": [1.0]}, "b": {"B": [1.0]}}) is None

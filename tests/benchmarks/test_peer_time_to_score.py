@@ -19,7 +19,7 @@ def peers():
     return module
 
 
-def test_the_newest_point_of_stable_baselines3_counts(peers):
+def test_the_last_complete_point_in_a_log_of_stable_baselines3_is_used(peers):
     log = "Using cpu device\nPOINT 20000 12 -20.5\nPOINT 40000 130 -18.25\nPOI"
     assert peers._sb3_progress(log) == (40000, 130, -18.25)
     assert peers._sb3_progress("Using cpu device\n") is None
@@ -46,7 +46,7 @@ def test_frames_and_reward_of_sample_factory_are_read_from_its_log(peers):
         (("walk",), "walk: must be install | run"),
     ],
 )
-def test_a_mistake_is_one_line(arguments, message):
+def test_a_mistake_is_refused_in_one_line(arguments, message):
     result = subprocess.run(
         [sys.executable, "tools/peer_time_to_score.py", *arguments],
         cwd=ROOT,

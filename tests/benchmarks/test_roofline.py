@@ -131,6 +131,6 @@ def test_without_the_emulator_the_learner_has_its_share():
     assert any("an update, nothing learned of η" in line for line in roofline.lines(found))
 
 
-def test_the_rate_is_of_cpu_time():
+def test_the_rate_of_products_is_positive_per_core_and_in_total():
     rate = roofline.rate_of_products(0.02)
     assert rate.one_core > 0.1 and rate.all_cores > 0.1

@@ -56,7 +56,7 @@ def test_the_fit_finds_the_model_that_made_the_measurements():
     assert fitted == pytest.approx(dataclasses.asdict(MODEL), rel=1e-6)
 
 
-def test_limits_by_hand():
+def test_the_limits_of_a_cluster_by_hand():
     cluster = Cluster(
         actors=128, learners=2, learner_rate=1e4, actors_per_node=64, link=1e8, batch_size=32
     )

@@ -117,7 +117,7 @@ def test_the_command_writes_what_it_prints(tmp_path):
         (["--actors=ray"], "--actors=ray: must be threads"),
     ],
 )
-def test_mistakes_are_one_line(arguments, named):
+def test_mistakes_are_refused_in_one_line(arguments, named):
     result = _run(*arguments)
     assert result.returncode == 2
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
@@ -125,7 +125,7 @@ def test_mistakes_are_one_line(arguments, named):
 
 
 @pytest.mark.slow
-def test_every_row_and_where_the_time_goes():
+def test_the_command_prints_every_row_and_the_shares_of_time():
     result = _run(*_CATCH)
     assert result.returncode == 0, result.stderr
     for words in ("environment_inference", "program_meta, learner: update", "the ceiling",
@@ -134,7 +134,7 @@ def test_every_row_and_where_the_time_goes():
 
 
 @pytest.mark.slow
-def test_a_setting_is_varied():
+def test_vary_measures_every_value_of_a_setting():
     result = _run(*_CATCH, "--rows=program_meta", "--vary=num_actors=1,3")
     assert result.returncode == 0, result.stderr
     assert "program_meta num_actors=1" in result.stdout

@@ -22,7 +22,7 @@ def _points(*returns, episodes=200):
     ]
 
 
-def test_the_first_row_at_the_level_counts():
+def test_the_first_row_that_reaches_the_level_is_used():
     results = time_to_score.results_of("pong", "meta_impala", "plain", 3, _points(-20, 0, -1, 18.5))
     assert [result.level for result in results] == [0.0, 18.0]
     assert [result.frames for result in results] == [2000, 4000]
@@ -31,7 +31,7 @@ def test_the_first_row_at_the_level_counts():
     assert all(result.frames_at_end == 4000 for result in results)
 
 
-def test_a_mean_of_fewer_games_does_not_count():
+def test_rows_with_too_few_games_are_ignored():
     points = [*_points(21.0, episodes=time_to_score.GAMES_AVERAGED - 1), *_points(19.0)]
     assert time_to_score.reached(points, 18.0) is points[1]
 
@@ -72,7 +72,7 @@ def test_another_file_is_refused(tmp_path, text):
         time_to_score.read_csv(tmp_path / "other.csv")
 
 
-def test_the_table_counts_a_run_that_did_not_arrive_as_the_longest():
+def test_the_table_counts_a_run_that_did_not_reach_the_level_as_the_longest():
     results = [
         result
         for seed, final in enumerate((0.95, 0.5, 0.95))
@@ -92,7 +92,7 @@ def test_every_task_is_of_a_preset_and_its_levels_rise(task):
     assert list(what.levels) == sorted(what.levels)
 
 
-def test_flags_that_are_given_win(tmp_path):
+def test_flags_on_the_command_line_override_the_preset(tmp_path):
     limits = timed_training.Limits(1.0, 500)
     command = timed_training.command_of("pong", "meta", 4, tmp_path, ["--seed=9"], limits)
     assert command.index("--seed=4") < command.index("--seed=9")
@@ -109,13 +109,13 @@ def _tool(*arguments):
     )
 
 
-def test_the_tool_refuses_what_is_not_there(tmp_path):
+def test_the_tool_refuses_an_unknown_task(tmp_path):
     result = _tool("run", f"--folder={tmp_path}", f"--out={tmp_path}/s.csv", "--tasks=chess")
     assert result.returncode == 2 and "--tasks=chess: must be among pong" in result.stderr
 
 
 @pytest.mark.slow
-def test_the_tool_trains_until_the_level_and_reads_what_is_there(tmp_path):
+def test_the_tool_trains_until_the_level_and_reuses_existing_runs(tmp_path):
     arguments = ["run", f"--folder={tmp_path / 'runs'}", f"--out={tmp_path / 'score.csv'}"]
     arguments += ["--tasks=catch", "--variants=plain", "--seeds=1"]
     first = _tool(*arguments)

@@ -51,7 +51,7 @@ def _wait(condition, what):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a child hears of its parent's death on Linux")
-def test_it_survives_its_own_kill_and_ends_in_the_report(suite, tmp_path):
+def test_a_killed_suite_continues_and_ends_with_the_report(suite, tmp_path):
     pytest.importorskip("matplotlib")
     folder = tmp_path / "out/runs/meta/Catch/seed_1"
 
@@ -103,7 +103,7 @@ def test_it_survives_its_own_kill_and_ends_in_the_report(suite, tmp_path):
     assert (tmp_path / "out/report/curves.png").exists()
 
 
-def test_mistakes_are_one_line(suite, tmp_path):
+def test_mistakes_are_refused_in_one_line(suite, tmp_path):
     path, out = suite
     for arguments, message in [
         ([path], "--out: must be given"),
@@ -123,7 +123,7 @@ def test_mistakes_are_one_line(suite, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_line_cuts_a_suite_to_size(tmp_path):
+def test_flags_reduce_a_suite(tmp_path):
     done = _run(
         "gamma_grid",
         f"--out={tmp_path}",
@@ -163,7 +163,7 @@ def test_commands_are_printed_for_other_schedulers(suite, tmp_path):
     assert "2 runs (1 game × 3 seeds × 1 variant, shard 1/2): 2 not started" in shown
 
 
-def test_a_baseline_that_nobody_knows_is_refused_before_the_training(tmp_path):
+def test_an_unknown_baseline_is_refused_before_training(tmp_path):
     path = tmp_path / "suite.toml"
     path.write_text('baseline = "impala_deep_noop_20m"\n' + SUITE)
     done = _run(str(path), f"--out={tmp_path / 'out'}")
@@ -175,7 +175,7 @@ def test_a_baseline_that_nobody_knows_is_refused_before_the_training(tmp_path):
     assert "must be a variant's name or a published column with no-op" in done.stderr
 
 
-def test_nothing_to_report_yet(suite, tmp_path):
+def test_a_report_without_evaluated_runs_says_so(suite, tmp_path):
     done = _run(*suite, "--report_only")
     assert (done.returncode, done.stdout) == (0, "nothing to report yet: no run was evaluated\n")
     assert not (tmp_path / "out").exists()

@@ -70,7 +70,7 @@ def test_help_of_every_command(name):
     assert "--helpfull" in result.stdout
 
 
-def test_help_of_train_is_the_flags_of_every_day_and_helpfull_has_them_all_in_groups():
+def test_help_of_train_has_the_common_flags_and_helpfull_all_in_groups():
     brief, full = run("train", "--help").stdout, run("train", "--helpfull").stdout
     named = re.findall(r"^  --(?:\[no\])?(\w+)", brief, re.MULTILINE)
     assert len(named) == 15 and named[:2] == ["preset", "logdir"]
@@ -119,7 +119,7 @@ def given(*words):
 
 
 @pytest.mark.parametrize("name", presets.names())
-def test_a_preset_is_its_flag_file_and_later_flags_win(name, tmp_path):
+def test_a_preset_is_its_flag_file_and_later_flags_override_it(name, tmp_path):
     path = presets.FOLDER / f"{name}.flags"
     assert given(f"--preset={name}") == given(f"--flagfile={path}")
     later = ["--gamma=0.5", "--batch_size=7"]
@@ -176,7 +176,7 @@ def test_completion_of_commands_flags_values_and_files():
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_the_completion_script_is_whole(shell):
+def test_the_completion_script_is_complete_and_valid(shell):
     result = run("completion", shell)
     assert (result.returncode, result.stderr) == (0, "")
     if shutil.which(shell) is not None:

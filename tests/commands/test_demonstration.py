@@ -26,7 +26,7 @@ def _table(path):
         return [{name: _value(text) for name, text in row.items()} for row in csv.DictReader(file)]
 
 
-def test_it_is_two_games_two_seeds_and_two_variants_evaluated_in_full():
+def test_the_demonstration_is_two_games_two_seeds_and_two_variants_fully_evaluated():
     assert len(RUNS) == 8
     for run in RUNS:
         evaluation = json.loads((run / "evaluation.json").read_text())
@@ -45,7 +45,7 @@ def test_every_run_has_learned(run):
     assert evaluation["mean"] - 4 * evaluation["standard_error"] > random
 
 
-def test_the_report_is_made_of_the_runs(tmp_path):
+def test_the_shipped_report_is_reproduced_from_the_runs(tmp_path):
     pytest.importorskip("rliable")
     shutil.copytree(SHIPPED / "runs", tmp_path / "runs")
     suite = "demonstration"

@@ -79,7 +79,7 @@ def healthy(tmp_path_factory):
     return _train(tmp_path_factory.mktemp("runs") / "healthy")
 
 
-def test_a_healthy_run_and_nothing_in_it_changes(healthy):
+def test_a_healthy_run_has_no_findings_and_is_not_changed(healthy):
     before = files_of(healthy)
     playing, answer = _doctor(healthy, "--steps=64").splitlines()
     assert playing == "playing meta_impala/Catch-v0 with frames-32000"
@@ -96,7 +96,7 @@ def test_a_healthy_run_and_nothing_in_it_changes(healthy):
         for name in BROKEN
     ],
 )
-def test_a_run_that_is_broken_on_purpose(tmp_path, name):
+def test_a_deliberately_broken_run_has_the_expected_finding(tmp_path, name):
     run = _train(tmp_path / "run", **BROKEN[name])
     found = json.loads(_doctor(run, "--json", "--steps=64"))
     assert name in [finding["name"] for finding in found["findings"]][:4]
@@ -132,10 +132,10 @@ def test_the_command_without_a_batch_needs_no_tensorflow(tmp_path):
         (["--seed=-1", "x"], "--seed=-1: must be from 0"),
     ],
 )
-def test_a_mistake_is_one_line(arguments, message):
+def test_a_mistake_is_refused_in_one_line(arguments, message):
     assert message in refused("meta_impala.doctor", *arguments)
 
 
-def test_without_a_checkpoint_the_metrics_are_looked_at(capsys):
+def test_without_a_checkpoint_the_metrics_are_diagnosed(capsys):
     assert _doctor(META_PONG).startswith("It learns")
     assert "no checkpoint yet" in capsys.readouterr().err

@@ -64,7 +64,7 @@ def evaluated(trained):
     return result, written
 
 
-def test_what_is_written(trained, evaluated):
+def test_the_evaluation_file_has_the_expected_content(trained, evaluated):
     written = json.loads(evaluated[1])
     config = json.loads((trained / "config.json").read_text())
     frames = json.loads((trained / "status.json").read_text())["frames"]
@@ -108,7 +108,7 @@ def test_what_is_written(trained, evaluated):
     }
 
 
-def test_what_is_printed(trained, evaluated):
+def test_the_command_prints_the_result_of_the_file(trained, evaluated):
     result, written = evaluated[0], json.loads(evaluated[1])
     assert result.stderr == "", "no noise, and no progress bar where nobody looks"
     first, *table, last = result.stdout.splitlines()
@@ -140,7 +140,7 @@ def test_the_same_seed_writes_the_same_bytes_and_a_video(trained, evaluated):
     assert (trained / "video.mp4").read_bytes()[4:8] == b"ftyp"
 
 
-def test_another_eta_and_seed_and_a_single_game(trained, tmp_path):
+def test_evaluation_eta_seed_and_a_single_game(trained, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(trained, folder)
     result = _run(
@@ -284,11 +284,11 @@ def _refused(*arguments):
         ("--starts_file=starts.json", "needs --starts=human"),
     ],
 )
-def test_a_bad_flag(trained, argument, message):
+def test_a_bad_flag_is_refused_in_one_line(trained, argument, message):
     assert message in _refused(f"--logdir={trained}", argument)
 
 
-def test_a_result_never_takes_the_name_of_what_training_owns(trained):
+def test_out_cannot_replace_a_file_of_training(trained):
     before = _files(trained)
     for name in ("config.json", "status.json", "new.json"):
         refusal = _refused(f"--logdir={trained}", f"--out={trained / name}")
@@ -296,7 +296,7 @@ def test_a_result_never_takes_the_name_of_what_training_owns(trained):
     assert _files(trained) == before
 
 
-def test_a_folder_without_a_run_a_checkpoint_or_a_sound_config(trained, tmp_path):
+def test_folders_without_a_run_a_checkpoint_or_a_valid_config_are_refused(trained, tmp_path):
     assert "give one of: the folder of a run, or --agent=FILE" in _refused()
     assert "there is no such file" in _refused("--agent=none.npz")
     assert "must be the folder of a run" in _refused(f"--logdir={tmp_path}")
@@ -308,7 +308,7 @@ def test_a_folder_without_a_run_a_checkpoint_or_a_sound_config(trained, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
-def test_another_eta_for_a_network_that_is_fed_none(trained, tmp_path):
+def test_evaluation_eta_is_refused_for_a_network_without_eta(trained, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(trained, folder)
     config = json.loads((folder / "config.json").read_text())
@@ -322,6 +322,6 @@ def test_eta_must_be_two_numbers_in_the_unit_interval(text):
         evaluate.parse_eta(text)
 
 
-def test_eta():
+def test_parse_eta_reads_two_numbers():
     assert evaluate.parse_eta("0.995,1") == (0.995, 1.0)
     assert evaluate.parse_eta(" 0, 0.5 ") == (0.0, 0.5)

@@ -31,17 +31,17 @@ def test_every_example_is_tested_and_short():
         assert text.count("\n") < 80 and f"\n    python tools/{name}.py" in text
 
 
-def test_an_environment(example, tmp_path):
+def test_the_environment_example_trains(example, tmp_path):
     assert example("example_own_environment").main(str(tmp_path)) > 0.9
 
 
-def test_a_network(example, tmp_path):
+def test_the_network_example_trains(example, tmp_path):
     assert example("example_own_network").main(str(tmp_path)) > 0.0
     settings = json.loads((tmp_path / "config.json").read_text())
     assert settings["network"] == "example_own_network:RowByRow"
 
 
-def test_a_term_of_the_meta_objective(example, tmp_path):
+def test_the_meta_objective_example_trains(example, tmp_path):
     module = example("example_own_meta_term")
     eta = module.main(str(tmp_path))
     assert losses.TERMS["tsallis"] is module.tsallis_term
@@ -50,7 +50,7 @@ def test_a_term_of_the_meta_objective(example, tmp_path):
     )
 
 
-def test_the_python_entry(example, tmp_path):
+def test_the_python_entry_example_runs(example, tmp_path):
     assert example("example_python_entry").main(str(tmp_path)) > -0.6
     status = json.loads((tmp_path / "status.json").read_text())
     assert status["frames"] == 40_000

@@ -201,7 +201,7 @@ def test_every_line_that_is_printed(trained, explained):
         assert text.split(" ± ")[0] == f"{size['mean']:.2e}"
 
 
-def test_what_is_written(explained):
+def test_the_files_have_the_expected_content(explained):
     _, written = explained
     numbers = json.loads(written["explain.json"])
     about = {
@@ -236,7 +236,7 @@ def _refused(*arguments):
         ("no matplotlib", "or give --nofigure"),
     ],
 )
-def test_a_bad_flag(trained, argument, message):
+def test_a_bad_flag_is_refused_in_one_line(trained, argument, message):
     assert message in _refused(f"--logdir={trained}", argument)
 
 
@@ -247,7 +247,7 @@ def test_a_bad_flag(trained, argument, message):
         ({"eta_schedule": "random"}, "η is not learned (eta_schedule is random)"),
     ],
 )
-def test_a_run_without_a_meta_gradient(trained, tmp_path, changes, message):
+def test_a_run_without_a_meta_gradient_is_refused(trained, tmp_path, changes, message):
     config = json.loads((trained / "config.json").read_text("utf-8"))
     (tmp_path / "config.json").write_text(json.dumps(config | changes), "utf-8")
     shutil.copytree(trained / "checkpoints", tmp_path / "checkpoints")

@@ -83,7 +83,7 @@ class OnTerminal:
         os.close(self._terminal)
 
 
-def test_doubled_suspended_and_left_by_its_terminal(tmp_path):
+def test_a_second_trainer_sigstop_and_a_closed_terminal(tmp_path):
     """One run: a second trainer is refused, SIGSTOP for longer than the watchdog waits changes
     nothing, and when the terminal is closed it saves and ends as on request."""
     flags = (*TINY, f"--logdir={tmp_path}", "--total_frames=1000000000", "--stall_timeout=10")
@@ -162,7 +162,7 @@ command.run(train.main)
 @pytest.mark.parametrize(
     "deterministic", ["--nodeterministic", pytest.param("--deterministic", marks=pytest.mark.slow)]
 )
-def test_an_emulator_that_hangs(tmp_path, deterministic):
+def test_an_emulator_that_hangs_ends_the_run(tmp_path, deterministic):
     flags = [
         f"--logdir={tmp_path}",
         "--environment=Pong",
@@ -217,7 +217,7 @@ def test_a_second_interrupt_ends_a_main_thread_that_is_stuck_in_c():
     assert result.stderr == "\nsecond interrupt: exiting without saving\n"
 
 
-def test_nohup_keeps_its_promise():
+def test_under_nohup_sighup_is_ignored():
     code = _INSTALL + (
         "os.kill(os.getpid(), signal.SIGHUP); time.sleep(0.2); print(stop.is_set());"
         "os.kill(os.getpid(), signal.SIGTERM); print(stop.is_set())"
@@ -228,7 +228,7 @@ def test_nohup_keeps_its_promise():
     assert result.stdout == "False\nTrue\n"
 
 
-def test_files_of_unbounded_size_are_not_read(tmp_path):
+def test_huge_files_are_not_read(tmp_path):
     with open(tmp_path / "config.json", "wb") as file:
         file.truncate(10**12)  # sparse
     with pytest.raises(UserError, match="more than 1048576 bytes"):
@@ -237,7 +237,7 @@ def test_files_of_unbounded_size_are_not_read(tmp_path):
     assert RunFolder(tmp_path).read_status() == {}
 
 
-def test_hostile_starts_and_agents(tmp_path):
+def test_hostile_start_and_agent_files_are_refused(tmp_path):
     path = tmp_path / "file"
 
     def refusal(read) -> str:
@@ -275,7 +275,7 @@ def test_hostile_starts_and_agents(tmp_path):
     assert "not an exported agent" in refusal(lambda: read_agent_file(path))
 
 
-def test_torture_in_short():
+def test_one_kill_of_the_torture_tool():
     result = subprocess.run(
         [sys.executable, "tools/torture.py", "kills", "--count=1", "--seed=2"],
         cwd=ROOT,
@@ -297,7 +297,7 @@ def test_torture_in_short():
         ("kills", ["--count=10"]),
     ],
 )
-def test_torture(torture, flags):
+def test_every_scenario_of_the_torture_tool(torture, flags):
     result = subprocess.run(
         [sys.executable, "tools/torture.py", torture, *flags],
         cwd=ROOT,

@@ -67,7 +67,7 @@ def assert_results(outdir, stdout, kinds, states):
     assert (settings["num_states"], settings["episodes"]) == (states, 40)
 
 
-def test_the_command_writes_what_it_promises(tmp_path):
+def test_the_command_writes_tables_figure_and_settings(tmp_path):
     outdir = tmp_path / "made" / "here"
     result = run("--example=discount", f"--outdir={outdir}", *SMALL)
     assert result.returncode == 0, result.stderr
@@ -116,7 +116,7 @@ def test_without_matplotlib_there_are_tables_and_explanations(tmp_path):
         (("--example=bootstrap", "--outdir=x", "--num_states=4"), "must be odd"),
     ],
 )
-def test_a_mistake_is_one_line_and_quick(arguments, said, tmp_path):
+def test_a_mistake_is_refused_in_one_line_and_quickly(arguments, said, tmp_path):
     # TensorFlow is not even imported: with none to be found the answer is the same.
     python = (
         "import runpy, sys; sys.modules['tensorflow'] = None; sys.argv[0] = 'illustrative'; "

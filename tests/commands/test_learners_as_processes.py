@@ -125,7 +125,7 @@ def test_train_stop_continue_evaluate(learners):
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_learner_is_killed(learners, victim):
+def test_the_death_of_one_learner_ends_the_others(learners, victim):
     learners.start(*CATCH, "--total_frames=100000000", "--checkpoint_frames=200")
     learners.wait_for_row()
     learners.processes[victim].kill()
@@ -144,7 +144,7 @@ def test_a_learner_is_killed(learners, victim):
     assert re.search(r"continuing \S+ from [\d,]+ frames", learners.text(0))
 
 
-def test_other_settings_are_refused_by_both(learners):
+def test_different_settings_are_refused_by_both_learners(learners):
     learners.start(*CATCH, "--total_frames=4000", of_second=("--seed=9", "--learning_rate=0.01"))
     assert learners.codes(200) == [2, 2]
     assert "error: --learner_index=1: learner 0 has other settings: --seed=9 (it has 1)" in (
@@ -154,7 +154,7 @@ def test_other_settings_are_refused_by_both(learners):
     assert all("Traceback" not in learners.text(i) for i in range(2))
 
 
-def test_a_learner_that_never_comes(tmp_path):
+def test_a_missing_learner_ends_the_start(tmp_path):
     def start(*flags):
         return forked_command.Popen(
             [sys.executable, "-m", "meta_impala.train", *CATCH, f"--logdir={tmp_path}/run",

@@ -72,7 +72,7 @@ def test_catch_is_learned_though_it_is_stopped_ten_times(tmp_path):
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("learned", ["gamma,lambda", "none"])
-def test_catch_preset(tmp_path, learned, seed):
+def test_the_catch_preset_learns(tmp_path, learned, seed):
     flags = (f"--meta_parameters={learned}", f"--seed={seed}")
     assert evaluation_mean(tmp_path, "catch", *flags) >= 0.9
 
@@ -80,5 +80,5 @@ def test_catch_preset(tmp_path, learned, seed):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_cartpole_preset(tmp_path, seed):
+def test_the_cartpole_preset_learns(tmp_path, seed):
     assert evaluation_mean(tmp_path, "cartpole", f"--seed={seed}") >= 450

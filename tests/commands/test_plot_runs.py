@@ -59,7 +59,7 @@ def _refused(code, stdout, stderr):
     return stderr
 
 
-def test_names_are_text(tmp_path):
+def test_hostile_run_names_are_drawn_as_text(tmp_path):
     """Every one of them a run, and in the legend."""
     names = [
         b"$x$", b"a$b", b"$\\frac{$", b"\\alpha", b"a\\$b", b"x^{2}_3", b"$" * 41, b"%s %d {0}",
@@ -128,7 +128,7 @@ NO_METRICS = [
 ]
 
 
-def test_a_run_without_metrics_is_one_line_and_does_not_hide_others(tmp_path):
+def test_a_run_without_metrics_is_named_in_one_line_and_the_others_are_drawn(tmp_path):
     good = os.fsdecode(_make(os.fsencode(tmp_path / "good"), HEADER + ROWS))
     commands = []
     for index, metrics in enumerate(NO_METRICS):
@@ -163,7 +163,7 @@ MISTAKES = [
 ]
 
 
-def test_a_mistake_is_one_line(tmp_path):
+def test_a_mistake_is_refused_in_one_line(tmp_path):
     run = os.fsdecode(_make(os.fsencode(tmp_path / "run"), HEADER + ROWS))
     commands = [[run if text == "RUN" else text for text in arguments] for arguments in MISTAKES]
     for arguments, result in zip(MISTAKES, _run_many(commands), strict=True):
@@ -171,7 +171,7 @@ def test_a_mistake_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-16"])
-def test_any_terminal(tmp_path, encoding):
+def test_any_encoding_and_a_closed_stdout_are_accepted(tmp_path, encoding):
     _make(os.fsencode(tmp_path / "γ λ"), HEADER + ROWS)
     environment = os.environ | {"PYTHONIOENCODING": encoding}
     done = _run(f"--out={tmp_path / 'p.png'}", str(tmp_path), env=environment)

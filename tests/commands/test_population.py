@@ -52,7 +52,7 @@ def suite_path(tmp_path):
         (["--population_cpus=0"], "--population_cpus=0.0: must be above 0"),
     ],
 )
-def test_a_mistake_is_one_line(tmp_path, arguments, message):
+def test_a_mistake_is_refused_in_one_line(tmp_path, arguments, message):
     pytest.importorskip("pyarrow")
     command = [sys.executable, "-m", "meta_impala.population", f"--logdir={tmp_path}/run"]
     result = forked_command.run(
@@ -63,7 +63,7 @@ def test_a_mistake_is_one_line(tmp_path, arguments, message):
     assert not (tmp_path / "run").exists()
 
 
-def test_pickles_of_somebody_else_are_not_read(tmp_path):
+def test_foreign_pickles_are_not_read(tmp_path):
     """A downloaded population: Ray Tune would run what its state holds."""
     pytest.importorskip("pyarrow")
     state = tmp_path / "run" / "members" / "tune" / "population"

@@ -161,7 +161,7 @@ def test_a_refused_start_leaves_an_existing_folder_as_it_is(kind, start, tmp):
         for name in ("{tmp}/bytes", "/dev/null/run", "/proc/run", "", "{tmp}/" + "x" * 300)
     ],
 )
-def test_what_cannot_be_the_folder(logdir, start, tmp):
+def test_invalid_run_folders_are_refused(logdir, start, tmp):
     before = sorted(tmp.iterdir())
     check(*start([f"--logdir={logdir}", "--environment=Catch"]))
     assert sorted(tmp.iterdir()) == before

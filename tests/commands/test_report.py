@@ -48,11 +48,11 @@ def test_runs_become_one_file_and_are_left_as_they_are(tmp_path):
         (["--labels=a,b", str(META_PONG)], "must be one per run, has 2 for 1 runs"),
     ],
 )
-def test_a_mistake_is_one_line(arguments, message):
+def test_a_mistake_is_refused_in_one_line(arguments, message):
     assert message in refused("meta_impala.report", *arguments)
 
 
-def test_without_matplotlib(tmp_path):
+def test_without_matplotlib_the_refusal_says_what_to_install(tmp_path):
     message = refused(
         "meta_impala.report", f"--out={tmp_path}/x.html", str(META_PONG), "no matplotlib"
     )

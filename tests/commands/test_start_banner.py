@@ -21,7 +21,7 @@ def lines(frames=0, **settings):
     )
 
 
-def test_everything_that_a_run_is_made_of_is_named():
+def test_the_banner_names_every_part_of_a_run():
     text = lines(envs_per_actor=32)
     for part in (
         "training on Pong for 200,000,000 frames in /runs/pong",
@@ -44,13 +44,13 @@ def test_everything_that_a_run_is_made_of_is_named():
         ({"eta_schedule": "random"}, "none: gamma and lambda are random"),
     ],
 )
-def test_what_is_learned(settings, learned):
+def test_the_banner_says_what_is_learned(settings, learned):
     text = lines(**settings)
     assert learned in text
     assert ("for the meta-gradient" in text) == ("by the" in learned)
 
 
-def test_a_long_run_gets_a_hint_and_a_short_one_none(monkeypatch):
+def test_only_a_long_run_gets_a_hint(monkeypatch):
     monkeypatch.setattr(start_banner, "processors", lambda: 2)
     deep = resolve(Config(network="deep", num_actors=2))
     hint = start_banner.hint(deep, PONG, 0)

@@ -64,7 +64,7 @@ def assert_saved(logdir) -> None:
         assert (logdir / "checkpoints" / said["checkpoint"] / "manifest.json").exists()
 
 
-def test_stacks_on_request_then_two_signals_that_are_one_request(tmp_path):
+def test_sigquit_writes_stacks_and_two_sigints_at_once_are_one_request(tmp_path):
     process = start(tmp_path, "--exit_code_stopped=75")
     wait_for(lambda: rows(tmp_path) > 1, process)
     process.send_signal(signal.SIGQUIT)
@@ -85,7 +85,7 @@ def test_stacks_on_request_then_two_signals_that_are_one_request(tmp_path):
 @pytest.mark.parametrize(
     "deterministic", ["--nodeterministic", pytest.param("--deterministic", marks=pytest.mark.slow)]
 )
-def test_a_stop_within_a_long_unroll_in_an_environment_that_lingers(tmp_path, deterministic):
+def test_a_stop_during_a_long_unroll_in_a_slow_environment(tmp_path, deterministic):
     """Each step takes 10 s; what would keep the process alive is given a bounded time."""
     flags = ("--environment=support.ending_environments:Ending-v0", deterministic)
     process = start(tmp_path, *flags, STEP_SECONDS="10")
@@ -120,7 +120,7 @@ def test_a_thread_and_an_exit_handler_of_the_environment_do_not_keep_the_process
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "USR1", "USR2"])
-def test_every_stop_signal(tmp_path, name):
+def test_every_stop_signal_saves_and_exits(tmp_path, name):
     process = start(tmp_path)
     wait_for(lambda: rows(tmp_path) > 1, process)
     process.send_signal(signal.Signals[f"SIG{name}"])
@@ -157,7 +157,7 @@ def test_an_environment_that_ends_the_program_is_named(tmp_path, place, by):
 
 
 @pytest.mark.slow
-def test_what_cannot_be_caught_is_told_at_the_next_start_and_by_evaluate(tmp_path):
+def test_a_process_that_died_is_reported_by_the_next_start_and_by_evaluate(tmp_path):
     flags = ("--environment=support.ending_environments:Ending-v0", "--checkpoint_frames=400")
     process = start(tmp_path, *flags, ENDING_PLACE="step", ENDING_BY="_exit", ENDING_AFTER="5000")
     end(process)

@@ -24,20 +24,20 @@ ROOT = pathlib.Path(__file__).parents[2]
         (["report", "--data=nowhere"], "nowhere: must hold runs.csv and points.csv"),
     ],
 )
-def test_a_mistake_is_one_line(arguments, said, tmp_path):
+def test_a_mistake_is_refused_in_one_line(arguments, said, tmp_path):
     found = run_tool("study", *arguments)
     assert found.returncode == 2
     lines = found.stderr.strip().splitlines()
     assert len(lines) == 1 and said in lines[0]
 
 
-def test_damaged_data_are_named(tmp_path):
+def test_damaged_data_files_are_named(tmp_path):
     (tmp_path / "runs.csv").write_text("part,task\nmechanism,Noise\n")
     found = run_tool("study", "report", f"--data={tmp_path}")
     assert found.returncode == 2 and "the study's data are damaged" in found.stderr
 
 
-def test_the_status_prices_what_is_left(tmp_path):
+def test_the_status_estimates_the_cost_of_the_remaining_runs(tmp_path):
     found = run_tool("study", "status", f"--out={tmp_path}", "--part=mechanism,minatar")
     priced = re.findall(r"0 of the (\d+) runs .* about ([0-9.]+) core-hours", found.stdout)
     (few, cheap), (many, dear) = ((int(runs), float(hours)) for runs, hours in priced)
@@ -51,7 +51,7 @@ def test_the_acceptance_without_runs_is_undecided(tmp_path):
     assert "| 0, then .99 | 0 |" in found.stdout and "undecided" in found.stdout
 
 
-def test_it_prints_a_command_for_every_run_that_is_left(tmp_path):
+def test_print_commands_prints_a_command_for_every_remaining_run(tmp_path):
     found = run_tool("study", "run", f"--out={tmp_path}", "--part=mechanism", "--print_commands")
     lines = [shlex.split(line) for line in found.stdout.splitlines()]
     assert found.returncode == 0 and len(lines) > 90

@@ -18,7 +18,7 @@ from meta_impala import cli
 _SILENT = ("closed stderr", "all closed", "both readers left", "a full disk for both")
 
 
-def test_no_command_and_no_tool_is_left_out():
+def test_every_command_and_tool_is_in_the_tables():
     names = {name.partition(" ")[0] for name in COMMANDS}
     assert set(cli.COMMANDS) <= names
     tools = {path.stem for path in (ROOT / "tools").glob("*.py")}
@@ -85,13 +85,13 @@ def test_help_at_any_terminal(command, terminal):
         assert result.stdout.isascii() and len(result.stdout) > 100
 
 
-def test_characters_that_cannot_be_shown_are_spelled():
+def test_greek_letters_are_spelled_out_in_ascii_terminals():
     result = run([*COMMANDS["train"][0], "--helpfull"], TERMINALS["ASCII"])
     assert "gamma" in result.stdout and "Discount gamma if fixed" in " ".join(result.stdout.split())
 
 
 @pytest.mark.parametrize("content", [b"\x00\x01\xff\xfe", b"--gamma=\xff\n", b"\x89PNG\r\n\x1a\n"])
-def test_a_flag_file_that_is_no_text(content, tmp_path):
+def test_a_binary_flag_file_is_refused(content, tmp_path):
     path = tmp_path / "some.flags"
     path.write_bytes(content)
     check_refusal(run([*COMMANDS["train"][0], f"--flagfile={path}", f"--logdir={tmp_path}/run"]))
@@ -100,7 +100,7 @@ def test_a_flag_file_that_is_no_text(content, tmp_path):
 @pytest.mark.parametrize(
     "word", ["--nooverride=1", "--logdir", "--gamma", "--no", "-", "--=3", "---", "--helpful"]
 )
-def test_a_word_that_is_no_flag(word, tmp_path):
+def test_an_argument_that_is_not_a_flag_is_refused(word, tmp_path):
     result = run([*COMMANDS["train"][0], f"--logdir={tmp_path}/run", word])
     check_refusal(result)
     assert not (tmp_path / "run").exists()
@@ -155,7 +155,7 @@ _READERS = {"one line is read": "| head -1", "nothing is read": "2>&1 | true", "
         *(pytest.param(name, marks=pytest.mark.slow) for name in RESULTS if name != "doctor"),
     ],
 )
-def test_a_reader_that_leaves_is_no_failure_and_the_result_is_saved(name, reader, tmp_path):
+def test_a_closed_output_pipe_is_not_a_failure_and_the_result_is_saved(name, reader, tmp_path):
     words, file = RESULTS[name]
     words = [sys.executable, *(word.replace("{out}", str(tmp_path)) for word in words)]
     result = run(words, Terminal(shell=_READERS[reader]))

@@ -93,7 +93,7 @@ def test_a_run_from_the_command_line_and_again(tmp_path):
     assert (logdir / "config.json").read_bytes() == before
 
 
-def test_a_start_that_is_refused_has_begun_nothing(tmp_path):
+def test_a_refused_start_writes_no_config(tmp_path):
     code, _, err = run(*TINY, f"--logdir={tmp_path}", "--learner_device=gpu:99")
     assert code == 2 and "--learner_device=gpu:99" in err
     assert not (tmp_path / "config.json").exists()
@@ -184,7 +184,7 @@ def test_a_killed_run_continues_from_its_checkpoint(tmp_path):
         (["--logdir=/dev/null/below"], "--logdir=/dev/null/below: is a file, or is below one"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, flags, message):
+def test_a_mistake_is_refused_in_one_line_with_exit_code_2(tmp_path, flags, message):
     code, out, err = run(f"--logdir={tmp_path / 'run'}", *flags, popen=LIGHT)
     assert code == 2
     assert out == ""

@@ -143,7 +143,7 @@ def test_no_command_imports_what_a_file_names(command, environment, tmp_path):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_with_trust_every_command_continues(command, tmp_path):
+def test_with_trust_modules_every_command_continues(command, tmp_path):
     mark = _mark(tmp_path)
     # The environment is looked for before TensorFlow is imported, which takes seconds.
     (tmp_path / "code" / "tensorflow.py").write_text("raise ImportError('not in this test')")
@@ -154,7 +154,7 @@ def test_with_trust_every_command_continues(command, tmp_path):
     assert "names the module" not in result.stderr
 
 
-def test_the_same_name_typed_to_train_is_trust(tmp_path):
+def test_typing_the_module_name_to_train_trusts_it(tmp_path):
     mark = _mark(tmp_path)
     (tmp_path / "code" / "tensorflow.py").write_text("raise ImportError('not in this test')")
     arguments = _command("train", tmp_path, f"{MODULE}:Mine-v0")
@@ -164,7 +164,7 @@ def test_the_same_name_typed_to_train_is_trust(tmp_path):
     assert mark.exists() and "names the module" not in result.stderr
 
 
-def test_a_comparison_needs_no_import(tmp_path):
+def test_a_comparison_imports_no_module(tmp_path):
     mark = _mark(tmp_path)
     run = _run_folder(tmp_path / "run", f"{MODULE}:Mine-v0")
     out = f"--out={tmp_path / 'comparison'}"
@@ -174,7 +174,7 @@ def test_a_comparison_needs_no_import(tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("setting", ["environment", "network"])
-def test_every_spelling_of_a_module_is_seen(name, setting):
+def test_every_spelling_of_a_module_is_recognised(name, setting):
     assert module_of(name)
     with pytest.raises(UserError, match=f"--{setting}=.*names the module evilmod") as caught:
         refuse_modules([(setting, name)], "config.json", Trust())
@@ -197,11 +197,11 @@ def test_folders_and_agents_are_checked_when_they_are_read(name, tmp_path, monke
     ["Pong", "ALE/Pong-v5", "Catch", "CartPole-v1", "meta_impala/Catch-v0", "auto", "",
      "meta_impala.environments.catch:Catch"],
 )  # fmt: skip
-def test_what_ships_or_is_registered_needs_no_trust(name):
+def test_shipped_or_registered_environments_need_no_trust(name):
     refuse_modules([("environment", name), ("network", name)], "config.json", Trust())
 
 
-def test_what_is_typed_is_trusted_and_nothing_else():
+def test_only_typed_modules_are_trusted():
     trust = trusting([None, "", "Pong", "zoo:A-v0", " zoo.below:B-v0"])
     assert trust.modules == {"zoo", "zoo.below"}
     refuse_modules([("environment", "zoo:C-v0")], "config.json", trust)

@@ -77,7 +77,7 @@ def test_a_page_shows_the_game_until_it_is_stopped(trained, stop):
     assert files_of(trained) == before
 
 
-def test_so_many_games_and_an_exported_agent(trained, tmp_path):
+def test_watch_shows_a_number_of_games_of_an_exported_agent(trained, tmp_path):
     agent = tmp_path / "agent.npz"
     assert _run("export", f"--logdir={trained}", f"--out={agent}").returncode == 0
     result = _run("watch", f"--agent={agent}", "--web", "--games=2", "--fps=500")
@@ -117,7 +117,7 @@ def test_a_window_shows_the_game_until_it_is_closed(trained):
 
 
 @pytest.mark.slow
-def test_it_waits_for_the_first_checkpoint_and_shows_newer_ones(tmp_path):
+def test_watch_waits_for_the_first_checkpoint_and_shows_newer_ones(tmp_path):
     folder = tmp_path / "run"
     training = subprocess.Popen(
         [sys.executable, "-m", "meta_impala", "train", *TINY, f"--logdir={folder}"]
@@ -164,7 +164,9 @@ def test_it_waits_for_the_first_checkpoint_and_shows_newer_ones(tmp_path):
         (["--agent=pong", "--games=-1"], "--games=-1: must be from 0"),
     ],
 )
-def test_mistakes_are_one_line_before_tensorflow_is_imported(arguments, message, tmp_path):
+def test_mistakes_are_refused_in_one_line_before_tensorflow_is_imported(
+    arguments, message, tmp_path
+):
     given = [argument.format(empty=tmp_path) for argument in arguments]
     assert message in refused("meta_impala.watch", *given)
 

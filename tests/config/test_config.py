@@ -214,7 +214,7 @@ def test_fixed_values_may_be_exactly_zero_or_one():
     assert resolve(Config(meta_parameters="none", gamma=1.0, lambda_=0.0)).lambda_ == 0.0
 
 
-def test_meta_batch_size_does_not_matter_when_nothing_is_learned():
+def test_meta_batch_size_is_ignored_when_nothing_is_learned():
     assert resolve(Config(meta_parameters="none", meta_batch_size=0)).meta_batch_size == 0
 
 
@@ -248,7 +248,7 @@ def test_the_torso_of_minatar_needs_three_by_three_pixels():
 
 @pytest.mark.parametrize("network", ["shallow", "nature", "deep"])
 @pytest.mark.parametrize("shape", [(4,), (7, 7), (3, 7, 7)])
-def test_image_torsos_refuse_what_is_no_image_or_too_small(network, shape):
+def test_image_torsos_refuse_other_shapes_and_small_images(network, shape):
     with pytest.raises(UserError, match=f"--network={network}"):
         resolve_network(Config(network=network), shape)
 
@@ -279,12 +279,12 @@ def test_a_damaged_config_names_file_and_key(change, message):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "[" * 100_000])
-def test_what_is_not_a_json_object_is_refused(text):
+def test_json_other_than_an_object_is_refused(text):
     with pytest.raises(UserError, match="config.json"):
         config_lib.from_json(text, "config.json")
 
 
-def test_resume_allows_freely_what_does_not_change_the_run():
+def test_resume_may_change_settings_that_do_not_affect_the_result():
     saved = resolve(Config())
     changes = {"total_frames": 10**9, "num_actors": 4, "log_frames": 7, "queue_capacity": 9}
     merged = merge_for_resume(saved, changes, override=False)
@@ -309,7 +309,7 @@ def test_resume_needs_override_for_hyper_parameters():
         ("meta_parameters", "none"),
     ],
 )
-def test_resume_never_changes_what_the_weights_depend_on(name, value):
+def test_resume_never_changes_settings_of_the_weights(name, value):
     saved = dataclasses.replace(resolve(Config()), network="shallow")
     with pytest.raises(UserError, match=f"--{name}={value}.*never changes"):
         merge_for_resume(saved, {name: value}, override=True)
@@ -346,7 +346,7 @@ PLACES = {
 }
 
 
-def test_places_to_connect_to_are_marked_as_such():
+def test_addresses_are_marked_as_places_to_connect_to():
     marked = [n for n, f in config_lib.FIELDS.items() if f.metadata["from_command_line_only"]]
     assert marked == list(PLACES)
     named = {name for name in config_lib.FIELDS if "address" in name or "wandb" in name}
@@ -378,7 +378,7 @@ def test_a_further_learner_checks_what_it_needs_to_join():
             config_lib.check_addresses(Config(**TWO_LEARNERS, **wrong))
 
 
-def test_a_further_learner_takes_the_firsts_settings():
+def test_a_further_learner_takes_the_settings_of_the_first():
     first = resolve(Config(**TWO_LEARNERS, batch_size=64, seed=5))
     join = config_lib.join_learners
     given = {"learner_index": 1, "env_threads": 7, "batch_size": 64, "lambda": 0.99}
@@ -427,7 +427,7 @@ def test_a_quota_of_processor_time_counts_as_so_many_processors(monkeypatch, tmp
     assert resolve(Config(actors="ray")).num_actors == 64
 
 
-def test_a_run_that_does_not_fit_into_memory_continues_in_parts():
+def test_a_resumed_run_may_use_more_micro_batches():
     saved = resolve(Config())
     assert saved.meta_gradient_mode == "nested_tapes"
     wanted = merge_for_resume(saved, {"micro_batches": 4}, override=False)
@@ -482,7 +482,7 @@ def test_new_runs_have_e_eta_at_the_last_hidden_layer_and_old_ones_at_the_heads(
         ({"core": "lstm"}, False),
     ],
 )
-def test_the_place_of_e_eta_is_a_difference_only_where_something_joins_there(settings, matters):
+def test_the_place_of_e_eta_matters_only_where_eta_is_embedded(settings, matters):
     new = resolve(Config(**settings))
     old = dataclasses.replace(new, eta_embedding_place="heads")
     assert config_lib.differing(old, new) == (["eta_embedding_place"] if matters else [])
@@ -555,11 +555,11 @@ def test_a_setting_belongs_to_one_group_and_a_component_takes_its_group():
         ({"eta_schedule": "replayed"}, "did you mean replay?"),
     ],
 )
-def test_what_moves_eta_without_a_meta_gradient_is_checked(settings, expected):
+def test_settings_of_eta_schedules_are_checked(settings, expected):
     assert expected in _refusal(**settings)
 
 
-def test_a_line_of_what_is_not_varied_is_not_used():
+def test_a_linear_schedule_of_a_parameter_that_is_not_learned_is_ignored():
     resolve(Config(eta_schedule="linear", meta_parameters="gamma", eta_linear_lambda="x"))
 
 

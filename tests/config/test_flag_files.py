@@ -67,7 +67,7 @@ def test_forms_of_lines_places_and_nesting(tmp_path, monkeypatch):
     }
 
 
-def test_what_is_no_file_of_flags_is_one_line(tmp_path):
+def test_a_path_that_is_not_a_flag_file_is_refused_in_one_line(tmp_path):
     (tmp_path / "laptop.flags").write_text("--seed=1\n")
     missing = refusal(f"--flagfile={tmp_path}/lptop.flags")
     assert missing.endswith("there is no such file (did you mean laptop.flags?)")
@@ -104,7 +104,7 @@ def test_what_is_no_file_of_flags_is_one_line(tmp_path):
         (b"\x1b[2J\n", r"line 1: \x1b[2J: must be a flag"),
     ],
 )
-def test_what_is_no_flag_in_a_file_is_one_line(tmp_path, data, message):
+def test_a_line_that_is_not_a_flag_is_refused_in_one_line(tmp_path, data, message):
     path = tmp_path / "some.flags"
     path.write_bytes(data)
     assert message in refusal(f"--flagfile={path}")

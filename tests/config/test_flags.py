@@ -83,7 +83,7 @@ def parse():
         delattr(flags.FLAGS, name)
 
 
-# What `test_flags_give_a_config_or_one_line` came upon.
+# What `test_random_flags_give_a_config_or_a_refusal_in_one_line` came upon.
 CASES = {"good": 0, "refused": 0}
 
 
@@ -94,7 +94,7 @@ CASES = {"good": 0, "refused": 0}
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(assignments=_assignments(), shape=st.sampled_from([(4, 84, 84), (10, 5), (4,), (3, 7, 7)]))
-def test_flags_give_a_config_or_one_line(parse, assignments, shape):
+def test_random_flags_give_a_config_or_a_refusal_in_one_line(parse, assignments, shape):
     try:
         values = parse([f"--{name}={text}" for name, text in assignments])
     except UserError as error:
@@ -127,7 +127,7 @@ def test_flags_give_a_config_or_one_line(parse, assignments, shape):
     assert all(width >= 1 for width in config.mlp_widths)
 
 
-def test_the_property_saw_both_sides():
+def test_the_random_flags_were_both_accepted_and_refused():
     assert CASES["good"] >= 150
     assert CASES["refused"] >= 500
 
@@ -171,19 +171,19 @@ def _read_or_refuse(values):
     ),
     dropped=st.sets(st.sampled_from(sorted(FIELDS)), max_size=1),
 )
-def test_a_fuzzed_config_gives_a_config_or_one_line(changes, dropped):
+def test_a_fuzzed_config_file_is_read_or_refused_in_one_line(changes, dropped):
     values = {name: json.dumps(value) for name, value in DEFAULTS.items() if name not in dropped}
     _read_or_refuse(values | changes)
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_any_value_of_any_setting_in_a_file_gives_a_config_or_one_line(name):
+def test_any_value_of_any_setting_in_a_file_is_read_or_refused_in_one_line(name):
     values = {other: json.dumps(value) for other, value in DEFAULTS.items()}
     for value in _RAW:
         _read_or_refuse(values | {name: value})
 
 
-def test_a_file_that_was_cut_is_one_line():
+def test_a_truncated_file_is_refused_in_one_line():
     text = config_lib.to_json(config_lib.resolve(Config()))
     for cut in range(0, len(text) - 2, 37):
         with pytest.raises(UserError, match=r"^somewhere/config.json: not valid JSON") as caught:
@@ -230,7 +230,7 @@ _PROCESSES = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("code", "flags"), _PROCESSES)
-def test_processes(tmp_path, code, flags):
+def test_flags_of_real_processes_give_the_exit_code(tmp_path, code, flags):
     result = subprocess.run(
         [sys.executable, "-m", "meta_impala.train", f"--logdir={tmp_path}", *flags],
         capture_output=True,

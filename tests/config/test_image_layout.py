@@ -47,7 +47,7 @@ def test_other_images_have_few_planes_for_their_size():
             assert image_shape((planes, height, width)) == (height, width, planes)
 
 
-def test_a_grey_image_has_one_plane_and_others_are_no_images():
+def test_a_grey_image_has_one_plane_and_other_shapes_are_not_images():
     assert image_shape((10, 5)) == (10, 5, 1)
     for shape in ((), (4,), (2, 2, 2, 2, 2)):
         assert image_shape(shape) is None

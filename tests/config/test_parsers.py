@@ -58,7 +58,7 @@ def test_every_setting_measured_in_frames_takes_them():
         ("9.007199254740993e15", 9007199254740993),  # no float
     ],
 )
-def test_frames_as_people_write_them(parse, name, text, frames):
+def test_common_spellings_of_frames_are_read(parse, name, text, frames):
     if frames is None:
         with pytest.raises(UserError, match=f"--{name}={text}: must be a whole number of frames"):
             parse(f"--{name}={text}")
@@ -72,7 +72,7 @@ def test_frames_as_people_write_them(parse, name, text, frames):
     ["1.5", "1e400", "1e999999999", "1e-3", "-", "M", "1.k", "1e", "1MM", "10 M", "1e6k.5", "ten",
      "nan", "inf", "1,000", "", "9" * 5000, "9e99999999999999999999G"],
 )  # fmt: skip
-def test_no_number_of_frames_is_one_line(parse, name, text):
+def test_an_invalid_number_of_frames_is_refused_in_one_line(parse, name, text):
     with pytest.raises(UserError, match=f"^--{name}=") as caught:
         parse(f"--{name}={text}")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
@@ -85,7 +85,7 @@ def test_no_number_of_frames_is_one_line(parse, name, text):
     exponent=st.none() | st.integers(0, 12),
     suffix=st.sampled_from(["", "k", "M", "G"]),
 )
-def test_frames_are_exact(parse, digits, places, exponent, suffix):
+def test_numbers_of_frames_are_exact(parse, digits, places, exponent, suffix):
     whole, part = divmod(digits, 10**places)
     text = f"{whole}.{part:0{places}}" if places else f"{whole}"
     value = (

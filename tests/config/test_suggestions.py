@@ -60,14 +60,14 @@ def test_dashes_and_capitals_name_the_flag(values, name):
         ("lmabda", "lambda"),
     ],
 )
-def test_what_people_type(values, given, meant):
+def test_common_wrong_flag_names_get_the_right_suggestion(values, given, meant):
     with pytest.raises(UserError) as caught:
         parse_flags(["train", f"--{given}=1"], values)
     assert str(caught.value) == f"--{given}: there is no such flag (did you mean --{meant}?)"
 
 
 @pytest.mark.parametrize("given", ["qqqqqq", "x", "_", "1", "x" * 100_000, "\x1b[31m", "ü" * 50])
-def test_nothing_is_named_where_nothing_is_near(values, given):
+def test_no_suggestion_where_no_flag_is_similar(values, given):
     with pytest.raises(UserError) as caught:
         parse_flags(["train", f"--{given}=1"], values)
     message = str(caught.value)
@@ -75,7 +75,7 @@ def test_nothing_is_named_where_nothing_is_near(values, given):
     assert message.isprintable() and len(message) < 300
 
 
-def test_names_of_other_programs_are_no_flags_and_named_once():
+def test_names_in_other_programs_are_unique_and_not_flags_here():
     names = [name for field in FIELDS.values() for name in field.metadata["also_called"]]
     assert len(names) == len(set(names))
     assert not set(names) & set(FIELDS)

@@ -74,7 +74,7 @@ def test_a_name_from_a_file_is_the_name_that_is_typed():
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_over_long_texts_are_refused(name):
+def test_texts_that_are_too_long_are_refused(name):
     with pytest.raises(UserError, match=f"--{name}=x+…") as caught:
         checked_value(FIELDS[name], "x" * (MAX_LENGTH + 1))
     assert len(str(caught.value)) < 300
@@ -82,7 +82,7 @@ def test_over_long_texts_are_refused(name):
 
 @settings(max_examples=500, deadline=None, derandomize=True)
 @given(st.text(max_size=20))
-def test_what_is_accepted_is_visible_and_stays_as_it_is(text):
+def test_accepted_text_is_printable_and_unchanged(text):
     try:
         result = normalized(text)
     except ValueError as error:
@@ -94,7 +94,7 @@ def test_what_is_accepted_is_visible_and_stays_as_it_is(text):
 
 @settings(max_examples=500, deadline=None, derandomize=True)
 @given(st.text(max_size=300) | st.integers() | st.floats() | st.lists(st.text(), max_size=40))
-def test_what_a_message_shows_is_one_short_printable_line(value):
+def test_shown_text_is_one_short_printable_line(value):
     line = shown(value)
     assert line.isprintable()
     assert len(line) < 1300  # 120 characters, each perhaps as an escape

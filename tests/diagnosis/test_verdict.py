@@ -164,7 +164,7 @@ def test_a_healthy_run_gets_no_finding():
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_is_broken_is_found_and_nothing_else(name):
+def test_each_fault_gives_its_finding_and_no_other(name):
     broken, healthy = (_evidence(**changes) for changes in BROKEN[name])
     assert _names(broken) == [name.partition(" ")[0]]
     assert _names(healthy) == []
@@ -188,7 +188,7 @@ def test_every_finding_is_one_plain_sentence_with_flags_that_exist(name):
 
 
 @pytest.mark.parametrize("name", [name for name in BROKEN if name != "no_finished_game"])
-def test_a_run_that_learns_is_told_of_faults_only(name):
+def test_a_run_that_learns_gets_only_findings_that_are_faults(name):
     changes = dict(BROKEN[name][0])
     changes["metrics"] = {"episode_return": 20 * UP + 0.5 * NOISE} | changes.get("metrics", {})
     verdict = verdict_lib.diagnose(_evidence(**changes))
@@ -197,7 +197,7 @@ def test_a_run_that_learns_is_told_of_faults_only(name):
     assert verdict_lib.sentences(verdict)[0].startswith("It learns: the return rose from")
 
 
-def test_five_sentences_at_most_and_the_root_first():
+def test_at_most_five_sentences_with_the_root_cause_first():
     changes = {"metrics": {}, "settings": {}, "batch": {}}
     for name in ("learning_rate", "bad_updates", "dead_units", "entropy_flat", "policy_lag",
                  "explained_variance", "meta_gradient_noise"):  # fmt: skip
@@ -232,7 +232,7 @@ def test_no_false_alarm_in_the_demonstration_runs(run):
     assert names <= {"meta_gradient_noise"}
 
 
-def test_too_early_to_say():
+def test_a_short_run_is_too_early_to_diagnose():
     early = {"updates": 200 * UP, "policy_lag": 100.0}
     verdict = verdict_lib.diagnose(_evidence(metrics=early))
     assert verdict.is_early and verdict.findings == []
@@ -241,7 +241,7 @@ def test_too_early_to_say():
     assert _names(_evidence(metrics=early | {"bad_updates": 100 * UP})) == ["bad_updates"]
 
 
-def test_a_failed_run_says_why():
+def test_the_reason_of_a_failed_run_is_shown():
     verdict = verdict_lib.diagnose(
         _evidence(status={"state": "failed", "reason": "no\x1b[31m room"})
     )
@@ -250,7 +250,7 @@ def test_a_failed_run_says_why():
 
 
 @pytest.mark.parametrize("empty", [{}, {"frames": np.array([math.nan])}])
-def test_a_table_without_columns(empty):
+def test_a_table_without_columns_has_no_findings(empty):
     evidence = Evidence(CONFIG, {}, empty)
     verdict = verdict_lib.diagnose(evidence)
     assert verdict.findings == [] and verdict.is_early

@@ -87,7 +87,7 @@ def test_a_remote_actor_plays_what_a_thread_would(monkeypatch):
     assert ended > 0
 
 
-def test_processes_and_nodes_come_and_go(tmp_path, cluster):
+def test_lost_processes_and_nodes_are_replaced(tmp_path, cluster):
     """Two actors: a node joins late, a process is killed, a node is killed, another joins."""
     before = actor_processes()
     config = make_config(

@@ -8,7 +8,7 @@ import pytest
 from meta_impala.distributed.cluster_watch import ClusterLost, ClusterWatch
 
 
-def test_threads_may_look_at_once():
+def test_several_threads_may_check_at_the_same_time():
     """A poll object may not be polled by two threads at a time."""
     watch = ClusterWatch(lambda error: None)
     watch._socket, other = socket.socketpair()

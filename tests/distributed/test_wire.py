@@ -49,7 +49,7 @@ def _stacks(frames: np.ndarray, depth: int = 4) -> np.ndarray:
     values=st.sampled_from([2, 256]),
     seed=st.integers(0, 2**31),
 )
-def test_any_stacks_with_any_breaks_return(rows, columns, depth, breaks, values, seed):
+def test_any_frame_stacks_survive_the_wire(rows, columns, depth, breaks, values, seed):
     """`breaks` is the share of steps after which the stack has nothing of the one before."""
     random = np.random.default_rng(seed)
     frames = random.integers(0, values, (rows + depth - 1, columns, 3, 2), np.uint8)
@@ -64,7 +64,7 @@ def test_any_stacks_with_any_breaks_return(rows, columns, depth, breaks, values,
     [((7,), np.float32), ((10, 5), np.float32), ((4, 6, 5), np.float32), ((9, 8), np.uint8),
      ((5,), np.uint8), ((2, 3, 4, 5), np.uint8), ((4, 6, 5), np.int64)],
 )  # fmt: skip
-def test_what_is_no_stack_of_images_returns_too(shape, dtype):
+def test_other_observations_survive_the_wire(shape, dtype):
     random = np.random.default_rng(1)
     observations = random.normal(size=(6, 3, *shape)) * 50
     observations = observations.astype(dtype)
@@ -81,7 +81,7 @@ def test_each_frame_is_sent_once():
     assert packed.nbytes < 1.05 * frames.nbytes
 
 
-def test_a_game_with_ends_of_episodes_returns_and_is_small():
+def test_a_game_with_ends_of_episodes_survives_the_wire_and_is_small():
     environment = registry.make("Breakout", 4, "impala")
     random = np.random.default_rng(3)
     rows = [environment.reset(11)]

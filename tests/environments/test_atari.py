@@ -274,7 +274,7 @@ def test_a_game_without_noops_is_drawn_again_and_the_others_are_left_alone():
 @pytest.mark.parametrize(
     ("protocol", "min_noops"), [("machado", 1), ("impala", 31), ("impala", -1)]
 )
-def test_noops_that_the_protocol_has_not(protocol, min_noops):
+def test_noops_outside_the_protocol_are_refused(protocol, min_noops):
     with pytest.raises(ValueError, match="min_noops"):
         AtariEnvironment("Pong", 1, protocol, min_noops=min_noops)
 

@@ -63,7 +63,7 @@ def test_returns_and_frames_are_counted_per_environment_and_start_again_after_an
     assert steps[0].episode_frames.dtype == np.int64
 
 
-def test_a_terminal_that_ends_no_episode_leaves_the_counts_running():
+def test_a_terminal_within_an_episode_does_not_reset_the_counts():
     steps = run(
         [
             transition([1.0, 0.0], terminations=(1, 0)),
@@ -74,7 +74,7 @@ def test_a_terminal_that_ends_no_episode_leaves_the_counts_running():
     assert steps[1].episode_frames[0] == 2 * REPEAT
 
 
-def test_reset_forgets_the_unfinished_episode():
+def test_reset_discards_the_unfinished_episode():
     environment = Scripted([transition([5.0, 5.0]), transition([1.0, 1.0], ends=(1, 1))])
     environment.reset(seed=0)
     environment.step(np.array([0, 0]))
@@ -119,7 +119,7 @@ def test_final_observations_are_given_only_where_an_episode_ended():
         np.array([True, False]),
     ],
 )
-def test_actions_that_are_no_actions_never_reach_the_simulator(actions):
+def test_invalid_actions_never_reach_the_simulator(actions):
     environment = Scripted([transition([0.0, 0.0])])
     environment.reset(seed=0)
     with pytest.raises(ValueError, match="action"):

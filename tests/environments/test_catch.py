@@ -88,7 +88,7 @@ def test_the_seed_fixes_the_balls():
     assert balls(3) != balls(4)
 
 
-def test_each_observation_is_an_array_of_its_own():
+def test_each_observation_is_a_new_array():
     env = Catch()
     first, _ = env.reset(seed=0)
     kept = first.copy()
@@ -96,7 +96,7 @@ def test_each_observation_is_an_array_of_its_own():
     np.testing.assert_array_equal(first, kept)
 
 
-def test_gymnasium_finds_it_and_its_checker_agrees():
+def test_gymnasium_finds_catch_and_its_checker_passes():
     env = gymnasium.make(CATCH_ID, render_mode="rgb_array")
     assert isinstance(env.unwrapped, Catch)
     observation, _ = env.reset(seed=0)
@@ -107,7 +107,7 @@ def test_gymnasium_finds_it_and_its_checker_agrees():
     check_env(env.unwrapped, skip_render_check=False)
 
 
-def test_it_renders_the_board():
+def test_catch_renders_the_board():
     env = Catch(render_mode="rgb_array")
     board, _ = env.reset(seed=0)
     picture = env.render()

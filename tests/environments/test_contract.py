@@ -40,7 +40,7 @@ def refusal(name, arguments=None):
 
 
 @pytest.mark.parametrize("name", zoo.RIGHT)
-def test_a_right_environment_is_taken_and_can_be_stepped(name):
+def test_a_valid_environment_is_accepted_and_can_be_stepped(name):
     description = describe(f"zoo/{name}-v0", "impala")
     batch = make(f"zoo/{name}-v0", 3, "impala")
     assert batch.observation_shape == description.observation_shape
@@ -59,7 +59,7 @@ def test_a_right_environment_is_taken_and_can_be_stepped(name):
 
 
 @pytest.mark.parametrize("name", zoo.WRONG)
-def test_a_wrong_environment_is_refused_with_what_is_wrong_and_how_to_fix_it(name):
+def test_an_invalid_environment_is_refused_with_the_fault_and_its_fix(name):
     message = refusal(name)
     for word in zoo.WRONG[name]:
         assert word in message, message
@@ -67,7 +67,7 @@ def test_a_wrong_environment_is_refused_with_what_is_wrong_and_how_to_fix_it(nam
 
 @pytest.mark.parametrize("what", zoo.RAISED)
 @pytest.mark.parametrize("where", PLACES)
-def test_whatever_an_environment_raises_in_its_trial_is_one_line(where, what):
+def test_whatever_an_environment_raises_in_its_trial_is_refused_in_one_line(where, what):
     message = refusal("Raises", {"where": where, "what": what})
     assert f"its {where} raised {what}" in message
     assert "zoo.py, line " in message
@@ -77,7 +77,7 @@ def test_whatever_an_environment_raises_in_its_trial_is_one_line(where, what):
 
 @pytest.mark.parametrize("what", zoo.RAISED)
 @pytest.mark.parametrize(("where", "after"), [("reset()", 1), ("step()", 3)])
-def test_whatever_it_raises_later_is_an_exception_that_says_so(where, after, what):
+def test_whatever_an_environment_raises_later_becomes_environment_failed(where, after, what):
     arguments = {"where": where, "what": what, "after": after}
     batch = make("zoo/Raises-v0", 1, "impala", environment_kwargs=arguments)
     batch.reset(seed=0)
@@ -90,7 +90,7 @@ def test_whatever_it_raises_later_is_an_exception_that_says_so(where, after, wha
 
 
 @pytest.mark.parametrize("what", zoo.RAISED)
-def test_whatever_close_raises_costs_one_warning(what, capfd):
+def test_whatever_close_raises_is_one_warning(what, capfd):
     arguments = {"where": "close()", "what": what}
     zoo.unique += 1
     env_id = f"zoo/Closes{zoo.unique}-v0"
@@ -103,7 +103,7 @@ def test_whatever_close_raises_costs_one_warning(what, capfd):
     assert len(warnings) == 1 and f"close() raised {what}" in warnings[0]
 
 
-def test_those_that_were_made_are_closed_if_one_cannot_be_made():
+def test_environments_are_closed_if_a_later_one_cannot_be_made():
     closed = []
 
     class Third(zoo.Base):
@@ -124,7 +124,7 @@ def test_those_that_were_made_are_closed_if_one_cannot_be_made():
     assert len(closed) == 2
 
 
-def test_a_person_who_stops_the_program_is_not_taken_for_the_environment():
+def test_ctrl_c_during_the_trial_is_not_an_error_of_the_environment():
     class Stopped(zoo.Base):
         def step(self, action):
             signal.raise_signal(signal.SIGINT)
@@ -163,7 +163,7 @@ def test_an_environment_in_an_actors_thread_cannot_stop_the_program():
     assert isinstance(raised[0], EnvironmentFailed)
 
 
-def test_the_trial_ends_where_an_environment_is_slow(monkeypatch):
+def test_the_trial_of_a_slow_environment_ends_early(monkeypatch):
     steps = []
 
     class Slow(zoo.Base):
@@ -189,7 +189,7 @@ def test_the_trial_ends_where_an_environment_is_slow(monkeypatch):
         ("TupleOfBoxes", [[0, 0, 0, 0, 0], [0.1, 0.1, 1, 1, 1]]),
     ],
 )
-def test_observations_of_several_parts_are_one_vector(name, vectors):
+def test_composite_observations_become_one_vector(name, vectors):
     batch = make(f"zoo/{name}-v0", 1, "impala")
     assert batch.observation_dtype == np.float32
     first = batch.reset(seed=0)
@@ -197,14 +197,14 @@ def test_observations_of_several_parts_are_one_vector(name, vectors):
     np.testing.assert_allclose([first[0], second[0]], vectors, rtol=1e-6)
 
 
-def test_text_among_the_observations_is_left_out_and_the_person_is_told(capfd):
+def test_text_observations_are_left_out_with_a_warning(capfd):
     batch = make("zoo/DictWithText-v0", 1, "impala")
     assert batch.observation_shape == (4 + 12,)
     assert batch.reset(seed=0)[0].sum() == 1.0
     assert batch.step(np.array([0])).observations[0].sum() == 13.0
 
 
-def test_a_discrete_observation_of_gymnasiums_own_is_taken():
+def test_a_discrete_observation_of_gymnasium_is_accepted():
     assert describe("FrozenLake-v1", "impala").observation_shape == (16,)
 
 
@@ -243,7 +243,7 @@ def test_an_atari_game_takes_no_arguments(name):
             call()
 
 
-def test_what_cannot_be_rendered_says_so():
+def test_an_environment_that_cannot_be_rendered_is_refused():
     for name in ("Plain", "NeedsConfig"):
         with pytest.raises(UnsupportedEnvironmentError, match="cannot be rendered"):
             make_render(f"zoo/{name}-v0", "impala", 0, environment_kwargs=ARGUMENTS.get(name))

@@ -126,7 +126,7 @@ def test_actions_count_from_zero_and_are_shifted_to_the_environments_start():
         batch.step(np.array([5, 6, 7]))
 
 
-def test_an_end_that_is_both_terminal_and_cut_is_terminal():
+def test_an_end_that_is_both_terminal_and_truncated_is_terminal():
     batch = GymnasiumEnvironment("countdown/Float64-v0", 1)
     batch.reset(seed=0)
     for _ in range(3):
@@ -163,7 +163,7 @@ def test_an_environment_that_cannot_be_made_is_refused_with_gymnasiums_reason():
 
 
 @pytest.mark.parametrize("name", ["InPlace", "InPlaceFloat64", "InPlaceUint8"])
-def test_an_environment_that_writes_into_one_array_spoils_nothing(name):
+def test_an_environment_that_reuses_one_array_is_copied(name):
     """Neither the final observation, nor what was handed out before, nor the other rows."""
     zoo.register()
     batch = GymnasiumEnvironment(f"zoo/{name}-v0", 2)
@@ -204,7 +204,7 @@ def test_a_rendered_environment_shows_what_the_batch_shows():
     assert single.render().shape == (160, 80, 3)
 
 
-def test_what_cannot_be_rendered_is_refused():
+def test_an_environment_that_cannot_be_rendered_is_refused():
     with pytest.raises(UnsupportedEnvironmentError, match="rgb_array"):
         make_render("countdown/Float64-v0", seed=0)
 

@@ -51,7 +51,7 @@ def test_the_right_answer_is_better_by_the_same_margin_at_every_discount():
         np.testing.assert_allclose(margins[0] - margins[1], later)
 
 
-def test_actions_never_touch_the_future():
+def test_actions_do_not_affect_later_observations():
     actions = np.random.default_rng(0).integers(0, CONTEXTS, (2, 20))
     boards = []
     for row in actions:

@@ -40,7 +40,7 @@ def test_only_the_first_action_matters():
         assert rewards == ([0.5, 0, 0, 0] if actions[0] == 0 else [0, 0, 0, 1.0])
 
 
-def test_every_situation_has_an_observation_of_its_own():
+def test_every_state_has_its_own_observation():
     seen = set()
     for action in (0, 1):
         env = Patience()
@@ -62,7 +62,7 @@ def test_arguments_that_leave_no_choice_are_refused(arguments):
         Patience(**arguments)
 
 
-def test_it_is_registered_and_found_by_its_short_name():
+def test_patience_is_registered_and_found_by_its_short_name():
     assert resolve("patience").id == resolve(PATIENCE_ID).id == PATIENCE_ID
     env = gymnasium.make(PATIENCE_ID, render_mode="rgb_array")
     env.reset(seed=0)

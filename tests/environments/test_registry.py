@@ -151,7 +151,7 @@ def registered_ids():
     ["no such:X-v0", "a b", "..up:X-v0", ".rel:X-v0", "os.path;x:X-v0", "a\u200b:X-v0", "x\0y", ":",
      "a::b", "", " ", "\n", "-v0", "a/b:c-v0", "\ufeffPong"],
 )  # fmt: skip
-def test_what_is_no_name_is_refused_and_imports_nothing(name):
+def test_an_invalid_name_is_refused_and_imports_nothing(name):
     with pytest.raises(UnknownEnvironmentError) as refusal:
         resolve(name)
     assert "\n" not in str(refusal.value) and "\0" not in str(refusal.value)
@@ -163,7 +163,9 @@ def test_what_is_no_name_is_refused_and_imports_nothing(name):
      "1 / 0", "import not_there_at_all", "def", "class E(BaseException): pass\nraise E('odd')",
      "import argparse; argparse.ArgumentParser().parse_args(['--x'])"],
 )  # fmt: skip
-def test_whatever_a_module_raises_when_imported_is_one_line(statement, tmp_path, monkeypatch):
+def test_whatever_a_module_raises_when_imported_is_refused_in_one_line(
+    statement, tmp_path, monkeypatch
+):
     monkeypatch.setattr("signal.getsignal", lambda *_: None)  # as in a command that handles Ctrl-C
     (tmp_path / "module_that_raises.py").write_text(statement)
     monkeypatch.syspath_prepend(tmp_path)
@@ -192,7 +194,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_one(name, nearest):
     assert f"did you mean {nearest}" in str(refusal.value)
 
 
-def test_a_name_near_to_nothing_is_refused_with_what_is_possible():
+def test_a_name_without_similar_ones_is_refused_with_the_kinds_of_names():
     with pytest.raises(UnknownEnvironmentError, match=r"Pong or ALE/Pong-v5.*Catch.*Gymnasium"):
         resolve("xyzzyx")
 

@@ -53,7 +53,7 @@ def test_the_second_phase_needs_a_discount_above_the_threshold():
 
 
 @pytest.mark.parametrize("loan", [0.25, 1.0, 4.0])
-def test_the_threshold_follows_the_loan(loan):
+def test_the_threshold_depends_on_the_loan(loan):
     made = functools.partial(Switching, play="second", length=4, loan=loan)
     threshold = made().least_patient_discount
     assert best_return(made, threshold - 1e-3) == 0.0
@@ -110,7 +110,7 @@ def test_no_constant_discount_serves_both_phases():
     assert all(env.answers_needed(g) > answers for g in np.linspace(threshold, 1.0, 50))
 
 
-def test_the_coin_is_shown_after_the_answer_and_pays_on_every_later_step():
+def test_the_coin_is_observed_after_the_answer_and_rewarded_on_every_later_step():
     env = Switching(play="first")
     env.reset(seed=0)
     shown = []
@@ -129,7 +129,7 @@ def test_the_coin_is_shown_after_the_answer_and_pays_on_every_later_step():
     ("offset", "first", "last", "kind"),
     [(0, 0.0, 1.0, 0), (1, 1.0, -1.0, 1), (2, 0.0, 0.0, 2), (3, 0.0, 0.0, 2)],
 )  # fmt: skip
-def test_what_an_answer_of_the_second_phase_pays_and_when(offset, first, last, kind):
+def test_rewards_of_an_answer_in_the_second_phase(offset, first, last, kind):
     env = Switching(play="second")
     env.reset(seed=0)
     for _ in range(10):

@@ -46,7 +46,7 @@ def trained(tmp_path_factory):
     return logdir
 
 
-def test_an_endless_game_is_cut_and_that_is_said(trained):
+def test_an_endless_game_is_cut_with_a_message(trained):
     result = run(
         "meta_impala.evaluate",
         f"--logdir={trained}",
@@ -69,7 +69,7 @@ def test_the_limit_is_a_number_above_zero(trained):
     assert result.stderr == "error: --max_episode_frames=0: must be at least 1\n"
 
 
-def test_one_game_has_no_standard_error_and_that_is_said(trained):
+def test_one_game_has_no_standard_error_and_a_message_says_so(trained):
     result = run(
         "meta_impala.evaluate",
         f"--logdir={trained}",
@@ -81,7 +81,7 @@ def test_one_game_has_no_standard_error_and_that_is_said(trained):
 
 
 @pytest.mark.parametrize("closed", ["reader", "stdout"])
-def test_the_result_is_saved_whether_or_not_somebody_reads_the_table(trained, tmp_path, closed):
+def test_the_result_is_saved_also_if_stdout_is_closed(trained, tmp_path, closed):
     out = tmp_path / "scores.json"
     command = (
         f"{sys.executable} -m meta_impala.evaluate --logdir={trained} --trust_modules --episodes=2 "
@@ -100,7 +100,7 @@ def test_the_result_is_saved_whether_or_not_somebody_reads_the_table(trained, tm
     assert json.loads(out.read_text())["episodes"] == 2
 
 
-def test_silence_is_broken_once_a_minute(monkeypatch):
+def test_progress_is_printed_once_a_minute_while_no_game_ends(monkeypatch):
     from meta_impala.evaluation import evaluator
 
     said = []

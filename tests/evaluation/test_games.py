@@ -104,7 +104,7 @@ def test_every_game_is_played_once_however_short_the_others_are():
     }
 
 
-def test_games_come_in_the_order_of_their_ends_and_are_told_one_by_one():
+def test_games_are_reported_one_by_one_in_the_order_of_their_ends():
     told = []
     games = _play(Recorder(), [5, 2], 2, _games([0, 1, 3, 5]), on_game=told.append)
     assert [game.number for game in games] == [1, 3, 0, 5]
@@ -168,7 +168,7 @@ def test_a_start_is_replayed_and_counts_in_no_score():
     np.testing.assert_allclose(begun.observation, [np.sin(3), np.cos(3)], rtol=1e-6)
 
 
-def test_a_start_that_leads_elsewhere_or_nowhere_is_refused():
+def test_a_start_that_does_not_lead_to_its_recorded_observation_is_refused():
     reached = game_starts.begin(Scripted([10]), Start(0, (1, 1))).observation
     digest = game_starts.digest(reached)
     _play(Recorder(), [10], 1, [(0, Start(0, (1, 1), digest))])
@@ -252,7 +252,9 @@ def test_a_game_is_what_an_actor_plays(learner, snapshot, config, description):
     assert game.episode_return not in (12.0, 24.0, 36.0), "not always the same action"
 
 
-def test_games_do_not_depend_on_what_is_played_beside_them(learner, snapshot, config, description):
+def test_games_do_not_depend_on_the_other_games_of_the_batch(
+    learner, snapshot, config, description
+):
     def play(num_envs, numbers, seed=5):
         return _play_with(learner, snapshot, config, description, num_envs, numbers, seed)
 
@@ -304,7 +306,7 @@ def _save(folder, config, description, frames, keep=3):
     Checkpoints(folder, learner.state, keep, identity).save({})
 
 
-def test_the_newest_checkpoint_is_read_and_nothing_touched(tmp_path, config, description):
+def test_the_newest_checkpoint_is_read_and_no_file_is_changed(tmp_path, config, description):
     _save(tmp_path, config, description, 100)
     _save(tmp_path, config, description, 200)
     before = {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]}

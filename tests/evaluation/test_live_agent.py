@@ -44,7 +44,7 @@ def test_a_newer_checkpoint_is_read_and_a_damaged_one_is_not(tmp_path, capsys):
     assert "goes on playing" in warning and warning.count("\n") == 1
 
 
-def test_a_folder_that_is_gone_changes_nothing(tmp_path):
+def test_a_deleted_folder_leaves_the_agent_as_it_was(tmp_path):
     config = make_config()
     _train(tmp_path, config, 1)
     description = registry.describe(config.environment, config.protocol)

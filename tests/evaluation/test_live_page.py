@@ -68,7 +68,7 @@ def test_the_stream_shows_frame_after_frame(page):
                 seen = _decoded(_part(response))
 
 
-def test_a_reader_that_is_slow_skips_frames_and_delays_no_other(page):
+def test_a_slow_viewer_skips_frames_and_does_not_delay_others(page):
     page.show(_frame(0))
     with socket.create_connection((ADDRESS, int(page.url.split(":")[2].strip("/")))) as slow:
         slow.sendall(b"GET /live HTTP/1.0\r\n\r\n")
@@ -80,7 +80,7 @@ def test_a_reader_that_is_slow_skips_frames_and_delays_no_other(page):
             assert _decoded(response.read()) == pytest.approx(50, abs=3)
 
 
-def test_only_this_machine_is_listened_to(page):
+def test_the_server_listens_on_localhost_only(page):
     assert page.url.startswith(f"http://{ADDRESS}:") and ADDRESS == "127.0.0.1"
     port = int(page.url.split(":")[2].strip("/"))
     with socket.socket() as other:  # any other address of this machine refuses
@@ -89,7 +89,7 @@ def test_only_this_machine_is_listened_to(page):
 
 
 @pytest.mark.parametrize("path", ["x", "../etc/passwd", "frame.jpg/", "live/.."])
-def test_nothing_else_is_served(page, path):
+def test_other_paths_and_methods_are_refused(page, path):
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(page.url + path)
     connection = http.client.HTTPConnection(page.url.split("/")[2], timeout=10)
@@ -98,7 +98,7 @@ def test_nothing_else_is_served(page, path):
     connection.close()
 
 
-def test_there_is_a_bound_on_viewers(page):
+def test_the_number_of_viewers_is_limited(page):
     page.show(_frame(0))
     opened = [urllib.request.urlopen(f"{page.url}live") for _ in range(16)]
     with pytest.raises(urllib.error.HTTPError, match="503"):
@@ -108,7 +108,7 @@ def test_there_is_a_bound_on_viewers(page):
     page.show(_frame(0))
 
 
-def test_it_ends_while_somebody_looks_and_frees_the_port():
+def test_the_server_ends_with_viewers_connected_and_frees_the_port():
     before = threading.active_count()
     with LivePage(0, "Catch") as page:
         page.show(_frame(0))

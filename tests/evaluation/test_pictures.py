@@ -36,7 +36,7 @@ def test_bools_and_lists_are_pictures_too():
         np.full((2, 3, 3), 1j),
     ],
 )  # fmt: skip
-def test_what_is_no_picture_is_refused_in_one_line(rendered):
+def test_arrays_that_are_not_pictures_are_refused_in_one_line(rendered):
     with pytest.raises(UnsupportedEnvironmentError, match="X-v0 cannot be recorded") as e:
         Pictures("X-v0").rgb(rendered)
     assert "\n" not in str(e.value) and len(str(e.value)) < 300

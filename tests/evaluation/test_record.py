@@ -28,7 +28,7 @@ def test_games_are_found_again_under_an_equal_definition(tmp_path):
     assert PartialGames(path, DEFINITION | {"rom": {"sha256": "0"}}).games == []
 
 
-def test_another_evaluation_leaves_the_games_of_the_first_alone(tmp_path):
+def test_another_definition_does_not_change_the_saved_games(tmp_path):
     result = tmp_path / "evaluation.json"
     first = evaluation_record.partial_path(result, DEFINITION)
     second = evaluation_record.partial_path(result, DEFINITION | {"seed": 2})
@@ -45,7 +45,7 @@ def test_another_evaluation_leaves_the_games_of_the_first_alone(tmp_path):
     assert evaluation_record.other_partials(None) == []
 
 
-def test_a_damaged_file_is_no_file(tmp_path):
+def test_a_damaged_file_of_games_is_ignored(tmp_path):
     path = tmp_path / "partial.json"
     for text in ("", "{", "[]", "3", json.dumps({"definition": DEFINITION, "games": [[1]]})):
         path.write_text(text)
@@ -67,7 +67,7 @@ def test_without_games_nothing_is_written_and_the_end_removes_the_file(tmp_path)
     nowhere.remove()
 
 
-def test_games_are_saved_now_and_then(tmp_path, monkeypatch):
+def test_finished_games_are_saved_once_a_minute(tmp_path, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(evaluation_record.time, "monotonic", lambda: clock[0])
     path = tmp_path / "partial.json"

@@ -49,7 +49,7 @@ def test_every_start_leads_where_it_was_drawn(games):
     assert start_recorder.draw_starts(games.recordings, 60, seed=0, max_steps=100) == starts
 
 
-def test_what_follows_a_games_end_is_not_part_of_it(games):
+def test_actions_after_the_end_of_a_game_are_not_recorded(games):
     _play(games, 4, [0] * 12)
     assert games.recordings[0].actions == [0] * 8
 
@@ -81,7 +81,7 @@ def test_a_person_sees_what_the_agent_sees():
     environment.close()
 
 
-def test_keys():
+def test_keys_of_a_game_and_of_any_environment():
     keys = start_recorder.keys_to_actions("Pong", "impala", 6)
     assert keys[("d",)] == 2 and len(keys) == 6
     assert len(start_recorder.keys_to_actions("Pong", "machado", 18)) == 18
@@ -115,7 +115,7 @@ runpy.run_path("tools/record_starts.py", run_name="__main__")
 """
 
 
-def test_a_person_plays(tmp_path):
+def test_starts_are_recorded_while_a_person_plays(tmp_path):
     pytest.importorskip("pygame")
     out = tmp_path / "starts.json"
     done = subprocess.run(
@@ -140,7 +140,7 @@ def test_a_person_plays(tmp_path):
     environment.close()
 
 
-def test_what_was_played_before_an_interrupt_counts_and_no_screen_is_one_line(monkeypatch):
+def test_games_before_an_interrupt_are_kept_and_a_missing_screen_is_refused(monkeypatch):
     pygame = pytest.importorskip("pygame")
     play = importlib.import_module("gymnasium.utils.play")
 

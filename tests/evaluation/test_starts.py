@@ -30,7 +30,7 @@ def _read(path, environment="ALE/Pong-v5", protocol="impala", num_actions=3):
     )
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_starts_are_read_as_they_were_written(tmp_path):
     path = tmp_path / "starts.json"
     _write(path)
     assert _read(path) == STARTS
@@ -57,7 +57,7 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path, change, message):
         _read(path)
 
 
-def test_no_file_and_no_json(tmp_path):
+def test_a_missing_file_and_invalid_json_are_refused(tmp_path):
     with pytest.raises(UserError, match="cannot be read as a file of starts"):
         _read(tmp_path / "none.json")
     (tmp_path / "text.json").write_text("[")

@@ -140,7 +140,7 @@ def test_an_environment_that_cannot_be_rendered_is_refused(monkeypatch):
         video.RecordedEnvironment("Catch", "impala", seed=0)
 
 
-def test_paths(tmp_path):
+def test_paths_that_cannot_hold_a_video_are_refused(tmp_path):
     video.check_path(tmp_path / "a.mp4")
     with pytest.raises(UserError, match="ends in .mp4"):
         video.check_path(tmp_path / "a.gif")

@@ -51,11 +51,11 @@ def test_an_image_in_colour_is_shown_as_it_is():
 
 
 @pytest.mark.parametrize("bad", [[np.nan, 1.0], [0.0, np.inf], [-3.0, -3.0], [1e30, -1e30]])
-def test_any_numbers_are_a_picture(bad):
+def test_values_that_are_not_finite_can_be_drawn(bad):
     assert picture_of(np.array(bad, np.float32)).shape == (1, 2, 3)
 
 
-def test_what_renders_shows_itself_and_what_does_not_is_drawn():
+def test_environments_without_rendering_are_drawn():
     shown = make_watched("Catch", "impala", 1)
     assert isinstance(shown, RecordedEnvironment)
     assert shown.action_meanings() == ["left", "stay", "right"]

@@ -61,7 +61,7 @@ def test_exit_codes_and_output(pool):
         pool.start([sys.executable, "-c", "pass"], sys.stdout)
 
 
-def test_a_child_keeps_nothing_of_the_server(pool):
+def test_a_child_inherits_no_descriptor_or_group_of_the_server(pool):
     waiting, path = pool.begin("wait")  # whose descriptors it must not have either
     _wait(lambda: "waiting" in path.read_text())
     _, process, descriptors = pool.run("process")[1].splitlines()
@@ -110,7 +110,7 @@ def test_children_end_with_the_server_and_the_next_command_gets_a_new_one(pool):
     assert pool.server_process is None
 
 
-def test_a_server_that_cannot_start_is_no_endless_wait(tmp_path):
+def test_a_server_that_cannot_start_does_not_block(tmp_path):
     pool = SmallPool(tmp_path, modules=("no_such_module",))
     assert pool.run("exit", "0") == (-signal.SIGTERM, "")
     assert "No module named 'no_such_module'" in (tmp_path / "server.log").read_text()
@@ -121,7 +121,7 @@ _VARYING = {"seconds", "frames_per_second", "rss_mib", "cpu_seconds"}
 
 
 @pytest.mark.slow
-def test_a_run_gives_the_same_alone_and_as_the_second_of_a_pool(tmp_path):
+def test_a_run_gives_the_same_result_alone_and_in_a_pool(tmp_path):
     """Deterministic, so equal to the bit: weights and optimiser state, metrics and evaluation."""
     train = ["-m", "meta_impala.train", *TINY, "--total_frames=2000", "--deterministic"]
     evaluate = ["-m", "meta_impala.evaluate", "--episodes=5"]

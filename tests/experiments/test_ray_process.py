@@ -14,7 +14,7 @@ from meta_impala.distributed import cluster as ray_cluster
 pytestmark = pytest.mark.slow
 
 
-def test_commands_on_a_cluster(tmp_path):
+def test_commands_run_and_are_stopped_on_a_cluster(tmp_path):
     with make_cluster() as cluster:
         node = add_node(cluster, 1)
         settings = ActorSettings(actors="ray", ray_address=cluster.address)

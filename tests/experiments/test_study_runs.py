@@ -52,7 +52,7 @@ def names(runs, game="Noise"):
     return {run.name for run in runs if run.game == game}
 
 
-def test_what_depends_on_the_selection_waits_for_it(cells):
+def test_runs_that_depend_on_the_selection_wait_for_it(cells):
     before = names(cells.ready())
     assert not any(name.startswith(("A_0.03.Noise.seed_11", "M_", "Y.")) for name in before)
     _finish_selection(cells)
@@ -169,7 +169,7 @@ def test_a_trained_run_is_finished_without_an_evaluation_of_its_own(cells):
     assert study_runs.stage(run, {}) is Stage.STARTED
 
 
-def test_costs_of_a_continued_run_add_up(tmp_path):
+def test_the_costs_of_the_parts_of_a_continued_run_are_summed(tmp_path):
     path = tmp_path / "costs.csv"
     assert study_runs.read_costs(path) == {}
     for name, seconds in (("a", 1.5), ("b", 2.0), ("a", 0.25)):

@@ -80,7 +80,7 @@ def test_a_preset_beside_the_file_comes_first(path):
     assert runs[0].config.batch_size == 4
 
 
-def test_all_57_games_by_one_word(path):
+def test_one_word_selects_all_57_games(path):
     path.write_text(TEXT.replace('["Pong", "catch"]', '"atari57"'))
     assert suite_file.read(path).games == ATARI_57
 
@@ -114,7 +114,7 @@ def test_all_57_games_by_one_word(path):
         ("[settings]", "[settings", "not valid TOML"),
     ],
 )
-def test_a_mistake_is_one_line_that_names_it(path, old, new, message):
+def test_a_mistake_is_refused_in_one_line_that_names_it(path, old, new, message):
     assert old in TEXT
     path.write_text(TEXT.replace(old, new, 1))
     with pytest.raises(UserError) as error:
@@ -123,7 +123,7 @@ def test_a_mistake_is_one_line_that_names_it(path, old, new, message):
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_what_ships_is_sound(path):
+def test_every_shipped_suite_is_valid(path):
     suite = suite_file.read(path)
     assert suite.question.endswith("?")
     names = [variant.name for variant in suite.variants]
@@ -205,7 +205,7 @@ def test_shards_are_a_partition_that_later_seeds_leave_alone(path, count):
 @pytest.mark.parametrize(
     "text", ["", "1", "0/2", "3/2", "1/0", "a/b", "-1/2", "1/2/3", "1/1e9", "١/٢"]
 )
-def test_what_is_no_shard(text):
+def test_invalid_shards_are_refused(text):
     with pytest.raises(UserError, match="must be K/N"):
         suite_file.Shard.parse(text)
     assert suite_file.Shard.parse("2/3") == suite_file.Shard(2, 3)
@@ -220,7 +220,7 @@ def test_a_suite_is_found_by_path_or_name(path):
 @pytest.mark.parametrize(
     "text", ["gamma_gird", "tools/suites/gamma_gird.toml", "x" * 5000, "a\0b", ""]
 )
-def test_a_suite_that_is_nowhere_is_one_line_with_the_names(text):
+def test_an_unknown_suite_is_refused_in_one_line_with_the_names(text):
     with pytest.raises(UserError, match="must be a suite file") as error:
         suite_file.find(text)
     assert "catch, demonstration" in str(error.value) and "\n" not in str(error.value)

@@ -31,7 +31,7 @@ def _cost(runs, **more):
     return suite_cost.cost(runs, EVALUATION, **({"parallel": 2, "cores": 4} | more))
 
 
-def test_what_is_left(runs):
+def test_the_remaining_frames_and_games_of_a_suite(runs):
     runs[0].folder.prepare()
     runs[0].folder.save_config(runs[0].config)
     runs[0].folder.write_status("stopped", 400_000)

@@ -122,7 +122,7 @@ def test_as_many_at_a_time_as_asked(tmp_path):
     )
 
 
-def test_a_run_that_fails_is_told_and_the_others_continue(tmp_path):
+def test_a_failed_run_is_reported_and_the_others_continue(tmp_path):
     suite = Suite(tmp_path)
     suite.broken = ("a.Catch.seed_1",)
     runner = suite.runner()
@@ -186,7 +186,7 @@ def test_a_run_that_another_process_trains_is_waited_for(tmp_path):
     assert not suite_runner.busy_elsewhere(run)
 
 
-def test_a_stale_process_number_is_nobody(tmp_path):
+def test_a_stale_process_number_does_not_mark_a_run_as_busy(tmp_path):
     suite = Suite(tmp_path)
     run = suite.runs[0]
     run.folder.prepare()
@@ -223,7 +223,7 @@ def test_one_suite_per_folder(tmp_path):
         pass
 
 
-def test_the_time_left(tmp_path, monkeypatch):
+def test_the_display_estimates_the_time_left(tmp_path, monkeypatch):
     suite = Suite(tmp_path)
     clock = [0.0]
     monkeypatch.setattr(suite_runner.time, "monotonic", lambda: clock[0])
@@ -246,7 +246,7 @@ def test_the_time_left(tmp_path, monkeypatch):
     display.close()
 
 
-def test_the_commands_are_the_ordinary_ones(tmp_path):
+def test_the_runner_starts_the_ordinary_commands(tmp_path):
     run = Suite(tmp_path).runs[1]
     train = suite_runner.command_of(run, Stage.STARTED, EVALUATION)
     assert train[1:3] == ["-m", "meta_impala.train"] and "--gamma=0.9" in train

@@ -32,7 +32,7 @@ def test_odd_states_pay_the_signal_and_even_ones_noise():
     assert abs(np.corrcoef(rewards[:, 1], rewards[:, 3])[0, 1]) < 0.03
 
 
-def test_what_a_bottleneck_pays_is_taken_back():
+def test_the_reward_of_a_bottleneck_is_subtracted_later():
     process = bootstrap_process(7, branches=4, noise=2.0)
     rewards = draw(process)
     assert process.kinds == (BOTTLENECK, ALIASED) * 3 + (BOTTLENECK,)
@@ -45,7 +45,7 @@ def test_what_a_bottleneck_pays_is_taken_back():
     assert abs(np.corrcoef(rewards[:, 0], rewards[:, 2])[0, 1]) < 0.03
 
 
-def test_a_random_last_reward_is_never_taken_back():
+def test_a_random_last_reward_is_not_subtracted():
     rewards = draw(bootstrap_process(5, 2, 1.0, last_reward_random=True))
     np.testing.assert_array_equal(rewards[:, 0:4:2], -rewards[:, 1:4:2])
     assert set(np.unique(rewards[:, 4])) == {-1.0, 1.0}
@@ -60,7 +60,7 @@ def test_branch_rewards_have_mean_zero_and_the_noise_s_deviation(branches):
     assert rewards.std() == pytest.approx(3.0)
 
 
-def test_who_looks_alike():
+def test_aliased_states_share_an_observation():
     assert bootstrap_process(7, 4, 1.0).observations == tuple(range(7))
     assert bootstrap_process(7, 4, 1.0, alias_all=True).observations == (0, 1, 2, 1, 3, 1, 4)
 

@@ -332,7 +332,7 @@ def test_the_targets_are_constant_in_theta():
     np.testing.assert_allclose(gradient, values - targets, rtol=1e-11, atol=1e-12)
 
 
-def test_columns_do_not_mix():
+def test_columns_are_independent():
     arrays = numbers(8)
     options = {
         "chain": Chain(STRAIGHT),

@@ -18,7 +18,7 @@ def test_defaults_of_the_examples():
     assert resolve(discount) == discount
 
 
-def test_what_is_given_is_kept():
+def test_given_settings_are_kept():
     settings = resolve(Settings(example="discount", gamma=0.9, lambda_=0.0, num_states=3))
     assert (settings.start, settings.lambda_, settings.num_states) == (0.9, 0.0, 3)
 
@@ -63,7 +63,7 @@ def test_the_paper_s_lambda_has_its_name():
         ({"seeds": 1.5}, "--seeds=1.5: must be of type int"),
     ],
 )
-def test_a_mistake_is_one_line(changes, message):
+def test_a_mistake_is_refused_in_one_line(changes, message):
     settings = dataclasses.replace(Settings(example="discount"), **changes)
     with pytest.raises(UserError) as caught:
         resolve(settings)

@@ -52,13 +52,13 @@ def test_gamma_is_low_on_noise_and_high_on_signal(discount):
     assert found.gap == pytest.approx(means[2::2].min() - means[1::2].max())
 
 
-def test_gamma_of_the_first_state_is_unmoved(discount):
+def test_gamma_of_the_first_state_does_not_change(discount):
     _, history = discount
     assert np.all(history.eta[:, 0] == 0.5)
     assert np.all(history.eta[-1, 1:] != 0.5)
 
 
-def test_so_it_is_in_a_chain_that_ends_in_a_signal_state():
+def test_the_split_holds_in_a_chain_that_ends_in_a_signal_state():
     settings, history = run("discount", num_states=9)
     assert verdict_of(settings, history).gap >= 0.3
     assert history.eta[-1, -1].mean() > 0.8  # γ_9, whose successor is terminal
@@ -74,7 +74,7 @@ def test_lambda_is_high_on_aliased_states(bootstrap):
     assert verdict_of(*bootstrap).reproduced
 
 
-def test_a_random_last_reward_leaves_the_order(bootstrap):
+def test_a_random_last_reward_keeps_the_order_of_lambdas(bootstrap):
     settings, history = run("bootstrap", last_reward="random")
     assert verdict_of(settings, history).gap >= 0.2
     assert np.all(history.eta[-1, -1] != 0.5)  # λ_9 now has something to weigh
@@ -91,12 +91,12 @@ def test_a_small_inner_step_gives_no_clean_split():
     assert verdict_of(*run("discount", inner_step_size=0.02)).gap < 0.1
 
 
-def test_without_noise_there_is_nothing_to_hide():
+def test_without_noise_gamma_stays_high_everywhere():
     _, history = run("discount", noise=0.0)
     assert history.eta[-1, 1:-1].mean(axis=-1).min() > 0.75
 
 
-def test_a_myopic_reference_keeps_gamma_down():
+def test_a_low_reference_gamma_keeps_gamma_low():
     _, history = run("discount", reference_gamma=0.0, noise=0.1)
     assert history.eta[-1, 2::2].mean(axis=-1).max() < 0.3
 
@@ -111,7 +111,7 @@ def test_a_myopic_reference_keeps_gamma_down():
         {"gamma": 0.9},
     ],
 )
-def test_the_split_survives_the_other_switches(switches):
+def test_the_split_holds_under_the_other_switches(switches):
     # A switch that did nothing would leave a bit-equal run; see the next test.
     assert verdict_of(*run("discount", num_states=5, **switches)).gap >= 0.3
 
@@ -135,7 +135,7 @@ def test_the_split_survives_the_other_switches(switches):
         {"first_seed": 1},
     ],
 )
-def test_every_switch_does_something(switches, short):
+def test_every_switch_changes_the_result(switches, short):
     _, before = short
     _, after = run("discount", **SHORT, num_states=5, **switches)
     assert not np.array_equal(before.eta[-1], after.eta[-1])
@@ -184,7 +184,7 @@ def discount_run_in_numpy(seed, episodes, num_states, alpha, beta):
     return np.array(gammas), np.array(all_values)
 
 
-def test_a_run_is_what_the_equations_say():
+def test_a_run_equals_the_equations_in_numpy():
     settings, history = run("discount", seeds=2, first_seed=5, episodes=25, points=25, num_states=6)
     for column, seed in enumerate((5, 6)):
         gammas, values = discount_run_in_numpy(seed, 25, 6, settings.inner_step_size, 0.02)
@@ -200,7 +200,7 @@ def test_a_run_is_what_the_equations_say():
 
 
 @pytest.mark.parametrize("example", ["discount", "bootstrap"])
-def test_of_the_state_left_is_one_state_earlier(example):
+def test_indexing_by_the_state_left_shifts_eta_by_one_state(example):
     _, arrived = run(example, **SHORT)
     _, left = run(example, **SHORT, indexing="left")
     np.testing.assert_allclose(left.eta[:, :-1], arrived.eta[:, 1:], rtol=1e-12)
@@ -209,7 +209,7 @@ def test_of_the_state_left_is_one_state_earlier(example):
     assert np.all(arrived.eta[-1, 1] != 0.5)
 
 
-def test_points_do_not_change_a_run():
+def test_the_number_of_recorded_points_does_not_change_a_run():
     _, few = run("bootstrap", **SHORT, points=2)
     _, many = run("bootstrap", **SHORT, points=30)
     np.testing.assert_array_equal(few.eta[-1], many.eta[-1])
@@ -242,7 +242,7 @@ def test_columns_differ_only_in_what_they_are_given():
         np.testing.assert_allclose(here, alone.eta, rtol=1e-12)
 
 
-def test_fixed_eta_stays_and_may_be_one():
+def test_fixed_eta_does_not_change_and_may_be_one():
     settings = resolve(Settings(example="discount", **SHORT))
     columns = columns_of(settings, 1, gammas=np.ones(1), lambdas=np.ones(1))
     history = Simulation(settings, columns, learn=False).run()

@@ -117,7 +117,7 @@ COMMON = {"deadline": None, "derandomize": True, "phases": [Phase.generate]}
 
 @settings(max_examples=2, **COMMON)
 @given(updates())
-def test_any_combination(drawn):
+def test_random_combinations_match_the_finite_difference(drawn):
     check(drawn)
 
 
@@ -125,11 +125,11 @@ def test_any_combination(drawn):
 @pytest.mark.timeout(7200)
 @settings(max_examples=60, **COMMON)
 @given(updates())
-def test_many_combinations(drawn):
+def test_many_random_combinations_match_the_finite_difference(drawn):
     check(drawn)
 
 
-def test_everything_at_once():
+def test_all_options_together():
     """At a norm of 80 the clip of g binds."""
     names = "gamma,lambda,entropy_cost,vtrace_alpha,learning_rate_factor,max_gradient_norm"
     _, gradient = assert_is_the_derivative(

@@ -56,7 +56,7 @@ def two(tmp_path_factory):
 
 
 @pytest.mark.parametrize("learned", ["gamma,lambda", "none"])
-def test_two_learners_end_where_one_does(two, learned):
+def test_two_learners_have_the_weights_of_one(two, learned):
     settings = learner_process.SETTINGS | {
         "meta_parameters": learned, "meta_gradient_mode": "reverse_over_forward"
     }  # fmt: skip

@@ -122,7 +122,7 @@ def test_the_update_is_the_same_to_the_bit_without_the_meta_objective(
 
 
 @pytest.mark.parametrize("mode", ["nested_tapes", "reverse_over_forward"])
-def test_so_are_many_updates_while_eta_cannot_move(graphs_as_written, mode):
+def test_many_updates_with_fixed_eta_are_the_same_to_the_bit(graphs_as_written, mode):
     # A step of 1e-12 is lost in the rounding of x.
     meta, plain = pair(mode, meta_learning_rate=1e-12, rmsprop_epsilon=0.1)
     x = meta.learner.state.x.numpy()
@@ -136,7 +136,7 @@ def test_so_are_many_updates_while_eta_cannot_move(graphs_as_written, mode):
     assert_bit_equal(slots_of(meta), slots_of(plain))
 
 
-def test_with_all_rewrites_only_the_last_bits_differ():
+def test_with_graph_optimisation_only_rounding_differs():
     meta, plain = pair()
     before = weights_of(meta)
     batches = [random_batch(meta, seed) for seed in (0, 1)]
@@ -281,7 +281,7 @@ def test_the_columns_are_in_a_seeded_order():
 
 
 @pytest.mark.parametrize("learned", ["gamma,lambda", "none"])
-def test_one_trace(learned):
+def test_the_update_is_traced_once(learned):
     agent = make_agent(meta_parameters=learned)
     agent.learner.build()
     assert agent.learner.function.experimental_get_tracing_count() == 1
@@ -324,7 +324,7 @@ def test_frames_count_the_action_repeat():
 # State.
 
 
-def test_slots_at_the_start():
+def test_initial_optimiser_slots():
     agent = make_agent(gamma=0.9, lambda_=0.8)
     state = agent.learner.state
     for variable, slot in zip(agent.network.trainable_variables, slots_of(agent), strict=True):
@@ -426,7 +426,7 @@ def test_x_moves_by_its_learning_rate_from_the_first_update_by_rmsprop():
 
 @pytest.mark.parametrize(("learned", "other"), [("gamma", "lambda"), ("lambda", "gamma")])
 @pytest.mark.usefixtures("eager")
-def test_what_is_fixed_stays(learned, other):
+def test_fixed_meta_parameters_do_not_change(learned, other):
     agent = make_agent(meta_parameters=learned, gamma=0.9, lambda_=0.8, meta_learning_rate=0.1)
     assert agent.learner.state.x.shape == (1,)
     (_, row), snapshot = run(agent, [random_batch(agent, seed) for seed in range(3)])
@@ -457,7 +457,7 @@ def test_a_plain_learner_has_no_eta_to_move():
 
 
 @pytest.mark.usefixtures("eager")
-def test_statistics():
+def test_statistics_of_an_update():
     agent = make_agent(
         entropy_cost=0.02, baseline_cost=0.3, max_gradient_norm=1.0, learning_rate=0.1
     )

@@ -77,7 +77,7 @@ def test_as_many_parts_as_columns():
 
 
 @pytest.mark.slow
-def test_images():
+def test_micro_batches_of_images_are_the_whole_batch():
     """The folded convolution, in float32."""
     agents = [
         make_agent(
@@ -103,7 +103,7 @@ def test_images():
         ({"micro_batches": 16, "meta_data": "held_out"}, "less --meta_batch_size"),
     ],
 )
-def test_what_cannot_be_divided_is_refused(settings, named):
+def test_indivisible_batches_are_refused(settings, named):
     with pytest.raises(UserError) as caught:
         resolve(Config(**settings))
     assert "--micro_batches" in str(caught.value) and named in str(caught.value)

@@ -106,7 +106,7 @@ QUICK = ("plain", "importance weights", "lstm, state")
     [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SETTINGS],
 )
 @pytest.mark.usefixtures("eager")
-def test_an_update_of_cut_trajectories_is_that_of_their_pieces(name, pieces):
+def test_an_update_of_truncated_trajectories_is_that_of_their_pieces(name, pieces):
     both = agents(pieces, SETTINGS[name])
     pairs = [batches(both[1], pieces, seed) for seed in (3, 4, 5)]
     before = [variable.numpy() for variable in both[0].learner.state.variables]
@@ -131,7 +131,7 @@ def test_an_update_of_cut_trajectories_is_that_of_their_pieces(name, pieces):
 @pytest.mark.parametrize(
     "name", ["two passes", pytest.param("lstm, state", marks=pytest.mark.slow)]
 )
-def test_several_learners_of_cut_trajectories_are_one_of_pieces(name):
+def test_several_learners_of_truncated_trajectories_are_one_of_pieces(name):
     settings = {**SETTINGS[name], "meta_gradient_mode": "reverse_over_forward"}
     cut, apart = agents(2, settings)
     taus, meta_batches = (batches(apart, 2, seed) for seed in (3, 4))

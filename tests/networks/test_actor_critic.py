@@ -107,7 +107,7 @@ def test_every_state_may_be_fed_its_own_eta():
 @pytest.mark.parametrize("embedding", [0, 16])
 @pytest.mark.parametrize("action_and_reward", [False, True])
 @pytest.mark.parametrize("sizes", [(8,), (7, 8)])
-def test_what_joins_the_last_hidden_layer_is_rows_of_its_matrix(
+def test_inputs_of_the_last_hidden_layer_are_rows_of_its_matrix(
     embedding, action_and_reward, sizes
 ):
     """relu(W₁ φ + W₂ [action, reward, e_η] + b): one layer that sees φ and all that joins."""
@@ -151,7 +151,7 @@ def test_the_difference_between_two_etas_varies_over_states():
     assert deviations[HEADS] < 1e-12 and deviations[LAST_HIDDEN] > 1e-3
 
 
-def test_the_joined_rows_begin_like_the_others():
+def test_the_rows_of_eta_are_initialised_like_the_others():
     """As one matrix would that sees φ and what joins: a deviation of 1/√(fan-in)."""
     tf.random.set_seed(0)
     settings = NetworkDefinition("mlp", A, mlp_sizes=(400, 400), eta_embedding_size=100)
@@ -164,7 +164,7 @@ def test_the_joined_rows_begin_like_the_others():
 
 @pytest.mark.parametrize("embedding", [0, 16])
 @pytest.mark.parametrize("action_and_reward", [False, True])
-def test_the_inputs_of_the_heads_where_all_joins_there(embedding, action_and_reward):
+def test_the_inputs_of_the_heads_with_eta_at_the_heads(embedding, action_and_reward):
     """Torso, one-hot action and reward, e_η, side by side."""
     width = 8 + (A + 1) * action_and_reward + embedding
     network = make(
@@ -194,7 +194,7 @@ def test_parameters_of_the_whole_atari_network():
     assert count == 676_144 + (2 * 16 + 16) + 16 * 256 + (256 * 3 + 3) + (256 + 1)
 
 
-def test_rows_and_columns_stay_in_their_places():
+def test_time_and_batch_positions_are_kept():
     """State (t, b) of a feed-forward network is seen by output (t, b) alone."""
     network = make(eta_embedding_size=2, last_action_and_reward=True)
     inputs = random_inputs()
@@ -215,7 +215,7 @@ def test_rows_and_columns_stay_in_their_places():
 @pytest.mark.parametrize("core", ["none", "lstm"])
 @pytest.mark.parametrize("enabled", [False, True])
 @pytest.mark.parametrize("name", ["last_actions", "last_rewards"])
-def test_the_last_action_and_reward_matter_only_if_asked_for(name, enabled, core):
+def test_the_last_action_and_reward_are_inputs_only_if_enabled(name, enabled, core):
     network = make(core=core, last_action_and_reward=enabled)
     inputs = random_inputs()
     other = (getattr(inputs, name) + 1) % A if name == "last_actions" else inputs.last_rewards + 1
@@ -251,7 +251,7 @@ def test_every_eta_can_be_fed(kind):
 # The core.
 
 
-def test_the_lstm_in_loops():
+def test_the_lstm_equals_numpy_loops():
     network = make(tf.float64, core="lstm")
     inputs, start = random_inputs(), random_core_state(network)
     values = {v.name.removesuffix(":0"): v.numpy() for v in network.trainable_variables}

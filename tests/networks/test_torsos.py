@@ -65,7 +65,7 @@ def test_shapes_and_parameters_of_the_published_networks(name, shapes, size, cou
     assert sum(int(np.prod(v.shape)) for v in torso.trainable_variables) == count
 
 
-def test_the_mlp():
+def test_shapes_of_the_mlp():
     torso = make("mlp")
     assert torso(tf.zeros([3, 4, 2])).shape == (3, 5)
     shapes = {tuple(v.shape) for v in torso.trainable_variables}
@@ -129,7 +129,7 @@ def layer(parameters, ending):
     return weight, bias
 
 
-def test_the_convolutional_torso_in_loops():
+def test_the_convolutional_torso_equals_numpy_loops():
     torso = ConvolutionalTorso([(3, 4, 2), (2, 3, 1)], 5, tf.float64)
     observations = images(shape=(2, 11, 12, 2))
     torso(tf.constant(observations))
@@ -142,7 +142,7 @@ def test_the_convolutional_torso_in_loops():
         np.testing.assert_allclose(actual, relu(features.ravel() @ weight + bias), rtol=1e-10)
 
 
-def test_the_deep_torso_in_loops():
+def test_the_deep_torso_equals_numpy_loops():
     torso = DeepTorso(channels=(2, 3), output_size=5, dtype=tf.float64)
     observations = images(shape=(2, 9, 10, 2))  # an odd side and an even one
     torso(tf.constant(observations))
@@ -200,7 +200,7 @@ def test_the_frames_of_a_stack_are_channels():
 
 
 @pytest.mark.parametrize("name", ["deep", "minatar"])
-def test_torsos_take_stacks(name):
+def test_torsos_accept_frame_stacks(name):
     torso = make(name, tf.float64)
     merged, *stacked = stacks()
     expected = torso(tf.constant(merged)).numpy()
@@ -264,14 +264,14 @@ def test_the_mlp_scales_bytes():
 
 
 @pytest.mark.parametrize("name", TORSOS)
-def test_float64(name):
+def test_torsos_run_in_float64(name):
     torso = make(name, tf.float64)
     assert torso(tf.constant(images(shape=(1, 84, 84, 4)))).dtype == tf.float64
     assert {v.dtype for v in torso.trainable_variables} == {tf.float64}
 
 
 @pytest.mark.parametrize("name", TORSOS)
-def test_bfloat16_lies_between_float32_ends(name):
+def test_bfloat16_torsos_have_float32_weights_and_outputs(name):
     exact, rough = make(name), make(name, compute_dtype=tf.bfloat16)
     observations = tf.constant(np.moveaxis(images(), -1, 1))
     for torso in (exact, rough):

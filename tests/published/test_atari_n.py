@@ -28,7 +28,7 @@ def test_the_subsets_are_of_the_57_games():
         atari_n.games_of("atari7")
 
 
-def test_the_formula():
+def test_the_regression_formula_by_hand():
     assert atari_n.median_percent("atari1", {"NameThisGame": 0.99}) == pytest.approx(
         100.0**0.9976 - 1
     )
@@ -40,7 +40,7 @@ def test_the_formula():
 
 
 @pytest.mark.parametrize("column", ["impala_deep_noop_200m", "apex_noop", "stacx_noop_200m"])
-def test_it_is_about_right_for_published_agents(column):
+def test_estimates_are_close_to_the_medians_of_published_agents(column):
     agent = published.read_columns()[column]
     true = published.median_percent(agent)
     for estimate in atari_n.estimates(agent.agent, agent.human_normalised()):
@@ -48,7 +48,7 @@ def test_it_is_about_right_for_published_agents(column):
             assert abs(math.log(estimate.median_percent / true)) < math.log(1.4), estimate
 
 
-def test_it_breaks_at_few_frames_where_battle_zone_is_at_random():
+def test_the_estimate_is_wrong_at_few_frames():
     """Why there is no estimate below 200M frames."""
     agent = published.read_columns()["slmlab_a2c_10m_steps"]
     by_game = agent.human_normalised()
@@ -59,7 +59,7 @@ def test_it_breaks_at_few_frames_where_battle_zone_is_at_random():
     assert atari_n.is_trained_enough(200_000_000) and atari_n.is_trained_enough(199_999_360)
 
 
-def test_what_is_estimated_and_what_is_marked():
+def test_the_subsets_estimated_and_values_out_of_range():
     names = {"NameThisGame", "BattleZone", "Phoenix"}
     found = atari_n.estimates("x", dict.fromkeys(names, 2.0))
     assert [estimate.subset for estimate in found] == ["atari1", "atari3"]

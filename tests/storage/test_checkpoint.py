@@ -63,7 +63,7 @@ def restore(agent, identity, folder):
     return Checkpoints(folder, agent.learner.state, 3, identity).restore_latest()
 
 
-def test_everything_comes_back_and_tensorflow_reads_it_alone(agent, identity, folder):
+def test_everything_is_restored_also_by_tensorflow_alone(agent, identity, folder):
     restored = restore(agent, identity, folder)
     assert (restored.path.name, restored.progress) == ("frames-3", {"number": 3})
     np.testing.assert_array_equal(restored.source["of the actors"], [0, 1, 2])
@@ -117,7 +117,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     assert [path.name for path in list_checkpoints(folder)] == ["frames-2", "frames-1"]
 
 
-def test_every_byte_of_the_manifest_counts(folder):
+def test_a_flipped_bit_in_the_manifest_is_damage(folder):
     path = folder / "frames-3" / "manifest.json"
     content = path.read_bytes()
     for index in range(0, len(content), 37):
@@ -257,7 +257,7 @@ def test_a_checkpoint_that_is_not_finite_is_neither_saved_nor_restored(agent, id
     assert restore(agent, identity, folder).path.name == "frames-2"
 
 
-def test_what_was_left_half_written_is_removed_and_never_read(agent, identity, folder):
+def test_incomplete_checkpoints_are_removed_and_never_read(agent, identity, folder):
     shutil.copytree(folder / "frames-3", folder / ".saving-1234")
     os.rename(folder / "frames-3", folder / ".removing-frames-3")
     (folder / "frames-x").mkdir()
@@ -293,7 +293,7 @@ def test_a_full_disk_leaves_the_checkpoints_before(agent, identity, folder, monk
     assert [path.name for path in list_checkpoints(folder)] == ["frames-4", "frames-3", "frames-2"]
 
 
-def test_saving_twice_keeps_the_first_and_a_foreign_one_is_set_aside(agent, identity, folder):
+def test_saving_twice_keeps_the_first_and_an_unknown_folder_is_renamed(agent, identity, folder):
     state = agent.learner.state
     fill(state, 3)
     checkpoints = Checkpoints(folder, state, 3, identity)

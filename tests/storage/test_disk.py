@@ -84,7 +84,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
-def test_a_disk_that_fills_up(small_disk):
+def test_a_full_disk_ends_the_run_with_one_line(small_disk):
     def fill():
         with open(small_disk / "filler", "wb", buffering=0) as file:
             while True:
@@ -107,7 +107,7 @@ def test_a_disk_that_fills_up(small_disk):
     continues(run_path)
 
 
-def test_a_folder_that_vanishes(tmp_path):
+def test_a_deleted_folder_ends_the_run_with_one_line(tmp_path):
     path = tmp_path / "run"
     message = run(path, lambda: shutil.rmtree(path))
     assert str(path) in message
@@ -116,7 +116,7 @@ def test_a_folder_that_vanishes(tmp_path):
 
 
 @pytest.mark.parametrize("what", ["", "checkpoints", "metrics.csv"])
-def test_a_folder_that_may_not_be_written_any_more(tmp_path, what):
+def test_a_folder_that_became_read_only_ends_the_run_with_one_line(tmp_path, what):
     path = tmp_path / "run"
     locked = path / what
 
@@ -150,7 +150,7 @@ def test_a_folder_that_may_not_be_written_any_more(tmp_path, what):
     continues(path)
 
 
-def test_a_slow_disk_is_no_hang(tmp_path, monkeypatch):
+def test_a_slow_disk_is_not_reported_as_a_hang(tmp_path, monkeypatch):
     """Saving takes longer than actors may stand still; they wait for room meanwhile."""
     flush = checkpoint_lib.flush
     monkeypatch.setattr(checkpoint_lib, "flush", lambda path: (time.sleep(3.2), flush(path)))
@@ -161,7 +161,7 @@ def test_a_slow_disk_is_no_hang(tmp_path, monkeypatch):
     assert not (tmp_path / "stacks.txt").exists()
 
 
-def test_a_file_of_metrics_that_is_no_table_is_kept(tmp_path, capsys):
+def test_a_metrics_file_that_is_not_a_table_is_kept(tmp_path, capsys):
     path = tmp_path / "metrics.csv"
     path.write_bytes(b"\x00\xffsomething else\n1,2,3\n")
     MetricsWriter(path, tmp_path / "tensorboard", 0).close()
@@ -193,7 +193,7 @@ def test_a_row_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     writer.close()
 
 
-def test_what_a_killed_trainer_left_half_written_is_removed(tmp_path):
+def test_incomplete_files_of_a_killed_trainer_are_removed(tmp_path):
     folder = RunFolder(tmp_path)
     folder.prepare()
     write_atomically(folder.status_path, "{}")
@@ -204,7 +204,7 @@ def test_what_a_killed_trainer_left_half_written_is_removed(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"status.json", ".evaluation.json.7"}
 
 
-def test_checkpoints_that_vanish_do_not_cost_the_metrics_too(tmp_path):
+def test_deleted_checkpoints_leave_the_metrics(tmp_path):
     config = make_config(total_frames=4 * BATCH_FRAMES)
     make_trainer(tmp_path, config).run()
     before = (tmp_path / "metrics.csv").read_bytes()

@@ -94,7 +94,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_file_that_is_no_whole_table_is_one_line(begin, tmp_path, name):
+def test_an_incomplete_table_is_refused_in_one_line(begin, tmp_path, name):
     content, expected = BAD[name]
     message = refusal(begin, content)
     assert message.startswith(f"--eta_schedule_file={tmp_path / 'metrics.csv'}: "[:100])
@@ -103,7 +103,7 @@ def test_a_file_that_is_no_whole_table_is_one_line(begin, tmp_path, name):
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "tilde"])
-def test_what_is_no_file_is_one_line(tmp_path, kind):
+def test_a_path_that_is_not_a_file_is_refused_in_one_line(tmp_path, kind):
     import os
 
     path = tmp_path / "metrics.csv"
@@ -169,7 +169,7 @@ def test_other_schedules_have_no_file(tmp_path):
     assert not folder.eta_schedule_path.exists()
 
 
-def test_a_link_in_the_place_of_the_copy_is_refused(tmp_path):
+def test_a_symbolic_link_instead_of_the_copy_is_refused(tmp_path):
     (tmp_path / "elsewhere.csv").write_text(WHOLE)
     folder = RunFolder(tmp_path / "run")
     folder.path.mkdir()
@@ -177,7 +177,7 @@ def test_a_link_in_the_place_of_the_copy_is_refused(tmp_path):
     assert "symbolic link" in refusal(folder.prepare)
 
 
-def test_the_config_is_pinned_not_changed(begin):
+def test_the_digest_is_added_to_the_config_and_nothing_else_changes(begin):
     _, config = begin(WHOLE)
     unpinned = dataclasses.replace(config, eta_schedule_sha256="")
     assert unpinned == replay_config(config.eta_schedule_file)

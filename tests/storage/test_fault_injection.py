@@ -389,7 +389,7 @@ def test_every_fault_in_writing_a_run(name, agent, tmp_path):
 
 # The best checkpoint was flushed when it was saved; a line is appended in place.
 @pytest.mark.parametrize("name", sorted({*_LIGHT, *_HEAVY} - {"best checkpoint", "appended line"}))
-def test_what_is_renamed_was_flushed_and_its_folder_is_flushed_after(name, agent, tmp_path):
+def test_a_file_is_flushed_before_and_its_folder_after_the_rename(name, agent, tmp_path):
     case = _LIGHT[name]() if name in _LIGHT else _HEAVY[name](agent)
     case.prepare(tmp_path)
     events = []

@@ -79,7 +79,7 @@ READERS = {
 
 @pytest.mark.parametrize("special", SPECIAL)
 @pytest.mark.parametrize("name", READERS)
-def test_what_is_no_file_is_refused_at_once(name, special, tmp_path):
+def test_a_path_that_is_not_a_file_is_refused_at_once(name, special, tmp_path):
     read, expected = READERS[name]
     if special is _huge and name == "digest":
         return  # it has no bound but that of the file that the user named
@@ -93,7 +93,7 @@ def test_what_is_no_file_is_refused_at_once(name, special, tmp_path):
 
 
 @pytest.mark.parametrize("special", SPECIAL)
-def test_what_may_be_missing_counts_as_missing(special, tmp_path):
+def test_an_optional_path_that_is_not_a_file_counts_as_missing(special, tmp_path):
     for name in ("status.json", "metrics.csv", "partial.json"):
         special(tmp_path / name)
     assert RunFolder(tmp_path).read_status() == {}
@@ -208,9 +208,7 @@ def test_a_file_system_that_cannot_flush_is_a_warning_once(
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
-def test_a_disk_that_fails_in_flushing_a_folder_does_not_deny_the_file(
-    number, tmp_path, monkeypatch
-):
+def test_an_error_in_flushing_a_folder_keeps_the_written_file(number, tmp_path, monkeypatch):
     folder = RunFolder(tmp_path)
     folder.write_status("running", 1)
     fsync = os.fsync
@@ -237,7 +235,7 @@ def test_paths_are_absolute_from_the_start(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 300, "~nosuchuser/run", "loop/run"])
-def test_a_path_that_cannot_be_is_one_line(name, tmp_path, monkeypatch):
+def test_an_impossible_path_is_refused_in_one_line(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pathlib.Path("loop").symlink_to("loop")
     for use in (lambda: RunFolder(name).prepare(), lambda: open_trained_run(name)):

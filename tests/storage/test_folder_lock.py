@@ -246,7 +246,7 @@ def test_a_candidate_that_died_never_blocks(tmp_path, no_locks):
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
-def test_what_is_no_candidate_blocks_nobody(tmp_path, no_locks):
+def test_invalid_candidate_files_do_not_block(tmp_path, no_locks):
     for number, content in enumerate([b"", b"[" * 5000, b"\xff", b'{"pid": -1}']):
         (tmp_path / f"{lock_candidates.PREFIX}{number}").write_bytes(content)
     (tmp_path / f"{lock_candidates.PREFIX}folder").mkdir()
@@ -255,7 +255,7 @@ def test_what_is_no_candidate_blocks_nobody(tmp_path, no_locks):
     FolderLock(tmp_path).release()
 
 
-def test_a_holder_that_was_taken_over_ends_without_writing(tmp_path):
+def test_a_holder_that_lost_the_lock_ends_without_writing(tmp_path):
     code = _HOLD.replace("import ctypes", "from meta_impala.storage import lock_record\n"
                          "lock_record.RENEWAL_SECONDS = 0.05\nimport ctypes")  # fmt: skip
     process = subprocess.Popen(
@@ -333,7 +333,7 @@ def test_a_holder_renews_its_record_and_notices_another(tmp_path, monkeypatch):
     assert b"elsewhere" in (tmp_path / "lock").read_bytes()  # it is not ours to clear
 
 
-def test_an_environment_that_closes_every_file_does_not_give_the_folder_away(tmp_path):
+def test_an_environment_that_closes_every_file_does_not_release_the_lock(tmp_path):
     lock = FolderLock(tmp_path)
     os.close(lock._descriptor)
     with pytest.raises(UserError, match=rf"process {os.getpid()} on "):
@@ -347,13 +347,13 @@ def test_an_environment_that_closes_every_file_does_not_give_the_folder_away(tmp
      b'{"pid": 1e999}',
      b'{"pid": 1, "host": 1, "boot": 2, "namespace": 3, "started": 4, "token": 5}'],
 )  # fmt: skip
-def test_a_record_that_is_none_blocks_nobody(tmp_path, content):
+def test_an_invalid_lock_record_does_not_block(tmp_path, content):
     (tmp_path / "lock").write_bytes(content)
     assert not is_locked(tmp_path)
     FolderLock(tmp_path).release()
 
 
-def test_a_trainer_of_an_earlier_version_is_respected(tmp_path):
+def test_the_lock_of_an_earlier_version_is_respected(tmp_path):
     with open(tmp_path / "lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write("4711\n")
@@ -362,7 +362,7 @@ def test_a_trainer_of_an_earlier_version_is_respected(tmp_path):
             FolderLock(tmp_path)
 
 
-def test_what_is_no_plain_file_is_refused_and_untouched(tmp_path):
+def test_a_lock_that_is_not_a_regular_file_is_refused_and_unchanged(tmp_path):
     path, outside = tmp_path / "lock", tmp_path / "outside"
     outside.write_text("precious")
     for make, reason in (

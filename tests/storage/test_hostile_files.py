@@ -196,7 +196,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_json_with_other_values(name, folder):
+def test_json_with_wrong_values_is_read_or_refused_in_one_line(name, folder):
     content, read = TEXTS[name]
     content = content or _starts_content(folder)
     path = folder / name
@@ -213,7 +213,7 @@ def test_json_with_other_values(name, folder):
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_text_with_other_bytes(name, folder):
+def test_text_with_wrong_bytes_is_read_or_refused_in_one_line(name, folder):
     content, read = TEXTS[name]
     original = json.dumps(content or _starts_content(folder), indent=1).encode()
     path = folder / name
@@ -233,7 +233,7 @@ def test_text_with_other_bytes(name, folder):
      '{"seed": ' + "9" * 5000 + "}", "\ufeff{}", "{}" * 2, '"' + "\\ud800" * 100 + '"'],
 )  # fmt: skip
 @pytest.mark.parametrize("name", TEXTS)
-def test_json_that_parsers_stumble_over(name, text, folder):
+def test_unusual_json_is_read_or_refused_in_one_line(name, text, folder):
     path = folder / name
     path.write_text(text)
     one_line_or_result(lambda: TEXTS[name][1](path))
@@ -370,7 +370,7 @@ BAD_ETAS = [
 
 
 @pytest.mark.parametrize("eta", BAD_ETAS)
-def test_an_agent_with_an_eta_that_is_none_is_refused(eta, agent_path, agent, folder):
+def test_an_agent_with_an_invalid_eta_is_refused(eta, agent_path, agent, folder):
     path = folder / "changed.npz"
     _rewrite(path, agent_path, eta=eta)
     with pytest.raises(UserError, match="changed.npz: is damaged .*eta"):
@@ -450,7 +450,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_bombs_are_refused_before_they_take_memory(name, tmp_path):
+def test_decompression_bombs_are_refused_before_they_take_memory(name, tmp_path):
     import resource
 
     path = tmp_path / "x.npz"
@@ -481,7 +481,7 @@ def test_an_array_that_is_longer_than_its_directory_says_is_not_unpacked(tmp_pat
 @pytest.mark.parametrize("dtype", ["<f4", ">f8", "<i8", "|b1", "<U7", "|u1"])
 @pytest.mark.parametrize("shape", [(), (3,), (2, 0), (2, 3, 4)])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_what_numpy_writes_is_read_as_numpy_reads_it(dtype, shape, order, tmp_path):
+def test_arrays_are_read_as_numpy_reads_them(dtype, shape, order, tmp_path):
     array = np.asarray(np.arange(math.prod(shape)).reshape(shape), order=order).astype(dtype)
     arrays.write_arrays(tmp_path / "x.npz", {"x": array}, compressed=order == "F")
     found = arrays.read_arrays(tmp_path / "x.npz")["x"]

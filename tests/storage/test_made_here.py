@@ -13,7 +13,7 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "state"
 
 
-def test_a_folder_is_known_where_it_was_made(tmp_path, home):
+def test_a_folder_is_recognised_on_the_machine_that_made_it(tmp_path, home):
     folder = tmp_path / "run" / "members"
     assert not made_here.is_made_here(folder)
     made_here.mark(folder)
@@ -27,7 +27,7 @@ def test_a_folder_is_known_where_it_was_made(tmp_path, home):
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"0" * 65, b"0" * 1000, b"\xff" * 65])
-def test_what_a_folder_says_itself_counts_for_nothing(tmp_path, home, content):
+def test_a_mark_inside_the_folder_is_not_believed(tmp_path, home, content):
     folder = tmp_path / "members"
     folder.mkdir()
     (folder / "made_here").write_bytes(content)
@@ -37,7 +37,7 @@ def test_what_a_folder_says_itself_counts_for_nothing(tmp_path, home, content):
     assert not made_here.is_made_here(folder)
 
 
-def test_without_a_place_to_note_it_there_is_a_warning(tmp_path, monkeypatch, capsys):
+def test_a_mark_that_cannot_be_written_is_a_warning(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     made_here.mark(tmp_path / "members")

@@ -40,7 +40,7 @@ def _lines_lost(path, content: bytes) -> set[int]:
     }
 
 
-def test_what_is_whole_is_read_whole(tmp_path):
+def test_an_undamaged_table_is_read_completely(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_bytes(CONTENT)
     table = read_table(path)
@@ -54,7 +54,7 @@ def _line_of_byte(index: int) -> int:
 
 
 @pytest.mark.parametrize("bit", range(8))
-def test_a_flipped_bit_costs_one_line_wherever_it_is(bit, tmp_path):
+def test_a_flipped_bit_loses_one_line_wherever_it_is(bit, tmp_path):
     """In the header it costs none, in an end of line the two that it joins."""
     path = tmp_path / "metrics.csv"
     for index in range(bit, len(CONTENT), 29):
@@ -70,7 +70,7 @@ def test_a_flipped_bit_costs_one_line_wherever_it_is(bit, tmp_path):
     "inserted", [b'"', b'""', b"\0", b"\0" * 512, b"\r", b"\xff", b",", b"\x1b[2J"]
 )
 @pytest.mark.parametrize("replaces", [False, True])
-def test_bytes_that_do_not_belong_there_cost_one_line(inserted, replaces, tmp_path):
+def test_inserted_bytes_lose_one_line(inserted, replaces, tmp_path):
     path = tmp_path / "metrics.csv"
     for index in range(len(LINES[0]), len(CONTENT), 61):
         if CONTENT[index : index + 1] == b"\n":
@@ -80,7 +80,7 @@ def test_bytes_that_do_not_belong_there_cost_one_line(inserted, replaces, tmp_pa
         assert _lines_lost(path, content) <= {_line_of_byte(index)}
 
 
-def test_two_quotes_far_apart_do_not_swallow_what_is_between(tmp_path):
+def test_two_distant_quotes_lose_only_their_lines(tmp_path):
     path = tmp_path / "metrics.csv"
     content = bytearray(CONTENT)
     for line in (3, 15):
@@ -121,7 +121,7 @@ def test_tables_of_older_versions_are_repaired_too(count, tmp_path):
         assert table.damaged == [1] and tuple(table.rows[0]) == COLUMNS[:count]
 
 
-def test_what_is_left_out_is_said_and_the_damaged_file_is_kept(tmp_path, capsys):
+def test_lines_left_out_are_named_and_the_damaged_file_is_kept(tmp_path, capsys):
     path = tmp_path / "metrics.csv"
     damaged = CONTENT.replace(b"\n4000,", b'\n4"00,') + b"8400,1"
     path.write_bytes(damaged)

@@ -20,13 +20,13 @@ def test_runs_below_a_folder_are_named_and_hostile_names_are_not(runs):
     assert nearby_runs.hint(runs / "suite") == "; runs below it: meta/Catch/seed_1"
 
 
-def test_the_nearest_name_beside_one_that_is_not_there(runs):
+def test_the_most_similar_existing_name_is_suggested(runs):
     assert nearby_runs.hint(runs / "pnog") == " (did you mean pong?)"
     assert nearby_runs.hint(runs / "breakout") == ""
     assert nearby_runs.hint(runs / "no/such") == ""
 
 
-def test_a_long_list_is_cut(tmp_path):
+def test_a_long_list_of_runs_is_shortened(tmp_path):
     for number in range(9):
         (tmp_path / f"{number}").mkdir()
         (tmp_path / f"{number}/config.json").touch()

@@ -53,7 +53,7 @@ def _json(path, name):
         return json.loads(str(file[name]))
 
 
-def test_what_is_saved_is_loaded(trained, path):
+def test_an_agent_is_loaded_as_it_was_saved(trained, path):
     agent, exported = trained
     read = read_agent_file(path)
     assert read.config == agent.config
@@ -76,7 +76,7 @@ def test_the_digest_tells_agents_apart(trained):
     assert exported._replace(snapshot=other).digest() != exported.digest()
 
 
-def test_there_are_weights_eta_and_config_and_nothing_else(trained, path):
+def test_an_agent_file_has_weights_eta_and_config_only(trained, path):
     agent, _ = trained
     with np.load(path, allow_pickle=False) as file:
         names = set(file.files)
@@ -100,7 +100,7 @@ def test_settings_that_came_later_have_the_value_they_had_then_and_others_are_re
         read_agent_file(path)
 
 
-def test_what_is_no_agent_or_does_not_fit_is_refused_in_one_line(trained, path, tmp_path):
+def test_invalid_or_unsuitable_agents_are_refused_in_one_line(trained, path, tmp_path):
     agent, _ = trained
     with pytest.raises(UserError, match="there is no such file"):
         read_agent_file(tmp_path / "none.npz")

@@ -24,7 +24,7 @@ def runs(best_constant, right=1.5):
     ("best_constant", "expected"),
     [(1.19, "accepted"), (1.21, "not accepted"), (2.0, "not accepted")],
 )  # fmt: skip
-def test_the_best_constant_decides(best_constant, expected):
+def test_the_verdict_depends_on_the_best_constant(best_constant, expected):
     areas = acceptance.areas_of(runs(best_constant), RANDOM)
     assert acceptance.verdict(areas) == expected
 
@@ -37,7 +37,7 @@ def test_without_all_runs_it_is_undecided():
     assert "undecided" in acceptance.table(found[:1], RANDOM)
 
 
-def test_runs_of_the_study_do_not_count():
+def test_runs_of_the_study_are_ignored():
     mine = runs(1.0)
     others = [record("F_0.5", seed, 9.0, part="mechanism") for seed in ACCEPTANCE.seeds]
     assert acceptance.areas_of(mine + others, RANDOM) == acceptance.areas_of(mine, RANDOM)
@@ -51,7 +51,7 @@ def test_the_table_gives_both_losses():
     assert lines[-1].endswith("accepted. Random actions: 0.5.")
 
 
-def test_its_seeds_are_its_own():
+def test_the_acceptance_seeds_are_used_nowhere_else():
     from meta_impala.study.design import PARTS
 
     used = {s for p in PARTS.values() for s in (*p.seeds, *p.selection_seeds, *p.pilot_seeds)}

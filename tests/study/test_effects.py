@@ -37,7 +37,7 @@ def test_the_interquartile_mean_is_that_of_a_finely_repeated_sample(count):
     assert effects.interquartile_mean(values) == pytest.approx(repeated[count : 3 * count].mean())
 
 
-def test_holm_on_a_worked_example():
+def test_the_holm_correction_on_a_worked_example():
     assert effects.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert effects.holm([0.9, 0.8]) == [1.0, 1.0]
 
@@ -151,13 +151,13 @@ def test_a_yoked_run_is_paired_with_its_donor():
         (0.3, 0.1, 0.001, False, summary.UNDECIDED),
     ],
 )
-def test_verdicts(value, width, p, complete, expected):
+def test_verdicts_follow_from_interval_and_p(value, width, p, complete, expected):
     ends = (value - width, value + width)
     contrast = effects.Contrast(value, *ends, *ends, p, 0.5, (20, 20))
     assert summary.verdict(contrast, p, complete) == expected
 
 
-def test_records_survive_their_files(tmp_path):
+def test_records_are_read_as_they_were_written(tmp_path):
     kept = [record("F_0", 1), record("A_0.03", 2, part="minatar", task="MinAtar/Breakout")]
     kept.append(record("F_0.9", 3, state="failed"))
     records.write(kept, tmp_path, "made by a test")
@@ -165,7 +165,7 @@ def test_records_survive_their_files(tmp_path):
     assert sorted(found, key=str) == sorted(kept, key=str)
 
 
-def test_a_gamma_that_is_missing_stays_missing(tmp_path):
+def test_a_missing_gamma_stays_missing(tmp_path):
     nan = math.nan
     points = (Point(100, 1.0, 0.1, 20, nan, nan),)
     records.write(

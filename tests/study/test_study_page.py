@@ -54,7 +54,7 @@ def _all_runs():
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 1.0])
-def test_the_page_is_whole_at_every_stage(tmp_path, monkeypatch, share):
+def test_the_page_is_complete_at_every_stage(tmp_path, monkeypatch, share):
     monkeypatch.setattr(effects, "REPETITIONS", 200)
     runs = list(dict.fromkeys(_all_runs()))
     random = "task,mean_return\n" + "".join(

@@ -58,7 +58,7 @@ def test_the_exit_code_is_the_commands_and_exit_handlers_run(code, expected):
         "from concurrent.futures import ThreadPoolExecutor; ThreadPoolExecutor(2).submit(int)",
     ],
 )
-def test_what_others_left_running_does_not_keep_the_process(code):
+def test_threads_of_other_code_do_not_keep_the_process(code):
     """Of any command: all of them run in `command.run`."""
     returned, _, err, seconds = run(f"""
 from meta_impala import command
@@ -102,6 +102,6 @@ with ending.ending_the_process():
 
 
 @pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt()])
-def test_what_would_end_the_program_is_named(error):
+def test_an_exception_that_would_end_the_program_is_named(error):
     failure = ended_program(error)
     assert isinstance(failure, RunFailed) and type(error).__name__ in str(failure)

@@ -52,6 +52,6 @@ def test_an_interrupt_during_an_import_is_one_line(module):
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "interrupted\n")
 
 
-def test_an_interrupt_while_the_noise_of_tensorflow_is_held_back_is_said():
+def test_an_interrupt_while_tensorflows_output_is_suppressed_is_reported():
     result = run(_WHILE_STDERR_IS_CAPTURED)
     assert (result.returncode, result.stderr) == (130, "interrupted\n")

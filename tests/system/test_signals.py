@@ -42,12 +42,12 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
         ("QUIT,INT", ["SIGQUIT", "SIGINT"]),
     ],
 )
-def test_names_of_signals(text, names):
+def test_signal_names_are_parsed(text, names):
     assert [number.name for number in parse_signals(text)] == names
 
 
 @pytest.mark.parametrize("text", ["", ",", "KILL", "STOP", "TERM;INT", "SEGV", "15", "TERM,NOPE"])
-def test_what_is_no_stop_signal(text):
+def test_invalid_stop_signals_are_refused(text):
     with pytest.raises(UserError, match=f"--stop_signals={text}: must be one or more of INT, TERM"):
         parse_signals(text)
 
@@ -57,17 +57,17 @@ def test_what_is_no_stop_signal(text):
     [("5400", 5400), ("90m", 5400), ("1h30m", 5400), ("3h 30m", 12600), ("2d", 172800), ("9s", 9),
      ("1D2H3M4S", 93784)],
 )  # fmt: skip
-def test_durations(text, seconds):
+def test_durations_are_parsed(text, seconds):
     assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "h", "1.5h", "30m2h", "1h30", "nan", "٣h", "0s", "1w"])
-def test_what_is_no_duration(text):
+def test_invalid_durations_are_refused(text):
     with pytest.raises(UserError, match="--max_runtime=.*: must be a time above 0"):
         parse_duration(text)
 
 
-def test_no_duration():
+def test_an_empty_duration_is_none():
     assert parse_duration("") is None and parse_duration("  ") is None
 
 
@@ -130,7 +130,7 @@ def test_sigquit_writes_the_stacks_and_the_program_continues(tmp_path):
     assert result.returncode == 0 and "thread MainThread:" in result.stderr
 
 
-def test_threads_hear_of_a_request():
+def test_other_threads_see_a_request():
     stop, heard = StopRequest(), threading.Event()
 
     def wait():
@@ -151,7 +151,7 @@ _TAKES_THEM = (
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
-def test_signals_that_an_environment_took_over_are_taken_back(name):
+def test_handlers_replaced_by_an_environment_are_restored(name):
     result = run(
         f"stop.install(); {_TAKES_THEM} os.kill(os.getpid(), signal.{name}); time.sleep(0.3);"
         "print(stop.signal_name)"
@@ -159,13 +159,13 @@ def test_signals_that_an_environment_took_over_are_taken_back(name):
     assert (result.returncode, result.stdout, result.stderr) == (0, f"{name}\n", "")
 
 
-def test_what_was_not_installed_is_not_taken():
+def test_hold_without_install_changes_no_handler():
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     StopRequest().hold()
     assert before == {number: signal.getsignal(number) for number in before}
 
 
-def test_foreign_code_that_never_returns_is_left_after_a_stop_and_only_then():
+def test_a_call_that_never_returns_is_abandoned_only_after_a_stop():
     left = threading.Event()
     stop = StopRequest()
     with stop.leaving(0.2, left.set):

@@ -30,12 +30,12 @@ def run(code, shell="", **environment):
         ("utf-8", "γ 雪 \udce9", "γ 雪 ?\n".encode()),
     ],
 )
-def test_characters_that_cannot_be_shown(encoding, text, shown):
+def test_characters_outside_the_encoding_are_replaced(encoding, text, shown):
     result = run(f"print({text!a})", PYTHONIOENCODING=encoding)
     assert (result.returncode, result.stdout, result.stderr) == (0, shown, b"")
 
 
-def test_what_cannot_be_written_is_dropped_and_the_program_continues(tmp_path):
+def test_output_that_cannot_be_written_is_dropped_and_the_program_continues(tmp_path):
     code = (
         "for _ in range(100): print('x' * 10_000, flush=True)\n"
         f"open({str(tmp_path / 'done')!r}, 'w').write('done')"
@@ -47,7 +47,7 @@ def test_what_cannot_be_written_is_dropped_and_the_program_continues(tmp_path):
         (tmp_path / "done").unlink()
 
 
-def test_a_lost_output_is_said_once_if_the_reader_did_not_just_leave():
+def test_lost_output_is_reported_once_unless_the_pipe_was_closed():
     result = run("for _ in range(9): print('x', flush=True)", "> /dev/full")
     assert result.stderr == b"warning: standard output was lost (No space left on device)\n"
     assert run("for _ in range(9): print('x' * 99999, flush=True)", "| true").stderr == b""

@@ -27,7 +27,7 @@ def test_an_impossible_path_is_refused_with_its_flag(text, reason):
         user_path(text)
 
 
-def test_a_circle_of_links(tmp_path):
+def test_a_cycle_of_symbolic_links_is_refused(tmp_path):
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
     assert user_path(str(tmp_path / "circle")).name == "circle"  # the link itself is there
     with pytest.raises(UserError, match="--out=.*symbolic links"):
@@ -48,7 +48,7 @@ def test_home_is_expanded(monkeypatch):
     assert user_path("~/runs") == pathlib.Path("/home/me/runs")
 
 
-def test_a_working_directory_that_is_gone(tmp_path, monkeypatch):
+def test_a_relative_path_in_a_deleted_working_directory_is_refused(tmp_path, monkeypatch):
     folder = tmp_path / "gone"
     folder.mkdir()
     monkeypatch.chdir(folder)

@@ -46,7 +46,7 @@ def make(tmp_path):
         watchdog.join()
 
 
-def test_the_one_that_hangs_is_named_and_the_stacks_say_where(make, tmp_path, capsys):
+def test_the_thread_that_hangs_is_named_with_its_stack(make, tmp_path, capsys):
     release = threading.Event()
 
     def stuck_in_the_emulator():
@@ -71,7 +71,7 @@ def test_the_one_that_hangs_is_named_and_the_stacks_say_where(make, tmp_path, ca
     assert stacks.partition("\n\n")[2] in capsys.readouterr().err
 
 
-def test_a_clock_that_jumps_and_a_process_that_was_stopped_are_no_hang(make, monkeypatch):
+def test_a_clock_jump_or_a_stopped_process_is_not_a_hang(make, monkeypatch):
     """Time is what the watchdog itself waited for, not what a clock says."""
     slow = Worker()
     slow.hangs = True

@@ -119,7 +119,7 @@ def commands_of_readme():
     return [line[[pathlib.Path(w).name for w in line].index("meta-impala") :] for line in words]
 
 
-def test_every_command_of_the_readme_is_understood(installed):
+def test_every_command_of_the_readme_has_help(installed):
     for _, *words in commands_of_readme():
         assert "usage: meta-impala" in run(installed, "meta-impala", *words, "--help"), words
         for word in words:

@@ -133,7 +133,7 @@ def test_a_continued_run_makes_the_updates_that_are_left():
     assert firsts == [0, 0, 2, 2, 2]
 
 
-def test_cleared_blocks_are_gone():
+def test_clear_discards_all_blocks():
     batcher = make("swap", Blocks())
     batch, _ = batcher.next_batches()
     batcher.learned_from(batch, 1)

@@ -18,7 +18,7 @@ CATCH = Description((10, 5), np.dtype(np.float32), 3, 1)
 PONG = Description((4, 84, 84), np.dtype(np.uint8), 6, 4)
 
 
-def test_the_bound_by_hand():
+def test_the_memory_bound_by_hand():
     config = resolve(
         Config(network="mlp", mlp_sizes="7,3", batch_size=4, meta_batch_size=2, unroll_length=9,
                num_actors=2, envs_per_actor=8, queue_capacity=3)
@@ -42,7 +42,7 @@ def test_the_bound_by_hand():
         ({"core": "lstm", "core_size": 8192}, "--mlp_sizes=64,64 --core_size=8192"),
     ],
 )
-def test_what_cannot_fit_is_refused_with_its_flag(settings, flag, monkeypatch):
+def test_a_run_larger_than_memory_is_refused_with_its_flag(settings, flag, monkeypatch):
     machine = type("Memory", (), {"total": 4 * 2**30})()
     monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
     memory.check(resolve(Config(network="shallow")), PONG)
@@ -51,7 +51,7 @@ def test_what_cannot_fit_is_refused_with_its_flag(settings, flag, monkeypatch):
     assert str(caught.value).startswith(flag)
 
 
-def test_more_actions_than_memory_holds(monkeypatch):
+def test_a_huge_number_of_actions_is_refused(monkeypatch):
     machine = type("Memory", (), {"total": 4 * 2**30})()
     monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
     config = resolve(Config(environment="Catch", network="mlp", mlp_sizes="64"))

@@ -35,7 +35,7 @@ def test_return_gamma_and_lambda_open_first():
         ("meta_gradient_entropy_cost_head_3", "7_other_heads/meta_gradient_entropy_cost_head_3"),
     ],
 )
-def test_a_column_of_another_meta_parameter(column, expected):
+def test_tags_of_columns_of_other_meta_parameters(column, expected):
     assert tag(column) == expected
 
 

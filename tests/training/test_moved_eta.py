@@ -131,7 +131,7 @@ def test_a_linear_eta_reaches_its_end_at_the_end(tmp_path, fed):
 
 @pytest.mark.parametrize("schedule", ["replay", "linear"])
 @pytest.mark.parametrize("learned", ["gamma", "lambda"])
-def test_what_is_not_varied_stays_where_it_is(tmp_path, fed, schedule, learned):
+def test_parameters_outside_the_schedule_do_not_change(tmp_path, fed, schedule, learned):
     path = tmp_path / "two.csv"
     path.write_text("frames,gamma,lambda\n0,0.6,0.7\n100,0.65,0.75\n")
     settings = {"meta_parameters": learned, "gamma": 0.95, "lambda_": 0.85}
@@ -150,7 +150,7 @@ def test_what_is_not_varied_stays_where_it_is(tmp_path, fed, schedule, learned):
 
 
 @pytest.mark.parametrize("schedule", ["replay", "linear"])
-def test_a_stopped_run_continues_to_the_bit(tmp_path, schedule):
+def test_a_stopped_run_continues_bit_identically(tmp_path, schedule):
     path = tmp_path / "source.csv"
     lines = [f"{20 * i},{0.5 + 0.04 * i},{1 - 0.05 * i}\n" for i in range(10)]
     path.write_text("frames,gamma,lambda\n" + "".join(lines))

@@ -135,7 +135,7 @@ def test_the_games_are_those_of_an_evaluation_and_the_best_weights_are_kept(tmp_
     assert np.mean([game.episode_return for game in games]) == float(best["mean_return"])
 
 
-def test_beside_the_training_too(tmp_path):
+def test_evaluations_beside_the_training(tmp_path):
     config = make_config(total_frames=200 * BATCH_FRAMES, **PLAIN)
     trainer = make_trainer(tmp_path, config)
     assert trainer.run() == "finished"
@@ -189,7 +189,7 @@ def test_a_mixture_plays_at_the_chosen_eta(tmp_path):
     np.testing.assert_allclose(etas["chosen"], [0.98, 0.9], rtol=1e-6)
 
 
-def test_what_was_lost_by_a_kill_is_cut(tmp_path, capfd):
+def test_rows_after_the_restored_checkpoint_are_cut(tmp_path, capfd):
     config = make_config(deterministic=True, checkpoint_frames=4 * BATCH_FRAMES, **PLAIN)
     make_trainer(tmp_path, config).run()
     whole = reproducible(read_evaluations(tmp_path), "seconds")
@@ -206,7 +206,7 @@ def test_what_was_lost_by_a_kill_is_cut(tmp_path, capfd):
     assert kept.name == f"frames-{first_best['frames']}"
 
 
-def test_an_environment_that_is_slow_to_play_is_given_up_by_a_stop(tmp_path, monkeypatch):
+def test_a_stop_abandons_games_in_a_slow_environment(tmp_path, monkeypatch):
     stop = StopRequest()
     reset, count = Catch.reset, iter(range(10**9))
 
@@ -222,7 +222,7 @@ def test_an_environment_that_is_slow_to_play_is_given_up_by_a_stop(tmp_path, mon
     assert read_status(tmp_path)["state"] == "stopped"
 
 
-def test_games_that_hang_do_not_keep_a_finished_run(tmp_path, monkeypatch, capfd):
+def test_games_that_hang_do_not_block_the_end_of_a_run(tmp_path, monkeypatch, capfd):
     release = threading.Event()
     begin = starts.begin
     monkeypatch.setattr(starts, "begin", lambda *given: release.wait(120) and begin(*given))
@@ -264,7 +264,7 @@ def test_the_table_survives_damage(tmp_path):
         ({"evaluation_episodes": 0}, "--evaluation_episodes=0"),
     ],
 )
-def test_mistakes(settings, message):
+def test_invalid_settings_are_refused(settings, message):
     with pytest.raises(UserError) as caught:
         make_config(**settings)
     assert message in str(caught.value)

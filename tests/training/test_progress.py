@@ -37,7 +37,7 @@ def bar_of(progress, columns):
 
 @pytest.mark.parametrize("columns", [10, 40, 78, 79, 80, 110, 111, 200])
 @pytest.mark.parametrize("learned", [(), ("policy_cost",)])
-def test_the_line_fits_and_no_number_is_cut_in_usual_terminals(monkeypatch, columns, learned):
+def test_the_line_fits_the_terminal_without_cutting_numbers(monkeypatch, columns, learned):
     at_a_terminal(monkeypatch)
     progress = Progress(30_000_000, 0, learned)
     try:
@@ -55,7 +55,7 @@ def test_the_line_fits_and_no_number_is_cut_in_usual_terminals(monkeypatch, colu
         progress.close()
 
 
-def test_a_terminal_ticks_without_updates(monkeypatch):
+def test_the_line_of_a_terminal_is_redrawn_without_updates(monkeypatch):
     terminal = at_a_terminal(monkeypatch)
     monkeypatch.setattr(Progress, "SECONDS_BETWEEN_TICKS", 0.01)
     progress = Progress(1000, 0)
@@ -73,7 +73,7 @@ def test_a_terminal_ticks_without_updates(monkeypatch):
         progress.close()
 
 
-def test_elsewhere_a_line_comes_between_rows_that_take_long(monkeypatch, capsys):
+def test_without_a_terminal_a_line_is_printed_between_slow_rows(monkeypatch, capsys):
     monkeypatch.setattr(Progress, "SECONDS_BETWEEN_TICKS", 0.01)
     monkeypatch.setattr(Progress, "SECONDS_OF_SILENCE", 0.05)
     progress = Progress(1000, 0)
@@ -90,7 +90,7 @@ def test_elsewhere_a_line_comes_between_rows_that_take_long(monkeypatch, capsys)
         progress.close()
 
 
-def test_nothing_is_said_between_rows_that_come_soon(capsys):
+def test_without_a_terminal_nothing_is_printed_between_fast_rows(capsys):
     progress = Progress(1000, 0)
     progress.update(ROW | {"frames": 500}, 1000)
     progress.advance(600)
@@ -99,7 +99,7 @@ def test_nothing_is_said_between_rows_that_come_soon(capsys):
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["500", "1,000"]
 
 
-def test_a_terminal_without_a_size_that_is_gone_at_last_does_not_end_the_run(monkeypatch):
+def test_a_terminal_without_a_size_or_a_closed_one_does_not_end_the_run(monkeypatch):
     is_whole = False
     ours, theirs = pty.openpty()
     # Closing it fails, too: the rest of a line can no longer be written.

@@ -72,7 +72,7 @@ STOPS = [(3, 0), (8, 0), (11, 2), (12, 1), (13, 0)]
         pytest.param("gamma,lambda", 8, STOPS, marks=pytest.mark.slow),
     ],
 )
-def test_catch(tmp_path, learned, checkpoint_batches, stops):
+def test_runs_of_catch_resume_bit_identically(tmp_path, learned, checkpoint_batches, stops):
     config = make_config(
         deterministic=True,
         meta_parameters=learned,
@@ -141,7 +141,7 @@ def test_blocks_larger_than_a_batch_a_core_and_restarts_by_exceptions(tmp_path, 
     assert int(read_metrics(tmp_path / "whole")[-1]["actor_restarts"]) > 0
 
 
-def test_pong(tmp_path):
+def test_runs_of_pong_resume_bit_identically(tmp_path):
     config = make_config(
         environment="ALE/Pong-v5",
         deterministic=True,
@@ -163,7 +163,7 @@ def test_pong(tmp_path):
 
 
 @pytest.mark.parametrize("updates", [3, pytest.param(4, marks=pytest.mark.slow)])
-def test_pairs_of_batches(tmp_path, updates):
+def test_swapped_batches_resume_bit_identically(tmp_path, updates):
     """With --meta_data=swap the first batch of a pair is the second's meta batch, across a stop."""
     config = make_config(deterministic=True, meta_data="swap", checkpoint_frames=7 * BATCH_FRAMES)
     assert_equal_runs(tmp_path, config, [(updates, 0)])
@@ -190,7 +190,7 @@ def test_blocks_of_another_length_are_not_taken_up(tmp_path):
     assert trainer.run() == "finished"
 
 
-def test_an_environment_that_does_not_repeat_itself_is_found_out(tmp_path, monkeypatch):
+def test_an_environment_that_is_not_deterministic_is_detected(tmp_path, monkeypatch):
     from meta_impala.environments.catch import Catch
 
     config = make_config(deterministic=True, meta_parameters="none", total_frames=24 * BATCH_FRAMES)

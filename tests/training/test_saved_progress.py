@@ -27,7 +27,7 @@ def _progress():
     return json.loads(json.dumps(progress))
 
 
-def test_what_was_saved_is_accepted():
+def test_saved_progress_is_accepted():
     assert check_progress(_progress(), PATH) is not None
     assert check_progress({}, PATH) == {}
     assert check_progress({"of a later version": [1]}, PATH)
@@ -39,7 +39,7 @@ WRONG = [None, -1, 10**400, "x", [], [[]], {}, {"a": "b"}, ["x"], 1e999, True]
 @pytest.mark.parametrize(
     "name", [*_progress(), *(f"window.{name}" for name in _progress()["window"])]
 )
-def test_what_is_of_another_type_is_refused_or_harmless(name):
+def test_values_of_a_wrong_type_are_refused_or_harmless(name):
     for value in WRONG:
         progress = _progress()
         target, key = (
@@ -68,7 +68,7 @@ JSON = st.recursive(
 
 @settings(max_examples=300, deadline=None, database=None)
 @given(st.sampled_from(list(_progress()["window"])), JSON)
-def test_a_window_that_passes_can_be_used(name, value):
+def test_an_accepted_window_can_be_used(name, value):
     progress = _progress()
     progress["window"][name] = value
     try:

@@ -81,7 +81,7 @@ def changed_arrays(arrays, kind):
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_every_array_with_every_fault(run, arrays, kind):
+def test_every_fault_in_every_array_is_refused(run, arrays, kind):
     tried = 0
     for name, changed in changed_arrays(arrays, kind):
         given = {key: value for key, value in arrays.items() if key != name}
@@ -95,7 +95,7 @@ def test_every_array_with_every_fault(run, arrays, kind):
     assert tried >= 4
 
 
-def test_all_that_was_saved_is_accepted(run, arrays):
+def test_saved_arrays_are_accepted(run, arrays):
     assert check(run, arrays) is not None
     nan = {n: np.full_like(a, np.nan) for n, a in arrays.items() if n.endswith(" rewards")}
     assert check(run, arrays | nan) is not None  # an environment may have paid that
@@ -113,7 +113,7 @@ def test_all_that_was_saved_is_accepted(run, arrays):
         {"block 0 episodes": np.array([[1.0, -1.0]])},
     ],
 )
-def test_other_names_and_values(run, arrays, changes):
+def test_wrong_names_and_values_are_refused(run, arrays, changes):
     with pytest.raises(UserError) as caught:
         check(run, arrays | changes)
     assert str(caught.value).isprintable()
@@ -122,7 +122,7 @@ def test_other_names_and_values(run, arrays, changes):
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04\x95cposix\nsystem", b"PK\x03\x04" + bytes(99)])
-def test_a_file_that_is_no_arrays_is_damage(run, content, tmp_path):
+def test_a_file_that_is_not_npz_is_damage(run, content, tmp_path):
     path = _signed_copy(run[0], tmp_path, lambda file: file.write_bytes(content))
     before = files_of(path)
     with pytest.raises(UserError, match="every checkpoint is damaged"):

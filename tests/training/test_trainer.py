@@ -167,7 +167,7 @@ def test_rows_after_the_restored_frame_and_truncated_rows_are_cut(tmp_path):
     assert frames == [2 * BATCH_FRAMES, 4 * BATCH_FRAMES, 6 * BATCH_FRAMES]
 
 
-def test_tensorboard_too_forgets_what_was_lost(tmp_path):
+def test_tensorboard_drops_rows_after_the_restored_checkpoint(tmp_path):
     config = plain_config(total_frames=8 * BATCH_FRAMES, checkpoint_frames=4 * BATCH_FRAMES)
     make_trainer(tmp_path, config).run()
     # As after a kill: everything but the checkpoint was further.
@@ -243,7 +243,7 @@ def test_an_environment_that_hangs_ends_the_run_and_the_threads_are_named(tmp_pa
     assert read_status(tmp_path)["checkpoint"] == f"frames-{trainer.frames}"
 
 
-def test_one_actor_that_hangs_is_found_though_the_other_continues(tmp_path, monkeypatch):
+def test_one_hanging_actor_is_found_while_the_other_continues(tmp_path, monkeypatch):
     release = threading.Event()
     hung = threading.Lock()
 
@@ -335,7 +335,7 @@ def test_environments_that_do_not_start_again_at_once_are_made_again(tmp_path, m
     assert next(failures, "both were met") == "both were met"
 
 
-def test_environments_that_cannot_be_closed_do_not_cost_the_last_checkpoint(
+def test_the_last_checkpoint_is_saved_also_if_environments_cannot_be_closed(
     tmp_path, monkeypatch, capfd
 ):
     closes = []

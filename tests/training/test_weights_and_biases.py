@@ -88,7 +88,7 @@ def test_a_continued_run_continues_with_its_record(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("fails", ["init", "log", "finish"])
-def test_its_troubles_are_said_once_and_end_no_run(tmp_path, monkeypatch, capsys, fails):
+def test_its_errors_are_one_warning_and_do_not_end_the_run(tmp_path, monkeypatch, capsys, fails):
     folder = RunFolder(tmp_path)
     _record(folder, monkeypatch, fails)
     assert capsys.readouterr().err == (
@@ -103,7 +103,7 @@ def test_without_the_package_one_line_says_what_to_install(monkeypatch):
     weights_and_biases.check(resolve(Config(environment="Catch")))
 
 
-def test_a_real_record_without_a_network(tmp_path):
+def test_an_offline_record_of_a_real_run(tmp_path):
     pytest.importorskip("wandb")
     folder = tmp_path / "run"
     done = forked_command.run(
@@ -135,7 +135,7 @@ def test_a_real_record_without_a_network(tmp_path):
     assert json.loads((folder / "status.json").read_text())["state"] == "finished"
 
 
-def test_a_network_that_hangs_at_the_end_does_not_keep_the_run(tmp_path, monkeypatch, capfd):
+def test_a_hanging_connection_does_not_block_the_end_of_a_run(tmp_path, monkeypatch, capfd):
     stand_in, release = StandIn(), threading.Event()
     stand_in.finish = lambda: release.wait(120)
     monkeypatch.setitem(sys.modules, "wandb", stand_in)
