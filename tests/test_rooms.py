@@ -1,4 +1,4 @@
-"""Imports and calls go only down the folders, in the order of BUILD_NOTES.md (structure).
+"""Imports and calls go only down the folders, in the order of BUILD_NOTES.md; pages (structure).
 
 Followed call by call: a batch that enters the update, a config that loads an agent, a frame from
 the emulator to the batch. No lower folder calls back into a higher one.
@@ -7,6 +7,7 @@ the emulator to the batch. No lower folder calls back into a higher one.
 import ast
 import contextlib
 import pathlib
+import re
 import sys
 import threading
 
@@ -28,6 +29,7 @@ from meta_impala.training.batcher import Batcher
 from meta_impala.training.block_sources import SourceMaker, restarts_of
 
 PACKAGE = pathlib.Path(meta_impala.__file__).parent
+ROOT = PACKAGE.parent
 # From the top down. Those of one line may only be used by those above; `algorithm` runs networks.
 ROOMS = (
     ("experiments", "benchmarks"),
@@ -74,6 +76,36 @@ def test_imports_go_down():
             if not known or (other != mine and LEVEL.get(other, -1) >= LEVEL[mine]):
                 wrong.append(f"{path.relative_to(PACKAGE)} imports {other}")
     assert not wrong
+
+
+def modules_in_table(text: str) -> list[str]:
+    """What stands in the first column of a README's table of files, or nothing."""
+    table = re.search(r"^\| (?:file|module)\b.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    rows = table[1].splitlines() if table else []
+    return [name for row in rows for name in re.findall(r"`([\w.]+/?)`", row.split("|")[1])]
+
+
+@pytest.mark.parametrize("readme", sorted(PACKAGE.glob("*/README.md")), ids=lambda p: p.parent.name)
+def test_the_table_of_a_readme_has_every_module_of_its_folder(readme):
+    modules = {path.name for path in readme.parent.glob("*.py")} - {"__init__.py"}
+    folders = {f"{path.parent.name}/" for path in readme.parent.glob("*/__init__.py")}
+    assert sorted(modules_in_table(readme.read_text("utf-8"))) == sorted(modules | folders)
+
+
+def pages():
+    """The pages written by hand, without those that `compare` and the study write."""
+    of_folders = [ROOT / name for name in ("meta_impala", "testdata", "tests", "tools")]
+    found = [*ROOT.glob("*.md"), *(page for top in of_folders for page in top.rglob("*.md"))]
+    return [page for page in found if page.name not in ("report.md", "study.md")]
+
+
+def test_lines_of_pages_have_at_most_120_characters():
+    """Commands in a fence, of which the README promises one line, may be longer."""
+    long = []
+    for page in pages():
+        text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+        long += [f"{page.name}: {line[:60]}" for line in text.splitlines() if len(line) > 120]
+    assert not long
 
 
 @contextlib.contextmanager
