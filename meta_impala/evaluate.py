@@ -4,20 +4,21 @@
     meta-impala evaluate --agent=pong.npz --episodes=10
 
 Training may be running. The result is printed, and written to `evaluation.json` of the folder.
-An evaluation that was interrupted is continued by the same command.
+An evaluation that was interrupted is continued by the same command. One with more games of the
+same checkpoint and settings is not replaced, unless --out or --override says so.
 """
 
 from __future__ import annotations
 
-import math
 import pathlib
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from absl import flags
 
 from meta_impala import command
 from meta_impala import config as config_lib
 from meta_impala.config import AgentSettings, Config
+from meta_impala.config.parsers import PathOrBoolParser, parse_eta
 from meta_impala.environments import (
     Description,
     UnknownEnvironmentError,
@@ -43,6 +44,9 @@ from meta_impala.system.signals import StopRequest
 from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path, one_path, user_path
 
+if TYPE_CHECKING:
+    from meta_impala.evaluation.evaluator import Evaluation
+
 FLAGS = flags.FLAGS
 
 POSITIONAL = "[RUN]"
@@ -50,19 +54,6 @@ POSITIONAL = "[RUN]"
 _STOP = StopRequest()
 _DEFAULT_NUM_ENVS = 16
 _MAX_SEED = 2**31 - 1
-
-
-class _PathOrBool(flags.ArgumentParser):
-    """`--record_video`, `--norecord_video`, or `--record_video=PATH`."""
-
-    syntactic_help = "true, false, or a path that ends in .mp4"
-
-    def parse(self, argument: Any) -> str:
-        text = str(argument)
-        return {"true": "true", "false": ""}.get(text.lower(), text)
-
-    def flag_type(self) -> str:
-        return "bool or path"
 
 
 def define_flags() -> None:
@@ -76,6 +67,13 @@ def define_flags() -> None:
         "Where the result is written. Default: evaluation.json of the run's folder "
         "(evaluation_human_starts.json with --starts=human, evaluation_best.json with --best); "
         "nowhere with --agent.",
+    )
+    flags.DEFINE_bool(
+        "override",
+        False,
+        "Replace the result of an evaluation with more games of the same checkpoint and settings. "
+        "Otherwise it is kept, and the new result is only shown. A file named by --out is always "
+        "written.",
     )
     _define_video_flag()
 
@@ -146,7 +144,7 @@ def _define_game_flags() -> None:
 def _define_video_flag() -> None:
     flags.DEFINE_flag(
         flags.Flag(
-            _PathOrBool(),
+            PathOrBoolParser(),
             flags.ArgumentSerializer(),
             "record_video",
             "",
@@ -155,24 +153,6 @@ def _define_video_flag() -> None:
             boolean=True,
         )
     )
-
-
-def parse_eta(text: str) -> tuple[float, float]:
-    """γ and λ from "GAMMA,LAMBDA".
-
-    Raises:
-      UserError: unless they are two numbers in [0, 1].
-    """
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if len(values) != 2 or not all(math.isfinite(v) and 0.0 <= v <= 1.0 for v in values):
-        raise UserError(
-            f"--evaluation_eta={text}: must be GAMMA,LAMBDA, two numbers in [0, 1], for example "
-            "0.995,1"
-        )
-    return values[0], values[1]
 
 
 def _num_envs() -> int:
@@ -346,6 +326,19 @@ def _starts(config: Config, description: Description) -> tuple[list[Start], path
     return starts, path
 
 
+def _is_kept(out: pathlib.Path | None, evaluation: Evaluation) -> bool:
+    """Whether the result that is there has more games of the same kind, and stays; says so."""
+    if out is None or FLAGS.out or FLAGS.override:
+        return False
+    games = evaluation_record.games_to_keep(out, evaluation.definition(), FLAGS.episodes)
+    if games:
+        command.say(
+            f"{out} keeps its {games} games of this checkpoint; --override replaces them, "
+            "--out=FILE writes to another file"
+        )
+    return games > 0
+
+
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     inputs = _inputs(arguments)
@@ -378,12 +371,13 @@ def main(arguments: list[str]) -> int:
         should_stop=_STOP.is_set,
         say=command.say,
     )
-    result = evaluation.run(FLAGS.episodes, inputs.num_envs, inputs.out)
+    saves = not _is_kept(inputs.out, evaluation)
+    result = evaluation.run(FLAGS.episodes, inputs.num_envs, inputs.out, save=saves)
     command.say(evaluation_record.table(result))
     if text := evaluator.hint(result):
         command.say(text)
     if inputs.out is not None:
-        command.say(f"written to {inputs.out}")
+        command.say(f"{'written' if saves else 'not written'} to {inputs.out}")
     if inputs.recorded is not None and inputs.video_path is not None:
         game = evaluation.record_video(inputs.recorded, inputs.video_path)
         command.say(

@@ -1,4 +1,4 @@
-"""Parsers of flags, one for each type of setting.
+"""Parsers of flags, one for each type of setting, and of two flags of `evaluate`.
 
 Parsers raise UserError themselves: absl would add its own words to a ValueError.
 """
@@ -6,6 +6,7 @@ Parsers raise UserError themselves: absl would add its own words to a ValueError
 from __future__ import annotations
 
 import decimal
+import math
 import re
 from typing import Any
 
@@ -127,3 +128,36 @@ class TextParser(_Parser):
             return normalized(argument)
         except ValueError as error:
             raise UserError(f"--{self.name}={shown(argument)}: {error}") from None
+
+
+class PathOrBoolParser(flags.ArgumentParser):
+    """`--name`, `--noname`, or `--name=PATH`: true, the empty text, or the path."""
+
+    syntactic_help = "true, false, or a path that ends in .mp4"
+
+    def parse(self, argument: Any) -> str:
+        """The value of a text."""
+        text = str(argument)
+        return {"true": "true", "false": ""}.get(text.lower(), text)
+
+    def flag_type(self) -> str:
+        """The type shown in help."""
+        return "bool or path"
+
+
+def parse_eta(text: str) -> tuple[float, float]:
+    """γ and λ from "GAMMA,LAMBDA".
+
+    Raises:
+      UserError: unless they are two numbers in [0, 1].
+    """
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != 2 or not all(math.isfinite(v) and 0.0 <= v <= 1.0 for v in values):
+        raise UserError(
+            f"--evaluation_eta={text}: must be GAMMA,LAMBDA, two numbers in [0, 1], for example "
+            "0.995,1"
+        )
+    return values[0], values[1]

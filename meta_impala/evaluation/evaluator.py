@@ -78,13 +78,16 @@ class Evaluation(NamedTuple):
             "versions": record.versions(),
         }
 
-    def run(self, episodes: int, num_envs: int, out: pathlib.Path | None) -> dict[str, Any]:
+    def run(
+        self, episodes: int, num_envs: int, out: pathlib.Path | None, *, save: bool = True
+    ) -> dict[str, Any]:
         """Plays full games, or those that an interrupted evaluation has left; saves the result.
 
         Args:
           episodes: how many.
           num_envs: games side by side.
           out: file of the result, JSON; None for none.
+          save: whether that file is written. Games of an interruption are kept beside it anyway.
 
         Returns:
           What the file has.
@@ -113,7 +116,7 @@ class Evaluation(NamedTuple):
             raise
         played = [game for game in partial.games if game.number < episodes]
         result = record.result(definition, played) | {"num_envs": num_envs}
-        if out is not None:
+        if out is not None and save:
             record.save_result(out, result)
         partial.remove()
         return result

@@ -289,6 +289,33 @@ def save_result(path: pathlib.Path, found: Mapping[str, Any]) -> None:
         raise UserError(f"{path}: cannot be written ({one_line(error)})") from None
 
 
+# Of a definition, what may differ between two evaluations of the same thing.
+_MAY_DIFFER = ("seed", "versions")
+
+
+def games_to_keep(path: pathlib.Path, definition: Mapping[str, Any], episodes: int) -> int:
+    """How many games a result has that a shorter evaluation must not replace.
+
+    Args:
+      path: of the result, which may be missing or something else.
+      definition: of the evaluation to come; its seed and versions may be other ones.
+      episodes: its games.
+
+    Returns:
+      The games of the result, if they are more, of the same agent and under the same settings;
+      otherwise 0. Settings that an older result does not name count as the same.
+    """
+    try:
+        found = read_result(path)
+    except UserError:
+        return 0
+    wanted = json.loads(json.dumps(definition))
+    is_same = found.get("agent_digest") == wanted["agent_digest"] and all(
+        found.get(name, value) == value for name, value in wanted.items() if name not in _MAY_DIFFER
+    )
+    return int(found["episodes"]) if is_same and found["episodes"] > episodes else 0
+
+
 # What every result has, and its type.
 _RESULT_TYPES: dict[str, tuple[type, ...]] = {
     "environment": (str,),

@@ -12,8 +12,7 @@ import pytest
 from support import forked_command
 from support.command_helpers import refused, run_tool
 
-from meta_impala import __version__, evaluate
-from meta_impala.errors import UserError
+from meta_impala import __version__
 
 ROOT = pathlib.Path(__file__).parents[2]
 EPISODES = 21
@@ -151,6 +150,31 @@ def test_evaluation_eta_seed_and_a_single_game(trained, tmp_path):
     assert (written["gamma"], written["lambda"]) == (0.5, 1.0)
     assert written["eta_is_from"] == "--evaluation_eta"
     assert (written["episodes"], written["num_envs"], written["standard_error"]) == (1, 1, None)
+
+
+def test_a_shorter_evaluation_does_not_replace_a_longer_one_unless_asked(
+    trained, evaluated, tmp_path
+):
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder)
+    path = folder / "evaluation.json"
+    path.write_bytes(evaluated[1])
+
+    def evaluate(*flags):
+        result = _run("evaluate", str(folder), *flags)
+        assert (result.returncode, result.stderr) == (0, "")
+        return [line for line in result.stdout.splitlines() if str(folder) in line]
+
+    said = f"{path} keeps its {EPISODES} games of this checkpoint; --override replaces them, "
+    lines = evaluate("--episodes=2")
+    assert lines == [said + "--out=FILE writes to another file", f"not written to {path}"]
+    assert path.read_bytes() == evaluated[1] and _partials(folder) == []
+    assert evaluate("--episodes=2", "--override") == [f"written to {path}"]
+    assert json.loads(path.read_text())["episodes"] == 2
+    assert evaluate("--episodes=1", f"--out={path}") == [f"written to {path}"]
+    assert json.loads(path.read_text())["episodes"] == 1
+    path.write_bytes(evaluated[1])
+    assert evaluate("--episodes=1", "--evaluation_eta=0.5,1") == [f"written to {path}"]
 
 
 def _partials(folder):
@@ -314,14 +338,3 @@ def test_evaluation_eta_is_refused_for_a_network_without_eta(trained, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"eta_embedding_size": 0}))
     assert "would have no effect" in _refused(f"--logdir={folder}", "--evaluation_eta=0.9,1")
-
-
-@pytest.mark.parametrize("text", ["", "1", "0.9,1,1", "a,b", "nan,1", "0.9,inf", "-0.1,1", "0.9,"])
-def test_eta_must_be_two_numbers_in_the_unit_interval(text):
-    with pytest.raises(UserError, match=r"--evaluation_eta=.*\[0, 1\]"):
-        evaluate.parse_eta(text)
-
-
-def test_parse_eta_reads_two_numbers():
-    assert evaluate.parse_eta("0.995,1") == (0.995, 1.0)
-    assert evaluate.parse_eta(" 0, 0.5 ") == (0.0, 0.5)

@@ -7,7 +7,7 @@ from absl import flags
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meta_impala.config import FIELDS, field_type
+from meta_impala.config import FIELDS, field_type, parsers
 from meta_impala.config.fields import MAX_FRAMES
 from meta_impala.config.flags import define_config_flags, define_frames, parse_flags
 from meta_impala.errors import UserError
@@ -148,3 +148,14 @@ def test_types_and_short_forms(parse):
         parse("--nodeterministic=true")
     with pytest.raises(UserError, match="--gamma"):
         parse("--gamma")
+
+
+@pytest.mark.parametrize("text", ["", "1", "0.9,1,1", "a,b", "nan,1", "0.9,inf", "-0.1,1", "0.9,"])
+def test_eta_must_be_two_numbers_in_the_unit_interval(text):
+    with pytest.raises(UserError, match=r"--evaluation_eta=.*\[0, 1\]"):
+        parsers.parse_eta(text)
+
+
+def test_parse_eta_reads_two_numbers():
+    assert parsers.parse_eta("0.995,1") == (0.995, 1.0)
+    assert parsers.parse_eta(" 0, 0.5 ") == (0.0, 0.5)

@@ -45,6 +45,30 @@ def test_another_definition_does_not_change_the_saved_games(tmp_path):
     assert evaluation_record.other_partials(None) == []
 
 
+def test_more_games_of_the_same_agent_and_settings_are_kept(tmp_path):
+    path = tmp_path / "evaluation.json"
+    definition = DEFINITION | {
+        "environment": "Catch", "protocol": "impala", "starts": "noop", "frames_trained": 400,
+        "agent_digest": "1a", "versions": {"python": "3.11"},
+    }  # fmt: skip
+    summary = {"episodes": 5, "mean": 0.5, "standard_error": None}
+
+    def kept(episodes, **changes):
+        return evaluation_record.games_to_keep(path, definition | changes, episodes)
+
+    assert kept(1) == 0, "there is no file"
+    path.write_text(json.dumps(definition | summary))
+    assert [kept(episodes) for episodes in (1, 4, 5, 6)] == [5, 5, 0, 0]
+    assert kept(1, seed=2) == kept(1, versions={}) == kept(1, a_later_setting=3) == 5
+    for name in ("agent_digest", "frames_trained", "starts", "rom", "noops"):
+        assert kept(1, **{name: "other"}) == 0
+    path.write_text(json.dumps({"agent_digest": "1a"} | summary))
+    assert kept(1) == 0, "damaged"
+    undated = {name: value for name, value in definition.items() if name != "agent_digest"}
+    path.write_text(json.dumps(undated | summary))
+    assert kept(1) == 0, "whose games these are is not known"
+
+
 def test_a_damaged_file_of_games_is_ignored(tmp_path):
     path = tmp_path / "partial.json"
     for text in ("", "{", "[]", "3", json.dumps({"definition": DEFINITION, "games": [[1]]})):
