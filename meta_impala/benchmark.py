@@ -35,7 +35,6 @@ from meta_impala.config.presets import define_preset_flag
 from meta_impala.errors import RunFailed, UserError
 from meta_impala.storage.files import write_atomically
 from meta_impala.system.interrupt import raise_on_interrupt
-from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path
 
 if TYPE_CHECKING:
@@ -276,7 +275,7 @@ def main() -> int:
     varied, values = _varied()
     if not varied:
         _check_rows()
-    import_tensorflow()
+    command.load_tensorflow()
     from meta_impala.benchmarks import roofline
 
     raise_on_interrupt()  # the process of a row has to be ended

@@ -47,21 +47,19 @@ COMMANDS = {
 
 
 def overview() -> str:
-    """The text of `meta-impala --help`."""
+    """The text of `meta-impala --help`, as wide as the terminal."""
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {entry.summary}" for name, entry in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: meta-impala COMMAND [--flag=value ...]",
-            "",
-            "Meta-gradient IMPALA: an actor-critic that learns its own discount and bootstrapping.",
-            "",
-            *lines,
-            "",
-            "meta-impala COMMAND --help shows the flags of a command.",
-            "First steps: meta-impala train --preset=catch --logdir=runs/catch",
-        ]
+    lines = [*usage.filled("usage: meta-impala COMMAND [--flag=value ...]"), ""]
+    lines += usage.filled(
+        "Meta-gradient IMPALA: an actor-critic that learns its own discount and bootstrapping.", ""
     )
+    lines.append("")
+    for name, entry in COMMANDS.items():
+        lines += usage.filled(f"  {name:<{width}}  {entry.summary}", " " * (width + 4))
+    lines.append("")
+    lines += usage.filled("meta-impala COMMAND --help shows the flags of a command.", "")
+    lines += usage.filled("First steps: meta-impala train --preset=catch --logdir=runs/catch", "  ")
+    return "\n".join(lines)
 
 
 def main() -> None:

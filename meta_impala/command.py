@@ -24,11 +24,14 @@ from meta_impala.errors import RunFailed, UserError, one_line, printable, warn
 from meta_impala.system.ending import ending_the_process
 from meta_impala.system.interrupt import EXIT_CODE_INTERRUPTED, leave_on_interrupt
 from meta_impala.system.streams import prepare_streams
-from meta_impala.system.tensorflow_import import quiet_tensorflow
+from meta_impala.system.tensorflow_import import import_tensorflow, quiet_tensorflow
 
 EXIT_CODE_FAILED = 1
 
 EXIT_CODE_USER_ERROR = 2
+
+# The first line of a command that takes seconds to import TensorFlow.
+LOADING = "loading TensorFlow"
 
 
 def run(main: Callable[..., int], positional: str = "") -> NoReturn:
@@ -89,6 +92,13 @@ def _is_path(name: Any) -> bool:
 def say(message: str) -> None:
     """Prints a line at once."""
     print(message, flush=True)
+
+
+def load_tensorflow(*, quietly: bool = False) -> None:
+    """Imports TensorFlow, which takes seconds: a line says so first, unless quietly."""
+    if not quietly:
+        say(LOADING)
+    import_tensorflow()
 
 
 def fail(message: str) -> NoReturn:

@@ -87,9 +87,7 @@ def _open(folder: RunFolder, trust: Trust) -> TrainedRun | None:
 
 
 def _with_games(evidence: Evidence, run: TrainedRun) -> Evidence:
-    from meta_impala.system.tensorflow_import import import_tensorflow
-
-    import_tensorflow()
+    command.load_tensorflow(quietly=FLAGS.json)
     from meta_impala.system.tensorflow_setup import configure_for_inference
 
     configure_for_inference()

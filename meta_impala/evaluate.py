@@ -41,7 +41,6 @@ from meta_impala.storage.trained_run import (
 )
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.signals import StopRequest
-from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path, one_path, user_path
 
 if TYPE_CHECKING:
@@ -342,7 +341,7 @@ def _is_kept(out: pathlib.Path | None, evaluation: Evaluation) -> bool:
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     inputs = _inputs(arguments)
-    import_tensorflow()
+    command.load_tensorflow()
     from meta_impala.evaluation import evaluator
     from meta_impala.evaluation.evaluator import Evaluation
     from meta_impala.storage.trained_agent import load_agent, load_agent_file, with_eta

@@ -26,7 +26,6 @@ from meta_impala.storage import results_folder
 from meta_impala.storage.trained_run import TrainedRun, open_trained_run
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.interrupt import raise_on_interrupt
-from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path, one_path
 
 if TYPE_CHECKING:
@@ -184,7 +183,7 @@ def main(arguments: list[str]) -> int:
     run = open_trained_run(one_path(arguments, "logdir", FLAGS.logdir), trust_of_flags())
     _check_run(run)
     outdir = results_folder.make_outdir(FLAGS.outdir or str(run.folder.path / "explain"))
-    import_tensorflow()
+    command.load_tensorflow()
     from meta_impala.system.tensorflow_setup import configure_for_inference
 
     configure_for_inference()

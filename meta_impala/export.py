@@ -16,7 +16,6 @@ from meta_impala import command
 from meta_impala.errors import UserError
 from meta_impala.storage.trained_run import open_trained_run
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
-from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path, one_path
 
 FLAGS = flags.FLAGS
@@ -44,7 +43,7 @@ def main(arguments: list[str]) -> int:
     if out.suffix != ".npz" or not out.parent.is_dir():
         raise UserError(f"--out={out}: must end in .npz, in a folder that exists")
     folder, config, description = open_trained_run(logdir, trust_of_flags())
-    import_tensorflow()
+    command.load_tensorflow()
     from meta_impala.storage.trained_agent import load_agent, save_agent
     from meta_impala.system.tensorflow_setup import configure_for_inference
 

@@ -20,7 +20,6 @@ from meta_impala.errors import UserError
 from meta_impala.illustrations import settings as settings_lib
 from meta_impala.illustrations.settings import Settings
 from meta_impala.storage import results_folder
-from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path
 
 FLAGS = flags.FLAGS
@@ -58,7 +57,7 @@ def main() -> int:
     outdir = results_folder.make_outdir(FLAGS.outdir)
     began = time.monotonic()
 
-    import_tensorflow()
+    command.load_tensorflow()
     from meta_impala.illustrations import simulation
 
     history = simulation.simulate(settings)

@@ -36,7 +36,6 @@ from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trained_run import open_trained_run
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.interrupt import raise_on_interrupt
-from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path, user_path
 
 FLAGS = flags.FLAGS
@@ -85,7 +84,7 @@ def _by_person(environment: str, protocol: str) -> list[start_recorder.Recording
 
 def _by_agent(logdir: str) -> tuple[Config, list[start_recorder.Recording], str]:
     folder, config, description = open_trained_run(logdir, trust_of_flags())
-    import_tensorflow()
+    command.load_tensorflow()
     from meta_impala.evaluation.games import GamePolicy, play_games
     from meta_impala.storage.trained_agent import load_agent
     from meta_impala.system.tensorflow_setup import configure_for_inference

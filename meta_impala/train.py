@@ -40,7 +40,6 @@ from meta_impala.storage.run_status import describe_dead_trainer
 from meta_impala.storage.trust import define_trust_flag, refuse_modules, trust_of_flags
 from meta_impala.system import signals
 from meta_impala.system.signals import StopRequest
-from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path
 from meta_impala.training import memory, weights_and_biases
 
@@ -199,10 +198,10 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
     stop.hold()
     if stop.is_set() and config.num_learners == 1:
         return _stopped_before_training(folder, stop)
-    command.say("loading TensorFlow")
+    command.say(command.LOADING)
     with stop.leaving(_SECONDS_TO_LEAVE, leave):
         early = _early_environment(config, folder)
-    import_tensorflow()
+    command.load_tensorflow(quietly=True)
     from meta_impala.system.tensorflow_setup import configure_tensorflow
     from meta_impala.training.trainer import Trainer
 
@@ -331,7 +330,7 @@ def _join_run(stop: StopRequest) -> int:
     config = Config(**where)
     config_lib.check_addresses(config)
 
-    import_tensorflow()
+    command.load_tensorflow()
     from meta_impala.learner import group as learner_group
     from meta_impala.system.tensorflow_setup import configure_tensorflow
     from meta_impala.training.trainer import Trainer

@@ -46,7 +46,7 @@ class Usage(NamedTuple):
         """The text of `--help`, or `--helpfull`."""
         module = sys.modules[self.main.__module__]
         everyday = getattr(module, "EVERYDAY", ())
-        lines = _filled(f"usage: {_program()} [--flag=value ...] {self.positional}".rstrip())
+        lines = filled(f"usage: {_program()} [--flag=value ...] {self.positional}".rstrip())
         for paragraph in inspect.cleandoc(module.__doc__ or "").split("\n\n"):
             lines += ["", *_paragraph(paragraph)]
         groups = _grouped(flags.FLAGS)
@@ -61,8 +61,8 @@ class Usage(NamedTuple):
         if "preset" in flags.FLAGS:
             lines += ["", "Presets (--preset=NAME):"]
             for name in presets.names():
-                lines += _filled(f"  {name}: {presets.summary(name)}", _INDENT)
-        lines += ["", *_filled("--helpfull lists every flag.", "")] if not everything else []
+                lines += filled(f"  {name}: {presets.summary(name)}", _INDENT)
+        lines += ["", *filled("--helpfull lists every flag.", "")] if not everything else []
         return "\n".join(lines)
 
 
@@ -80,7 +80,13 @@ def _columns() -> int:
     return max(_MIN_COLUMNS, min(columns, _MAX_COLUMNS))
 
 
-def _filled(text: str, indent: str = _INDENT) -> list[str]:
+def filled(text: str, indent: str = _INDENT) -> list[str]:
+    """The lines of a text as wide as the terminal.
+
+    Args:
+      text: of one paragraph.
+      indent: before every line but the first.
+    """
     return textwrap.wrap(
         text,
         _columns(),
@@ -94,7 +100,7 @@ def _paragraph(text: str) -> list[str]:
     """A paragraph as wide as the terminal; a command line in it stays one."""
     if text.startswith(" "):
         return text.splitlines()
-    return _filled(" ".join(text.split()), "")
+    return filled(" ".join(text.split()), "")
 
 
 def _described(flag: flags.Flag, everything: bool) -> Iterator[str]:

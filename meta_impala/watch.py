@@ -39,7 +39,6 @@ from meta_impala.storage.trained_run import (
 )
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.signals import StopRequest
-from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path, one_path
 
 if TYPE_CHECKING:
@@ -213,7 +212,7 @@ def main(arguments: list[str]) -> int:
     is_page = live_window.why_not() != "" if FLAGS.web is None else FLAGS.web
     title = f"meta-impala watch: {opened.config.environment}"
     screen = LivePage(FLAGS.port, title) if is_page else LiveWindow(title)
-    import_tensorflow()
+    command.load_tensorflow()
     from meta_impala.system.tensorflow_setup import configure_for_inference
 
     configure_for_inference()

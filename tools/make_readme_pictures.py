@@ -94,7 +94,8 @@ def _watch(seconds: float) -> Image.Image:
     ) as watching:
         try:
             assert watching.stdout is not None
-            url = watching.stdout.readline().split(" ")[0]
+            lines = (watching.stdout.readline() for _ in range(2))  # "loading", then the address
+            url = [line.split(" ")[0] for line in lines][-1]
             if not url.startswith("http"):
                 raise RunFailed("watch shows no page")
             with urllib.request.urlopen(f"{url}frame.jpg"):  # waits for the first

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from importlib.resources.abc import Traversable
 
 from meta_impala.analysis import comparison as comparison_lib
@@ -29,37 +30,58 @@ from meta_impala.storage.files import write_atomically
 _MOST_ROWS = 500  # of the long table in the Markdown; the CSV file has them all
 
 
-def _legend(comparison: Comparison) -> str:
-    used = {letter for d in comparison.differences for letter in d.marks}
-    used |= set(comparison.baseline_marks)
-    lines = [f"({m}) {meaning}" for m, meaning in comparison_lib.MARKS.items() if m in used]
-    if any(row.interval and row.interval.over == "games" for row in comparison.games):
-        lines.append("* one seed: the interval is over its games, not over seeds")
-    return "; ".join(lines)
+# In an interval of `games_table`.
+_ONE_SEED = "] * |"
+_MARKS = re.compile(rf" \(([{''.join(comparison_lib.MARKS)}]+)\)")
+
+
+def _with_footnotes(sections: Iterable[str]) -> str:
+    """The sections that are not empty; after each, what the marks mean that it is the first to
+    use."""
+    parts: list[str] = []
+    explained: set[str] = set()
+    for section in filter(None, sections):
+        parts.append(section)
+        letters = {letter for mark in _MARKS.findall(section) for letter in mark} - explained
+        lines = [f"({m}) {meaning}" for m, meaning in comparison_lib.MARKS.items() if m in letters]
+        if _ONE_SEED in section:
+            lines.append("* one seed: the interval is over its games, not over seeds")
+        explained |= letters
+        if lines:
+            parts.append("; ".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(*parts: str) -> str:
+    return "\n\n".join(parts)
 
 
 def terminal(comparison: Comparison) -> str:
     """The report as text for the terminal."""
     parts = [games_table(comparison)]
     if comparison.differences:
-        parts += ["published scores [ours minus theirs]", differences_table(comparison)]
-    parts.append(_legend(comparison))
+        title = "published scores [ours minus theirs]"
+        parts.append(_section(title, differences_table(comparison)))
     if comparison.aggregates:
-        parts += ["over games, human-normalised", aggregates_table(comparison)]
-        parts.append(f"published medians over all games, {comparison.starts}")
-        parts.append(medians_table(comparison, every_start=False))
+        title = f"published medians over all games, {comparison.starts}"
+        parts += [
+            _section("over games, human-normalised", aggregates_table(comparison)),
+            _section(title, medians_table(comparison, every_start=False)),
+        ]
     if comparison.atari_n:
-        parts += ["median over 57 games, estimated (Atari-N)", atari_n_table(comparison)]
+        title = "median over 57 games, estimated (Atari-N)"
+        parts.append(_section(title, atari_n_table(comparison)))
     for against in comparison.against_fixed:
-        parts += [f"{against.adaptive} against the best fixed agent", against_fixed_text(against)]
+        title = f"{against.adaptive} against the best fixed agent"
+        parts.append(_section(title, against_fixed_text(against)))
     if comparison.improvements:
-        parts.append(f"improvement relative to {comparison.marked_baseline}")
-        parts.append(improvements_table(comparison))
+        title = f"improvement relative to {comparison.marked_baseline}"
+        parts.append(_section(title, improvements_table(comparison)))
     if comparison.missing:
         parts.append("\n".join(["what is missing:", *(f"  {line}" for line in comparison.missing)]))
     if not statistics.rliable_is_installed():
         parts.append(statistics.INSTALL)
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return _with_footnotes(parts)
 
 
 def markdown(comparison: Comparison, title: str, pictures: Sequence[str] = ()) -> str:
@@ -70,10 +92,51 @@ def markdown(comparison: Comparison, title: str, pictures: Sequence[str] = ()) -
       title: its heading.
       pictures: names of PNG files beside it.
     """
+    parts = [f"# {title}", *_what_is_missing(comparison)]
+    parts.append(_section("## Per game", games_table(comparison)))
+    if comparison.differences:
+        text = "Published scores; in brackets ours minus theirs:"
+        parts.append(_section(text, differences_table(comparison)))
+    if comparison.aggregates:
+        text = (
+            "Human-normalised, 100 % is a human. In brackets the 95 % interval of a bootstrap that "
+            "redraws seeds within games (rliable; none with a single seed; too narrow with two or "
+            "three seeds). Median and mean are of "
+            "the games' means over seeds; the interquartile mean is over all runs; the "
+            "optimality gap is how far the runs are below human, scores above human not counting."
+        )
+        table = aggregates_table(comparison, every_column=True)
+        parts.append(_section("## Over games", text, table))
+    if comparison.atari_n:
+        text = (
+            "Atari-N (Aitchison et al. 2022): a power law fitted to published agents, where it is "
+            "off by up to a third. A secondary figure."
+        )
+        heading = "## The median over 57 games, estimated from a few"
+        parts.append(_section(heading, text, atari_n_table(comparison)))
+    for against in comparison.against_fixed:
+        heading = f"## {against.adaptive} against the best fixed agent"
+        parts.append(_section(heading, against_fixed_text(against)))
+    if comparison.improvements:
+        heading = f"## Improvement relative to {comparison.marked_baseline}"
+        text = "(agent − baseline) / |max(human, baseline) − random|, as in Wang et al. 2016."
+        parts.append(_section(heading, text, improvements_table(comparison)))
+    parts += [f"![{pathlib.Path(picture).stem}]({picture})" for picture in pictures]
+    if comparison.differences:
+        count = len(comparison.differences)
+        rows = f"{count:,} rows: see published.csv."
+        table = every_difference_table(comparison) if count <= _MOST_ROWS else rows
+        parts += [
+            _section("## Published medians over all games", medians_table(comparison)),
+            _section("## Every published score of these games", table),
+        ]
+    return _with_footnotes(parts)
+
+
+def _what_is_missing(comparison: Comparison) -> list[str]:
+    """The first paragraphs of the Markdown."""
+    parts = ["## What is missing"] if comparison.missing else []
     count = len({row.game for row in comparison.games if row.game in ATARI_57})
-    parts = [f"# {title}"]
-    if comparison.missing:
-        parts.append("## What is missing")
     if 0 < count < limitations.PUBLISHED_GAMES:
         parts.append(
             f"**These are {count} of {limitations.PUBLISHED_GAMES} games: the aggregates below "
@@ -83,47 +146,7 @@ def markdown(comparison: Comparison, title: str, pictures: Sequence[str] = ()) -
     parts.append("\n".join(f"* {line}" for line in comparison.missing))
     if not statistics.rliable_is_installed():
         parts.append(f"* {statistics.INSTALL}")
-    parts += ["## Per game", games_table(comparison)]
-    if comparison.differences:
-        parts += ["Published scores; in brackets ours minus theirs:", differences_table(comparison)]
-    parts.append(_legend(comparison))
-    if comparison.aggregates:
-        parts += [
-            "## Over games",
-            "Human-normalised, 100 % is a human. In brackets the 95 % interval of a bootstrap that "
-            "redraws seeds within games (rliable; none with a single seed; too narrow with two or "
-            "three seeds). Median and mean are of "
-            "the games' means over seeds; the interquartile mean is over all runs; the "
-            "optimality gap is how far the runs are below human, scores above human not counting.",
-            aggregates_table(comparison, every_column=True),
-        ]
-    if comparison.atari_n:
-        parts += [
-            "## The median over 57 games, estimated from a few",
-            "Atari-N (Aitchison et al. 2022): a power law fitted to published agents, where it is "
-            "off by up to a third. A secondary figure.",
-            atari_n_table(comparison),
-        ]
-    for against in comparison.against_fixed:
-        parts += [f"## {against.adaptive} against the best fixed agent"]
-        parts.append(against_fixed_text(against))
-    if comparison.improvements:
-        parts += [
-            f"## Improvement relative to {comparison.marked_baseline}",
-            "(agent − baseline) / |max(human, baseline) − random|, as in Wang et al. 2016.",
-            improvements_table(comparison),
-        ]
-    parts += [f"![{pathlib.Path(picture).stem}]({picture})" for picture in pictures]
-    if comparison.differences:
-        parts += [
-            "## Published medians over all games",
-            medians_table(comparison),
-            "## Every published score of these games",
-            every_difference_table(comparison)
-            if len(comparison.differences) <= _MOST_ROWS
-            else f"{len(comparison.differences):,} rows: see published.csv.",
-        ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return parts
 
 
 def write(

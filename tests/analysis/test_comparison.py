@@ -1,9 +1,11 @@
 """From run folders to a report: ground truth on invented runs, refusals, and the command."""
 
 import csv
+import dataclasses
 import io
 import json
 import pathlib
+import re
 import sys
 
 import pytest
@@ -137,7 +139,6 @@ def test_a_published_baseline_is_marked_where_its_conditions_differ(runs, tmp_pa
         shown = f"IMPALA deep experts ({marks})" if marks else "IMPALA deep experts"
         assert compared.marked_baseline == shown
         assert f"Improvement relative to {shown}\n" in report.markdown(compared, "Title")
-        assert ("(f) trained for another number" in report.terminal(compared)) or not marks
         deep = [row for row in compared.aggregates if row.column == "impala_deep_noop_200m"]
         assert {row.marks for row in deep} == {marks}
     compared = comparison.compare(results.read(runs), COLUMNS, MEDIANS, LOW)
@@ -267,6 +268,25 @@ def test_a_label_names_the_fixed_discount(tmp_path):
     settings = {"meta_parameters": "lambda", "gamma": 0.99}
     run = make_run(tmp_path / "run", "Pong", 1, 1.0, **settings)
     assert results.read([run]).variants == ["meta {λ}, γ' 0.995, γ 0.99"]
+
+
+MARK = re.compile(r" \(([sfe]+)\)")
+EXPLAINED = re.compile(r"(?:^|; )\(([sfe])\) [a-z]", re.MULTILINE)
+
+
+@pytest.mark.parametrize("frames", [200_000_000, 10_000_000])
+@pytest.mark.parametrize("write", [report.terminal, lambda found: report.markdown(found, "Title")])
+def test_each_mark_is_explained_once_and_no_other(runs, tmp_path, frames, write):
+    run = make_run(tmp_path / "run", "Pong", 1, 1.0, evaluation={"frames_trained": frames})
+    compared = comparison.compare(results.read([run]), COLUMNS, MEDIANS, "impala_deep_noop_200m")
+    few = ("impala_deep_noop_200m", "rainbow_noop")
+    some = [d for d in compared.differences if d.column.name in few]
+    for differences in (compared.differences, some):
+        text = write(dataclasses.replace(compared, differences=differences, aggregates=[]))
+        letters = {letter for mark in MARK.findall(text) for letter in mark}
+        assert sorted(EXPLAINED.findall(text)) == sorted(letters)
+        assert ("f" in letters) == (frames < 200_000_000 or differences is not some)
+        assert text.count("* one seed") == ("] * |" in text)
 
 
 def test_different_numbers_of_frames_are_named_and_marked(runs, tmp_path):

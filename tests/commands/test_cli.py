@@ -82,15 +82,24 @@ def test_help_of_train_has_the_common_flags_and_helpfull_all_in_groups():
     assert set(FIELDS) <= set(listed) and len(listed) == len(set(listed))
 
 
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"]])
 @pytest.mark.parametrize("columns", [40, 80, 200])
-def test_help_fits_the_terminal(columns):
-    result = run("train", "--help", columns=columns)
+def test_help_fits_the_terminal(columns, words):
+    result = run(*words, columns=columns)
     for line in result.stdout.splitlines():
-        assert len(line) <= max(columns, 40) or line.startswith("    python") or "=" in line, line
+        is_of_a_flag = words[0] == "train" and (line.startswith("    python") or "=" in line)
+        assert len(line) <= columns or is_of_a_flag, line
 
 
 def test_every_setting_stands_in_a_group():
     assert set(GROUPS) == set(FIELDS) and all(GROUPS.values())
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_a_command_says_that_it_loads_tensorflow(name):
+    """`command.load_tensorflow` prints a line first."""
+    text = (ROOT / f"{cli.COMMANDS[name].module.replace('.', '/')}.py").read_text("utf-8")
+    assert "import_tensorflow" not in text and "import tensorflow" not in text
 
 
 # Presets.

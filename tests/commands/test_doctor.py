@@ -14,6 +14,7 @@ from support.demonstration import META_PONG, copy_of
 from support.run_helpers import files_of, make_config, make_trainer
 
 from meta_impala import doctor
+from meta_impala.command import LOADING
 from meta_impala.errors import RunFailed
 from meta_impala.system import tensorflow_setup
 
@@ -81,7 +82,8 @@ def healthy(tmp_path_factory):
 
 def test_a_healthy_run_has_no_findings_and_is_not_changed(healthy):
     before = files_of(healthy)
-    playing, answer = _doctor(healthy, "--steps=64").splitlines()
+    loading, playing, answer = _doctor(healthy, "--steps=64").splitlines()
+    assert loading == LOADING
     assert playing == "playing meta_impala/Catch-v0 with frames-32000"
     assert answer.startswith("It learns: the return rose from")
     found = json.loads(_doctor(healthy, "--json", "--steps=64"))

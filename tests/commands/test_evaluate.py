@@ -13,6 +13,7 @@ from support import forked_command
 from support.command_helpers import refused, run_tool
 
 from meta_impala import __version__
+from meta_impala.command import LOADING
 
 ROOT = pathlib.Path(__file__).parents[2]
 EPISODES = 21
@@ -110,7 +111,8 @@ def test_the_evaluation_file_has_the_expected_content(trained, evaluated):
 def test_the_command_prints_the_result_of_the_file(trained, evaluated):
     result, written = evaluated[0], json.loads(evaluated[1])
     assert result.stderr == "", "no noise, and no progress bar where nobody looks"
-    first, *table, last = result.stdout.splitlines()
+    loading, first, *table, last = result.stdout.splitlines()
+    assert loading == LOADING
     assert first.startswith(f"playing {EPISODES} games of meta_impala/Catch-v0")
     assert last == f"written to {trained / 'evaluation.json'}"
     printed = {name: value.strip() for name, _, value in (line.partition(":") for line in table)}
@@ -204,6 +206,7 @@ def test_an_interrupted_evaluation_is_continued_and_ends_in_the_same_bytes(
         text=True,
     ) as process:
         try:
+            assert process.stdout.readline() == f"{LOADING}\n"
             assert process.stdout.readline().startswith("playing 100000000 games")
             deadline = time.monotonic() + 240
             while not kept <= _games_of(_partials(folder)) and time.monotonic() < deadline:

@@ -11,6 +11,8 @@ from support import forked_command
 from support.command_helpers import refused
 from support.run_helpers import BATCH_FRAMES, files_of, make_config, make_trainer
 
+from meta_impala.command import LOADING
+
 ROOT = pathlib.Path(__file__).parents[2]
 BATCHES, STEPS, GAMES = 3, 5, 4
 PLACES = {
@@ -97,7 +99,8 @@ def test_every_line_that_is_printed(trained, explained):
     result, written = explained
     numbers = json.loads(written["explain.json"])
     assert result.stderr == "", "no noise, and no progress bar where nobody looks"
-    first, empty, *lines, also_empty, last = result.stdout.splitlines()
+    loading, first, empty, *lines, also_empty, last = result.stdout.splitlines()
+    assert loading == LOADING
     assert first == f"playing {BATCHES} batches of meta_impala/Catch-v0 with frames-400"
     assert last == f"written to {trained / 'explain'}"
     assert empty == also_empty == ""

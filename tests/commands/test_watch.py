@@ -17,6 +17,8 @@ from support import forked_command
 from support.command_helpers import ROOT, TINY, refused
 from support.run_helpers import files_of
 
+from meta_impala.command import LOADING
+
 ENVIRONMENT = {
     key: value
     for key, value in os.environ.items()
@@ -63,6 +65,7 @@ def trained(tmp_path_factory):
 def test_a_page_shows_the_game_until_it_is_stopped(trained, stop):
     before = files_of(trained)
     with _start(str(trained), "--fps=30") as process:
+        assert process.stdout.readline() == f"{LOADING}\n"
         line = process.stdout.readline()
         url = re.match(r"(http://127\.0\.0\.1:\d+/) shows meta_impala/Catch-v0 live", line)[1]
         shown = [_frame(url)]
@@ -82,7 +85,7 @@ def test_watch_shows_a_number_of_games_of_an_exported_agent(trained, tmp_path):
     assert _run("export", f"--logdir={trained}", f"--out={agent}").returncode == 0
     result = _run("watch", f"--agent={agent}", "--web", "--games=2", "--fps=500")
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.count("\n") == 1
+    assert result.stdout.count("\n") == 2
 
 
 _WINDOW = """
@@ -113,7 +116,7 @@ def test_a_window_shows_the_game_until_it_is_closed(trained):
         timeout=300,
         env=ENVIRONMENT | {"SDL_VIDEODRIVER": "dummy", "PYGAME_HIDE_SUPPORT_PROMPT": "1"},
     )
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"{LOADING}\n", "")
 
 
 @pytest.mark.slow
@@ -132,7 +135,7 @@ def test_watch_waits_for_the_first_checkpoint_and_shows_newer_ones(tmp_path):
             time.sleep(0.1)
         with _start(str(folder), "--fps=200") as watching:
             line = watching.stdout.readline()
-            if "no checkpoint yet; waiting" in line:
+            while "no checkpoint yet; waiting" in line or line.startswith(LOADING):
                 line = watching.stdout.readline()
             url = re.match(r"(http://\S+) shows", line)[1]
             # The line that says after how many frames; it changes when a newer checkpoint plays.
