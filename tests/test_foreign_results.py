@@ -1,7 +1,7 @@
-"""Results of somebody else: wrong values at every key and in every cell of what reports,
-comparisons, the study and the doctor read. A result or one line, within seconds (fault).
+"""Files of somebody else: wrong values at every key and in every cell of what reports, comparisons,
+the study, suites, flag files and the doctor read. A result or one line, within seconds (fault).
 
-The default suite takes a part, other values in every file; `-m slow` takes all.
+The default suite takes a part (6 CPU-seconds), other values in every file; `-m slow` takes all.
 """
 
 import datetime
@@ -10,6 +10,7 @@ import shutil
 import time
 
 import pytest
+from absl import flags
 from support import wrong_values
 from support.command_helpers import ROOT
 from support.demonstration import META_PONG
@@ -18,11 +19,12 @@ from meta_impala.analysis import comparison, comparison_report, results, statist
 from meta_impala.analysis.curves import read_rows
 from meta_impala.analysis.run_page import page, run_record
 from meta_impala.analysis.run_page.run_record import metrics_of
-from meta_impala.benchmarks import scaling
+from meta_impala.benchmarks import scaling, time_to_score
+from meta_impala.config.flags import define_config_flags, parse_flags
 from meta_impala.diagnosis import verdict
 from meta_impala.diagnosis.evidence import Evidence
-from meta_impala.errors import RunFailed, UserError
-from meta_impala.experiments import study_runs
+from meta_impala.errors import RunFailed, UserError, one_line
+from meta_impala.experiments import study_runs, suite
 from meta_impala.published import tables
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.study import records, study_page
@@ -75,6 +77,28 @@ def read_tables(folder):
     tables.read_medians(folder)
 
 
+def read_suite(folder):
+    (path,) = folder.glob("*.toml")
+    suite.expand(suite.read(path), path, folder / "out")
+
+
+def read_flag_file(folder):
+    values = flags.FlagValues()
+    define_config_flags(values)
+    flags.DEFINE_string("flagfile", "", "absl's.", values)
+    flags.DEFINE_string("undefok", "", "absl's.", values)
+    parse_flags(["train", f"--flagfile={folder / 'laptop.flags'}"], values)
+
+
+def read_scores(folder):
+    """As `tools/time_to_score.py table` does."""
+    try:
+        results = time_to_score.read_csv(folder / "score.csv")
+    except (OSError, ValueError) as error:
+        raise UserError(one_line(error)) from None
+    assert all(line.isprintable() for line in time_to_score.lines(results))
+
+
 def _run(tmp_path):
     shutil.copytree(META_PONG, tmp_path / "data")
     (tmp_path / "data" / "evaluations.csv").write_text(EVALUATIONS)
@@ -91,6 +115,11 @@ def _small(tmp_path):
     (folder / "evaluations.csv").write_text(EVALUATIONS)
     (folder / "costs.csv").write_text("name,1.0\nb,2\nc,3\n")
     shutil.copy(ROOT / "testdata" / "results" / "scaling.json", folder)
+    shutil.copy(ROOT / "meta_impala" / "suites" / "catch.toml", folder)
+    shutil.copy(ROOT / "meta_impala" / "presets" / "laptop.flags", folder)
+    points = [time_to_score.Point(1000 * i, 60.0, 30.0, 200, 0.5 * i) for i in (1, 2)]
+    results = time_to_score.results_of("catch", "meta_impala", "plain", 1, points)
+    (folder / "score.csv").write_text(time_to_score.as_csv(results))
 
 
 def _copy(*parts):
@@ -115,6 +144,10 @@ CASES = [
     (read_tables, _copy("meta_impala", "published"), "medians.csv", 50),
     (read_study, _copy("testdata", "study"), "runs.csv", 0),
     (read_study, _copy("testdata", "study"), "points.csv", 0),
+    (read_study, _copy("testdata", "study"), "random.csv", 0),
+    (read_suite, _small, "catch.toml", 40),
+    (read_flag_file, _small, "laptop.flags", 40),
+    (read_scores, _small, "score.csv", 100),
     (records.read_random, _copy("testdata", "study"), "random.csv", 50),
     (lambda folder: scaling.read(folder / "scaling.json"), _small, "scaling.json", 100),
     (lambda folder: study_runs.read_costs(folder / "costs.csv"), _small, "costs.csv", 100),

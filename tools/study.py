@@ -29,7 +29,7 @@ from meta_impala.errors import UserError
 from meta_impala.experiments import study_runner, study_runs, suite_cost, suite_runner
 from meta_impala.experiments.stages import Stage
 from meta_impala.study import acceptance, records
-from meta_impala.study.design import ACCEPTANCE, PARTS, Part
+from meta_impala.study.design import ACCEPTANCE, PARTS, Part, require_random
 from meta_impala.system.interrupt import EXIT_CODE_INTERRUPTED
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.user_path import define_path
@@ -147,8 +147,9 @@ def _random() -> int:
 def _acceptance() -> int:
     if not FLAGS.out:
         raise UserError("--out: must be given, the folder of the study's runs")
-    random = records.read_random(_data())[ACCEPTANCE.tasks[0]]
-    print(acceptance.table(_cells_of(ACCEPTANCE).read(), random))
+    random = records.read_random(_data())
+    require_random(ACCEPTANCE, random)
+    print(acceptance.table(_cells_of(ACCEPTANCE).read(), random[ACCEPTANCE.tasks[0]]))
     return 0
 
 

@@ -14,6 +14,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from meta_impala.errors import printable
 from meta_impala.storage.files import read_bounded
 
 GAMES_AVERAGED = 100
@@ -145,14 +146,20 @@ def read_csv(path: pathlib.Path) -> list[Result]:
       OSError: it cannot be read.
       ValueError: it is no such file.
     """
-    rows = csv.reader(io.StringIO(read_bounded(path, _MAX_BYTES).decode("utf-8")))
+    text = read_bounded(path, _MAX_BYTES).decode("utf-8")
+    try:
+        rows = iter(list(csv.reader(io.StringIO(text))))
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
     if tuple(next(rows, ())) != Result._fields:
         raise ValueError(f"its first line must be {','.join(Result._fields)}")
     results = []
     for row in rows:
         if len(row) != len(Result._fields):
             raise ValueError(f"a line has {len(row)} cells, not {len(Result._fields)}")
-        task, program, variant, seed, *numbers = row
+        *names, seed = row[:4]
+        numbers = row[4:]
+        task, program, variant = map(printable, names)
         results.append(
             Result(task, program, variant, int(seed), *(float(cell or "nan") for cell in numbers))
         )

@@ -56,12 +56,8 @@ class Cells:
         self._path = suite_file.find(part.suite)
         self.suite: Suite = suite_file.read(self._path)
         self._variants = {variant.name: variant for variant in self.suite.variants}
-        missing = [task for task in part.tasks if task not in random]
-        if missing and part.selection_seeds:
-            raise UserError(
-                f"{records.RANDOM}: has no score of {', '.join(missing)}; tools/study.py random "
-                "measures it"
-            )
+        if part.selection_seeds:
+            design.require_random(part, random)
         self._random = random
         self._first_seeds: dict[tuple[object, ...], Run] = {}
 

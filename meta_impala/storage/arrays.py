@@ -11,6 +11,7 @@ import contextlib
 import math
 import pathlib
 import struct
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -121,6 +122,10 @@ class ArrayFile:
             if not data:
                 return np.empty(header.shape, header.dtype)
             array = np.frombuffer(data, header.dtype)
+            if header.dtype.kind == "U":  # else Python fails later, where the text is used
+                codes = np.frombuffer(data, np.dtype("u4").newbyteorder(header.dtype.byteorder))
+                if codes.size and codes.max() > sys.maxunicode:
+                    raise ValueError(f"{name} has numbers that are no characters")
             return array.reshape(header.shape, order="F" if header.is_fortran else "C")
 
     def text(self, name: str) -> str:

@@ -50,8 +50,10 @@ def table(records: Sequence[Record], random: float) -> str:
             lines.append(f"| {label} | {len(of)} | – | – | – |")
             continue
         mean = statistics.fmean(of)
-        losses = [1.0 - mean / right, 1.0 - (mean - random) / (right - random)]
-        cells = ["–", "–"] if name == design.RIGHT else [f"{100 * loss:.0f} %" for loss in losses]
+        cells = ["–", "–"]
+        if name != design.RIGHT and right not in (0.0, random):
+            losses = [1.0 - mean / right, 1.0 - (mean - random) / (right - random)]
+            cells = [f"{100 * loss:.0f} %" for loss in losses]
         cells.insert(0, f"{mean:.3f} ({statistics.stdev(of):.3f})")
         lines.append(f"| {label} | {len(of)} | {' | '.join(cells)} |")
     rule = f"Best constant loses at least {100 * LEAST_LOSS:.0f} % of the area"

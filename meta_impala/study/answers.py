@@ -71,8 +71,8 @@ def _from_selection(tasks: Sequence[Task]) -> str:
             continue
         areas = [effects.area(record, task.random) for record in task.grid[learned]]
         change = statistics.fmean(areas) - task.selection.fixed_area
-        share = change / (task.selection.fixed_area - task.random)
-        parts.append(f"{task.name} {_number(share)}")
+        if span := task.selection.fixed_area - task.random:
+            parts.append(f"{task.name} {_number(change / span)}")
     if not parts:
         return ""
     return (
@@ -92,10 +92,11 @@ def _of_variants(question: str, variants: Sequence[str], tasks: Sequence[Task]) 
         base = task.arms["A"].areas
         for name in variants:
             areas = task.arms[name].areas
-            if not base or not areas:
+            span = abs(statistics.fmean(base.values()) - task.random) if base else 0.0
+            if not span or not areas:
                 continue
             change = statistics.fmean(areas.values()) - statistics.fmean(base.values())
-            share = change / abs(statistics.fmean(base.values()) - task.random)
+            share = change / span
             if best is None or abs(share) > abs(best[0]):
                 best = share, f"{name.replace('_', ' ')} in {task.name}"
     if best is None:

@@ -12,8 +12,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from meta_impala.errors import UserError
 from meta_impala.study import effects
-from meta_impala.study.records import Record
+from meta_impala.study.records import RANDOM, Record
 
 BEST, BEST_OVERALL, F99, F9 = "F*", "F**", "F(.99)", "F(.9)"
 LEARNED, REFERENCE, LEARNED_9 = "A-γλ", "A-ref", "A-.9"
@@ -190,6 +191,18 @@ def select(records: Sequence[Record], part: Part, task: str, random: float) -> S
     return Selection(fixed, best("A"), area)
 
 
+def require_random(part: Part, random: Mapping[str, float]) -> None:
+    """Checks that every task has the score of random actions, which its areas begin with.
+
+    Raises:
+      UserError: if a task has none.
+    """
+    if missing := [task for task in part.tasks if task not in random]:
+        raise UserError(
+            f"{RANDOM}: has no score of {', '.join(missing)}; tools/study.py random measures it"
+        )
+
+
 def best_overall(records: Sequence[Record], part: Part, random: Mapping[str, float]) -> str | None:
     """The variant F** of a part: the largest mean over tasks of s over the selection seeds."""
     names = [f"F_{gamma}" for gamma in part.gammas]
@@ -200,6 +213,8 @@ def best_overall(records: Sequence[Record], part: Part, random: Mapping[str, flo
             return None
         areas = selection_areas(records, part, task, random[task])
         span = chosen.fixed_area - random[task]
+        if not span:  # no constant is better than random actions, so the task tells nothing
+            continue
         for name in names:
             total[name] += (statistics.fmean(areas[name]) - random[task]) / span
     return max(names, key=lambda name: total[name])

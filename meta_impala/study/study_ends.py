@@ -26,8 +26,8 @@ def costs(tasks: Tasks) -> list[Block]:
         if a is not None and b is not None:
             grid = len(task.part.gammas)
             rows.append(
-                [task.name, number(a, 1), number(b, 1), number(b / a), f"{grid} runs a seed",
-                 number(grid * a, 1)]
+                [task.name, number(a, 1), number(b, 1), number(b / a if a else None),
+                 f"{grid} runs a seed", number(grid * a, 1)]
             )  # fmt: skip
     if not rows:
         return []

@@ -56,6 +56,9 @@ def document(folder: pathlib.Path) -> Document:
     """
     found = records.read(folder)
     random = records.read_random(folder)
+    for part in design.PARTS.values():
+        if part.selection_seeds:
+            design.require_random(part, random)
     tasks = {name: summary.tasks_of(found, part, random) for name, part in design.PARTS.items()}
     blocks: list[Block] = [*sections.head(tasks, found)]
     blocks += sections.questions(tasks)

@@ -275,7 +275,8 @@ class Acceptance(NamedTuple):
 
 
 def acceptance(task: Task) -> Acceptance | None:
-    """The acceptance test of Switching: F* against R, on the seeds of R; None without runs."""
+    """The acceptance test of Switching: F* against R, on the seeds of R; None without runs, or if R
+    has no area that could be lost."""
     right, best = task.arms.get(design.RIGHT), task.arms[design.BEST]
     seeds = task.part.seeds_of(design.RIGHT)
     constants = [area for seed, area in best.areas.items() if seed in seeds]
@@ -284,6 +285,8 @@ def acceptance(task: Task) -> Acceptance | None:
     if right is None or not right.areas or not constants:
         return None
     a, b = statistics.fmean(right.areas.values()), statistics.fmean(constants)
+    if a in (0.0, task.random):
+        return None
     return Acceptance(
         1.0 - b / a,
         1.0 - (b - task.random) / (a - task.random),

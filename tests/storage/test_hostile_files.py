@@ -354,6 +354,22 @@ def test_agents_with_other_values(name, agent_path, agent, folder):
     holds()
 
 
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("code", [0x110000, 2**31, 2**32 - 1])
+def test_an_array_of_numbers_that_are_no_characters_is_refused(agent_path, tmp_path, code, order):
+    """NumPy makes a string of them, and Python raises SystemError where it is used."""
+    text = str(arrays.read_arrays(agent_path)["config"])
+    codes = np.array([ord(character) for character in text], f"{order}u4")
+    codes[text.index("gamma")] = code
+    wrong = np.frombuffer(codes.tobytes(), f"{order}U{codes.size}").reshape(())
+    path = tmp_path / "changed.npz"
+    _rewrite(path, agent_path, config=wrong)
+    with pytest.raises(UserError, match="no characters"):
+        read_agent_file(path)
+    with pytest.raises(ValueError, match="no characters"):
+        arrays.read_arrays(path)
+
+
 BAD_ETAS = [
     np.array([math.nan, 0.9], np.float32),
     np.array([math.inf, 0.9], np.float32),

@@ -51,6 +51,13 @@ def test_the_table_gives_both_losses():
     assert lines[-1].endswith("accepted. Random actions: 0.5.")
 
 
+@pytest.mark.parametrize("right", [0.0, RANDOM])
+def test_a_right_schedule_without_an_area_to_lose_has_no_shares(right):
+    text = acceptance.table(runs(0.4, right=right), right)
+    (row,) = [line for line in text.splitlines() if line.startswith("| 0.5 ")]
+    assert row.endswith("| – | – |")
+
+
 def test_the_acceptance_seeds_are_used_nowhere_else():
     from meta_impala.study.design import PARTS
 

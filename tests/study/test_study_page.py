@@ -1,10 +1,12 @@
 """The page of the study: re-made from the shipped data, and whole at every stage of the runs."""
 
+import dataclasses
 import pathlib
 import re
 
 import pytest
 
+from meta_impala.errors import UserError
 from meta_impala.study import answers, design, effects, records, summary
 from meta_impala.study import study_page as page
 from meta_impala.study.blocks import Table
@@ -69,6 +71,34 @@ def test_the_page_is_complete_at_every_stage(tmp_path, monkeypatch, share):
     verdicts = re.findall(r"\| (confirmed|refuted) \|", text)
     assert bool(verdicts) == (share >= 0.3)
     assert ("What is missing" in text) == (share < 1.0)
+
+
+def test_the_page_of_runs_that_cost_nothing_and_are_no_better_than_random_actions(
+    tmp_path, monkeypatch
+):
+    """No ratio of the page may divide by zero."""
+    monkeypatch.setattr(effects, "REPETITIONS", 20)
+    runs = [
+        dataclasses.replace(
+            run,
+            points=tuple(point._replace(mean_return=0.0) for point in run.points),
+            cpu_seconds=0.0,
+        )
+        for run in dict.fromkeys(_all_runs())
+    ]
+    tasks = [task for part in design.PARTS.values() for task in part.tasks]
+    records.write(runs, tmp_path, "made by a test")
+    random = "".join(f"{task},0\n" for task in tasks)
+    (tmp_path / records.RANDOM).write_text(f"task,mean_return\n{random}")
+    assert "nan" not in page.as_markdown(page.document(tmp_path))
+
+
+def test_a_task_without_a_score_of_random_actions_is_named(tmp_path):
+    for name in (records.RUNS, records.POINTS, records.RANDOM):
+        text = (DATA / name).read_text("utf-8")
+        (tmp_path / name).write_text(text.replace("MinAtar/Asterix", "MinAtar/Asterisk"))
+    with pytest.raises(UserError, match=r"random\.csv: has no score of MinAtar/Asterix; "):
+        page.document(tmp_path)
 
 
 def test_nine_questions_have_nine_answers_with_a_number_each():

@@ -1,4 +1,5 @@
-"""Wrong values in the place of every value of a file: JSON by keys, CSV by cells and lines."""
+"""Wrong values in the place of every value of a file: JSON by keys, CSV by cells and lines, TOML
+and flag files by lines."""
 
 from __future__ import annotations
 
@@ -16,6 +17,15 @@ CELLS = [
     "", "x", "nan", "inf", "-inf", "1e400", "-1", "9" * 30, "9" * 5000, "0", "1e308", '"', "\0",
     "\x1b[2J", "γ", "0x10", "1_000", "٣", " 5 ", "None", "1,2",
 ]  # fmt: skip
+
+TOML = [
+    '""', '"x"', '"\\u0000\\u001b[2J"', "0", "-1", "0.5", "nan", "-inf", "1e400", "9" * 30, "true",
+    "[]", "[[]]", "[0, 1, 0]", '["a", 1]', "{}", "{ a = 1 }", "1979-05-27", "07:32:00",
+    "'/dev/zero'", "x", "[" * 5000,
+]  # fmt: skip
+HEADINGS = ["[x]", "[[x]]", "[settings]", "[[settings]]", "[variants]", "[[variants]]", "["]
+FLAGS = ["--", "---", "x", "-x", "--=", "--x=1", "--nogamma", "--gamma", "--flagfile=/dev/zero",
+         "--flagfile=.", "--preset=catch", "\0", "\x1b[2J", "--seed=" + "9" * 5000]  # fmt: skip
 
 
 def places(value: Any, path: tuple = ()) -> Iterator[tuple]:
@@ -72,7 +82,41 @@ def of_csv(text: str) -> Iterator[tuple[str, str]]:
     yield "NUL", "\0\1"
 
 
+def _of_lines(
+    text: str, new_values: list[str], new_lines: list[str], mark: str
+) -> Iterator[tuple[str, str]]:
+    """Another value after the = of every line, other lines in its place, lines missing or doubled.
+
+    Args:
+      text: of the file.
+      new_values: after the =.
+      new_lines: in place of a line.
+      mark: with which comments begin.
+    """
+    lines = text.splitlines()
+    for row, line in enumerate(lines):
+        if not line or line.startswith(mark):
+            continue
+        name, equals, _ = line.partition("=")
+        changes = [f"{name}={new}" for new in new_values] if equals else []
+        for new in (*changes, *new_lines, "", f"{line}\n{line}", line[: len(line) // 2]):
+            what = f"line {row}: {new[:40]!r}"
+            yield what, "\n".join([*lines[:row], new, *lines[row + 1 :]]) + "\n"
+
+
+def of_toml(text: str) -> Iterator[tuple[str, str]]:
+    """(what, text) with every wrong value and heading in every line."""
+    return _of_lines(text, TOML, HEADINGS, "#")
+
+
+def of_flags(text: str) -> Iterator[tuple[str, str]]:
+    """(what, text) with every wrong value and flag in every line."""
+    return _of_lines(text, CELLS, FLAGS, "#")
+
+
+_OF_KIND = {".json": of_json, ".csv": of_csv, ".toml": of_toml, ".flags": of_flags}
+
+
 def of_file(path: pathlib.Path) -> list[tuple[str, str]]:
-    """(what, text) for a JSON or CSV file."""
-    text = path.read_text("utf-8")
-    return list(of_json(text) if path.suffix == ".json" else of_csv(text))
+    """(what, text) for a JSON, CSV, TOML or flag file."""
+    return list(_OF_KIND[path.suffix](path.read_text("utf-8")))
