@@ -81,7 +81,7 @@ def _open(folder: RunFolder, trust: Trust) -> TrainedRun | None:
     if not FLAGS.batch:
         return None
     if not folder.has_checkpoint():
-        warn("no checkpoint yet: only the metrics are looked at")
+        warn("no checkpoint yet: only the metrics are checked")
         return None
     return open_trained_run(str(folder.path), trust)
 

@@ -127,7 +127,7 @@ def _plan(path: str) -> None:
         useful = scaling.useful_actors(model, dataclasses.replace(case, actors=1_000))
         print(
             f"{case.learners} learners, steps ×{case.environment_factor:g}: "
-            f"more than {useful:,} actors are of no use"
+            f"more than {useful:,} actors do not help"
         )
     scaling.plot(model, windows, cases, pathlib.Path(FLAGS.out))
     print(f"wrote {FLAGS.out}")

@@ -67,7 +67,7 @@ def _cells() -> list[study_runs.Cells]:
         raise UserError("--out: must be given, the folder of the study's runs")
     unknown = [name for name in FLAGS.part if name not in RUNNABLE]
     if unknown:
-        raise UserError(f"--part={','.join(unknown)}: must be of {', '.join(RUNNABLE)}")
+        raise UserError(f"--part={','.join(unknown)}: must be among {', '.join(RUNNABLE)}")
     return [_cells_of(RUNNABLE[name]) for name in FLAGS.part]
 
 

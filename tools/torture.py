@@ -198,7 +198,7 @@ def kills(work: pathlib.Path) -> str:
         kinds[kill(folder, moment)] += 1
         in_saving += any(folder.checkpoints.glob(".saving-*"))
         frames = check_folder(folder, frames)
-        print(f"kill {number + 1}: {frames:,} frames are safe", flush=True)
+        print(f"kill {number + 1}: {frames:,} frames are saved", flush=True)
     process = start("train", f"--logdir={folder.path}", *flags_of(_CATCH))
     wait(process, lambda: newest_frames(folder) > frames)
     process.send_signal(signal.SIGTERM)

@@ -32,7 +32,7 @@ _SECONDS_AFTER_STOP = 15.0
 
 _GIVEN_UP = (
     f"warning: an unroll took more than {_SECONDS_AFTER_STOP:g} s after the request to stop and "
-    "was given up: the continued run resets its environments, and will not be bit-identical "
+    "was abandoned: the continued run resets its environments, and will not be bit-identical "
     "to one that was not stopped"
 )
 

@@ -242,7 +242,7 @@ def _result(folder: RunFolder, config: Mapping[str, Any], variant: str, starts: 
     if not path.exists():
         how = " --starts=human" if starts == "human" else ""
         raise UserError(
-            f"{folder.path}: not evaluated; first: meta-impala evaluate {folder.path}{how}"
+            f"{folder.path}: not evaluated; run: meta-impala evaluate {folder.path}{how}"
         )
     evaluation = _read_json(path)
     _check(path, evaluation, _OF_EVALUATION)
@@ -326,8 +326,8 @@ def _refuse_different_protocols(found: Sequence[Result]) -> None:
             for (starts, protocol), r in protocols.items()
         )
         raise UserError(
-            f"the runs were evaluated under different protocols ({examples}); compare those of "
-            "each protocol on their own"
+            f"the runs were evaluated under different protocols ({examples}); compare the "
+            "runs of each protocol separately"
         )
     for what in ("file of starts", "ROM"):
         seen: dict[str, tuple[str, Result]] = {}
@@ -339,5 +339,5 @@ def _refuse_different_protocols(found: Sequence[Result]) -> None:
             if other != digest:
                 raise UserError(
                     f"{result.folder.path}: was evaluated on {result.name} with another {what} "
-                    f"than {first.folder.path}; compare those of each on their own"
+                    f"than {first.folder.path}; compare each of them separately"
                 )

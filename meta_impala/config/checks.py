@@ -204,8 +204,8 @@ def check_ray(config: Config) -> None:
         return
     if config.deterministic:
         raise UserError(
-            "--deterministic=True: must be False with --actors=ray; processes on a cluster do not "
-            "take turns"
+            "--deterministic=True: must be False with --actors=ray; actors on a cluster do not run "
+            "in a fixed order"
         )
     address = config.ray_address
     if address.startswith("ray://"):

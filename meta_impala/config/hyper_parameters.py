@@ -126,7 +126,7 @@ def check_names(flag: str, text: str) -> None:
         if name not in TABLE and not (name == NONE == text):
             raise UserError(
                 f"--{flag}={shown(text)}: {shown(name) or 'an empty name'} is no "
-                f"meta-parameter{nearest(name, TABLE)}; must be {NONE} or of {', '.join(TABLE)}"
+                f"meta-parameter{nearest(name, TABLE)}; must be {NONE}, or among {', '.join(TABLE)}"
             )
 
 

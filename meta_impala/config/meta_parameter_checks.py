@@ -22,7 +22,7 @@ def check_meta_parameters(config: Config) -> None:
         for name in numbers_by_name(flag, getattr(config, flag), count):
             if name not in config.learned and flag != "meta_parameter_references":
                 raise UserError(
-                    f"--{flag}={getattr(config, flag)}: {name} is not learned; must be of "
+                    f"--{flag}={getattr(config, flag)}: {name} is not learned; must be among "
                     f"--meta_parameters={config.meta_parameters}"
                 )
     _check_what_varies(config)
@@ -53,13 +53,13 @@ def _check_what_varies(config: Config) -> None:
     if others and config.eta_schedule != "learned":
         raise UserError(
             f"--meta_parameters={config.meta_parameters}: {others[0]} can only be learned; must "
-            f"be of gamma, lambda with --eta_schedule={config.eta_schedule}"
+            f"be among gamma, lambda with --eta_schedule={config.eta_schedule}"
         )
     for name in config.embedded:
         if name not in (GAMMA, LAMBDA, *config.learned):
             raise UserError(
                 f"--embedded_meta_parameters={config.embedded_meta_parameters}: {name} is not "
-                f"learned; must be of --meta_parameters={config.meta_parameters}"
+                f"learned; must be among --meta_parameters={config.meta_parameters}"
             )
     if "rmsprop_decay" in config.learned and config.inner_optimizer != "rmsprop":
         raise UserError(

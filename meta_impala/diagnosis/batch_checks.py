@@ -99,7 +99,7 @@ def _hidden_by_clip(sizes: np.ndarray, clip: float) -> Finding | None:
     return Finding(
         "reward_scale",
         f"{100 * share:.0f} % of the rewards are clipped to ±{clip:g}, although their sizes go "
-        f"from {clipped.min():.3g} to {clipped.max():.3g}: the learner cannot tell them apart; "
+        f"from {clipped.min():.3g} to {clipped.max():.3g}: the learner cannot distinguish them; "
         "raise --reward_clip, or scale them in the environment.",
         ("reward_clip",),
         share,

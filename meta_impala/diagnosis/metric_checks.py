@@ -270,9 +270,9 @@ def time_limit(evidence: Evidence) -> Finding | None:
     frames = f" of {limit:,} frames" if limit is not None else ""
     return Finding(
         "time_limit",
-        f"Every game ends at its time limit{frames} and none on its own, so the agent rarely "
+        f"Every game ends at its time limit{frames} and none earlier, so the agent rarely "
         "experiences a termination: raise --entropy_cost (now "
-        f"{evidence.config.entropy_cost:g}) if it is stuck, or change the limit by "
+        f"{evidence.config.entropy_cost:g}) if the return does not rise, or change the limit by "
         "--environment_kwargs.",
         ("entropy_cost", "environment_kwargs"),
         share,

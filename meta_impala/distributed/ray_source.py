@@ -218,7 +218,7 @@ class RaySource(QueuedSource):
             self._end_process(slot)
             cause = error.cause if isinstance(error.cause, Exception) else error
             if isinstance(cause, UserError):  # a new process would fail in the same way
-                raise RunFailed(f"actor-{slot.index} cannot run where it is: {cause}") from error
+                raise RunFailed(f"actor-{slot.index} cannot run on its node: {cause}") from error
             if cause is not error:
                 cause.add_note(str(error))  # holds the traceback of the other process
             self._restarts.record(slot.index, cause)

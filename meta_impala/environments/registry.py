@@ -116,8 +116,7 @@ def resolve(name: str) -> EnvironmentSpec:
     if len(found) > 1:
         names = " or ".join(spec.id for spec in found)
         raise UnknownEnvironmentError(
-            f"environment {name!r} is not exact, and {names} differ in case only; must be one of "
-            "these"
+            f"environment {name!r} is ambiguous: {names} differ in case only; must be one of these"
         )
     if found:
         return _with_module(found[0], module + colon)

@@ -53,7 +53,7 @@ class NewestAgent:
         try:
             path = restore_for_evaluation(self._folder, self._learner.state, self._identity)
         except UserError as error:
-            warn(f"warning: {self.agent.checkpoint} goes on playing: {error}")
+            warn(f"warning: {self.agent.checkpoint} continues to play: {error}")
             return False
         is_new = path.name != self.agent.checkpoint
         self.agent = self._agent(path.name)

@@ -76,8 +76,8 @@ def begin(environment: BatchedEnvironment, start: Start) -> Begun:
         episode_return += float(step.rewards[0])
     if start.observation and digest(observation) != start.observation:
         raise UserError(
-            f"the start with seed {start.seed}: replaying it leads somewhere else than recorded; "
-            "the file was made with another ROM, emulator or protocol"
+            f"the start with seed {start.seed}: replaying it does not lead to the recorded "
+            "observation; the file was made with another ROM, emulator or protocol"
         )
     return Begun(observation, episode_return, len(start.actions) * environment.action_repeat)
 

@@ -227,7 +227,7 @@ def join(
             return None
         if time.monotonic() > deadline:
             failure = RunFailed(
-                f"--learner_addresses={settings.learner_addresses}: not all learners were there "
+                f"--learner_addresses={settings.learner_addresses}: not all learners had connected "
                 f"within {stall_timeout:g} s (--stall_timeout)"
             )
             failure.leaves_threads = True
@@ -254,7 +254,7 @@ def give_settings(group: ConnectedLearners, config: Config) -> None:
     if group.any(False):
         raise UserError(
             "--learner_addresses: another learner was started with other settings, or another "
-            "version of meta_impala; it says which"
+            "version of meta_impala; its message says which"
         )
 
 

@@ -87,7 +87,7 @@ class ArrayFile:
         for entry in entries:
             name = entry.filename.removesuffix(".npy")
             if name in self._entries or name == entry.filename:
-                raise ValueError(f"{entry.filename} is a second one, or no array")
+                raise ValueError(f"{entry.filename} is there twice, or is not an array")
             if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ValueError(f"{name} is compressed in a way that is not supported")
             self._entries[name] = entry
@@ -125,7 +125,7 @@ class ArrayFile:
             if header.dtype.kind == "U":  # else Python fails later, where the text is used
                 codes = np.frombuffer(data, np.dtype("u4").newbyteorder(header.dtype.byteorder))
                 if codes.size and codes.max() > sys.maxunicode:
-                    raise ValueError(f"{name} has numbers that are no characters")
+                    raise ValueError(f"{name} has numbers that are not characters")
             return array.reshape(header.shape, order="F" if header.is_fortran else "C")
 
     def text(self, name: str) -> str:
@@ -187,7 +187,7 @@ def _read_header(stream: IO[bytes]) -> Header:
     """The header of the `.npy` format, versions 1 to 3."""
     magic = _exactly(stream, 8)
     if magic[:6] != b"\x93NUMPY" or magic[6] not in (1, 2, 3):
-        raise ValueError("it does not begin as an array does")
+        raise ValueError("it does not begin like an array of NumPy")
     length_format = "<H" if magic[6] == 1 else "<I"
     (length,) = struct.unpack(length_format, _exactly(stream, struct.calcsize(length_format)))
     if length > _MAX_HEADER_BYTES:

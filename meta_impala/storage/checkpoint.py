@@ -310,7 +310,7 @@ def _set_aside(path: pathlib.Path) -> None:
 def _warn(taken: pathlib.Path, damaged: Mapping[pathlib.Path, str]) -> None:
     for path, why in damaged.items():
         warn(
-            f"warning: checkpoint {path.name} is damaged ({printable(why)}); taking "
+            f"warning: checkpoint {path.name} is damaged ({printable(why)}); using "
             f"{taken.name}, the one before"
         )
 

@@ -133,7 +133,7 @@ class FolderLock:
         os.pwrite(descriptor, self._record.to_bytes().ljust(lock_record.MAX_BYTES - 1) + b"\n", 0)
         os.ftruncate(descriptor, lock_record.MAX_BYTES)
         if kernel is None:
-            warn(f"warning: {self._path}: no locks on this file system; going by this record alone")
+            warn(f"warning: {self._path}: no locks on this file system; this record alone decides")
         return True
 
     def _is_dead(self, other: Record, descriptor: int) -> bool:
@@ -175,7 +175,7 @@ class FolderLock:
             pid = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
             who = f"process {pid if pid.isdecimal() else 'unknown'}"
         return UserError(
-            f"--logdir={self._folder}: another trainer ({who}) is at work in this folder; must be "
+            f"--logdir={self._folder}: another trainer ({who}) is running in this folder; must be "
             f"a folder of its own, or {hint}"
         )
 

@@ -31,7 +31,7 @@ def mark(folder: pathlib.Path) -> None:
         write_atomically(folder / _FILE, secret)
     except (OSError, RuntimeError) as error:
         warn(
-            f"warning: {folder}: it could not be noted that this folder is yours "
+            f"warning: {folder}: that you made this folder could not be recorded "
             f"({one_line(error)}); to continue it, give --trust_modules"
         )
 

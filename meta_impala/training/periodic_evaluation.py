@@ -236,7 +236,7 @@ class PeriodicEvaluation:
                 steps, changed = self.steps, now
             elif now - changed >= self._settings.stall_timeout:
                 warn(
-                    "warning: an evaluation is given up: its games made no step for "
+                    "warning: an evaluation is abandoned: its games made no step for "
                     f"{self._settings.stall_timeout:g} s (--stall_timeout)"
                 )
                 return
@@ -261,7 +261,7 @@ class PeriodicEvaluation:
                 return  # a continued run plays it
             self._played = number
             warn(
-                f"warning: the evaluation at {frames:,} frames was given up "
+                f"warning: the evaluation at {frames:,} frames was abandoned "
                 f"({type(error).__name__}: {one_line(error)}); training continues"
             )
             self._player.close()

@@ -88,7 +88,7 @@ def refuse_vanished_checkpoints(folder: RunFolder) -> None:
     name = folder.read_status().get("checkpoint")
     if name:
         raise UserError(
-            f"{folder.checkpoints}: holds no checkpoint, but {name} was saved there; put it back, "
+            f"{folder.checkpoints}: holds no checkpoint, but {name} was saved there; restore it, "
             "or use another --logdir"
         )
 

@@ -164,7 +164,7 @@ class Trainer:
             with memory_errors():
                 return self._train()
         except SystemExit as error:  # it would end the process as if all were well
-            failure = RunFailed(f"something ended the program ({text_of(error, repr)})")
+            failure = RunFailed(f"an exception ended the program ({text_of(error, repr)})")
             self.folder.write_failure(failure, **self._status())
             raise failure from error
         except BaseException as error:

@@ -101,7 +101,7 @@ class WeightsAndBiases:
     def _give_up(self, error: Exception | str) -> None:
         self._run = None
         reason = " ".join(str(error).split())
-        warn(f"warning: Weights & Biases: {reason}; the run goes on without it")
+        warn(f"warning: Weights & Biases: {reason}; the run continues without it")
 
 
 class _Finish(ForeignCodeThread):

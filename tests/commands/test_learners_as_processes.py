@@ -165,7 +165,7 @@ def test_a_missing_learner_ends_the_start(tmp_path):
     process = start("--stall_timeout=3")
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "not all learners were there within 3 s (--stall_timeout)" in errors.splitlines()[-1]
+    assert "not all learners had connected within 3 s (--stall_timeout)" in errors.splitlines()[-1]
     status = json.loads((tmp_path / "run" / "status.json").read_text())
     assert status["state"] == "failed"
 

@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).parents[2]
         (["judge"], "give one of run"),
         (["run"], "--out: must be given"),
         (["acceptance"], "--out: must be given"),
-        (["run", "--out=x", "--part=pong"], "--part=pong: must be of mechanism, minatar"),
+        (["run", "--out=x", "--part=pong"], "--part=pong: must be among mechanism, minatar"),
         (["report", "--data=nowhere"], "nowhere: must hold runs.csv and points.csv"),
     ],
 )

@@ -172,7 +172,7 @@ def test_a_start_that_does_not_lead_to_its_recorded_observation_is_refused():
     reached = game_starts.begin(Scripted([10]), Start(0, (1, 1))).observation
     digest = game_starts.digest(reached)
     _play(Recorder(), [10], 1, [(0, Start(0, (1, 1), digest))])
-    with pytest.raises(UserError, match="leads somewhere else than recorded"):
+    with pytest.raises(UserError, match="does not lead to the recorded observation"):
         _play(Recorder(), [10], 1, [(0, Start(0, (1,), digest))])
     with pytest.raises(UserError, match="ends before it is reached"):
         _play(Recorder(), [2], 1, [(0, Start(0, (1, 1)))])
@@ -349,7 +349,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_left_as_it_is(
     assert (agent.checkpoint, agent.frames) == ("frames-100", 100)
     assert all(np.all(tensor.numpy() == 100) for tensor in agent.snapshot.parameters)
     warning = capsys.readouterr().err
-    assert "frames-200 is damaged" in warning and "taking frames-100" in warning
+    assert "frames-200 is damaged" in warning and "using frames-100" in warning
     assert {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]} == before
 
 

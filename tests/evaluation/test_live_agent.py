@@ -41,7 +41,7 @@ def test_a_newer_checkpoint_is_read_and_a_damaged_one_is_not(tmp_path, capsys):
     assert not newest.refresh()
     assert newest.agent is playing
     warning = capsys.readouterr().err
-    assert "goes on playing" in warning and warning.count("\n") == 1
+    assert "continues to play" in warning and warning.count("\n") == 1
 
 
 def test_a_deleted_folder_leaves_the_agent_as_it_was(tmp_path):

@@ -109,7 +109,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     assert restored.path.name == "frames-2"
     assert values(agent.learner.state) == {2}
     warning = capsys.readouterr().err
-    assert "frames-3 is damaged" in warning and "taking frames-2" in warning
+    assert "frames-3 is damaged" in warning and "using frames-2" in warning
     assert name.split(".")[0] in warning
     # Set aside as it was: it does not stand in the way, and can be looked into.
     aside = folder / "frames-3.damaged" / name

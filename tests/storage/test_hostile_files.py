@@ -364,9 +364,9 @@ def test_an_array_of_numbers_that_are_no_characters_is_refused(agent_path, tmp_p
     wrong = np.frombuffer(codes.tobytes(), f"{order}U{codes.size}").reshape(())
     path = tmp_path / "changed.npz"
     _rewrite(path, agent_path, config=wrong)
-    with pytest.raises(UserError, match="no characters"):
+    with pytest.raises(UserError, match="not characters"):
         read_agent_file(path)
-    with pytest.raises(ValueError, match="no characters"):
+    with pytest.raises(ValueError, match="not characters"):
         arrays.read_arrays(path)
 
 

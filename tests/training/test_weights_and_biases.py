@@ -92,7 +92,7 @@ def test_its_errors_are_one_warning_and_do_not_end_the_run(tmp_path, monkeypatch
     folder = RunFolder(tmp_path)
     _record(folder, monkeypatch, fails)
     assert capsys.readouterr().err == (
-        "warning: Weights & Biases: no route to host; the run goes on without it\n"
+        "warning: Weights & Biases: no route to host; the run continues without it\n"
     )
 
 

@@ -33,7 +33,7 @@ def html(records: Sequence[RunRecord], title: str, now: datetime.datetime) -> st
     if len(records) > charts.MOST_RUNS:
         raise UserError(
             f"{len(records)} runs: must be at most {charts.MOST_RUNS}, the number of lines that "
-            "can be told apart; give fewer (`compare` takes any number)"
+            "can be distinguished; give fewer (`compare` takes any number)"
         )
     about = f"Made {now:%Y-%m-%d %H:%M} by meta_impala {__version__}."
     about += " Charts are against environment frames. Where there is a pale line, the full one is "
