@@ -10,6 +10,8 @@ import math
 
 import numpy as np
 
+from meta_impala.config import FIELDS
+from meta_impala.config.hyper_parameters import numbers_of
 from meta_impala.diagnosis.evidence import Evidence, Finding
 
 _SYMBOLS = {"gamma": "γ", "lambda": "λ"}
@@ -211,21 +213,22 @@ def gradient_clip(evidence: Evidence) -> Finding | None:
 
 
 def meta_parameter_bound(evidence: Evidence) -> Finding | None:
-    """γ or λ is at an end of its range, where its meta-gradient vanishes."""
+    """What is learned is at an end of its range, where its meta-gradient vanishes."""
     for name in evidence.config.learned:
-        symbol, value = _SYMBOLS.get(name, name), evidence.mean(name)
-        low = getattr(evidence.config, f"{name}_min", 0.0)
-        high = getattr(evidence.config, f"{name}_max", 1.0)
+        symbol, value = _SYMBOLS.get(name, f"The learned {name}"), evidence.mean(name)
+        _, _, low, high = numbers_of(evidence.config, name)
         place = (value - low) / (high - low)
         if not (place <= _AT_BOUND or place >= 1.0 - _AT_BOUND):
             continue
-        end, bound = ("lower", "min") if place < 0.5 else ("upper", "max")
+        end, bound = ("lower", f"{name}_min") if place < 0.5 else ("upper", f"{name}_max")
+        if bound not in FIELDS:
+            bound = "meta_parameter_ranges"
         return Finding(
             f"{name}_bound",
             f"{symbol} = {value:.4g} is at the {end} end of its range, where the sigmoid is "
             f"flat and the meta-gradient hardly moves it back: lower --meta_learning_rate (now "
-            f"{evidence.config.meta_learning_rate:g}), or move --{name}_{bound}.",
-            ("meta_learning_rate", f"{name}_{bound}"),
+            f"{evidence.config.meta_learning_rate:g}), or move --{bound}.",
+            ("meta_learning_rate", bound),
             place,
             _AT_BOUND if place < 0.5 else 1.0 - _AT_BOUND,
         )

@@ -36,6 +36,9 @@ BATCH = BatchEvidence(
     games=20,
     truncations=2,
 )
+ENTROPY_COST = {
+    "meta_parameters": "entropy_cost", "meta_parameter_ranges": "entropy_cost:0,0.1",
+}  # fmt: skip
 UP = np.linspace(0.0, 1.0, ROWS)
 NOISE = np.random.default_rng(1).normal(size=ROWS)
 
@@ -150,6 +153,10 @@ BROKEN = {
         {"metrics": {"gamma": 0.905}, "settings": {"gamma_min": 0.9}},
     ),
     "lambda_bound below": ({"metrics": {"lambda": 0.0004}}, {"metrics": {"lambda": 0.01}}),
+    "entropy_cost_bound of its own range": (
+        {"metrics": {"entropy_cost": 0.09999}, "settings": ENTROPY_COST},
+        {"metrics": {"entropy_cost": 0.01}, "settings": ENTROPY_COST},
+    ),
     "meta_gradient_noise": (
         {"metrics": {"meta_gradient_gamma": 0.05 * NOISE}},
         {"metrics": {"meta_gradient_gamma": 0.05 * NOISE + 0.03}},
