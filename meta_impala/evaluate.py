@@ -182,10 +182,10 @@ def _eta(config: Config) -> tuple[float, float] | None:
     if FLAGS.evaluation_eta is None:
         return None
     eta = parse_eta(FLAGS.evaluation_eta)
-    if config.learned and config.meta_parameter_scope == "state":
+    if config.eta_is_per_state:
         raise UserError(
             f"--evaluation_eta={FLAGS.evaluation_eta}: the network of this run computes η for "
-            "every state (its meta_parameter_scope is state)"
+            f"every state (its meta_parameter_scope is {config.meta_parameter_scope})"
         )
     if not config.eta_embedding_size:
         raise UserError(

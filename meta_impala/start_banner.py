@@ -54,11 +54,14 @@ def lines(
 
 
 def _learned(config: Config) -> str:
-    names = config.meta_parameters.replace(",", " and ")
+    *others, last = config.meta_parameters.split(",")
+    names = f"{', '.join(others)} and {last}" if others else last
     if config.learned:
         return f"{names}, by the meta-gradient"
     if config.varied:
-        return f"none: {names} are {config.eta_schedule}"
+        how = {"replay": "replayed", "mixture": "of a mixture", "linear": "linear in frames"}
+        be = "are" if others else "is"
+        return f"none: {names} {be} {how.get(config.eta_schedule, config.eta_schedule)}"
     return f"none: gamma {config.gamma:g}, lambda {config.lambda_:g} are fixed"
 
 

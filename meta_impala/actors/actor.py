@@ -87,11 +87,10 @@ class Actor:
         sound = np.isfinite(self._core_state).all(axis=1, keepdims=True)
         if not sound.all():
             self._core_state = np.where(sound, self._core_state, np.float32(0.0))
-        # One η per environment for the whole unroll; γ and λ travel with it.
+        # One η per environment for the whole unroll; it travels with it.
         fed, eta = snapshot.eta.values.numpy(), np.zeros([num_envs, 2], np.float32)
         if not snapshot.eta.per_state:
-            fed = self._eta_schedule.of_unroll(fed, num_envs, (self._seed, self._calls))
-            eta = fed[:, :2]
+            fed, eta = self._eta_schedule.of_unroll(fed, num_envs, (self._seed, self._calls))
         # Newly allocated every time: the learner owns what it was given.
         result = Unroll(
             observations=empty((length + 1, *self._observations.shape), self._observations.dtype),

@@ -28,8 +28,9 @@ class Unroll(NamedTuple):
         that a time limit cut: the row after the one in which `Step.truncations` is True.
       behaviour_log_probs: `[T, N]` float32, log μ of the action chosen on *leaving* state t.
       core_state: `[N, S]` float32 before row 0.
-      eta: `[N, 2]` float32, the γ and λ that the acting network was fed; zeros where η belongs to
-        the state.
+      eta: `[N, 2]` float32, the γ and λ that the acting network was fed, zeros where η belongs to
+        the state; with `--eta_schedule=random` or `mixture` `[N, S]`, all that was drawn, in the
+        order of `EtaSchedule.names`.
 
     The same tuple serves for a learner's batch (N = B) and, in graphs, for its tensors.
     """

@@ -18,7 +18,6 @@ from meta_impala.algorithm.meta_parameters import (
 )
 from meta_impala.config import (
     AgentSettings,
-    EtaSettings,
     MetaLossSettings,
     MethodSettings,
     TableSettings,
@@ -54,10 +53,11 @@ def method_of(settings: MethodSettings, replayed: StepFunction | None = None) ->
 
     Args:
       settings: resolved.
-      replayed: with `eta_schedule=replay`, the γ and λ of the file.
+      replayed: with `eta_schedule=replay`, what varies, from the file.
     """
-    assert (replayed is not None) == (settings.eta_schedule == "replay"), "the file's γ and λ"
-    of_frames = _eta_of_frames(settings, settings.total_frames, replayed)
+    assert (replayed is not None) == (settings.eta_schedule == "replay"), "the file's η"
+    schedule = drawn_eta_of(settings)
+    of_frames = _eta_of_frames(settings, schedule.names, settings.total_frames, replayed)
     meta_optimizers: dict[str, optimizers.Optimizer] = {
         "adam": optimizers.Adam(),
         "rmsprop": optimizers.CorrectedRMSProp(),
@@ -65,7 +65,7 @@ def method_of(settings: MethodSettings, replayed: StepFunction | None = None) ->
     }
     return Method(
         meta_parameters=meta_parameters_of(settings),
-        schedule=dataclasses.replace(drawn_eta_of(settings), of_frames=of_frames),
+        schedule=dataclasses.replace(schedule, of_frames=of_frames),
         inner_optimizer=optimizers.OPTIMIZERS[settings.inner_optimizer](
             settings, settings.differentiate_second_moment
         ),
@@ -85,39 +85,48 @@ def meta_parameters_of(settings: TableSettings) -> MetaParameters:
         )
         for name, row in TABLE.items()
     ]  # fmt: skip
-    return MetaParameters(
-        tuple(rows), settings.learned, settings.tracked, settings.eta_is_per_state
-    )
+    return MetaParameters(tuple(rows), settings.learned, settings.tracked, settings.of_states)
 
 
-def drawn_eta_of(settings: EtaSettings) -> EtaSchedule:
+def drawn_eta_of(settings: TableSettings) -> EtaSchedule:
     """The η that actors draw; what is a function of frames comes to them with each snapshot."""
+    assert settings.lambda_ is not None, "the settings are not resolved"
+    given = () if settings.learned else settings.varied
+    names = tuple(dict.fromkeys((GAMMA, LAMBDA, *given)))
+    numbers = {name: numbers_of(settings, name) for name in names}
+    members = settings.eta_members if settings.eta_schedule == "mixture" else ()
     return EtaSchedule(
-        pairs=settings.eta_pairs if settings.eta_schedule == "mixture" else (),
+        names=names,
+        fed=settings.embedded,
+        ranges={name: (numbers[name].low, numbers[name].high) for name in names[2:]},
+        members=[tuple(m.get(name, numbers[name].value) for name in names) for m in members],
         draws=settings.eta_draws if settings.eta_schedule == "random" else {},
     )
 
 
 def _eta_of_frames(
-    settings: EtaSettings, total_frames: int, replayed: StepFunction | None
+    settings: TableSettings,
+    names: tuple[str, ...],
+    total_frames: int,
+    replayed: StepFunction | None,
 ) -> StepFunction | Line | None:
-    """γ and λ as a function of frames; what is not varied stays at its constant."""
-    assert settings.lambda_ is not None, "the settings are not resolved"
-    fixed = {GAMMA: settings.gamma, LAMBDA: settings.lambda_}
+    """η in this order of names as a function of frames; what is not varied is a constant."""
+    fixed = [numbers_of(settings, name).value for name in names]
     if settings.eta_schedule == "fixed" and settings.varied:
         # The same operations as for the other two, so that a constant is equal to the bit.
-        return StepFunction((0,), ((settings.gamma, settings.lambda_),))
+        return StepFunction((0,), (tuple(fixed),))
     if settings.eta_schedule == "linear":
-        ends = {name: (value, value) for name, value in fixed.items()} | settings.eta_lines
-        (gamma, last_gamma), (lambda_, last_lambda) = ends[GAMMA], ends[LAMBDA]
-        return Line((gamma, lambda_), (last_gamma, last_lambda), total_frames)
+        lines = settings.eta_lines
+        ends = [lines.get(name, (value, value)) for name, value in zip(names, fixed, strict=True)]
+        return Line(tuple(start for start, _ in ends), tuple(end for _, end in ends), total_frames)
     if replayed is None:
         return None
-    gammas, lambdas = (
-        [pair[index] if name in settings.varied else fixed[name] for pair in replayed.values]
-        for index, name in enumerate((GAMMA, LAMBDA))
-    )
-    return StepFunction(replayed.frames, tuple(zip(gammas, lambdas, strict=True)))
+    columns = dict(zip(settings.varied, zip(*replayed.values, strict=True), strict=True))
+    rows = [
+        columns.get(name, (value,) * len(replayed.frames))
+        for name, value in zip(names, fixed, strict=True)
+    ]
+    return StepFunction(replayed.frames, tuple(zip(*rows, strict=True)))
 
 
 def _meta_weights_of(settings: MetaLossSettings) -> dict[str, float]:

@@ -30,7 +30,7 @@ from meta_impala.algorithm.objectives import (
     Logits,
 )
 
-# The places where each state of the unroll has an η of its own: equation (13).
+# The places where each transition of the unroll has an η of its own: equation (13).
 TIMED_PLACES = (VALUE_TARGETS, POLICY_ADVANTAGES)
 
 # Where η acts on the update: on ∇_θ J, and on what U makes of it.
@@ -45,10 +45,9 @@ class SplitMetaStep(NamedTuple):
       step: the update as `nested_tapes` gives it, its `meta_gradient` being dJ'/dx.
       by_place: `[P, *x.shape]`, dJ'/dx along each of `SPLIT_PLACES` alone; exactly 0 where η does
         not act. Their sum is dJ'/dx.
-      by_time: `[2, T+1, *x.shape]`, of `TIMED_PLACES`: dJ'/dx along the η of state t alone. Row t
-        is the γ and λ of the transition that *arrives* in state t, so row 0 is 0 for them. What
-        belongs to no state (a cost, a clip) stands in row 0. The sums over t
-        are the rows of `by_place`.
+      by_time: `[2, T+1, *x.shape]`, of `TIMED_PLACES`: dJ'/dx along the η of one transition alone.
+        Row t is the transition that *arrives* in state t, so row 0 is 0. The sums over t are the
+        rows of `by_place`.
     """
 
     step: MetaStep

@@ -20,7 +20,13 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from meta_impala.algorithm.meta_parameters import Eta, constant, of_arrivals
+from meta_impala.algorithm.meta_parameters import (
+    Eta,
+    constant,
+    is_one,
+    of_arrivals,
+    of_departures,
+)
 from meta_impala.algorithm.vtrace import VTraceReturns, vtrace
 
 
@@ -206,9 +212,9 @@ def targets(
         lambdas=of_arrivals(eta["lambda"]) * rows,
         values=target_inputs.values,
         step_mask=transitions.step_mask,
-        rho_clip=eta["rho_clip"],
-        c_clip=eta["c_clip"],
-        alpha=eta["vtrace_alpha"],
+        rho_clip=of_departures(eta["rho_clip"]),
+        c_clip=of_departures(eta["c_clip"]),
+        alpha=of_departures(eta["vtrace_alpha"]),
         pg_rho_clip=settings.pg_rho_clip,
         policy_return=settings.policy_return,
     )
@@ -216,6 +222,13 @@ def targets(
 
 def _summed(term: Term, inputs: TermInputs, mask: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(mask * term(inputs))
+
+
+def _weighted(weight: tf.Tensor | float, per_step: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+    """Σ weight · loss, from the losses `[T, B]` (0 in masked steps) and their sum."""
+    if is_one(weight):
+        return weight * total
+    return tf.reduce_sum(of_departures(weight) * per_step)
 
 
 def inner_objective(
@@ -240,8 +253,8 @@ def inner_objective(
       policy_logits: `[T+1, B, A]`, of the network at θ on the T+1 states of τ.
       values: `[T+1, B]`, likewise; the last row is the bootstrap value.
       transitions: the trajectory, `[T, B]`.
-      eta: every row of the table of meta-parameters, learned or constant: γ and λ, scalars or
-        `[T+1, B]`; the weights of the terms, the clips and the leak.
+      eta: every row of the table of meta-parameters, learned or constant: γ and λ, the weights of
+        the terms, the clips and the leak; each a scalar or `[T+1, B]`.
       settings: of the returns.
       target_inputs: what the targets are made of, already constant in θ; None for the network's
         outputs above, made constant here.
@@ -264,16 +277,20 @@ def inner_objective(
     if policy_eta is not None:
         advantages = targets(target_inputs, transitions, policy_eta, settings).pg_advantages
     inputs = TermInputs(logits, log_probs, values[:-1], returns.vs, advantages)
-    sums = {name: _summed(TERMS[name], inputs, mask) for name in INNER_WEIGHTS}
-    weighted = [eta[weight] * sums[name] for name, weight in INNER_WEIGHTS.items()]
+    per_step = {name: mask * TERMS[name](inputs) for name in INNER_WEIGHTS}
+    sums = {name: tf.reduce_sum(losses) for name, losses in per_step.items()}
+    weighted = [
+        _weighted(eta[weight], per_step[name], sums[name]) for name, weight in INNER_WEIGHTS.items()
+    ]
     loss = sum(weighted[1:], weighted[0])
     if reference_critic is not None:
         assert target_inputs.reference_values is not None
         second = target_inputs._replace(values=target_inputs.reference_values)
         vs = targets(second, transitions, constant(reference_critic.eta), settings).vs
         of_second = inputs._replace(values=reference_critic.values[:-1], value_targets=vs)
-        loss += eta[INNER_WEIGHTS[VALUE]] * _summed(value_term, of_second, mask)
-    at_clip = tf.cast(returns.clipped_rhos >= eta["rho_clip"], loss.dtype)
+        errors = mask * value_term(of_second)
+        loss += _weighted(eta[INNER_WEIGHTS[VALUE]], errors, tf.reduce_sum(errors))
+    at_clip = tf.cast(returns.clipped_rhos >= of_departures(eta["rho_clip"]), loss.dtype)
     parts = InnerLossParts(
         policy_loss=sums[POLICY],
         value_loss=sums[VALUE],

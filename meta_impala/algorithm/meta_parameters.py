@@ -28,8 +28,9 @@ GAMMA, LAMBDA = "gamma", "lambda"
 # the network; σ(7) = 0.99909. Divided by it they are in [−1, 1], on the scale of other features.
 EMBEDDED_LOGIT_BOUND = 7.0
 
-# η: name -> value. A constant is a Python float; what is learned or drawn is a tensor: a scalar, or
-# `[T+1, B]`, one value for each state, used where the state is *arrived in*.
+# η: name -> value. A constant is a Python float; what is learned or given is a tensor: a scalar, or
+# `[T+1, B]`, one value for each state. γ and λ are used where the state is *arrived in*, all others
+# where it is *left*: they act on the step that is made there.
 Eta: TypeAlias = Mapping[str, "tf.Tensor | float"]
 
 
@@ -40,7 +41,17 @@ def constant(eta: Eta) -> dict[str, tf.Tensor | float]:
 
 def of_arrivals(value: tf.Tensor | float) -> tf.Tensor | float:
     """A value of the T+1 states as one of the T transitions: that of the state arrived in."""
-    return value if isinstance(value, float) or not value.shape.rank else value[1:]
+    return value if isinstance(value, float) or is_one(value) else value[1:]
+
+
+def of_departures(value: tf.Tensor | float) -> tf.Tensor | float:
+    """The same: that of the state left."""
+    return value if isinstance(value, float) or is_one(value) else value[:-1]
+
+
+def is_one(value: tf.Tensor | float) -> bool:
+    """Whether it is one number, the same for all states."""
+    return isinstance(value, float) or not value.shape.rank
 
 
 def logit(value: float) -> float:
@@ -58,8 +69,7 @@ class MetaParameter:
       reference: its value in η', with which the meta objective is computed.
       low, high: range of a learned value, low + (high − low) σ(x); both ends open.
       embedded: whether its value is an input of the network.
-      per_state: whether it is a function of the state when η is (`--meta_parameter_scope`); else
-        only the bias of its logits is used.
+      per_state: whether it acts at single steps, so that it can be a function of the state.
     """
 
     name: str
@@ -79,13 +89,19 @@ class MetaParameters:
       rows: of all hyper-parameters that could be learned; γ and λ first.
       learned: names of those that are; the last axis of x is in this order.
       tracking: names whose value in η' is the current value and not `reference`.
-      is_per_state: whether η is a function of the state, so that x is `[F+1, n]`.
+      of_states: names of those that are a function of the state. If there are any, x is
+        `[F+1, n]`, of which the others use the bias alone.
     """
 
     rows: tuple[MetaParameter, ...]
     learned: tuple[str, ...] = ()
     tracking: tuple[str, ...] = ()
-    is_per_state: bool = False
+    of_states: tuple[str, ...] = ()
+
+    @property
+    def is_per_state(self) -> bool:
+        """Whether something of η is a function of the state."""
+        return bool(self.of_states)
 
     def __getitem__(self, name: str) -> MetaParameter:
         return next(row for row in self.rows if row.name == name)
@@ -140,27 +156,30 @@ class MetaParameters:
         at_states = tf.tensordot(features / length, x[:-1], 1) + x[-1]
         return self._values(
             {
-                name: at_states[..., i] if self[name].per_state else x[-1, i]
+                name: at_states[..., i] if name in self.of_states else x[-1, i]
                 for i, name in enumerate(self.learned)
             }
         )
 
     def at_times(self, x: tf.Tensor, features: tf.Tensor) -> dict[str, tf.Tensor | float]:
-        """η with logits of its own for every state of an unroll.
+        """η with logits of its own for every transition of an unroll.
 
         Args:
-          x: `[T+1, n]` or `[T+1, F+1, n]`.
+          x: `[T+1, n]` or `[T+1, F+1, n]`; row t is of the transition that arrives in state t.
           features: `[T+1, B, F]`.
 
         Returns:
-          What is learned as `[T+1, 1]` or `[T+1, B]`. What is no function of the state is that of
-          row 0, in which nothing is arrived in.
+          What acts at single steps as `[T+1, 1]` or `[T+1, B]`; by row 0 of x nothing of it is
+          made. What acts on the update as a whole is that of row 0.
         """
-        rows = [
-            self.at_states(*pair) for pair in zip(tf.unstack(x), tf.unstack(features), strict=True)
-        ]
-        result: dict[str, tf.Tensor | float] = dict(rows[0])
+        of_rows, states = tf.unstack(x), tf.unstack(features)
+        arriving = [self.at_states(*pair) for pair in zip(of_rows, states, strict=True)]
+        # The transition that leaves state t arrives in t + 1; none leaves the last.
+        after = [*of_rows[1:], of_rows[-1]]
+        leaving = [self.at_states(*pair) for pair in zip(after, states, strict=True)]
+        result: dict[str, tf.Tensor | float] = dict(arriving[0])
         for name in filter(lambda name: self[name].per_state, self.learned):
+            rows = arriving if name in (GAMMA, LAMBDA) else leaving
             result[name] = tf.reshape(tf.stack([row[name] for row in rows]), [len(rows), -1])
         return result
 

@@ -25,6 +25,7 @@ from meta_impala.algorithm.meta_parameters import (
     MetaParameters,
     constant,
     embedding_input,
+    is_one,
 )
 from meta_impala.algorithm.network_interface import (
     HeadOutputs,
@@ -120,7 +121,7 @@ class InnerObjective:
       places: x -> the logits in every place.
       embedding: what of η is embedded, see `embedding_input`.
       second_value_head: whether the network has one, to be trained at η'.
-      given: γ and λ that are not a function of x (`eta_schedule`), scalars or `[T+1, B]`.
+      given: what of η is not a function of x (`eta_schedule`), scalars or `[T+1, B]`.
       follow_targets: always compute the targets in a second pass at `target_parameters`, so that
         a caller who watches these gets the derivative through the targets.
     """
@@ -141,8 +142,7 @@ class InnerObjective:
         columns = _columns_of_part(self.transitions, index, number)
 
         def of_columns(value: tf.Tensor | float) -> tf.Tensor | float:
-            is_one = isinstance(value, float) or not value.shape.rank
-            return value if is_one else tf.gather(value, columns, axis=1)
+            return value if is_one(value) else tf.gather(value, columns, axis=1)
 
         given = self.given
         return dataclasses.replace(
@@ -221,8 +221,8 @@ class InnerObjective:
     def __call__(
         self, parameters: Tensors, x: Tensors
     ) -> tuple[tf.Tensor, tuple[losses.InnerLossParts, dict[str, tf.Tensor]]]:
-        """J, with its parts (of the head that acts), and γ, λ and what is learned as means; what
-        the other heads have learned by their own names (`metric_columns.of_head`).
+        """J, with its parts (of the head that acts), and γ, λ and what is learned or given as
+        means; what the other heads have learned by their own names (`metric_columns.of_head`).
         """
         places = self.places(x)
         features = self.network.body(parameters)
@@ -248,7 +248,7 @@ class InnerObjective:
         )
         if output.auxiliary:
             loss += self._auxiliary_loss(output, x)
-        names = dict.fromkeys((GAMMA, LAMBDA, *self.meta_parameters.learned))
+        names = dict.fromkeys((GAMMA, LAMBDA, *self.meta_parameters.learned, *(self.given or ())))
         dtype = features.dtype
         means = {n: tf.reduce_mean(tf.convert_to_tensor(eta[n], dtype)) for n in names}
         for head, own in enumerate(x[1 : 1 + len(output.auxiliary)], 2):

@@ -34,7 +34,7 @@ class OptimizerRule:
     Attributes:
       optimizer: of θ.
       meta_parameters: x -> the clip norm, the factor of the learning rate and RMSProp's decay: each
-        a constant, or learned.
+        a constant, learned, or given.
       slots: of the optimiser before the update.
       learning_rate: of the schedule, a scalar.
       differentiate_clip: whether the clip's coefficient is a function of g for whoever
@@ -57,11 +57,12 @@ class OptimizerRule:
             eta["max_gradient_norm"],
             differentiate_coefficient=self.differentiate_clip,
         )
-        optimizer, rate = self.optimizer, self.learning_rate
-        if "rmsprop_decay" in self.meta_parameters.learned:
-            assert isinstance(optimizer, optimizers.RMSProp)
+        optimizer = self.optimizer
+        if isinstance(optimizer, optimizers.RMSProp):
             optimizer = dataclasses.replace(optimizer, decay=eta["rmsprop_decay"])
-        if "learning_rate_factor" in self.meta_parameters.learned:
-            rate = rate * eta["learning_rate_factor"]
+        rate, factor = self.learning_rate, eta["learning_rate_factor"]
+        # A product with a constant 1 moves the last bit of the step in some graphs.
+        if not isinstance(factor, float) or factor != 1.0:
+            rate = rate * factor
         updates, new_slots = optimizer.step(clipped.gradients, self.slots, rate)
         return InnerUpdate(updates, RuleOutput(new_slots, clipped.norm, clipped.coefficient))

@@ -93,7 +93,8 @@ def vtrace(
       step_mask: `[T, B]` 1 for an ordinary step, 0 for the one from the final observation of a
         truncated episode to the first of the next: there ρ = c = 0, so that vs_t = V_t and the
         step before bootstraps from V_t. None means all ones.
-      rho_clip: ρ̄, clip of the temporal difference.
+      rho_clip: ρ̄, clip of the temporal difference; ρ̄, c̄ and α may be `[T, B]`, those of the
+        state left.
       c_clip: c̄, clip of the trace.
       alpha: α of leaky V-trace (Zahavy et al. 2020): ρ_t = α min(ρ̄, π/μ) + (1 − α) π/μ, and c_t
         likewise; 1 is V-trace. The ratio that leaks is cut at `MAX_LEAKED_RATIO`. The weight of

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from meta_impala.config.hyper_parameters import TABLE
+from meta_impala.config.hyper_parameters import GAMMA, LAMBDA, TABLE, in_order
 from meta_impala.config.schema import Config
 from meta_impala.config.text import shown
 from meta_impala.errors import UserError
@@ -20,8 +20,6 @@ _MAX_ACTOR_THREADS = 1024
 _MAX_WIDTH = 65_536
 
 _MAX_PORT = 65_535
-
-_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 _HOST_AND_PORT = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
 
@@ -67,26 +65,43 @@ def check_trace(config: Config) -> None:
 
 
 def check_scope(config: Config) -> None:
-    """γ(s) and λ(s) can only be learned, and without a trace."""
-    if config.meta_parameter_scope != "state":
+    """What is a function of the state is learned, acts at single steps, and has no trace."""
+    scope = config.meta_parameter_scope
+    if scope == "global":
         return
+    given = f"--meta_parameter_scope={scope}"
     if config.meta_gradient_mode == "accumulative_trace":
         raise UserError(
-            "--meta_parameter_scope=state: has no trace (it would keep a copy of the network "
-            "for every weight of γ(s) and λ(s)); use --trace_decay=0 and nested_tapes or "
-            "reverse_over_forward, or global"
+            f"{given}: has no trace (it would keep a copy of the network for each weight of η(s)); "
+            "use --trace_decay=0 and nested_tapes or reverse_over_forward, or global"
         )
-    possible = [row.name for row in TABLE.values() if row.per_state]
-    if config.varied and not set(possible) & set(config.varied):
+    if scope != "state":
+        _check_names_of_states(config, given)
+    elif config.varied and not {GAMMA, LAMBDA} & set(config.varied):
         raise UserError(
-            "--meta_parameter_scope=state: must be global with --meta_parameters="
-            f"{config.meta_parameters}; only {' and '.join(possible)} can be functions of the state"
+            f"{given}: is that of gamma and lambda, and --meta_parameters="
+            f"{config.meta_parameters} has neither; must be global, or some of these names"
         )
     if config.varied and not config.learned:
         raise UserError(
-            f"--eta_schedule={config.eta_schedule}: must be learned with "
-            "--meta_parameter_scope=state; the other schedules give one η for an unroll"
+            f"--eta_schedule={config.eta_schedule}: must be learned with {given}; the other "
+            "schedules give one η for an unroll"
         )
+
+
+def _check_names_of_states(config: Config, given: str) -> None:
+    possible = [row.name for row in TABLE.values() if row.per_state]
+    for name in in_order(config.meta_parameter_scope):
+        if name not in possible:
+            raise UserError(
+                f"{given}: {name} acts on the update as a whole, which has no state; must be among "
+                f"{', '.join(possible)}"
+            )
+        if config.varied and name not in config.varied:
+            raise UserError(
+                f"{given}: {name} is not learned; must be among --meta_parameters="
+                f"{config.meta_parameters}"
+            )
 
 
 def check_paths(config: Config) -> None:
@@ -96,91 +111,6 @@ def check_paths(config: Config) -> None:
             f"--meta_gradient_paths={config.meta_gradient_paths}: needs an embedding of η, "
             "--eta_embedding_size is 0; must be returns"
         )
-
-
-def check_eta_schedule(config: Config) -> None:
-    """What the schedules other than learned and fixed need."""
-    schedule = config.eta_schedule
-    if schedule != "replay" and (config.eta_schedule_file or config.eta_schedule_sha256):
-        name = "eta_schedule_file" if config.eta_schedule_file else "eta_schedule_sha256"
-        raise UserError(
-            f"--{name}={shown(getattr(config, name))}: needs --eta_schedule=replay; it is "
-            f"{schedule}"
-        )
-    if schedule in ("learned", "fixed"):
-        return
-    if not config.varied:
-        raise UserError(
-            f"--eta_schedule={schedule}: needs --meta_parameters to say what varies; it is none"
-        )
-    checks = {
-        "random": _check_draws,
-        "mixture": _check_mixture,
-        "replay": _check_replay,
-        "linear": _check_lines,
-    }
-    checks[schedule](config)
-
-
-def _check_replay(config: Config) -> None:
-    if not config.eta_schedule_file:
-        raise UserError(
-            "--eta_schedule_file=: must be given with --eta_schedule=replay, the metrics.csv of "
-            "another run"
-        )
-    digest = config.eta_schedule_sha256
-    if digest and not _SHA256.fullmatch(digest):
-        raise UserError(
-            f"--eta_schedule_sha256={shown(digest)}: must be 64 hexadecimal digits in lower case, "
-            "or empty"
-        )
-
-
-def _check_lines(config: Config) -> None:
-    for name in config.varied:
-        text = config.eta_linear_gamma if name == "gamma" else config.eta_linear_lambda
-        try:
-            start, end = map(float, text.split(","))
-        except ValueError:
-            start = end = -1.0
-        if not (0.0 <= start <= 1.0 and 0.0 <= end <= 1.0):
-            raise UserError(
-                f"--eta_linear_{name}={shown(text)}: must be two numbers START,END in [0, 1], for "
-                "example 0.99,0.997"
-            )
-
-
-def _check_mixture(config: Config) -> None:
-    try:
-        pairs = config.eta_pairs
-    except ValueError:
-        pairs = ()
-    given = f"--eta_mixture={shown(config.eta_mixture)}"
-    if not pairs or not all(0.0 <= value <= 1.0 for pair in pairs for value in pair):
-        raise UserError(
-            f"{given}: must be pairs γ,λ of numbers in [0, 1], separated by semicolons, for "
-            "example 0.99,1;0.995,1"
-        )
-    for index, (name, fixed) in enumerate((("gamma", config.gamma), ("lambda", config.lambda_))):
-        if name not in config.varied and any(pair[index] != fixed for pair in pairs):
-            raise UserError(
-                f"{given}: {name} must be {fixed:g} (--{name}) throughout with "
-                f"--meta_parameters={config.meta_parameters}"
-            )
-
-
-def _check_draws(config: Config) -> None:
-    for name in config.varied:
-        text = config.eta_random_gamma if name == "gamma" else config.eta_random_lambda
-        try:
-            low, high = map(float, text.split(","))
-        except ValueError:
-            low = high = 0.0
-        if not 0.0 < low < high < 1.0:
-            raise UserError(
-                f"--eta_random_{name}={shown(text)}: must be two numbers LOW,HIGH with "
-                "0 < LOW < HIGH < 1, for example 0.9,0.999"
-            )
 
 
 def check_actor_threads(config: Config) -> None:
@@ -365,8 +295,10 @@ def check_evaluation(config: Config) -> None:
         raise UserError(
             f"{given}: must be GAMMA,LAMBDA, two numbers in [0, 1], for example 0.995,1"
         )
-    if config.learned and config.meta_parameter_scope == "state":
-        raise UserError(f"{given}: must be empty with --meta_parameter_scope=state")
+    if config.eta_is_per_state:
+        raise UserError(
+            f"{given}: must be empty with --meta_parameter_scope={config.meta_parameter_scope}"
+        )
     if not config.eta_embedding_size:
         raise UserError(
             f"{given}: would have no effect, since η is not an input of the network "

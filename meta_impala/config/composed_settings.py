@@ -52,7 +52,7 @@ class AgentSettings(
 
 
 @dataclasses.dataclass(frozen=True)
-class ActingSettings(BatchSettings, EtaSettings):
+class ActingSettings(BatchSettings, TableSettings):
     """The unrolls of an actor: their length, and the η that each is played at."""
 
 

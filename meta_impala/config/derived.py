@@ -52,10 +52,12 @@ def _spell_environment_kwargs(config: Config) -> Config:
 
 def _spell_meta_parameters(config: Config) -> Config:
     """Equal sets of names have equal texts, in the order of the table."""
+    scope = config.meta_parameter_scope
     return dataclasses.replace(
         config,
         meta_parameters=",".join(in_order(config.meta_parameters)) or NONE,
         embedded_meta_parameters=",".join(in_order(config.embedded_meta_parameters)) or NONE,
+        meta_parameter_scope=",".join(in_order(scope)) or scope,
     )
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 import dataclasses
 
 from meta_impala.config.fields import NEVER, OURS, XU, setting
-from meta_impala.config.hyper_parameters import GAMMA, LAMBDA, TABLE, in_order
+from meta_impala.config.hyper_parameters import (
+    GAMMA,
+    LAMBDA,
+    TABLE,
+    in_order,
+    numbers_by_name,
+)
+
+# Schedule -> the setting with the two numbers of each meta-parameter but γ and λ.
+PAIRS_OF_OTHERS = {"random": "eta_random_ranges", "linear": "eta_linear_ends"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +25,8 @@ class MetaParameterSettings:
         "gamma,lambda",
         "What is learned, comma-separated: of "
         + ", ".join(f"{row.name} ({row.meaning})" for row in TABLE.values())
-        + "; or none (plain IMPALA). What is not learned is a constant.",
+        + "; or none (plain IMPALA). What is not named is a constant. With another --eta_schedule: "
+        "what that gives in place of the meta-gradient.",
         source=XU + " (gamma, lambda); Zahavy et al. 2020 (costs, vtrace_alpha); others " + OURS,
         on_resume=NEVER,
     )
@@ -24,14 +34,16 @@ class MetaParameterSettings:
         "",
         "Ranges of learned meta-parameters, both ends open: NAME:LOW,HIGH;... Default: 0 to twice "
         "the constant setting for costs, clips and learning_rate_factor; 0 to 1 for vtrace_alpha "
-        "and rmsprop_decay. γ and λ have --gamma_min and so on.",
+        "and rmsprop_decay. γ and λ have --gamma_min and so on. The values of another "
+        "--eta_schedule lie in them too, ends included.",
         value_if_missing="",
         source=OURS,
     )
     meta_parameter_starts: str = setting(
         "",
-        "Starts of learned meta-parameters: NAME:NUMBER;... Default: the constant setting "
-        "(vtrace_alpha: 0.99). γ and λ have --gamma and --lambda.",
+        "Starts of learned meta-parameters, or with another --eta_schedule their constants: "
+        "NAME:NUMBER;... Default: the constant setting (a learned vtrace_alpha: 0.99). γ and λ "
+        "have --gamma and --lambda.",
         value_if_missing="",
         source=OURS,
     )
@@ -44,7 +56,7 @@ class MetaParameterSettings:
     )
     embedded_meta_parameters: str = setting(
         "none",
-        "Which learned meta-parameters the network is fed besides γ and λ, comma-separated; they "
+        "Which of --meta_parameters the network is fed besides γ and λ, comma-separated; they "
         "widen the input of the embedding.",
         value_if_missing="none",
         source=OURS,
@@ -102,13 +114,13 @@ class MetaParameterSettings:
     )
     meta_parameter_scope: str = setting(
         "global",
-        "global: one γ and λ for all states; state: γ(s) and λ(s) of the state arrived in, "
-        "functions of the torso's features (which they do not train). "
-        + " and ".join(row.name for row in TABLE.values() if row.per_state)
-        + " can be; what else is learned has one value for all states.",
+        "What of --meta_parameters is a function of the state, of the torso's features (which it "
+        "does not train). global: nothing; state: gamma and lambda; or names, comma-separated, of "
+        + ", ".join(row.name for row in TABLE.values() if row.per_state)
+        + ". γ and λ are those of the state arrived in, the others of the state left. What acts on "
+        "the update as a whole has no state.",
         value_if_missing="global",
         source=XU + " (state was tried and did not help)",
-        choices=("global", "state"),
         on_resume=NEVER,
     )
 
@@ -159,12 +171,13 @@ class EtaScheduleSettings:
 
     eta_schedule: str = setting(
         "learned",
-        "Where η comes from. learned: from the meta-gradient. The other schedules condition the "
-        "network on η in the same way but do not learn it: fixed (at --gamma, --lambda), random "
-        "(drawn for every unroll), mixture (one of --eta_mixture for every unroll): the control "
-        "for multi-task learning; replay (the γ and λ of --eta_schedule_file) and linear "
-        "(--eta_linear_gamma, --eta_linear_lambda): controls that move η without a "
-        "meta-gradient.",
+        "Where the η of --meta_parameters comes from. learned: from the meta-gradient. The other "
+        "schedules condition the network on η in the same way but do not learn it: fixed (at its "
+        "constants), random (drawn for every unroll), mixture (one of --eta_mixture for "
+        "every unroll): the control for multi-task learning; replay (of --eta_schedule_file) and "
+        "linear (--eta_linear_gamma, --eta_linear_lambda, --eta_linear_ends): controls that move η "
+        "without a meta-gradient. What acts on the update as a whole (learning_rate_factor, "
+        "rmsprop_decay, max_gradient_norm) cannot be drawn for an unroll.",
         value_if_missing="learned",
         source="a question of the paper's reviewer",
         choices=("learned", "fixed", "random", "mixture", "replay", "linear"),
@@ -172,7 +185,8 @@ class EtaScheduleSettings:
     )
     eta_mixture: str = setting(
         "0.98,0.9;0.99,0.95;0.995,1",
-        "The set of --eta_schedule=mixture: γ,λ;γ,λ;…",
+        "The set of --eta_schedule=mixture: γ,λ;γ,λ;… With other meta-parameters each member also "
+        "has NAME:NUMBER for each of them: γ,λ,entropy_cost:0.01;… (or gamma:… for γ and λ too).",
         value_if_missing="0.98,0.9;0.99,0.95;0.995,1",
         source=OURS,
     )
@@ -190,10 +204,17 @@ class EtaScheduleSettings:
         value_if_missing="0.9,0.999",
         source=OURS,
     )
+    eta_random_ranges: str = setting(
+        "",
+        "Ranges of the other --meta_parameters drawn by --eta_schedule=random, inside "
+        "--meta_parameter_ranges: NAME:LOW,HIGH;... The logit of their place there is uniform.",
+        value_if_missing="",
+        source=OURS,
+    )
     eta_schedule_file: str = setting(
         "",
-        "The metrics.csv of another run, for --eta_schedule=replay: γ and λ (of those that "
-        "--meta_parameters names) as a step function of frames; the last values are held. The "
+        "The metrics.csv of another run, for --eta_schedule=replay: its columns that "
+        "--meta_parameters names, as a step function of frames; the last values are held. The "
         "values of a row apply from the start of the last update before it, as in that run; in a "
         "file without the column updates, from the frames of the row on. The file is copied into "
         "the run folder as eta_schedule.csv, and a continued run reads the copy.",
@@ -220,12 +241,18 @@ class EtaScheduleSettings:
         value_if_missing="1,1",
         source=OURS,
     )
+    eta_linear_ends: str = setting(
+        "",
+        "START,END of the other --meta_parameters for --eta_schedule=linear, as "
+        "--eta_linear_gamma, inside --meta_parameter_ranges: NAME:START,END;...",
+        value_if_missing="",
+        source=OURS,
+    )
 
     @property
-    def eta_pairs(self) -> tuple[tuple[float, float], ...]:
-        """`eta_mixture` as numbers. Raises ValueError if it is not made of pairs of numbers."""
-        pairs = (pair.split(",") for pair in self.eta_mixture.split(";"))
-        return tuple((float(gamma), float(lambda_)) for gamma, lambda_ in pairs)
+    def eta_members(self) -> tuple[dict[str, float], ...]:
+        """The members of `eta_mixture`, by name. Raises ValueError if it is not made of such."""
+        return tuple(map(_member, self.eta_mixture.split(";")))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,23 +265,55 @@ class EtaSettings(EtaScheduleSettings, ReferenceSettings, MetaParameterSettings)
         return self.varied if self.eta_schedule == "learned" else ()
 
     @property
+    def of_states(self) -> tuple[str, ...]:
+        """The learned meta-parameters that are functions of the state."""
+        if self.meta_parameter_scope == "global":
+            return ()
+        is_both = self.meta_parameter_scope == "state"
+        chosen = (GAMMA, LAMBDA) if is_both else in_order(self.meta_parameter_scope)
+        return tuple(name for name in chosen if name in self.learned)
+
+    @property
     def eta_is_per_state(self) -> bool:
-        """Whether η is a function of the state."""
-        return bool(self.learned) and self.meta_parameter_scope == "state"
+        """Whether something of η is a function of the state."""
+        return bool(self.of_states)
 
     @property
     def eta_draws(self) -> dict[str, tuple[float, float]]:
-        """`eta_random_gamma` and `eta_random_lambda` as numbers, of what is varied."""
-        texts = {"gamma": self.eta_random_gamma, "lambda": self.eta_random_lambda}
-        return {name: _pair(texts[name]) for name in self.varied if name in texts}
+        """LOW and HIGH of what is varied, for `random`; checked."""
+        return {name: self.eta_pair("random", name) for name in self.varied}
 
     @property
     def eta_lines(self) -> dict[str, tuple[float, float]]:
-        """`eta_linear_gamma` and `eta_linear_lambda` as numbers, of what is varied."""
-        texts = {"gamma": self.eta_linear_gamma, "lambda": self.eta_linear_lambda}
-        return {name: _pair(texts[name]) for name in self.varied if name in texts}
+        """START and END of what is varied, for `linear`; checked."""
+        return {name: self.eta_pair("linear", name) for name in self.varied}
+
+    def eta_pair(self, schedule: str, name: str) -> tuple[float, float]:
+        """The two numbers of a meta-parameter in `random` or `linear`.
+
+        Raises:
+          KeyError: if it has none; γ and λ have a flag of their own, with a default.
+          ValueError: if these are not two numbers.
+          UserError: if the flag of the others is not made of names and numbers.
+        """
+        if name in (GAMMA, LAMBDA):
+            first, second = map(float, getattr(self, f"eta_{schedule}_{name}").split(","))
+        else:
+            flag = PAIRS_OF_OTHERS[schedule]
+            first, second = numbers_by_name(flag, getattr(self, flag), 2)[name]
+        return first, second
 
 
-def _pair(text: str) -> tuple[float, float]:
-    first, second = map(float, text.split(","))
-    return first, second
+def _member(text: str) -> dict[str, float]:
+    """A member of a mixture, `γ,λ` or `NAME:NUMBER,...` or both, by name."""
+    pieces = [piece.rpartition(":") for piece in text.split(",")]
+    bare = [number for _, colon, number in pieces if not colon]
+    if bare and len(bare) != 2:
+        raise ValueError(f"{len(bare)} numbers without a name")
+    member = dict(zip((GAMMA, LAMBDA), map(float, bare), strict=False))
+    for name, colon, number in pieces:
+        if colon and (name.strip() not in TABLE or name.strip() in member):
+            raise ValueError(f"{name} is no name, or has two numbers")
+        if colon:
+            member[name.strip()] = float(number)
+    return member

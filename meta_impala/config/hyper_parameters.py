@@ -32,7 +32,9 @@ class HyperParameter:
       constant: settings (`TableSettings`, or a `Config`) -> the value if it is not learned.
       range_of: constant -> default range (low, high) of a learned value; both ends open.
       start: of a learned value, if the constant lies outside the range; None for the constant.
-      per_state: whether it can be a function of the state.
+      per_state: whether it acts at single steps, so that it can be a function of the state, or
+        differ between the unrolls of a batch. What acts on the update as a whole (step size,
+        decay, clip of the norm) can do neither: an update has no state, and belongs to no unroll.
     """
 
     name: str
@@ -70,16 +72,17 @@ _ROWS = (
     HyperParameter(GAMMA, "γ", "discount", _setting("gamma"), _unit, per_state=True),
     HyperParameter(LAMBDA, "λ", "bootstrapping", _setting("lambda_"), _unit, per_state=True),
     HyperParameter("policy_cost", "g_p", "weight of the policy term of J",
-                   _setting("policy_cost"), _twice),
+                   _setting("policy_cost"), _twice, per_state=True),
     HyperParameter("baseline_cost", "g_v", "weight of the value term of J",
-                   _setting("baseline_cost"), _twice),
+                   _setting("baseline_cost"), _twice, per_state=True),
     HyperParameter("entropy_cost", "g_e", "weight of the entropy term of J",
-                   _setting("entropy_cost"), _twice),
+                   _setting("entropy_cost"), _twice, per_state=True),
     HyperParameter("vtrace_alpha", "α", "share of V-trace's ratios that is clipped",
-                   _setting("vtrace_alpha"), _unit, start=0.99),
+                   _setting("vtrace_alpha"), _unit, start=0.99, per_state=True),
     HyperParameter("rho_clip", "ρ̄", "clip of V-trace's temporal difference",
-                   _setting("rho_clip"), _twice),
-    HyperParameter("c_clip", "c̄", "clip of V-trace's trace", _setting("c_clip"), _twice),
+                   _setting("rho_clip"), _twice, per_state=True),
+    HyperParameter("c_clip", "c̄", "clip of V-trace's trace", _setting("c_clip"), _twice,
+                   per_state=True),
     HyperParameter("learning_rate_factor", "lr factor", "factor of the scheduled learning rate",
                    lambda settings: 1.0, _twice),
     HyperParameter("rmsprop_decay", "decay", "decay of RMSProp's mean square",
@@ -96,6 +99,8 @@ _OWN_FLAGS = {
     "meta_parameter_ranges": ("{0}_min", "{0}_max"),
     "meta_parameter_starts": ("{0}",),
     "meta_parameter_references": ("reference_{0}",),
+    "eta_random_ranges": ("eta_random_{0}",),
+    "eta_linear_ends": ("eta_linear_{0}",),
 }
 
 
@@ -116,17 +121,25 @@ def in_order(text: str) -> tuple[str, ...]:
     return tuple(name for name in TABLE if name in names)
 
 
-def check_names(flag: str, text: str) -> None:
+def check_names(flag: str, text: str, words: tuple[str, ...] = (NONE,)) -> None:
     """Every name is in the table.
+
+    Args:
+      flag: whose value the text is.
+      text: names, comma-separated.
+      words: that may stand in their place, alone.
 
     Raises:
       UserError: naming the first that is not, with the nearest that is.
     """
+    if text in words:
+        return
     for name in (name.strip() for name in text.split(",")):
-        if name not in TABLE and not (name == NONE == text):
+        if name not in TABLE:
+            meant = nearest(name, [*TABLE, *(word for word in words if word != name)])
             raise UserError(
                 f"--{flag}={shown(text)}: {shown(name) or 'an empty name'} is no "
-                f"meta-parameter{nearest(name, TABLE)}; must be {NONE}, or among {', '.join(TABLE)}"
+                f"meta-parameter{meant}; must be {', '.join(words)}, or among {', '.join(TABLE)}"
             )
 
 
@@ -153,7 +166,8 @@ def numbers_by_name(flag: str, text: str, count: int) -> dict[str, tuple[float, 
         except ValueError:
             numbers = ()
         if len(numbers) != count or not all(abs(number) < 1e30 for number in numbers):
-            wanted = "NAME:NUMBER" if count == 1 else "NAME:LOW,HIGH"
+            ends = "START,END" if flag == "eta_linear_ends" else "LOW,HIGH"
+            wanted = "NAME:NUMBER" if count == 1 else f"NAME:{ends}"
             example = "entropy_cost:0.01" if count == 1 else "entropy_cost:0,0.02"
             raise UserError(
                 f"--{flag}={shown(text)}: must be {wanted}, separated by semicolons, for example "
@@ -176,14 +190,32 @@ def numbers_of(settings: Any, name: str) -> RowNumbers:
         ends = getattr(settings, f"{name}_min"), getattr(settings, f"{name}_max")
         return RowNumbers(constant, getattr(settings, f"reference_{name}"), *ends)
     ranges, starts, references = (
-        numbers_by_name(flag, getattr(settings, flag), count)
-        for flag, count in zip(_OWN_FLAGS, (2, 1, 1), strict=True)
+        numbers_by_name(
+            f"meta_parameter_{kind}", getattr(settings, f"meta_parameter_{kind}"), count
+        )
+        for kind, count in (("ranges", 2), ("starts", 1), ("references", 1))
     )
     low, high = ranges.get(name, row.range_of(constant))
     (reference,) = references.get(name, (constant,))
     value = constant
-    if name in settings.learned:
-        inside = low < constant < high
-        default = constant if row.start is None or inside else low + row.start * (high - low)
-        (value,) = starts.get(name, (default,))
+    if name in settings.learned and row.start is not None and not low < constant < high:
+        value = low + row.start * (high - low)
+    if name in settings.varied:
+        (value,) = starts.get(name, (value,))
     return RowNumbers(value, reference, low, high)
+
+
+def allowed_without_learning(settings: Any, name: str) -> tuple[float, float]:
+    """The smallest and the largest value that a schedule may give a row (`--eta_schedule`).
+
+    γ and λ may be in [0, 1], the others in their range: what the network is told of them is their
+    place in it.
+
+    Args:
+      settings: as for `numbers_of`.
+      name: of the row.
+    """
+    if name in (GAMMA, LAMBDA):
+        return 0.0, 1.0
+    numbers = numbers_of(settings, name)
+    return numbers.low, numbers.high

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from meta_impala.config.hyper_parameters import GAMMA, LAMBDA, numbers_by_name, numbers_of
+from meta_impala.config.hyper_parameters import (
+    GAMMA,
+    LAMBDA,
+    TABLE,
+    numbers_by_name,
+    numbers_of,
+)
 from meta_impala.config.schema import Config
 from meta_impala.errors import UserError
 
@@ -14,19 +20,19 @@ def check_meta_parameters(config: Config) -> None:
       UserError: one line with the flag, its value and what is allowed.
     """
     _check_discounts(config)
-    for flag, count in (
-        ("meta_parameter_ranges", 2),
-        ("meta_parameter_starts", 1),
-        ("meta_parameter_references", 1),
+    for flag, count, names in (
+        ("meta_parameter_ranges", 2, config.varied),
+        ("meta_parameter_starts", 1, config.varied),
+        ("meta_parameter_references", 1, tuple(TABLE)),
     ):
         for name in numbers_by_name(flag, getattr(config, flag), count):
-            if name not in config.learned and flag != "meta_parameter_references":
+            if name not in names:
                 raise UserError(
                     f"--{flag}={getattr(config, flag)}: {name} is not learned; must be among "
                     f"--meta_parameters={config.meta_parameters}"
                 )
     _check_what_varies(config)
-    for name in config.learned:
+    for name in config.varied:
         if name not in (GAMMA, LAMBDA):
             _check_row(config, name)
 
@@ -48,20 +54,14 @@ def _check_discounts(config: Config) -> None:
 
 
 def _check_what_varies(config: Config) -> None:
-    """What is learned has a use, and what is drawn or fed can be."""
-    others = [name for name in config.varied if name not in (GAMMA, LAMBDA)]
-    if others and config.eta_schedule != "learned":
-        raise UserError(
-            f"--meta_parameters={config.meta_parameters}: {others[0]} can only be learned; must "
-            f"be among gamma, lambda with --eta_schedule={config.eta_schedule}"
-        )
+    """What varies has a use, and what is fed varies."""
     for name in config.embedded:
-        if name not in (GAMMA, LAMBDA, *config.learned):
+        if name not in (GAMMA, LAMBDA, *config.varied):
             raise UserError(
                 f"--embedded_meta_parameters={config.embedded_meta_parameters}: {name} is not "
                 f"learned; must be among --meta_parameters={config.meta_parameters}"
             )
-    if "rmsprop_decay" in config.learned and config.inner_optimizer != "rmsprop":
+    if "rmsprop_decay" in config.varied and config.inner_optimizer != "rmsprop":
         raise UserError(
             f"--meta_parameters={config.meta_parameters}: rmsprop_decay needs "
             f"--inner_optimizer=rmsprop, it is {config.inner_optimizer}"
@@ -69,7 +69,7 @@ def _check_what_varies(config: Config) -> None:
 
 
 def _check_row(config: Config, name: str) -> None:
-    """The range of a learned row is not empty, and it starts inside."""
+    """The range of a row that varies is not empty; a learned one starts inside."""
     numbers = numbers_of(config, name)
     low, high = numbers.low, numbers.high
     if low >= high:
@@ -82,7 +82,7 @@ def _check_row(config: Config, name: str) -> None:
         raise UserError(
             f"--meta_parameter_ranges={config.meta_parameter_ranges}: {name} must lie in {allowed}"
         )
-    if not low < numbers.value < high:
+    if name in config.learned and not low < numbers.value < high:
         raise UserError(
             f"--meta_parameter_starts={config.meta_parameter_starts}: {name} is learned, so its "
             f"start must lie in the open range ({low:g}, {high:g}), it is {numbers.value:g}"

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from typing import Any
 
-from meta_impala.config import checks, meta_parameter_checks, window_checks
+from meta_impala.config import checks, eta_schedule_checks, meta_parameter_checks, window_checks
 from meta_impala.config.derived import derive
 from meta_impala.config.fields import added_choices, allowed_range, nearest
 from meta_impala.config.hyper_parameters import check_names
@@ -36,6 +36,7 @@ def resolve(config: Config) -> Config:
     config = dataclasses.replace(config, **checked)
     for name in ("meta_parameters", "embedded_meta_parameters"):
         check_names(name, getattr(config, name))
+    check_names("meta_parameter_scope", config.meta_parameter_scope, ("global", "state"))
     config = derive(config)
     checks.check_environment_kwargs(config)
     meta_parameter_checks.check_meta_parameters(config)
@@ -46,7 +47,7 @@ def resolve(config: Config) -> Config:
     window_checks.check_auxiliary_heads(config)
     checks.check_scope(config)
     checks.check_paths(config)
-    checks.check_eta_schedule(config)
+    eta_schedule_checks.check_eta_schedule(config)
     checks.check_actor_threads(config)
     checks.check_ray(config)
     checks.check_addresses(config)

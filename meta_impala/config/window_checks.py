@@ -24,10 +24,11 @@ def check_inner_steps(config: Config) -> None:
             f"--meta_gradient_mode=accumulative_trace: must be nested_tapes or "
             f"reverse_over_forward with {given}; a trace carries earlier updates already"
         )
-    if config.meta_parameter_scope == "state":
+    if config.eta_is_per_state:
         raise UserError(
-            f"--meta_parameter_scope=state: must be global with {given}; γ(s) changes with the "
-            "features of θ, which the meta-gradient through later updates does not follow"
+            f"--meta_parameter_scope={config.meta_parameter_scope}: must be global with {given}; "
+            "γ(s) changes with the features of θ, which the meta-gradient through later updates "
+            "does not follow"
         )
 
 
@@ -68,10 +69,10 @@ def check_auxiliary_heads(config: Config) -> None:
             f"--eta_embedding_size={config.eta_embedding_size}: must be 0 with {given}; every head "
             "has an η of its own, and they share their input"
         )
-    if config.meta_parameter_scope == "state":
+    if config.eta_is_per_state:
         raise UserError(
-            f"--meta_parameter_scope=state: must be global with {given}; the η of an auxiliary "
-            "head is one for all states"
+            f"--meta_parameter_scope={config.meta_parameter_scope}: must be global with {given}; "
+            "the η of an auxiliary head is one for all states"
         )
     if config.meta_gradient_mode == "accumulative_trace":
         raise UserError(

@@ -84,6 +84,7 @@ def play(
 def _network(learner: Learner, snapshot: Snapshot, embedding: str) -> Callable[[Unroll], _Outputs]:
     """The network of the snapshot, fed the η that acted."""
     network, parameters = learner.state.network, learner.meta_parameters
+    schedule = learner.factory.schedule
 
     @tf.function(autograph=False)
     def function(batch: Unroll) -> tuple[tf.Tensor, ...]:
@@ -94,9 +95,11 @@ def _network(learner: Learner, snapshot: Snapshot, embedding: str) -> Callable[[
             values = parameters.at_states(snapshot.eta.values, features)
             fed, gamma = parameters.fed(values, features.dtype), values[GAMMA]
         else:
-            # Entries besides γ and λ are the same in all environments.
-            others = tf.unstack(snapshot.eta.values)[2:]
-            entries = [*tf.unstack(batch.eta, axis=-1), *others]
+            entries = tf.unstack(batch.eta, axis=-1)
+            if schedule.is_drawn:
+                entries = schedule.fed_of(entries)
+            else:  # what is not γ or λ is the same in all environments
+                entries += tf.unstack(snapshot.eta.values)[2:]
             fed = [tf.broadcast_to(entry, shape) for entry in entries]
             gamma = fed[0]
         eta_input = embedding_input(fed, embedding)

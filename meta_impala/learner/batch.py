@@ -25,7 +25,7 @@ class Trajectories(NamedTuple):
       inputs: of the network, on the T+1 states.
       transitions: between them, `[T, B]`.
       core_state: `[B, S]` before the first state.
-      eta: `[B, 2]`, the γ and λ that the acting network was fed.
+      eta: `[B, 2]`, the γ and λ that the acting network was fed, or `[B, S]`, all that was drawn.
     """
 
     inputs: NetworkInputs
@@ -44,9 +44,16 @@ class Trajectories(NamedTuple):
 
 
 def batch_signature(
-    settings: BatchSettings, description: Description, core_state_size: int
+    settings: BatchSettings, description: Description, core_state_size: int, num_eta: int = 2
 ) -> Unroll:
-    """The fixed signature of a batch: `tf.TensorSpec`s in the places of the arrays."""
+    """The fixed signature of a batch: `tf.TensorSpec`s in the places of the arrays.
+
+    Args:
+      settings: T and B.
+      description: of the environment.
+      core_state_size: of the network.
+      num_eta: entries of η that travel with an unroll.
+    """
     rows, columns = settings.unroll_length + 1, settings.batch_size
     observation_dtype = tf.as_dtype(description.observation_dtype)
     return Unroll(
@@ -59,7 +66,7 @@ def batch_signature(
         truncations=tf.TensorSpec([rows, columns], tf.bool),
         behaviour_log_probs=tf.TensorSpec([rows - 1, columns], tf.float32),
         core_state=tf.TensorSpec([columns, core_state_size], tf.float32),
-        eta=tf.TensorSpec([columns, 2], tf.float32),
+        eta=tf.TensorSpec([columns, num_eta], tf.float32),
     )
 
 

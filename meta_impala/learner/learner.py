@@ -68,16 +68,19 @@ class Learner:
         self.factory = UpdateFactory(settings, method, self.state, group)
         self._settings = settings
         self._group = group
+        self._dtype = network.dtype
+        self._schedule = schedule = method.schedule
         # What is reported of η, by name.
         self._reported = of_all_heads(
-            self.meta_parameters.learned, network.settings.auxiliary_heads
+            self.meta_parameters.learned or schedule.names, network.settings.auxiliary_heads
         )
-        self._dtype = network.dtype
-        self._schedule = method.schedule
         self._meta_optimizer = method.meta_optimizer
-        batch = batch_signature(settings, description, network.settings.core_state_size)
-        # Learning rate, and γ and λ where they are a function of frames.
-        signature = [batch, tf.TensorSpec([], tf.float32), tf.TensorSpec([2], tf.float32)]
+        batch = batch_signature(
+            settings, description, network.settings.core_state_size, schedule.num_of_unroll
+        )
+        # Learning rate, and η where it is a function of frames.
+        of_frames = tf.TensorSpec([len(schedule.names)], tf.float32)
+        signature = [batch, tf.TensorSpec([], tf.float32), of_frames]
         self.window_factory = WindowFactory(settings, self.factory)
         ahead = (batch,) * settings.bootstrap_steps
         of_meta = [ahead, tf.TensorSpec([settings.batch_size], tf.int32)]
@@ -339,7 +342,7 @@ class Learner:
         """The given η, or that of the frames learned from so far: what the next update uses."""
         if not self._schedule.follows_frames:
             return eta
-        return tf.constant(self._schedule.at(int(self.state.frames.numpy())))
+        return tf.constant(self._schedule.fed_at(int(self.state.frames.numpy())))
 
     def _to_snapshot(
         self, version: int, parameters: Sequence[tf.Tensor], eta: tf.Tensor

@@ -26,7 +26,7 @@ def make_learner(
       config: resolved, network included; of several learners this one's share.
       description: of the environment.
       group: the learners that make every update together.
-      replayed: with `eta_schedule=replay`, the γ and λ of the file.
+      replayed: with `eta_schedule=replay`, what varies, from the file.
       dtype: of the weights and of all computation.
     """
     network = make_network(config.part(AgentSettings), description, dtype)

@@ -17,7 +17,7 @@ from meta_impala.actors.trajectory import Unroll
 from meta_impala.agent.builders import Method
 from meta_impala.algorithm import losses, meta_gradient
 from meta_impala.algorithm.meta_gradient import MetaStep, MicroBatches, Reduce, Tensors
-from meta_impala.algorithm.meta_parameters import GAMMA, LAMBDA, Eta
+from meta_impala.algorithm.meta_parameters import Eta
 from meta_impala.algorithm.micro_batches import in_parts
 from meta_impala.algorithm.objectives import InnerObjective, MetaObjective, places_of
 from meta_impala.algorithm.optimizers import Slots
@@ -106,21 +106,12 @@ class UpdateFactory:
         Args:
           batch: τ.
           parameters: θ that the targets are computed from.
-          frames_eta: γ and λ where they are a function of frames.
+          frames_eta: η where it is a function of frames.
           follow_targets: see `InnerObjective`.
           given: what of η is no function of x; found from the schedule if it is None.
         """
-        if given is None and self.schedule.is_drawn:
-            like = batch.inputs.last_rewards
-            columns = tf.unstack(batch.eta, axis=-1)
-            given = {
-                name: tf.broadcast_to(part, like.shape)
-                for name, part in zip((GAMMA, LAMBDA), columns, strict=True)
-            }
-        elif given is None and self.schedule.follows_frames:
-            assert frames_eta is not None, "γ and λ are functions of frames"
-            values = tf.unstack(tf.cast(frames_eta, self._dtype))
-            given = dict(zip((GAMMA, LAMBDA), values, strict=True))
+        if given is None:
+            given = self._scheduled(batch, frames_eta)
         return InnerObjective(
             network=self._on_states(batch),
             transitions=batch.transitions,
@@ -133,6 +124,19 @@ class UpdateFactory:
             given=given,
             follow_targets=follow_targets or self._settings.trace_curvature,
         )
+
+    def _scheduled(self, batch: Trajectories, frames_eta: tf.Tensor | None) -> Eta | None:
+        """η of the schedule: of each trajectory `[T+1, B]`, or of these frames; None if learned."""
+        schedule = self.schedule
+        if schedule.is_drawn:
+            shape = batch.inputs.last_rewards.shape
+            values = [tf.broadcast_to(part, shape) for part in tf.unstack(batch.eta, axis=-1)]
+        elif schedule.follows_frames:
+            assert frames_eta is not None, "η is a function of frames"
+            values = tf.unstack(tf.cast(frames_eta, self._dtype))
+        else:
+            return None
+        return dict(zip(schedule.names, values, strict=True))
 
     def update_rule(
         self, slots: Slots, learning_rate: tf.Tensor, given: Eta | None = None
@@ -214,8 +218,9 @@ class UpdateFactory:
         parameters, x, slots = read(
             [list(self._state.network.trainable_variables), self._state.logits, self._state.slots]
         )
-        rule = self.update_rule(slots, tf.cast(learning_rate, self._dtype))
-        objective = self.inner_objective(batch, parameters, frames_eta)
+        given = self._scheduled(batch, frames_eta)
+        rule = self.update_rule(slots, tf.cast(learning_rate, self._dtype), given)
+        objective = self.inner_objective(batch, parameters, given=given)
         return InnerParts(parameters, x, objective, rule)
 
     def parts(self, batch: Unroll, meta_batch: Unroll, learning_rate: tf.Tensor) -> UpdateParts:

@@ -1,11 +1,15 @@
-"""γ and λ of another run as a step function of frames (`--eta_schedule=replay`).
+"""η of another run as a step function of frames (`--eta_schedule=replay`).
+
+What is replayed are the columns that `--meta_parameters` names; a file without one of them is
+refused.
 
 The file that the user names is read once, when the run begins (`pin`, `keep`). From then on the
 run reads its own copy, `eta_schedule.csv`, whose SHA-256 stands in its config. No TensorFlow here.
 
-A row of a `metrics.csv` reports the γ and λ of the last update before it. They hold from the frames
-at which that update began: with a row for every update the replay is exact, with fewer rows each
-value comes in when the other run had it, and is held until the next row's.
+A row of a `metrics.csv` reports the η of the last update before it. It holds from the frames at
+which that update began: with a row for every update the replay is exact (to the eight digits of the
+file), with fewer rows each value comes in when the other run had it, and is held until the next
+row's.
 """
 
 from __future__ import annotations
@@ -17,15 +21,17 @@ from collections.abc import Mapping, Sequence
 
 from meta_impala.algorithm.functions_of_frames import StepFunction
 from meta_impala.config import Config
+from meta_impala.config.hyper_parameters import GAMMA, LAMBDA, allowed_without_learning
 from meta_impala.config.text import shown
 from meta_impala.errors import UserError, one_line
 from meta_impala.storage import metrics_table
 from meta_impala.storage.files import read_bounded, write_atomically, writing
 from meta_impala.storage.run_folder import RunFolder
 
-_NEEDED = ("frames", "gamma", "lambda")
 # Damaged lines that are named in a message.
 _MOST_LINES = 3
+# The file has eight digits: a learned value at an end of its range may be rounded beyond it.
+_ROUNDING = 1e-6
 
 
 def pin(config: Config) -> Config:
@@ -76,14 +82,14 @@ def read_copy(folder: RunFolder, config: Config) -> bytes:
 
 
 def load(folder: RunFolder, config: Config) -> StepFunction | None:
-    """γ and λ of the run's copy; None if the run replays nothing.
+    """η of the run's copy, in the order of `Config.varied`; None if the run replays nothing.
 
     Raises:
       UserError: if the copy is missing, changed or damaged.
     """
     if config.eta_schedule != "replay":
         return None
-    return _parse(read_copy(folder, config), str(folder.eta_schedule_path))
+    return _parse(read_copy(folder, config), str(folder.eta_schedule_path), config)
 
 
 def _original(config: Config) -> bytes:
@@ -96,7 +102,7 @@ def _original(config: Config) -> bytes:
         raise UserError(
             f"{given}: cannot be read ({one_line(error)}); must be the metrics.csv of a run"
         ) from None
-    _parse(content, given)
+    _parse(content, given, config)
     if config.eta_schedule_sha256 not in ("", _digest(content)):
         raise UserError(
             f"{given}: has the SHA-256 {_digest(content)}; must be that of "
@@ -109,30 +115,48 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _parse(content: bytes, source: str) -> StepFunction:
+def _parse(content: bytes, source: str, config: Config) -> StepFunction:
     """The step function of a file. Raises UserError, naming the source."""
-    table = metrics_table.parse_table(content)
+    table, names = metrics_table.parse_table(content), config.varied
+    needed = ("frames", *names)
+    listed = ", ".join(needed)
     if table.damaged:
         lines = ", ".join(map(str, table.damaged[:_MOST_LINES]))
         more = ", ..." if len(table.damaged) > _MOST_LINES else ""
         raise UserError(
             f"{source}: line {lines}{more} is damaged; must be a whole metrics.csv with columns "
-            "frames, gamma and lambda"
+            f"{listed}"
         )
-    # Before the first update that was applied, γ and λ are empty.
-    rows = [row for row in table.rows if all(row.get(name) for name in _NEEDED)]
-    if not rows:
-        raise UserError(
-            f"{source}: has no row with frames, gamma and lambda; must be the metrics.csv of a run"
-        )
-    values = tuple((float(row["gamma"]), float(row["lambda"])) for row in rows)
-    for row, pair in zip(rows, values, strict=True):
-        if not all(0.0 <= value <= 1.0 for value in pair):
+    for name in needed:
+        if table.rows and name not in table.rows[0]:
             raise UserError(
-                f"{source}: gamma and lambda after {row['frames']} frames are {row['gamma']} and "
-                f"{row['lambda']}; must be in [0, 1]"
+                f"{source}: has no column {name}; must be the metrics.csv of a run with all of "
+                f"--meta_parameters={config.meta_parameters}"
             )
+    # Before the first update that was applied, η is empty.
+    rows = [row for row in table.rows if all(row[name] for name in needed)]
+    if not rows:
+        raise UserError(f"{source}: has no row with {listed}; must be the metrics.csv of a run")
+    for name in names:
+        _check_column(rows, name, source, config)
+    values = tuple(tuple(float(row[name]) for name in names) for row in rows)
     return StepFunction(_starts(table.rows, rows), values)
+
+
+def _check_column(
+    rows: Sequence[Mapping[str, str]], name: str, source: str, config: Config
+) -> None:
+    """Every value of a column is one that the row of the table may have."""
+    low, high = allowed_without_learning(config, name)
+    is_discount = name in (GAMMA, LAMBDA)
+    rounding = 0.0 if is_discount else _ROUNDING * high
+    for row in rows:
+        if not low - rounding <= float(row[name]) <= high + rounding:
+            whose = "" if is_discount else f", the range of {name} (--meta_parameter_ranges)"
+            raise UserError(
+                f"{source}: {name} after {row['frames']} frames is {row[name]}; must be in "
+                f"[{low:g}, {high:g}]{whose}"
+            )
 
 
 def _starts(

@@ -64,7 +64,7 @@ class MetricsWriter:
         csv_path: of `metrics.csv`; rows after `frames` are cut from it.
         tensorboard: folder of the event files.
         frames: that the run continues from, 0 for a new one.
-        learned: the meta-parameters that are learned, of all heads.
+        learned: the meta-parameters that are learned, or vary otherwise, of all heads.
 
         Raises:
           RunFailed: here and in every method, if a file cannot be written.
@@ -154,7 +154,7 @@ def open_metrics(folder: RunFolder, frames: int, config: Config) -> MetricsWrite
     Raises:
       RunFailed: if a file cannot be written.
     """
-    reported = of_all_heads(config.learned, config.auxiliary_heads)
+    reported = of_all_heads(config.varied, config.auxiliary_heads)
     writer = MetricsWriter(folder.metrics_path, folder.tensorboard, frames, reported)
     writer.describe(config)
     return writer
@@ -247,7 +247,7 @@ class MetricsWindow:
         """Args:
         frames: that the run continues from.
         saved: from `state`.
-        learned: the meta-parameters that are learned, of all heads.
+        learned: the meta-parameters that are learned, or vary otherwise, of all heads.
         """
         saved = saved or {}
         self._start = self._window_start = time.monotonic()

@@ -15,7 +15,7 @@ import numpy as np
 from meta_impala.actors.trajectory import Unroll
 from meta_impala.environments import Description
 from meta_impala.errors import UserError
-from meta_impala.learner.state import LearnerState
+from meta_impala.learner.learner import Learner
 from meta_impala.storage.checkpoint import Saved
 
 _NAME = re.compile(r"(actor|block) (0|[1-9]\d{0,5}) (\w+)", re.ASCII)
@@ -26,23 +26,23 @@ _MAX_COUNT = 2**63
 
 
 def saved_source(
-    saved: Saved | None, description: Description, state: LearnerState
+    saved: Saved | None, description: Description, learner: Learner
 ) -> Mapping[str, np.ndarray] | None:
     """The arrays for `TurnTakingSource.restore`; None if there are none.
 
     Args:
       saved: the checkpoint, if a deterministic run continues from one.
       description: of the environment.
-      state: of the learner, restored.
+      learner: with its state restored.
 
     Raises:
       UserError: naming the first array that is not what was saved.
     """
     if saved is None or saved.source is None:
         return None
-    arrays, size = saved.source, state.network.settings.core_state_size
+    arrays = saved.source
     try:
-        _Check(arrays, description, size, int(state.updates.numpy())).run()
+        _Check(arrays, description, learner).run()
     except _Wrong as error:
         raise UserError(
             f"{saved.path}: its source.npz is damaged ({error}); remove this checkpoint to "
@@ -62,15 +62,15 @@ class _Check:
         self,
         arrays: Mapping[str, np.ndarray],
         description: Description,
-        core_state_size: int,
-        updates: int,
+        learner: Learner,
     ) -> None:
         self._arrays = arrays
         self._num_actions = description.num_actions
         self._frame = description.observation_shape
         self._frame_dtype = np.dtype(description.observation_dtype)
-        self._core_state_size = core_state_size
-        self._updates = updates
+        self._core_state_size = learner.state.network.settings.core_state_size
+        self._num_eta = learner.factory.schedule.num_of_unroll
+        self._updates = int(learner.state.updates.numpy())
         self._actors_end = 0  # one above the number of the last actor
 
     def run(self) -> None:
@@ -121,7 +121,7 @@ class _Check:
         self._array(f"{block}truncations", np.bool_, (rows, width))
         self._array(f"{block}behaviour_log_probs", np.float32, (rows - 1, width))
         self._array(f"{block}core_state", np.float32, (width, self._core_state_size))
-        self._array(f"{block}eta", np.float32, (width, 2))
+        self._array(f"{block}eta", np.float32, (width, self._num_eta))
         self._count(f"{block}version", (), self._updates + 1)
         self._count(f"{block}actor", (), self._actors_end)
         episodes = self._array(f"{block}episodes", np.float64, (None, 2))

@@ -135,14 +135,14 @@ class Trainer:
         progress = check_progress(saved.progress, saved.path) if saved else {}
         next_row = self.frames + config.log_frames
         self._next_row = min(progress.get("next_row", next_row), next_row)
-        self._reported = of_all_heads(config.learned, config.auxiliary_heads)
+        self._reported = of_all_heads(config.varied, config.auxiliary_heads)
         self._metrics_window = MetricsWindow(self.frames, progress.get("window"), self._reported)
         self._bad_updates = BadUpdates(
             self.folder.bad_updates, config.max_bad_updates, int(progress.get("bad_in_a_row", 0))
         )
         self._restarts = restarts_of(config, progress.get("actor_restarts", 0))
         self._saved_source = saved_source(
-            saved if config.deterministic else None, self._description, self.learner.state
+            saved if config.deterministic else None, self._description, self.learner
         )
         if self._saved_source is not None and progress.get("pair", False):
             self._batcher.expect_swap_blocks()

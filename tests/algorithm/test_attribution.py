@@ -48,6 +48,10 @@ CELLS = {
         "meta_parameter_scope": "state", "meta_parameters": "gamma", "reference_tracking": "gamma",
         "meta_value_head": "reference",
     },
+    "coefficients per state": {
+        "meta_parameters": "gamma,entropy_cost,rho_clip,max_gradient_norm",
+        "meta_parameter_scope": "gamma,rho_clip", "max_gradient_norm": 44.0,
+    },
     "a trace": {"trace_decay": 0.5, "trace_curvature": True},
 }  # fmt: skip
 
@@ -113,6 +117,36 @@ def test_each_place_is_the_finite_difference_along_it_and_a_closed_one_is_zero(p
         scale = np.abs(expected).max()
         assert scale > 1e-7
         np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-7 * scale + 1e-11)
+
+
+def test_each_transition_is_the_finite_difference_of_its_own_weight():
+    """Row t is the transition that arrives in state t, whose weight is that of state t − 1."""
+    case = make_case(20.0, meta_parameters="entropy_cost", eta_embedding_size=0)
+    by_time = _split(case).by_time.numpy()
+    assert by_time[0, 0] == 0 and not by_time[1].any()  # a weight is in no advantage
+    _, _, _, rule, _ = case.arguments()
+    meta_objective = case.meta_objective()
+    kept = case.coefficients
+
+    for row in (1, len(by_time[0]) - 1):
+
+        def along(x, row=row):
+            """J' where the step that arrives in this row has the entropy's weight of this x."""
+
+            def of_rows(of_x, features=None):
+                values = kept(of_x, features)
+                weights = np.full((len(by_time[0]), 1), values["entropy_cost"])
+                weights[row - 1] = kept(x)["entropy_cost"]
+                return values | {"entropy_cost": weights}
+
+            case.coefficients = of_rows
+            gradients = case.inner_gradient(case.x)
+            case.coefficients = kept
+            return meta_objective(case.updated(gradients))
+
+        expected = central_difference(along, case.x, 1e-3)
+        assert abs(expected[0]) > 1e-8
+        np.testing.assert_allclose(by_time[0, row], expected, rtol=1e-6, atol=1e-11)
 
 
 @pytest.mark.parametrize("place", explanation.TIMED_PLACES)

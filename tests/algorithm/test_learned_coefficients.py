@@ -5,6 +5,8 @@ be zero: what a coefficient does not reach. Equivalence: a learned coefficient t
 constant makes the update of the constant.
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,6 +17,7 @@ from support.update_oracle import NearKink, directions_of, make_case
 from meta_impala.algorithm import attribution
 from meta_impala.algorithm.meta_gradient import (
     accumulative_trace,
+    inner_step,
     nested_tapes,
     reverse_over_forward,
 )
@@ -108,12 +111,118 @@ def test_a_coefficient_per_state_is_that_of_the_bias():
     assert np.all(actual[-1] != 0)
 
 
-def assert_is_the_derivative_per_state(case):
-    expected = case.finite_difference(1e-4).reshape(case.x.shape)
+OF_STEPS = [name for name, row in TABLE.items() if row.per_state]
+
+
+@pytest.mark.parametrize("norm", [20.0, 80.0])
+def test_whatever_acts_at_steps_is_a_function_of_the_state(norm):
+    """All at once, and fed to the network as functions of the state, by every path."""
+    case = make_case(
+        norm, **SMALL | {"mlp_sizes": "5,4"}, meta_parameters=",".join(OF_STEPS),
+        meta_parameter_scope=",".join(OF_STEPS), eta_embedding_size=3,
+        embedded_meta_parameters="baseline_cost,c_clip", meta_value_head="reference",
+        meta_gradient_paths="importance_weights", meta_network_eta="current",
+        vtrace_alpha=0.9, rho_clip=1.4, meta_kl_cost=1.0,
+    )  # fmt: skip
+    actual = assert_is_the_derivative_per_state(case, count=4, step=1e-5, rtol=1e-5)
+    assert np.all(np.abs(actual).max(axis=0) > 1e-9)
+    # It is no constant: of each, some weight of a feature matters as much as the bias.
+    assert np.all(np.abs(actual[:-1]).max(axis=0) > 0.01 * np.abs(actual[-1]))
+
+
+def test_one_of_them_alone_is_a_function_of_the_state():
+    case = make_case(
+        20.0, **SMALL, meta_parameters="gamma,entropy_cost,rho_clip,max_gradient_norm",
+        meta_parameter_scope="rho_clip",
+    )  # fmt: skip
+    actual = assert_is_the_derivative_per_state(case, count=2)
+    is_zero = ~np.any(actual[:-1], axis=0)
+    np.testing.assert_array_equal(is_zero, [True, True, False, True])
+
+
+def test_no_gradient_flows_through_the_state_into_theta():
+    """∇_θ J at η(s) is ∇_θ J at the same numbers as constants: the features are not trained."""
+    case = make_case(
+        None, **SMALL | {"mlp_sizes": "5,4"}, meta_parameters=",".join(OF_STEPS),
+        meta_parameter_scope=",".join(OF_STEPS), eta_embedding_size=3, vtrace_alpha=0.9,
+        embedded_meta_parameters="entropy_cost", meta_value_head="reference",
+    )  # fmt: skip
+    parameters, x, objective, _, _ = case.arguments()
+    features = objective.network.body(parameters)
+    eta = objective.meta_parameters.at_states(x[0], features)
+    assert all(eta[name].shape == features.shape[:2] for name in OF_STEPS)
+    constants = {name: tf.constant(value.numpy()) for name, value in eta.items()
+                 if name in OF_STEPS}  # fmt: skip
+
+    def gradients(some):
+        live = [tf.identity(parameter) for parameter in parameters]
+        with tf.GradientTape() as tape:
+            tape.watch(live)
+            loss, _ = some(live, x)
+        return tape.gradient(loss, live, unconnected_gradients="zero")
+
+    ours = gradients(objective)
+    for one, other in zip(
+        ours, gradients(dataclasses.replace(objective, given=constants)), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+    assert any(np.any(gradient != 0) for gradient in ours)
+    # And what flows through them where it may is not nothing: the test can fail.
+    with tf.GradientTape() as tape:
+        tape.watch(parameters)
+        again = objective.meta_parameters.at_states(x[0], objective.network.body(parameters))
+        total = tf.add_n([tf.reduce_sum(again[name]) for name in OF_STEPS])
+    through = [gradient for gradient in tape.gradient(total, parameters) if gradient is not None]
+    assert through and np.abs(through[0]).max() > 1e-3
+
+
+# Of U and of J: a value, and the settings that have it as their constant.
+CONSTANTS = {
+    "gamma": 0.75, "lambda": 0.5, "policy_cost": 0.75, "baseline_cost": 0.25,
+    "entropy_cost": 2.0**-7, "vtrace_alpha": 0.75, "rho_clip": 0.75, "c_clip": 0.5,
+    "rmsprop_decay": 0.5, "max_gradient_norm": 4.0, "learning_rate_factor": 0.5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_a_scheduled_coefficient_makes_the_update_of_the_constant(name):
+    """To the rounding of float64: what a function of frames gives is the number of the setting."""
+    value = CONSTANTS[name]
+    common = {**SMALL, "gamma": 0.875, "lambda_": 0.75}  # of few bits: frames give float32
+    ends = {"meta_parameters": name, "eta_schedule": "linear"}
+    if name in ("gamma", "lambda"):
+        ends[f"eta_linear_{name}"] = f"{value},{value}"
+    else:
+        ends["eta_linear_ends"] = f"{name}:{value},{value}"
+    constant = {"lambda_" if name == "lambda" else name: value}
+    if name == "learning_rate_factor":
+        constant = {"learning_rate": 1e-2 * value}
+    found = {}
+    for kind, chosen in (("scheduled", ends), ("constant", {"meta_parameters": "none"} | constant),
+                         ("default", {"meta_parameters": "none"})):  # fmt: skip
+        case = make_case(None, **{**common, **chosen}, x=[])
+        factory = case.agent.learner.factory
+        rate = tf.constant(case.agent.config.learning_rate, tf.float64)
+        parts = factory.inner_parts(
+            factory.trajectories(case.batch), rate, tf.constant(factory.schedule.at(0))
+        )
+        found[kind] = inner_step(*parts).parameters
+    for one, other in zip(found["scheduled"], found["constant"], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-14, atol=1e-16)
+    assert any(
+        np.abs(one - other).max() > 1e-7
+        for one, other in zip(found["scheduled"], found["default"], strict=True)
+    )
+
+
+def assert_is_the_derivative_per_state(case, count=None, step=1e-4, rtol=1e-6):
+    directions = np.eye(case.x.size) if count is None else directions_of(case, count)
+    expected = case.finite_difference(step, directions)
     steps = [case.meta_step(mode).meta_gradient[0].numpy() for mode in (nested_tapes,
              reverse_over_forward)]  # fmt: skip
     scale = np.abs(expected).max()
-    np.testing.assert_allclose(steps[0], expected, rtol=1e-6, atol=1e-7 * scale + 1e-11)
+    actual = directions @ steps[0].ravel()
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=0.1 * rtol * scale + 1e-11)
     np.testing.assert_allclose(steps[1], steps[0], rtol=1e-10, atol=1e-11 * scale)
     return steps[0]
 
@@ -129,9 +238,13 @@ def test_attribution_has_the_update_rule_as_a_place():
     of_rule = by_place.pop(attribution.UPDATE_RULE)
     np.testing.assert_array_equal(of_rule != 0, is_of_rule)
     np.testing.assert_array_equal(sum(by_place.values()) != 0, np.logical_not(is_of_rule))
-    # What belongs to no state stands in row 0, in which nothing is arrived in.
-    np.testing.assert_array_equal(split.by_time.numpy()[:, 1:, 1:], 0.0)
-    np.testing.assert_array_equal(split.by_time.numpy()[:, 0, 0], 0.0)
+    # Nothing belongs to row 0, in which nothing is arrived in; all else to every other row, but
+    # what is of U.
+    by_time = split.by_time.numpy()
+    np.testing.assert_array_equal(by_time[:, 0], 0.0)
+    np.testing.assert_allclose(by_time.sum(1), split.by_place[:2], rtol=1e-9, atol=1e-14)
+    np.testing.assert_array_equal(by_time[..., is_of_rule], 0.0)
+    assert np.all(by_time[0, 1:, np.logical_not(is_of_rule)] != 0)
 
 
 @pytest.mark.parametrize("name", COEFFICIENTS)
@@ -159,8 +272,14 @@ def switches(draw):
     names = draw(st.sets(st.sampled_from(sorted(TABLE)), min_size=1))
     if optimizer != "rmsprop":
         names = names - {"rmsprop_decay"} or {"gamma"}
+    of_states = [name for name in sorted(names) if name in OF_STEPS and choose(True, False)]
     return choose(20.0, 80.0), SMALL | {
         "meta_parameters": ",".join(sorted(names)),
+        "meta_parameter_scope": ",".join(of_states) or "global",
+        "meta_gradient_paths": choose("returns", "importance_weights"),
+        "eta_embedding_size": 3,
+        "embedded_meta_parameters": choose("none", ",".join(sorted(names - {"gamma", "lambda"})))
+        or "none",
         "inner_optimizer": optimizer,
         "learning_rate": 1e-3 if optimizer == "sgd" else 1e-2,
         "adam_epsilon": 1e-2,
@@ -178,8 +297,14 @@ def switches(draw):
 
 def check(drawn):
     norm, chosen = drawn
+    # The network is far from linear in what it is fed.
+    rtol = 1e-6 if chosen["meta_gradient_paths"] == "returns" else 1e-5
     try:
-        assert_is_the_derivative(make_case(norm, **chosen))
+        case = make_case(norm, **chosen)
+        if case.agent.config.eta_is_per_state:
+            assert_is_the_derivative_per_state(case, count=2, rtol=rtol)
+        else:
+            assert_is_the_derivative(case, rtol=rtol)
     except NearKink:
         reject()
 

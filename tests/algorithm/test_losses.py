@@ -144,6 +144,56 @@ def test_gamma_and_lambda_may_be_given_per_state():
     assert abs(other - scalar) > 1e-3
 
 
+def test_coefficients_may_be_given_per_state():
+    """Those of the state that is left: the last state's do not matter. The sums over T and B are
+    written out here, with a weight in each of their terms."""
+    logits, values, transitions = random_data()
+    random = np.random.default_rng(5)
+    eta = constants() | {
+        name: tf.constant(value * random.uniform(0.5, 1.0, (T + 1, B)))
+        for name, value in COEFFICIENTS.items()
+    }
+    loss, parts = inner_objective(logits, values, transitions, eta, SETTINGS)
+    at = {name: np.asarray(value)[:-1] for name, value in eta.items() if name in COEFFICIENTS}
+    all_log_probs = log_softmax(logits.numpy()[:-1])
+    log_probs = np.take_along_axis(all_log_probs, transitions.actions.numpy()[..., None], -1)
+    log_probs = log_probs[..., 0]
+    mask = transitions.step_mask.numpy()
+    log_rhos = log_probs - transitions.behaviour_log_probs.numpy()
+    vs, advantages = vtrace_ground_truth(
+        log_rhos=log_rhos, rewards=transitions.rewards.numpy(),
+        discounts=GAMMA * transitions.continues.numpy(), lambdas=np.full((T, B), LAMBDA),
+        values=values.numpy(), step_mask=mask, rho_clip=at["rho_clip"], c_clip=at["c_clip"],
+        alpha=at["vtrace_alpha"], pg_rho_clip=SETTINGS.pg_rho_clip,
+    )  # fmt: skip
+    entropy = -np.sum(np.exp(all_log_probs) * all_log_probs, axis=-1)
+    per_step = (
+        -at["policy_cost"] * advantages * log_probs
+        + at["baseline_cost"] * 0.5 * (vs - values.numpy()[:-1]) ** 2
+        - at["entropy_cost"] * entropy
+    )
+    np.testing.assert_allclose(loss, np.sum(mask * per_step))
+    np.testing.assert_allclose(parts.entropy, np.sum(mask * entropy))  # before its weight
+    at_clip = np.where(mask > 0, np.exp(log_rhos), 0.0) >= at["rho_clip"]
+    assert parts.rhos_clipped == np.sum(mask * at_clip) and 0 < np.sum(mask * at_clip) < mask.sum()
+    for name in COEFFICIENTS:
+        for row, matters in ((-1, False), (0, True)):
+            changed = np.array(eta[name])
+            changed[row] *= 0.5
+            other, _ = inner_objective(
+                logits, values, transitions, eta | {name: tf.constant(changed)}, SETTINGS
+            )
+            assert (abs(other - loss) > 1e-9) == matters, (name, row)
+    # A row of one number for each time step is broadcast over the trajectories.
+    rows = {name: value[:, :1] for name, value in eta.items() if name in COEFFICIENTS}
+    full = {name: tf.repeat(value, B, axis=1) for name, value in rows.items()}
+    ours, theirs = (
+        inner_objective(logits, values, transitions, constants() | some, SETTINGS)[0]
+        for some in (rows, full)
+    )
+    np.testing.assert_allclose(ours, theirs)
+
+
 # Gradient: θ acts on J and J' through logits and values only.
 
 

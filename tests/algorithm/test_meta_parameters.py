@@ -12,6 +12,7 @@ from meta_impala.algorithm.meta_parameters import (
     embedding_input,
     logit,
     of_arrivals,
+    of_departures,
 )
 
 NAMES = ("gamma", "lambda")
@@ -19,7 +20,7 @@ CHOICES = [(), ("gamma",), ("lambda",), ("gamma", "lambda")]
 
 
 def make(learned, gamma=0.97, lambda_=0.8):
-    return MetaParameters(discount_rows(gamma, lambda_, 0.995, 1.0), learned)
+    return MetaParameters(discount_rows(gamma, lambda_, 0.995, 1.0), learned, of_states=learned)
 
 
 def scalars(gamma, lambda_, dtype=tf.float64):
@@ -181,11 +182,25 @@ def test_features_do_not_matter_to_one_eta_for_all():
     assert meta_parameters.at_states(x, None) == meta_parameters.values(x)
 
 
-def test_eta_of_arrivals_drops_the_first_row():
+def test_eta_of_arrivals_and_departures_drops_the_first_or_the_last_row():
     of_states = tf.reshape(tf.range(6.0), [3, 2])
     np.testing.assert_array_equal(of_arrivals(of_states), [[2.0, 3.0], [4.0, 5.0]])
+    np.testing.assert_array_equal(of_departures(of_states), [[0.0, 1.0], [2.0, 3.0]])
     for alike in (0.5, tf.constant(0.5)):
-        assert of_arrivals(alike) is alike
+        assert of_arrivals(alike) is alike and of_departures(alike) is alike
+
+
+def test_what_is_no_function_of_the_state_has_the_bias_alone():
+    meta_parameters = MetaParameters(make(NAMES).rows, NAMES, of_states=("lambda",))
+    random = np.random.default_rng(0)
+    x, features = (
+        tf.constant(random.normal(size=(6, 2))),
+        tf.constant(random.normal(size=(4, 3, 5))),
+    )
+    eta = meta_parameters.at_states(x, features)
+    assert eta["gamma"] == 1.0 / (1.0 + np.exp(-x[-1, 0])) and np.ptp(eta["lambda"]) > 0.1
+    np.testing.assert_array_equal(eta["lambda"], make(NAMES).at_states(x, features)["lambda"])
+    assert meta_parameters.is_per_state and not MetaParameters(make(NAMES).rows, NAMES).is_per_state
 
 
 # Tracking.

@@ -42,6 +42,14 @@ def test_the_banner_names_every_part_of_a_run():
         ({"meta_parameters": "none", "gamma": 0.98}, "none: gamma 0.98, lambda 1 are fixed"),
         ({"meta_parameters": "gamma"}, "gamma, by the meta-gradient"),
         ({"eta_schedule": "random"}, "none: gamma and lambda are random"),
+        (
+            {
+                "eta_schedule": "replay",
+                "eta_schedule_file": "x",
+                "meta_parameters": "gamma,lambda,rho_clip",
+            },
+            "none: gamma, lambda and rho_clip are replayed",
+        ),
     ],
 )
 def test_the_banner_says_what_is_learned(settings, learned):

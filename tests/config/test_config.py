@@ -99,9 +99,37 @@ def test_lambda_and_embedding_follow_from_what_is_learned(learned, start, width)
             "needs --inner_optimizer=rmsprop",
         ),
         (
-            {"meta_parameters": "rho_clip", "eta_schedule": "fixed"},
-            "rho_clip",
-            "can only be learned",
+            {"meta_parameters": "gamma,max_gradient_norm", "eta_schedule": "random"},
+            "--meta_parameters=gamma,max_gradient_norm: max_gradient_norm acts on the update",
+            "unrolls of one batch cannot differ in it",
+        ),
+        (
+            {"meta_parameters": "learning_rate_factor", "eta_schedule": "mixture"},
+            "learning_rate_factor acts on the update",
+            "must not be named with --eta_schedule=mixture",
+        ),
+        (
+            {
+                "meta_parameters": "c_clip",
+                "meta_parameter_starts": "rho_clip:1",
+                "eta_schedule": "fixed",
+            },
+            "--meta_parameter_starts=rho_clip:1",
+            "must be among --meta_parameters=c_clip",
+        ),
+        (
+            {
+                "meta_parameters": "rho_clip",
+                "meta_parameter_ranges": "rho_clip:2,3",
+                "eta_schedule": "fixed",
+            },
+            "--meta_parameter_ranges=rho_clip:2,3",
+            "[2, 3], must contain its constant, 1, with --eta_schedule=fixed",
+        ),
+        (
+            {"meta_parameters": "rmsprop_decay", "inner_optimizer": "sgd", "eta_schedule": "fixed"},
+            "rmsprop_decay",
+            "needs --inner_optimizer=rmsprop",
         ),
         ({"embedded_meta_parameters": "rho_clip"}, "rho_clip", "is not learned"),
         ({"inner_steps": 2, "meta_data": "swap"}, "--meta_data=swap", "--inner_steps=2"),
@@ -110,8 +138,25 @@ def test_lambda_and_embedding_follow_from_what_is_learned(learned, start, width)
         ({"inner_steps": 2, "meta_parameter_scope": "state"}, "=state", "--inner_steps=2"),
         (
             {"meta_parameters": "entropy_cost,rho_clip", "meta_parameter_scope": "state"},
-            "=state",
-            "only gamma and lambda can be",
+            "--meta_parameter_scope=state: is that of gamma and lambda",
+            "must be global, or some of these names",
+        ),
+        (
+            {"meta_parameters": "gamma,rmsprop_decay", "meta_parameter_scope": "rmsprop_decay"},
+            "--meta_parameter_scope=rmsprop_decay: rmsprop_decay acts on the update as a whole",
+            "gamma, lambda, policy_cost",
+        ),
+        (
+            {"meta_parameter_scope": "entropy_cost"},
+            "--meta_parameter_scope=entropy_cost: entropy_cost is not learned",
+            "must be among --meta_parameters=gamma,lambda",
+        ),
+        ({"meta_parameter_scope": "states"}, "=states: states is no", "did you mean state?"),
+        ({"meta_parameter_scope": "none"}, "=none: none is no", "must be global, state, or among"),
+        (
+            {"meta_parameter_scope": "gamma", "inner_steps": 2},
+            "--meta_parameter_scope=gamma",
+            "must be global with --inner_steps=2",
         ),
         ({"mlp_sizes": "64,x"}, "--mlp_sizes=64,x", "comma-separated"),
         ({"learner_device": "tpu"}, "--learner_device=tpu", "auto, cpu, gpu"),
@@ -552,6 +597,54 @@ def test_a_setting_belongs_to_one_group_and_a_component_takes_its_group():
         ({"eta_schedule": "linear", "eta_linear_lambda": "nan,1"}, "--eta_linear_lambda=nan,1: "),
         ({"eta_schedule": "linear", "eta_linear_lambda": ""}, "--eta_linear_lambda=: must be two"),
         ({"eta_schedule": "linear", "meta_parameter_scope": "state"}, "must be learned with"),
+        (
+            {"eta_schedule": "linear", "meta_parameters": "gamma,rho_clip"},
+            "--eta_linear_ends=: must have rho_clip:START,END with --meta_parameters=gamma,rho",
+        ),
+        (
+            {
+                "eta_schedule": "linear",
+                "meta_parameters": "rho_clip",
+                "eta_linear_ends": "rho_clip:0,2.5",
+            },
+            "--eta_linear_ends=rho_clip:0,2.5: must be two numbers START,END in [0, 2] for rho_",
+        ),
+        (
+            {"eta_schedule": "linear", "eta_linear_ends": "gamma:0,1"},
+            "--eta_linear_ends=gamma:0,1: gamma has --eta_linear_gamma for this",
+        ),
+        (
+            {"eta_schedule": "linear", "eta_linear_ends": "rho_clip:0;1"},
+            "must be NAME:START,END, separated by semicolons",
+        ),
+        (
+            {"eta_schedule": "random", "meta_parameters": "rho_clip"},
+            "--eta_random_ranges=: must have rho_clip:LOW,HIGH with --meta_parameters=rho_clip",
+        ),
+        (
+            {
+                "eta_schedule": "random",
+                "meta_parameters": "rho_clip",
+                "eta_random_ranges": "rho_clip:0,1",
+            },
+            "--eta_random_ranges=rho_clip:0,1: must be two numbers LOW,HIGH with 0 < LOW < HIGH <",
+        ),
+        (
+            {"eta_schedule": "random", "eta_random_ranges": "rho_clip:0,1"},
+            "rho_clip does not vary; must be among --meta_parameters=gamma,lambda",
+        ),
+        ({"eta_random_ranges": "rho_clip:0,1"}, "needs --eta_schedule=random; it is learned"),
+        (
+            {"eta_schedule": "mixture", "meta_parameters": "gamma,lambda,rho_clip"},
+            "every member must have rho_clip:NUMBER in [0, 2] with --meta_parameters=gamma,lambda,",
+        ),
+        (
+            {"eta_schedule": "mixture", "eta_mixture": "0.9,1,rho_clip:1;0.9,1,rho_clip:1.5"},
+            "rho_clip must be 1 (--rho_clip) throughout with --meta_parameters=gamma,lambda",
+        ),
+        ({"eta_schedule": "mixture", "eta_mixture": "0.9,1,rho:1"}, "or NAME:NUMBER,..."),
+        ({"eta_schedule": "mixture", "eta_mixture": "0.9,1,gamma:1"}, "must be pairs γ,λ"),
+        ({"eta_schedule": "mixture", "eta_mixture": "0.9,1,0.5"}, "must be pairs γ,λ"),
         ({"eta_schedule": "replayed"}, "did you mean replay?"),
     ],
 )
@@ -561,6 +654,33 @@ def test_settings_of_eta_schedules_are_checked(settings, expected):
 
 def test_a_linear_schedule_of_a_parameter_that_is_not_learned_is_ignored():
     resolve(Config(eta_schedule="linear", meta_parameters="gamma", eta_linear_lambda="x"))
+
+
+def test_the_members_of_a_mixture_by_name():
+    config = resolve(Config(
+        eta_schedule="mixture", meta_parameters="gamma,rho_clip",
+        eta_mixture="0.9,1,rho_clip:0.5; rho_clip:1.5,gamma:0.99",
+    ))  # fmt: skip
+    assert config.eta_members == (
+        {"gamma": 0.9, "lambda": 1.0, "rho_clip": 0.5}, {"gamma": 0.99, "rho_clip": 1.5}
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        ("global", ()),
+        ("state", ("gamma",)),  # what it meant before there were names
+        ("entropy_cost", ("entropy_cost",)),
+        (" entropy_cost,gamma", ("gamma", "entropy_cost")),
+    ],
+)
+def test_what_is_a_function_of_the_state(scope, expected):
+    config = resolve(Config(meta_parameters="gamma,entropy_cost", meta_parameter_scope=scope))
+    assert config.of_states == expected and config.eta_is_per_state == bool(expected)
+    assert from_json(to_json(config), "config.json") == config
+    # A control has none, whatever it is the control of.
+    assert dataclasses.replace(config, eta_schedule="fixed").of_states == ()
 
 
 def test_the_schedule_of_eta_never_changes_in_a_run():

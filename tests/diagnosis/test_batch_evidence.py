@@ -41,7 +41,16 @@ SETTINGS = {
     "plain": {"meta_parameters": "none"},
     "learned": {},
     "per state": {"meta_parameter_scope": "state"},
-    "drawn": {"eta_schedule": "mixture"},
+    "drawn": {
+        "eta_schedule": "mixture",
+        "eta_mixture": "0.99,1,rho_clip:0.5;0.9,1,rho_clip:1.5",
+        "meta_parameters": "gamma,rho_clip",
+        "embedded_meta_parameters": "rho_clip",
+    },
+    "a cost per state": {
+        "meta_parameters": "gamma,entropy_cost",
+        "meta_parameter_scope": "entropy_cost",
+    },
     "lstm": {"core": "lstm", "core_size": 8, "last_action_and_reward": True},
     "time limits": {"environment": "CartPole-v1"},
 }

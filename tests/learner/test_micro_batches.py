@@ -23,7 +23,14 @@ SETTINGS = [
     slowly({"core": "lstm", "core_size": 4, "max_gradient_norm": 0.5}),
     slowly({"meta_gradient_paths": "importance_weights"}),
     slowly({"meta_value_head": "reference", "meta_baseline_cost": 0.3, "meta_kl_cost": 0.1}),
-    slowly({"meta_parameter_scope": "state"}),
+    slowly({"meta_parameters": "gamma,rho_clip", "meta_parameter_scope": "gamma,rho_clip"}),
+    slowly(
+        {
+            "meta_parameters": "gamma,entropy_cost",
+            "eta_schedule": "random",
+            "eta_random_ranges": "entropy_cost:0.001,0.005",
+        }
+    ),
     slowly({"meta_data": "held_out", "meta_batch_size": 2, "batch_size": 6}),
     slowly({"inner_optimizer": "adam"}),
 ]

@@ -19,7 +19,14 @@ CASES = {  # norm of g (the clip is at 40), number of learners, settings
     "below the clip": (20.0, 2, {}),
     "above the clip": (80.0, 3, {}),
     "lstm, adam": (80.0, 2, {"core": "lstm", "core_size": 5, "inner_optimizer": "adam"}),
-    "state": (80.0, 2, {"meta_parameter_scope": "state"}),
+    "state": (
+        80.0,
+        2,
+        {
+            "meta_parameters": "gamma,lambda,entropy_cost,rho_clip,max_gradient_norm",
+            "meta_parameter_scope": "gamma,entropy_cost,rho_clip",
+        },
+    ),
     "all paths and terms": (
         80.0,
         2,

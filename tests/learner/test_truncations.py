@@ -22,6 +22,10 @@ ALL_TERMS = {
     "meta_baseline_cost": 0.3, "meta_entropy_cost": 0.2, "meta_kl_cost": 0.7,
     "entropy_cost": 0.1, "meta_value_head": "reference",
 }  # fmt: skip
+STATES = {
+    "meta_parameters": "gamma,lambda,entropy_cost,rho_clip,c_clip",
+    "meta_parameter_scope": "gamma,lambda,entropy_cost,rho_clip,c_clip",
+}
 SETTINGS = {
     "plain": {"meta_parameters": "none"},
     "returns": {},
@@ -31,14 +35,18 @@ SETTINGS = {
     "two passes": {"meta_gradient_mode": "reverse_over_forward", **ALL_TERMS},
     "state": {"meta_parameter_scope": "state", "meta_gradient_paths": "importance_weights"},
     "lstm": {"core": "lstm", "core_size": 4, "last_action_and_reward": True},
-    "lstm, state": {"core": "lstm", "core_size": 4, "meta_parameter_scope": "state"},
+    "lstm, state": {"core": "lstm", "core_size": 4, **STATES},
     "micro-batches": {"micro_batches": 2, "core": "lstm", "core_size": 4},
     "moments": {"meta_advantage_normalization": "ema"},
     "trace": {"trace_decay": 0.9},
     "trace with curvature": {"trace_decay": 0.9, "trace_curvature": True},
     "held out": {"meta_data": "held_out"},
     "same": {"meta_data": "same"},
-    "mixture": {"eta_schedule": "mixture"},
+    "random": {
+        "eta_schedule": "random",
+        "meta_parameters": "gamma,baseline_cost,vtrace_alpha",
+        "eta_random_ranges": "baseline_cost:0.1,0.9;vtrace_alpha:0.1,0.9",
+    },
     "next target": {"policy_return": "next_target", "inner_optimizer": "adam"},
 }
 

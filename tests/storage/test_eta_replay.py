@@ -1,4 +1,4 @@
-"""γ and λ of another run as a step function of frames. Ground truth: which frames a row holds from;
+"""η of another run as a step function of frames. Ground truth: which frames a row holds from;
 fault: damaged, missing and changed files are one line.
 """
 
@@ -7,7 +7,9 @@ import hashlib
 
 import pytest
 
+from meta_impala.algorithm.functions_of_frames import StepFunction
 from meta_impala.config import Config, resolve
+from meta_impala.config.metric_columns import learned_columns
 from meta_impala.errors import UserError
 from meta_impala.storage import eta_replay
 from meta_impala.storage.metrics_table import header_line, line_of
@@ -44,9 +46,9 @@ def begin(tmp_path):
     return run
 
 
-def refusal(function, *arguments) -> str:
+def refusal(function, *arguments, **settings) -> str:
     with pytest.raises(UserError) as caught:
-        function(*arguments)
+        function(*arguments, **settings)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -81,13 +83,17 @@ WHOLE = metrics((100, 1, 0.9, 1), (200, 2, 0.91, 1))
 BAD = {
     "empty": (b"", "has no row"),
     "no rows": (header_line(), "has no row"),
-    "other columns": ("frames,reward\n1,2\n", "has no row"),
+    "other columns": ("frames,reward\n1,2\n", "has no column gamma"),
+    "no frames": ("gamma,lambda\n0.9,1\n", "damaged"),
     "an image": (bytes(range(256)) * 40, "damaged"),
     "half a line": (WHOLE[:-9], "line 3 is damaged"),
     "a letter": (WHOLE.replace("0.91", "0.9l"), "line 3 is damaged"),
     "not increasing": (metrics((100, 1, 0.9, 1), (100, 2, 0.9, 1)), "is damaged"),
-    "above 1": (metrics((100, 1, 1.01, 1)), "1.01 and 1; must be in [0, 1]"),
-    "negative": (metrics((100, 1, 0.9, -0.1)), "must be in [0, 1]"),
+    "above 1": (metrics((100, 1, 1.01, 1)), "gamma after 100 frames is 1.01; must be in [0, 1]"),
+    "negative": (
+        metrics((100, 1, 0.9, -0.1)),
+        "lambda after 100 frames is -0.1; must be in [0, 1]",
+    ),
     "nan": (metrics((100, 1, "nan", 1)), "must be in [0, 1]"),
     "infinite": (metrics((100, 1, 0.5, "inf")), "must be in [0, 1]"),
 }
@@ -100,6 +106,57 @@ def test_an_incomplete_table_is_refused_in_one_line(begin, tmp_path, name):
     assert message.startswith(f"--eta_schedule_file={tmp_path / 'metrics.csv'}: "[:100])
     assert expected in message
     assert list((tmp_path / "run").iterdir()) == []
+
+
+COSTS = "gamma,entropy_cost,learning_rate_factor"
+OTHERS = learned_columns(COSTS.split(","))
+
+
+def costs(*rows, names=("gamma", "lambda", "entropy_cost", "learning_rate_factor")) -> str:
+    """A whole `metrics.csv` of a run that has learned these."""
+    lines = [line_of(dict(zip(("frames", *names), map(str, row), strict=True)), OTHERS)
+             for row in rows]  # fmt: skip
+    return header_line(OTHERS) + "".join(lines)
+
+
+def test_every_column_that_the_run_names_is_replayed_and_no_other(begin):
+    whole = costs((100, 0.9, 1, 0.01, 1.5), (200, 0.95, 0.5, 0.02, 0.5))
+    folder, config = begin(whole, meta_parameters=COSTS)
+    expected = StepFunction((100, 200), ((0.9, 0.01, 1.5), (0.95, 0.02, 0.5)))
+    assert eta_replay.load(folder, config) == expected
+    for names, first in (("lambda", (1.0,)), ("learning_rate_factor,lambda", (1.0, 1.5))):
+        replayed = eta_replay._parse(whole.encode(), "", resolve(Config(meta_parameters=names)))
+        assert replayed(100) == first
+
+
+def test_a_column_that_the_file_lacks_is_one_line(begin):
+    message = refusal(begin, WHOLE, meta_parameters="gamma,rho_clip")
+    assert (
+        "has no column rho_clip; must be the metrics.csv of a run with all of --meta_p" in message
+    )
+    assert begin("frames,rho_clip\n100,1.5\n", meta_parameters="rho_clip")
+
+
+@pytest.mark.parametrize(
+    ("value", "settings", "expected"),
+    [
+        ("0.021", {}, "entropy_cost after 100 frames is 0.021; must be in [0, 0.02], the range of"),
+        ("-0.001", {}, "must be in [0, 0.02]"),
+        ("nan", {}, "must be in [0, 0.02]"),
+        ("0.02000000", {}, None),
+        ("0.0200000001", {}, None),  # the file's eight digits
+        ("0.021", {"meta_parameter_ranges": "entropy_cost:0,0.1"}, None),
+    ],
+)
+def test_a_replayed_value_lies_in_the_range_of_its_row(begin, value, settings, expected):
+    """Its place there is what the network is told."""
+    content = costs((100, 0.9, 1, value, 1.5))
+    settings = {"meta_parameters": COSTS, "entropy_cost": 0.01} | settings
+    if expected is None:
+        folder, config = begin(content, **settings)
+        assert eta_replay.load(folder, config)(0)[1] == float(value)
+    else:
+        assert expected in refusal(begin, content, **settings)
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "tilde"])

@@ -59,6 +59,9 @@ def random_batch(
     """A batch of random numbers, `[T+1, B, ...]`, the ratios π/μ of an untrained network about
     half above one and half below, none near it.
 
+    Of a control that draws its η, `eta` has all that is drawn, each inside the first nine tenths of
+    its range.
+
     With `ends`, trajectory 0 has a terminal state in its middle, trajectory 1 a truncation one
     step earlier, and the last begins with the end of an episode.
     """
@@ -91,8 +94,17 @@ def random_batch(
         truncations=tf.constant(truncations),
         behaviour_log_probs=tf.constant(log_probs, tf.float32),
         core_state=tf.constant(0.5 * random.normal(size=(columns, state_size)), tf.float32),
-        eta=tf.constant(random.uniform(0.5, 1.0, (columns, 2)), tf.float32),
+        eta=tf.constant(_random_eta(agent, random, columns), tf.float32),
     )
+
+
+def _random_eta(agent: Agent, random: np.random.Generator, columns: int) -> np.ndarray:
+    schedule = agent.learner.factory.schedule
+    eta = random.uniform(0.5, 1.0, (columns, schedule.num_of_unroll))
+    for index, name in enumerate(schedule.names[2 : schedule.num_of_unroll], 2):
+        low, high = schedule.ranges[name]
+        eta[:, index] = low + (high - low) * 0.9 * eta[:, index]
+    return eta
 
 
 def discount_rows(
@@ -159,10 +171,10 @@ def vtrace_ground_truth(
     lambdas: np.ndarray,
     values: np.ndarray,
     step_mask: np.ndarray | None = None,
-    rho_clip: float = 1.0,
-    c_clip: float = 1.0,
+    rho_clip: float | np.ndarray = 1.0,
+    c_clip: float | np.ndarray = 1.0,
     pg_rho_clip: float = 1.0,
-    alpha: float = 1.0,
+    alpha: float | np.ndarray = 1.0,
     next_target: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """V-trace as IMPALA's equation (1) has it, one sum of products per state, O(T²):
@@ -174,7 +186,8 @@ def vtrace_ground_truth(
 
     With `next_target` the policy's return is r + γ vs of the next state, whatever λ is.
 
-    Discounts and λ may be complex, for derivatives by the complex step.
+    Clips and leak are numbers or `[T, B]`, those of the state that is left. Discounts and λ may be
+    complex, for derivatives by the complex step.
 
     Returns:
       vs and the policy-gradient advantages, both `[T, B]`.
@@ -185,8 +198,13 @@ def vtrace_ground_truth(
         ratios = np.where(step_mask == 0, 0.0, ratios)
     dtype = np.result_type(discounts, lambdas, np.float64)
 
-    def leaky(clip: float, ratio: float) -> float:
-        return alpha * min(clip, ratio) + (1.0 - alpha) * min(100.0, ratio)
+    rho_clips, c_clips, alphas = (
+        np.broadcast_to(value, ratios.shape) for value in (rho_clip, c_clip, alpha)
+    )
+
+    def leaky(clips: np.ndarray, t: int, b: int) -> float:
+        kept, ratio = alphas[t, b], ratios[t, b]
+        return kept * min(clips[t, b], ratio) + (1.0 - kept) * min(100.0, ratio)
 
     vs = np.zeros((unroll_length + 1, batch_size), dtype)
     vs[-1] = values[-1]
@@ -196,10 +214,9 @@ def vtrace_ground_truth(
             vs[s, b] = values[s, b]
             for t in range(s, unroll_length):
                 product = np.prod(
-                    [discounts[i, b] * lambdas[i, b] * leaky(c_clip, ratios[i, b])
-                     for i in range(s, t)]
-                )  # fmt: skip
-                rho = leaky(rho_clip, ratios[t, b])
+                    [discounts[i, b] * lambdas[i, b] * leaky(c_clips, i, b) for i in range(s, t)]
+                )
+                rho = leaky(rho_clips, t, b)
                 error = rewards[t, b] + discounts[t, b] * values[t + 1, b] - values[t, b]
                 vs[s, b] += product * rho * error
         for t in range(unroll_length):

@@ -46,6 +46,11 @@ def embedded(gamma, lambda_, kind, others=()):
     return np.log(inside / (1.0 - inside)) / 7.0
 
 
+def of_states_left(value):
+    """Of the T+1 states those in which a step is made; a number stays."""
+    return value[:-1] if np.ndim(value) else value
+
+
 class NearKink(Exception):
     """A ratio π/μ lies so near a clip that a finite difference could cross it."""
 
@@ -131,23 +136,33 @@ class Case:
             int(named.get("count", [0])[0]),
         )
 
+    def logits_of(self, x, features=None):
+        """Name -> its logit: a number, or `[T+1, B]` of what is a function of the state."""
+        config = self.agent.config
+        bias = x if x.ndim == 1 else x[-1]
+        logits = dict(zip(config.learned, bias, strict=True))
+        if x.ndim > 1 and features is not None:
+            length = np.sqrt(1.0 + np.sum(features**2, axis=-1, keepdims=True))
+            of_states = (features / length) @ x[:-1] + x[-1]
+            for index, name in enumerate(config.learned):
+                if name in config.of_states:
+                    logits[name] = of_states[..., index]
+        return logits
+
     def eta(self, x, features=None):
         """γ and λ: numbers, or `[T+1, B]` from the features."""
         config = self.agent.config
         if self.is_reference:
             return np.broadcast_arrays(config.reference_gamma, config.reference_lambda)
-        if x.ndim > 1:
-            length = np.sqrt(1.0 + np.sum(features**2, axis=-1, keepdims=True))
-            x = (features / length) @ x[:-1] + x[-1]
         values = {"gamma": config.gamma, "lambda": config.lambda_}
         ranges = {
             "gamma": (config.gamma_min, config.gamma_max),
             "lambda": (config.lambda_min, config.lambda_max),
         }
-        for index, name in enumerate(config.learned):
+        for name, logit in self.logits_of(x, features).items():
             if name in ranges:
                 low, high = ranges[name]
-                values[name] = low + (high - low) * sigmoid(x[..., index])
+                values[name] = low + (high - low) * sigmoid(logit)
         return np.broadcast_arrays(values["gamma"], values["lambda"])
 
     def constants(self):
@@ -164,16 +179,15 @@ class Case:
                 return tuple(map(float, part.partition(":")[2].split(",")))
         return 0.0, HIGHEST.get(name) or 2.0 * self.constants()[name]
 
-    def coefficients(self, x):
-        """What is not γ or λ at these logits: of all states together."""
+    def coefficients(self, x, features=None):
+        """What is not γ or λ at these logits: numbers, or `[T+1, B]` from the features."""
         if self.is_reference:
             return self.reference_coefficients()
         values = self.constants()
-        bias = x if x.ndim == 1 else x[-1]
-        for index, name in enumerate(self.agent.config.learned):
+        for name, logit in self.logits_of(x, features).items():
             if name in values:
                 low, high = self.range_of(name)
-                values[name] = low + (high - low) * sigmoid(bias[index])
+                values[name] = low + (high - low) * sigmoid(logit)
         return values
 
     def reference_coefficients(self):
@@ -200,8 +214,9 @@ class Case:
 
     def run(self, batch, x):
         """Outputs of the network (θ in its variables), fed η(x)."""
-        eta = self.eta(x, self.features(batch) if x.ndim > 1 else None)
-        return self.forward(batch, self.fed(eta, self.coefficients(x)))
+        features = self.features(batch) if x.ndim > 1 else None
+        fed = self.fed(self.eta(x, features), self.coefficients(x, features))
+        return self.forward(batch, fed)
 
     def is_step(self, batch):
         """1 for a step, 0 for the way from a final observation to the next episode, `[T, B]`."""
@@ -216,7 +231,7 @@ class Case:
         config = self.agent.config
         coefficients = coefficients or self.constants()
         rho_clip, c_clip, alpha = (
-            coefficients[name] for name in ("rho_clip", "c_clip", "vtrace_alpha")
+            of_states_left(coefficients[name]) for name in ("rho_clip", "c_clip", "vtrace_alpha")
         )
         rewards = batch.rewards.numpy()[1:].astype(np.float64)
         if config.reward_clip:
@@ -278,7 +293,7 @@ class Case:
             rho_logits = others[places.importance_weights.tobytes()].policy_logits
             log_pi = self.log_pi(self.batch, rho_logits.numpy())
             of_states = self.features(self.batch) if x.ndim > 1 else None
-            weights_of = self.coefficients(places.targets)
+            weights_of = self.coefficients(places.targets, of_states)
             vs, advantages, _ = self.targets(
                 self.batch,
                 log_pi,
@@ -289,12 +304,15 @@ class Case:
             logits = output.policy_logits[:-1]
             log_probs = action_log_probs(logits, self.batch.last_actions[1:])
             is_step = self.is_step(self.batch)
+            policy_cost, baseline_cost, entropy_cost = (
+                of_states_left(weights_of[f"{name}_cost"])
+                for name in ("policy", "baseline", "entropy")
+            )
+            errors = is_step * (vs - output.values[:-1]) ** 2
             loss = (
-                -weights_of["policy_cost"] * tf.reduce_sum(advantages * log_probs)
-                + weights_of["baseline_cost"]
-                * 0.5
-                * tf.reduce_sum(is_step * (vs - output.values[:-1]) ** 2)
-                - weights_of["entropy_cost"] * tf.reduce_sum(is_step * entropies(logits))
+                -tf.reduce_sum(policy_cost * advantages * log_probs)
+                + 0.5 * tf.reduce_sum(baseline_cost * errors)
+                - tf.reduce_sum(entropy_cost * is_step * entropies(logits))
             )
             if self.agent.network.settings.second_value_head and self.has_second_critic:
                 second_vs, _, _ = self.targets(
@@ -304,8 +322,8 @@ class Case:
                     self.reference(self.batch),
                     self.reference_coefficients(),
                 )
-                errors = second_vs - output.reference_values[:-1]
-                loss += weights_of["baseline_cost"] * 0.5 * tf.reduce_sum(is_step * errors**2)
+                errors = is_step * (second_vs - output.reference_values[:-1]) ** 2
+                loss += 0.5 * tf.reduce_sum(baseline_cost * errors)
         gradients = tape.gradient(loss, self.variables, unconnected_gradients="zero")
         return [g.numpy() for g in gradients]
 
@@ -443,7 +461,7 @@ class Case:
                 if config.meta_network_eta == "reference":
                     return self.fed(self.reference(self.meta_batch), self.reference_coefficients())
                 features = self.features(self.meta_batch) if self.x.ndim > 1 else None
-                return self.fed(self.eta(self.x, features), self.coefficients(self.x))
+                return self.fed(self.eta(self.x, features), self.coefficients(self.x, features))
 
         def run(parameters, fed):
             with weights(self.variables, parameters):

@@ -15,6 +15,7 @@ from meta_impala.agent.builders import drawn_eta_of
 from meta_impala.agent.policy import Policy
 from meta_impala.algorithm.losses import action_log_probs
 from meta_impala.config import AgentSettings, Config, resolve, resolve_network
+from meta_impala.config.hyper_parameters import TABLE
 from meta_impala.environments import registry
 from meta_impala.learner.batch import trajectories_of
 from meta_impala.learner.make_learner import make_learner
@@ -27,6 +28,18 @@ SCHEDULES = {
     "fixed": {"eta_schedule": "fixed"},
     "random": {"eta_schedule": "random"},
     "mixture": {"eta_schedule": "mixture", "eta_mixture": "0.5,0.2;0.99,1"},
+    "random cost": {
+        "eta_schedule": "random",
+        "meta_parameters": "gamma,entropy_cost",
+        "eta_random_ranges": "entropy_cost:0.001,0.019",
+        "entropy_cost": 0.01,
+        "embedded_meta_parameters": "entropy_cost",
+    },
+    "state of a cost": {
+        "meta_parameters": "gamma,entropy_cost",
+        "meta_parameter_scope": "entropy_cost",
+        "embedded_meta_parameters": "entropy_cost",
+    },
     "state": {"meta_parameter_scope": "state"},
 }
 
@@ -53,7 +66,7 @@ def test_an_actor_acts_by_the_learners_network(name):
     random = np.random.default_rng(0)
     for variable in learner.state.network.trainable_variables:
         variable.assign_add(0.5 * random.normal(size=variable.shape).astype(np.float32))
-    if name == "state":
+    if name.startswith("state"):
         learner.state.x.assign_add(random.normal(size=learner.state.x.shape).astype(np.float32))
     policy = Policy(learner.state.network, config.part(AgentSettings), description, 4)
     environment = registry.make(config.environment, 4, config.protocol)
@@ -77,29 +90,45 @@ def test_an_actor_acts_by_the_learners_network(name):
         other = learner.state.network(
             trajectories_of(batch, 1.0, tf.float32).inputs,
             batch.core_state,
-            tf.constant([-1.0, -1.0]),
+            tf.fill([len(config.embedded)], -1.0),
         )
         others = action_log_probs(other.policy_logits[:-1], batch.last_actions[1:])
         assert np.abs(others - unroll.behaviour_log_probs).max() > 1e-3
 
     etas = np.array([unroll.eta for unroll in unrolls])  # [unroll, environment, γ and λ]
-    if name == "state":
+    if name.startswith("state"):
         assert not etas.any()
     elif name in ("learned", "fixed"):
         expected = [0.99, 0.99 if name == "learned" else 1.0]
         np.testing.assert_allclose(etas, np.broadcast_to(expected, etas.shape), rtol=1e-6)
     elif name == "random":
         assert len(np.unique(etas[..., 0])) == 12 and 0.9 <= etas.min() <= etas.max() <= 0.999
+    elif name == "random cost":
+        assert etas.shape == (3, 4, 3) and np.all(etas[..., 1] == 1.0)
+        costs = etas[..., 2]
+        assert len(np.unique(costs)) == 12 and 0.001 <= costs.min() <= costs.max() <= 0.019
     else:
         assert {tuple(np.round(pair, 3)) for pair in etas.reshape(-1, 2)} == {
             (np.float32(0.5), np.float32(0.2)), (np.float32(0.99), np.float32(1.0))
         }  # fmt: skip
 
 
-def test_a_batch_of_several_etas_is_several_batches():
+@pytest.mark.parametrize("others", ["", "entropy_cost", "policy_cost,baseline_cost,rho_clip,c_clip,"
+                                    "vtrace_alpha"])  # fmt: skip
+def test_a_batch_of_several_etas_is_several_batches(others):
     """J of columns with different η is the sum of the J of each at its own fixed η."""
-    settings = {"eta_embedding_size": 4, "max_gradient_norm": 0.0}
-    mixed = make_agent(tf.float64, eta_schedule="random", **settings)
+    names = [name for name in TABLE if name in others.split(",")]
+    settings = {
+        "eta_embedding_size": 4, "max_gradient_norm": 0.0,
+        "meta_parameters": ",".join(["gamma", "lambda", *names]),
+        "embedded_meta_parameters": ",".join(names) or "none",
+        "meta_parameter_ranges": ";".join(f"{name}:0,0.9" for name in names),
+    }  # fmt: skip
+    within = ";".join(f"{name}:0.1,0.8" for name in names)
+    constants = dict.fromkeys(names, 0.5)
+    mixed = make_agent(
+        tf.float64, eta_schedule="random", eta_random_ranges=within, **settings, **constants
+    )
     perturb(mixed, 0)
     batch = random_batch(mixed, 1)
     weights = [v.read_value() for v in mixed.network.trainable_variables]
@@ -116,9 +145,10 @@ def test_a_batch_of_several_etas_is_several_batches():
 
     total = [np.zeros(tensor.shape) for tensor in weights]
     for column in range(4):
-        gamma, lambda_ = (float(value) for value in batch.eta.numpy()[column])
+        gamma, lambda_, *values = (float(value) for value in batch.eta.numpy()[column])
+        constants = dict(zip(names, values, strict=True))
         alone = make_agent(tf.float64, eta_schedule="fixed", gamma=gamma, lambda_=lambda_,
-                           batch_size=1, meta_batch_size=1, **settings)  # fmt: skip
+                           batch_size=1, meta_batch_size=1, **settings, **constants)  # fmt: skip
         one = select_columns(batch, tf.constant([column]))
         for sum_, part in zip(total, gradient(alone, one), strict=True):
             sum_ += part.numpy()
@@ -290,7 +320,7 @@ def rows_of(path):
 
 RUNS = {
     "state": {"meta_parameter_scope": "state", "meta_gradient_paths": "importance_weights"},
-    "random": {"eta_schedule": "random"},
+    "random": SCHEDULES["random cost"],
     "held out": {"meta_data": "held_out"},
     "trace": {"trace_decay": 0.9, "unroll_length": 2},
     "terms": {

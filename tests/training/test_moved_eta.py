@@ -118,10 +118,57 @@ def test_a_replay_is_fed_what_the_learned_run_was_fed_at_the_same_frames(tmp_pat
     assert trainer.config.eta_embedding_size == 16 and not trainer.config.learned
 
 
+# A set that acts on J, on V-trace and on U; the network is told of two of them.
+LEARNED_SET = {
+    "meta_parameters": "gamma,entropy_cost,rho_clip,learning_rate_factor,rmsprop_decay,"
+    "max_gradient_norm",
+    "embedded_meta_parameters": "entropy_cost,learning_rate_factor",
+    "meta_parameter_ranges": "max_gradient_norm:1,30",
+    "lambda_": 0.9,
+    "max_gradient_norm": 3.0,
+    "learning_rate_schedule": "constant",
+}
+
+
+def test_the_yoked_control_of_any_learned_set_is_the_learned_run(tmp_path):
+    """With the same seed it makes the same updates: θ is that of the learned run to the rounding of
+    the eight digits in the file (1.5e-8 here), and so is the table. One column held at its start
+    would move θ by 3e-5 to 8e-3."""
+    learned = make_config(**EVERY_UPDATE, **LEARNED_SET, meta_learning_rate=0.3)
+    trainers = [make_trainer(tmp_path / "learned", learned)]
+    trainers[0].run()
+    path = tmp_path / "learned" / "metrics.csv"
+    trainers.append(make_trainer(tmp_path / "yoked", replay(path, **LEARNED_SET)))
+    trainers[1].run()
+    assert not trainers[1].config.learned
+    one, other = (numbers(trainer.learner.state.network) for trainer in trainers)
+    for ours, theirs in zip(one, other, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0.0, atol=1e-6)
+    rows, again = (read_metrics(tmp_path / name) for name in ("learned", "yoked"))
+    for name in learned.learned:
+        values = [float(row[name]) for row in rows]
+        assert len(set(values)) >= 9, name  # it moved in every update but for the first, perhaps
+        np.testing.assert_allclose([float(row[name]) for row in again], values, rtol=1e-7)
+        assert {row[f"x_step_{name}"] for row in again} == {""}
+
+
 def test_a_linear_eta_reaches_its_end_at_the_end(tmp_path, fed):
-    settings = {"eta_linear_gamma": "0.5,0.9", "eta_linear_lambda": "1,0.2"}
+    settings = {
+        "eta_linear_gamma": "0.5,0.9", "eta_linear_lambda": "1,0.2",
+        "meta_parameters": "gamma,lambda,entropy_cost,learning_rate_factor",
+        "embedded_meta_parameters": "entropy_cost", "entropy_cost": 0.01,
+        "eta_linear_ends": "entropy_cost:0.002,0.012;learning_rate_factor:1.5,0.5",
+    }  # fmt: skip
     make_trainer(tmp_path, make_config(**EVERY_UPDATE, eta_schedule="linear", **settings)).run()
     seen = fed()
+    for frames, (*discounts, place) in seen["acting"].items():
+        np.testing.assert_allclose(place, 0.1 + 0.5 * frames / (10 * BATCH_FRAMES), 1e-6)
+        seen["acting"][frames] = discounts
+    rows = read_metrics(tmp_path)  # of updates that began at 0, 1/10, 2/10 …
+    shares = np.arange(10) / 10
+    for name, values in (("entropy_cost", 0.002 + 0.01 * shares),
+                         ("learning_rate_factor", 1.5 - shares)):  # fmt: skip
+        np.testing.assert_allclose([float(row[name]) for row in rows], values, rtol=1e-6)
     total = 10 * BATCH_FRAMES
     for frames, (gamma, lambda_) in (seen["updates"] | seen["acting"]).items():
         share = frames / total

@@ -15,7 +15,11 @@ from meta_impala.storage.checkpoint import Saved
 from meta_impala.storage.manifest import list_checkpoints
 from meta_impala.training.saved_source import saved_source
 
-CONFIG = make_config(deterministic=True, total_frames=10**6, core="lstm")
+# Of a control, whose unrolls carry three numbers of η.
+CONFIG = make_config(
+    deterministic=True, total_frames=10**6, core="lstm", eta_schedule="random",
+    meta_parameters="gamma,rho_clip", eta_random_ranges="rho_clip:0.5,1.5",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +40,7 @@ def arrays(run):
 def check(run, arrays):
     trainer = run[1]
     saved = Saved(run[0] / "frames-1", {}, arrays)
-    return saved_source(saved, trainer._description, trainer.learner.state)
+    return saved_source(saved, trainer._description, trainer.learner)
 
 
 def huge(array):

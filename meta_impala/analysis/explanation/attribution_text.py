@@ -65,7 +65,7 @@ def _heading_lines(config: Config, result: Report) -> list[str]:
     lines = []
     for name, heading in result.headings.items():
         value = f"{heading.value:.4f}"
-        if config.meta_parameter_scope == "state":
+        if name in config.of_states:
             value += " on average over states"
         if name == "gamma":
             horizon = 1.0 / (1.0 - heading.value) if heading.value < 1.0 else math.inf
@@ -134,8 +134,11 @@ def _preamble(config: Config, title: str, learning_rate: float) -> list[str]:
         "training, on:",
         f"{sampling.meta_batch_of_training(config)}.",
     ]
-    if config.meta_parameter_scope == "state":
-        lines.append("γ and λ are functions of the state: all pushes are those of the bias of x.")
+    if config.eta_is_per_state:
+        symbols = [SYMBOLS[name] for name in config.of_states]
+        *first, last = symbols
+        are = f"{', '.join(first)} and {last} are functions" if first else f"{last} is a function"
+        lines.append(f"{are} of the state: all pushes are those of the bias of x.")
     if config.trace_decay:
         lines.append(
             f"The run has a trace (μ = {config.trace_decay:g}): this is the part of one update, "
@@ -187,7 +190,7 @@ def text(config: Config, title: str, learning_rate: float, result: Report) -> st
         ["## Which term, along which path"],
         _table(["path", "place", *pushes], _place_rows(result)),
         ["## Where in the unroll"],
-        ["Through the η of the states reached after this many steps."],
+        ["Through the η of the steps, counted from the start of the unroll."],
         _table(["steps", *timed], _time_rows(result)),
         ["## How independent is τ'?"],
         _table(["two meta batches", *cosines], agreements),
