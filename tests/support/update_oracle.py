@@ -140,7 +140,7 @@ class Case:
         """Name -> its logit: a number, or `[T+1, B]` of what is a function of the state."""
         config = self.agent.config
         bias = x if x.ndim == 1 else x[-1]
-        logits = dict(zip(config.learned, bias, strict=True))
+        logits = dict(zip(config.learned, bias, strict=False))  # further heads come after
         if x.ndim > 1 and features is not None:
             length = np.sqrt(1.0 + np.sum(features**2, axis=-1, keepdims=True))
             of_states = (features / length) @ x[:-1] + x[-1]
