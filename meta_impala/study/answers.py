@@ -82,28 +82,30 @@ def _from_selection(tasks: Sequence[Task]) -> str:
 
 
 def _of_variants(question: str, variants: Sequence[str], tasks: Sequence[Task]) -> Answer:
-    """From part 4: the largest difference of mean area to A among some variants."""
-    best: tuple[float, str] | None = None
+    """From part 4: mean areas of A and of some variants, in the units of each task."""
+    parts = []
     done = needed = 0
     for task in tasks:
         for name in ("A", *variants):
             done += len(task.arms[name].records)
             needed += task.arms[name].planned
-        base = task.arms["A"].areas
-        for name in variants:
-            areas = task.arms[name].areas
-            span = abs(statistics.fmean(base.values()) - task.random) if base else 0.0
-            if not span or not areas:
-                continue
-            change = statistics.fmean(areas.values()) - statistics.fmean(base.values())
-            share = change / span
-            if best is None or abs(share) > abs(best[0]):
-                best = share, f"{name.replace('_', ' ')} in {task.name}"
-    if best is None:
+        if all(task.arms[name].areas for name in ("A", *variants)):
+            base = _number(statistics.fmean(task.arms["A"].areas.values())).removeprefix("+")
+            differences = ", ".join(
+                f"{name.replace('_', ' ')} {_number(_above(task, name))}" for name in variants
+            )
+            parts.append(f"{task.name}: A {base}; difference of {differences}")
+    if not parts:
         text = f"Not answerable at this scale, because {done} of the {needed} runs of part 4 that "
         return Answer(question, text + "it needs are trained.", summary.UNDECIDED)
-    text = f"The largest change of area against A is {_number(best[0])} ({best[1]}), with "
-    return Answer(question, text + f"{done} of {needed} runs and at most 3 seeds.", "undecided")
+    text = f"Mean return over the run, {'; '.join(parts)} ({done} of {needed} runs, at most 3 "
+    return Answer(question, text + "seeds: too few for a verdict).", summary.UNDECIDED)
+
+
+def _above(task: Task, name: str) -> float:
+    """How far the mean area of a variant lies above that of A."""
+    means = [statistics.fmean(task.arms[arm].areas.values()) for arm in (name, "A")]
+    return means[0] - means[1]
 
 
 def _worse(question: str, tasks: Mapping[str, Sequence[Task]]) -> Answer:
