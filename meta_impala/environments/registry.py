@@ -21,6 +21,7 @@ from meta_impala.environments.base import (
     UnsupportedEnvironmentError,
 )
 from meta_impala.environments.built_in import BUILT_IN, EVALUATED_IN
+from meta_impala.system.streams import restore_streams
 
 if TYPE_CHECKING:
     import gymnasium
@@ -232,6 +233,7 @@ def describe(
         )
     finally:
         environment.close()
+        restore_streams()
 
 
 def make_render(
