@@ -102,6 +102,7 @@ class StopRequest:
 
     def request_after(self, seconds: float, reason: str) -> None:
         """Asks the run to stop after this many seconds of wall time."""
+        seconds = min(seconds, threading.TIMEOUT_MAX)  # 292 years
         timer = threading.Timer(seconds, self.request, [reason])
         timer.daemon = True
         timer.start()

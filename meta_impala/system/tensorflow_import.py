@@ -71,8 +71,14 @@ def import_tensorflow() -> None:
     The noise is written by C++ code, before any logging can be configured.
 
     Raises:
-      UserError: if an environment or another library has disabled TensorFlow 2.
+      UserError: if an environment or another library has disabled TensorFlow 2, or Python runs
+        without docstrings.
     """
+    if sys.flags.optimize > 1:
+        raise UserError(
+            "python -OO or PYTHONOPTIMIZE=2: Sonnet cannot be imported without docstrings; must be "
+            "-O, PYTHONOPTIMIZE=1 or neither"
+        )
     with without_noise(_START_UP_NOISE):
         import tensorflow as tf
         import tree

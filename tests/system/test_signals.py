@@ -176,3 +176,12 @@ def test_a_call_that_never_returns_is_abandoned_only_after_a_stop():
     with stop.leaving(5.0, left.set):
         pass  # it returns in time
     assert not left.wait(0.5)
+
+
+def test_a_time_limit_of_any_length_is_accepted(monkeypatch):
+    raised = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    seconds = parse_duration("999999999999d")
+    StopRequest().request_after(seconds, "--max_runtime")
+    time.sleep(0.2)
+    assert not raised

@@ -1,5 +1,6 @@
 """TensorFlow's settings where an environment has used TensorFlow before (fault)."""
 
+import subprocess
 import sys
 
 import tensorflow as tf
@@ -47,3 +48,12 @@ def test_an_update_is_a_graph_even_if_functions_were_to_run_eagerly(tmp_path, ca
     finally:
         tf.config.run_functions_eagerly(False)
     assert "run_functions_eagerly was on" in capsys.readouterr().err
+
+
+def test_python_without_docstrings_is_refused():
+    code = "from meta_impala.system.tensorflow_import import import_tensorflow\nimport_tensorflow()"
+    words = [sys.executable, "-OO", "-c", code]
+    result = subprocess.run(
+        words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert "UserError: python -OO or PYTHONOPTIMIZE=2" in result.stderr
