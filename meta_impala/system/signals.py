@@ -136,6 +136,8 @@ class StopRequest:
             for number, handler in self._handlers.items():
                 if signal.getsignal(number) is not handler:
                     signal.signal(number, handler)
+            # The parent process, or an environment, may have blocked them.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._handlers)
             signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
 
     @contextlib.contextmanager

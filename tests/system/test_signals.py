@@ -159,6 +159,19 @@ def test_handlers_replaced_by_an_environment_are_restored(name):
     assert (result.returncode, result.stdout, result.stderr) == (0, f"{name}\n", "")
 
 
+@pytest.mark.parametrize(
+    "calls", ["{block} stop.install();", "stop.install(); {block} stop.hold();"]
+)
+def test_signals_that_were_blocked_are_received(calls):
+    """By the process that started this one, or by an environment."""
+    block = "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT]);"
+    result = run(
+        f"{calls.format(block=block)} os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.3);"
+        "print(stop.signal_name)"
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "SIGTERM\n", "")
+
+
 def test_hold_without_install_changes_no_handler():
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     StopRequest().hold()
