@@ -28,7 +28,13 @@ if TYPE_CHECKING:
     from meta_impala.training.make_trainer import make_trainer
     from meta_impala.training.trainer import Trainer
 
+from meta_impala.system.interrupt import leave_on_interrupt
+
 __version__ = "0.2.0"
+
+# Only while `python -m meta_impala.COMMAND` looks for its module: its imports take a second.
+if sys.argv[:1] == ["-m"]:
+    leave_on_interrupt()
 
 __all__ = [
     "Agent",

@@ -20,7 +20,7 @@ from absl import logging
 
 from meta_impala import usage
 from meta_impala.config.flags import parse_flags
-from meta_impala.errors import RunFailed, UserError, one_line, printable, warn
+from meta_impala.errors import RunFailed, UserError, one_line, printable, tell, warn
 from meta_impala.system.ending import ending_the_process
 from meta_impala.system.interrupt import EXIT_CODE_INTERRUPTED, leave_on_interrupt
 from meta_impala.system.streams import prepare_streams
@@ -91,7 +91,7 @@ def _is_path(name: Any) -> bool:
 
 def say(message: str) -> None:
     """Prints a line at once."""
-    print(message, flush=True)
+    tell(message)
 
 
 def load_tensorflow(*, quietly: bool = False) -> None:

@@ -76,5 +76,18 @@ def warn(message: str) -> None:
     The message may have several lines; quotes from a file must be made `printable` first.
     """
     lines = "\n".join(_escaped(line.expandtabs()) for line in str(message).split("\n"))
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or never opened
-        print(lines, file=sys.stderr, flush=True)
+    _print(lines, "stderr")
+
+
+def tell(message: str) -> None:
+    """Prints to stdout at once, and ignores errors, as `warn`."""
+    _print(message, "stdout")
+
+
+def _print(text: str, name: str) -> None:
+    """Prints to a stream; to that of the start, if an environment has closed the present one."""
+    for stream in (getattr(sys, name), getattr(sys, f"__{name}__")):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or never opened
+            if stream is not None:
+                print(text, file=stream, flush=True)
+                return

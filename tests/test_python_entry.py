@@ -1,5 +1,7 @@
 """The public names of `meta_impala`: cheap to import, and enough to train, load and act."""
 
+import os
+import pathlib
 import pkgutil
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from support.run_helpers import make_config
 import meta_impala
 from meta_impala import cli
 from meta_impala.errors import UserError
+from meta_impala.storage.folder_lock import FolderLock
 
 
 def test_importing_the_package_is_cheap():
@@ -99,3 +102,46 @@ def test_a_run_is_continued_with_its_own_settings_only(logdir):
     assert meta_impala.make_trainer(longer, logdir).run() == "finished"
     with pytest.raises(UserError, match="gamma"):
         meta_impala.make_trainer(make_config(gamma=0.5), logdir)
+
+
+def test_one_trainer_at_a_time_trains_in_a_folder(tmp_path):
+    held = tmp_path / "held"
+    held.mkdir()
+    lock = FolderLock(held)
+    with pytest.raises(UserError, match="another trainer"):
+        meta_impala.make_trainer(make_config(), held)
+    lock.release()
+    trainer = meta_impala.make_trainer(make_config(), held)
+    lock = FolderLock(held)  # a trainer that does not run keeps nobody out
+    with pytest.raises(UserError, match="another trainer"):
+        trainer.run()
+    lock.release()
+    assert meta_impala.make_trainer(make_config(), held).run() == "finished"
+    with pytest.raises(UserError, match="saved by another trainer after this one was made"):
+        trainer.run()
+
+
+def test_the_folder_of_a_run_is_that_of_the_start(tmp_path, monkeypatch):
+    """An environment may change the working directory; `~` is the home folder."""
+    monkeypatch.chdir(tmp_path)
+    from meta_impala.environments import registry
+
+    describe = registry.describe
+
+    def and_move(*given):
+        os.chdir("/")
+        return describe(*given)
+
+    monkeypatch.setattr(registry, "describe", and_move)
+    assert meta_impala.make_trainer(make_config(), "here").folder.path == tmp_path / "here"
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    trainer = meta_impala.make_trainer(make_config(), pathlib.Path("~/there"))
+    assert trainer.folder.path == tmp_path / "home/there"
+
+
+def test_a_refused_trainer_leaves_no_folder(tmp_path):
+    path = tmp_path / "new/run"
+    config = make_config(eta_schedule="replay", eta_schedule_file=str(tmp_path / "none.csv"))
+    with pytest.raises(UserError):
+        meta_impala.make_trainer(config, path)
+    assert not path.parent.exists()

@@ -6,6 +6,7 @@ environment may write the next one into the same array.
 """
 
 import inspect
+import os
 import re
 from typing import Any, NoReturn
 
@@ -51,7 +52,8 @@ class CommonForm(gymnasium.Wrapper):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         given = {"seed": seed, "options": options}
         try:
-            result = self.env.reset(**{k: v for k, v in given.items() if v is not None})
+            with faults.ending_copies(self._env_id):
+                result = self.env.reset(**{k: v for k, v in given.items() if v is not None})
         except BaseException as error:  # noqa: BLE001 - an environment may raise anything
             unknown = re.search(r"unexpected keyword argument '(seed|options)'", text_of(error))
             if isinstance(error, TypeError) and unknown:
@@ -65,10 +67,15 @@ class CommonForm(gymnasium.Wrapper):
         return self._observation(result[0], "reset()"), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        process = os.getpid()
         try:
             result = self.env.step(self._action_type(self._start + action))
         except BaseException as error:  # noqa: BLE001 - likewise
+            if os.getpid() != process:  # as `ending_copies`, which takes longer
+                faults.end_copy(self._env_id)
             self._raise_failure("step()", error)
+        if os.getpid() != process:
+            faults.end_copy(self._env_id)
         if fault := why_no_step(result):
             raise self._failure("step()", fault)
         observation, reward, terminated, truncated, _ = result
@@ -83,7 +90,8 @@ class CommonForm(gymnasium.Wrapper):
     def close(self) -> None:
         """Closes it. If that raises, there is one warning."""
         try:
-            self.env.close()
+            with faults.ending_copies(self._env_id):
+                self.env.close()
         except BaseException as error:  # noqa: BLE001 - likewise
             if faults.is_ctrl_c(error):
                 raise

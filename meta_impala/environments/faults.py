@@ -5,19 +5,22 @@ which would end this program without a message. Everything it raises becomes one
 own exceptions here; only a real Ctrl-C passes through.
 """
 
+import contextlib
 import functools
 import os
 import pathlib
 import signal
+import sys
 import sysconfig
 import threading
 import traceback
+from collections.abc import Iterator
 from typing import NoReturn
 
 import gymnasium
 
 from meta_impala.environments.base import EnvironmentFailed, UnsupportedEnvironmentError
-from meta_impala.errors import text_of
+from meta_impala.errors import text_of, warn
 
 _OURS = str(pathlib.Path(__file__).parent) + os.sep
 _GYMNASIUM = str(pathlib.Path(gymnasium.__file__).parent) + os.sep
@@ -25,6 +28,36 @@ _SPACES = os.path.join(_GYMNASIUM, "spaces", "utils.py")
 _INSTALLED = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib"))
 _DISPATCH = functools.__file__
 _MOST_CHARACTERS = 300
+
+
+@contextlib.contextmanager
+def ending_copies(name: str) -> Iterator[None]:
+    """Around foreign code: a copy of this process that it forks does not come out of the block.
+
+    Otherwise a child that returns, or that ends itself by `sys.exit`, would go on as a second
+    trainer in the same folder.
+
+    Args:
+      name: of the environment or its module.
+    """
+    process = os.getpid()
+    try:
+        yield
+    finally:
+        if os.getpid() != process:
+            end_copy(name)
+
+
+def end_copy(name: str) -> NoReturn:
+    """Ends this process, a copy that an environment has forked, as Python would end its own."""
+    error = sys.exception()
+    if isinstance(error, SystemExit):
+        os._exit(error.code if isinstance(error.code, int) else int(error.code is not None))
+    if error is not None:
+        warn("".join(traceback.format_exception(error)))
+    else:
+        warn(f"error: {name}: a process that it forked returned to the program; must end itself")
+    os._exit(1)
 
 
 def import_failure(error: BaseException, module: str) -> str:

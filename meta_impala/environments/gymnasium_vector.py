@@ -134,7 +134,8 @@ def make_single(
         # By its entry, not by its name: for a name without a version, Gymnasium would take the
         # newest registered version.
         entry = gymnasium.registry.get(env_id.rpartition(":")[2], env_id)
-        env = gymnasium.make(entry, disable_env_checker=True, **given)
+        with faults.ending_copies(env_id):
+            env = gymnasium.make(entry, disable_env_checker=True, **given)
     except BaseException as error:
         if faults.is_ctrl_c(error):
             raise

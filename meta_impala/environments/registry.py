@@ -21,6 +21,7 @@ from meta_impala.environments.base import (
     UnsupportedEnvironmentError,
 )
 from meta_impala.environments.built_in import BUILT_IN, EVALUATED_IN
+from meta_impala.system.streams import restore_streams
 
 if TYPE_CHECKING:
     import gymnasium
@@ -132,12 +133,12 @@ def _import(module: str, name: str) -> None:
     refusal = f"environment {name!r} names a module that cannot be imported"
     if not all(part.isidentifier() for part in module.split(".")):
         raise UnknownEnvironmentError(f"{refusal}: {module!r} is not the name of a module")
+    from meta_impala.environments import faults
+
     try:
-        with atari.short_names_hidden():
+        with atari.short_names_hidden(), faults.ending_copies(module):
             importlib.import_module(module)
     except BaseException as error:  # noqa: BLE001 - a stranger's program may raise anything
-        from meta_impala.environments import faults
-
         reason = faults.import_failure(error, module)
         raise UnknownEnvironmentError(f"{refusal}: {reason}") from error
 
@@ -232,6 +233,7 @@ def describe(
         )
     finally:
         environment.close()
+        restore_streams()
 
 
 def make_render(

@@ -21,7 +21,7 @@ from typing import IO, Protocol
 import psutil
 import tqdm
 
-from meta_impala.errors import UserError, warn
+from meta_impala.errors import UserError, tell, warn
 from meta_impala.experiments.stages import Stage, frames_of, stage_of
 from meta_impala.experiments.suite import WHOLE, Run, Shard
 from meta_impala.storage import run_folder as run_folder_lib
@@ -141,7 +141,7 @@ class SuiteRunner:
         out: pathlib.Path,
         parallel: int,
         stop: StopRequest,
-        tell: Callable[[str], None] = lambda text: print(text, flush=True),
+        tell: Callable[[str], None] = tell,
         command: Callable[[Run, Stage, Mapping[str, int]], list[str]] = command_of,
         start: StartProcess = start_here,
         stage: StageOf = stage_of,

@@ -26,6 +26,7 @@ from meta_impala.algorithm.window_gradient import WindowGradient, WindowState
 from meta_impala.config import UpdateSettings
 from meta_impala.config.metric_columns import of_all_heads
 from meta_impala.environments import Description
+from meta_impala.errors import warn
 from meta_impala.learner.batch import Trajectories, batch_signature
 from meta_impala.learner.group import ALONE, LearnerGroup
 from meta_impala.learner.state import FIXED, LearnerState, Statistics
@@ -103,6 +104,9 @@ class Learner:
 
     def build(self) -> None:
         """Traces the graph. Call it before the first thread starts: see `ActorCritic._with`."""
+        if tf.config.functions_run_eagerly():  # actors would read weights that are substituted
+            warn("warning: tf.config.run_functions_eagerly was on; it is turned off for training")
+            tf.config.run_functions_eagerly(False)
         self.function.get_concrete_function()
         if self.window_step is not None:
             self.window_step.build()

@@ -102,6 +102,7 @@ class StopRequest:
 
     def request_after(self, seconds: float, reason: str) -> None:
         """Asks the run to stop after this many seconds of wall time."""
+        seconds = min(seconds, threading.TIMEOUT_MAX)  # 292 years
         timer = threading.Timer(seconds, self.request, [reason])
         timer.daemon = True
         timer.start()
@@ -135,6 +136,8 @@ class StopRequest:
             for number, handler in self._handlers.items():
                 if signal.getsignal(number) is not handler:
                     signal.signal(number, handler)
+            # The parent process, or an environment, may have blocked them.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._handlers)
             signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
 
     @contextlib.contextmanager

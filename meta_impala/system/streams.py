@@ -54,6 +54,10 @@ _READABLE = {
 _READER_IS_GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET)
 
 
+# Those of the start. Python would close what nobody refers to.
+_started_with: list[TextIO | None] = []
+
+
 class _LastingFile(io.FileIO):
     """A file descriptor whose writes never fail: after the first failure they are dropped."""
 
@@ -74,6 +78,13 @@ class _LastingFile(io.FileIO):
             print(f"warning: standard output was lost ({error.strerror})", file=sys.stderr)
 
 
+class _LastingStream(io.TextIOWrapper):
+    """A stream that cannot be closed: environments hide what simulators print by closing it."""
+
+    def close(self) -> None:
+        self.flush()
+
+
 def prepare_streams() -> None:
     """Makes stdin, stdout and stderr safe to use; before any file is opened.
 
@@ -91,8 +102,21 @@ def prepare_streams() -> None:
     codecs.register_error(_REPLACE, _replace)
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for good
+    _started_with.extend([sys.stdout, sys.stderr])
     sys.stdout = _lasting(sys.stdout, 1)
     sys.stderr = _lasting(sys.stderr, 2)
+    # Where environments, and `restore_streams`, go back to.
+    for name in ("stdout", "stderr"):
+        if isinstance(getattr(sys, name), _LastingStream):
+            setattr(sys, f"__{name}__", getattr(sys, name))
+
+
+def restore_streams() -> None:
+    """Puts stdout and stderr back where an environment left none, or a closed one."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None or getattr(stream, "closed", False):
+            setattr(sys, name, getattr(sys, f"__{name}__"))
 
 
 def _lasting(stream: TextIO | None, descriptor: int) -> TextIO:
@@ -104,7 +128,7 @@ def _lasting(stream: TextIO | None, descriptor: int) -> TextIO:
             stream.flush()
         except (OSError, ValueError):
             return stream
-    return io.TextIOWrapper(
+    return _LastingStream(
         io.BufferedWriter(_LastingFile(descriptor, "w", closefd=False)),
         encoding=_usable(stream),
         errors=_REPLACE,

@@ -12,6 +12,7 @@ from typing import IO
 
 from absl import logging
 
+from meta_impala.errors import UserError
 from meta_impala.system import interrupt
 
 
@@ -68,11 +69,25 @@ def import_tensorflow() -> None:
     """Imports TensorFlow without its start-up noise; other lines are passed on.
 
     The noise is written by C++ code, before any logging can be configured.
+
+    Raises:
+      UserError: if an environment or another library has disabled TensorFlow 2, or Python runs
+        without docstrings.
     """
+    if sys.flags.optimize > 1:
+        raise UserError(
+            "python -OO or PYTHONOPTIMIZE=2: Sonnet cannot be imported without docstrings; must be "
+            "-O, PYTHONOPTIMIZE=1 or neither"
+        )
     with without_noise(_START_UP_NOISE):
         import tensorflow as tf
         import tree
 
+        if not tf.executing_eagerly():  # Sonnet refuses it with an assertion
+            raise UserError(
+                "TensorFlow 2 was disabled in this process (tf.compat.v1.disable_eager_execution "
+                "or disable_v2_behavior), probably by the environment's module; must be enabled"
+            )
         tf.config.list_physical_devices()
         tree.flatten(set())  # warns once per process that sets are leaves
     # "Sharding callback duration" at every checkpoint, for example.

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
-from meta_impala.errors import UserError
+from meta_impala.errors import UserError, warn
 from meta_impala.system.processors import processors
 
 _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 _LARGE = 2**20
+_warned_about_use = False
 
 
 def configure_tensorflow(*, deterministic: bool, cores: int | None = None) -> None:
     """Makes the process-wide settings; call it before the first operation.
+
+    An environment that uses TensorFlow itself may have run one before: then the numbers of threads
+    and the devices stay as they are, and there is a warning.
 
     Args:
       deterministic: whether operations must give the same bits in every run.
@@ -24,15 +30,31 @@ def configure_tensorflow(*, deterministic: bool, cores: int | None = None) -> No
     give_back_large_arrays()
     for gpu in tf.config.list_physical_devices("GPU"):
         # Leave room for others: by default TensorFlow takes all of a GPU's memory.
-        tf.config.experimental.set_memory_growth(gpu, True)
+        _set_if_unused(tf.config.experimental.set_memory_growth, gpu, True)
     # Actors and learner already run side by side: threads inside one operation use the remaining
     # cores. On 2 cores one thread makes an actor's inference 20 % cheaper.
-    tf.config.threading.set_intra_op_parallelism_threads(cores or max(1, processors() // 2))
+    threading = tf.config.threading
+    _set_if_unused(threading.set_intra_op_parallelism_threads, cores or max(1, processors() // 2))
     if cores:
-        tf.config.threading.set_inter_op_parallelism_threads(cores)
+        _set_if_unused(threading.set_inter_op_parallelism_threads, cores)
     set_graph_rewrites()
     if deterministic:
         tf.config.experimental.enable_op_determinism()
+
+
+def _set_if_unused(setting: Callable[..., None], *values: Any) -> None:
+    """Makes a setting that TensorFlow takes before its first operation only; else one warning."""
+    global _warned_about_use
+    try:
+        setting(*values)
+    except RuntimeError:
+        if not _warned_about_use:
+            _warned_about_use = True
+            warn(
+                "warning: TensorFlow was used before its threads and devices could be set (by the "
+                "environment's module or constructor?); they stay as they are: training may be "
+                "slower"
+            )
 
 
 def set_graph_rewrites() -> None:
@@ -71,10 +93,10 @@ def learner_device(setting: str) -> str:
 
 
 def configure_for_inference() -> None:
-    """Makes the process-wide settings; call it before the first operation."""
+    """Makes the process-wide settings, as `configure_tensorflow`."""
     # Policies act on the CPU; a GPU is left to the training that may be using it.
-    tf.config.set_visible_devices([], "GPU")
-    tf.config.threading.set_intra_op_parallelism_threads(1)
+    _set_if_unused(tf.config.set_visible_devices, [], "GPU")
+    _set_if_unused(tf.config.threading.set_intra_op_parallelism_threads, 1)
     # A damaged checkpoint is reported in one line, or the one before is used; without this a page
     # on "unrestored values" follows.
     tf.get_logger().setLevel("CRITICAL")

@@ -3,15 +3,52 @@
 from __future__ import annotations
 
 import os
+import pathlib
 
 from meta_impala import config as config_lib
 from meta_impala.config import Config
-from meta_impala.environments import registry
+from meta_impala.environments import Description, registry
+from meta_impala.errors import UserError
 from meta_impala.storage import eta_replay
+from meta_impala.storage.folder_lock import locked
+from meta_impala.storage.manifest import list_checkpoints
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trust import trusting
 from meta_impala.system.signals import StopRequest
 from meta_impala.training.trainer import Trainer
+
+
+class LockingTrainer(Trainer):
+    """A trainer that holds the lock of its folder while it trains, as the command does."""
+
+    def __init__(
+        self, config: Config, description: Description, folder: RunFolder, stop: StopRequest
+    ) -> None:
+        """As `Trainer`; the caller holds the lock."""
+        super().__init__(config, description, folder, stop)
+        self._newest = _newest_checkpoint(folder)
+
+    def run(self) -> str:
+        """As `Trainer.run`.
+
+        Raises:
+          UserError: if another trainer is running in the folder, or has been since this was made.
+        """
+        with locked(self.folder):
+            newest = _newest_checkpoint(self.folder)
+            if newest is not None and newest != self._newest:
+                raise UserError(
+                    f"{newest}: was saved by another trainer after this one was made; make a new "
+                    "one, which continues from there"
+                )
+            try:
+                return super().run()
+            finally:
+                self._newest = _newest_checkpoint(self.folder)
+
+
+def _newest_checkpoint(folder: RunFolder) -> pathlib.Path | None:
+    return next(iter(list_checkpoints(folder.checkpoints)), None)
 
 
 def make_trainer(
@@ -28,29 +65,37 @@ def make_trainer(
       The trainer; `run()` trains to `config.total_frames`.
 
     Raises:
-      UserError: if the config is not valid, or differs from that of the run.
+      UserError: if the config is not valid, or differs from that of the run, or another trainer is
+        running in the folder.
     """
+    folder = RunFolder(logdir)  # first: an environment may change the working directory
     config = config_lib.resolve(config)
     spec = registry.resolve(config.environment)
     config_lib.resolve_frames(config, spec.action_repeat)
+    if not folder.has_run():
+        config = eta_replay.pin(config)
     description = registry.describe(
         config.environment, config.protocol, config.environment_arguments
     )
     config = config_lib.resolve_network(config, description.observation_shape)
-    folder = RunFolder(os.path.abspath(logdir))
-    folder.prepare()
-    if folder.has_run():
-        given = {
-            name: getattr(config, field.name)
-            for name, field in config_lib.FIELDS.items()
-            if getattr(config, field.name) is not None
-        }
-        # The calling program has named its modules itself.
-        trust = trusting([config.environment, config.network])
-        config = config_lib.merge_for_resume(folder.load_config(trust), given, override=False)
-    else:
-        config = eta_replay.pin(config)
-        eta_replay.keep(folder, config)
-    trainer = Trainer(config, description, folder, stop or StopRequest())
-    folder.save_config(config)
+    # Between this and `run` nobody holds it: a trainer that is never run keeps no folder.
+    with locked(folder):
+        if folder.has_run():
+            config = _continued(config, folder)
+        else:
+            eta_replay.keep(folder, config)
+        trainer = LockingTrainer(config, description, folder, stop or StopRequest())
+        folder.save_config(config)
     return trainer
+
+
+def _continued(config: Config, folder: RunFolder) -> Config:
+    """The config of a run to be continued. Raises UserError if the given one differs."""
+    given = {
+        name: getattr(config, field.name)
+        for name, field in config_lib.FIELDS.items()
+        if getattr(config, field.name) is not None
+    }
+    # The calling program has named its modules itself.
+    trust = trusting([config.environment, config.network])
+    return config_lib.merge_for_resume(folder.load_config(trust), given, override=False)

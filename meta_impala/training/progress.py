@@ -13,6 +13,7 @@ import tqdm
 
 from meta_impala.config.hyper_parameters import GAMMA, LAMBDA, TABLE
 from meta_impala.config.metric_columns import row_and_head
+from meta_impala.errors import tell
 from meta_impala.training.metrics import Row, hours
 
 # By the least columns of a terminal that they are for. "elapsed<left", as tqdm's users know it.
@@ -124,7 +125,7 @@ class Progress:
         else:
             what = f"{(self._frames - self._frames_of_line) / seconds:>7,.0f} frames/s"
         self._last_line, self._frames_of_line = now, self._frames
-        print(f"{self._frames:>11,} frames  {what}", flush=True)
+        tell(f"{self._frames:>11,} frames  {what}")
 
     def _show(self, row: Row, total_frames: int, last: bool) -> None:
         returned = row["episode_return"]
@@ -144,10 +145,9 @@ class Progress:
         self._frames_of_line = self._frames
         speed = row["frames_per_second"]
         left = hours(max(0.0, total_frames - row["frames"]) / max(speed, 1e-9))
-        print(
+        tell(
             f"{row['frames']:>11,} frames  {speed:>7,.0f} frames/s  return {text}  {eta}  "
-            f"{left} left",
-            flush=True,
+            f"{left} left"
         )
 
     def close(self) -> None:

@@ -1,18 +1,22 @@
 """Correct environments are accepted, wrong ones refused in one helpful line (faults, by kind)."""
 
 import contextlib
+import os
+import pathlib
 import signal
+import sys
 import threading
 
 import gymnasium
 import numpy as np
 import pytest
-from support import zoo
+from support import forked_command, zoo
 
 from meta_impala.environments import UnsupportedEnvironmentError, describe, make, make_render
 from meta_impala.environments.base import EnvironmentFailed
 from meta_impala.errors import text_of
 
+TESTS = pathlib.Path(__file__).parents[1]
 ARGUMENTS = {"NeedsConfig": {"config": {"size": 3}}}
 PLACES = ("constructor", "reset()", "step()")
 
@@ -247,3 +251,60 @@ def test_an_environment_that_cannot_be_rendered_is_refused():
     for name in ("Plain", "NeedsConfig"):
         with pytest.raises(UnsupportedEnvironmentError, match="cannot be rendered"):
             make_render(f"zoo/{name}-v0", "impala", 0, environment_kwargs=ARGUMENTS.get(name))
+
+
+_FORKING = """
+import os, sys, gymnasium
+from support.zoo import Base
+
+def fork(place):
+    if place == os.environ["PLACE"]:
+        child = os.fork()
+        if not child:
+            if os.environ["ENDS"] == "exit":
+                sys.exit(0)
+            if os.environ["ENDS"] == "raise":
+                raise ValueError("in the child")
+        else:
+            assert os.waitpid(child, 0)[0] == child
+
+class Forking(Base):
+    def __init__(self):
+        super().__init__()
+        fork("constructor")
+    def reset(self, seed=None, options=None):
+        fork("reset")
+        return super().reset(seed=seed)
+    def step(self, action):
+        fork("step")
+        return super().step(action)
+    def close(self):
+        fork("close")
+
+fork("module")
+gymnasium.register("Forking-v0", entry_point=Forking)
+"""
+
+
+@pytest.mark.parametrize("ends", ["exit", "raise", "return"])
+@pytest.mark.parametrize("place", ["module", "constructor", "reset", "step", "close"])
+def test_a_process_that_an_environment_forks_does_not_return_to_the_program(place, ends, tmp_path):
+    """It would be a second trainer in the same folder."""
+    (tmp_path / "forking.py").write_text(_FORKING)
+    code = (
+        "from meta_impala.environments import describe\n"
+        "describe('forking:Forking-v0', 'impala')\n"
+        "print('described', flush=True)"
+    )
+    environment = {"PLACE": place, "ENDS": ends, "PYTHONPATH": f"{tmp_path}:{TESTS}"}
+    result = forked_command.run(
+        [sys.executable, "-c", code],
+        light=True,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (result.returncode, result.stdout) == (0, "described\n"), result.stderr
+    said = {"exit": "", "raise": "ValueError: in the child", "return": "must end itself"}[ends]
+    assert said in result.stderr and bool(said) == bool(result.stderr)

@@ -159,6 +159,19 @@ def test_handlers_replaced_by_an_environment_are_restored(name):
     assert (result.returncode, result.stdout, result.stderr) == (0, f"{name}\n", "")
 
 
+@pytest.mark.parametrize(
+    "calls", ["{block} stop.install();", "stop.install(); {block} stop.hold();"]
+)
+def test_signals_that_were_blocked_are_received(calls):
+    """By the process that started this one, or by an environment."""
+    block = "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT]);"
+    result = run(
+        f"{calls.format(block=block)} os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.3);"
+        "print(stop.signal_name)"
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "SIGTERM\n", "")
+
+
 def test_hold_without_install_changes_no_handler():
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     StopRequest().hold()
@@ -176,3 +189,12 @@ def test_a_call_that_never_returns_is_abandoned_only_after_a_stop():
     with stop.leaving(5.0, left.set):
         pass  # it returns in time
     assert not left.wait(0.5)
+
+
+def test_a_time_limit_of_any_length_is_accepted(monkeypatch):
+    raised = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    seconds = parse_duration("999999999999d")
+    StopRequest().request_after(seconds, "--max_runtime")
+    time.sleep(0.2)
+    assert not raised

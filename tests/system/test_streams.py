@@ -66,3 +66,23 @@ def test_no_file_that_is_opened_later_takes_the_number_of_a_closed_stream(shell,
     result = run(code, shell)
     assert result.returncode == 0, result.stderr
     assert path.read_text() == "content"
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        "sys.stdout.close(); sys.stderr.close()",
+        "sys.stdout = sys.stderr = None",
+        # Two threads that hide what a simulator prints, each in place of the other's stream.
+        "sys.stdout = sys.stderr = open(os.devnull, 'w'); sys.stdout.close()",
+        "sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__; sys.stdout.close()",
+    ],
+)
+def test_an_environment_that_closes_or_replaces_the_streams_does_not_end_the_program(foreign):
+    said = "from meta_impala import errors; errors.tell('γ'); errors.warn('why')\n"
+    restored = (
+        "from meta_impala.system.streams import restore_streams; restore_streams()\n"
+        "print('out'); print('err', file=sys.stderr)"
+    )
+    result = run(f"{foreign}\n{said}{restored}", PYTHONIOENCODING="ascii")
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"gamma\nout\n", b"why\nerr\n")
