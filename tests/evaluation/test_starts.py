@@ -78,5 +78,5 @@ def test_an_atari_start_is_replayed_exactly_even_with_sticky_actions(pong):
     again = game_starts.begin(pong, Start(11, actions, game_starts.digest(first.observation)))
     np.testing.assert_array_equal(first.observation, again.observation)
     assert (first.frames, first.episode_return) == (240, again.episode_return)
-    with pytest.raises(UserError, match="leads somewhere else"):
+    with pytest.raises(UserError, match="does not lead to the recorded observation"):
         game_starts.begin(pong, Start(12, actions, game_starts.digest(first.observation)))

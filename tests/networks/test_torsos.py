@@ -176,7 +176,9 @@ def test_channels_first_and_last_are_the_same_image(name):
     first = np.moveaxis(last, -1, 1)
     expected = torso(tf.constant(last)).numpy()
     assert np.any(expected != 0)
-    np.testing.assert_allclose(torso(tf.constant(first)), expected, rtol=1e-11)
+    # Sums of many terms that nearly cancel have the rounding error of their largest terms.
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(torso(tf.constant(first)) / scale, expected / scale, 0, 1e-11)
 
 
 def fold(observations):
