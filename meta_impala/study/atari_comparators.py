@@ -11,8 +11,6 @@ from meta_impala.study.blocks import Block, Table, Text, number
 from meta_impala.study.summary import Task
 
 _COMPARATORS = ("slmlab_a2c_10m_steps", "slmlab_ppo_10m_steps")
-# The comparators count agent steps of 4 frames; part 3 counts frames.
-_FRAMES = 40_000_000
 
 
 def comparators(part: Sequence[Task]) -> list[Block]:
@@ -55,11 +53,12 @@ def _last_scores(task: Task, arm: str) -> str:
 def _atari_n(columns: Sequence[tables.Column]) -> list[Block]:
     """Why part 3 has no estimate of the median over 57 games, shown by the comparators'."""
     subsets = [name for name in atari_n.subsets() if "validation" not in name]
+    frames = max(column.frames or 0 for column in columns)
     rows = []
     for column in columns:
         normalised = column.human_normalised()
         found = {one.subset: one for one in atari_n.estimates(column.agent, normalised)}
-        median = 100.0 * statistics.median(normalised.values())
+        median = tables.median_percent(column)
         cells = [
             f"{number(found[name].median_percent, 1)}"
             + ("" if found[name].is_in_range else " (below the range)")
@@ -74,7 +73,7 @@ def _atari_n(columns: Sequence[tables.Column]) -> list[Block]:
             "(`published/atari_n.csv`, with its formula). It was fitted at "
             f"{atari_n.FRAMES // 10**6}M frames and to medians above "
             f"{atari_n.LOWEST_MEDIAN_PERCENT:.0f} %; part 3 has neither its games nor its frames, "
-            f"so no estimate is given for it. After {_FRAMES // 10**6}M frames it already breaks: "
+            f"so no estimate is given for it. After {frames // 10**6}M frames it already breaks: "
             "human-normalised percent of the two published agents."
         ),
         Table(["agent", *subsets, "true median of its games"], rows),
