@@ -220,10 +220,6 @@ def targets(
     )
 
 
-def _summed(term: Term, inputs: TermInputs, mask: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(mask * term(inputs))
-
-
 def _weighted(weight: tf.Tensor | float, per_step: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
     """Σ weight · loss, from the losses `[T, B]` (0 in masked steps) and their sum."""
     if is_one(weight):
@@ -353,7 +349,7 @@ def meta_objective(
     loss = tf.zeros([], logits.dtype)
     for name, weight in weights.items():
         if weight:
-            loss += weight * _summed(TERMS[name], inputs, mask)
+            loss += weight * tf.reduce_sum(mask * TERMS[name](inputs))
     return loss, moments
 
 
