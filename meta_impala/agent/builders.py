@@ -150,6 +150,7 @@ def make_network(
         core=settings.core,
         core_size=settings.core_size,
         mlp_sizes=settings.mlp_widths,
+        image_scaling=settings.image_scaling,
         eta_embedding_size=settings.eta_embedding_size or 0,
         eta_embedding_place=settings.eta_embedding_place,
         num_embedded=len(settings.embedded),

@@ -267,6 +267,15 @@ def check_mlp_sizes(config: Config) -> None:
         )
 
 
+def check_image_scaling(config: Config) -> None:
+    """A torso of the user's own gets the observations as they are."""
+    if config.image_scaling != "unit" and ":" in config.network:
+        raise UserError(
+            f"--image_scaling={config.image_scaling}: must be unit with --network="
+            f"{shown(config.network)}, which scales the observations itself"
+        )
+
+
 def check_learner_device(config: Config) -> None:
     """A known kind of device; whether this machine has it is checked later."""
     kind, _, index = config.learner_device.lower().partition(":")

@@ -32,6 +32,18 @@ class NetworkSettings:
         on_resume=NEVER,
         also_called=("hidden_sizes", "hidden_size"),
     )
+    image_scaling: str = setting(
+        "unit",
+        "How images of bytes become the network's input. unit: divided by 255. standardized: each "
+        "observation (all frames of its stack) minus its mean, divided by its standard deviation; "
+        "where little of the picture moves, values are learned in fewer frames. A torso of your "
+        "own scales them itself.",
+        value_if_missing="unit",
+        source="unit: " + IMPALA + " (released code); standardized: our choice",
+        choices=("unit", "standardized"),
+        on_resume=NEVER,
+        also_called=("normalize_input", "normalize_images", "obs_normalization"),
+    )
     core: str = setting(
         "none",
         "Recurrent core.",

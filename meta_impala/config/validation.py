@@ -56,6 +56,7 @@ def resolve(config: Config) -> Config:
     checks.check_sample_reuse(config)
     checks.check_envs_per_actor(config)
     checks.check_mlp_sizes(config)
+    checks.check_image_scaling(config)
     checks.check_learner_device(config)
     checks.check_evaluation(config)
     return config

@@ -15,25 +15,30 @@ import tensorflow as tf
 
 from meta_impala.environments import faults
 from meta_impala.errors import UserError
-from meta_impala.networks.torsos import TORSOS, Torso
+from meta_impala.networks.torsos import TORSOS, UNIT, Torso, make_torso_of_package
 
 
 def make_torso(
-    name: str, dtype: tf.DType, mlp_sizes: Sequence[int], compute_dtype: tf.DType | None
+    name: str,
+    dtype: tf.DType,
+    mlp_sizes: Sequence[int],
+    compute_dtype: tf.DType | None,
+    image_scaling: str = UNIT,
 ) -> Torso:
     """A torso without variables yet.
 
     Args:
-      name: a key of `TORSOS`, or `module:Class`, which is imported.
+      name: one of `TORSOS`, or `module:Class`, which is imported.
       dtype: of weights and features.
       mlp_sizes: widths of the "mlp" torso.
       compute_dtype: of the layers between; `dtype` if None.
+      image_scaling: of bytes; a user's own torso scales them itself.
 
     Raises:
       UserError: if there is no such class, it is not a `Torso`, or its constructor fails.
     """
     if name in TORSOS:
-        return TORSOS[name](dtype, mlp_sizes, compute_dtype)
+        return make_torso_of_package(name, dtype, mlp_sizes, compute_dtype, image_scaling)
     kind = _class_of(name)
     try:
         return kind(dtype, compute_dtype)

@@ -5,26 +5,48 @@ two parts: `body`, from observations to φ, and `last_layer`, a fully connected 
 `last_hidden` applies.
 
 Shapes as in IMPALA (Espeholt et al. 2018, figure 3) and in *Nature* DQN (Mnih et al. 2015).
-Images are uint8 and become numbers in [0, 1] here; the dtype of the weights follows from the
-dtype asked for, so that gradient checks can run on the real modules in float64.
+Images are uint8 and become numbers here, in [0, 1] or standardised (`as_numbers`); the dtype of
+the weights follows from the dtype asked for, so that gradient checks can run on the real modules in
+float64.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import sonnet as snt
 import tensorflow as tf
 
 from meta_impala.config.image_layout import is_channels_first
 
+# How bytes become numbers: in [0, 1], or each observation with mean 0 and standard deviation 1.
+UNIT, STANDARDIZED = "unit", "standardized"
 
-def prepare_images(observations: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """Images in one of the layouts of `image_layout` to `[N, H, W, C]`; uint8 scaled by 1/255."""
-    images = tf.cast(observations, dtype)
-    if observations.dtype == tf.uint8:
-        images *= tf.constant(1.0 / 255.0, dtype)
+
+def as_numbers(observations: tf.Tensor, dtype: tf.DType, image_scaling: str = UNIT) -> tf.Tensor:
+    """Observations `[N, ...]` in `dtype`; bytes are scaled, everything else is kept.
+
+    Args:
+      observations: of any dtype.
+      dtype: of the result.
+      image_scaling: `UNIT`, times 1/255; `STANDARDIZED`, minus the mean of all numbers of the
+        observation and divided by their standard deviation (`tf.image.per_image_standardization`).
+    """
+    numbers = tf.cast(observations, dtype)
+    if observations.dtype != tf.uint8:
+        return numbers
+    if image_scaling == UNIT:
+        return numbers * tf.constant(1.0 / 255.0, dtype)
+    flat = tf.reshape(numbers, [-1, 1, 1, math.prod(observations.shape[1:])])
+    return tf.reshape(tf.image.per_image_standardization(flat), [-1, *observations.shape[1:]])
+
+
+def prepare_images(
+    observations: tf.Tensor, dtype: tf.DType, image_scaling: str = UNIT
+) -> tf.Tensor:
+    """Images in one of the layouts of `image_layout` to `[N, H, W, C]`, scaled (`as_numbers`)."""
+    images = as_numbers(observations, dtype, image_scaling)
     rank = images.shape.rank
     if rank == 3:
         return images[..., tf.newaxis]
@@ -55,15 +77,21 @@ class Torso(snt.Module):
     """
 
     def __init__(
-        self, dtype: tf.DType, compute_dtype: tf.DType | None = None, name: str | None = None
+        self,
+        dtype: tf.DType,
+        compute_dtype: tf.DType | None = None,
+        name: str | None = None,
+        image_scaling: str = UNIT,
     ) -> None:
         """Args:
         dtype: of weights and features.
         compute_dtype: of the layers between; `dtype` if not given.
         name: of the module.
+        image_scaling: of bytes (`as_numbers`).
         """
         super().__init__(name=name)
         self._dtype = dtype
+        self._image_scaling = image_scaling
         self._compute_dtype = compute_dtype or dtype
 
     @property
@@ -151,6 +179,7 @@ class ConvolutionalTorso(Torso):
         dtype: tf.DType = tf.float32,
         compute_dtype: tf.DType | None = None,
         name: str = "convolutional_torso",
+        image_scaling: str = UNIT,
     ) -> None:
         """Args:
         convolutions: (channels, kernel, stride) of each.
@@ -158,8 +187,9 @@ class ConvolutionalTorso(Torso):
         dtype: of weights and features.
         compute_dtype: of the layers between; `dtype` if not given.
         name: of the module.
+        image_scaling: of bytes (`as_numbers`).
         """
-        super().__init__(dtype, compute_dtype, name)
+        super().__init__(dtype, compute_dtype, name, image_scaling)
         self._first = convolutions[0]
         self._convolutions = [
             snt.Conv2D(channels, kernel, stride, padding="VALID", name=f"conv_{index}")
@@ -176,20 +206,26 @@ class ConvolutionalTorso(Torso):
         if not hasattr(first, "w"):
             return self._make_variables(observations)
         if self._folds(observations):
-            images = tf.cast(fold_images(observations), self._compute_dtype)
-            # Bytes are exact in bfloat16 too; it is the kernel that is scaled.
-            kernel = fold_kernel(first.w) * tf.constant(1.0 / 255.0, self._dtype)
+            folded = fold_images(observations)
+            kernel = fold_kernel(first.w)
+            if self._image_scaling == UNIT:
+                # Bytes are exact in bfloat16 too; it is the kernel that is scaled.
+                images = tf.cast(folded, self._compute_dtype)
+                kernel *= tf.constant(1.0 / 255.0, self._dtype)
+            else:
+                numbers = as_numbers(folded, self._dtype, self._image_scaling)
+                images = tf.cast(numbers, self._compute_dtype)
             kernel, bias = (tf.cast(v, self._compute_dtype) for v in (kernel, first.b))
             features = tf.nn.bias_add(tf.nn.conv2d(images, kernel, 1, "VALID"), bias)
         else:
-            images = prepare_images(observations, self._dtype)
+            images = prepare_images(observations, self._dtype, self._image_scaling)
             features = _convolve(first, tf.cast(images, self._compute_dtype))
         for convolution in others:
             features = _convolve(convolution, tf.nn.relu(features))
         return tf.cast(snt.flatten(tf.nn.relu(features)), self._dtype)
 
     def _make_variables(self, observations: tf.Tensor) -> tf.Tensor:
-        features = prepare_images(observations, self._dtype)
+        features = prepare_images(observations, self._dtype, self._image_scaling)
         for convolution in self._convolutions:
             features = tf.nn.relu(convolution(features))
         return snt.flatten(features)
@@ -224,6 +260,7 @@ class DeepTorso(Torso):
         dtype: tf.DType = tf.float32,
         compute_dtype: tf.DType | None = None,
         name: str = "deep_torso",
+        image_scaling: str = UNIT,
     ) -> None:
         """Args:
         channels: of each section.
@@ -231,8 +268,9 @@ class DeepTorso(Torso):
         dtype: of weights and features.
         compute_dtype: of the layers between; `dtype` if not given.
         name: of the module.
+        image_scaling: of bytes (`as_numbers`).
         """
-        super().__init__(dtype, compute_dtype, name)
+        super().__init__(dtype, compute_dtype, name, image_scaling)
         self._sections = [
             (
                 snt.Conv2D(width, 3, padding="SAME", name=f"section_{index}_conv"),
@@ -248,7 +286,7 @@ class DeepTorso(Torso):
         return self._linear
 
     def body(self, observations: tf.Tensor) -> tf.Tensor:
-        features = prepare_images(observations, self._dtype)
+        features = prepare_images(observations, self._dtype, self._image_scaling)
         is_made = hasattr(self._sections[0][0], "w")
         if is_made:
             features = tf.cast(features, self._compute_dtype)
@@ -271,14 +309,16 @@ class MLPTorso(Torso):
         dtype: tf.DType = tf.float32,
         compute_dtype: tf.DType | None = None,
         name: str = "mlp_torso",
+        image_scaling: str = UNIT,
     ) -> None:
         """Args:
         output_sizes: width of each layer.
         dtype: of weights and features.
         compute_dtype: of the layers between; `dtype` if not given.
         name: of the module.
+        image_scaling: of bytes (`as_numbers`).
         """
-        super().__init__(dtype, compute_dtype, name)
+        super().__init__(dtype, compute_dtype, name, image_scaling)
         self._mlp = snt.nets.MLP(output_sizes, activate_final=True, name="mlp")
 
     @property
@@ -290,9 +330,7 @@ class MLPTorso(Torso):
         return self._layers[-1]
 
     def body(self, observations: tf.Tensor) -> tf.Tensor:
-        features = tf.cast(observations, self._dtype)
-        if observations.dtype == tf.uint8:
-            features *= tf.constant(1.0 / 255.0, self._dtype)
+        features = as_numbers(observations, self._dtype, self._image_scaling)
         features = tf.reshape(features, [-1, math.prod(observations.shape[1:])])
         for layer in self._layers[:-1]:
             if hasattr(layer, "w"):
@@ -303,36 +341,28 @@ class MLPTorso(Torso):
         return tf.cast(features, self._dtype)
 
 
-def _shallow(dtype: tf.DType, _: Sequence[int], compute_dtype: tf.DType | None) -> Torso:
-    # IMPALA, figure 3, left (two convolutions).
-    convolutions = [(16, 8, 4), (32, 4, 2)]
-    return ConvolutionalTorso(convolutions, 256, dtype, compute_dtype, name="shallow_torso")
-
-
-def _nature(dtype: tf.DType, _: Sequence[int], compute_dtype: tf.DType | None) -> Torso:
-    # Mnih et al. 2015 (three convolutions); IMPALA's "shallow" Atari experts had three as well.
-    convolutions = [(32, 8, 4), (64, 4, 2), (64, 3, 1)]
-    return ConvolutionalTorso(convolutions, 512, dtype, compute_dtype, name="nature_torso")
-
-
-def _deep(dtype: tf.DType, _: Sequence[int], compute_dtype: tf.DType | None) -> Torso:
-    return DeepTorso(dtype=dtype, compute_dtype=compute_dtype)
-
-
-def _minatar(dtype: tf.DType, _: Sequence[int], compute_dtype: tf.DType | None) -> Torso:
-    # Young and Tian 2019: one convolution of 16 3×3 filters, one hidden layer of 128 units.
-    return ConvolutionalTorso([(16, 3, 1)], 128, dtype, compute_dtype, name="minatar_torso")
-
-
-def _mlp(dtype: tf.DType, mlp_sizes: Sequence[int], compute_dtype: tf.DType | None) -> Torso:
-    return MLPTorso(mlp_sizes, dtype, compute_dtype)
-
-
-# (dtype, widths of the MLP, dtype between the two ends) -> torso.
-TORSOS: dict[str, Callable[[tf.DType, Sequence[int], tf.DType | None], Torso]] = {
-    "shallow": _shallow,
-    "nature": _nature,
-    "deep": _deep,
-    "minatar": _minatar,
-    "mlp": _mlp,
+# Of each: convolutions (channels, kernel, stride) and width of the last hidden layer. Shallow:
+# IMPALA, figure 3, left. Nature: Mnih et al. 2015; IMPALA's "shallow" Atari experts had three
+# convolutions as well. MinAtar: Young and Tian 2019.
+_CONVOLUTIONAL: dict[str, tuple[list[tuple[int, int, int]], int]] = {
+    "shallow": ([(16, 8, 4), (32, 4, 2)], 256),
+    "nature": ([(32, 8, 4), (64, 4, 2), (64, 3, 1)], 512),
+    "minatar": ([(16, 3, 1)], 128),
 }
+TORSOS = (*_CONVOLUTIONAL, "deep", "mlp")
+
+
+def make_torso_of_package(
+    name: str,
+    dtype: tf.DType,
+    mlp_sizes: Sequence[int],
+    compute_dtype: tf.DType | None = None,
+    image_scaling: str = UNIT,
+) -> Torso:
+    """One of `TORSOS`, without variables yet; `mlp_sizes` are widths of the MLP."""
+    if name == "deep":
+        return DeepTorso(dtype=dtype, compute_dtype=compute_dtype, image_scaling=image_scaling)
+    if name == "mlp":
+        return MLPTorso(mlp_sizes, dtype, compute_dtype, image_scaling=image_scaling)
+    layers = _CONVOLUTIONAL[name]
+    return ConvolutionalTorso(*layers, dtype, compute_dtype, f"{name}_torso", image_scaling)

@@ -11,6 +11,7 @@ from meta_impala.networks.torsos import (
     DeepTorso,
     can_fold,
     fold_images,
+    make_torso_of_package,
     prepare_images,
 )
 
@@ -30,8 +31,8 @@ def images(seed=0, shape=(2, 84, 84, 4)):
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
-def make(name, dtype=tf.float32, mlp_sizes=(7, 5), compute_dtype=None):
-    return TORSOS[name](dtype, mlp_sizes, compute_dtype)
+def make(name, dtype=tf.float32, mlp_sizes=(7, 5), compute_dtype=None, image_scaling="unit"):
+    return make_torso_of_package(name, dtype, mlp_sizes, compute_dtype, image_scaling)
 
 
 def perturb(torso, seed=1):
@@ -249,6 +250,45 @@ def test_images_are_scaled_to_one():
     # Numbers that are no bytes are left alone.
     fractions = (raw / 255.0).astype(np.float32)
     np.testing.assert_array_equal(prepare_images(tf.constant(fractions), tf.float32), fractions)
+
+
+def standardized(raw):
+    flat = raw.reshape(len(raw), -1).astype(np.float64)
+    deviation = np.maximum(flat.std(axis=1, keepdims=True), 1 / np.sqrt(flat.shape[1]))
+    return ((flat - flat.mean(axis=1, keepdims=True)) / deviation).reshape(raw.shape)
+
+
+@pytest.mark.parametrize("name", TORSOS)
+@pytest.mark.parametrize("axis", [1, -1])
+def test_each_observation_is_standardized_on_its_own(name, axis):
+    """The second is dark and nearly flat, the third flat; in the emulator's layout they fold."""
+    raw = np.moveaxis(images(shape=(4, 84, 84, 4)), -1, axis)
+    raw[1] //= 64
+    raw[2] = 7
+    torso = make(name, image_scaling="standardized")
+    found = torso(tf.constant(raw))
+    np.testing.assert_allclose(found, torso(tf.constant(standardized(raw))), rtol=2e-3, atol=2e-4)
+    of_unit = make(name)
+    of_unit(tf.constant(raw))
+    for variable, same in zip(of_unit.trainable_variables, torso.trainable_variables, strict=True):
+        variable.assign(same)
+    assert np.max(np.abs(of_unit(tf.constant(raw)) - found)) > 0.1
+
+
+def test_what_is_no_image_of_bytes_is_not_standardized():
+    fractions = images().astype(np.float32)
+    np.testing.assert_array_equal(
+        prepare_images(tf.constant(fractions), tf.float32, "standardized"), fractions
+    )
+
+
+def test_a_brighter_picture_is_standardized_to_the_same_features():
+    """What makes values slow to learn is gone: what all pixels have in common."""
+    raw = images() // 2
+    torso = make("shallow", image_scaling="standardized")
+    np.testing.assert_allclose(
+        torso(tf.constant(raw + 100)), torso(tf.constant(raw)), rtol=1e-3, atol=1e-4
+    )
 
 
 def test_a_grey_image_without_a_channel_axis():
