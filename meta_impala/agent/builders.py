@@ -24,7 +24,10 @@ from meta_impala.config import (
 )
 from meta_impala.config.hyper_parameters import TABLE, numbers_of
 from meta_impala.environments import Description
+from meta_impala.environments.background import background_of
+from meta_impala.errors import UserError
 from meta_impala.networks.actor_critic import ActorCritic, NetworkDefinition
+from meta_impala.networks.torsos import UNIT, ImageScaling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +143,17 @@ def _meta_weights_of(settings: MetaLossSettings) -> dict[str, float]:
     }
 
 
+def _image_scaling_of(settings: AgentSettings, description: Description) -> ImageScaling:
+    if settings.image_scaling == "unit":
+        return UNIT
+    if description.game is None:
+        raise UserError(
+            f"--image_scaling={settings.image_scaling}: must be unit with --environment="
+            f"{settings.environment}; only Atari games have a background"
+        )
+    return ImageScaling(*background_of(description.game))
+
+
 def make_network(
     settings: AgentSettings, description: Description, dtype: tf.DType = tf.float32
 ) -> ActorCritic:
@@ -150,7 +164,6 @@ def make_network(
         core=settings.core,
         core_size=settings.core_size,
         mlp_sizes=settings.mlp_widths,
-        image_scaling=settings.image_scaling,
         eta_embedding_size=settings.eta_embedding_size or 0,
         eta_embedding_place=settings.eta_embedding_place,
         num_embedded=len(settings.embedded),
@@ -160,6 +173,8 @@ def make_network(
     )
     tf.random.set_seed(settings.seed)
     narrow = settings.precision == "bfloat16" and dtype == tf.float32
-    network = ActorCritic(definition, dtype, tf.bfloat16 if narrow else None)
+    torso_dtype = tf.bfloat16 if narrow else None
+    scaling = _image_scaling_of(settings, description)
+    network = ActorCritic(definition, dtype, torso_dtype, image_scaling=scaling)
     network.build(description.observation_shape, description.observation_dtype)
     return network

@@ -34,13 +34,13 @@ class NetworkSettings:
     )
     image_scaling: str = setting(
         "unit",
-        "How images of bytes become the network's input. unit: divided by 255. standardized: each "
-        "observation (all frames of its stack) minus its mean, divided by its standard deviation; "
-        "where little of the picture moves, values are learned in fewer frames. A torso of your "
-        "own scales them itself.",
+        "How images of bytes become the network's input. unit: divided by 255. background (Atari "
+        "only): minus the game's mean picture under random play, divided by the standard deviation "
+        "from it; what never changes no longer hides what does, so learning takes fewer frames. "
+        "Not with a torso of your own.",
         value_if_missing="unit",
-        source="unit: " + IMPALA + " (released code); standardized: our choice",
-        choices=("unit", "standardized"),
+        source="unit: " + IMPALA + " (released code); background: after Burda et al. 2018 (RND)",
+        choices=("unit", "background"),
         on_resume=NEVER,
         also_called=("normalize_input", "normalize_images", "obs_normalization"),
     )

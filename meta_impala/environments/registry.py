@@ -55,12 +55,17 @@ class EnvironmentSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What a network needs to know of an environment; the fields are as in `BatchedEnvironment`."""
+    """What a network needs to know of an environment; the fields are as in `BatchedEnvironment`.
+
+    Attributes:
+      game: in CamelCase if it is Atari.
+    """
 
     observation_shape: tuple[int, ...]
     observation_dtype: np.dtype
     num_actions: int
     action_repeat: int
+    game: str | None = None
 
 
 def _atari_spec(game: str) -> EnvironmentSpec:
@@ -230,6 +235,7 @@ def describe(
             observation_dtype=environment.observation_dtype,
             num_actions=environment.num_actions,
             action_repeat=environment.action_repeat,
+            game=resolve(name).game,
         )
     finally:
         environment.close()

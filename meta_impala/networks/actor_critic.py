@@ -26,7 +26,7 @@ import sonnet as snt
 import tensorflow as tf
 
 from meta_impala.networks.own_torso import check_own_torso, make_torso
-from meta_impala.networks.torsos import UNIT
+from meta_impala.networks.torsos import UNIT, ImageScaling
 
 # Where e_η and the last action and reward join a network without a core.
 LAST_HIDDEN, HEADS = "last_hidden", "heads"
@@ -86,7 +86,6 @@ class NetworkDefinition:
       core: "none" or "lstm".
       core_size: width of the LSTM.
       mlp_sizes: hidden widths of the "mlp" torso.
-      image_scaling: how bytes become numbers, `torsos.UNIT` or `torsos.STANDARDIZED`.
       eta_embedding_size: width of e_η; 0 for none.
       eta_embedding_place: `LAST_HIDDEN`, or `HEADS`: beside the features of the last hidden layer,
         as in versions before 0.2.
@@ -102,7 +101,6 @@ class NetworkDefinition:
     core: str = "none"
     core_size: int = 256
     mlp_sizes: tuple[int, ...] = (64, 64)
-    image_scaling: str = UNIT
     eta_embedding_size: int = 0
     eta_embedding_place: str = LAST_HIDDEN
     num_embedded: int = 2
@@ -136,18 +134,20 @@ class ActorCritic(snt.Module):
         dtype: tf.DType = tf.float32,
         torso_dtype: tf.DType | None = None,
         name: str = "actor_critic",
+        image_scaling: ImageScaling = UNIT,
     ) -> None:
         """Args:
         settings: sizes and kinds.
         dtype: of weights and computation (float64 for gradient checks).
         torso_dtype: of the computation within the torso; `dtype` if not given.
         name: of the module.
+        image_scaling: how images of bytes become numbers.
         """
         super().__init__(name=name)
         self.settings = settings
         self.dtype = dtype
         self._torso = make_torso(
-            settings.torso, dtype, settings.mlp_sizes, torso_dtype, settings.image_scaling
+            settings.torso, dtype, settings.mlp_sizes, torso_dtype, image_scaling
         )
         self._eta_embedding = (
             snt.Linear(settings.eta_embedding_size, name="eta_embedding")

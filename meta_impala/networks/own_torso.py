@@ -15,7 +15,13 @@ import tensorflow as tf
 
 from meta_impala.environments import faults
 from meta_impala.errors import UserError
-from meta_impala.networks.torsos import TORSOS, UNIT, Torso, make_torso_of_package
+from meta_impala.networks.torsos import (
+    TORSOS,
+    UNIT,
+    ImageScaling,
+    Torso,
+    make_torso_of_package,
+)
 
 
 def make_torso(
@@ -23,7 +29,7 @@ def make_torso(
     dtype: tf.DType,
     mlp_sizes: Sequence[int],
     compute_dtype: tf.DType | None,
-    image_scaling: str = UNIT,
+    image_scaling: ImageScaling = UNIT,
 ) -> Torso:
     """A torso without variables yet.
 

@@ -5,48 +5,53 @@ two parts: `body`, from observations to φ, and `last_layer`, a fully connected 
 `last_hidden` applies.
 
 Shapes as in IMPALA (Espeholt et al. 2018, figure 3) and in *Nature* DQN (Mnih et al. 2015).
-Images are uint8 and become numbers here, in [0, 1] or standardised (`as_numbers`); the dtype of
-the weights follows from the dtype asked for, so that gradient checks can run on the real modules in
-float64.
+Images are uint8 and become numbers here (`ImageScaling`); the dtype of the weights follows from the
+dtype asked for, so that gradient checks can run on the real modules in float64.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
 import sonnet as snt
 import tensorflow as tf
 
 from meta_impala.config.image_layout import is_channels_first
 
-# How bytes become numbers: in [0, 1], or each observation with mean 0 and standard deviation 1.
-UNIT, STANDARDIZED = "unit", "standardized"
 
+class ImageScaling(NamedTuple):
+    """How bytes become numbers: (bytes − mean) / deviation; without a mean, bytes / deviation.
 
-def as_numbers(observations: tf.Tensor, dtype: tf.DType, image_scaling: str = UNIT) -> tf.Tensor:
-    """Observations `[N, ...]` in `dtype`; bytes are scaled, everything else is kept.
-
-    Args:
-      observations: of any dtype.
-      dtype: of the result.
-      image_scaling: `UNIT`, times 1/255; `STANDARDIZED`, minus the mean of all numbers of the
-        observation and divided by their standard deviation (`tf.image.per_image_standardization`).
+    Attributes:
+      mean: `[84, 84]`, taken from every frame of a stack in the emulator's layout, or None.
+      deviation: a number.
     """
+
+    mean: np.ndarray | None = None
+    deviation: float = 255.0
+
+
+UNIT = ImageScaling()
+
+
+def as_numbers(observations: tf.Tensor, dtype: tf.DType, scaling: ImageScaling = UNIT) -> tf.Tensor:
+    """Observations `[N, ...]` in `dtype`; bytes are scaled, everything else is kept."""
     numbers = tf.cast(observations, dtype)
     if observations.dtype != tf.uint8:
         return numbers
-    if image_scaling == UNIT:
-        return numbers * tf.constant(1.0 / 255.0, dtype)
-    flat = tf.reshape(numbers, [-1, 1, 1, math.prod(observations.shape[1:])])
-    return tf.reshape(tf.image.per_image_standardization(flat), [-1, *observations.shape[1:]])
+    if scaling.mean is not None:
+        numbers -= tf.constant(scaling.mean, dtype)
+    return numbers * tf.constant(1.0 / scaling.deviation, dtype)
 
 
 def prepare_images(
-    observations: tf.Tensor, dtype: tf.DType, image_scaling: str = UNIT
+    observations: tf.Tensor, dtype: tf.DType, scaling: ImageScaling = UNIT
 ) -> tf.Tensor:
     """Images in one of the layouts of `image_layout` to `[N, H, W, C]`, scaled (`as_numbers`)."""
-    images = as_numbers(observations, dtype, image_scaling)
+    images = as_numbers(observations, dtype, scaling)
     rank = images.shape.rank
     if rank == 3:
         return images[..., tf.newaxis]
@@ -81,13 +86,13 @@ class Torso(snt.Module):
         dtype: tf.DType,
         compute_dtype: tf.DType | None = None,
         name: str | None = None,
-        image_scaling: str = UNIT,
+        image_scaling: ImageScaling = UNIT,
     ) -> None:
         """Args:
         dtype: of weights and features.
         compute_dtype: of the layers between; `dtype` if not given.
         name: of the module.
-        image_scaling: of bytes (`as_numbers`).
+        image_scaling: of bytes.
         """
         super().__init__(name=name)
         self._dtype = dtype
@@ -161,6 +166,14 @@ def fold_images(observations: tf.Tensor) -> tf.Tensor:
     return tf.reshape(tf.bitcast(quads, tf.uint8), folded)
 
 
+def fold_mean(mean: np.ndarray, channels: int) -> np.ndarray:
+    """What is taken from folded images: `[H, W]`, of every channel, to `[1, H/4, W/4, 16 C]`."""
+    height, width = (size // _FOLD for size in mean.shape)
+    tiles = np.broadcast_to(mean, [channels, *mean.shape])
+    tiles = tiles.reshape(channels, height, _FOLD, width, _FOLD).transpose(1, 3, 0, 2, 4)
+    return tiles.reshape(1, height, width, channels * _FOLD * _FOLD)
+
+
 def fold_kernel(kernel: tf.Tensor) -> tf.Tensor:
     """The same convolution on folded images: `[k, k, C, O]` to `[k/4, k/4, 16 C, O]`."""
     size, _, channels, outputs = kernel.shape
@@ -179,7 +192,7 @@ class ConvolutionalTorso(Torso):
         dtype: tf.DType = tf.float32,
         compute_dtype: tf.DType | None = None,
         name: str = "convolutional_torso",
-        image_scaling: str = UNIT,
+        image_scaling: ImageScaling = UNIT,
     ) -> None:
         """Args:
         convolutions: (channels, kernel, stride) of each.
@@ -187,7 +200,7 @@ class ConvolutionalTorso(Torso):
         dtype: of weights and features.
         compute_dtype: of the layers between; `dtype` if not given.
         name: of the module.
-        image_scaling: of bytes (`as_numbers`).
+        image_scaling: of bytes.
         """
         super().__init__(dtype, compute_dtype, name, image_scaling)
         self._first = convolutions[0]
@@ -206,15 +219,13 @@ class ConvolutionalTorso(Torso):
         if not hasattr(first, "w"):
             return self._make_variables(observations)
         if self._folds(observations):
-            folded = fold_images(observations)
-            kernel = fold_kernel(first.w)
-            if self._image_scaling == UNIT:
-                # Bytes are exact in bfloat16 too; it is the kernel that is scaled.
-                images = tf.cast(folded, self._compute_dtype)
-                kernel *= tf.constant(1.0 / 255.0, self._dtype)
-            else:
-                numbers = as_numbers(folded, self._dtype, self._image_scaling)
-                images = tf.cast(numbers, self._compute_dtype)
+            images, scaling = fold_images(observations), self._image_scaling
+            if scaling.mean is not None:
+                mean = fold_mean(scaling.mean, observations.shape[1])
+                images = tf.cast(images, self._dtype) - tf.constant(mean, self._dtype)
+            # Bytes are exact in bfloat16 too; it is the kernel that is scaled.
+            images = tf.cast(images, self._compute_dtype)
+            kernel = fold_kernel(first.w) * tf.constant(1.0 / scaling.deviation, self._dtype)
             kernel, bias = (tf.cast(v, self._compute_dtype) for v in (kernel, first.b))
             features = tf.nn.bias_add(tf.nn.conv2d(images, kernel, 1, "VALID"), bias)
         else:
@@ -260,7 +271,7 @@ class DeepTorso(Torso):
         dtype: tf.DType = tf.float32,
         compute_dtype: tf.DType | None = None,
         name: str = "deep_torso",
-        image_scaling: str = UNIT,
+        image_scaling: ImageScaling = UNIT,
     ) -> None:
         """Args:
         channels: of each section.
@@ -268,7 +279,7 @@ class DeepTorso(Torso):
         dtype: of weights and features.
         compute_dtype: of the layers between; `dtype` if not given.
         name: of the module.
-        image_scaling: of bytes (`as_numbers`).
+        image_scaling: of bytes.
         """
         super().__init__(dtype, compute_dtype, name, image_scaling)
         self._sections = [
@@ -309,14 +320,14 @@ class MLPTorso(Torso):
         dtype: tf.DType = tf.float32,
         compute_dtype: tf.DType | None = None,
         name: str = "mlp_torso",
-        image_scaling: str = UNIT,
+        image_scaling: ImageScaling = UNIT,
     ) -> None:
         """Args:
         output_sizes: width of each layer.
         dtype: of weights and features.
         compute_dtype: of the layers between; `dtype` if not given.
         name: of the module.
-        image_scaling: of bytes (`as_numbers`).
+        image_scaling: of bytes.
         """
         super().__init__(dtype, compute_dtype, name, image_scaling)
         self._mlp = snt.nets.MLP(output_sizes, activate_final=True, name="mlp")
@@ -357,7 +368,7 @@ def make_torso_of_package(
     dtype: tf.DType,
     mlp_sizes: Sequence[int],
     compute_dtype: tf.DType | None = None,
-    image_scaling: str = UNIT,
+    image_scaling: ImageScaling = UNIT,
 ) -> Torso:
     """One of `TORSOS`, without variables yet; `mlp_sizes` are widths of the MLP."""
     if name == "deep":
