@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from support.demonstration import ALL_RUNS
+from support.demonstration import ALL_RUNS, OLDER_PONG
 from support.run_helpers import make_config
 
 from meta_impala.analysis.curves import read_rows
@@ -217,7 +217,7 @@ def test_at_most_five_sentences_with_the_root_cause_first():
     assert len(verdict_lib.to_json(verdict)["findings"]) == 7
 
 
-@pytest.mark.parametrize("run", ALL_RUNS, ids=lambda run: "/".join(run.parts[-3:]))
+@pytest.mark.parametrize("run", [*ALL_RUNS, OLDER_PONG], ids=lambda run: "/".join(run.parts[-3:]))
 def test_no_false_alarm_in_the_demonstration_runs(run):
     folder = RunFolder(run)
     config = folder.load_config()

@@ -22,7 +22,8 @@ from meta_impala.storage.trained_agent import (
 from meta_impala.storage.trained_run import read_agent_file
 
 ROOT = pathlib.Path(__file__).parents[2]
-SHIPPED = ROOT / "testdata/pong_agent.npz"
+# Agents of Pong, and their full evaluations: version 0.1's, and the one that comes with the program.
+OLDER, SHIPPED = ROOT / "testdata/pong_agent.npz", ROOT / "meta_impala/agents/pong.npz"
 
 
 @pytest.fixture(scope="module")
@@ -149,18 +150,26 @@ def test_a_folder_that_cannot_be_written_leaves_nothing_behind(trained, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["agent.npz"]
 
 
-def test_the_agent_that_ships_wins_a_game_of_pong():
-    assert SHIPPED.stat().st_size < 4_000_000
-    with zipfile.ZipFile(SHIPPED) as file:
+@pytest.mark.parametrize(
+    ("path", "evaluation", "frames"),
+    [
+        (OLDER, "testdata/pong_agent_evaluation.json", 12_800_000),
+        (SHIPPED, "testdata/results/pong_agent_evaluation.json", 3_000_000),
+    ],
+    ids=["older", "shipped"],
+)
+def test_agents_of_pong_win_a_game(path, evaluation, frames):
+    assert path.stat().st_size < 4_000_000
+    with zipfile.ZipFile(path) as file:
         assert file.testzip() is None
-    config = read_agent_file(SHIPPED).config
+    config = read_agent_file(path).config
     assert config.environment == "ALE/Pong-v5"
     description = registry.describe(config.environment, config.protocol)
     config = resolve_network(config, description.observation_shape)
     assert config.network == "shallow"
-    agent = load_agent_file(SHIPPED, config.part(AgentSettings), description)
-    assert agent.frames == 12_800_000
-    recorded = json.loads((SHIPPED.parent / "pong_agent_evaluation.json").read_text())
+    agent = load_agent_file(path, config.part(AgentSettings), description)
+    assert agent.frames == pytest.approx(frames, rel=0.001)
+    recorded = json.loads((ROOT / evaluation).read_text())
     assert recorded["agent_digest"] == agent.digest()
     assert len(recorded["returns"]) == 200 and recorded["mean"] > 0
     environment = registry.make(config.environment, 1, config.protocol, min_noops=1)

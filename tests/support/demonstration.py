@@ -8,6 +8,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 RUNS = ROOT / "testdata" / "demonstration" / "runs"
 ALL_RUNS = sorted(path.parent for path in RUNS.glob("*/*/*/config.json"))
 META_PONG = RUNS / "meta" / "Pong" / "seed_1"
+# Of version 0.1: its config has 44 of today's settings.
+OLDER_PONG = ROOT / "testdata" / "results" / "pong_0.1"
 
 
 def copy_of(run: pathlib.Path, path: pathlib.Path, **settings) -> pathlib.Path:
