@@ -38,7 +38,7 @@ def made(size, parts, settings):
             "environment": "Catch", "network": "mlp", "mlp_sizes": "6", "batch_size": 6,
             "meta_batch_size": 6, "unroll_length": 3, "lambda_": 0.7, "gamma": 0.9,
             "eta_embedding_size": 0, "learning_rate": 2.0**-7, "reward_clip": 0.0,
-            "max_gradient_norm": 10.0, "meta_learning_rate": 0.1, "micro_batches": parts,
+            "max_gradient_norm": 1.5, "meta_learning_rate": 0.1, "micro_batches": parts,
             "meta_parameters": f"gamma,lambda,entropy_cost,vtrace_alpha,{ALL_OF_U}",
             "meta_gradient_mode": "reverse_over_forward", "learning_rate_schedule": "constant",
         }
