@@ -1,8 +1,8 @@
 """Random combinations of everything that can be learned, against the oracle, in float64.
 
 Gradient: windows of K ≤ 3 updates, auxiliary heads, validation and bootstrapped objectives, leaks
-in η and in η', learned coefficients of U: nested tapes against finite differences, mixed mode
-against nested tapes to 1e-10. Must be zero: what a row cannot reach.
+in η and in η', entries of η' that follow η, learned coefficients of U: nested tapes against finite
+differences, mixed mode against nested tapes to 1e-10. Must be zero: what a row cannot reach.
 """
 
 import numpy as np
@@ -41,7 +41,9 @@ def updates(draw):
         "c_clip": choose(1.0, 0.8),
         "meta_parameter_references": choose("", "vtrace_alpha:0.8", "entropy_cost:0.05"),
     }
+    tracked = names & {name for name, row in TABLE.items() if row.in_returns}
     if choose(True, False):
+        tracked = names  # the target's last update is at η'
         chosen |= {
             "meta_objective": "bootstrapped",
             "bootstrap_steps": choose(1, 2, 3),
@@ -59,6 +61,9 @@ def updates(draw):
             "eta_embedding_size": 3,
             "meta_gradient_paths": choose("returns", "embedding", "importance_weights"),
         }
+    fixed = {chosen["meta_parameter_references"].partition(":")[0]}
+    tracked = [name for name in sorted(tracked - fixed) if choose(True, False)]
+    chosen["reference_tracking"] = ",".join(tracked) or "none"
     return choose(20.0, 80.0), chosen
 
 

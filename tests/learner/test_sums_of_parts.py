@@ -23,6 +23,11 @@ SETTINGS = {
     "paths, second critic": {
         "inner_steps": 2, "eta_embedding_size": 3, "meta_gradient_paths": "importance_weights",
         "meta_value_head": "reference", "meta_baseline_cost": 0.5},
+    "window, second critic, tracked": {
+        "inner_steps": 2, "meta_value_head": "reference", "meta_baseline_cost": 0.5,
+        "reference_tracking": "gamma,lambda,vtrace_alpha"},
+    "bootstrapped, tracked": BOOTSTRAPPED | {
+        "reference_tracking": f"gamma,entropy_cost,vtrace_alpha,{ALL_OF_U}"},
     "judged by itself": {"inner_steps": 2, "meta_data": "same"},
 }  # fmt: skip
 SIZES = ((2, 1), (1, 2), (2, 3))  # learners, micro-batches of each

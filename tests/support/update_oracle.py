@@ -151,9 +151,11 @@ class Case:
 
     def eta(self, x, features=None):
         """γ and λ: numbers, or `[T+1, B]` from the features."""
+        return self.reference(features) if self.is_reference else self.current_eta(x, features)
+
+    def current_eta(self, x, features=None):
+        """The same, of η(x) whatever the objective is at."""
         config = self.agent.config
-        if self.is_reference:
-            return np.broadcast_arrays(config.reference_gamma, config.reference_lambda)
         values = {"gamma": config.gamma, "lambda": config.lambda_}
         ranges = {
             "gamma": (config.gamma_min, config.gamma_max),
@@ -182,7 +184,11 @@ class Case:
     def coefficients(self, x, features=None):
         """What is not γ or λ at these logits: numbers, or `[T+1, B]` from the features."""
         if self.is_reference:
-            return self.reference_coefficients()
+            return self.reference_coefficients(features)
+        return self.current_coefficients(x, features)
+
+    def current_coefficients(self, x, features=None):
+        """The same, of η(x) whatever the objective is at."""
         values = self.constants()
         for name, logit in self.logits_of(x, features).items():
             if name in values:
@@ -190,12 +196,13 @@ class Case:
                 values[name] = low + (high - low) * sigmoid(logit)
         return values
 
-    def reference_coefficients(self):
-        """The same in η'."""
-        values = self.constants()
-        for part in filter(None, self.agent.config.meta_parameter_references.split(";")):
+    def reference_coefficients(self, features=None):
+        """The same in η'; what is tracked is that of the case's x, for good."""
+        config, values = self.agent.config, self.constants()
+        for part in filter(None, config.meta_parameter_references.split(";")):
             values[part.partition(":")[0]] = float(part.partition(":")[2])
-        return values
+        now = self.current_coefficients(self.x, features)
+        return values | {name: now[name] for name in config.tracked if name in now}
 
     def fed(self, eta, coefficients):
         """What the network is fed of η."""
@@ -257,16 +264,20 @@ class Case:
         )
         return vs, advantages, np.minimum(config.pg_rho_clip, np.exp(log_rhos)) * mask
 
-    def reference(self, batch):
-        """η' on the states of a batch."""
+    def reference(self, features=None):
+        """γ and λ of η', likewise."""
         config = self.agent.config
         eta = [config.reference_gamma, config.reference_lambda]
-        if config.tracked:
-            current = self.eta(self.x, self.features(batch) if self.x.ndim > 1 else None)
-            for index, name in enumerate(("gamma", "lambda")):
-                if name in config.tracked:
-                    eta[index] = current[index]
+        now = self.current_eta(self.x, features)
+        for index, name in enumerate(("gamma", "lambda")):
+            if name in config.tracked:
+                eta[index] = now[index]
         return np.broadcast_arrays(*eta)
+
+    def reference_at(self, batch):
+        """γ and λ, and the coefficients of η' on the states of a batch."""
+        features = self.features(batch) if self.x.ndim > 1 else None
+        return self.reference(features), self.reference_coefficients(features)
 
     def everywhere(self, x):
         return Places(x, x, x, x)
@@ -319,8 +330,7 @@ class Case:
                     self.batch,
                     log_pi,
                     values_output.reference_values.numpy(),
-                    self.reference(self.batch),
-                    self.reference_coefficients(),
+                    *self.reference_at(self.batch),
                 )
                 errors = is_step * (second_vs - output.reference_values[:-1]) ** 2
                 loss += 0.5 * tf.reduce_sum(baseline_cost * errors)
@@ -421,7 +431,7 @@ class Case:
     def distance_to(self, target):
         """A function θ' -> bootstrapped J' on the meta batch, the network fed η'."""
         config = self.agent.config
-        fed = self.fed(self.reference(self.meta_batch), self.reference_coefficients())
+        fed = self.fed(*self.reference_at(self.meta_batch))
 
         def run(parameters):
             with weights(self.variables, parameters):
@@ -459,7 +469,7 @@ class Case:
             """What the network is fed at these parameters: an η per state follows its features."""
             with weights(self.variables, parameters):
                 if config.meta_network_eta == "reference":
-                    return self.fed(self.reference(self.meta_batch), self.reference_coefficients())
+                    return self.fed(*self.reference_at(self.meta_batch))
                 features = self.features(self.meta_batch) if self.x.ndim > 1 else None
                 return self.fed(self.eta(self.x, features), self.coefficients(self.x, features))
 
@@ -475,14 +485,13 @@ class Case:
 
         fed = fed_at(at)  # a constant from here on
         with weights(self.variables, at):
-            reference = self.reference(self.meta_batch)
+            reference = self.reference_at(self.meta_batch)
         logits, values = run(at, fed)
         vs, advantages, rhos = self.targets(
             self.meta_batch,
             self.log_pi(self.meta_batch, logits),
             values,
-            reference,
-            self.reference_coefficients(),
+            *reference,
         )
         if config.meta_advantage_normalization == "ema":
             advantages = self.normalised(advantages, rhos)
