@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import Phase, given, reject, settings
 from hypothesis import strategies as st
+from support.pieces import check_piece
 from support.update_oracle import NearKink, directions_of, make_case
 
 from meta_impala.algorithm import attribution
@@ -314,17 +315,13 @@ def check(drawn):
         reject()
 
 
-COMMON = {"deadline": None, "derandomize": True, "phases": [Phase.generate]}
-
-
-@settings(max_examples=2, **COMMON)
+@settings(max_examples=2, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(switches())
 def test_random_combinations_match_the_finite_difference(drawn):
     check(drawn)
 
 
 @pytest.mark.slow
-@settings(max_examples=200, **COMMON)
-@given(switches())
-def test_many_random_combinations_match_the_finite_difference(drawn):
-    check(drawn)
+@pytest.mark.parametrize("piece", range(10))
+def test_many_random_combinations_match_the_finite_difference(piece):
+    check_piece(switches(), check, piece, 20)

@@ -13,6 +13,7 @@ import tensorflow as tf
 from hypothesis import Phase, given, reject, settings
 from hypothesis import strategies as st
 from support.helpers import central_difference, make_agent
+from support.pieces import check_piece
 from support.update_oracle import OPEN, NearKink, Places, directions_of, make_case
 
 from meta_impala.algorithm import losses
@@ -355,8 +356,8 @@ def test_moments_after_many_batches_are_those_of_the_advantages():
     output = case.run(case.meta_batch, case.x)  # no embedding: what is fed does not matter
     _, advantages, rhos = case.targets(
         case.meta_batch,
-        case.log_pi(case.meta_batch, output.policy_logits.numpy()),
-        output.values.numpy(),
+        case.log_pi(case.meta_batch, output.policy_logits),
+        output.values,
         *case.reference_at(case.meta_batch),
     )
     bare = (advantages / np.where(rhos > 0, rhos, 1.0))[rhos > 0]
@@ -448,21 +449,16 @@ def check_combination(drawn):
         )
 
 
-# Without shrinking: every example is small, and slow to try.
-COMMON = {"deadline": None, "derandomize": True, "phases": [Phase.generate]}
-
-
-@settings(max_examples=2, **COMMON)
+@settings(max_examples=2, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(switches())
 def test_random_combinations_match_the_finite_difference(drawn):
     check_combination(drawn)
 
 
 @pytest.mark.slow
-@settings(max_examples=200, **COMMON)
-@given(switches())
-def test_many_random_combinations_match_the_finite_difference(drawn):
-    check_combination(drawn)
+@pytest.mark.parametrize("piece", range(10))
+def test_many_random_combinations_match_the_finite_difference(piece):
+    check_piece(switches(), check_combination, piece, 20)
 
 
 # What does not go together is refused.

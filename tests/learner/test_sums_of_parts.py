@@ -2,6 +2,8 @@
 a part of the columns (equivalence, float64): every update and every meta step is that of the whole.
 """
 
+import functools
+
 import numpy as np
 import pytest
 from support.helpers import perturb, random_batch
@@ -64,6 +66,19 @@ def run(learners, settings, batches):
     return rows
 
 
+@functools.cache
+def of_whole(name):
+    """The batches, the state of one learner without micro-batches after them, and its rows."""
+    settings = SETTINGS[name]
+    whole = made(1, 1, settings)
+    batches = [random_batch(whole.agents[0], seed) for seed in range(9)]
+    rows = run(whole, settings, batches)
+    (state,) = whole.states
+    start = whole.agents[0].learner.meta_parameters.initial_logits()
+    assert np.all(np.abs(state.x.numpy() - start) > 1e-3)
+    return batches, state, rows
+
+
 def assert_same_state(one, other):
     for ours, theirs in zip(one.shared_variables, other.shared_variables, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12, err_msg=ours.name)
@@ -78,13 +93,9 @@ def assert_same_state(one, other):
     ],
 )
 def test_parts_make_the_update_of_the_whole(name, size, parts):
-    settings = SETTINGS[name]
-    whole, of_parts = made(1, 1, settings), made(size, parts, settings)
-    batches = [random_batch(whole.agents[0], seed) for seed in range(9)]
-    expected, found = run(whole, settings, batches), run(of_parts, settings, batches)
-    (state,) = whole.states
-    start = whole.agents[0].learner.meta_parameters.initial_logits()
-    assert np.all(np.abs(state.x.numpy() - start) > 1e-3)
+    batches, state, expected = of_whole(name)
+    of_parts = made(size, parts, SETTINGS[name])
+    found = run(of_parts, SETTINGS[name], batches)
     for other in of_parts.states:
         assert_same_state(other, state)
     for (one,), others in zip(expected, found, strict=True):
