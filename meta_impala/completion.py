@@ -12,6 +12,7 @@ from absl import flags
 
 from meta_impala import command
 from meta_impala.config import FIELDS, presets
+from meta_impala.config.hyper_parameters import SETTINGS_OF_NAMES, TABLE
 from meta_impala.errors import UserError
 from meta_impala.experiments import suite as suite_lib
 
@@ -88,6 +89,8 @@ def values_of(flag: flags.Flag) -> tuple[str, ...]:
         return tuple(presets.names())
     if isinstance(flag.parser, flags.EnumParser):
         return tuple(flag.parser.enum_values)
+    if flag.name in SETTINGS_OF_NAMES:
+        return (*SETTINGS_OF_NAMES[flag.name], *TABLE)
     if flag.name in FIELDS:
         return tuple(FIELDS[flag.name].metadata["choices"])
     return ()

@@ -154,11 +154,9 @@ def _image_scaling_of(settings: AgentSettings, description: Description) -> Imag
     return ImageScaling(*background_of(description.game))
 
 
-def make_network(
-    settings: AgentSettings, description: Description, dtype: tf.DType = tf.float32
-) -> ActorCritic:
-    """The network, with its variables created (seeded by `settings.seed`)."""
-    definition = NetworkDefinition(
+def network_definition(settings: AgentSettings, description: Description) -> NetworkDefinition:
+    """What the network is, besides its weights."""
+    return NetworkDefinition(
         torso=settings.network,
         num_actions=description.num_actions,
         core=settings.core,
@@ -171,6 +169,13 @@ def make_network(
         second_value_head=settings.second_value_head,
         auxiliary_heads=settings.auxiliary_heads,
     )
+
+
+def make_network(
+    settings: AgentSettings, description: Description, dtype: tf.DType = tf.float32
+) -> ActorCritic:
+    """The network, with its variables created (seeded by `settings.seed`)."""
+    definition = network_definition(settings, description)
     tf.random.set_seed(settings.seed)
     narrow = settings.precision == "bfloat16" and dtype == tf.float32
     torso_dtype = tf.bfloat16 if narrow else None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from typing import Any
 
-from meta_impala.config.hyper_parameters import NONE, in_order
+from meta_impala.config.hyper_parameters import SETTINGS_OF_NAMES, in_order
 from meta_impala.config.schema import Config
 from meta_impala.system.processors import processors
 
@@ -31,7 +32,7 @@ def derive(config: Config) -> Config:
       config: each of its settings is valid on its own.
     """
     config = _spell_environment_kwargs(config)
-    config = _spell_meta_parameters(config)
+    config = _spell_names(config)
     config = _choose_lambda(config)
     config = _choose_num_actors(config)
     config = _choose_envs_per_actor(config)
@@ -50,15 +51,11 @@ def _spell_environment_kwargs(config: Config) -> Config:
     return dataclasses.replace(config, environment_kwargs=text)
 
 
-def _spell_meta_parameters(config: Config) -> Config:
+def _spell_names(config: Config) -> Config:
     """Equal sets of names have equal texts, in the order of the table."""
-    scope = config.meta_parameter_scope
-    return dataclasses.replace(
-        config,
-        meta_parameters=",".join(in_order(config.meta_parameters)) or NONE,
-        embedded_meta_parameters=",".join(in_order(config.embedded_meta_parameters)) or NONE,
-        meta_parameter_scope=",".join(in_order(scope)) or scope,
-    )
+    texts: dict[str, str] = {name: getattr(config, name) for name in SETTINGS_OF_NAMES}
+    spelled: dict[str, Any] = {n: ",".join(in_order(text)) or text for n, text in texts.items()}
+    return dataclasses.replace(config, **spelled)
 
 
 def _choose_lambda(config: Config) -> Config:

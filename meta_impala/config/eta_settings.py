@@ -151,18 +151,18 @@ class ReferenceSettings:
     )
     reference_tracking: str = setting(
         "none",
-        "Which entries of η' follow the current γ, λ (as constants) instead of being fixed.",
+        "Which entries of η' are the current values (as constants) and not fixed, comma-separated: "
+        "of " + ", ".join(row.name for row in TABLE.values() if row.in_returns) + ", and what the "
+        "network is fed in J' (--embedded_meta_parameters); with --meta_objective=bootstrapped, "
+        "whose target makes an update at η', of all meta-parameters; or none.",
         value_if_missing="none",
         source="a question of the paper's reviewer",
-        choices=("none", "gamma", "lambda", "gamma,lambda"),
     )
 
     @property
     def tracked(self) -> tuple[str, ...]:
-        """The parts of η' that are the current values."""
-        if self.reference_tracking == "none":
-            return ()
-        return tuple(self.reference_tracking.split(","))
+        """The entries of η' that are the current values."""
+        return in_order(self.reference_tracking)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,6 +35,8 @@ class HyperParameter:
       per_state: whether it acts at single steps, so that it can be a function of the state, or
         differ between the unrolls of a batch. What acts on the update as a whole (step size,
         decay, clip of the norm) can do neither: an update has no state, and belongs to no unroll.
+      in_returns: whether the returns read it. J' then reads its value in η'; of the other rows J'
+        reads none: its terms have weights of their own, and it makes no update.
     """
 
     name: str
@@ -44,6 +46,7 @@ class HyperParameter:
     range_of: Callable[[float], tuple[float, float]]
     start: float | None = None
     per_state: bool = False
+    in_returns: bool = False
 
 
 class RowNumbers(NamedTuple):
@@ -69,8 +72,10 @@ def _setting(name: str) -> Callable[[Any], float]:
 
 
 _ROWS = (
-    HyperParameter(GAMMA, "γ", "discount", _setting("gamma"), _unit, per_state=True),
-    HyperParameter(LAMBDA, "λ", "bootstrapping", _setting("lambda_"), _unit, per_state=True),
+    HyperParameter(GAMMA, "γ", "discount", _setting("gamma"), _unit, per_state=True,
+                   in_returns=True),
+    HyperParameter(LAMBDA, "λ", "bootstrapping", _setting("lambda_"), _unit, per_state=True,
+                   in_returns=True),
     HyperParameter("policy_cost", "g_p", "weight of the policy term of J",
                    _setting("policy_cost"), _twice, per_state=True),
     HyperParameter("baseline_cost", "g_v", "weight of the value term of J",
@@ -78,11 +83,11 @@ _ROWS = (
     HyperParameter("entropy_cost", "g_e", "weight of the entropy term of J",
                    _setting("entropy_cost"), _twice, per_state=True),
     HyperParameter("vtrace_alpha", "α", "share of V-trace's ratios that is clipped",
-                   _setting("vtrace_alpha"), _unit, start=0.99, per_state=True),
+                   _setting("vtrace_alpha"), _unit, start=0.99, per_state=True, in_returns=True),
     HyperParameter("rho_clip", "ρ̄", "clip of V-trace's temporal difference",
-                   _setting("rho_clip"), _twice, per_state=True),
+                   _setting("rho_clip"), _twice, per_state=True, in_returns=True),
     HyperParameter("c_clip", "c̄", "clip of V-trace's trace", _setting("c_clip"), _twice,
-                   per_state=True),
+                   per_state=True, in_returns=True),
     HyperParameter("learning_rate_factor", "lr factor", "factor of the scheduled learning rate",
                    lambda settings: 1.0, _twice),
     HyperParameter("rmsprop_decay", "decay", "decay of RMSProp's mean square",
@@ -90,6 +95,14 @@ _ROWS = (
     HyperParameter("max_gradient_norm", "clip norm", "clip of the gradient's norm",
                    _setting("max_gradient_norm"), _twice),
 )  # fmt: skip
+
+# Settings that name rows, comma-separated, and the words that may stand in their place.
+SETTINGS_OF_NAMES = {
+    "meta_parameters": (NONE,),
+    "meta_parameter_scope": ("global", "state"),
+    "embedded_meta_parameters": (NONE,),
+    "reference_tracking": (NONE,),
+}
 
 # name -> row, in the order of the entries of x.
 TABLE: dict[str, HyperParameter] = {row.name: row for row in _ROWS}
@@ -105,7 +118,7 @@ _OWN_FLAGS = {
 
 
 def register(row: HyperParameter) -> None:
-    """Adds a row. It can then be learned, by `--meta_parameters`.
+    """Adds a row. It can then be named in all of `SETTINGS_OF_NAMES`.
 
     Raises:
       ValueError: if there is one of this name.
@@ -122,7 +135,7 @@ def in_order(text: str) -> tuple[str, ...]:
 
 
 def check_names(flag: str, text: str, words: tuple[str, ...] = (NONE,)) -> None:
-    """Every name is in the table.
+    """Every name is in the table, and there once.
 
     Args:
       flag: whose value the text is.
@@ -130,17 +143,20 @@ def check_names(flag: str, text: str, words: tuple[str, ...] = (NONE,)) -> None:
       words: that may stand in their place, alone.
 
     Raises:
-      UserError: naming the first that is not, with the nearest that is.
+      UserError: naming the first that is not, with the nearest that is, or that is there twice.
     """
     if text in words:
         return
-    for name in (name.strip() for name in text.split(",")):
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
         if name not in TABLE:
             meant = nearest(name, [*TABLE, *(word for word in words if word != name)])
             raise UserError(
                 f"--{flag}={shown(text)}: {shown(name) or 'an empty name'} is no "
                 f"meta-parameter{meant}; must be {', '.join(words)}, or among {', '.join(TABLE)}"
             )
+        if names.count(name) > 1:
+            raise UserError(f"--{flag}={shown(text)}: must have {name} once")
 
 
 def numbers_by_name(flag: str, text: str, count: int) -> dict[str, tuple[float, ...]]:
@@ -161,6 +177,8 @@ def numbers_by_name(flag: str, text: str, count: int) -> dict[str, tuple[float, 
             own = " and ".join(f"--{pattern.format(name)}" for pattern in _OWN_FLAGS[flag])
             raise UserError(f"--{flag}={shown(text)}: {name} has {own} for this")
         check_names(flag, name)
+        if name in result:
+            raise UserError(f"--{flag}={shown(text)}: must have {name} once")
         try:
             numbers = tuple(map(float, values.split(",")))
         except ValueError:

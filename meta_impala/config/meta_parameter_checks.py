@@ -32,6 +32,7 @@ def check_meta_parameters(config: Config) -> None:
                     f"--meta_parameters={config.meta_parameters}"
                 )
     _check_what_varies(config)
+    _check_what_is_tracked(config)
     for name in config.varied:
         if name not in (GAMMA, LAMBDA):
             _check_row(config, name)
@@ -61,11 +62,36 @@ def _check_what_varies(config: Config) -> None:
                 f"--embedded_meta_parameters={config.embedded_meta_parameters}: {name} is not "
                 f"learned; must be among --meta_parameters={config.meta_parameters}"
             )
-    if "rmsprop_decay" in config.varied and config.inner_optimizer != "rmsprop":
-        raise UserError(
-            f"--meta_parameters={config.meta_parameters}: rmsprop_decay needs "
-            f"--inner_optimizer=rmsprop, it is {config.inner_optimizer}"
-        )
+    for flag, names in (("meta_parameters", config.varied), ("reference_tracking", config.tracked)):
+        if "rmsprop_decay" in names and config.inner_optimizer != "rmsprop":
+            raise UserError(
+                f"--{flag}={','.join(names)}: rmsprop_decay needs --inner_optimizer=rmsprop, it is "
+                f"{config.inner_optimizer}"
+            )
+
+
+def _check_what_is_tracked(config: Config) -> None:
+    """What follows the current η is read in η', and has no other value there."""
+    given = f"--reference_tracking={config.reference_tracking}"
+    fixed = numbers_by_name("meta_parameter_references", config.meta_parameter_references, 1)
+    for name in config.tracked:
+        if name in fixed:
+            raise UserError(
+                f"{given}: {name} has a fixed value in η'; must not be in "
+                f"--meta_parameter_references={config.meta_parameter_references}"
+            )
+    if not config.learned or config.meta_objective == "bootstrapped":
+        return  # there is no J', or its target makes a whole update at η'
+    is_fed = bool(config.eta_embedding_size) and config.meta_network_eta == "reference"
+    fed = config.embedded if is_fed else ()
+    possible = [name for name, row in TABLE.items() if row.in_returns or name in fed]
+    for name in config.tracked:
+        if name not in possible:
+            raise UserError(
+                f"{given}: J' does not read {name} of η', its terms have weights of their own and "
+                f"it makes no update; must be among {', '.join(possible)}, what the network is fed "
+                "of η' (--embedded_meta_parameters), or with --meta_objective=bootstrapped any"
+            )
 
 
 def _check_row(config: Config, name: str) -> None:

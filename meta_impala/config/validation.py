@@ -12,7 +12,7 @@ from typing import Any
 from meta_impala.config import checks, eta_schedule_checks, meta_parameter_checks, window_checks
 from meta_impala.config.derived import derive
 from meta_impala.config.fields import added_choices, allowed_range, nearest
-from meta_impala.config.hyper_parameters import check_names
+from meta_impala.config.hyper_parameters import SETTINGS_OF_NAMES, check_names
 from meta_impala.config.image_layout import image_shape
 from meta_impala.config.schema import FIELDS, Config, field_type, flag_name
 from meta_impala.config.text import normalized, shown
@@ -34,9 +34,8 @@ def resolve(config: Config) -> Config:
         field.name: checked_value(field, getattr(config, field.name)) for field in FIELDS.values()
     }
     config = dataclasses.replace(config, **checked)
-    for name in ("meta_parameters", "embedded_meta_parameters"):
-        check_names(name, getattr(config, name))
-    check_names("meta_parameter_scope", config.meta_parameter_scope, ("global", "state"))
+    for name, words in SETTINGS_OF_NAMES.items():
+        check_names(name, getattr(config, name), words)
     config = derive(config)
     checks.check_environment_kwargs(config)
     meta_parameter_checks.check_meta_parameters(config)

@@ -50,7 +50,6 @@ def check_bootstrap(config: Config) -> None:
         ("meta_parameter_scope", ("global",), "the last update of the target is at one η'"),
         ("meta_value_head", ("shared",), "the values that are matched are those of the shared one"),
         ("meta_advantage_normalization", ("none",), "no advantage is in the meta loss"),
-        ("reference_tracking", ("none",), "the last update of the target is at one η'"),
     ):
         value = getattr(config, name)
         if config.learned and value not in wanted:

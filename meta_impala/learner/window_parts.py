@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from meta_impala.algorithm.bootstrapped_target import bootstrapped_target
 from meta_impala.algorithm.meta_gradient import Tensors
-from meta_impala.algorithm.meta_parameters import Eta
+from meta_impala.algorithm.meta_parameters import Eta, constant
 from meta_impala.algorithm.objectives import MatchingObjective, MetaObjective
 from meta_impala.algorithm.optimizers import Slots
 from meta_impala.algorithm.window_gradient import (
@@ -104,7 +104,8 @@ class WindowFactory:
     ) -> list[tf.Tensor]:
         """θ̃: L − 1 updates at η, and one at η' on τ'; at the step size as it is."""
         *before, last = ahead
-        reference = self.parts.meta_parameters.reference()
+        table = self.parts.meta_parameters
+        reference = table.reference(constant(table.values(x[0])))
         updates = [self.update(batch, learning_rate) for batch in before]
         updates.append(self.update(last, learning_rate, given=reference))
         return bootstrapped_target(parameters, slots, x, updates, reduce=self.parts.reduce)

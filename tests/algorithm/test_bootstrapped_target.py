@@ -6,6 +6,8 @@ target of L updates, through one or several inner updates, against finite differ
 Must be zero: the target is a constant.
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,11 +16,14 @@ from support.update_oracle import make_case
 
 from meta_impala.algorithm import meta_gradient
 from meta_impala.algorithm.meta_gradient import nested_tapes, reverse_over_forward
+from meta_impala.config.hyper_parameters import TABLE
 
 SMALL = {"batch_size": 3, "meta_batch_size": 3, "unroll_length": 4, "mlp_sizes": "6",
          "lambda_": 0.7, "gamma": 0.9, "learning_rate": 2.0**-7,
          "learning_rate_schedule": "constant"}  # fmt: skip
 NAMES = "gamma,lambda,entropy_cost,learning_rate_factor"
+FIXED = {"meta_parameters": NAMES, "meta_parameter_references": "entropy_cost:0.05"}
+ALL = ",".join(TABLE)
 
 
 @pytest.mark.parametrize("mode", [nested_tapes, reverse_over_forward])
@@ -58,15 +63,23 @@ def test_the_identity_of_one_sgd_step(mode):
 
 
 @pytest.mark.parametrize("mode", ["nested_tapes", "reverse_over_forward"])
-@pytest.mark.parametrize(("inner_steps", "target_steps"), [(1, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize(
+    ("inner_steps", "target_steps", "settings"),
+    [
+        (1, 1, FIXED),
+        (1, 2, FIXED),
+        (2, 2, FIXED),
+        (1, 1, {"meta_parameters": NAMES, "reference_tracking": NAMES}),
+        (2, 2, {"meta_parameters": ALL, "reference_tracking": ALL}),
+    ],
+)
 @pytest.mark.usefixtures("eager")
-def test_the_step_of_x_is_the_finite_difference(inner_steps, target_steps, mode):
+def test_the_step_of_x_is_the_finite_difference(inner_steps, target_steps, settings, mode):
     """Through `Learner.update` itself."""
     case = make_case(
-        20.0, **SMALL, meta_parameters=NAMES, meta_objective="bootstrapped",
+        20.0, **SMALL, **settings, meta_objective="bootstrapped",
         bootstrap_steps=target_steps, inner_steps=inner_steps, meta_gradient_mode=mode,
         meta_optimizer="sgd", meta_learning_rate=0.5,
-        meta_parameter_references="entropy_cost:0.05",
     )  # fmt: skip
     learner, state = case.agent.learner, case.agent.learner.state
     state.x.assign(case.x)
@@ -91,8 +104,12 @@ def test_the_step_of_x_is_the_finite_difference(inner_steps, target_steps, mode)
     np.testing.assert_allclose(row.meta_loss, meta_objective(last) / steps, rtol=1e-5)
 
 
-def test_the_target_is_a_constant():
-    agent = make_agent(tf.float64, **SMALL, meta_objective="bootstrapped", bootstrap_steps=2)
+@pytest.mark.parametrize("tracked", ["none", ALL])
+def test_the_target_is_a_constant(tracked):
+    agent = make_agent(
+        tf.float64, **SMALL, meta_parameters=ALL, meta_objective="bootstrapped", bootstrap_steps=2,
+        reference_tracking=tracked,
+    )  # fmt: skip
     factory, learner = agent.learner.factory, agent.learner
     batches = [factory.trajectories(random_batch(agent, seed)) for seed in range(2)]
     parameters = [v.read_value() for v in agent.network.trainable_variables]
@@ -106,3 +123,30 @@ def test_the_target_is_a_constant():
     for source in (parameters, x, slots["mean_squares"]):
         assert all(gradient is None for gradient in tape.gradient(target, source))
     assert any(np.any(one != other) for one, other in zip(target, parameters, strict=True))
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_tracked_row_is_its_number_in_the_update_at_the_reference(name):
+    """Whatever acts in J or U acts there; at another number the target is another."""
+
+    def target(tracked, number):
+        chosen = {"reference_tracking": name if tracked else "none"}
+        if number is not None and name in ("gamma", "lambda"):
+            chosen[f"reference_{name}"] = number
+        elif number is not None:
+            chosen["meta_parameter_references"] = f"{name}:{number!r}"
+        chosen |= {"meta_parameters": "gamma,lambda,rho_clip", "meta_objective": "bootstrapped"}
+        case = make_case(80.0, **SMALL, **chosen)
+        case = dataclasses.replace(case, meta_batch=case.batch)  # its norm is known
+        parameters, x, _, _, _ = case.arguments()
+        slots = {"mean_squares": [tf.identity(v) for v in case.slots().first]}
+        batch = case.agent.learner.factory.trajectories(case.batch)
+        found = case.agent.learner.window_factory.target(
+            parameters, slots, x, [batch], tf.constant(0.01, tf.float64)
+        )
+        eta = case.agent.learner.meta_parameters.values(x[0])
+        return np.concatenate([tensor.numpy().ravel() for tensor in found]), float(eta[name])
+
+    found, now = target(True, None)
+    np.testing.assert_allclose(target(False, now)[0], found, rtol=1e-12, atol=1e-15)
+    assert np.abs(target(False, 0.7 * now)[0] - found).max() > 1e-6

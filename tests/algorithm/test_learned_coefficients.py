@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import Phase, given, reject, settings
 from hypothesis import strategies as st
+from support.pieces import check_piece
 from support.update_oracle import NearKink, directions_of, make_case
 
 from meta_impala.algorithm import attribution
@@ -112,6 +113,7 @@ def test_a_coefficient_per_state_is_that_of_the_bias():
 
 
 OF_STEPS = [name for name, row in TABLE.items() if row.per_state]
+OF_RETURNS = {name for name, row in TABLE.items() if row.in_returns}
 
 
 @pytest.mark.parametrize("norm", [20.0, 80.0])
@@ -273,13 +275,17 @@ def switches(draw):
     if optimizer != "rmsprop":
         names = names - {"rmsprop_decay"} or {"gamma"}
     of_states = [name for name in sorted(names) if name in OF_STEPS and choose(True, False)]
+    embedded = choose("none", ",".join(sorted(names - {"gamma", "lambda"}))) or "none"
+    # Of the returns, and of what the network is fed.
+    read = sorted(names & (OF_RETURNS | set(embedded.split(","))))
+    tracked = [name for name in read if choose(True, False)]
     return choose(20.0, 80.0), SMALL | {
         "meta_parameters": ",".join(sorted(names)),
         "meta_parameter_scope": ",".join(of_states) or "global",
         "meta_gradient_paths": choose("returns", "importance_weights"),
         "eta_embedding_size": 3,
-        "embedded_meta_parameters": choose("none", ",".join(sorted(names - {"gamma", "lambda"})))
-        or "none",
+        "embedded_meta_parameters": embedded,
+        "reference_tracking": ",".join(tracked) or "none",
         "inner_optimizer": optimizer,
         "learning_rate": 1e-3 if optimizer == "sgd" else 1e-2,
         "adam_epsilon": 1e-2,
@@ -309,17 +315,13 @@ def check(drawn):
         reject()
 
 
-COMMON = {"deadline": None, "derandomize": True, "phases": [Phase.generate]}
-
-
-@settings(max_examples=2, **COMMON)
+@settings(max_examples=2, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(switches())
 def test_random_combinations_match_the_finite_difference(drawn):
     check(drawn)
 
 
 @pytest.mark.slow
-@settings(max_examples=200, **COMMON)
-@given(switches())
-def test_many_random_combinations_match_the_finite_difference(drawn):
-    check(drawn)
+@pytest.mark.parametrize("piece", range(10))
+def test_many_random_combinations_match_the_finite_difference(piece):
+    check_piece(switches(), check, piece, 20)

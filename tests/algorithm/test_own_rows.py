@@ -38,8 +38,24 @@ def own_rows(monkeypatch):
     del losses.INNER_WEIGHTS["smallness"], losses.OWN_META_WEIGHTS["smallness"]
 
 
-def test_a_registered_weight_of_ones_own_is_learned(own_rows):
-    agent = make_agent(tf.float64, meta_parameters="gamma,smallness_cost", lambda_=0.7)
+FED = {"eta_embedding_size": 3, "embedded_meta_parameters": "smallness_cost"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        # J' is fed the current weight, as a constant.
+        {
+            **FED,
+            "reference_tracking": "smallness_cost",
+            "meta_gradient_paths": "importance_weights",
+        },
+    ],
+    ids=["learned", "learned and tracked"],
+)
+def test_a_registered_weight_of_ones_own_is_learned(own_rows, settings):
+    agent = make_agent(tf.float64, meta_parameters="gamma,smallness_cost", lambda_=0.7, **settings)
     factory, state = agent.learner.factory, agent.learner.state
     np.testing.assert_allclose(tf.sigmoid(state.x[1]), 0.1, rtol=1e-6)
     batch, meta_batch = random_batch(agent, 0), random_batch(agent, 1, batch_size=3)
@@ -64,6 +80,31 @@ def test_a_registered_weight_of_ones_own_is_learned(own_rows):
     np.testing.assert_allclose(steps[0][1], expected[0], rtol=1e-6)
     without = {**parts.meta_objective.weights, "smallness": 0.0}
     assert without != parts.meta_objective.weights
+
+
+@pytest.mark.parametrize("settings", [FED, {"meta_objective": "bootstrapped", "inner_steps": 2}])
+@pytest.mark.usefixtures("eager")
+def test_a_tracked_row_of_ones_own_is_its_number_in_the_meta_objective(own_rows, settings):
+    """J' and the step of x are those at the current number, and not those at another."""
+
+    def found(**chosen):
+        agent = make_agent(
+            tf.float64, **settings | chosen, meta_parameters="gamma,smallness_cost", lambda_=0.7,
+            meta_optimizer="sgd",
+        )  # fmt: skip
+        agent.learner.state.x.assign([1.5, -0.5])
+        for updates in range(agent.config.inner_steps):
+            batch, other = random_batch(agent, updates), random_batch(agent, 9)
+            row, _ = agent.learner.update(batch, other, updates, 0)
+        return np.array([row.meta_loss, *agent.learner.state.x.numpy() - [1.5, -0.5]])
+
+    tracked = found(reference_tracking="smallness_cost")
+    number = float(tf.sigmoid(tf.constant(-0.5, tf.float64)))
+    fixed, other = (
+        found(meta_parameter_references=f"smallness_cost:{value!r}") for value in (number, 0.9)
+    )
+    np.testing.assert_allclose(tracked, fixed, rtol=1e-6)
+    assert np.all(np.abs(tracked - other) > 1e-4 * np.abs(tracked))
 
 
 def test_a_name_cannot_be_registered_twice(own_rows):

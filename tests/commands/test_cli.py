@@ -176,6 +176,8 @@ def test_completion_of_commands_flags_values_and_files():
     assert completed("train", "--network=d") == ["deep"]
     assert completed("train", "--preset", "=") == presets.names()
     assert completed("evaluate", "--starts", "=", "h") == ["human"]
+    assert completed("train", "--reference_tracking", "=", "r") == ["rho_clip", "rmsprop_decay"]
+    assert "entropy_cost" in completed("train", "--meta_parameters=")
     assert "setup.py" in completed("plot", "setu")
     assert completed("train", "--flagfile", "=", "READ") == ["README.md"]
     assert completed("train", "--preset", "lap") == ["laptop"]

@@ -20,6 +20,7 @@ from meta_impala.config import (
     to_json,
 )
 from meta_impala.config.eta_settings import EtaSettings
+from meta_impala.config.hyper_parameters import TABLE
 from meta_impala.config.loss_settings import LossSettings
 from meta_impala.errors import UserError
 from meta_impala.storage.trained_run import read_agent_file
@@ -37,6 +38,11 @@ def _refusal(**settings) -> str:
 
 
 TWO_LEARNERS = {"learner_addresses": "10.0.0.1:2222,[::1]:2222"}
+COSTS = ("policy_cost", "baseline_cost", "entropy_cost")
+OF_THE_RULE = ("learning_rate_factor", "rmsprop_decay", "max_gradient_norm")
+RETURNS = ("vtrace_alpha", "rho_clip", "c_clip")  # besides γ and λ
+BOOTSTRAPPED = {"meta_objective": "bootstrapped"}
+FED_COST = {"meta_parameters": "gamma,entropy_cost", "embedded_meta_parameters": "entropy_cost"}
 
 
 def test_defaults_are_those_of_the_papers():
@@ -132,6 +138,55 @@ def test_lambda_and_embedding_follow_from_what_is_learned(learned, start, width)
             "needs --inner_optimizer=rmsprop",
         ),
         ({"embedded_meta_parameters": "rho_clip"}, "rho_clip", "is not learned"),
+        ({"meta_parameters": "gamma,gamma"}, "--meta_parameters=gamma,gamma", "have gamma once"),
+        ({"meta_parameter_scope": "gamma, gamma"}, "--meta_parameter_scope=gamma, gamma", "once"),
+        (
+            {"meta_parameters": "rho_clip", "meta_parameter_starts": "rho_clip:1;rho_clip:1.5"},
+            "--meta_parameter_starts=rho_clip:1;rho_clip:1.5",
+            "must have rho_clip once",
+        ),
+        ({"reference_tracking": ""}, "--reference_tracking=: an empty name", "must be none, or"),
+        ({"reference_tracking": "gamma,"}, "--reference_tracking=gamma,: an empty", "gamma, la"),
+        ({"reference_tracking": "gama"}, "--reference_tracking=gama", "did you mean gamma?"),
+        ({"reference_tracking": "none,gamma"}, "=none,gamma: none is no", "must be none, or among"),
+        ({"reference_tracking": "gamma,gamma"}, "=gamma,gamma", "must have gamma once"),
+        ({"reference_tracking": "all"}, "=all: all is no", "learning_rate_factor"),
+        *(
+            (
+                {"meta_parameters": f"gamma,{name}", "reference_tracking": f"gamma,{name}"},
+                f"--reference_tracking=gamma,{name}: J' does not read {name} of η'",
+                "must be among gamma, lambda, vtrace_alpha, rho_clip, c_clip, what the network is",
+            )
+            for name in (*COSTS, *OF_THE_RULE)
+        ),
+        (
+            FED_COST | {"meta_network_eta": "current", "reference_tracking": "entropy_cost"},
+            "--reference_tracking=entropy_cost: J' does not read entropy_cost",
+            "the network is fed of η'",
+        ),
+        (
+            FED_COST | {"eta_embedding_size": 0, "reference_tracking": "entropy_cost"},
+            "--reference_tracking=entropy_cost: J' does not read entropy_cost",
+            "the network is fed of η'",
+        ),
+        (
+            {
+                "meta_objective": "bootstrapped",
+                "meta_parameter_references": "entropy_cost:0.1",
+                "reference_tracking": "entropy_cost",
+            },
+            "--reference_tracking=entropy_cost: entropy_cost has a fixed value",
+            "--meta_parameter_references=entropy_cost:0.1",
+        ),
+        (
+            {
+                "meta_objective": "bootstrapped",
+                "inner_optimizer": "sgd",
+                "reference_tracking": "rmsprop_decay",
+            },
+            "--reference_tracking=rmsprop_decay: rmsprop_decay needs",
+            "--inner_optimizer=rmsprop",
+        ),
         ({"inner_steps": 2, "meta_data": "swap"}, "--meta_data=swap", "--inner_steps=2"),
         ({"inner_steps": 2, "meta_data": "held_out"}, "--meta_data=held_out", "--inner_steps=2"),
         ({"inner_steps": 2, "trace_decay": 0.5}, "accumulative_trace", "--inner_steps=2"),
@@ -681,6 +736,33 @@ def test_what_is_a_function_of_the_state(scope, expected):
     assert from_json(to_json(config), "config.json") == config
     # A control has none, whatever it is the control of.
     assert dataclasses.replace(config, eta_schedule="fixed").of_states == ()
+
+
+@pytest.mark.parametrize(
+    ("tracking", "settings", "expected"),
+    [
+        # What it could be before it followed the table.
+        ("none", {}, ()),
+        ("gamma", {}, ("gamma",)),
+        ("lambda", {}, ("lambda",)),
+        ("gamma,lambda", {}, ("gamma", "lambda")),
+        ("gamma", {"meta_parameters": "lambda"}, ("gamma",)),
+        ("gamma,lambda", {"meta_parameters": "none"}, ("gamma", "lambda")),
+        (" rho_clip , c_clip,gamma,vtrace_alpha", {}, ("gamma", *RETURNS)),
+        ("entropy_cost,gamma", FED_COST, ("gamma", "entropy_cost")),
+        ("max_gradient_norm,gamma", BOOTSTRAPPED, ("gamma", "max_gradient_norm")),
+        (",".join(TABLE), BOOTSTRAPPED | {"inner_steps": 2}, tuple(TABLE)),
+        # A control has no J': it keeps the flags of the run that it is the control of.
+        ("entropy_cost", {"eta_schedule": "fixed"}, ("entropy_cost",)),
+    ],
+)
+def test_what_follows_the_current_eta(tracking, settings, expected):
+    config = resolve(Config(**settings, reference_tracking=tracking))
+    assert config.tracked == expected
+    assert config.reference_tracking == (",".join(expected) or "none")
+    assert from_json(to_json(config), "config.json") == config
+    again = {"reference_tracking": ",".join(reversed(expected)) or "none"}
+    assert merge_for_resume(config, again, override=False) == config
 
 
 def test_the_schedule_of_eta_never_changes_in_a_run():

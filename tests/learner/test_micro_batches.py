@@ -24,6 +24,11 @@ SETTINGS = [
     slowly({"meta_gradient_paths": "importance_weights"}),
     slowly({"meta_value_head": "reference", "meta_baseline_cost": 0.3, "meta_kl_cost": 0.1}),
     slowly({"meta_parameters": "gamma,rho_clip", "meta_parameter_scope": "gamma,rho_clip"}),
+    {
+        "meta_parameters": "gamma,rho_clip",
+        "meta_parameter_scope": "gamma,rho_clip",
+        "reference_tracking": "gamma,rho_clip",
+    },
     slowly(
         {
             "meta_parameters": "gamma,entropy_cost",

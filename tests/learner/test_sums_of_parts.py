@@ -2,6 +2,8 @@
 a part of the columns (equivalence, float64): every update and every meta step is that of the whole.
 """
 
+import functools
+
 import numpy as np
 import pytest
 from support.helpers import perturb, random_batch
@@ -23,6 +25,11 @@ SETTINGS = {
     "paths, second critic": {
         "inner_steps": 2, "eta_embedding_size": 3, "meta_gradient_paths": "importance_weights",
         "meta_value_head": "reference", "meta_baseline_cost": 0.5},
+    "window, second critic, tracked": {
+        "inner_steps": 2, "meta_value_head": "reference", "meta_baseline_cost": 0.5,
+        "reference_tracking": "gamma,lambda,vtrace_alpha"},
+    "bootstrapped, tracked": BOOTSTRAPPED | {
+        "reference_tracking": f"gamma,entropy_cost,vtrace_alpha,{ALL_OF_U}"},
     "judged by itself": {"inner_steps": 2, "meta_data": "same"},
 }  # fmt: skip
 SIZES = ((2, 1), (1, 2), (2, 3))  # learners, micro-batches of each
@@ -38,7 +45,7 @@ def made(size, parts, settings):
             "environment": "Catch", "network": "mlp", "mlp_sizes": "6", "batch_size": 6,
             "meta_batch_size": 6, "unroll_length": 3, "lambda_": 0.7, "gamma": 0.9,
             "eta_embedding_size": 0, "learning_rate": 2.0**-7, "reward_clip": 0.0,
-            "max_gradient_norm": 10.0, "meta_learning_rate": 0.1, "micro_batches": parts,
+            "max_gradient_norm": 1.5, "meta_learning_rate": 0.1, "micro_batches": parts,
             "meta_parameters": f"gamma,lambda,entropy_cost,vtrace_alpha,{ALL_OF_U}",
             "meta_gradient_mode": "reverse_over_forward", "learning_rate_schedule": "constant",
         }
@@ -59,6 +66,19 @@ def run(learners, settings, batches):
     return rows
 
 
+@functools.cache
+def of_whole(name):
+    """The batches, the state of one learner without micro-batches after them, and its rows."""
+    settings = SETTINGS[name]
+    whole = made(1, 1, settings)
+    batches = [random_batch(whole.agents[0], seed) for seed in range(9)]
+    rows = run(whole, settings, batches)
+    (state,) = whole.states
+    start = whole.agents[0].learner.meta_parameters.initial_logits()
+    assert np.all(np.abs(state.x.numpy() - start) > 1e-3)
+    return batches, state, rows
+
+
 def assert_same_state(one, other):
     for ours, theirs in zip(one.shared_variables, other.shared_variables, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12, err_msg=ours.name)
@@ -73,13 +93,9 @@ def assert_same_state(one, other):
     ],
 )
 def test_parts_make_the_update_of_the_whole(name, size, parts):
-    settings = SETTINGS[name]
-    whole, of_parts = made(1, 1, settings), made(size, parts, settings)
-    batches = [random_batch(whole.agents[0], seed) for seed in range(9)]
-    expected, found = run(whole, settings, batches), run(of_parts, settings, batches)
-    (state,) = whole.states
-    start = whole.agents[0].learner.meta_parameters.initial_logits()
-    assert np.all(np.abs(state.x.numpy() - start) > 1e-3)
+    batches, state, expected = of_whole(name)
+    of_parts = made(size, parts, SETTINGS[name])
+    found = run(of_parts, SETTINGS[name], batches)
     for other in of_parts.states:
         assert_same_state(other, state)
     for (one,), others in zip(expected, found, strict=True):

@@ -22,7 +22,7 @@ from meta_impala.storage.trained_agent import (
 from meta_impala.storage.trained_run import read_agent_file
 
 ROOT = pathlib.Path(__file__).parents[2]
-# Agents of Pong, and their full evaluations: version 0.1's, and the one that comes with the program.
+# Agents of Pong: version 0.1's, and the one that comes with the program.
 OLDER, SHIPPED = ROOT / "testdata/pong_agent.npz", ROOT / "meta_impala/agents/pong.npz"
 
 

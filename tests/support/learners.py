@@ -4,8 +4,7 @@ import tensorflow as tf
 
 from meta_impala.config import Config, resolve
 from meta_impala.learner.group import LearnerGroup
-from meta_impala.learner.make_learner import make_learner
-from support.helpers import FEATURES, Agent, select_columns
+from support.helpers import FEATURES, Agent, new_learner, select_columns
 from support.together import Together
 
 
@@ -37,7 +36,7 @@ class Learners:
         self.together, self.agents = Together(size), []
         for index in range(size):
             group = InOneProcess(self.together, size, index)
-            learner = make_learner(config.share, FEATURES, group=group, dtype=tf.float64)
+            learner = new_learner(config.share, FEATURES, group=group, dtype=tf.float64)
             self.agents.append(Agent(config.share, FEATURES, learner.state.network, learner))
 
     @property

@@ -1,4 +1,4 @@
-"""An update and its meta objective written again in NumPy, except for network, ∂log π and ∂v.
+"""An update and its meta objective written again in NumPy (a network with a core: its module).
 
 Every place where η acts has an argument of its own, so that a finite difference can vary η along
 exactly the paths that a switch opens and hold it elsewhere.
@@ -6,6 +6,7 @@ exactly the paths that a switch opens and hold it elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from typing import NamedTuple
@@ -14,7 +15,6 @@ import numpy as np
 import tensorflow as tf
 
 from meta_impala.actors.trajectory import Unroll
-from meta_impala.algorithm.losses import action_log_probs, entropies
 from meta_impala.learner.batch import trajectories_of
 from support.helpers import (
     Agent,
@@ -26,6 +26,7 @@ from support.helpers import (
     vtrace_ground_truth,
     weights,
 )
+from support.numpy_network import Perceptron, is_perceptron, seen_by_module
 
 # γ = 0.82, λ = 0.69, and whatever is learned besides.
 X = np.array([1.5, 0.8, 0.4, -0.3, 0.6, 0.9, -0.5, 0.2, 0.7, 1.1, -0.2])
@@ -49,6 +50,11 @@ def embedded(gamma, lambda_, kind, others=()):
 def of_states_left(value):
     """Of the T+1 states those in which a step is made; a number stays."""
     return value[:-1] if np.ndim(value) else value
+
+
+def with_last_row(of_states_left):
+    """Zeros for the last state, in which no step is made."""
+    return np.concatenate([of_states_left, np.zeros_like(of_states_left[:1])])
 
 
 class NearKink(Exception):
@@ -89,8 +95,10 @@ class Case:
     x: np.ndarray
     # Whether the inner objective and U are at η' and not at η(x).
     is_reference: bool = False
-    # Whether J has the second value head's loss, where the network has one.
-    has_second_critic: bool = True
+    # Which head is seen: 0 is the one that acts.
+    head: int = 0
+    # θ that the oracle is at; None for that of the variables.
+    moved: list[np.ndarray] | None = None
 
     # What the product does.
 
@@ -124,9 +132,23 @@ class Case:
         """θ's variables; to find them in the modules takes as long as to run the network."""
         return self.agent.network.trainable_variables
 
+    @functools.cached_property
+    def perceptron(self):
+        """The network in NumPy; None if there is only its module."""
+        network = self.agent.network
+        return Perceptron(network) if is_perceptron(network) else None
+
     @property
     def theta(self):
-        return [v.numpy() for v in self.variables]
+        return [v.numpy() for v in self.variables] if self.moved is None else self.moved
+
+    @contextlib.contextmanager
+    def at(self, theta):
+        """The oracle at this θ; afterwards it is where it was."""
+        kept, self.moved = self.moved, theta
+        with contextlib.nullcontext() if self.perceptron else weights(self.variables, theta):
+            yield
+        self.moved = kept
 
     def slots(self):
         named = {k: [v.numpy() for v in vs] for k, vs in self.agent.learner.state.slots.items()}
@@ -151,9 +173,11 @@ class Case:
 
     def eta(self, x, features=None):
         """γ and λ: numbers, or `[T+1, B]` from the features."""
+        return self.reference(features) if self.is_reference else self.current_eta(x, features)
+
+    def current_eta(self, x, features=None):
+        """The same, of η(x) whatever the objective is at."""
         config = self.agent.config
-        if self.is_reference:
-            return np.broadcast_arrays(config.reference_gamma, config.reference_lambda)
         values = {"gamma": config.gamma, "lambda": config.lambda_}
         ranges = {
             "gamma": (config.gamma_min, config.gamma_max),
@@ -182,7 +206,11 @@ class Case:
     def coefficients(self, x, features=None):
         """What is not γ or λ at these logits: numbers, or `[T+1, B]` from the features."""
         if self.is_reference:
-            return self.reference_coefficients()
+            return self.reference_coefficients(features)
+        return self.current_coefficients(x, features)
+
+    def current_coefficients(self, x, features=None):
+        """The same, of η(x) whatever the objective is at."""
         values = self.constants()
         for name, logit in self.logits_of(x, features).items():
             if name in values:
@@ -190,12 +218,13 @@ class Case:
                 values[name] = low + (high - low) * sigmoid(logit)
         return values
 
-    def reference_coefficients(self):
-        """The same in η'."""
-        values = self.constants()
-        for part in filter(None, self.agent.config.meta_parameter_references.split(";")):
+    def reference_coefficients(self, features=None):
+        """The same in η'; what is tracked is that of the case's x, for good."""
+        config, values = self.agent.config, self.constants()
+        for part in filter(None, config.meta_parameter_references.split(";")):
             values[part.partition(":")[0]] = float(part.partition(":")[2])
-        return values
+        now = self.current_coefficients(self.x, features)
+        return values | {name: now[name] for name in config.tracked if name in now}
 
     def fed(self, eta, coefficients):
         """What the network is fed of η."""
@@ -210,13 +239,22 @@ class Case:
         return self.agent.network(seen.inputs, seen.core_state, tf.constant(eta_input))
 
     def features(self, batch):
+        if self.perceptron:
+            return self.perceptron.features(self.theta, batch)
         return self.agent.network.body(batch.observations).numpy()
 
+    def look(self, batch, eta_input):
+        """What the head says of a batch, as arrays."""
+        reward_clip = self.agent.config.reward_clip
+        if self.perceptron:
+            return self.perceptron.seen(self.theta, batch, reward_clip, eta_input, self.head)
+        return seen_by_module(self.agent.network, batch, reward_clip, eta_input, self.head)
+
     def run(self, batch, x):
-        """Outputs of the network (θ in its variables), fed η(x)."""
+        """The same, fed η(x)."""
         features = self.features(batch) if x.ndim > 1 else None
         fed = self.fed(self.eta(x, features), self.coefficients(x, features))
-        return self.forward(batch, fed)
+        return self.look(batch, fed)
 
     def is_step(self, batch):
         """1 for a step, 0 for the way from a final observation to the next episode, `[T, B]`."""
@@ -257,16 +295,20 @@ class Case:
         )
         return vs, advantages, np.minimum(config.pg_rho_clip, np.exp(log_rhos)) * mask
 
-    def reference(self, batch):
-        """η' on the states of a batch."""
+    def reference(self, features=None):
+        """γ and λ of η', likewise."""
         config = self.agent.config
         eta = [config.reference_gamma, config.reference_lambda]
-        if config.tracked:
-            current = self.eta(self.x, self.features(batch) if self.x.ndim > 1 else None)
-            for index, name in enumerate(("gamma", "lambda")):
-                if name in config.tracked:
-                    eta[index] = current[index]
+        now = self.current_eta(self.x, features)
+        for index, name in enumerate(("gamma", "lambda")):
+            if name in config.tracked:
+                eta[index] = now[index]
         return np.broadcast_arrays(*eta)
+
+    def reference_at(self, batch):
+        """γ and λ, and the coefficients of η' on the states of a batch."""
+        features = self.features(batch) if self.x.ndim > 1 else None
+        return self.reference(features), self.reference_coefficients(features)
 
     def everywhere(self, x):
         return Places(x, x, x, x)
@@ -282,50 +324,53 @@ class Case:
         if places is None:
             opened = OPEN[config.meta_gradient_paths]
             places = Places(*(x if is_open else self.x for is_open in opened))
-        with tf.GradientTape() as tape:
-            output = self.run(self.batch, places.embedding)
-            others = {places.embedding.tobytes(): output}
-            with tape.stop_recording():
-                for x_there in (places.values, places.importance_weights):
-                    if x_there.tobytes() not in others:
-                        others[x_there.tobytes()] = self.run(self.batch, x_there)
-            values_output = others[places.values.tobytes()]
-            rho_logits = others[places.importance_weights.tobytes()].policy_logits
-            log_pi = self.log_pi(self.batch, rho_logits.numpy())
-            of_states = self.features(self.batch) if x.ndim > 1 else None
-            weights_of = self.coefficients(places.targets, of_states)
-            vs, advantages, _ = self.targets(
-                self.batch,
-                log_pi,
-                values_output.values.numpy(),
-                self.eta(places.targets, of_states),
-                weights_of,
+        output = self.run(self.batch, places.embedding)
+        others = {places.embedding.tobytes(): output}
+        for x_there in (places.values, places.importance_weights):
+            if x_there.tobytes() not in others:
+                others[x_there.tobytes()] = self.run(self.batch, x_there)
+        values_output = others[places.values.tobytes()]
+        log_pi = self.log_pi(self.batch, others[places.importance_weights.tobytes()].policy_logits)
+        of_states = self.features(self.batch) if x.ndim > 1 else None
+        weights_of = self.coefficients(places.targets, of_states)
+        vs, advantages, _ = self.targets(
+            self.batch,
+            log_pi,
+            values_output.values,
+            self.eta(places.targets, of_states),
+            weights_of,
+        )
+        is_step = self.is_step(self.batch)
+        policy_cost, baseline_cost, entropy_cost = (
+            of_states_left(weights_of[f"{name}_cost"]) for name in ("policy", "baseline", "entropy")
+        )
+        by_reference_values = None
+        if output.reference_values is not None and not self.head:
+            second_vs, _, _ = self.targets(
+                self.batch, log_pi, values_output.reference_values, *self.reference_at(self.batch)
             )
-            logits = output.policy_logits[:-1]
-            log_probs = action_log_probs(logits, self.batch.last_actions[1:])
-            is_step = self.is_step(self.batch)
-            policy_cost, baseline_cost, entropy_cost = (
-                of_states_left(weights_of[f"{name}_cost"])
-                for name in ("policy", "baseline", "entropy")
+            by_reference_values = with_last_row(
+                baseline_cost * is_step * (output.reference_values[:-1] - second_vs)
             )
-            errors = is_step * (vs - output.values[:-1]) ** 2
-            loss = (
-                -tf.reduce_sum(policy_cost * advantages * log_probs)
-                + 0.5 * tf.reduce_sum(baseline_cost * errors)
-                - tf.reduce_sum(entropy_cost * is_step * entropies(logits))
-            )
-            if self.agent.network.settings.second_value_head and self.has_second_critic:
-                second_vs, _, _ = self.targets(
-                    self.batch,
-                    log_pi,
-                    values_output.reference_values.numpy(),
-                    self.reference(self.batch),
-                    self.reference_coefficients(),
-                )
-                errors = is_step * (second_vs - output.reference_values[:-1]) ** 2
-                loss += 0.5 * tf.reduce_sum(baseline_cost * errors)
-        gradients = tape.gradient(loss, self.variables, unconnected_gradients="zero")
-        return [g.numpy() for g in gradients]
+        return output.gradient(
+            with_last_row(
+                self.by_logits(output.policy_logits, policy_cost * advantages, entropy_cost)
+            ),
+            with_last_row(baseline_cost * is_step * (output.values[:-1] - vs)),
+            by_reference_values,
+        )
+
+    def by_logits(self, policy_logits, of_actions, entropy_cost):
+        """Derivative of Σ −w log π(A_t) − c H by the logits of the states left, `[T, B, A]`.
+
+        ∂ log π(a) = 1_a − π,  ∂H = −π (log π + H)
+        """
+        log_pi = log_softmax(policy_logits[:-1])
+        pi = np.exp(log_pi)
+        entropies = -np.sum(pi * log_pi, axis=-1, keepdims=True)
+        taken = np.eye(pi.shape[-1])[self.batch.last_actions.numpy()[1:]]
+        of_entropies = np.expand_dims(entropy_cost * self.is_step(self.batch), -1)
+        return of_entropies * pi * (log_pi + entropies) - of_actions[..., None] * (taken - pi)
 
     def updated(self, gradients, frozen=None, slots=None, x=None):
         """θ', by clip and optimiser.
@@ -398,7 +443,7 @@ class Case:
         theta, slots, kept = self.theta, self.slots(), self.batch
         for batch in batches:
             self.batch = batch
-            with weights(self.variables, theta):
+            with self.at(theta):
                 gradients = self.inner_gradient(x)
                 theta = self.updated(gradients, slots=slots, x=x)
             slots = self.new_slots(gradients, slots, x)
@@ -409,7 +454,7 @@ class Case:
         """θ̃: one update at η(x) on each batch but the last, there one at η'."""
         for batch in batches:
             self.is_reference = batch is batches[-1]
-            with weights(self.variables, theta):
+            with self.at(theta):
                 kept, self.batch = self.batch, batch
                 gradients = self.inner_gradient(self.x)
                 theta = self.updated(gradients, slots=slots)
@@ -421,12 +466,12 @@ class Case:
     def distance_to(self, target):
         """A function θ' -> bootstrapped J' on the meta batch, the network fed η'."""
         config = self.agent.config
-        fed = self.fed(self.reference(self.meta_batch), self.reference_coefficients())
+        fed = self.fed(*self.reference_at(self.meta_batch))
 
         def run(parameters):
-            with weights(self.variables, parameters):
-                output = self.forward(self.meta_batch, fed)
-            return log_softmax(output.policy_logits.numpy()[:-1]), output.values.numpy()[:-1]
+            with self.at(parameters):
+                output = self.look(self.meta_batch, fed)
+            return log_softmax(output.policy_logits[:-1]), output.values[:-1]
 
         log_pi, values = run(target)
         is_step = self.is_step(self.meta_batch)
@@ -457,32 +502,27 @@ class Case:
 
         def fed_at(parameters):
             """What the network is fed at these parameters: an η per state follows its features."""
-            with weights(self.variables, parameters):
+            with self.at(parameters):
                 if config.meta_network_eta == "reference":
-                    return self.fed(self.reference(self.meta_batch), self.reference_coefficients())
+                    return self.fed(*self.reference_at(self.meta_batch))
                 features = self.features(self.meta_batch) if self.x.ndim > 1 else None
                 return self.fed(self.eta(self.x, features), self.coefficients(self.x, features))
 
         def run(parameters, fed):
-            with weights(self.variables, parameters):
-                output = self.forward(self.meta_batch, fed)
-            values = (
-                output.reference_values
-                if self.agent.network.settings.second_value_head
-                else output.values
-            )
-            return output.policy_logits.numpy(), values.numpy()
+            with self.at(parameters):
+                output = self.look(self.meta_batch, fed)
+            has_second = output.reference_values is not None
+            return output.policy_logits, output.reference_values if has_second else output.values
 
         fed = fed_at(at)  # a constant from here on
-        with weights(self.variables, at):
-            reference = self.reference(self.meta_batch)
+        with self.at(at):
+            reference = self.reference_at(self.meta_batch)
         logits, values = run(at, fed)
         vs, advantages, rhos = self.targets(
             self.meta_batch,
             self.log_pi(self.meta_batch, logits),
             values,
-            reference,
-            self.reference_coefficients(),
+            *reference,
         )
         if config.meta_advantage_normalization == "ema":
             advantages = self.normalised(advantages, rhos)

@@ -1,6 +1,5 @@
 """A window of inner updates by the learner's own parts; the oracle of several heads."""
 
-import contextlib
 import dataclasses
 
 import numpy as np
@@ -13,23 +12,11 @@ from meta_impala.learner.window_state import Window
 from meta_impala.learner.window_step import WindowStep
 from support.update_oracle import Case
 
+MODES = ("nested_tapes", "reverse_over_forward")
+
 
 class CaseOfHeads(Case):
     """A case whose x are the logits of all heads, one after the other; the first head acts."""
-
-    @contextlib.contextmanager
-    def _seen_by(self, index):
-        """The oracle, with the outputs of an auxiliary head in place of the first ones."""
-        forward = self.forward
-
-        def of_head(batch, eta_input):
-            output = forward(batch, eta_input)
-            return output._replace(**output.auxiliary[index]._asdict())
-
-        self.forward, self.has_second_critic = of_head, False
-        yield
-        del self.forward
-        self.has_second_critic = True
 
     def logits_of_heads(self, x):
         """`[1 + H, n]`."""
@@ -39,10 +26,10 @@ class CaseOfHeads(Case):
         """∇_θ J, the sum over the heads; what is constant is that of all of x as it is."""
         first, *others = self.logits_of_heads(x)
         total = super().inner_gradient(first, places)
-        for index, own in enumerate(others):
-            with self._seen_by(index):
-                parts = super().inner_gradient(own, self.everywhere(own))
+        for self.head, own in enumerate(others, 1):
+            parts = super().inner_gradient(own, self.everywhere(own))
             total = [one + other for one, other in zip(total, parts, strict=True)]
+        self.head = 0
         return total
 
 
@@ -77,13 +64,14 @@ def _one_update_of(case):
     return Window(1, agent.network, agent.learner.state.slots, signature, 1)
 
 
-def window_gradient(case, batches, before_meta_batch=()):
-    """What the learner's own parts make of the window, and its θ_K.
+def window_gradients(case, batches, before_meta_batch=(), modes=MODES):
+    """What the learner's own parts make of the window in each mode, and its θ_K.
 
     Args:
       case: with the meta batch; its learner's θ and slots come back.
       batches: of the inner updates.
       before_meta_batch: batches of a bootstrapped target that come before the meta batch.
+      modes: values of `--meta_gradient_mode`.
     """
     learner = case.agent.learner
     factory, state = learner.factory, learner.state
@@ -108,11 +96,12 @@ def window_gradient(case, batches, before_meta_batch=()):
             variable.assign(value)
         window.end_update(batch, step.gradients, case.agent.config.learning_rate)
     last = [v.read_value() for v in variables]
-    step = learner.window_step or WindowStep(
-        learner.window_factory.settings, learner.window_factory, state, _no_step, Eagerly(), []
-    )
-    order = tf.range(case.meta_batch.rewards.shape[1])
-    found = step.gradient((*before_meta_batch, case.meta_batch), order)
+    order, found = tf.range(case.meta_batch.rewards.shape[1]), {}
+    for mode in modes:
+        settings = dataclasses.replace(learner.window_factory.settings, meta_gradient_mode=mode)
+        windows = dataclasses.replace(learner.window_factory, settings=settings)
+        step = WindowStep(settings, windows, state, _no_step, Eagerly(), [])
+        found[mode] = step.gradient((*before_meta_batch, case.meta_batch), order)
     for variable, value in zip(
         tf.nest.flatten([list(variables), state.slots]), tf.nest.flatten(before), strict=True
     ):
