@@ -82,5 +82,5 @@ def hint(config: Config, description: Description, frames: int) -> str:
     spoken = f"{hours:,.0f} hours" if hours < 48 else f"{hours / 24:,.0f} days"
     return (
         f"{config.total_frames - frames:,} frames take about {spoken} with the {processors()} "
-        "processors here. For a first result in an hour or two: --preset=laptop"
+        "processors here. For a first result within an hour: --preset=laptop"
     )
