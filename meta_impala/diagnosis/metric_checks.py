@@ -1,6 +1,6 @@
 """Checks of a run's metrics. Each returns a `Finding`, or None.
 
-The reason for each threshold is beside it. "Measured" means on the demonstration runs
+The reason for each threshold is beside it. "Measured" means on the first demonstration
 (Pong and Breakout, 10M frames, 2 seeds, with and without the meta-gradient).
 """
 
