@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 from absl import flags
 from support.command_helpers import ROOT, refused
-from support.demonstration import META_PONG, copy_of
+from support.demonstration import META_PONG, OLDER_PONG, copy_of
 from support.run_helpers import files_of, make_config, make_trainer
 
 from meta_impala import doctor
@@ -106,7 +106,7 @@ def test_a_deliberately_broken_run_has_the_expected_finding(tmp_path, name):
 
 
 def test_the_command_without_a_batch_needs_no_tensorflow(tmp_path):
-    run = copy_of(META_PONG, tmp_path / "run")
+    run = copy_of(OLDER_PONG, tmp_path / "run")
     code = (
         "import runpy, sys; sys.modules['tensorflow'] = None\n"
         "sys.argv = ['doctor', '--nobatch', sys.argv[1]]\n"

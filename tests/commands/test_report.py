@@ -42,7 +42,7 @@ def test_runs_become_one_file_and_are_left_as_they_are(tmp_path):
     ("arguments", "message"),
     [
         ([], "give at least one run folder"),
-        (["testdata/results"], "holds no run"),
+        (["testdata/readme"], "holds no run"),
         (["--out=x.pdf", str(META_PONG)], "must end in .html"),
         (["--out=no/such/x.html", str(META_PONG)], "must be a file in a folder that exists"),
         (["--labels=a,b", str(META_PONG)], "must be one per run, has 2 for 1 runs"),
