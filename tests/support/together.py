@@ -18,6 +18,7 @@ class Together:
         self._size = size
         self._turn = threading.Condition()
         self._parts, self.rounds = [], 0
+        self._has_ended = False  # one of the learners, in this call of `run`
 
     def reduce(self, parts):
         self._parts.append(list(parts))
@@ -27,23 +28,37 @@ class Together:
             self._parts, self.rounds = [], mine + 1
             self._turn.notify_all()
         else:
-            assert self._turn.wait_for(lambda: self.rounds > mine, timeout=60)
+            self._turn.wait_for(lambda: self.rounds > mine or self._has_ended)
+            assert self.rounds > mine, "another learner ended before this reduction"
         return list(self._sums)
 
     def run(self, work):
-        """What each of the calls `work(0)`, `work(1)`, … returns."""
-        results = [None] * self._size
+        """What each of the calls `work(0)`, `work(1)`, … returns; or the first of their errors.
+
+        No clock decides that a learner is lost: on a busy machine an update takes a minute.
+        """
+        results, errors = [None] * self._size, []
+        self._parts, self._has_ended = [], False
 
         def in_turn(index):
             with self._turn:
-                results[index] = work(index)
+                try:
+                    results[index] = work(index)
+                except Exception as error:  # noqa: BLE001 - raised again below
+                    errors.append(error)
+                finally:
+                    self._has_ended = True
+                    self._turn.notify_all()
 
-        threads = [threading.Thread(target=in_turn, args=[i]) for i in range(self._size)]
+        threads = [
+            threading.Thread(target=in_turn, args=[i], daemon=True) for i in range(self._size)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
-        assert None not in results
+            thread.join()
+        if errors:
+            raise errors[0]
         return results
 
 
