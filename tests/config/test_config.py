@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from support.demonstration import OLDER_PONG
 
 from meta_impala import config as config_lib
 from meta_impala.config import (
@@ -563,7 +564,7 @@ def test_a_run_older_than_a_setting_has_the_value_it_had_then():
 
 def test_new_runs_have_e_eta_at_the_last_hidden_layer_and_old_ones_at_the_heads():
     assert resolve(Config()).eta_embedding_place == "last_hidden"
-    path = ROOT / "testdata/results/pong_0.1/config.json"
+    path = OLDER_PONG / "config.json"
     assert from_json(path.read_text("utf-8"), path).eta_embedding_place == "heads"
     assert read_agent_file(ROOT / "testdata/pong_agent.npz").config.eta_embedding_place == "heads"
     old = dataclasses.replace(resolve(Config()), eta_embedding_place="heads")
