@@ -30,6 +30,7 @@ from meta_impala.experiments import study_runner, study_runs, suite_cost, suite_
 from meta_impala.experiments.stages import Stage
 from meta_impala.study import acceptance, records
 from meta_impala.study.design import ACCEPTANCE, PARTS, Part, require_random
+from meta_impala.study.records import Record
 from meta_impala.system.interrupt import EXIT_CODE_INTERRUPTED
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.user_path import define_path
@@ -48,7 +49,12 @@ def define_flags() -> None:
     define_path("out", None, "Folder of the study's runs.")
     flags.DEFINE_list("part", list(PARTS), f"Parts: {', '.join(RUNNABLE)}.")
     flags.DEFINE_integer("parallel", 1, "Runs at a time.", lower_bound=1)
-    flags.DEFINE_string("only", "", "Of run: only runs whose name contains this text.")
+    flags.DEFINE_string(
+        "only",
+        "",
+        "Of run: only runs whose name contains this text (seed_2 is not seed_20), whether the data "
+        "have them or not; what they depend on is taken from the data, or made first.",
+    )
     define_path("data", str(DATA), "Folder of the compact data.")
     define_path("report", None, "Folder of the page. Default: the data's folder.")
     flags.DEFINE_bool(
@@ -72,8 +78,15 @@ def _cells() -> list[study_runs.Cells]:
 
 
 def _cells_of(part: Part) -> study_runs.Cells:
-    out = pathlib.Path(FLAGS.out).resolve()
-    return study_runs.Cells(part, out / part.name, records.read_random(_data()))
+    out = pathlib.Path(FLAGS.out).resolve() / part.name
+    commit = study_runner.commit_of(out)
+    # A whole part is of one commit; what one run depends on may be of another.
+    kept = [r for r in _shipped() if r.part == part.name and (FLAGS.only or r.commit == commit)]
+    return study_runs.Cells(part, out, records.read_random(_data()), kept, FLAGS.only)
+
+
+def _shipped() -> list[Record]:
+    return records.read(_data()) if (_data() / records.RUNS).exists() else []
 
 
 def _run() -> int:
@@ -86,7 +99,7 @@ def _run() -> int:
                 print(shlex.join(suite_runner.command_of(run, Stage.NEW, {})))
             continue
         study_runner.pin_commit(cells.out)
-        failed |= study_runner.run_part(cells, FLAGS.parallel, stop, FLAGS.only)
+        failed |= study_runner.run_part(cells, FLAGS.parallel, stop)
         if stop.is_set():
             print(f"stopped by {stop.signal_name}; the same command continues")
             return EXIT_CODE_INTERRUPTED
@@ -97,11 +110,11 @@ def _run() -> int:
 
 def _status() -> int:
     for cells in _cells():
-        runs = cells.ready()
-        left = study_runner.open_runs(runs)
-        done = len(runs) - len(left)
+        left = study_runner.open_runs(cells.ready())
+        done = sum(record.is_finished for record in cells.read())
         line = (
-            f"{cells.part.name}: {done} of the {len(runs)} runs that are known so far are finished"
+            f"{cells.part.name}: {done} of the {done + len(left)} runs that are known so far are "
+            "finished"
         )
         if left:
             games = {"episodes": left[0].config.evaluation_episodes * study_runs.EVALUATIONS}
@@ -113,18 +126,21 @@ def _status() -> int:
 
 
 def _collect() -> int:
-    # Parts without runs here keep their rows in the data.
-    kept = []
+    # A part without runs here keeps its rows; one with runs here keeps those of the same commit.
+    shipped = _shipped()
     found = [record for cells in _cells() for record in cells.read()]
-    if (_data() / records.RUNS).exists():
-        parts = {record.part for record in found}
-        kept = [record for record in records.read(_data()) if record.part not in parts]
+    parts = {record.part for record in found}
+    others = [record for record in shipped if record.part not in parts]
     records.write(
-        [*kept, *found],
+        [*others, *found],
         _data(),
         "made by: python tools/study.py collect --out=RUNS (tools/study.py run)",
     )
     print(f"{len(found)} runs written to {_data()}")
+    commits = {(record.part, record.commit) for record in found}
+    left_out = sum(r.part in parts and (r.part, r.commit) not in commits for r in shipped)
+    if left_out:
+        print(f"{left_out} runs of other commits left out")
     return 0
 
 

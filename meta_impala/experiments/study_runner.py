@@ -52,6 +52,18 @@ def pin_commit(out: pathlib.Path) -> str:
     return commit
 
 
+def commit_of(out: pathlib.Path) -> str:
+    """The commit of the runs in a folder, or of this code if it has none; empty if unknown."""
+    try:
+        return read_bounded(out / study_runs.COMMIT, 1000).decode("utf-8").strip()
+    except (OSError, ValueError):
+        pass
+    try:
+        return git(pathlib.Path(__file__).parent, "rev-parse", "HEAD")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
 def git(folder: pathlib.Path, *arguments: str) -> str:
     """Output of a git command in a folder."""
     command = ["git", "-C", str(folder), *arguments]
@@ -63,14 +75,13 @@ def open_runs(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if study_runs.stage(run, {}) is not Stage.DONE]
 
 
-def run_part(cells: Cells, parallel: int, stop: StopRequest, only: str = "") -> dict[str, str]:
+def run_part(cells: Cells, parallel: int, stop: StopRequest) -> dict[str, str]:
     """Runs what can be run, derives what depends on it, and so on.
 
     Args:
       cells: of the part.
       parallel: runs at a time.
       stop: set when the user asks to stop.
-      only: only runs whose name contains this text; whatever they depend on must be finished.
 
     Returns:
       The reason of each run that failed.
@@ -78,11 +89,7 @@ def run_part(cells: Cells, parallel: int, stop: StopRequest, only: str = "") -> 
     failed: dict[str, str] = {}
     with suite_runner.locked(cells.out), _pool(cells) as start:
         while not stop.is_set():
-            left = [
-                run
-                for run in open_runs(cells.ready())
-                if run.name not in failed and only in run.name
-            ]
+            left = [run for run in open_runs(cells.ready()) if run.name not in failed]
             if not left:
                 break
             _begin_anew(left)

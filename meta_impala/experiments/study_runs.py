@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import io
 import pathlib
+import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -42,11 +43,23 @@ class Cells:
       out: folder of the part's runs.
     """
 
-    def __init__(self, part: Part, out: pathlib.Path, random: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        part: Part,
+        out: pathlib.Path,
+        random: Mapping[str, float],
+        kept: Sequence[Record] = (),
+        only: str = "",
+    ) -> None:
         """Args:
         part: of the study.
         out: folder of the part; needs not exist.
         random: score of random actions, by task.
+        kept: records of this part whose folders may be gone. What they chose holds, and a run
+          that is among them is not made again, unless `only` names it or another run needs its
+          folder.
+        only: text in the names of the runs that are wanted, not ending within a number; empty for
+          all.
 
         Raises:
           UserError: if the suite cannot be read, or a task of the part has no score of random
@@ -59,21 +72,26 @@ class Cells:
         if part.selection_seeds:
             design.require_random(part, random)
         self._random = random
+        self._kept = {_key(record): record for record in kept}
+        self._only = only
         self._first_seeds: dict[tuple[object, ...], Run] = {}
 
     def read(self) -> list[Record]:
-        """The records of all runs that were begun."""
+        """The records of all runs that were begun, here or as kept; what is here comes first."""
         costs = read_costs(self.out / COSTS)
         try:
             commit = read_bounded(self.out / COMMIT, 1000).decode("utf-8").strip()
         except (OSError, ValueError):
             commit = ""
-        found = []
+        found = dict(self._kept)
         for path in sorted((self.out / "runs").glob("*/*/seed_*")):
             folder = RunFolder(path)
             if folder.has_run():
-                found.append(self._record(folder, costs, commit))
-        return found
+                record = self._record(folder, costs, commit)
+                kept = found.get(_key(record))
+                if record.counts or kept is None or not kept.counts:
+                    found[_key(record)] = record
+        return list(found.values())
 
     def _record(self, folder: RunFolder, costs: Mapping[str, float], commit: str) -> Record:
         variant, safe, seed = folder.path.parts[-3:]
@@ -101,9 +119,10 @@ class Cells:
         return design.select(found, self.part, task, self._random[task])
 
     def ready(self) -> list[Run]:
-        """The runs that can be made now, finished ones included, in the order of the study:
+        """The wanted runs that can be made now, finished ones included, in the order of the study:
         pilots, selection, all A-γλ runs (others need them), then seed by seed over the arms."""
         found = self.read()
+        donors: set[str] = set()
         runs = [
             self._run(self._variants[design.PILOT], task, seed)
             for task in self.part.tasks
@@ -121,11 +140,34 @@ class Cells:
             overall = design.best_overall(found, self.part, self._random)
         by_name: dict[str, Run] = {run.name: run for run in runs}
         for arm, task, seed in self._order():
+            donor = self._donor(arm, task, seed, chosen[task].learned)
+            if donor is not None and stage(donor, {}) is not Stage.DONE:
+                if self._is_wanted(task, arm, seed):
+                    donors.add(donor.name)
+                continue
             variant = self._variant(arm, task, seed, chosen[task], overall, found)
             if variant is not None:
                 run = self._run(variant, task, seed)
                 by_name.setdefault(run.name, run)
-        return list(by_name.values())
+        return [
+            run
+            for run in by_name.values()
+            if run.name in donors or self._is_wanted(run.game, run.variant.name, run.seed)
+        ]
+
+    def _is_wanted(self, task: str, variant: str, seed: int) -> bool:
+        if self._only:
+            name = f"{variant}.{suite_file.folder_name(task)}.seed_{seed}"
+            # seed_2 is not seed_20.
+            return re.search(re.escape(self._only) + r"(?!\d)", name) is not None
+        kept = self._kept.get((task, variant, seed))
+        return kept is None or not kept.counts
+
+    def _donor(self, arm: str, task: str, seed: int, learned: str | None) -> Run | None:
+        """The run whose folder a yoked or shuffled run needs; None for other arms."""
+        if arm not in (design.YOKED, design.SHUFFLED) or learned is None:
+            return None
+        return self._run(self._variants[learned], task, donor_of(self.part.seeds, seed))
 
     def _order(self) -> Iterator[tuple[str, str, int]]:
         first = [arm for arm in self.part.arms if arm == design.LEARNED]
@@ -195,12 +237,12 @@ class Cells:
         self, arm: str, task: str, seed: int, learned: str, found: Sequence[Record]
     ) -> Variant | None:
         """Y, C and S: from the A-γλ runs of other seeds."""
-        donors = {
-            record.seed: record
-            for record in found
-            if (record.task, record.variant) == (task, learned) and record.is_finished
-        }
         if arm == design.CONSTANT:
+            donors = {
+                record.seed: record
+                for record in found
+                if (record.task, record.variant) == (task, learned) and record.is_finished
+            }
             ends = [
                 donors[other].points[-1]
                 for other in self.part.seeds
@@ -208,14 +250,15 @@ class Cells:
             ]
             if len(ends) < len(self.part.seeds) - 1:
                 return None
-            gamma = statistics.median(end.gamma for end in ends)
-            lambda_ = statistics.median(end.lambda_ for end in ends)
+            # Rounded as the data are, so that a run can be repeated from these.
+            gamma = records.rounded(statistics.median(end.gamma for end in ends))
+            lambda_ = records.rounded(statistics.median(end.lambda_ for end in ends))
             settings = {"eta_schedule": "fixed", "gamma": gamma, "lambda": lambda_}
             return Variant(design.CONSTANT, "constant", settings)
-        donor = donor_of(self.part.seeds, seed)
-        if donor not in donors:
+        donor = self._donor(arm, task, seed, learned)
+        if donor is None:
             return None
-        metrics = self._run(self._variants[learned], task, donor).folder.metrics_path
+        metrics = donor.folder.metrics_path
         if arm == design.YOKED:
             return self._replay(arm, metrics)
         path = self._derived_path(design.SHUFFLED, task, f"seed_{seed}")
@@ -239,6 +282,10 @@ class Cells:
         folder = self.out / "derived" / arm / suite_file.folder_name(task)
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{name}.csv"
+
+
+def _key(record: Record) -> tuple[str, str, int]:
+    return record.task, record.variant, record.seed
 
 
 def _with(base: Variant, name: str, **settings: object) -> Variant:

@@ -20,6 +20,7 @@ from meta_impala.storage.files import read_bounded, write_atomically
 _MAX_BYTES = 2**26
 POINTS, RUNS, RANDOM = "points.csv", "runs.csv", "random.csv"
 FINISHED = "finished"
+_NUMBER = "{:.6g}"
 _RUN_COLUMNS = (
     "part", "task", "variant", "seed", "state", "frames", "total_frames", "cpu_seconds", "commit",
 )  # fmt: skip
@@ -85,8 +86,13 @@ def _number(text: str) -> float:
 
 def _text(value: object) -> str:
     if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.6g}"
+        return "" if math.isnan(value) else _NUMBER.format(value)
     return str(value)
+
+
+def rounded(value: float) -> float:
+    """A number as the data have it."""
+    return float(_NUMBER.format(value))
 
 
 def _rows(path: pathlib.Path) -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ from meta_impala.experiments import suite as suite_file
 from meta_impala.experiments.stages import Stage
 from meta_impala.storage.metrics_table import header_line, line_of
 from meta_impala.study import design
+from meta_impala.study import records as records_lib
 
 RANDOM = {task: 0.5 for part in (design.MECHANISM, design.MINATAR) for task in part.tasks}
 GAMMAS = (0.991, 0.992, 0.98, 0.97)
@@ -72,6 +73,70 @@ def test_a_yoked_run_waits_for_its_donor_and_replays_it(cells):
     yoked = runs["Y.Noise.seed_30"].config
     donor = by_name["A_0.03.Noise.seed_11"].folder.metrics_path
     assert (yoked.eta_schedule, yoked.eta_schedule_file) == ("replay", str(donor))
+
+
+def _again(tmp_path, records, only=""):
+    return study_runs.Cells(design.MECHANISM, tmp_path / "again", RANDOM, records, only)
+
+
+def _made_elsewhere(cells, gamma=0.97):
+    """The records of the selection and of the A-γλ runs on Noise, without their folders."""
+    _finish_selection(cells)
+    for run in cells.ready():
+        if run.game == "Noise" and run.variant.name == "A_0.03" and run.seed > 10:
+            finish(run, gamma=gamma)
+    return cells.read()
+
+
+def test_runs_that_the_data_have_are_not_made_again(cells, tmp_path):
+    again = _again(tmp_path, _made_elsewhere(cells))
+    runs = {run.name: run for run in again.ready() if run.game == "Noise"}
+    expected = names(cells.ready()) - {
+        f"{record.variant}.Noise.seed_{record.seed}" for record in cells.read()
+    }
+    # Y.Noise.seed_11 replays seed 12, whose folder is gone: it comes first.
+    assert runs.keys() == (expected - {name for name in expected if name.startswith("Y.")}) | {
+        f"A_0.03.Noise.seed_{seed}" for seed in design.MECHANISM.seeds
+    }
+    finish(runs["A_0.03.Noise.seed_12"])
+    after = {run.name: run for run in again.ready()}
+    assert "Y.Noise.seed_11" in after and "A_0.03.Noise.seed_12" not in after
+    assert after["Y.Noise.seed_11"].config.eta_schedule_file.startswith(str(tmp_path / "again"))
+    assert {(r.variant, r.seed) for r in again.read()} == {
+        (r.variant, r.seed) for r in cells.read()
+    }
+
+
+def test_a_donor_that_was_begun_again_is_finished_first(cells, tmp_path):
+    records = _made_elsewhere(cells)
+    again = _again(tmp_path, records)
+    donor = next(run for run in again.ready() if run.name == "A_0.03.Noise.seed_12")
+    finish(donor)
+    donor.folder.status_path.write_text(json.dumps({"state": "stopped", "frames": 10}))
+    assert donor.name in names(again.ready()) and "Y.Noise.seed_11" not in names(again.ready())
+    assert again.read() == records  # the finished record, not the run that was begun again
+
+
+@pytest.mark.parametrize(
+    ("only", "made"),
+    [
+        ("F_0.99.Noise.seed_2", {"F_0.99.Noise.seed_2"}),
+        ("Y.Noise.seed_30", {"A_0.03.Noise.seed_11"}),
+        ("C.Noise.seed_11", {"C.Noise.seed_11"}),
+        ("M_0.Noise.seed_15", {"M_0.Noise.seed_15"}),
+    ],
+)
+def test_any_run_can_be_repeated_from_the_data_alone(cells, tmp_path, only, made):
+    again = _again(tmp_path, _made_elsewhere(cells), only)
+    assert {run.name for run in again.ready()} == made
+
+
+def test_the_constant_of_a_repeated_run_is_that_of_the_data(cells, tmp_path):
+    made = _made_elsewhere(cells, gamma=0.123456789)
+    records_lib.write(made, tmp_path, "test")
+    first = next(run for run in cells.ready() if run.name == "C.Noise.seed_11")
+    (again,) = _again(tmp_path, records_lib.read(tmp_path), "C.Noise.seed_11").ready()
+    assert again.config.gamma == first.config.gamma == 0.123457
 
 
 def test_the_constant_is_the_median_of_the_other_seeds(cells):
