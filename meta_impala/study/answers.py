@@ -25,8 +25,11 @@ def _number(value: float) -> str:
 def effect(result: Result) -> str:
     """The effect with its interval, and the runs that it rests on."""
     contrast = result.contrast
-    runs = f"{result.finished[0]} and {result.finished[1]} of {result.planned[0]} and "
-    runs += f"{result.planned[1]} runs"
+    first, second = (
+        f"{done} of {planned}"
+        for done, planned in zip(result.finished, result.planned, strict=True)
+    )
+    runs = f"{first} runs each" if first == second else f"{first} and {second} runs"
     if contrast is None:
         return f"no effect can be given yet ({runs})"
     if not contrast.has_interval:
@@ -91,20 +94,22 @@ def _of_variants(question: str, variants: Sequence[str], tasks: Sequence[Task]) 
             needed += task.arms[name].planned
         if all(task.arms[name].areas for name in ("A", *variants)):
             base = _number(statistics.fmean(task.arms["A"].areas.values())).removeprefix("+")
+            labels = design.variant_labels(task.part.suite)
             differences = ", ".join(
-                f"{name.replace('_', ' ')} {_number(_above(task, name))}" for name in variants
+                f"{labels[name]} {_number(above(task, name))}" for name in variants
             )
-            parts.append(f"{task.name}: A {base}; difference of {differences}")
+            parts.append(f"{task.name}: {base}; {differences}")
     if not parts:
         text = f"Not answerable at this scale, because {done} of the {needed} runs of part 4 that "
         return Answer(question, text + "it needs are trained.", summary.UNDECIDED)
-    text = f"Mean return over the run, {'; '.join(parts)} ({done} of {needed} runs, at most 3 "
+    text = f"Mean return over the run of {design.variant_labels(tasks[0].part.suite)['A']}, and by "
+    text += f"how much others differ. {'. '.join(parts)} ({done} of {needed} runs, at most 3 "
     return Answer(question, text + "seeds: too few for a verdict).", summary.UNDECIDED)
 
 
-def _above(task: Task, name: str) -> float:
-    """How far the mean area of a variant lies above that of A."""
-    means = [statistics.fmean(task.arms[arm].areas.values()) for arm in (name, "A")]
+def above(task: Task, name: str, base: str = "A") -> float:
+    """How far the mean area of a variant lies above that of another."""
+    means = [statistics.fmean(task.arms[arm].areas.values()) for arm in (name, base)]
     return means[0] - means[1]
 
 

@@ -8,7 +8,10 @@ selection seeds. Everything is recomputed from the records, so that running and 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import pathlib
 import statistics
+import tomllib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -130,6 +133,16 @@ FURTHER = Part(
                      "meta_learning_rate": 0.03},
     },
 )  # fmt: skip
+_SUITES = pathlib.Path(__file__).parents[1] / "suites"
+
+
+@functools.cache
+def variant_labels(suite: str) -> dict[str, str]:
+    """What the variants of a suite of the study are, by name."""
+    found = tomllib.loads((_SUITES / f"{suite}.toml").read_text("utf-8"))
+    return {variant["name"]: variant["label"] for variant in found["variants"]}
+
+
 PARTS = {part.name: part for part in (MECHANISM, MINATAR, ATARI, FURTHER)}
 
 # No part of the study: whether Switching is fit for it. Its seeds are used nowhere else.

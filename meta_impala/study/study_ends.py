@@ -109,6 +109,7 @@ def method(found: Sequence[Record]) -> list[Block]:
             "Switching is another task than in the first runs: the former one failed its "
             "acceptance test (the best constant lost 12 % of area, 2 of 10 seeds). Its 34 runs "
             "are not counted; they were seen before this one was made. It was made by trials of "
-            "constants and R alone, on seeds 1 and 2."
+            "constants and R alone, on seeds 1 and 2; (9) `laptop.flags`, which part 3 uses, was "
+            "tuned again on Pong before any run of part 3; (10) part 4 was run before part 2."
         ),
     ]

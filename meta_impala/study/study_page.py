@@ -79,10 +79,10 @@ def _of_task(task: summary.Task) -> list[Block]:
     if picture is None:
         return []
     name = f"{task.part.name}_{task.name.rpartition('/')[2].lower()}"
-    caption = (
-        f"{task.name}. Points are runs; a diamond is the interquartile mean with its 95 % "
-        "interval. Made by: python tools/study.py report"
-    )
+    mark = "a diamond is the interquartile mean with its 95 % interval"
+    if not task.grid:
+        mark = "a bar is their mean"
+    caption = f"{task.name}. Points are runs; {mark}. Made by: python tools/study.py report"
     return [Heading(3, task.name), Figure(name, caption, picture), *sections.of_task(task)]
 
 

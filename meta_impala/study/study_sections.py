@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -147,8 +148,9 @@ def _results_table(found: Sequence[Result]) -> Table:
 def of_task(task: Task) -> list[Block]:
     """Selection, arms, contrasts and the ends of the schedules of a task."""
     blocks: list[Block] = []
-    if task.grid:
-        blocks += _selection(task)
+    if not task.grid:
+        return [_variants_table(task)]
+    blocks += _selection(task)
     if any(arm.records for arm in task.arms.values()):
         blocks.append(_arms_table(task))
         blocks.append(_shared_text(task))
@@ -204,6 +206,8 @@ def _selection(task: Task) -> list[Block]:
 
 
 def _spread(values: tuple[float, float, float]) -> str:
+    if any(map(math.isnan, values)):  # of the state, so there is no one value
+        return "–"
     return f"{values[0]:.4f} ({values[1]:.4f} to {values[2]:.4f})"
 
 
@@ -220,7 +224,7 @@ def _arms_table(task: Task) -> Table:
         area = statistics.fmean(arm.areas.values()) if arm.areas else None
         rows.append(
             [
-                f"{arm.name}: {design.LABELS.get(arm.name, arm.name.replace('_', ' '))}",
+                f"{arm.name}: {design.LABELS[arm.name]}",
                 f"`{arm.variant}`" if arm.variant else "–",
                 f"{len(arm.records)} of {arm.planned}",
                 number(area, 3),
@@ -231,6 +235,33 @@ def _arms_table(task: Task) -> Table:
     columns = [
         "arm", "variant", "runs", "mean area", "s (interquartile mean)", "95 % interval",
         "CPU-s per run (median)",
+    ]  # fmt: skip
+    return Table(columns, rows)
+
+
+def _variants_table(task: Task) -> Table:
+    """The arms of a part in which nothing was selected, beside its first."""
+    labels = design.variant_labels(task.part.suite)
+    first = next(iter(task.arms))
+    rows = []
+    for name, arm in task.arms.items():
+        ending = summary.ending([r for r in arm.records.values() if r.points])
+        can_compare = name != first and arm.areas and task.arms[first].areas
+        rows.append(
+            [
+                labels[name],
+                f"`{name}`",
+                f"{len(arm.records)} of {arm.planned}",
+                number(statistics.fmean(arm.areas.values()), 3) if arm.areas else "–",
+                number(answers.above(task, name, first), 3, sign=True) if can_compare else "–",
+                _spread(ending.gamma) if ending else "–",
+                _spread(ending.lambda_) if ending else "–",
+                number(summary.median_cpu(list(arm.records.values())), 1),
+            ]
+        )
+    columns = [
+        "what", "variant", "runs", "mean area", f"minus that of {labels[first]}",
+        "last γ (median; range)", "last λ (median; range)", "CPU-s per run (median)",
     ]  # fmt: skip
     return Table(columns, rows)
 

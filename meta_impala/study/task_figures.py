@@ -50,13 +50,46 @@ def of_task(task: Task) -> str | None:
     if not has_arms and not has_grid:
         return None
     plots = curves.pyplot()
-    figure, axes = plots.subplots(2, 2, figsize=(10.5, 6.6))
-    _grid(axes[0, 0], task)
-    _scores(axes[0, 1], task)
-    _curves(axes[1, 0], task)
-    _schedules(axes[1, 1], task)
+    if not task.grid and len(task.arms) > _MAX_CURVES:
+        figure, axes = plots.subplots(1, 2, figsize=(10.5, 0.8 + 0.28 * len(task.arms)))
+        _variants(axes[0], axes[1], task)
+    else:
+        figure, axes = plots.subplots(2, 2, figsize=(10.5, 6.6))
+        if task.grid:
+            _grid(axes[0, 0], task)
+            _scores(axes[0, 1], task)
+        else:
+            _variants(axes[0, 0], axes[0, 1], task)
+        _curves(axes[1, 0], task)
+        _schedules(axes[1, 1], task)
     figure.tight_layout()
     return _svg(plots, figure)
+
+
+def _variants(left: Any, right: Any, task: Task) -> None:
+    """Area and last γ of every run, by arm: for a part in which nothing is selected."""
+    labels = design.variant_labels(task.part.suite)
+    arms = list(task.arms.values())[::-1]
+    first = next(iter(task.arms.values()))
+    left.set_title(f"area (dashed: mean of {labels[first.name]}; dotted: random)", fontsize=10)
+    right.set_title("last γ", fontsize=10)
+    for place, arm in enumerate(arms):
+        colour = curves.COLOURS[0] if arm is first else "#333333"
+        areas = list(arm.areas.values())
+        left.plot(areas, [place] * len(areas), "o", color=colour, alpha=0.5, markersize=4)
+        if areas:
+            left.plot([np.mean(areas)] * 2, [place - 0.3, place + 0.3], color=colour, linewidth=2)
+        gammas = [record.points[-1].gamma for record in arm.records.values() if record.points]
+        right.plot(gammas, [place] * len(gammas), "o", color=colour, alpha=0.5, markersize=4)
+    left.axvline(task.random, color="#999999", linestyle=":", linewidth=1)
+    if first.areas:
+        left.axvline(np.mean(list(first.areas.values())), color="#999999", ls="--", lw=1)
+    left.set_yticks(range(len(arms)), [labels[arm.name] for arm in arms], fontsize=8)
+    right.set_yticks(range(len(arms)), [])
+    for axis in (left, right):
+        axis.set_ylim(-0.6, len(arms) - 0.4)
+        axis.grid(axis="x", alpha=0.3)
+    right.ticklabel_format(axis="x", useOffset=False)
 
 
 def _empty(axis: Any, text: str) -> None:

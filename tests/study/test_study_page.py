@@ -23,6 +23,13 @@ def test_the_shipped_page_is_made_from_the_shipped_data(tmp_path):
     assert made == {path.name for path in (DATA / page.FIGURES).iterdir()}
 
 
+def test_a_part_without_a_selection_has_a_table_of_its_own_in_plain_words():
+    text = (DATA / "study.md").read_text("utf-8")
+    further = text[text.index("## Part 4") : text.index("## What it costs")]
+    assert "| η per state | `per_state` | 3 of 3 |" in further
+    assert "nan" not in further and "chosen β" not in further and "from its start" not in further
+
+
 def test_the_shipped_data_are_small():
     assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) < 10e6
 
