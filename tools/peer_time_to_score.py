@@ -244,7 +244,10 @@ def _run() -> int:
         for value in FLAGS[name].value:
             if value not in allowed:
                 raise UserError(f"--{name}={value}: must be among {', '.join(allowed)}")
-    raise_on_interrupt()  # the run that is under way has to be ended
+    # The run that is under way has to be ended, with its workers.
+    raise_on_interrupt()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     results: list[Result] = []
     for task in FLAGS.tasks:
         for (program, variant), peer in _PEERS.items():

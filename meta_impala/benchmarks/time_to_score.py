@@ -181,11 +181,11 @@ def lines(results: Sequence[Result]) -> list[str]:
         frames = _median([result.frames for result in group])
         cpu = _median([result.cpu_minutes for result in group])
         minutes = [result.cpu_minutes for result in there]
-        spread = f"{min(minutes):.1f}–{max(minutes):.1f}" if there else ""
+        spread = f"{min(minutes):.2f}–{max(minutes):.2f}" if there else ""
         text.append(
             f"{f'{task} to {level:g}, {program} {variant}':44} "
             f"{f'{len(there)} of {len(group)}':>7} {_number(frames / 1e6, 3):>16} "
-            f"{_number(cpu, 1):>14} {spread:>16}"
+            f"{_number(cpu, 2):>14} {spread:>16}"
         )
     return text
 

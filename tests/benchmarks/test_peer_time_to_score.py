@@ -2,9 +2,12 @@
 
 import importlib.util
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -57,3 +60,33 @@ def test_a_mistake_is_refused_in_one_line(arguments, message):
     assert (
         result.returncode == 2 and message in result.stderr and len(result.stderr.splitlines()) == 1
     )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_run_with_its_workers(tmp_path, number):
+    program = tmp_path / "sb3" / "bin" / "python"
+    program.parent.mkdir(parents=True)
+    worker = tmp_path / "worker"
+    program.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {worker}\nwait\n")
+    program.chmod(0o755)
+    arguments = ["run", f"--folder={tmp_path}", "--tasks=pong", "--peers=a2c"]
+    tool = subprocess.Popen(
+        [sys.executable, "tools/peer_time_to_score.py", *arguments, f"--out={tmp_path / 'o.csv'}"],
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not (worker.exists() and worker.read_text().endswith("\n")):
+        assert tool.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    tool.send_signal(number)
+    assert tool.wait(60) == 128 + number
+    assert not _is_running(int(worker.read_text()))
+
+
+def _is_running(pid):
+    try:
+        # A zombie has ended; nobody waited for it.
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

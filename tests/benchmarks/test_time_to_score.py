@@ -79,7 +79,7 @@ def test_the_table_counts_a_run_that_did_not_reach_the_level_as_the_longest():
         for result in time_to_score.results_of("catch", "p", "plain", seed, _points(0.2, final))
     ]
     (_, line) = time_to_score.lines(results)
-    assert "2 of 3" in line and "0.002" in line and "2.0–2.0" in line
+    assert "2 of 3" in line and "0.002" in line and "2.00–2.00" in line
     (_, line) = time_to_score.lines([result for result in results if result.seed == 1])
     assert "not reached" in line
 
