@@ -92,25 +92,29 @@ def _of_variants(question: str, variants: Sequence[str], tasks: Sequence[Task]) 
         for name in ("A", *variants):
             done += len(task.arms[name].records)
             needed += task.arms[name].planned
-        if all(task.arms[name].areas for name in ("A", *variants)):
+        found = [(name, above_on_same_seeds(task, name, "A")) for name in variants]
+        above = {name: value for name, value in found if value is not None}
+        if len(above) == len(variants):
             base = _number(statistics.fmean(task.arms["A"].areas.values())).removeprefix("+")
             labels = design.variant_labels(task.part.suite)
             differences = ", ".join(
-                f"{labels[name]} {_number(above(task, name))}" for name in variants
+                f"{labels[name]} {_number(value)}" for name, value in above.items()
             )
             parts.append(f"{task.name}: {base}; {differences}")
     if not parts:
         text = f"Not answerable at this scale, because {done} of the {needed} runs of part 4 that "
         return Answer(question, text + "it needs are trained.", summary.UNDECIDED)
     text = f"Mean return over the run of {design.variant_labels(tasks[0].part.suite)['A']}, and by "
-    text += f"how much others differ. {'. '.join(parts)} ({done} of {needed} runs, at most 3 "
+    text += f"how much others differ on the same seeds. {'. '.join(parts)} "
+    text += f"({done} of {needed} runs, at most 3 "
     return Answer(question, text + "seeds: too few for a verdict).", summary.UNDECIDED)
 
 
-def above(task: Task, name: str, base: str = "A") -> float:
-    """How far the mean area of a variant lies above that of another."""
-    means = [statistics.fmean(task.arms[arm].areas.values()) for arm in (name, base)]
-    return means[0] - means[1]
+def above_on_same_seeds(task: Task, name: str, base: str) -> float | None:
+    """How far the mean area of a variant lies above that of another; None without a common seed."""
+    ours, theirs = task.arms[name].areas, task.arms[base].areas
+    common = ours.keys() & theirs.keys()
+    return statistics.fmean(ours[seed] - theirs[seed] for seed in common) if common else None
 
 
 def _worse(question: str, tasks: Mapping[str, Sequence[Task]]) -> Answer:

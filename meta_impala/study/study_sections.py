@@ -246,21 +246,21 @@ def _variants_table(task: Task) -> Table:
     rows = []
     for name, arm in task.arms.items():
         ending = summary.ending([r for r in arm.records.values() if r.points])
-        can_compare = name != first and arm.areas and task.arms[first].areas
+        above = None if name == first else answers.above_on_same_seeds(task, name, first)
         rows.append(
             [
                 labels[name],
                 f"`{name}`",
                 f"{len(arm.records)} of {arm.planned}",
                 number(statistics.fmean(arm.areas.values()), 3) if arm.areas else "–",
-                number(answers.above(task, name, first), 3, sign=True) if can_compare else "–",
+                number(above, 3, sign=True),
                 _spread(ending.gamma) if ending else "–",
                 _spread(ending.lambda_) if ending else "–",
                 number(summary.median_cpu(list(arm.records.values())), 1),
             ]
         )
     columns = [
-        "what", "variant", "runs", "mean area", f"minus that of {labels[first]}",
+        "what", "variant", "runs", "mean area", f"minus {labels[first]}, same seeds",
         "last γ (median; range)", "last λ (median; range)", "CPU-s per run (median)",
     ]  # fmt: skip
     return Table(columns, rows)
