@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from meta_impala.errors import UserError
+from meta_impala.storage.files import read_bounded
 from meta_impala.study import effects
 from meta_impala.study.records import RANDOM, Record
 
@@ -134,12 +135,14 @@ FURTHER = Part(
     },
 )  # fmt: skip
 _SUITES = pathlib.Path(__file__).parents[1] / "suites"
+_MAX_SUITE_BYTES = 2**20
 
 
 @functools.cache
 def variant_labels(suite: str) -> dict[str, str]:
     """What the variants of a suite of the study are, by name."""
-    found = tomllib.loads((_SUITES / f"{suite}.toml").read_text("utf-8"))
+    text = read_bounded(_SUITES / f"{suite}.toml", _MAX_SUITE_BYTES).decode("utf-8")
+    found = tomllib.loads(text)
     return {variant["name"]: variant["label"] for variant in found["variants"]}
 
 
