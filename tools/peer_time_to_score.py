@@ -247,7 +247,8 @@ def _run() -> int:
     # The run that is under way has to be ended, with its workers.
     raise_on_interrupt()
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as with `nohup`
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     results: list[Result] = []
     for task in FLAGS.tasks:
         for (program, variant), peer in _PEERS.items():

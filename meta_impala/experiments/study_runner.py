@@ -54,10 +54,8 @@ def pin_commit(out: pathlib.Path) -> str:
 
 def commit_of(out: pathlib.Path) -> str:
     """The commit of the runs in a folder, or of this code if it has none; empty if unknown."""
-    try:
-        return read_bounded(out / study_runs.COMMIT, 1000).decode("utf-8").strip()
-    except (OSError, ValueError):
-        pass
+    if commit := study_runs.read_commit(out):
+        return commit
     try:
         return git(pathlib.Path(__file__).parent, "rev-parse", "HEAD")
     except (OSError, subprocess.CalledProcessError):

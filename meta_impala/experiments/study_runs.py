@@ -79,10 +79,7 @@ class Cells:
     def read(self) -> list[Record]:
         """The records of all runs that were begun, here or as kept; what is here comes first."""
         costs = read_costs(self.out / COSTS)
-        try:
-            commit = read_bounded(self.out / COMMIT, 1000).decode("utf-8").strip()
-        except (OSError, ValueError):
-            commit = ""
+        commit = read_commit(self.out)
         found = dict(self._kept)
         for path in sorted((self.out / "runs").glob("*/*/seed_*")):
             folder = RunFolder(path)
@@ -321,6 +318,14 @@ def stage(run: Run, _: Mapping[str, int]) -> Stage:
     if not run.folder.has_run():
         return Stage.NEW
     return Stage.DONE if is_trained(run) else Stage.STARTED
+
+
+def read_commit(out: pathlib.Path) -> str:
+    """The commit that the runs of a folder are trained at; empty if it is not written there."""
+    try:
+        return read_bounded(out / COMMIT, 1000).decode("utf-8").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def read_costs(path: pathlib.Path) -> dict[str, float]:
