@@ -127,18 +127,14 @@ def _status() -> int:
 
 def _collect() -> int:
     # A part without runs here keeps its rows; one with runs here keeps those of the same commit.
-    shipped = _shipped()
     found = [record for cells in _cells() for record in cells.read()]
-    parts = {record.part for record in found}
-    others = [record for record in shipped if record.part not in parts]
+    whole, left_out = records.with_parts_of(found, _shipped())
     records.write(
-        [*others, *found],
+        whole,
         _data(),
         "made by: python tools/study.py collect --out=RUNS (tools/study.py run)",
     )
     print(f"{len(found)} runs written to {_data()}")
-    commits = {(record.part, record.commit) for record in found}
-    left_out = sum(r.part in parts and (r.part, r.commit) not in commits for r in shipped)
     if left_out:
         print(f"{left_out} runs of other commits left out")
     return 0

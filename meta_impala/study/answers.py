@@ -11,7 +11,10 @@ from meta_impala.study.summary import Claim, Result, Task
 
 
 class Answer(NamedTuple):
-    """A question, the answer, and the verdict (empty if the study tests no claim for it)."""
+    """A question, the answer, and the verdict.
+
+    Empty if the study tests no claim for it; it names part 1 if it rests on that part alone.
+    """
 
     question: str
     text: str
@@ -41,7 +44,8 @@ def effect(result: Result) -> str:
 
 
 def _of_claim(question: str, claim: Claim, tasks: Mapping[str, Sequence[Task]]) -> Answer:
-    """From part 2 if it has any contrast, else task by task from part 1."""
+    """From part 2 once all its games have the contrast; until then task by task from part 1, and
+    what there is of part 2 beside it."""
     minatar = summary.results(tasks["minatar"], [claim], family=False)[0]
     if minatar.contrast is not None:
         text = f"Over the five games of MinAtar, {claim.first} − {claim.second} is "
@@ -51,7 +55,6 @@ def _of_claim(question: str, claim: Claim, tasks: Mapping[str, Sequence[Task]]) 
         for task in tasks["mechanism"]
     ]
     seen = [(name, result) for name, result in found if result.contrast is not None]
-    planned = minatar.planned[0]
     if not seen:
         done = sum(minatar.finished) + sum(sum(result.finished) for _, result in found)
         needed = sum(minatar.planned) + sum(sum(result.planned) for _, result in found)
@@ -59,10 +62,22 @@ def _of_claim(question: str, claim: Claim, tasks: Mapping[str, Sequence[Task]]) 
         return Answer(question, text + "are trained.", summary.UNDECIDED)
     parts = "; ".join(f"{name}: {effect(result)}" for name, result in seen)
     text = f"On tasks whose best discount is known, {claim.first} − {claim.second} is {parts}. "
-    text += f"MinAtar is not answerable at this scale, because {minatar.finished[0]} of {planned} "
+    text += _of_games(claim, tasks["minatar"], minatar)
     verdicts = {result.verdict for _, result in found}
-    verdict = verdicts.pop() if len(verdicts) == 1 else "differs by task"
-    return Answer(question, text + "runs of the first arm are trained.", verdict)
+    verdict = f"{verdicts.pop()} in part 1" if len(verdicts) == 1 else "differs by task"
+    return Answer(question, text, verdict)
+
+
+def _of_games(claim: Claim, games: Sequence[Task], pooled: Result) -> str:
+    """What can be said of MinAtar before all its games have runs."""
+    finished, planned = pooled.finished[0], pooled.planned[0]
+    text = (
+        f"MinAtar is not answerable at this scale, because {finished} of {planned} runs of the "
+        "first arm are trained"
+    )
+    found = [(game.name, summary.results([game], [claim], family=False)[0]) for game in games]
+    parts = [f"{name} {effect(result)}" for name, result in found if result.contrast is not None]
+    return f"{text}; so far {'; '.join(parts)}." if parts else f"{text}."
 
 
 def _from_selection(tasks: Sequence[Task]) -> str:

@@ -179,6 +179,32 @@ def write(records: Sequence[Record], folder: pathlib.Path, comment: str) -> None
     write_atomically(folder / POINTS, _table(_POINT_COLUMNS, points, comment))
 
 
+def with_parts_of(found: Sequence[Record], shipped: Sequence[Record]) -> tuple[list[Record], int]:
+    """The records of some parts in the place of those that the data have of them.
+
+    Args:
+      found: records of parts that have runs in a folder, and those of the data at the same commit.
+      shipped: records of the data.
+
+    Returns:
+      All records, and how many of other commits are left out, since a part is of one commit.
+
+    Raises:
+      UserError: if more results of a part would be left out than there are new ones.
+    """
+    parts = {record.part for record in found}
+    kept = {(record.part, record.commit) for record in found}
+    stale = [r for r in shipped if r.part in parts and (r.part, r.commit) not in kept]
+    for part in sorted(parts):
+        new, lost = (sum(r.part == part and r.counts for r in of) for of in (found, stale))
+        if lost > new:
+            raise UserError(
+                f"--out: has {new} results of part {part}, and the data have {lost} of another "
+                "commit, which these would replace; give --data= another folder"
+            )
+    return [*(record for record in shipped if record.part not in parts), *found], len(stale)
+
+
 def read_random(folder: pathlib.Path) -> dict[str, float]:
     """The mean return of uniformly random actions, by task, from `random.csv`."""
     path = folder / RANDOM

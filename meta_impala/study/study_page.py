@@ -173,8 +173,9 @@ def _html_table(table: Table) -> str:
 
 def _html_cell(text: str) -> str:
     verdicts = (summary.CONFIRMED, summary.REFUTED, summary.UNDECIDED)
-    if text in verdicts:
-        return f'<td class="{text}">{text}</td>'
+    verdict = text.removesuffix(" in part 1")
+    if verdict in verdicts:
+        return f'<td class="{verdict}">{text}</td>'
     is_number = bool(text) and all(c in "0123456789.,+−–%[] ofs" for c in text)
     return f"<td{_NUMBER if is_number else ''}>{_inline(text)}</td>"
 

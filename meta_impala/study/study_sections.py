@@ -154,8 +154,13 @@ def of_task(task: Task) -> list[Block]:
     if any(arm.records for arm in task.arms.values()):
         blocks.append(_arms_table(task))
         blocks.append(_shared_text(task))
-    if task.part is design.MECHANISM and any(arm.s for arm in task.arms.values()):
-        blocks.append(_results_table(summary.results([task], task.claims, family=False)))
+    if any(arm.s for arm in task.arms.values()):
+        found = summary.results([task], task.claims, family=False)
+        if task.part is design.MINATAR:
+            # The design names contrasts over all games; one game has no verdict of its own.
+            blocks.append(Text("The contrasts in this game alone, without verdicts; p as it is."))
+            found = [result._replace(verdict="–") for result in found]
+        blocks.append(_results_table(found))
     ending = summary.ending(summary.learned_records(task))
     if ending is not None:
         blocks.append(_ending_text(ending))

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from meta_impala.errors import UserError
 from meta_impala.experiments import suite as suite_file
 from meta_impala.study import design, effects, records, summary
 from meta_impala.study.records import Point, Record
@@ -16,7 +17,8 @@ def record(variant, seed, height=1.0, part="mechanism", task="Noise", state="fin
     points = tuple(Point(f, height, 0.1, 20, changes.get("gamma", 0.99), 1.0) for f in (50, 100))
     frames = 100 if state == "finished" else 50
     points = points if state == "finished" else points[:1]
-    return Record(part, task, variant, seed, state, frames, 100, 1.0, "abc", points)
+    commit = changes.get("commit", "abc")
+    return Record(part, task, variant, seed, state, frames, 100, 1.0, commit, points)
 
 
 def test_the_area_is_the_mean_height_from_the_score_of_random_actions_on():
@@ -163,6 +165,19 @@ def test_records_are_read_as_they_were_written(tmp_path):
     records.write(kept, tmp_path, "made by a test")
     found = records.read(tmp_path)
     assert sorted(found, key=str) == sorted(kept, key=str)
+
+
+def test_a_repeated_cell_does_not_replace_a_part_of_another_commit():
+    shipped = [record("F_0", seed, commit="old") for seed in (1, 2)]
+    shipped.append(record("A_0.003", 1, part="minatar", task="MinAtar/Breakout", commit="old"))
+    cell = [record("F_0", 1, commit="new")]
+    with pytest.raises(UserError, match="has 1 results of part mechanism, .* have 2 of"):
+        records.with_parts_of(cell, shipped)
+    both = [*cell, record("F_0", 2, commit="new")]
+    whole, left_out = records.with_parts_of(both, shipped)
+    assert left_out == 2 and sorted(whole, key=str) == sorted([*both, shipped[2]], key=str)
+    same = [record("F_0", 3, commit="old"), *shipped[:2]]
+    assert records.with_parts_of(same, shipped) == ([shipped[2], *same], 0)
 
 
 def test_a_missing_gamma_stays_missing(tmp_path):

@@ -80,6 +80,21 @@ def test_the_page_is_complete_at_every_stage(tmp_path, monkeypatch, share):
     assert ("What is missing" in text) == (share < 1.0)
 
 
+def test_one_whole_game_of_minatar_is_described_without_a_verdict(tmp_path, monkeypatch):
+    monkeypatch.setattr(effects, "REPETITIONS", 200)
+    runs = [r for r in _all_runs() if r.part == "mechanism" or r.task == "MinAtar/Breakout"]
+    random = "".join(f"{t},0.1\n" for part in design.PARTS.values() for t in part.tasks)
+    records.write(list(dict.fromkeys(runs)), tmp_path, "made by a test")
+    (tmp_path / records.RANDOM).write_text(f"task,mean_return\n{random}")
+    text = page.as_markdown(page.document(tmp_path))
+    game = text[text.index("### MinAtar/Breakout") : text.index("## Part 3")]
+    rows = re.findall(r"^\| (A-γλ > F\\\*): .* \| (.*) \|$", game, re.M)
+    assert rows == [("A-γλ > F\\*", "–")]
+    assert not re.search("confirmed|refuted", game)
+    assert "10 of 50 runs of the first arm are trained; so far MinAtar/Breakout +0." in text
+    assert "| confirmed in part 1 |" in text
+
+
 def test_the_page_of_runs_that_cost_nothing_and_are_no_better_than_random_actions(
     tmp_path, monkeypatch
 ):
