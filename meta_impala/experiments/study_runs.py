@@ -155,8 +155,8 @@ class Cells:
     def _is_wanted(self, task: str, variant: str, seed: int) -> bool:
         if self._only:
             name = f"{variant}.{suite_file.folder_name(task)}.seed_{seed}"
-            # seed_2 is not seed_20.
-            return re.search(re.escape(self._only) + r"(?!\d)", name) is not None
+            # seed_2 is not seed_20, and F_0 is not F_0.9.
+            return re.search(re.escape(self._only) + r"(?!\.?\d)", name) is not None
         kept = self._kept.get((task, variant, seed))
         return kept is None or not kept.counts
 
@@ -238,7 +238,7 @@ class Cells:
             donors = {
                 record.seed: record
                 for record in found
-                if (record.task, record.variant) == (task, learned) and record.is_finished
+                if (record.task, record.variant) == (task, learned) and record.counts
             }
             ends = [
                 donors[other].points[-1]

@@ -46,9 +46,10 @@ def effect(result: Result) -> str:
 def _of_claim(question: str, claim: Claim, tasks: Mapping[str, Sequence[Task]]) -> Answer:
     """From part 2 once all its games have the contrast; until then task by task from part 1, and
     what there is of part 2 beside it."""
-    minatar = summary.results(tasks["minatar"], [claim], family=False)[0]
+    named = summary.results(tasks["minatar"], summary.MINATAR_CLAIMS, family=True)
+    minatar = next(result for result in named if result.claim[:2] == claim[:2])
     if minatar.contrast is not None:
-        text = f"Over the five games of MinAtar, {claim.first} − {claim.second} is "
+        text = f"Over the games of MinAtar, {claim.first} − {claim.second} is "
         return Answer(question, text + effect(minatar) + ".", minatar.verdict)
     found = [
         (task.name, summary.results([task], [claim], family=False)[0])
@@ -70,14 +71,14 @@ def _of_claim(question: str, claim: Claim, tasks: Mapping[str, Sequence[Task]]) 
 
 def _of_games(claim: Claim, games: Sequence[Task], pooled: Result) -> str:
     """What can be said of MinAtar before all its games have runs."""
-    finished, planned = pooled.finished[0], pooled.planned[0]
-    text = (
-        f"MinAtar is not answerable at this scale, because {finished} of {planned} runs of the "
-        "first arm are trained"
+    of_arms = " and ".join(
+        f"{done} of {planned} runs of {arm}"
+        for arm, done, planned in zip(claim[:2], pooled.finished, pooled.planned, strict=False)
     )
+    text = f"Over the games of MinAtar it is undecided: {of_arms} are there"
     found = [(game.name, summary.results([game], [claim], family=False)[0]) for game in games]
-    parts = [f"{name} {effect(result)}" for name, result in found if result.contrast is not None]
-    return f"{text}; so far {'; '.join(parts)}." if parts else f"{text}."
+    parts = [f"{name}: {effect(result)}" for name, result in found if result.contrast is not None]
+    return f"{text}. Single games, without verdict: {'; '.join(parts)}." if parts else f"{text}."
 
 
 def _from_selection(tasks: Sequence[Task]) -> str:
@@ -94,8 +95,8 @@ def _from_selection(tasks: Sequence[Task]) -> str:
     if not parts:
         return ""
     return (
-        " On the selection seeds, by which both were chosen, the best learned agent has this much "
-        f"more s than F* (3 runs each): {', '.join(parts)}."
+        " On the selection seeds, by which both were chosen, the best learned agent is above F* by "
+        f"(3 runs each): {', '.join(parts)}."
     )
 
 

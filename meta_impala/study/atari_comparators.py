@@ -7,10 +7,17 @@ from collections.abc import Sequence
 
 from meta_impala.evaluation import scores
 from meta_impala.published import atari_n, tables
+from meta_impala.study import design
 from meta_impala.study.blocks import Block, Table, Text, number
 from meta_impala.study.summary import Task
 
 _COMPARATORS = ("slmlab_a2c_10m_steps", "slmlab_ppo_10m_steps")
+
+
+def random_scores() -> dict[str, float]:
+    """The published score of random actions in the games of part 3."""
+    constants = scores.human_random()
+    return {game: constants[game].random for game in design.ATARI.tasks}
 
 
 def comparators(part: Sequence[Task]) -> list[Block]:
@@ -47,7 +54,8 @@ def comparators(part: Sequence[Task]) -> list[Block]:
 def _last_scores(task: Task, arm: str) -> str:
     ends = [record.points[-1].mean_return for record in task.arms[arm].records.values()
             if record.points]  # fmt: skip
-    return f"{number(statistics.fmean(ends), 1)} ({len(ends)} runs)" if ends else number(None)
+    runs = "1 run" if len(ends) == 1 else f"{len(ends)} runs"
+    return f"{number(statistics.fmean(ends), 1)} ({runs})" if ends else number(None)
 
 
 def _atari_n(columns: Sequence[tables.Column]) -> list[Block]:
@@ -73,8 +81,8 @@ def _atari_n(columns: Sequence[tables.Column]) -> list[Block]:
             "(`published/atari_n.csv`, with its formula). It was fitted at "
             f"{atari_n.FRAMES // 10**6}M frames and to medians above "
             f"{atari_n.LOWEST_MEDIAN_PERCENT:.0f} %; part 3 has neither its games nor its frames, "
-            f"so no estimate is given for it. After {frames // 10**6}M frames it already breaks: "
-            "human-normalised percent of the two published agents."
+            f"so no estimate is given for it. After {frames // 10**6}M frames it is already far "
+            "off: human-normalised percent of the two published agents."
         ),
         Table(["agent", *subsets, "true median of its games"], rows),
     ]

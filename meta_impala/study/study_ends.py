@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from meta_impala.study import design, effects, summary
 from meta_impala.study.blocks import Block, Heading, Table, Text, number
+from meta_impala.study.deviations import DEVIATIONS
 from meta_impala.study.records import Record
 from meta_impala.study.study_sections import REPORT, Tasks, counts
 from meta_impala.study.summary import Task
@@ -17,7 +18,9 @@ def costs(tasks: Tasks) -> list[Block]:
     for task in (*tasks["mechanism"], *tasks["minatar"], *tasks["atari"]):
         fixed = [r for name, of in task.grid.items() if name[0] == "F" for r in of]
         learned = [r for name, of in task.grid.items() if name[0] == "A" for r in of]
-        for arm in task.arms.values():
+        # Arms that are one variant share their runs.
+        arms = {arm.variant: arm for arm in task.arms.values()}
+        for arm in arms.values():
             if arm.name.startswith("F"):
                 fixed += arm.records.values()
             elif arm.name in (design.LEARNED, "A"):
@@ -34,7 +37,7 @@ def costs(tasks: Tasks) -> list[Block]:
     return [
         Heading(2, "What it costs"),
         Text(
-            "Median CPU-seconds of one run, the start of the program (about 2 s of a fork) and the "
+            "Median CPU-seconds of one run, the start of its process (about 2 s) and the "
             "evaluation games included. F* costs a grid; a learned arm costs one run, if its β is "
             "known. Measured by `python tools/study.py run` on a machine with other load; "
             f"table by {REPORT}."
@@ -79,39 +82,34 @@ def _missing_of(task: Task) -> str:
 
 
 def method(found: Sequence[Record]) -> list[Block]:
-    """Definitions and deviations."""
+    """Definitions, rules of the verdicts, deviations."""
     failed = [r for r in found if r.state == "failed"]
     names = ", ".join(f"{r.variant} {r.task} seed {r.seed}" for r in failed) or "none"
     return [
-        Heading(2, "Definitions and deviations"),
+        Heading(2, "Definitions"),
         Text(
             "Area: mean height over frames of the curve of evaluation games (20 points of 20 "
             "games; before the first point linear from the score of random actions). s = (area − "
             "random) / (area of F* on the selection seeds − random). Noise and Switching are "
             "scored without their noise: the return of Noise is twice the share of right answers, "
-            "every "
-            "game of Switching has a round of either phase, and its return is the number of right "
-            "answers. Intervals: percentiles of a "
+            "every game of Switching has a round of either phase, and its return is the number of "
+            "right answers. Intervals: percentiles of a "
             f"stratified bootstrap over seeds, {effects.REPETITIONS:,} redraws; A-γλ and Y are "
             "redrawn by donor pair. Failed runs count, with random actions from where they ended: "
             f"{names}."
         ),
         Text(
-            "Deviations from the design: (1) part 1 also selects β of the learned arms, from 5 "
-            "values and 3 seeds as part 2 does, with values ten times larger, because its runs "
-            "have 320 or 640 updates; (2) part 1 runs with a constant learning rate; (3) M plays "
-            "its evaluation games at the γ of F*; (4) all A-γλ runs come before the other arms of "
-            "the confirmation, because Y and C need them; (5) the learned arms of part 4 start "
-            "from γ .9; (6) 210 runs of part 1 had been made before, at another commit, and were "
-            "looked at then (5 or 6 seeds); they were made again with the rest, and all 4,200 "
-            "evaluations that both have are equal to the bit; (7) "
-            "every run is `--deterministic`, so that each cell can be repeated to the bit; (8) "
-            "Switching is another task than in the first runs: the former one failed its "
-            "acceptance test (the best constant lost 12 % of area, 2 of 10 seeds). Its 34 runs "
-            "are not counted; they were seen before this one was made. It was made by trials of "
-            "constants and R alone, on seeds 1 and 2; (9) `laptop.flags`, which part 3 uses, was "
-            "tuned again on Pong before any run of part 3; (10) part 4 was run before part 2; (11) "
-            "part 2 was begun with one game, Breakout, selection and confirmation, because one "
-            "game that is whole says more than the selection of five."
+            "Verdicts. Confirmed: p < 0.05 and the difference is positive. Refuted: p < 0.05 and "
+            "it is negative, or the 90 % interval lies within ±0.10. Else undecided. p is "
+            "two-sided, of the bootstrap; P(better) is the probability that a run of the first arm"
+            " scores more than one of the second. In part 1 p is not corrected for the number of "
+            "contrasts (25 in three tasks; one in twenty would be below 0.05 by chance); A-γλ > "
+            "F(.99), A-γλ > L and A-ref > A-γλ are not named in the design. F arms have λ 1, and "
+            "A-.9 starts λ at .9, so it differs from F(.9) in λ, too."
+        ),
+        Heading(2, "Deviations from the design"),
+        Table(
+            ["", "what was done otherwise"],
+            [[str(place), text] for place, text in enumerate(DEVIATIONS, 1)],
         ),
     ]

@@ -55,7 +55,7 @@ def document(folder: pathlib.Path) -> Document:
       UserError: if there are none, or they are damaged.
     """
     found = records.read(folder)
-    random = records.read_random(folder)
+    random = {**atari_comparators.random_scores(), **records.read_random(folder)}
     for part in design.PARTS.values():
         if part.selection_seeds:
             design.require_random(part, random)

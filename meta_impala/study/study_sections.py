@@ -15,6 +15,20 @@ Tasks = Mapping[str, Sequence[Task]]
 REPORT = "`python tools/study.py report`"
 
 
+_WORDS = (
+    "Tasks of part 1. Patience: 0.5 now or 1.0 in 7 steps; waiting is right above γ 0.906. Noise: "
+    "every second reward is noise that no action changes; γ 0 is best. Switching: first γ 0 is "
+    "best, because what follows an answer is noise; from the middle of the run on only a γ above "
+    "0.926 is right.",
+    "Words. A-γλ: γ and λ are learned. F(γ): γ is fixed, F*: at the best value of the grid. M: "
+    "many γ at once, none learned. s: a score that is 0 for random actions and 1 for F* on the "
+    "selection seeds. η: what is learned, here {γ, λ}; e_η: its embedding, an input of the "
+    "network. J': the objective by which η is changed; γ': the discount of J'; τ' and B': the "
+    "trajectories of J' and their number. μ: how much the meta-gradient remembers of earlier "
+    "updates. β: step size of η. ρ, c: V-trace's importance weights.",
+)
+
+
 def _interval(low: float, high: float, sign: bool = False) -> str:
     return f"[{number(low, sign=sign)}, {number(high, sign=sign)}]"
 
@@ -33,13 +47,15 @@ def head(tasks: Tasks, found: Sequence[Record]) -> list[Block]:
             "against an untuned γ. The design was fixed before the runs: "
             "`testdata/study/README.md`."
         ),
+        *(Text(text) for text in _WORDS),
         Text(
             f"This page is made by {REPORT} from `testdata/study/*.csv`, which "
             "`python tools/study.py collect --out=RUNS` made from the folders of `python "
             "tools/study.py run --out=RUNS`. Commit of the runs: "
             + (", ".join(f"`{commit}`" for commit in commits) or "unknown")
-            + f". Runs with a result: {done} of {planned}. A claim whose runs are not all there "
-            "is undecided, whatever it looks like so far."
+            + f". Runs with a result: {done} of {planned}, where a run that serves as two arms "
+            "counts twice. A claim whose runs are not all there is undecided, whatever it looks "
+            "like so far."
         ),
     ]
     rows = []
@@ -115,7 +131,10 @@ def _pilots(part: Sequence[Task]) -> list[Block]:
     if not rows:
         return []
     return [
-        Text("Pilots: F(.99), seed 0. A game that stays at random is dropped."),
+        Text(
+            "Pilots: F(.99), seed 0. By the design a game that stays at random is dropped; none is "
+            "so far."
+        ),
         Table(["game", "frames", "mean return of the last 20 games", "random actions"], rows),
     ]
 
@@ -158,7 +177,9 @@ def of_task(task: Task) -> list[Block]:
         found = summary.results([task], task.claims, family=False)
         if task.part is design.MINATAR:
             # The design names contrasts over all games; one game has no verdict of its own.
-            blocks.append(Text("The contrasts in this game alone, without verdicts; p as it is."))
+            blocks.append(
+                Text("The contrasts in this game alone, without verdicts; p not adjusted.")
+            )
             found = [result._replace(verdict="–") for result in found]
         blocks.append(_results_table(found))
     ending = summary.ending(summary.learned_records(task))

@@ -18,7 +18,7 @@ CONFIRMED, REFUTED, UNDECIDED = "confirmed", "refuted", "undecided"
 
 
 class Claim(NamedTuple):
-    """A pre-registered contrast: the first arm is better than the second."""
+    """A contrast of the study: the first arm is better than the second."""
 
     first: str
     second: str
@@ -114,7 +114,7 @@ def tasks_of(
     Args:
       records: of all parts.
       part: of the study.
-      random: score of random actions by task; without one it is 0 (Atari).
+      random: score of random actions by task; without one it is 0.
     """
     overall = None
     if design.BEST_OVERALL in part.arms:
@@ -193,8 +193,9 @@ def results(tasks: Sequence[Task], claims: Sequence[Claim], family: bool) -> lis
     """
     contrasts = [contrast_of(claim, tasks) for claim in claims]
     adjusted: list[float | None] = [c.p if c else None for c in contrasts]
-    if family and all(c is not None for c in contrasts):
-        adjusted = list(effects.holm([c.p for c in contrasts if c is not None]))
+    if family:  # one that is not there yet has p = 1, the largest it can have
+        every = effects.holm([1.0 if p is None else p for p in adjusted])
+        adjusted = [p if c else None for c, p in zip(contrasts, every, strict=True)]
     found = []
     for claim, contrast, p in zip(claims, contrasts, adjusted, strict=True):
         pairs = [(task.arms[claim.first], task.arms[claim.second]) for task in tasks]

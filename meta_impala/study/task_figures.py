@@ -165,8 +165,11 @@ def _curves(axis: Any, task: Task) -> None:
             if found and (name[0] == "F" or name == task.selection.learned)
         ]
         title = "evaluation games, selection seeds, mean"
+    shown = [(name, found) for name, found in shown if any(r.points for r in found)]
+    if len(shown) > _MAX_CURVES:
+        title += f" (the first {_MAX_CURVES} of {len(shown)})"
+        shown = shown[:_MAX_CURVES]
     axis.set_title(title, fontsize=10)
-    shown = [(name, found) for name, found in shown if any(r.points for r in found)][:_MAX_CURVES]
     if not shown:
         _empty(axis, "no run yet")
         return

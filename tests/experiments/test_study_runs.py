@@ -131,6 +131,14 @@ def test_any_run_can_be_repeated_from_the_data_alone(cells, tmp_path, only, made
     assert {run.name for run in again.ready()} == made
 
 
+@pytest.mark.parametrize("only", ["F_0", "A_0.03", "seed_1"])
+def test_a_text_that_ends_with_a_number_names_that_number_alone(cells, only):
+    wanted = study_runs.Cells(design.MECHANISM, cells.out, RANDOM, (), only)
+    found = [run.name for run in wanted.ready()]
+    assert found
+    assert all(f".{only}." in f".{name}." for name in found)
+
+
 def test_the_constant_of_a_repeated_run_is_that_of_the_data(cells, tmp_path):
     made = _made_elsewhere(cells, gamma=0.123456789)
     records_lib.write(made, tmp_path, "test")

@@ -159,6 +159,19 @@ def test_verdicts_follow_from_interval_and_p(value, width, p, complete, expected
     assert summary.verdict(contrast, p, complete) == expected
 
 
+def test_the_family_is_corrected_for_all_its_contrasts_while_some_are_missing(monkeypatch):
+    """Without it four named contrasts get their verdicts at their raw p before F** is there."""
+    p = iter([0.02, 0.3, None, 0.04, 0.001])
+
+    def contrast_of(claim, tasks):
+        value = next(p)
+        return value and effects.Contrast(0.5, 0.2, 0.8, 0.3, 0.7, value, 0.9, (50, 50))
+
+    monkeypatch.setattr(summary, "contrast_of", contrast_of)
+    found = summary.results([], summary.MINATAR_CLAIMS, family=True)
+    assert [result.p for result in found] == pytest.approx([0.08, 0.6, None, 0.12, 0.005])
+
+
 def test_records_are_read_as_they_were_written(tmp_path):
     kept = [record("F_0", 1), record("A_0.03", 2, part="minatar", task="MinAtar/Breakout")]
     kept.append(record("F_0.9", 3, state="failed"))

@@ -91,7 +91,10 @@ def test_one_whole_game_of_minatar_is_described_without_a_verdict(tmp_path, monk
     rows = re.findall(r"^\| (A-γλ > F\\\*): .* \| (.*) \|$", game, re.M)
     assert rows == [("A-γλ > F\\*", "–")]
     assert not re.search("confirmed|refuted", game)
-    assert "10 of 50 runs of the first arm are trained; so far MinAtar/Breakout +0." in text
+    said = (
+        "10 of 50 runs of A-γλ and 10 of 50 runs of F\\* are there. Single games, without verdict: "
+    )
+    assert said + "MinAtar/Breakout: +0." in text
     assert "| confirmed in part 1 |" in text
 
 
