@@ -71,7 +71,8 @@ def _variants(left: Any, right: Any, task: Task) -> None:
     labels = design.variant_labels(task.part.suite)
     arms = list(task.arms.values())[::-1]
     first = next(iter(task.arms.values()))
-    left.set_title(f"area (dashed: mean of {labels[first.name]}; dotted: random)", fontsize=10)
+    dashed = f"dashed: mean of {labels[first.name]}; " if first.areas else ""
+    left.set_title(f"area ({dashed}dotted: random)", fontsize=10)
     right.set_title("last γ", fontsize=10)
     for place, arm in enumerate(arms):
         colour = curves.COLOURS[0] if arm is first else "#333333"
