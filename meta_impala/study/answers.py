@@ -73,7 +73,7 @@ def _of_games(claim: Claim, games: Sequence[Task], pooled: Result) -> str:
     """What can be said of MinAtar before all its games have runs."""
     of_arms = " and ".join(
         f"{done} of {planned} runs of {arm}"
-        for arm, done, planned in zip(claim[:2], pooled.finished, pooled.planned, strict=False)
+        for arm, done, planned in zip(claim[:2], pooled.finished, pooled.planned, strict=True)
     )
     text = f"Over the games of MinAtar it is undecided: {of_arms} are there"
     found = [(game.name, summary.results([game], [claim], family=False)[0]) for game in games]
@@ -95,8 +95,8 @@ def _from_selection(tasks: Sequence[Task]) -> str:
     if not parts:
         return ""
     return (
-        " On the selection seeds, by which both were chosen, the best learned agent is above F* by "
-        f"(3 runs each): {', '.join(parts)}."
+        " On the selection seeds, by which both were chosen, the best learned agent minus F* is in "
+        f"s (3 runs each): {', '.join(parts)}."
     )
 
 
