@@ -46,7 +46,7 @@ _TIMEOUT_SECONDS = 600.0
 
 FLAGS = flags.FLAGS
 
-POSITIONAL = "kills | games | soak"
+POSITIONAL = "kills | stops | games | soak"
 
 
 def define_flags() -> None:
