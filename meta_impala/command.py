@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from absl import logging
@@ -29,6 +30,8 @@ from meta_impala.system.tensorflow_import import import_tensorflow, quiet_tensor
 EXIT_CODE_FAILED = 1
 
 EXIT_CODE_USER_ERROR = 2
+
+_MOST_DIGITS = 18
 
 # The first line of a command that takes seconds to import TensorFlow.
 LOADING = "loading TensorFlow"
@@ -87,6 +90,22 @@ def _guarded(main: Callable[..., int], arguments: list[str] | None) -> int:
 
 def _is_path(name: Any) -> bool:
     return isinstance(name, (str, bytes))
+
+
+def whole_numbers(flag: str, texts: Sequence[str]) -> list[int]:
+    """The numbers of a flag that is a list. Raises UserError unless all are whole, from 0."""
+    for text in texts:
+        if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
+            raise UserError(f"--{flag}={','.join(texts)}: must be whole numbers from 0")
+    return [int(text) for text in texts]
+
+
+def arguments_of(flag: str, text: str) -> list[str]:
+    """A flag that holds arguments of a command, split as a shell does. Raises UserError."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UserError(f"--{flag}={text}: cannot be split into arguments ({error})") from None
 
 
 def say(message: str) -> None:

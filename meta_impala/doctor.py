@@ -69,7 +69,7 @@ def _time_limit(config: Config) -> int | None:
 
 def _evidence(folder: RunFolder, config: Config) -> Evidence:
     return Evidence(
-        config=config,
+        config=folder.as_trained(config),
         status=folder.read_status(),
         metrics=metrics_of(read_rows(folder)),
         time_limit=_time_limit(config),

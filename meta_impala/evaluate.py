@@ -172,9 +172,9 @@ def _num_envs() -> int:
 
 def _max_episode_frames(environment: str) -> int | None:
     """After how many frames a game is cut; None if the environment has its own limit."""
-    if FLAGS.max_episode_frames is not None or evaluation_record.has_time_limit(environment):
+    if FLAGS.max_episode_frames is not None:
         return FLAGS.max_episode_frames
-    return evaluation_record.DEFAULT_MAX_EPISODE_FRAMES
+    return evaluation_record.frame_limit(environment)
 
 
 def _eta(config: Config) -> tuple[float, float] | None:

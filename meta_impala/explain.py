@@ -91,6 +91,11 @@ def _check_run(run: TrainedRun) -> None:
             f"{path}: η is not learned (eta_schedule is {config.eta_schedule}), so there is no "
             "meta-gradient to explain; must be a run with --eta_schedule=learned"
         )
+    if config.meta_objective != "validation":
+        raise UserError(
+            f"{path}: the meta objective is {config.meta_objective}, which has none of the terms "
+            "that are explained; must be a run with --meta_objective=validation"
+        )
 
 
 def _last_learning_rate(run: TrainedRun, learner: Learner, frames: int) -> float:
@@ -115,6 +120,7 @@ def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
 
     config, description = run.config, run.description
     learner, checkpoint = load_learner(run.folder.checkpoints, config, description)
+    config = run.folder.as_trained(config)
     frames = int(learner.state.frames.numpy())
     learning_rate = _last_learning_rate(run, learner, frames)
     environment = registry.resolve(config.environment).id

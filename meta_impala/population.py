@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import math
 import os
 import signal
 from typing import Any
@@ -27,7 +26,15 @@ from meta_impala.config.presets import define_preset_flag
 from meta_impala.distributed import cluster as ray_cluster
 from meta_impala.environments import UnknownEnvironmentError, registry
 from meta_impala.errors import UserError
-from meta_impala.experiments.pbt_settings import ADAPTED, Population
+from meta_impala.experiments.pbt_settings import (
+    ADAPTED,
+    MEMBERS,
+    OF_ALL_MEMBERS,
+    Population,
+    define_population_flags,
+    population_of,
+    refuse_learning,
+)
 from meta_impala.storage import made_here
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.folder_lock import locked
@@ -38,11 +45,6 @@ from meta_impala.system.user_path import define_path
 
 FLAGS = flags.FLAGS
 
-MEMBERS = "members"
-
-# The population makes its own schedule.
-_ALL_MEMBERS = {"meta_parameters": "none", "learning_rate_schedule": "constant"}
-
 
 def define_flags() -> None:
     """The flags of this command."""
@@ -50,67 +52,16 @@ def define_flags() -> None:
     define_preset_flag()
     define_trust_flag()
     define_path("logdir", None, "Folder of the run: made, or continued.")
-    flags.DEFINE_integer(
-        "population_size", 8, "Members. Each trains --total_frames / --population_size frames."
-    )
-    flags.DEFINE_integer(
-        "population_interval",
-        None,
-        "Frames of a member between two selections. Default: a twentieth of its frames.",
-    )
-    flags.DEFINE_float("population_cpus", 1.0, "CPUs that Ray reserves for each running member.")
-    for name, default in ADAPTED.items():
-        flags.DEFINE_string(
-            f"population_{name}", default, f"LOW,HIGH: range of --{name} in the population."
-        )
-
-
-def _range(name: str) -> tuple[float, float]:
-    text = FLAGS[f"population_{name}"].value
-    try:
-        low, high = map(float, text.split(","))
-    except ValueError:
-        low = high = math.nan
-    most = 1.0 if name in ("gamma", "lambda") else math.inf
-    if not 0.0 < low < high < most:
-        limit = " and below 1" if most == 1.0 else ""
-        raise UserError(
-            f"--population_{name}={text}: must be LOW,HIGH, two numbers above 0{limit}, the lower "
-            f"first, for example {ADAPTED[name]}"
-        )
-    return low, high
-
-
-def _population(config: Config, action_repeat: int) -> Population:
-    size = FLAGS.population_size
-    if not 2 <= size <= 1000:
-        raise UserError(f"--population_size={size}: must be in [2, 1000]")
-    if not FLAGS.population_cpus > 0:
-        raise UserError(f"--population_cpus={FLAGS.population_cpus}: must be above 0")
-    each = -(-config.total_frames // size)
-    interval = FLAGS.population_interval
-    if interval is None:
-        interval = max(-(-each // 20), config.batch_size * config.unroll_length * action_repeat)
-    config_lib.resolve_frames(dataclasses.replace(config, total_frames=each), action_repeat)
-    if not config.batch_size * config.unroll_length * action_repeat <= interval <= each:
-        raise UserError(
-            f"--population_interval={interval}: must be at least a batch and at most the frames "
-            f"of a member, {each}"
-        )
-    ranges = {name: _range(name) for name in ADAPTED}
-    return Population(size, each, interval, ranges, FLAGS.population_cpus)
+    define_population_flags()
 
 
 def _arguments(given: dict[str, Any]) -> list[str]:
     """The flags of a member: those given (also by a preset), without those the population sets."""
-    if given.get("meta_parameters", "none") != "none":
-        raise UserError(
-            f"--meta_parameters={given['meta_parameters']}: must be none; the population adapts "
-            "γ and λ"
-        )
+    refuse_learning(given)
     decided = {*ADAPTED, "total_frames", "seed", "ray_address"}
-    kept = {name: value for name, value in given.items() if name not in decided} | _ALL_MEMBERS
-    return [f"--{name}={value}" for name, value in kept.items()]
+    kept = {name: value for name, value in given.items() if name not in decided} | OF_ALL_MEMBERS
+    # What is None was given as auto, the default.
+    return [f"--{name}={value}" for name, value in kept.items() if value is not None]
 
 
 def main() -> int:
@@ -121,14 +72,14 @@ def main() -> int:
         raise UserError("population: needs Ray Tune: pip install 'meta_impala[distributed]'")
     given = given_config_flags()
     arguments = _arguments(given)
-    settings = given | _ALL_MEMBERS | {"ray_address": ""}
+    settings = given | OF_ALL_MEMBERS | {"ray_address": ""}
     named = {config_lib.FIELDS[name].name: value for name, value in settings.items()}
     config = config_lib.resolve(Config(**named))
     try:
         action_repeat = registry.resolve(config.environment).action_repeat
     except UnknownEnvironmentError as error:
         raise UserError(f"--environment={config.environment}: {error}") from None
-    population = _population(config, action_repeat)
+    population = population_of(FLAGS, config, action_repeat)
     folder = RunFolder(FLAGS.logdir)
     with locked(folder):
         if folder.read_status().get("state") == run_folder_lib.FINISHED:

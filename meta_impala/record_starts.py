@@ -17,7 +17,7 @@ import pathlib
 from absl import flags
 
 from meta_impala import command
-from meta_impala.config import AgentSettings, Config
+from meta_impala.config import AgentSettings, Config, RunSettings
 from meta_impala.config.text import counted
 from meta_impala.environments import (
     PROTOCOLS,
@@ -85,7 +85,7 @@ def _by_person(environment: str, protocol: str) -> list[start_recorder.Recording
 def _by_agent(logdir: str) -> tuple[Config, list[start_recorder.Recording], str]:
     folder, config, description = open_trained_run(logdir, trust_of_flags())
     command.load_tensorflow()
-    from meta_impala.evaluation.games import GamePolicy, play_games
+    from meta_impala.evaluation.games import GamePolicy, evaluated_environment, play_games
     from meta_impala.storage.trained_agent import load_agent
     from meta_impala.system.tensorflow_setup import configure_for_inference
 
@@ -93,7 +93,7 @@ def _by_agent(logdir: str) -> tuple[Config, list[start_recorder.Recording], str]
     agent = load_agent(folder.checkpoints, config, description)
     count = min(8, FLAGS.games)
     tables = [
-        start_recorder.RecordedGames(_make(config.environment, config.protocol))
+        start_recorder.RecordedGames(evaluated_environment(config.part(RunSettings)))
         for _ in range(count)
     ]
     starts = [
@@ -107,6 +107,7 @@ def _by_agent(logdir: str) -> tuple[Config, list[start_recorder.Recording], str]
         starts,
         FLAGS.seed,
         core_state_size=agent.network.settings.core_state_size,
+        max_frames=evaluation_record.frame_limit(config.environment),
         on_game=lambda game: print(
             f"game {game.number + 1} of {FLAGS.games}: return {game.episode_return:g}", flush=True
         ),

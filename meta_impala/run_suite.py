@@ -111,9 +111,8 @@ def _changed(suite: Suite, path: pathlib.Path) -> Suite:
     if FLAGS.games:
         suite = dataclasses.replace(suite, games=suite_file.games_of(FLAGS.games))
     if FLAGS.seeds:
-        if not all(seed.isdecimal() for seed in FLAGS.seeds):
-            raise UserError(f"--seeds={','.join(FLAGS.seeds)}: must be whole numbers from 0")
-        suite = dataclasses.replace(suite, seeds=tuple(map(int, FLAGS.seeds)))
+        seeds = tuple(command.whole_numbers("seeds", FLAGS.seeds))
+        suite = dataclasses.replace(suite, seeds=seeds)
     if FLAGS.preset:
         beside = path.parent / FLAGS.preset
         preset = beside if beside.is_file() else presets.find(FLAGS.preset)
@@ -299,6 +298,8 @@ def main(arguments: list[str]) -> int:
     _check_baseline(suite, runs, path)
     shard = Shard.parse(FLAGS.shard)
     if FLAGS.dry_run:
+        if not shard.of(runs):
+            raise UserError(f"--shard={shard}: must have a run; the suite has {len(runs)}")
         _print_cost(suite, shard.of(runs))
         return 0
     if FLAGS.print_commands:

@@ -112,9 +112,11 @@ def _config_for(folder: RunFolder) -> Config:
     given = given_config_flags()
     # One name for one environment, so that Pong and ALE/Pong-v5 are the same run.
     if folder.has_run():
-        if "environment" in given:
-            given["environment"] = _environment_id(given["environment"])
+        name = given.get("environment")
+        given_id = None if name is None else _environment_id(name)
         saved = folder.load_config(trust_of_flags())
+        if given_id is not None:
+            given["environment"] = registry.as_saved(given_id, saved.environment)
         config = config_lib.merge_for_resume(saved, given, override=FLAGS.override)
         eta_replay.load(folder, config)
         return config

@@ -156,12 +156,6 @@ def _agent_text(agent: TrainedAgent) -> str:
     return f"after {agent.frames:,} frames, {agent.snapshot.version:,} updates"
 
 
-def _max_frames(environment: str) -> int | None:
-    """After how many frames a game is cut; None if the environment has its own limit."""
-    has_limit = evaluation_record.has_time_limit(environment)
-    return None if has_limit else evaluation_record.DEFAULT_MAX_EPISODE_FRAMES
-
-
 def _show_games(
     opened: TrainedRun | OpenedAgent, environment: WatchedEnvironment, screen: Screen
 ) -> None:
@@ -194,7 +188,7 @@ def _show_games(
             FLAGS.seed,
             number,
             core_state_size=agent.network.settings.core_state_size,
-            max_frames=_max_frames(config.environment),
+            max_frames=evaluation_record.frame_limit(config.environment),
         )
         for step in steps:
             if not screen.show(drawing.draw(step, caption)):

@@ -1,5 +1,6 @@
 """The public names of `meta_impala`: cheap to import, and enough to train, load and act."""
 
+import dataclasses
 import os
 import pathlib
 import pkgutil
@@ -8,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from support import forked_command
+from support import forked_command, run_helpers
 from support.command_helpers import ROOT
 from support.run_helpers import make_config
 
@@ -16,6 +17,7 @@ import meta_impala
 from meta_impala import cli
 from meta_impala.errors import UserError
 from meta_impala.storage.folder_lock import FolderLock
+from meta_impala.storage.run_folder import RunFolder
 
 
 def test_importing_the_package_is_cheap():
@@ -44,6 +46,28 @@ def logdir(tmp_path_factory):
     trainer = meta_impala.make_trainer(make_config(), path)
     assert trainer.run() == "finished"
     return path
+
+
+def test_names_of_one_environment_continue_each_other(tmp_path):
+    short = make_config(environment="Catch", total_frames=20, meta_parameters="none")
+    meta_impala.make_trainer(short, tmp_path).run()
+    config = RunFolder(tmp_path).load_config()
+    assert config.environment == "meta_impala/Catch-v0"  # as the command writes it
+    # A folder of an earlier version has the name as it was given, also in its checkpoints.
+    long = dataclasses.replace(short, environment="meta_impala/Catch-v0", total_frames=40)
+    assert meta_impala.make_trainer(long, tmp_path).run() == "finished"
+    older = tmp_path / "older"
+    run_helpers.make_trainer(older, short).run()
+    assert RunFolder(older).load_config().environment == "Catch"
+    assert meta_impala.make_trainer(long, older).run() == "finished"
+    command = [sys.executable, "-m", "meta_impala", "train", f"--logdir={older}"]
+    command += ["--environment=catch", "--total_frames=60"]
+    done = forked_command.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert RunFolder(older).read_status()["frames"] == 60
+    other = dataclasses.replace(short, environment="CartPole-v1")
+    with pytest.raises(UserError, match="--environment=CartPole-v1"):
+        meta_impala.make_trainer(other, older)
 
 
 @pytest.mark.parametrize("core", ["none", "lstm"])

@@ -20,7 +20,6 @@ from __future__ import annotations
 import os
 import pathlib
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -156,10 +155,10 @@ def _python(environment: str) -> pathlib.Path:
 
 
 def _install() -> int:
+    more = command.arguments_of("pip_arguments", FLAGS.pip_arguments)
     for environment, packages in _PACKAGES.items():
         folder = _python(environment).parents[1]
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        more = shlex.split(FLAGS.pip_arguments)
         install = [str(_python(environment)), "-m", "pip", "install", *more, *packages]
         command.say(" ".join(install))
         if subprocess.run(install, check=False).returncode:
@@ -244,6 +243,7 @@ def _run() -> int:
         for value in FLAGS[name].value:
             if value not in allowed:
                 raise UserError(f"--{name}={value}: must be among {', '.join(allowed)}")
+    seeds = command.whole_numbers("seeds", FLAGS.seeds)
     # The run that is under way has to be ended, with its workers.
     raise_on_interrupt()
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -252,7 +252,7 @@ def _run() -> int:
     results: list[Result] = []
     for task in FLAGS.tasks:
         for (program, variant), peer in _PEERS.items():
-            for seed in map(int, FLAGS.seeds if variant in FLAGS.peers else ()):
+            for seed in seeds if variant in FLAGS.peers else ():
                 folder = pathlib.Path(FLAGS.folder).absolute() / f"{task}-{variant}-{seed}"
                 points = _train(peer, task, seed, folder)
                 results += time_to_score.results_of(task, program, variant, seed, points)

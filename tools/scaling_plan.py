@@ -16,6 +16,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import time
 from typing import Any
 
@@ -53,7 +54,25 @@ def define_flags() -> None:
     )
 
 
+def _shapes() -> list[tuple[int, int]]:
+    shapes = []
+    for text in FLAGS.shapes:
+        match = re.fullmatch(r"([1-9][0-9]{0,3})x([1-9][0-9]{0,3})", text, re.ASCII)
+        # Otherwise a node has no room for its share of the actors, and they are waited for.
+        if match is None or int(match[1]) % int(match[2]):
+            raise UserError(
+                f"--shapes={text}: must be ACTORSxNODES with as many actors on each node, for "
+                "example 8x4"
+            )
+        shapes.append((int(match[1]), int(match[2])))
+    return shapes
+
+
 def _measure() -> None:
+    shapes = _shapes()
+    publish_every = tuple(command.whole_numbers("publish_every", FLAGS.publish_every))
+    if 0 in publish_every:
+        raise UserError(f"--publish_every={','.join(FLAGS.publish_every)}: must be above 0")
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # loopback addresses stay what they are
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import_tensorflow()
@@ -69,13 +88,12 @@ def _measure() -> None:
     config = resolve_network(config, description.observation_shape)
     windows: list[scaling.Window] = []
     loads = [os.getloadavg()[0]]
-    for shape in FLAGS.shapes:
-        actors, nodes = map(int, shape.split("x"))
+    for actors, nodes in shapes:
         found = ray_benchmark.measure(
             dataclasses.replace(config, num_actors=actors),
             description,
             nodes=nodes,
-            publish_every=tuple(map(int, FLAGS.publish_every)),
+            publish_every=publish_every,
             seconds=FLAGS.seconds,
         )
         loads.append(os.getloadavg()[0])

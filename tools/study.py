@@ -74,7 +74,7 @@ def _cells() -> list[study_runs.Cells]:
     unknown = [name for name in FLAGS.part if name not in RUNNABLE]
     if unknown:
         raise UserError(f"--part={','.join(unknown)}: must be among {', '.join(RUNNABLE)}")
-    return [_cells_of(RUNNABLE[name]) for name in FLAGS.part]
+    return [_cells_of(RUNNABLE[name]) for name in dict.fromkeys(FLAGS.part)]
 
 
 def _cells_of(part: Part) -> study_runs.Cells:
@@ -117,8 +117,7 @@ def _status() -> int:
             "finished"
         )
         if left:
-            games = {"episodes": left[0].config.evaluation_episodes * study_runs.EVALUATIONS}
-            cost = suite_cost.cost(left, games, FLAGS.parallel)
+            cost = suite_cost.cost(left, {"episodes": 0}, FLAGS.parallel)
             line += f"; the others: about {cost.core_hours:,.1f} core-hours"
             line += f", {max(1, round(1e3 * cost.disk_gb)):,} MB of disk"
         print(line)

@@ -17,7 +17,6 @@ import json
 import math
 import os
 import pathlib
-import shlex
 
 from absl import flags
 
@@ -52,19 +51,13 @@ def _chosen(name: str, allowed: list[str]) -> list[str]:
     return list(FLAGS[name].value)
 
 
-def _seeds() -> list[int]:
-    for text in FLAGS.seeds:
-        if not text.isdecimal():
-            raise UserError(f"--seeds={text}: must be whole numbers")
-    return [int(text) for text in FLAGS.seeds]
-
-
 def _run() -> int:
     if not FLAGS.folder or not FLAGS.out:
         raise UserError("--folder, --out: must be given, the runs' folder and the file to write")
     tasks = _chosen("tasks", list(TASKS))
     variants = _chosen("variants", list(VARIANTS))
-    seeds = _seeds()
+    seeds = command.whole_numbers("seeds", FLAGS.seeds)
+    train_flags = command.arguments_of("train_flags", FLAGS.train_flags)
     raise_on_interrupt()  # the run that is under way has to be ended
     limits = timed_training.Limits(FLAGS.cpu_minutes, FLAGS.frames)
     results: list[Result] = []
@@ -76,7 +69,7 @@ def _run() -> int:
                     variant,
                     seed,
                     pathlib.Path(FLAGS.folder),
-                    shlex.split(FLAGS.train_flags),
+                    train_flags,
                     limits,
                 )
                 results += found

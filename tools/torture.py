@@ -393,6 +393,11 @@ class _Samples(threading.Thread):
 
 def soak(work: pathlib.Path) -> str:
     """Trains Pong at full speed in this process and checks what grows."""
+    if FLAGS.minutes <= FLAGS.warm_up_minutes + 1:
+        raise UserError(
+            f"--minutes={FLAGS.minutes:g}: must be more than a minute above --warm_up_minutes, "
+            f"{FLAGS.warm_up_minutes:g}"
+        )
     import_tensorflow()
     from meta_impala.system.signals import StopRequest
     from meta_impala.system.tensorflow_setup import configure_tensorflow

@@ -86,7 +86,7 @@ def _games_left_out(results: Results) -> list[str]:
 
 def describe(results: Results, rows: Sequence[GameRow]) -> list[str]:
     """Every limitation of a comparison, one line each."""
-    lines = []
+    lines, shared = [], games_of_all(results)
     for variant in results.variants:
         of_variant = [row for row in rows if row.variant == variant]
         games = [row for row in of_variant if row.game]
@@ -98,7 +98,7 @@ def describe(results: Results, rows: Sequence[GameRow]) -> list[str]:
                 f"{span([frames for row in games for frames in row.frames])} (published: mostly "
                 f"{atari_n.FRAMES:,})"
             )
-        seeds = [len(row.seeds) for row in games]
+        seeds = [len(row.seeds) for row in games if row.name in shared]
         if len(set(seeds)) > 1:
             lines.append(
                 f"{variant}: aggregates over games use {min(seeds)} seeds of each game, as many "

@@ -73,6 +73,13 @@ def _check_constants(config: Config) -> None:
                 f"[{low:g}, {high:g}], must contain its constant, {constant:g}, with "
                 f"--eta_schedule={config.eta_schedule}"
             )
+        _check_clip(name, f"--{name}={constant:g}", constant)
+
+
+def _check_clip(name: str, given: str, *values: float) -> None:
+    """As a constant, a clip norm of 0 is no clip; as a value that varies it would stop learning."""
+    if name == "max_gradient_norm" and min(values) <= 0:
+        raise UserError(f"{given}: {name} must be above 0 where --meta_parameters names it")
 
 
 def _check_acts_at_steps(config: Config) -> None:
@@ -141,6 +148,7 @@ def _check_lines(config: Config) -> None:
                 f"--{flag}={shown(getattr(config, flag))}: must be two numbers START,END in "
                 f"[{low:g}, {high:g}]{example}"
             )
+        _check_clip(name, f"--{flag}={shown(getattr(config, flag))}", start, end)
 
 
 def _check_draws(config: Config) -> None:

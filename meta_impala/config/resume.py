@@ -143,8 +143,8 @@ def _object(text: str, path: str | os.PathLike[str]) -> dict[str, Any]:
 def differing(saved: Config, wanted: Config) -> list[str]:
     """Settings in which they differ, of those that do not change freely in a run; flag names.
 
-    A network left to "auto" was chosen when the run started; a place where nothing joins the
-    network makes no difference.
+    A network left to "auto", and the digest of a file left to be computed, were chosen when the run
+    started; a place where nothing joins the network makes no difference.
     """
     names = [
         name
@@ -154,6 +154,8 @@ def differing(saved: Config, wanted: Config) -> list[str]:
     ]
     if wanted.network == "auto":
         names = [name for name in names if name != "network"]
+    if not wanted.eta_schedule_sha256:
+        names = [name for name in names if name != "eta_schedule_sha256"]
     if not (saved.embedding_place_matters or wanted.embedding_place_matters):
         names = [name for name in names if name != "eta_embedding_place"]
     return names

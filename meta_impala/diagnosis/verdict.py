@@ -20,12 +20,10 @@ class Check(NamedTuple):
       look: the function that does it.
       is_fault: whether it is a fault even if the return rises; the other checks run only if the
         return has not risen.
-      needs_batch: whether it needs games that were played.
     """
 
     look: Callable[[Evidence], Finding | None]
     is_fault: bool = False
-    needs_batch: bool = False
 
 
 # Causes before their effects: the first finding is the one to fix first.
@@ -33,13 +31,13 @@ CHECKS = (
     Check(metric_checks.learning_rate, is_fault=True),
     Check(metric_checks.bad_updates, is_fault=True),
     Check(metric_checks.no_finished_game, is_fault=True),
-    Check(batch_checks.rewards, needs_batch=True),
-    Check(batch_checks.dead_units, needs_batch=True),
+    Check(batch_checks.rewards),
+    Check(batch_checks.dead_units),
     Check(metric_checks.entropy),
     Check(metric_checks.gradient_clip),
     Check(metric_checks.policy_lag),
     Check(metric_checks.rho_clip),
-    Check(batch_checks.explained_variance, needs_batch=True),
+    Check(batch_checks.explained_variance),
     Check(metric_checks.time_limit),
     Check(metric_checks.meta_parameter_bound),
     Check(metric_checks.meta_gradient_noise),

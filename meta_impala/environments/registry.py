@@ -85,6 +85,22 @@ for _short, _id in (
     _QUICK |= dict.fromkeys((_short.lower(), _id.lower()), EnvironmentSpec("gymnasium", _id))
 
 
+def as_saved(given: str, saved: str) -> str:
+    """The name of the environment of a run that is continued.
+
+    Args:
+      given: the id that is asked for now.
+      saved: the name in the run's config, which may be another one for the same environment.
+
+    Returns:
+      `saved` if both mean the same, else `given`.
+    """
+    try:
+        return saved if resolve(saved).id == given else given
+    except UnknownEnvironmentError:
+        return given
+
+
 def resolve(name: str) -> EnvironmentSpec:
     """Finds what a name means.
 

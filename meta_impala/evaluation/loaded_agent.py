@@ -122,9 +122,7 @@ class Agent:
         """
         if episodes < 1:
             raise ValueError(f"episodes is {episodes}; must be at least 1")
-        limit = None
-        if not record.has_time_limit(self.config.environment):
-            limit = record.DEFAULT_MAX_EPISODE_FRAMES
+        limit = record.frame_limit(self.config.environment)
         evaluation = Evaluation(
             self.trained, self._settings, self.description, seed=seed, max_episode_frames=limit
         )

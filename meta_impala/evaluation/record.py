@@ -95,20 +95,23 @@ def noops(protocol: str) -> tuple[int, int]:
 DEFAULT_MAX_EPISODE_FRAMES = atari.MAX_EPISODE_FRAMES
 
 
-def has_time_limit(environment: str) -> bool:
-    """Whether an environment ends its episodes after a number of steps, as far as it says so.
+def frame_limit(environment: str) -> int | None:
+    """After how many frames an evaluated game is cut.
 
     Args:
       environment: name of one that was made before in this process.
+
+    Returns:
+      None if it ends its episodes after a number of steps by itself, as far as it says so.
     """
     spec = registry.resolve(registry.evaluated_in(environment))
     if spec.game:
-        return True
+        return None
     import gymnasium
 
     # Its entry has no module in its name.
     entry = gymnasium.registry[spec.id.rpartition(":")[2]]
-    return entry.max_episode_steps is not None
+    return DEFAULT_MAX_EPISODE_FRAMES if entry.max_episode_steps is None else None
 
 
 def where_games_are_played(

@@ -1,8 +1,23 @@
-"""Settings of a population; needs no Ray."""
+"""Settings of a population, and their flags; needs no Ray."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from absl import flags
+
+from meta_impala import config as config_lib
+from meta_impala.config import Config
+from meta_impala.errors import UserError
+
+# Folder of the members, in that of the population's run.
+MEMBERS = "members"
+
+# Settings of every member: the population makes its own schedule.
+OF_ALL_MEMBERS = {"meta_parameters": "none", "learning_rate_schedule": "constant"}
 
 # What is adapted, with the range it is drawn from.
 ADAPTED = {
@@ -30,3 +45,90 @@ class Population:
     interval: int
     ranges: dict[str, tuple[float, float]]
     cpus: float
+
+
+def define_population_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+    """The flags `--population_…`.
+
+    Args:
+      flag_values: where; the flags of the command, if not given.
+    """
+    flags.DEFINE_integer(
+        "population_size",
+        8,
+        "Members. Each trains --total_frames / --population_size frames.",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_integer(
+        "population_interval",
+        None,
+        "Frames of a member between two selections. Default: a twentieth of its frames.",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_float(
+        "population_cpus",
+        1.0,
+        "CPUs that Ray reserves for each running member.",
+        flag_values=flag_values,
+    )
+    for name, default in ADAPTED.items():
+        flags.DEFINE_string(
+            f"population_{name}",
+            default,
+            f"LOW,HIGH: range of --{name} in the population.",
+            flag_values=flag_values,
+        )
+
+
+def _range(name: str, text: str) -> tuple[float, float]:
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low = high = math.nan
+    most = 1.0 if name in ("gamma", "lambda") else math.inf
+    if not 0.0 < low < high < most:
+        limit = " and below 1" if most == 1.0 else ""
+        raise UserError(
+            f"--population_{name}={text}: must be LOW,HIGH, two numbers above 0{limit}, the lower "
+            f"first, for example {ADAPTED[name]}"
+        )
+    return low, high
+
+
+def refuse_learning(given: Mapping[str, Any]) -> None:
+    """Raises UserError if --meta_parameters is given and names any."""
+    if given.get("meta_parameters", "none") != "none":
+        raise UserError(
+            f"--meta_parameters={given['meta_parameters']}: must be none; the population adapts "
+            "γ and λ"
+        )
+
+
+def population_of(given: flags.FlagValues, config: Config, action_repeat: int) -> Population:
+    """The population that the flags describe.
+
+    Args:
+      given: has the flags `--population_…`.
+      config: of all members together, resolved.
+      action_repeat: of the environment.
+
+    Raises:
+      UserError: naming the flag, its value and what is allowed.
+    """
+    size, interval, cpus = (given[f"population_{n}"].value for n in ("size", "interval", "cpus"))
+    if not 2 <= size <= 1000:
+        raise UserError(f"--population_size={size}: must be in [2, 1000]")
+    if not cpus > 0:
+        raise UserError(f"--population_cpus={cpus}: must be above 0")
+    each = -(-config.total_frames // size)
+    batch = config.batch_size * config.unroll_length * action_repeat
+    if interval is None:
+        interval = max(-(-each // 20), batch)
+    config_lib.resolve_frames(dataclasses.replace(config, total_frames=each), action_repeat)
+    if not batch <= interval <= each:
+        raise UserError(
+            f"--population_interval={interval}: must be at least a batch, {batch}, and at most the "
+            f"frames of a member, {each}"
+        )
+    ranges = {name: _range(name, given[f"population_{name}"].value) for name in ADAPTED}
+    return Population(size, each, interval, ranges, cpus)

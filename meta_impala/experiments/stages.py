@@ -6,9 +6,11 @@ import enum
 from collections.abc import Mapping
 
 from meta_impala import config as config_lib
+from meta_impala.experiments.pbt_settings import MEMBERS
 from meta_impala.experiments.suite import Run
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.files import read_json_object
+from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trust import Trust
 
 _MAX_EVALUATION_BYTES = 2**24
@@ -24,9 +26,19 @@ class Stage(enum.Enum):
 
 
 def frames_of(run: Run) -> int:
-    """Frames trained, according to its folder."""
-    frames = run.folder.read_status().get("frames", 0)
-    return frames if isinstance(frames, int) else 0
+    """Frames trained, according to its folder; of a population under way by all its members."""
+    folders = _members(run) if _is_population_under_way(run) else [run.folder]
+    frames = [folder.read_status().get("frames", 0) for folder in folders]
+    return sum(count for count in frames if isinstance(count, int))
+
+
+def _is_population_under_way(run: Run) -> bool:
+    """Its own folder becomes a run only at the end."""
+    return bool(run.variant.population) and not run.folder.has_run() and bool(_members(run))
+
+
+def _members(run: Run) -> list[RunFolder]:
+    return [RunFolder(path) for path in sorted((run.folder.path / MEMBERS).glob("member_*"))]
 
 
 def settings_changed(run: Run) -> str:
@@ -59,6 +71,8 @@ def is_trained(run: Run) -> bool:
 
 def stage_of(run: Run, evaluation: Mapping[str, int]) -> Stage:
     """Progress of a run, according to its folder."""
+    if _is_population_under_way(run):
+        return Stage.STARTED
     if not run.folder.has_run():
         return Stage.NEW
     if not is_trained(run):

@@ -90,7 +90,7 @@ def run_part(cells: Cells, parallel: int, stop: StopRequest) -> dict[str, str]:
             left = [run for run in open_runs(cells.ready()) if run.name not in failed]
             if not left:
                 break
-            _begin_anew(left)
+            _begin_anew(cells.out, left)
             runner = SuiteRunner(
                 left,
                 cells.suite.evaluation,
@@ -100,17 +100,22 @@ def run_part(cells: Cells, parallel: int, stop: StopRequest) -> dict[str, str]:
                 start=start,
                 stage=study_runs.stage,
                 ended=lambda run, process: _note_cost(cells.out, run, process),
+                evaluates=False,
             )
             runner.run()
             failed |= runner.failed
     return failed
 
 
-def _begin_anew(runs: Sequence[Run]) -> None:
+def _begin_anew(out: pathlib.Path, runs: Sequence[Run]) -> None:
+    costs = out / study_runs.COSTS
     for run in runs:
         unfinished = study_runs.stage(run, {}) is Stage.STARTED
         if run.game in _NEVER_RESUMED and unfinished and not suite_runner.busy_elsewhere(run):
             shutil.rmtree(run.folder.path)
+            # What it has cost so far is not a part of what the new attempt costs.
+            if spent := study_runs.read_costs(costs).get(run.name):
+                study_runs.add_cost(costs, run.name, -spent)
 
 
 def _note_cost(out: pathlib.Path, run: Run, process: Process) -> None:

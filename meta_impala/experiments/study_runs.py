@@ -31,7 +31,6 @@ from meta_impala.study.records import Record
 COSTS = "cpu_seconds.csv"
 COMMIT = "commit.txt"
 _MAX_COSTS_BYTES = 2**24
-EVALUATIONS = 20  # of a run, each of 20 games
 
 
 class Cells:

@@ -23,6 +23,12 @@ from meta_impala.config.flags import define_config_flags, parse_flags
 from meta_impala.config.text import shown
 from meta_impala.environments import ATARI_57, UnknownEnvironmentError, registry
 from meta_impala.errors import UserError, one_line
+from meta_impala.experiments.pbt_settings import (
+    OF_ALL_MEMBERS,
+    define_population_flags,
+    population_of,
+    refuse_learning,
+)
 from meta_impala.published import atari_n
 from meta_impala.storage import trust as trust_lib
 from meta_impala.storage.files import read_bounded
@@ -249,28 +255,44 @@ def _preset_path(suite: Suite, beside: pathlib.Path) -> pathlib.Path:
     return found
 
 
-def _config(arguments: Sequence[str], source: pathlib.Path, trust: Trust) -> Config:
-    """The config that the trainer would make of these arguments.
+def _config(
+    arguments: Sequence[str], source: pathlib.Path, trust: Trust, *, of_population: bool
+) -> Config:
+    """The config that the trainer, or a population, would make of these arguments.
 
     Raises:
-      UserError: as the trainer would.
+      UserError: as the command would.
     """
     values = flags.FlagValues()
     define_config_flags(values)
+    define_population_flags(values)
     parse_flags(["train", *arguments], values)
-    given = {
-        config_lib.FIELDS[name].name: values[name].value
-        for name in config_lib.FIELDS
-        if values[name].present
-    }
-    config = config_lib.resolve(Config(**given))
+    given = {name: values[name].value for name in config_lib.FIELDS if values[name].present}
+    if of_population:
+        refuse_learning(given)
+        given |= OF_ALL_MEMBERS
+    config = config_lib.resolve(
+        Config(**{config_lib.FIELDS[name].name: value for name, value in given.items()})
+    )
     trust_lib.refuse_modules(config, source, trust)
     try:
         spec = registry.resolve(config.environment)
     except UnknownEnvironmentError as error:
         raise UserError(f"--environment={config.environment}: {error}") from None
     config_lib.resolve_frames(config, spec.action_repeat)
+    if of_population:
+        population_of(values, config, spec.action_repeat)
     return dataclasses.replace(config, environment=spec.id)
+
+
+def _refuse_places(settings: Mapping[str, Any], path: pathlib.Path, variant: str) -> None:
+    """Raises UserError for a setting that the lists of games and seeds decide."""
+    for name, key in (("environment", "games"), ("seed", "seeds")):
+        if name in settings:
+            raise UserError(
+                f"{path}: variant {variant}: {name} = {settings[name]!r}: must not be a setting; "
+                f"{key} (or --{key}) says it"
+            )
 
 
 def expand(
@@ -293,6 +315,7 @@ def expand(
         for game in suite.games:
             for variant in suite.variants:
                 settings = {**suite.settings, **variant.settings}
+                _refuse_places(settings, suite_path, variant.name)
                 settings |= {"environment": game, "seed": seed}
                 unknown = next((name for name in settings if name not in config_lib.FIELDS), None)
                 if unknown is not None:
@@ -304,14 +327,15 @@ def expand(
                     *(f"--flagfile={path}" for path in preset),
                     *(_as_flag(name, value) for name, value in settings.items()),
                 )
-                try:
-                    config = _config(arguments, suite_path, trust)
-                except UserError as error:
-                    raise UserError(f"{suite_path}: variant {variant.name}: {error}") from None
                 arguments += tuple(
                     _as_flag(f"population_{key}", value)
                     for key, value in variant.population.items()
                 )
+                many = bool(variant.population)
+                try:
+                    config = _config(arguments, suite_path, trust, of_population=many)
+                except UserError as error:
+                    raise UserError(f"{suite_path}: variant {variant.name}: {error}") from None
                 folder = RunFolder(out / "runs" / variant.name / folder_name(game) / f"seed_{seed}")
                 runs.append(Run(variant, game, seed, folder, arguments, config))
     _refuse_doubles(runs)

@@ -31,10 +31,15 @@ PRICES: Mapping[tuple[str, str], Price] = {
     ("catch", "mlp"): Price(0.09, 0.13),
     ("features", "mlp"): Price(0.05, 0.06),
     ("minatar", "mlp"): Price(0.07, 0.08),
+    ("minatar", "minatar"): Price(0.09, 0.12),
     ("atari", "shallow"): Price(0.6, 0.9),
+    ("atari", "nature"): Price(1.0, 1.4),
     ("atari", "deep"): Price(5.6, 9.9),
 }
 _CORE = 1.05
+# A meta-gradient costs a part that does not depend on B'/B and one that grows with it: in sum 1 at
+# B'/B = 1/4, where it was measured, and 2.5 at 1 (shallow network).
+_META_UPDATE, _META_BATCH = 0.5, 2.0
 # Playing a game costs about this share of the plain price per agent step.
 _PLAYING = 0.5
 # Agent steps of a game: what trained agents take, or the length that the environment has.
@@ -43,7 +48,7 @@ _STEPS_PER_GAME = {"atari": 2500, "minatar": 300, "features": 200, "catch": 9}
 # by a fork of one that has TensorFlow loaded.
 START_SECONDS = {False: 10.0, True: 4.0}
 # MB of a checkpoint: weights, optimiser state, statistics.
-CHECKPOINT_MB = {"mlp": 0.1, "shallow": 5.3, "deep": 8.6}
+CHECKPOINT_MB = {"mlp": 0.1, "minatar": 1.1, "shallow": 5.3, "nature": 13.6, "deep": 8.6}
 _ROW_KB = 2.0  # of metrics.csv and TensorBoard
 
 
@@ -81,14 +86,29 @@ def kind_of(environment: str) -> str:
     return next((kind for kind in ("catch", "minatar") if kind in name), "features")
 
 
+def network_of(config: Config) -> str:
+    """The torso of a run; for `auto` the one that `validation.resolve_network` will choose."""
+    if config.network != "auto":
+        return config.network
+    return {"atari": "shallow", "minatar": "minatar"}.get(kind_of(config.environment), "mlp")
+
+
 def price_of(config: Config) -> float:
-    """CPU milliseconds per agent step of training."""
-    kind, network = kind_of(config.environment), config.network
-    if network == "auto":
-        network = "shallow" if kind == "atari" else "mlp"
+    """CPU milliseconds per agent step of training.
+
+    With `sample_reuse` or a bootstrapped target the actors' part is counted several times too, so
+    that these are upper estimates.
+    """
+    kind, network = kind_of(config.environment), network_of(config)
     of_network = [price for (_, name), price in PRICES.items() if name == network]
     price = PRICES.get((kind, network)) or (of_network or [PRICES["atari", "shallow"]])[-1]
-    step = price.meta if config.learned else price.plain
+    step = price.plain
+    if config.learned:
+        of_batch = config.meta_batch_size / config.batch_size
+        step += (price.meta - price.plain) * (_META_UPDATE + _META_BATCH * of_batch)
+        if config.meta_objective == "bootstrapped":  # L updates more to make the target
+            step += price.plain * config.bootstrap_steps / config.inner_steps
+    step *= config.sample_reuse
     return step if config.core == "none" else _CORE * step
 
 
@@ -105,10 +125,11 @@ def measured_speed(runs: Sequence[Run]) -> float | None:
 
 def _disk_mb(run: Run) -> float:
     config = run.config
-    network = "shallow" if config.network == "auto" else config.network
-    checkpoint = CHECKPOINT_MB.get(network, CHECKPOINT_MB["deep"])
+    checkpoint = CHECKPOINT_MB.get(network_of(config), CHECKPOINT_MB["nature"])
     rows = config.total_frames / config.log_frames
-    return config.keep_checkpoints * checkpoint + rows * _ROW_KB / 1e3
+    # The folder of a population is that of its best member, with those of all members in it.
+    folders = 1 + int(run.variant.population.get("size", 0))
+    return folders * config.keep_checkpoints * checkpoint + rows * _ROW_KB / 1e3
 
 
 def _core_seconds(
@@ -121,8 +142,12 @@ def _core_seconds(
     frames = max(0, run.config.total_frames - frames_of(run))
     start = START_SECONDS[is_preloaded] / 2
     training = frames / spec.action_repeat * price / 1e3 + start if frames else 0.0
-    steps = evaluation["episodes"] * _STEPS_PER_GAME[kind_of(run.config.environment)]
-    return training, steps * _PLAYING * price / 1e3 + start
+    games = evaluation["episodes"]
+    if run.config.evaluation_frames:
+        games += frames // run.config.evaluation_frames * run.config.evaluation_episodes
+    steps = games * _STEPS_PER_GAME[kind_of(run.config.environment)]
+    # Games that are played while it trains need no process of their own.
+    return training, steps * _PLAYING * price / 1e3 + (start if evaluation["episodes"] else 0.0)
 
 
 def cost(
@@ -153,10 +178,11 @@ def cost(
     training, playing = (sum(of_one) for of_one in zip(*seconds, strict=True))
     measured = measured_speed(runs) if frames_per_second is None else None
     speed = frames_per_second or measured
+    at_once = max(1, min(parallel, sum(stage is not Stage.DONE for stage in stages)))
     # A run has as many actor threads as --num_actors, and its learner.
     threads = max((run.config.num_actors or 1) + 1 for run in runs)
-    busy = min(cores or processors(), parallel * threads)
-    by_clock = left / speed / parallel if speed else training / busy
+    busy = min(cores or processors(), at_once * threads)
+    by_clock = left / speed / at_once if speed else training / busy
     return Cost(
         runs={stage.value: stages.count(stage) for stage in Stage},
         frames=sum(run.config.total_frames for run in runs),

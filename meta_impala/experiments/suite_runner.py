@@ -146,6 +146,7 @@ class SuiteRunner:
         start: StartProcess = start_here,
         stage: StageOf = stage_of,
         ended: Callable[[Run, Process], None] = lambda run, process: None,
+        evaluates: bool = True,
     ) -> None:
         """Args:
         runs: of the suite.
@@ -158,6 +159,7 @@ class SuiteRunner:
         start: starts it, here or elsewhere.
         stage: progress of a run.
         ended: called for every process that has ended.
+        evaluates: whether an evaluation follows each training.
         """
         self._runs = list(runs)
         self._open = [run for run in runs if stage(run, evaluation) is not Stage.DONE]
@@ -171,7 +173,7 @@ class SuiteRunner:
         self._stage = stage
         self._ended = ended
         self._jobs: list[_Job] = []
-        self._display = _Display(self._runs, len(self._open), tell)
+        self._display = _Display(self._runs, len(self._open), tell, evaluates)
         self.failed: dict[str, str] = {}
 
     def run(self) -> bool:
@@ -227,7 +229,8 @@ class SuiteRunner:
             after = self._stage(job.run, self._evaluation)
             if after is Stage.DONE:
                 self._open.remove(job.run)
-                self._display.evaluated(time.monotonic() - job.began)
+                seconds = time.monotonic() - job.began
+                self._display.done(seconds if job.stage is Stage.TRAINED else None)
             has_moved = after is not job.stage and after in (Stage.TRAINED, Stage.DONE)
             if not has_moved and not self._stop.is_set():
                 reason = _last_line(job.log) or f"exit code {code}"
@@ -258,8 +261,15 @@ def _last_line(log: pathlib.Path) -> str:
 class _Display:
     """One bar over the frames of all runs on a terminal, a line a minute elsewhere."""
 
-    def __init__(self, runs: Sequence[Run], open_runs: int, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        open_runs: int,
+        tell: Callable[[str], None],
+        evaluates: bool = True,
+    ) -> None:
         self._runs = runs
+        self._evaluates = evaluates
         self._open = open_runs
         self._tell = tell
         self._total = sum(run.config.total_frames for run in runs)
@@ -284,10 +294,11 @@ class _Display:
         """Updates the progress of a run."""
         self._frames[run.name] = min(frames_of(run), run.config.total_frames)
 
-    def evaluated(self, seconds: float) -> None:
-        """Records that an evaluation is done, and how long it took."""
+    def done(self, seconds: float | None) -> None:
+        """Records that a run is done, and how long its evaluation took; None without one."""
         self._open -= 1
-        self._evaluations.append(seconds)
+        if seconds is not None:
+            self._evaluations.append(seconds)
 
     def _left(self, frames: int, parallel: int) -> str:
         speed = (frames - self._frames_before) / (time.monotonic() - self._began)
@@ -298,7 +309,7 @@ class _Display:
         if self._evaluations:
             mean = sum(self._evaluations) / len(self._evaluations)
             seconds += mean * self._open / max(1, parallel)
-        elif self._open:
+        elif self._open and self._evaluates:
             unknown = f" and {self._open} evaluations"
         hours, rest = divmod(int(seconds), 3600)
         return f"{hours}:{rest // 60:02}:{rest % 60:02}{unknown} left"

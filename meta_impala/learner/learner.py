@@ -275,10 +275,12 @@ class Learner:
     def column_order(self, updates: int) -> np.ndarray:
         """A permutation of the columns for update number `updates`, `[B]` int32.
 
-        J' is evaluated on the first B' trajectories in this order.
+        J' is evaluated on the first B' trajectories in this order. All updates on one batch
+        (`sample_reuse`) have the same, so that what is held out is never learned from.
         """
         of_learner = [self._group.index] if self._group.index else []
-        generator = np.random.default_rng([self._settings.seed, updates, *of_learner])
+        batches = updates // self._settings.sample_reuse
+        generator = np.random.default_rng([self._settings.seed, batches, *of_learner])
         return generator.permutation(self._settings.batch_size).astype(np.int32)
 
     def update(
@@ -330,8 +332,12 @@ class Learner:
                 order = tf.constant(self.column_order(updates))
                 numbers, applied, eta = self.window_step(ahead, order)
                 window.clear()
-                window.report(numbers.numpy())
                 statistics = statistics._replace(applied=float(applied.numpy()))
+                if not statistics.applied:
+                    # What is not finite is told, and not kept: the state can be saved.
+                    statistics = with_meta(statistics, learned, numbers.numpy().tolist())
+                    return statistics, self._to_snapshot(updates + 1, parameters, eta)
+                window.report(numbers.numpy())
         if window.is_known.numpy():
             statistics = with_meta(statistics, learned, window.reported.numpy().tolist())
         return statistics, self._to_snapshot(updates + 1, parameters, eta)

@@ -77,6 +77,20 @@ class LearnerState(tf.Module):
         window = set() if self.window is None else {v.ref() for v in self.window.variables}
         return tuple(v for v in self.variables if v.ref() not in window)
 
+    @property
+    def finite_variables(self) -> tuple[tf.Variable, ...]:
+        """What must be finite: all but the data of a window, as rewards are what they are."""
+        data = set() if self.window is None else {v.ref() for v in self.window.data}
+        return tuple(v for v in self.variables if v.ref() not in data)
+
+    def without_window(self) -> tf.Module:
+        """A module that holds all but the window, under the same names."""
+        rest = tf.Module("learner_state")
+        for name, value in vars(self).items():
+            if not name.startswith("_") and name != "window":
+                setattr(rest, name, value)
+        return rest
+
     def as_older(self) -> tuple[tf.Module, list[tuple[tf.Variable, int]]]:
         """The state as in a version that did not have all of its variables yet.
 

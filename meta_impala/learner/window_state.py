@@ -78,6 +78,11 @@ class Window(tf.Module):
         self.is_known = tf.Variable(False, trainable=False, name="is_known")
 
     @property
+    def data(self) -> list[tf.Variable]:
+        """The variables of all τ_k."""
+        return [variable for batch in self.batches for variable in batch]
+
+    @property
     def made(self) -> int:
         """How many updates of the window are made."""
         return int(self.count.numpy())
@@ -102,6 +107,11 @@ class Window(tf.Module):
     def clear(self) -> None:
         """Begins a new window."""
         self.count.assign(0)
+
+    def forget(self) -> None:
+        """Begins the first window: no meta step was made."""
+        self.clear()
+        self.is_known.assign(False)
 
     def report(self, numbers: np.ndarray) -> None:
         """Keeps the statistics of the meta step for the updates that follow."""

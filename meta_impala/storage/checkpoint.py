@@ -42,6 +42,8 @@ from meta_impala.storage.manifest import (
 _ASIDE, _REMOVED = ".saving", ".removing"
 # Above the bytes of the variables: names, alignment, the graph of objects.
 _MAX_OVERHEAD_BYTES = 2**24
+# A window's data may be larger there: of fewer learners, or of larger batches.
+_MOST_TIMES_LARGER = 64
 _EVALUATION_ATTEMPTS = 5
 # Parts of the identity that are younger than some checkpoints, and what those are.
 _IDENTITY_IF_MISSING: dict[str, Any] = {
@@ -229,16 +231,22 @@ def _restore_newest(
 def _restore(path: pathlib.Path, state: LearnerState, identity: Mapping[str, Any]) -> Saved:
     """Restores one checkpoint, or raises Damaged or UserError and leaves the state as it was."""
     before = [variable.numpy() for variable in state.variables]
-    manifest = verify(path, 2 * sum(array.nbytes for array in before) + _MAX_OVERHEAD_BYTES)
+    manifest = verify(path, _most_bytes(state))
     found = manifest["identity"]
     module: tf.Module = state
     older, younger = state.as_older()
     if found.get("variables") == _described(older):
         module, identity = older, {**identity, "variables": found["variables"]}
+    elif state.window is not None and _differ_in_data(found.get("variables"), state):
+        module, identity = state.without_window(), {**identity, "variables": found["variables"]}
     _check_identity(path, found, identity)
     try:
         status = tf.train.Checkpoint(learner=module).read(str(path / "state"))
-        status.assert_consumed()
+        if state.window is not None and module is not state:
+            status.assert_existing_objects_matched().expect_partial()
+            state.window.forget()
+        else:
+            status.assert_consumed()
         if module is older:
             for variable, value in younger:
                 variable.assign(value)
@@ -257,6 +265,31 @@ def _restore(path: pathlib.Path, state: LearnerState, identity: Mapping[str, Any
         tf.get_logger().setLevel("ERROR")
         raise Damaged(one_line(error)) from error
     return Saved(path, manifest["progress"], source)
+
+
+def _most_bytes(state: LearnerState) -> int:
+    """The largest files that a checkpoint of this state can have."""
+    data = [] if state.window is None else state.window.data
+    shared, of_window = (
+        sum(v.dtype.size * int(np.prod(v.shape)) for v in variables)
+        for variables in (state.finite_variables, data)
+    )
+    return 2 * (shared + _MOST_TIMES_LARGER * of_window) + _MAX_OVERHEAD_BYTES
+
+
+def _differ_in_data(found: Any, state: LearnerState) -> bool:
+    """Whether a checkpoint differs in the shapes of a window's data alone.
+
+    They are those of a batch: other ones of another number of learners, or with other settings.
+    """
+    if not isinstance(found, list) or state.window is None:
+        return False
+    names = {variable.name for variable in state.window.data}
+    here, there = (
+        [line for line in map(str, described) if line.split(" ")[0] not in names]
+        for described in (_described(state), found)
+    )
+    return here == there and found != _described(state)
 
 
 def _check_identity(path: pathlib.Path, there: dict[str, Any], here: Mapping[str, Any]) -> None:
@@ -278,14 +311,14 @@ def _check_identity(path: pathlib.Path, there: dict[str, Any], here: Mapping[str
 
 
 def _check_finite(state: LearnerState) -> None:
-    for variable in state.variables:
+    for variable in state.finite_variables:
         if variable.dtype.is_floating and not np.isfinite(variable.numpy()).all():
             raise FloatingPointError(f"{variable.name} is not finite")
 
 
 def _check_counters(path: pathlib.Path, state: LearnerState) -> None:
     frames, updates = int(state.frames.numpy()), int(state.updates.numpy())
-    if path.name != f"frames-{frames}" or not 0 <= updates <= frames:
+    if path.name != f"frames-{frames}" or min(frames, updates) < 0:
         raise ValueError(f"it is of {frames} frames and {updates} updates")
 
 

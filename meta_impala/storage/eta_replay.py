@@ -157,6 +157,11 @@ def _check_column(
                 f"{source}: {name} after {row['frames']} frames is {row[name]}; must be in "
                 f"[{low:g}, {high:g}]{whose}"
             )
+        if name == "max_gradient_norm" and float(row[name]) <= 0:
+            raise UserError(
+                f"{source}: {name} after {row['frames']} frames is {row[name]}; must be above 0, "
+                "or nothing would be learned"
+            )
 
 
 def _starts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -207,6 +208,20 @@ class RunFolder:
             for leftover in self.path.glob(f".{name}.*"):
                 with contextlib.suppress(OSError):
                     leftover.unlink()
+
+    def as_trained(self, config: Config) -> Config:
+        """A config of `load_config` with the number of learners that the run had.
+
+        Its addresses are theirs: this is for what is said of the run, not for what is made from it.
+        """
+        try:
+            text = read_bounded(self.config_path, _MAX_JSON_BYTES).decode("utf-8")
+        except (OSError, ValueError) as error:  # also UnicodeDecodeError
+            raise UserError(f"{self.config_path}: cannot be read ({one_line(error)})") from None
+        addresses = config_lib.saved_addresses(text, self.config_path).get("learner_addresses")
+        return dataclasses.replace(
+            config, learner_addresses=addresses if isinstance(addresses, str) else ""
+        )
 
     def load_config(self, trust: Trust = trust_lib.NOBODY) -> Config:
         """The run's config.

@@ -51,7 +51,7 @@ def table(records: Sequence[Record], random: float) -> str:
             continue
         mean = statistics.fmean(of)
         cells = ["–", "–"]
-        if name != design.RIGHT and right not in (0.0, random):
+        if name != design.RIGHT and areas[design.RIGHT] and right not in (0.0, random):
             losses = [1.0 - mean / right, 1.0 - (mean - random) / (right - random)]
             cells = [f"{100 * loss:.0f} %" for loss in losses]
         cells.insert(0, f"{mean:.3f} ({statistics.stdev(of):.3f})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 
@@ -13,7 +14,7 @@ from meta_impala.storage import eta_replay
 from meta_impala.storage.folder_lock import locked
 from meta_impala.storage.manifest import list_checkpoints
 from meta_impala.storage.run_folder import RunFolder
-from meta_impala.storage.trust import trusting
+from meta_impala.storage.trust import Trust, trusting
 from meta_impala.system.signals import StopRequest
 from meta_impala.training.trainer import Trainer
 
@@ -71,6 +72,10 @@ def make_trainer(
     folder = RunFolder(logdir)  # first: an environment may change the working directory
     config = config_lib.resolve(config)
     spec = registry.resolve(config.environment)
+    # The calling program has named its modules itself.
+    trust = trusting([config.environment, config.network])
+    # One name for one environment, as in the command: either continues the runs of the other.
+    config = dataclasses.replace(config, environment=spec.id)
     config_lib.resolve_frames(config, spec.action_repeat)
     if not folder.has_run():
         config = eta_replay.pin(config)
@@ -81,7 +86,7 @@ def make_trainer(
     # Between this and `run` nobody holds it: a trainer that is never run keeps no folder.
     with locked(folder):
         if folder.has_run():
-            config = _continued(config, folder)
+            config = _continued(config, folder, trust)
         else:
             eta_replay.keep(folder, config)
         trainer = LockingTrainer(config, description, folder, stop or StopRequest())
@@ -89,13 +94,13 @@ def make_trainer(
     return trainer
 
 
-def _continued(config: Config, folder: RunFolder) -> Config:
+def _continued(config: Config, folder: RunFolder, trust: Trust) -> Config:
     """The config of a run to be continued. Raises UserError if the given one differs."""
     given = {
         name: getattr(config, field.name)
         for name, field in config_lib.FIELDS.items()
         if getattr(config, field.name) is not None
     }
-    # The calling program has named its modules itself.
-    trust = trusting([config.environment, config.network])
-    return config_lib.merge_for_resume(folder.load_config(trust), given, override=False)
+    saved = folder.load_config(trust)
+    given["environment"] = registry.as_saved(config.environment, saved.environment)
+    return config_lib.merge_for_resume(saved, given, override=False)

@@ -22,7 +22,7 @@ from meta_impala.agent.policy import Snapshot
 from meta_impala.config import PeriodicEvaluationSettings
 from meta_impala.environments import BatchedEnvironment, Description
 from meta_impala.errors import one_line, warn
-from meta_impala.evaluation import scores, starts
+from meta_impala.evaluation import record, scores, starts
 from meta_impala.evaluation.games import GamePolicy, evaluated_environment, play_games
 from meta_impala.learner.state import LearnerState
 from meta_impala.storage.best_checkpoint import BestCheckpoint
@@ -96,6 +96,7 @@ class GamePlayer:
             ),
             seed,
             core_state_size=self._core_state_size,
+            max_frames=record.frame_limit(settings.environment),
             should_stop=should_stop,
         )
         summary = scores.summarize([game.episode_return for game in sorted(games)])

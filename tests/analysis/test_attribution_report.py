@@ -117,6 +117,9 @@ def test_the_text_names_what_is_not_shown():
     )
     assert "has a trace (μ = 0.9)" in text
     assert "sign agreement of dJ'/dx" in text
+    config = _config(inner_steps=3)
+    text = attribution_text.text(config, "a run", 0.1, reporting.report(config, _samples()))
+    assert "learns η through 3 updates at a time" in text
     config = _config(meta_parameter_scope="state")
     text = attribution_text.text(config, "a run", 0.1, reporting.report(config, _samples()))
     assert "those of the bias of x" in text and "on average over states" in text

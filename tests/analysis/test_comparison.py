@@ -152,6 +152,14 @@ def test_seeds_left_out_of_the_aggregates_are_named(runs):
     assert f"{META}: what is said over games" not in text
 
 
+def test_a_game_that_no_aggregate_has_leaves_no_seeds_out(runs, tmp_path):
+    only_one = make_run(
+        tmp_path / "runs/0.99/Assault/1", "Assault", 1, 500.0, **FIXED | {"gamma": 0.99}
+    )
+    compared = comparison.compare(results.read([*runs, only_one]), COLUMNS, MEDIANS, LOW)
+    assert f"{LOW}: aggregates over games use" not in "\n".join(compared.missing)
+
+
 def test_aggregates_beside_published_agents_on_the_same_games(runs):
     compared = comparison.compare(results.read(runs), COLUMNS, MEDIANS, "impala_deep_noop_200m")
     ours = {row.agent: row for row in compared.aggregates if row.what == "ours"}

@@ -149,6 +149,11 @@ def test_which_columns_are_the_meta_batch(monkeypatch):
         ({"num_actors": 2, "batch_size": 8}, 1.0, sampling.NEXT),
         ({"num_actors": 3, "batch_size": 8}, 0.5, sampling.NEXT),
         ({"num_actors": 8}, 0.0, sampling.OTHERS),
+        (
+            {"num_actors": 1, "learner_addresses": "a:1,b:1", "meta_batch_size": 2},
+            0.0,
+            sampling.OTHERS,
+        ),
         ({"num_actors": 1, "meta_data": "swap"}, 1.0, sampling.NEXT),
         ({"num_actors": 1, "meta_data": "held_out"}, 0.0, sampling.HELD_OUT),
     ],

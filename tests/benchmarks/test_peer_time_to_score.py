@@ -46,6 +46,8 @@ def test_frames_and_reward_of_sample_factory_are_read_from_its_log(peers):
         (("run",), "--out: must be given"),
         (("run", "--out=o.csv", "--peers=dqn"), "--peers=dqn: must be among a2c, ppo"),
         (("run", "--out=o.csv", "--tasks=catch"), "--tasks=catch: must be among pong"),
+        (("run", "--out=o.csv", "--seeds=1,a"), "--seeds=1,a: must be whole numbers from 0"),
+        (("install", "--pip_arguments='a"), "--pip_arguments='a: cannot be split into arguments"),
         (("walk",), "walk: must be install | run"),
     ],
 )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from support.command_helpers import run_tool
 
 from meta_impala.benchmarks import scaling
 from meta_impala.benchmarks.scaling import Cluster, Model, Window
@@ -135,3 +136,13 @@ def test_the_command_plans_from_the_measurements_that_come_along(tmp_path):
     assert run("plan", f"--out={out}", "setup.py").stderr.startswith(
         f"error: {ROOT / 'setup.py'}: must be"
     )
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["--shapes=a", "--shapes=3x2", "--shapes=0x1", "--publish_every=x", "--publish_every=0"],
+)
+def test_the_command_refuses_shapes_that_a_cluster_cannot_have(tmp_path, given):
+    done = run_tool("scaling_plan", "measure", f"--out={tmp_path}/s.json", given)
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {given}: must be"), done.stderr
+    assert not list(tmp_path.iterdir())

@@ -114,6 +114,13 @@ def test_the_tool_refuses_an_unknown_task(tmp_path):
     assert result.returncode == 2 and "--tasks=chess: must be among pong" in result.stderr
 
 
+@pytest.mark.parametrize("given", ["--seeds=1,a", "--seeds=²", "--train_flags=--x='a"])
+def test_the_tool_refuses_bad_lists_and_quotes_before_it_trains(tmp_path, given):
+    result = _tool("run", f"--folder={tmp_path}/runs", f"--out={tmp_path}/s.csv", given)
+    assert result.returncode == 2 and given in result.stderr
+    assert result.stderr.count("\n") == 1 and not (tmp_path / "runs").exists()
+
+
 @pytest.mark.slow
 def test_the_tool_trains_until_the_level_and_reuses_existing_runs(tmp_path):
     arguments = ["run", f"--folder={tmp_path / 'runs'}", f"--out={tmp_path / 'score.csv'}"]

@@ -110,6 +110,8 @@ def test_mistakes_are_refused_in_one_line(suite, tmp_path):
         ([out, str(tmp_path / "none.toml")], "must be a suite file (TOML), or one of catch"),
         ([out, "gamma_gird"], "did you mean gamma_grid?"),
         ([out, path, "--shard=3/2"], "--shard=3/2: must be K/N"),
+        ([out, path, "--shard=99/99", "--dry_run"], "--shard=99/99: must have a run; the suite"),
+        ([out, path, "--set=seed=7"], "seed = '7': must not be a setting"),
         ([out, path, "--games=Pnog"], "did you mean Pong?"),
         ([out, path, "--set=gamma"], "--set=gamma: must be name=value"),
         ([out, "catch", "--set=gamma=0.98"], "variant impala_0.9 is defined by"),

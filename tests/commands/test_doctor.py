@@ -15,7 +15,10 @@ from support.run_helpers import files_of, make_config, make_trainer
 
 from meta_impala import doctor
 from meta_impala.command import LOADING
+from meta_impala.config import Config, resolve
+from meta_impala.diagnosis import metric_checks
 from meta_impala.errors import RunFailed
+from meta_impala.storage.run_folder import RunFolder
 from meta_impala.system import tensorflow_setup
 
 STEPS = 8 * 10
@@ -141,3 +144,23 @@ def test_a_mistake_is_refused_in_one_line(arguments, message):
 def test_without_a_checkpoint_the_metrics_are_diagnosed(capsys):
     assert _doctor(META_PONG).startswith("It learns")
     assert "no checkpoint yet" in capsys.readouterr().err
+
+
+def test_the_environments_of_all_learners_are_counted(tmp_path):
+    """Two learners of 2 × 32 environments have played 160,000 frames: 1,250 each."""
+    folder = RunFolder(tmp_path)
+    folder.prepare()
+    config = resolve(
+        Config(environment="Catch", num_actors=2, envs_per_actor=32, learner_addresses="a:1,b:1")
+    )
+    folder.save_config(config)
+    assert folder.as_trained(folder.load_config()).num_learners == 2
+    columns = {"frames": 160_000, "updates": 1000, "episodes": 0}
+    for total, found in ((160_000, False), (2_000_000, True)):
+        rows = "".join(f"{total * k // 20},{k * 50},0\n" for k in range(1, 21))
+        folder.metrics_path.write_text(f"{','.join(columns)}\n{rows}")
+        evidence = doctor._evidence(folder, folder.load_config())
+        finding = metric_checks.no_finished_game(evidence)
+        assert (finding is not None) == found
+        if finding is not None:
+            assert "each of the 128 environments has played 15,625 frames" in finding.sentence

@@ -11,7 +11,9 @@ import time
 import pytest
 from support import forked_command
 from support.command_helpers import refused, run_tool
+from support.run_helpers import make_config
 
+import meta_impala
 from meta_impala import __version__
 from meta_impala.command import LOADING
 
@@ -284,6 +286,22 @@ def test_human_starts_are_recorded_and_replayed(trained, tmp_path):
     # The starts are taken in turn, and what was played to reach them does not count.
     assert written["episode_frames"] == [CATCH_FRAMES - lengths[number % 5] for number in range(7)]
     assert not (folder / "evaluation.json").exists()
+
+
+def test_starts_are_recorded_in_the_environment_of_the_run(tmp_path):
+    """Patience of another length has observations of another shape."""
+    config = make_config(
+        environment="Patience", environment_kwargs='{"length": 12}', meta_parameters="none"
+    )
+    meta_impala.make_trainer(config, tmp_path / "run").run()
+    file = tmp_path / "starts.json"
+    recorded = run_tool(
+        "record_starts", f"--logdir={tmp_path / 'run'}", f"--out={file}", "--games=2", "--starts=3"
+    )
+    assert recorded.returncode == 0, recorded.stderr
+    human = ["--starts=human", "--episodes=3", f"--starts_file={file}"]
+    result = _run("evaluate", f"--logdir={tmp_path / 'run'}", *human)
+    assert result.returncode == 0, result.stderr
 
 
 # Mistakes, answered in one line, without TensorFlow.

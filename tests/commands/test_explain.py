@@ -248,6 +248,7 @@ def test_a_bad_flag_is_refused_in_one_line(trained, argument, message):
     [
         ({"meta_parameters": "none"}, "nothing is learned"),
         ({"eta_schedule": "random"}, "η is not learned (eta_schedule is random)"),
+        ({"meta_objective": "bootstrapped"}, "the meta objective is bootstrapped"),
     ],
 )
 def test_a_run_without_a_meta_gradient_is_refused(trained, tmp_path, changes, message):

@@ -14,6 +14,7 @@ import time
 import pytest
 from support import forked_command
 
+from meta_impala import population
 from meta_impala.errors import UserError
 from meta_impala.experiments import stages
 from meta_impala.experiments import suite as suite_file
@@ -50,6 +51,7 @@ def suite_path(tmp_path):
         (["--population_interval=1"], "--population_interval=1: must be at least a batch"),
         (["--total_frames=900"], "--total_frames="),
         (["--population_cpus=0"], "--population_cpus=0.0: must be above 0"),
+        (["--num_actors=auto", "--population_size=1"], "--population_size=1: must be in"),
     ],
 )
 def test_a_mistake_is_refused_in_one_line(tmp_path, arguments, message):
@@ -109,6 +111,55 @@ def test_a_suite_may_have_a_population(suite_path):
     suite_path.write_text(SUITE.replace("size = 2", "size = 2, depth = 3"))
     with pytest.raises(UserError, match="variant many: population = .*may have interval"):
         suite_file.read(suite_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("size = 2", "size = 1", "variant many: --population_size=1: must be in [2, 1000]"),
+        ("size = 2", "size = 2, interval = 1", "--population_interval=1: must be at least a batch"),
+        ('"0.9,0.99"', '"0.9,1"', "--population_gamma=0.9,1: must be LOW,HIGH"),
+        ("8000", "900", "variant many: --total_frames="),
+        ('meta_parameters = "none"', 'meta_parameters = "gamma"', "--meta_parameters=gamma: must"),
+    ],
+)
+def test_a_suite_with_a_population_that_cannot_run_is_refused(suite_path, old, new, message):
+    assert old in SUITE
+    suite_path.write_text(SUITE.replace(old, new))
+    with pytest.raises(UserError) as error:
+        suite_file.expand(suite_file.read(suite_path), suite_path, suite_path.parent / "out")
+    assert message in str(error.value)
+
+
+def test_members_are_plain_whatever_the_default_is(suite_path):
+    suite_path.write_text(SUITE.replace(', meta_parameters = "none"', ""))
+    suite = suite_file.read(suite_path)
+    plain, many = suite_file.expand(suite, suite_path, suite_path.parent / "out")
+    assert plain.config.learned and not many.config.learned
+    assert many.config.learning_rate_schedule == "constant"
+
+
+def test_the_progress_of_a_population_is_that_of_its_members(suite_path):
+    suite = suite_file.read(suite_path)
+    _, many = suite_file.expand(suite, suite_path, suite_path.parent / "out")
+    for number, frames in enumerate((2500, 2000)):
+        member = RunFolder(many.folder.path / "members" / f"member_{number:02}")
+        member.prepare()
+        member.write_status("running", frames)
+    assert stages.frames_of(many) == 4500
+    assert stages.stage_of(many, {"episodes": 4}) is Stage.STARTED
+    # At the end its own folder is the run.
+    many.folder.prepare()
+    many.folder.save_config(many.config)
+    many.folder.write_status("finished", 8000, frames_of_best=4000)
+    assert stages.frames_of(many) == 8000
+
+
+def test_what_is_left_to_the_program_is_left_to_the_members():
+    given = {"num_actors": None, "environment": "Catch", "gamma": 0.9}
+    arguments = population._arguments(given)
+    assert "--environment=Catch" in arguments
+    assert not any(text.startswith(("--num_actors", "--gamma")) for text in arguments)
 
 
 @pytest.mark.slow

@@ -648,6 +648,23 @@ def test_a_setting_belongs_to_one_group_and_a_component_takes_its_group():
             "--eta_schedule=replay: needs --meta_parameters",
         ),
         ({"eta_schedule": "linear", "meta_parameters": "none"}, "needs --meta_parameters"),
+        (
+            {
+                "eta_schedule": "fixed",
+                "meta_parameters": "max_gradient_norm",
+                "max_gradient_norm": 0.0,
+                "meta_parameter_ranges": "max_gradient_norm:0,40",
+            },
+            "--max_gradient_norm=0: max_gradient_norm must be above 0",
+        ),
+        (
+            {
+                "eta_schedule": "linear",
+                "meta_parameters": "max_gradient_norm",
+                "eta_linear_ends": "max_gradient_norm:40,0",
+            },
+            "--eta_linear_ends=max_gradient_norm:40,0: max_gradient_norm must be above 0",
+        ),
         ({"eta_schedule": "linear", "eta_linear_gamma": "0.9"}, "--eta_linear_gamma=0.9: must be"),
         ({"eta_schedule": "linear", "eta_linear_gamma": "0.9,1.1"}, "numbers START,END in [0, 1]"),
         ({"eta_schedule": "linear", "eta_linear_lambda": "nan,1"}, "--eta_linear_lambda=nan,1: "),

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from meta_impala.experiments import study_runs
+from meta_impala.experiments import study_runner, study_runs
 from meta_impala.experiments import suite as suite_file
 from meta_impala.experiments.stages import Stage
 from meta_impala.storage.metrics_table import header_line, line_of
@@ -248,3 +248,15 @@ def test_the_costs_of_the_parts_of_a_continued_run_are_summed(tmp_path):
     for name, seconds in (("a", 1.5), ("b", 2.0), ("a", 0.25)):
         study_runs.add_cost(path, name, seconds)
     assert study_runs.read_costs(path) == {"a": 1.75, "b": 2.0}
+
+
+def test_a_run_that_is_begun_again_costs_what_the_new_attempt_costs(cells):
+    (run,) = [r for r in cells.ready() if r.game == "Switching"][:1]
+    path = cells.out / study_runs.COSTS
+    run.folder.prepare()
+    run.folder.save_config(run.config)
+    study_runs.add_cost(path, run.name, 7.0)
+    study_runner._begin_anew(cells.out, [run])
+    assert not run.folder.path.exists()
+    study_runs.add_cost(path, run.name, 5.0)
+    assert study_runs.read_costs(path)[run.name] == pytest.approx(5.0)

@@ -11,6 +11,7 @@ from meta_impala.errors import UserError
 from meta_impala.experiments import stages
 from meta_impala.experiments import suite as suite_file
 from meta_impala.experiments.stages import Stage
+from meta_impala.storage import eta_replay
 
 ROOT = pathlib.Path(__file__).parents[2]
 SHIPPED = sorted(suite_file.SUITES.glob("*.toml"))
@@ -102,6 +103,8 @@ def test_one_word_selects_all_57_games(path):
         ('"catch"', '"Pong"', "games and seeds: Pong, seed 3: must be given only once"),
         ('"catch"', '"pong"', "games and seeds: Pong and pong, seed 3: must be given only once"),
         ("gamma = 0.98", "gama = 0.98", "there is no setting gama (did you mean gamma?)"),
+        ("gamma = 0.98", 'environment = "Catch"', "games (or --games) says it"),
+        ("deterministic = true", "seed = 7", "seed = 7: must not be a setting; seeds (or --seeds)"),
         ("gamma = 0.98", "gamma = 1.98", "variant fixed: --gamma=1.98: must be"),
         ("gamma = 0.98", 'gamma = "x"', "variant fixed: --gamma=x: must be a number"),
         ('name = "meta"', 'name = "fixed"', "two variants have the name fixed"),
@@ -186,6 +189,25 @@ def test_the_stage_is_read_from_the_folder_alone(path):
         assert stage() is Stage.TRAINED, change
     run.folder.evaluation_path.write_text(json.dumps(evaluated))
     assert stage() is Stage.DONE
+
+
+def test_a_run_that_replays_is_not_one_with_other_settings(path):
+    """The digest of its file is known only once it has begun."""
+    replayed = path.parent / "metrics.csv"
+    replayed.write_text("frames,gamma,lambda\n0,0.9,0.9\n100,0.95,0.9\n")
+    path.write_text(
+        TEXT.replace(
+            "total_frames = 2_000_000",
+            f'eta_schedule = "replay", eta_schedule_file = "{replayed}"',
+        )
+    )
+    run = _expand(path)[1]
+    run.folder.prepare()
+    run.folder.save_config(eta_replay.pin(run.config))
+    assert run.folder.load_config().eta_schedule_sha256 and not run.config.eta_schedule_sha256
+    assert stages.settings_changed(run) == ""
+    other = dataclasses.replace(run, config=dataclasses.replace(run.config, gamma=0.5))
+    assert "--gamma=0.5" in stages.settings_changed(other)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 11])

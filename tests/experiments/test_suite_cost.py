@@ -4,8 +4,11 @@ import dataclasses
 
 import pytest
 
+from meta_impala.config import Config
+from meta_impala.config.validation import resolve_network
 from meta_impala.experiments import suite as suite_file
 from meta_impala.experiments import suite_cost
+from meta_impala.networks.torsos import TORSOS
 
 EVALUATION = {"episodes": 5, "seed": 1, "num_envs": 1}
 SUITE = """
@@ -74,10 +77,34 @@ def test_by_a_speed_that_is_given_or_measured(runs):
         ("ALE/Breakout-v5", "atari"),
         ("Catch", "catch"),
         ("CartPole-v1", "features"),
+        ("MinAtar/Breakout", "minatar"),
     ],
 )
 def test_the_kind_of_an_environment(environment, kind):
     assert suite_cost.kind_of(environment) == kind
+
+
+@pytest.mark.parametrize(
+    ("environment", "shape"),
+    [
+        ("Pong", (84, 84, 4)),
+        ("MinAtar/Seaquest", (10, 10, 10)),
+        ("Catch", (10, 5, 1)),
+        ("CartPole-v1", (4,)),
+    ],
+)
+def test_auto_costs_what_the_network_costs_that_it_will_be(environment, shape):
+    auto = dataclasses.replace(Config(), environment=environment, network="auto")
+    chosen = resolve_network(auto, shape)
+    assert suite_cost.network_of(auto) == chosen.network
+    assert suite_cost.price_of(auto) == suite_cost.price_of(chosen)
+    assert (suite_cost.kind_of(environment), chosen.network) in suite_cost.PRICES
+
+
+@pytest.mark.parametrize("network", TORSOS)
+def test_every_network_of_the_package_has_a_price_and_the_size_of_its_checkpoint(network):
+    assert network in {name for _, name in suite_cost.PRICES}
+    assert network in suite_cost.CHECKPOINT_MB
 
 
 def test_bigger_networks_cost_more_in_time_and_disk(runs):
@@ -95,3 +122,34 @@ def test_bigger_networks_cost_more_in_time_and_disk(runs):
     assert 2 * shallow[0] < deep[0] < lstm[0]
     assert shallow[1] < deep[1]
     assert of(network="auto")[0] == shallow[0]
+
+
+def test_more_at_a_time_than_runs_are_left_is_no_faster(runs):
+    (one,) = runs[:1]
+    assert _cost([one], parallel=8, frames_per_second=1000.0).hours == pytest.approx(
+        _cost([one], parallel=1, frames_per_second=1000.0).hours
+    )
+    assert _cost([one], parallel=8, cores=16).hours == _cost([one], parallel=1, cores=16).hours
+
+
+def test_more_updates_and_larger_meta_batches_cost_more(runs):
+    def price(**settings):
+        return suite_cost.price_of(dataclasses.replace(runs[1].config, **settings))
+
+    plain, meta = suite_cost.PRICES["catch", "mlp"]
+    assert price() == pytest.approx(meta)  # B' = 8, B = 32
+    assert price(meta_batch_size=32) == pytest.approx(plain + 2.5 * (meta - plain))
+    assert price(sample_reuse=3) == pytest.approx(3 * meta)
+    assert price(meta_objective="bootstrapped", bootstrap_steps=4) == pytest.approx(
+        meta + 4 * plain
+    )
+
+
+def test_games_that_are_played_while_training_cost_too(runs):
+    (one,) = runs[:1]
+    config = dataclasses.replace(
+        one.config, evaluation_frames=100_000, evaluation_episodes=50, total_frames=1_000_000
+    )
+    more = _cost([dataclasses.replace(one, config=config)]).core_hours - _cost([one]).core_hours
+    plain, _ = suite_cost.PRICES["catch", "mlp"]
+    assert more == pytest.approx(10 * 50 * 9 * 0.5 * plain / 1e3 / 3600)

@@ -239,10 +239,25 @@ def test_the_display_estimates_the_time_left(tmp_path, monkeypatch):
     clock[0] = 200.0
     display.show([])  # 1000 frames in 200 s, 3000 left
     assert "1,000 frames; 0/4 runs done, 0:10:00 and 4 evaluations left" in suite.told[-1]
-    display.evaluated(20.0)
+    display.done(20.0)
     clock[0] = 300.0
     display.show([])  # 3000 frames at 1000 in 300 s, and 3 evaluations of 20 s
     assert "1/4 runs done, 0:16:00 left" in suite.told[-1]
+    display.close()
+
+
+def test_without_evaluations_the_time_left_is_that_of_the_frames(tmp_path, monkeypatch):
+    suite = Suite(tmp_path)
+    clock = [0.0]
+    monkeypatch.setattr(suite_runner.time, "monotonic", lambda: clock[0])
+    display = suite_runner._Display(suite.runs, 4, suite.told.append, evaluates=False)
+    suite.runs[0].folder.prepare()
+    suite.runs[0].folder.write_status("finished", 1000)
+    for clock[0] in (100.0, 200.0):
+        display.note(suite.runs[0])
+        display.show([])
+        assert f"{3 * int(clock[0]) // 60}:{3 * int(clock[0]) % 60:02} left" in suite.told[-1]
+        display.done(None)
     display.close()
 
 

@@ -97,6 +97,25 @@ def test_an_update_that_is_not_finite_ends_the_window():
     assert np.all(agent.learner.state.x.numpy() != x)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.usefixtures("eager")
+def test_a_meta_step_that_is_not_finite_leaves_a_state_that_can_be_saved(bad):
+    agent = make_agent(**SMALL, reward_clip=0.0)
+    first, second, ahead = (random_batch(agent, seed) for seed in range(3))
+    x = agent.learner.state.x.numpy()
+    bad_ahead = ahead._replace(rewards=ahead.rewards * bad)
+    (_, row), _ = run(agent, [first, second, bad_ahead])
+    assert row.applied == 0.0 and not math.isfinite(row.meta_loss)
+    np.testing.assert_array_equal(agent.learner.state.x, x)
+    # And where a reward of τ_k is infinite but clipped.
+    clipped = make_agent(**SMALL)
+    (row,), _ = run(clipped, [first._replace(rewards=first.rewards * float("inf")), second])
+    assert row.applied == 1.0
+    for state in (agent.learner.state, clipped.learner.state):
+        for variable in state.finite_variables:
+            assert np.all(np.isfinite(variable.numpy()))
+
+
 @pytest.mark.usefixtures("eager")
 def test_the_inner_updates_are_those_of_one_inner_step():
     """With x held still (β tiny), K = 2 and K = 1 make the same θ."""

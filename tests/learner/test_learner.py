@@ -523,3 +523,11 @@ def test_the_config_reaches_the_losses():
         assert differs(start, after(**{name: value})), name
     fields = {field.name for field in dataclasses.fields(make_agent().config)}
     assert set(changes) <= fields
+
+
+def test_updates_on_one_batch_hold_out_the_same_trajectories():
+    learner = make_agent(sample_reuse=3, meta_data="held_out", batch_size=8).learner
+    orders = [learner.column_order(updates).tolist() for updates in range(9)]
+    for first in (0, 3, 6):
+        assert orders[first] == orders[first + 1] == orders[first + 2]
+    assert len({tuple(order) for order in orders}) == 3

@@ -380,3 +380,36 @@ def test_a_checkpoint_that_lacks_anything_else_is_refused(tmp_path):
         )
         with pytest.raises(UserError, match="is of another run or version"):
             Checkpoints(tmp_path, other.learner.state, 3, identity).restore_latest()
+
+
+WINDOW = {"inner_steps": 2, "meta_batch_size": 2}
+
+
+def _identity(agent):
+    return identity_of(agent.config.part(AgentSettings), agent.description, agent.learner.state)
+
+
+@pytest.mark.parametrize(("there", "here"), [(2, 4), (4, 2)])
+def test_a_window_of_other_batches_is_begun_anew(tmp_path, there, here):
+    """Of another number of learners, or of a run that is continued with another batch size."""
+    one, other = (make_agent(**WINDOW, batch_size=size) for size in (there, here))
+    fill(one.learner.state, 3)
+    Checkpoints(tmp_path, one.learner.state, 3, _identity(one)).save({"number": 3})
+    state = other.learner.state
+    fill(state, 7)
+    restored = Checkpoints(tmp_path, state, 3, _identity(other)).restore_latest()
+    assert restored is not None and restored.progress == {"number": 3}
+    assert {float(v) for variable in state.shared_variables for v in variable.numpy().ravel()} == {
+        3
+    }
+    assert state.window.made == 0 and not state.window.is_known.numpy()
+
+
+def test_a_window_of_another_length_or_network_is_of_another_run(tmp_path):
+    one = make_agent(**WINDOW)
+    fill(one.learner.state, 3)
+    Checkpoints(tmp_path, one.learner.state, 3, _identity(one)).save({})
+    for settings in (WINDOW | {"inner_steps": 3}, WINDOW | {"mlp_sizes": "7"}):
+        other = make_agent(**settings, batch_size=2)
+        with pytest.raises(UserError, match="is of another run or version"):
+            Checkpoints(tmp_path, other.learner.state, 3, _identity(other)).restore_latest()

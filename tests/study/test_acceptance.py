@@ -51,6 +51,12 @@ def test_the_table_gives_both_losses():
     assert lines[-1].endswith("accepted. Random actions: 0.5.")
 
 
+def test_without_the_right_schedule_there_are_no_shares():
+    found = [run for run in runs(1.0) if run.variant != "R"]
+    (row,) = [r for r in acceptance.table(found, RANDOM).splitlines() if r.startswith("| 0.5 ")]
+    assert row == "| 0.5 | 10 | 0.998 (0.000) | – | – |"
+
+
 @pytest.mark.parametrize("right", [0.0, RANDOM])
 def test_a_right_schedule_without_an_area_to_lose_has_no_shares(right):
     text = acceptance.table(runs(0.4, right=right), right)

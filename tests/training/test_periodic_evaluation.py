@@ -21,7 +21,7 @@ from meta_impala.config import AgentSettings
 from meta_impala.environments import registry
 from meta_impala.environments.catch import Catch
 from meta_impala.errors import UserError
-from meta_impala.evaluation import starts
+from meta_impala.evaluation import record, starts
 from meta_impala.evaluation.games import GamePolicy, play_games
 from meta_impala.storage.checkpoint import list_checkpoints, verify
 from meta_impala.storage.trained_agent import load_agent
@@ -268,3 +268,16 @@ def test_invalid_settings_are_refused(settings, message):
     with pytest.raises(UserError) as caught:
         make_config(**settings)
     assert message in str(caught.value)
+
+
+def test_a_game_without_an_end_is_cut(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "DEFAULT_MAX_EPISODE_FRAMES", 30)
+    config = make_config(
+        environment="support.endless:support/Endless-v0",
+        meta_parameters="none",
+        deterministic=True,
+        evaluation_frames=5 * BATCH_FRAMES,
+        evaluation_episodes=2,
+    )
+    assert make_trainer(tmp_path, config).run() == "finished"
+    assert [row["mean_return"] for row in read_evaluations(tmp_path)] == ["30", "30"]

@@ -91,7 +91,7 @@ def test_a_batch_that_is_used_several_times_is_counted_once(tmp_path):
         log_frames=3 * BATCH_FRAMES,
         sample_reuse=3,
     )
-    assert_equal_runs(tmp_path, config, [(7, 0), (15, 1)])
+    assert_equal_runs(tmp_path, config, [(2, 0), (7, 0), (15, 1)])
     last = read_metrics(tmp_path / "whole")[-1]
     assert int(last["frames"]) == 8 * BATCH_FRAMES and int(last["updates"]) == 24
     once = make_trainer(tmp_path / "once", dataclasses.replace(config, sample_reuse=1))
@@ -99,6 +99,16 @@ def test_a_batch_that_is_used_several_times_is_counted_once(tmp_path):
     assert int(read_metrics(tmp_path / "once")[-1]["updates"]) == 8
     # Catch's games have a fixed length.
     assert read_metrics(tmp_path / "once")[-1]["episodes"] == last["episodes"]
+
+
+def test_more_updates_than_frames(tmp_path):
+    """A checkpoint of such a run was called damaged."""
+    config = make_config(
+        total_frames=2 * BATCH_FRAMES, sample_reuse=BATCH_FRAMES + 1, meta_parameters="none"
+    )
+    trainer = make_trainer(tmp_path, config)
+    assert trainer.run() == "finished" and trainer.updates > trainer.frames
+    assert make_trainer(tmp_path, config).updates == trainer.updates
 
 
 @pytest.mark.parametrize(

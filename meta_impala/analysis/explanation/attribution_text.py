@@ -114,7 +114,7 @@ def _independence_lines(config: Config, result: Report) -> list[str]:
         return [*lines, "In training τ' is of other games, held out from the same batch."]
     if config.meta_data == "same":
         return [*lines, "In training τ' is τ itself."]
-    environments = config.num_actors * config.envs_per_actor
+    environments = config.num_actors * config.envs_per_actor * config.num_learners
     share = sampling.share_of_same_games(config)
     continues = {0.0: "none", 1.0: "all"}.get(share, f"about {100 * share:.0f} %")
     return [
@@ -143,6 +143,11 @@ def _preamble(config: Config, title: str, learning_rate: float) -> list[str]:
         lines.append(
             f"The run has a trace (μ = {config.trace_decay:g}): this is the part of one update, "
             "∂f/∂η, without what the trace carries over."
+        )
+    if config.inner_steps > 1:
+        lines.append(
+            f"The run learns η through {config.inner_steps} updates at a time: this is the part "
+            "of one update."
         )
     return lines
 

@@ -92,7 +92,7 @@ def share_of_same_games(config: Config) -> float:
         return 0.0
     if config.meta_data == "same":
         return 1.0
-    environments = config.num_actors * config.envs_per_actor
+    environments = config.num_actors * config.envs_per_actor * config.num_learners
     return min(1.0, max(0.0, 2.0 - environments / config.batch_size))
 
 
@@ -277,7 +277,7 @@ def _samples(
         group.play(unrolls)
         others.play(unrolls)
         # Which trajectories are for J and which games for J', as `Learner` draws them.
-        order = learner.column_order(updates + number)
+        order = learner.column_order(updates + number * config.sample_reuse)
         count = config.meta_batch_size
         learned, chosen = (order[count:], order[:count]) if held_out else (None, order[:count])
         whole = group.later(0)

@@ -104,7 +104,7 @@ def check_ups(records: Sequence[RunRecord]) -> Markup:
     entries = []
     for style, record in enumerate(records):
         try:
-            config = record.folder.load_config()
+            config = record.folder.as_trained(record.folder.load_config())
         except UserError:  # of an unknown version, or it names a module
             continue
         verdict = diagnose(Evidence(config, record.status, record.metrics))
