@@ -92,11 +92,12 @@ def _is_path(name: Any) -> bool:
     return isinstance(name, (str, bytes))
 
 
-def whole_numbers(flag: str, texts: Sequence[str]) -> list[int]:
-    """The numbers of a flag that is a list. Raises UserError unless all are whole, from 0."""
+def whole_numbers(flag: str, texts: Sequence[str], least: int = 0) -> list[int]:
+    """The numbers of a flag that is a list. Raises UserError unless all are whole, from `least`."""
     for text in texts:
-        if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
-            raise UserError(f"--{flag}={','.join(texts)}: must be whole numbers from 0")
+        is_number = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+        if not (is_number and int(text) >= least):
+            raise UserError(f"--{flag}={','.join(texts)}: must be whole numbers from {least}")
     return [int(text) for text in texts]
 
 

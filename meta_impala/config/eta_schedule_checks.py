@@ -16,6 +16,7 @@ from meta_impala.config.hyper_parameters import (
     allowed_without_learning,
     numbers_by_name,
     numbers_of,
+    stops_learning,
 )
 from meta_impala.config.schema import Config
 from meta_impala.config.text import shown
@@ -77,8 +78,7 @@ def _check_constants(config: Config) -> None:
 
 
 def _check_clip(name: str, given: str, *values: float) -> None:
-    """As a constant, a clip norm of 0 is no clip; as a value that varies it would stop learning."""
-    if name == "max_gradient_norm" and min(values) <= 0:
+    if any(stops_learning(name, value) for value in values):
         raise UserError(f"{given}: {name} must be above 0 where --meta_parameters names it")
 
 

@@ -223,6 +223,11 @@ def numbers_of(settings: Any, name: str) -> RowNumbers:
     return RowNumbers(value, reference, low, high)
 
 
+def stops_learning(name: str, value: float) -> bool:
+    """Whether a value that varies leaves no step: a clip norm of 0 (as a constant, no clip)."""
+    return name == "max_gradient_norm" and value <= 0
+
+
 def allowed_without_learning(settings: Any, name: str) -> tuple[float, float]:
     """The smallest and the largest value that a schedule may give a row (`--eta_schedule`).
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -74,14 +74,16 @@ class LearnerState(tf.Module):
     @property
     def shared_variables(self) -> tuple[tf.Variable, ...]:
         """What is the same for all learners: all but a window, whose batches are each one's own."""
-        window = set() if self.window is None else {v.ref() for v in self.window.variables}
-        return tuple(v for v in self.variables if v.ref() not in window)
+        return self._without([] if self.window is None else self.window.variables)
 
     @property
     def finite_variables(self) -> tuple[tf.Variable, ...]:
         """What must be finite: all but the data of a window, as rewards are what they are."""
-        data = set() if self.window is None else {v.ref() for v in self.window.data}
-        return tuple(v for v in self.variables if v.ref() not in data)
+        return self._without([] if self.window is None else self.window.data)
+
+    def _without(self, variables: Iterable[tf.Variable]) -> tuple[tf.Variable, ...]:
+        left_out = {variable.ref() for variable in variables}
+        return tuple(v for v in self.variables if v.ref() not in left_out)
 
     def without_window(self) -> tf.Module:
         """A module that holds all but the window, under the same names."""

@@ -27,6 +27,7 @@ from meta_impala.config import AgentSettings
 from meta_impala.environments import Description
 from meta_impala.errors import RunFailed, UserError, one_line, printable, warn
 from meta_impala.learner.state import LearnerState
+from meta_impala.learner.window_state import Window
 from meta_impala.networks.actor_critic import HEADS
 from meta_impala.storage import arrays as arrays_lib
 from meta_impala.storage.files import flush, flush_folder, make_folder, remove_folder, writing
@@ -235,14 +236,17 @@ def _restore(path: pathlib.Path, state: LearnerState, identity: Mapping[str, Any
     found = manifest["identity"]
     module: tf.Module = state
     older, younger = state.as_older()
+    rest = state.without_window()
     if found.get("variables") == _described(older):
-        module, identity = older, {**identity, "variables": found["variables"]}
-    elif state.window is not None and _differ_in_data(found.get("variables"), state):
-        module, identity = state.without_window(), {**identity, "variables": found["variables"]}
+        module = older
+    elif _differ_in_data(found.get("variables"), identity["variables"], state.window):
+        module = rest
+    if module is not state:
+        identity = {**identity, "variables": found["variables"]}
     _check_identity(path, found, identity)
     try:
         status = tf.train.Checkpoint(learner=module).read(str(path / "state"))
-        if state.window is not None and module is not state:
+        if module is rest and state.window is not None:
             status.assert_existing_objects_matched().expect_partial()
             state.window.forget()
         else:
@@ -277,19 +281,19 @@ def _most_bytes(state: LearnerState) -> int:
     return 2 * (shared + _MOST_TIMES_LARGER * of_window) + _MAX_OVERHEAD_BYTES
 
 
-def _differ_in_data(found: Any, state: LearnerState) -> bool:
-    """Whether a checkpoint differs in the shapes of a window's data alone.
+def _differ_in_data(there: Any, here: list[str], window: Window | None) -> bool:
+    """Whether the variables of a checkpoint differ in the shapes of a window's data alone.
 
     They are those of a batch: other ones of another number of learners, or with other settings.
     """
-    if not isinstance(found, list) or state.window is None:
+    if not isinstance(there, list) or window is None or there == here:
         return False
-    names = {variable.name for variable in state.window.data}
-    here, there = (
+    names = {variable.name for variable in window.data}
+    theirs, mine = (
         [line for line in map(str, described) if line.split(" ")[0] not in names]
-        for described in (_described(state), found)
+        for described in (there, here)
     )
-    return here == there and found != _described(state)
+    return theirs == mine
 
 
 def _check_identity(path: pathlib.Path, there: dict[str, Any], here: Mapping[str, Any]) -> None:

@@ -21,7 +21,12 @@ from collections.abc import Mapping, Sequence
 
 from meta_impala.algorithm.functions_of_frames import StepFunction
 from meta_impala.config import Config
-from meta_impala.config.hyper_parameters import GAMMA, LAMBDA, allowed_without_learning
+from meta_impala.config.hyper_parameters import (
+    GAMMA,
+    LAMBDA,
+    allowed_without_learning,
+    stops_learning,
+)
 from meta_impala.config.text import shown
 from meta_impala.errors import UserError, one_line
 from meta_impala.storage import metrics_table
@@ -157,7 +162,7 @@ def _check_column(
                 f"{source}: {name} after {row['frames']} frames is {row[name]}; must be in "
                 f"[{low:g}, {high:g}]{whose}"
             )
-        if name == "max_gradient_norm" and float(row[name]) <= 0:
+        if stops_learning(name, float(row[name])):
             raise UserError(
                 f"{source}: {name} after {row['frames']} frames is {row[name]}; must be above 0, "
                 "or nothing would be learned"

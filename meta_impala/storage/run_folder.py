@@ -214,11 +214,8 @@ class RunFolder:
 
         Its addresses are theirs: this is for what is said of the run, not for what is made from it.
         """
-        try:
-            text = read_bounded(self.config_path, _MAX_JSON_BYTES).decode("utf-8")
-        except (OSError, ValueError) as error:  # also UnicodeDecodeError
-            raise UserError(f"{self.config_path}: cannot be read ({one_line(error)})") from None
-        addresses = config_lib.saved_addresses(text, self.config_path).get("learner_addresses")
+        saved = config_lib.saved_addresses(self._config_text(), self.config_path)
+        addresses = saved.get("learner_addresses")
         return dataclasses.replace(
             config, learner_addresses=addresses if isinstance(addresses, str) else ""
         )
@@ -232,8 +229,13 @@ class RunFolder:
         Raises:
           UserError: if there is none, it is damaged, or it names a module that is not trusted.
         """
+        config = config_lib.from_json(self._config_text(), self.config_path)
+        trust_lib.refuse_modules(config, self.config_path, trust)
+        return config
+
+    def _config_text(self) -> str:
         try:
-            text = read_bounded(self.config_path, _MAX_JSON_BYTES).decode("utf-8")
+            return read_bounded(self.config_path, _MAX_JSON_BYTES).decode("utf-8")
         except (FileNotFoundError, NotADirectoryError):
             missing = "config.json" if self.path.is_dir() else "such folder"
             raise UserError(
@@ -242,9 +244,6 @@ class RunFolder:
             ) from None
         except (OSError, ValueError) as error:  # also UnicodeDecodeError
             raise UserError(f"{self.config_path}: cannot be read ({one_line(error)})") from None
-        config = config_lib.from_json(text, self.config_path)
-        trust_lib.refuse_modules(config, self.config_path, trust)
-        return config
 
     def save_config(self, config: Config) -> None:
         """Writes `config.json`. Raises RunFailed if it cannot be written."""
