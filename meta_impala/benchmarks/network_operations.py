@@ -8,6 +8,7 @@ out: it is below 2 % for the networks of this program.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -19,28 +20,32 @@ _PRODUCTS = ("MatMul", "BatchMatMulV2")
 _CONVOLUTION = "Conv2D"
 
 
-class ForwardPass(NamedTuple):
-    """Operations of the forward pass of one state.
+class Passes(NamedTuple):
+    """What the passes of one state through the network take, all in one unit.
 
     Attributes:
-      all: of every convolution and product.
-      first: of those whose input is data (frames, last action, η), not the output of a layer: no
-        gradient is sent through them, and no tangent comes.
+      forward: the outputs.
+      backward: the gradients of the weights, and of the inputs of all but the first layers.
+      pushforward: the tangent of the outputs for a direction in θ, the forward pass apart: the
+        direction's kernels on the inputs, and the kernels on the inputs' tangents.
     """
 
-    all: float
-    first: float
+    forward: float
+    backward: float
+    pushforward: float
 
-    @property
-    def backward(self) -> float:
-        """Gradients of the weights (as many as forward) and of the layers' inputs."""
-        return 2 * self.all - self.first
 
-    @property
-    def pushforward(self) -> float:
-        """The tangent of the outputs for a direction in θ, the forward pass apart: the direction's
-        kernels on the inputs, and the kernels on the inputs' tangents."""
-        return 2 * self.all - self.first
+class Contraction(NamedTuple):
+    """A convolution or a product in the graph of a forward pass.
+
+    Attributes:
+      operation: of the graph.
+      is_first: its input is data (frames, last action, η), not the output of a layer: no gradient
+        is sent through it, and no tangent comes.
+    """
+
+    operation: tf.Operation
+    is_first: bool
 
 
 def operations(operation: tf.Operation) -> float:
@@ -62,31 +67,35 @@ def operations(operation: tf.Operation) -> float:
     return 0.0
 
 
-def forward_pass(policy: Policy, num_parameters: int, num_envs: int) -> ForwardPass:
-    """Counts in the graph with which the policy acts.
+def contractions(policy: Policy, num_parameters: int) -> list[Contraction]:
+    """All of the graph with which a policy acts.
 
     Args:
-      policy: for `num_envs` environments.
-      num_parameters: how many tensors θ has; they are the graph's first inputs.
-      num_envs: N.
+      policy: its function's first inputs are θ.
+      num_parameters: how many tensors θ has.
     """
     graph = policy.function.get_concrete_function().graph
-    parameters = {tensor.ref() for tensor in graph.inputs[:num_parameters]}
     # Outputs of operations come after their inputs, so that one pass finds what depends on θ.
-    depends = set(parameters)
-    found = first = 0.0
+    depends = {tensor.ref() for tensor in graph.inputs[:num_parameters]}
+    found = []
     for operation in graph.get_operations():
-        count = operations(operation)
-        found += count
-        if count and operation.inputs[0].ref() not in depends:
-            first += count
+        if operations(operation):
+            found.append(Contraction(operation, operation.inputs[0].ref() not in depends))
         if any(tensor.ref() in depends for tensor in operation.inputs):
             depends.update(tensor.ref() for tensor in operation.outputs)
-    return ForwardPass(found / num_envs, first / num_envs)
+    return found
 
 
-def of_update(forward: ForwardPass, config: Config, *, meta: bool) -> float:
-    """The least operations of an update, per agent step of its batch.
+def count(found: Sequence[Contraction], num_states: int) -> Passes:
+    """Operations per state of a graph for `num_states`."""
+    whole = sum(operations(one.operation) for one in found) / num_states
+    first = sum(operations(one.operation) for one in found if one.is_first) / num_states
+    # The gradients of the weights are as many operations as the forward pass.
+    return Passes(whole, 2 * whole - first, 2 * whole - first)
+
+
+def of_update(passes: Passes, config: Config, *, meta: bool) -> float:
+    """The least that an update takes, per agent step of its batch, in the unit of the passes.
 
     * J: T + 1 states forward (the last one for its value alone), T backward;
     * J' on τ', if `meta`: the same, B'/B times;
@@ -97,7 +106,7 @@ def of_update(forward: ForwardPass, config: Config, *, meta: bool) -> float:
     number of weights alone (the optimiser).
     """
     length = config.unroll_length
-    one = forward.all * (length + 1) / length + forward.backward
+    one = passes.forward * (length + 1) / length + passes.backward
     if not meta:
         return one
-    return one + one * config.meta_batch_size / config.batch_size + forward.pushforward
+    return one + one * config.meta_batch_size / config.batch_size + passes.pushforward

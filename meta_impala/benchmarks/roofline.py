@@ -3,7 +3,10 @@
 floor = the emulator alone, at its cheapest shape
       + operations of the network / rate of a large matrix product (float32, on one core).
 
-The floor is below what any program reaches: it moves no memory, converts nothing, keeps no books.
+The floor is below what any program reaches: it moves no memory, converts nothing, keeps no books,
+and layers of a network are smaller than a large product. Beside it stands the same with the time
+that TensorFlow's kernels take for the layers, measured alone (`network_kernels`): what a program of
+these kernels reaches that does nothing else.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ import tensorflow as tf
 
 from meta_impala.agent.builders import make_network
 from meta_impala.agent.policy import Policy
-from meta_impala.benchmarks import network_operations
+from meta_impala.benchmarks import network_kernels, network_operations
+from meta_impala.benchmarks.network_operations import Contraction, Passes
 from meta_impala.benchmarks.throughput import describe
 from meta_impala.config import AgentSettings, Config
 from meta_impala.system.processors import processors
@@ -75,30 +79,53 @@ def rate_of_products(seconds: float) -> Rate:
 
 
 def machine(config: Config, seconds: float) -> dict[str, Any]:
-    """Rate of the machine and operations of the config's network; in a process of its own.
+    """Rate of the machine, and what the config's network takes; in a process of its own.
+
+    Args:
+      config: of the program with the meta-gradient.
+      seconds: of a window.
 
     Returns:
-      `gigaflops_one_core`, `gigaflops_all_cores`, and operations per agent step:
-      `inference`, `update_plain`, `update_meta`.
+      `gigaflops_one_core`, `gigaflops_all_cores`, and per agent step, of `inference`,
+      `update_plain` and `update_meta`: `operations_per_agent_step` and
+      `kernel_ms_per_agent_step`, CPU time of TensorFlow's kernels alone.
     """
     # One thread in an operation, whatever the machine: the rate is of a core.
     configure_tensorflow(deterministic=config.deterministic)
     tf.config.threading.set_intra_op_parallelism_threads(1)
     config, description = describe(config)
-    network = make_network(config.part(AgentSettings), description)
-    policy = Policy(network, config.part(AgentSettings), description, config.envs_per_actor)
-    forward = network_operations.forward_pass(
-        policy, len(network.trainable_variables), config.envs_per_actor
-    )
+    settings = config.part(AgentSettings)
+    network = make_network(settings, description)
+
+    def contractions(states: int) -> list[Contraction]:
+        policy = Policy(network, settings, description, states)
+        return network_operations.contractions(policy, len(network.trainable_variables))
+
+    acting, states = config.envs_per_actor, config.batch_size * (config.unroll_length + 1)
+    in_acting, in_update = contractions(acting), contractions(states)
     rate = rate_of_products(seconds)
     return {
         "gigaflops_one_core": rate.one_core,
         "gigaflops_all_cores": rate.all_cores,
-        "operations_per_agent_step": {
-            "inference": forward.all,
-            "update_plain": network_operations.of_update(forward, config, meta=False),
-            "update_meta": network_operations.of_update(forward, config, meta=True),
-        },
+        "operations_per_agent_step": _parts(
+            network_operations.count(in_acting, acting),
+            network_operations.count(in_update, states),
+            config,
+        ),
+        "kernel_ms_per_agent_step": _parts(
+            network_kernels.measure(in_acting, acting, seconds),
+            network_kernels.measure(in_update, states, seconds),
+            config,
+        ),
+    }
+
+
+def _parts(acting: Passes, learning: Passes, config: Config) -> dict[str, float]:
+    """Of an agent step, from the passes of a state."""
+    return {
+        "inference": acting.forward,
+        "update_plain": network_operations.of_update(learning, config, meta=False),
+        "update_meta": network_operations.of_update(learning, config, meta=True),
     }
 
 
@@ -110,34 +137,43 @@ def roofline(machine: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> d
       rows: of the benchmark, of the same run; parts whose rows are missing are left out.
 
     Returns:
-      `machine` and `parts`: name -> `floor`, `measured`, `share_of_roofline` (floor / measured).
+      `machine` and `parts`: name -> `floor`, `kernels` (the floor with the network's time in
+      TensorFlow's kernels), `measured`, `share_of_roofline` (floor / measured), and
+      `attainable_share` (floor / kernels).
     """
     cost = {row["name"]: row["cpu_ms_per_agent_step"] for row in rows}
-    count = machine["operations_per_agent_step"]
-    milliseconds = {
+    kernels = machine["kernel_ms_per_agent_step"]
+    floors = {
         name: 1e-6 * operations / machine["gigaflops_one_core"]
-        for name, operations in count.items()
+        for name, operations in machine["operations_per_agent_step"].items()
     }
     parts = {}
 
-    def add(name: str, floor: float | None, measured: float | None) -> None:
-        if floor is not None and measured is not None:
-            share = floor / measured if measured > 0 else None
-            parts[name] = {"floor": floor, "measured": measured, "share_of_roofline": share}
+    def add(name: str, measured: float | None, environment: float | None, *of: str) -> None:
+        """A part: the emulator's time, and that of some parts of the network."""
+        if measured is None or environment is None:
+            return
+        floor = environment + sum(floors[part] for part in of)
+        attainable = environment + sum(kernels[part] for part in of)
+        parts[name] = {
+            "floor": floor,
+            "kernels": attainable,
+            "measured": measured,
+            "share_of_roofline": floor / measured if measured > 0 else None,
+            "attainable_share": floor / attainable,
+        }
 
     emulator = _cheapest(rows)
     playing = cost.get("environment_inference")
-    add("emulator", emulator, cost.get("environment"))
-    add("inference", milliseconds["inference"], _less(playing, emulator))
-    acting = None if emulator is None else emulator + milliseconds["inference"]
-    add("emulator and inference", acting, playing)
-    for name in cost:
+    add("emulator", cost.get("environment"), emulator)
+    add("inference", _less(playing, emulator), 0.0, "inference")
+    add("emulator and inference", playing, emulator, "inference")
+    for name, measured in cost.items():
         if name.startswith("learner_"):
-            kind = "plain" if name == "learner_plain" else "meta"
-            add(name, milliseconds[f"update_{kind}"], cost[name])
-        if name.startswith("program_") and acting is not None:
-            kind = name.removeprefix("program_")
-            add(name, acting + milliseconds[f"update_{kind}"], cost[name])
+            add(name, measured, 0.0, "update_plain" if name == "learner_plain" else "update_meta")
+        if name.startswith("program_"):
+            update = f"update_{name.removeprefix('program_')}"
+            add(name, measured, emulator, "inference", update)
     return {**machine, "parts": parts}
 
 
@@ -172,12 +208,15 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         "The least that this machine can do, and what it takes (CPU-ms per agent step).",
         f"A large float32 product runs at {one:.0f} GFLOP/s on one core ({every:.0f} while all "
         "cores compute); the floor of the network is its operations at the first rate.",
-        f"{'':60} {'floor':>8} {'takes':>8} {'share':>7}",
+        "kernels: the floor with the time of TensorFlow's kernels for the network's convolutions "
+        "and products, each alone; share: floor / takes; most: floor / kernels.",
+        f"{'':58} {'floor':>8} {'kernels':>8} {'takes':>8} {'share':>7} {'most':>7}",
     ]
     for name, part in found["parts"].items():
         share = part["share_of_roofline"]
         text.append(
-            f"{_WORDS[name]:60} {part['floor']:8.4f} {part['measured']:8.4f} "
-            f"{'–' if share is None else f'{share:.2f}':>7}"
+            f"{_WORDS[name]:58} {part['floor']:8.4f} {part['kernels']:8.4f} "
+            f"{part['measured']:8.4f} {'–' if share is None else f'{share:.2f}':>7} "
+            f"{part['attainable_share']:7.2f}"
         )
     return text

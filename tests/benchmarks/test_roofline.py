@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from meta_impala.agent.builders import make_network
 from meta_impala.agent.policy import Policy
-from meta_impala.benchmarks import network_operations, roofline
+from meta_impala.benchmarks import network_kernels, network_operations, roofline
 from meta_impala.config import AgentSettings, Config, resolve
 from meta_impala.environments import Description
 
@@ -29,12 +29,16 @@ _ATARI = Description((4, 84, 84), np.dtype(np.uint8), 6, 4)
 _VECTOR = Description((10,), np.dtype(np.float32), 6, 1)
 
 
-def _forward(description, num_envs=2, **settings):
+def _contractions(description, num_envs=2, **settings):
     config = resolve(Config(batch_size=2, envs_per_actor=num_envs, num_actors=1, **settings))
     network = make_network(config.part(AgentSettings), description)
     policy = Policy(network, config.part(AgentSettings), description, num_envs)
-    variables = network.trainable_variables
-    return network_operations.forward_pass(policy, len(variables), num_envs)
+    return network_operations.contractions(policy, len(network.trainable_variables))
+
+
+def _count(description, num_envs=2, **settings):
+    found = _contractions(description, num_envs, **settings)
+    return network_operations.count(found, num_envs)
 
 
 @pytest.mark.parametrize(
@@ -53,29 +57,33 @@ def _forward(description, num_envs=2, **settings):
     ],
 )
 def test_operations_are_those_of_a_count_by_hand(description, settings, whole, first):
-    found = _forward(description, meta_parameters="none", **settings)
-    assert found == (whole, first)
+    found = _count(description, meta_parameters="none", **settings)
+    # As many for the gradients of the weights as forward, and for those of the inputs, which
+    # the first layers have not; so with the tangents.
+    assert found == (whole, 2 * whole - first, 2 * whole - first)
 
 
 def test_operations_of_a_state_do_not_depend_on_the_batch():
-    assert _forward(_VECTOR, 2, network="mlp", meta_parameters="none") == _forward(
+    assert _count(_VECTOR, 2, network="mlp", meta_parameters="none") == _count(
         _VECTOR, 4, network="mlp", meta_parameters="none"
     )
 
 
 def test_operations_of_eta_are_counted_as_first():
-    with_eta = _forward(_VECTOR, network="mlp", eta_embedding_size=16, meta_batch_size=2)
-    without = _forward(_VECTOR, network="mlp", meta_parameters="none")
-    assert with_eta.all > without.all and with_eta.first > without.first
+    settings = {"network": "mlp", "eta_embedding_size": 16, "meta_batch_size": 2}
+    with_eta = _contractions(_VECTOR, **settings)
+    without = _contractions(_VECTOR, network="mlp", meta_parameters="none")
+    assert len(with_eta) > len(without)
+    assert sum(c.is_first for c in with_eta) > sum(c.is_first for c in without)
 
 
 def test_an_update_is_forward_and_backward_and_the_meta_gradient_more():
-    forward = network_operations.ForwardPass(all=100.0, first=30.0)
+    passes = network_operations.Passes(forward=100.0, backward=170.0, pushforward=160.0)
     config = Config(unroll_length=20, batch_size=32, meta_batch_size=8)
-    plain = network_operations.of_update(forward, config, meta=False)
-    assert plain == pytest.approx(100 * 21 / 20 + 200 - 30)
-    meta = network_operations.of_update(forward, config, meta=True)
-    assert meta == pytest.approx(plain * 1.25 + 170)
+    plain = network_operations.of_update(passes, config, meta=False)
+    assert plain == pytest.approx(100 * 21 / 20 + 170)
+    meta = network_operations.of_update(passes, config, meta=True)
+    assert meta == pytest.approx(plain * 1.25 + 160)
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -92,6 +100,7 @@ _MACHINE = {
     "gigaflops_one_core": 100.0,
     "gigaflops_all_cores": 80.0,
     "operations_per_agent_step": {"inference": 1e6, "update_plain": 3e6, "update_meta": 5e6},
+    "kernel_ms_per_agent_step": {"inference": 0.02, "update_plain": 0.04, "update_meta": 0.08},
 }
 
 
@@ -123,12 +132,86 @@ def test_the_floor_is_the_emulator_and_the_operations():
     )
     assert parts["inference"]["measured"] == pytest.approx(0.15)
     assert parts["program_meta"]["share_of_roofline"] == pytest.approx(0.5)
+    kernels = {name: part["kernels"] for name, part in parts.items()}
+    assert kernels == pytest.approx(
+        {
+            "emulator": 0.2,
+            "inference": 0.02,
+            "emulator and inference": 0.22,
+            "learner_plain": 0.04,
+            "learner_nested_tapes": 0.08,
+            "program_plain": 0.26,
+            "program_meta": 0.30,
+        }
+    )
+    assert parts["program_plain"]["attainable_share"] == pytest.approx(0.24 / 0.26)
 
 
 def test_without_the_emulator_the_learner_has_its_share():
     found = roofline.roofline(_MACHINE, [_row("learner_plain", 0.06), _row("program_plain", 0.5)])
     assert list(found["parts"]) == ["learner_plain"]
     assert any("an update, nothing learned of η" in line for line in roofline.lines(found))
+
+
+# Wide enough that a pass is most of a call.
+_WIDE = {"network": "mlp", "mlp_sizes": "1024,1024", "meta_parameters": "none"}
+
+
+def test_every_pass_through_the_kernels_is_executed(monkeypatch):
+    """Operations that are executed, counted in the graphs, against the count by formula."""
+    executed = []
+    once = network_kernels._milliseconds
+
+    def counting(function, seconds, *inputs):
+        graph = function.get_concrete_function(*inputs).graph
+        # Outputs that the caller asks for, and all that they need; the rest is pruned.
+        needed, waiting = set(), [tensor.op for tensor in graph.outputs]
+        while waiting:
+            operation = waiting.pop()
+            if operation.name not in needed:
+                needed.add(operation.name)
+                waiting += [tensor.op for tensor in operation.inputs]
+        executed.append(
+            sum(
+                network_operations.operations(operation)
+                for operation in graph.get_operations()
+                if operation.name in needed
+            )
+        )
+        return once(function, seconds, *inputs)
+
+    monkeypatch.setattr(network_kernels, "_milliseconds", counting)
+    found = _contractions(_VECTOR, 8, **_WIDE)
+    passes = network_operations.count(found, 8)
+    network_kernels.measure(found, 8, 0.001)
+    forward, tangents, backward = executed
+    assert (forward / 8, backward / 8) == (passes.forward, passes.backward)
+    assert (forward + tangents) / 8 == passes.pushforward
+
+
+@pytest.mark.parametrize(
+    ("description", "settings"),
+    [
+        (_ATARI, {"network": "shallow"}),  # convolutions
+        (_ATARI, {"network": "shallow", "precision": "bfloat16"}),
+        (_VECTOR, {"network": "mlp", "core": "lstm", "core_size": 3}),
+        (_VECTOR, {"network": "mlp", "mlp_sizes": "8"}),
+    ],
+)
+def test_kernels_of_each_network_take_time(description, settings):
+    found = _contractions(description, meta_parameters="none", **settings)
+    passes = network_kernels.measure(found, 2, 0.001)
+    assert all(milliseconds > 0 for milliseconds in passes)
+    assert passes.pushforward >= passes.forward
+
+
+def test_kernels_repeat_the_operation_of_the_graph():
+    """Strides, padding and transposition are those of the graph: outputs have its shapes."""
+    for settings in ({"network": "shallow"}, {"network": "deep"}, {"network": "nature"}):
+        for operation, _ in _contractions(_ATARI, meta_parameters="none", **settings):
+            left, right = (tf.ones(tensor.shape, tensor.dtype) for tensor in operation.inputs)
+            repeated = network_kernels._executed(operation, left, right)
+            assert repeated.shape == operation.outputs[0].shape
 
 
 def test_the_rate_of_products_is_positive_per_core_and_in_total():

@@ -92,6 +92,8 @@ def test_the_command_writes_what_it_prints(tmp_path):
         assert (
             part["share_of_roofline"] == pytest.approx(part["floor"] / cost) and part["floor"] > 0
         )
+        assert part["kernels"] > 0
+        assert part["attainable_share"] == pytest.approx(part["floor"] / part["kernels"])
     ratio = document["ratios"]["learner_nested_tapes_over_plain"]
     assert ratio == pytest.approx(costs[1] / costs[0])
     for row in document["rows"]:
