@@ -152,9 +152,9 @@ def test_the_folder_of_a_run_is_that_of_the_start(tmp_path, monkeypatch):
 
     describe = registry.describe
 
-    def and_move(*given):
+    def and_move(*given, **named):
         os.chdir("/")
-        return describe(*given)
+        return describe(*given, **named)
 
     monkeypatch.setattr(registry, "describe", and_move)
     assert meta_impala.make_trainer(make_config(), "here").folder.path == tmp_path / "here"

@@ -231,21 +231,36 @@ def make(
 
 
 def describe(
-    name: str, protocol: str, environment_kwargs: Mapping[str, Any] | None = None
+    name: str,
+    protocol: str,
+    environment_kwargs: Mapping[str, Any] | None = None,
+    *,
+    in_thread: bool = True,
 ) -> Description:
     """Makes one environment, tries it for a few steps, and describes it for the network.
+
+    Args:
+      name, protocol, environment_kwargs: as for `make`.
+      in_thread: whether it is tried in another thread than this one, which makes it, as actor
+        threads and evaluations play; otherwise in this one.
 
     Raises:
       UnknownEnvironmentError, UnsupportedEnvironmentError, ValueError: as `make`; also if it breaks
         Gymnasium's rules.
     """
     environment = make(name, 1, protocol, environment_kwargs=environment_kwargs)
+    trial = None
     try:
         # Not by its type: that would import Gymnasium for the emulator's games.
         for env in getattr(environment, "envs", ()):
-            from meta_impala.environments.contract import check_contract
+            from meta_impala.environments.contract import Trial, check_contract
 
-            check_contract(env, resolve(name).id)
+            if not in_thread:
+                check_contract(env, resolve(name).id)
+                continue
+            trial = Trial(env, resolve(name).id)
+            trial.start()
+            trial.finish()
         return Description(
             observation_shape=environment.observation_shape,
             observation_dtype=environment.observation_dtype,
@@ -254,7 +269,9 @@ def describe(
             game=resolve(name).game,
         )
     finally:
-        environment.close()
+        # After a Ctrl-C the thread may still be inside it.
+        if trial is None or not trial.is_alive():
+            environment.close()
         restore_streams()
 
 

@@ -80,8 +80,9 @@ def make_trainer(
     if not folder.has_run():
         config = eta_replay.pin(config)
     description = registry.describe(
-        config.environment, config.protocol, config.environment_arguments
-    )
+        config.environment, config.protocol, config.environment_arguments,
+        in_thread=config.actors == "threads",
+    )  # fmt: skip
     config = config_lib.resolve_network(config, description.observation_shape)
     # Between this and `run` nobody holds it: a trainer that is never run keeps no folder.
     with locked(folder):
