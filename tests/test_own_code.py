@@ -72,6 +72,16 @@ class Raises(Small):
         raise KeyError("no such thing")
 
 
+class Exits(Small):
+    def body(self, observations):
+        raise SystemExit
+
+
+class ExitsWhenMade(Small):
+    def __init__(self, dtype, compute_dtype=None):
+        raise SystemExit(0)
+
+
 class NeedsMore(Small):
     def __init__(self, dtype, compute_dtype, width):
         super().__init__(dtype, compute_dtype)
@@ -227,6 +237,8 @@ def test_the_meta_gradient_goes_through_a_network_from_outside(name, core, folde
         ("function", "it is not a Torso"),
         ("Raises", r"fails on observations \[3, 2\]: KeyError: 'no such thing' \(mine_outside.py"),
         ("NeedsMore", "its constructor raised TypeError: .*width"),
+        ("Exits", r"fails on observations \[3, 2\]: SystemExit \(mine_outside.py, line"),
+        ("ExitsWhenMade", r"its constructor raised SystemExit: 0 \(mine_outside.py, line"),
         ("Flat", "fails on observations|returned"),
         ("Numpy", r"its body returned ndarray; must be float32\[N, F\]"),
         ("Half", "fails on observations|body returned float16"),
