@@ -16,7 +16,7 @@ from support.run_helpers import BATCH_FRAMES, make_config, read_status
 
 import meta_impala
 from meta_impala.algorithm import losses, optimizers
-from meta_impala.errors import UserError
+from meta_impala.errors import RunFailed, UserError
 from meta_impala.storage.manifest import list_checkpoints
 
 CODE = """
@@ -174,10 +174,11 @@ def test_own_environment_network_and_optimiser_train_resume_and_are_evaluated(
     assert status["frames"] == 14 * BATCH_FRAMES and int(resumed.learner.state.updates) == 14
     assert len(before) == len(resumed.learner.state.variables)
 
-    with pytest.raises(UserError, match="trust_modules"):
-        meta_impala.load(logdir)
-    agent = meta_impala.load(logdir, trust_modules=True)
-    assert len(agent.evaluate(episodes=3)["returns"]) == 3
+    for call in (meta_impala.load, meta_impala.evaluate_agent):
+        with pytest.raises(UserError, match="give trust_modules=True if you trust this file$"):
+            call(logdir)
+    result = meta_impala.evaluate_agent(logdir, 3, trust_modules=True)
+    assert len(result["returns"]) == 3
 
 
 def test_the_commands_take_an_environment_and_a_network(folder, tmp_path):

@@ -4,8 +4,10 @@ import dataclasses
 import os
 import pathlib
 import pkgutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -169,3 +171,24 @@ def test_a_refused_trainer_leaves_no_folder(tmp_path):
     with pytest.raises(UserError):
         meta_impala.make_trainer(config, path)
     assert not path.parent.exists()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31])
+def test_seeds_out_of_range_are_refused_at_once(seed, logdir):
+    for call in (
+        lambda: meta_impala.load(logdir, seed=seed),
+        lambda: meta_impala.load(logdir).reset(seed),
+        lambda: meta_impala.load(logdir).evaluate(2, seed=seed),
+    ):
+        with pytest.raises(ValueError, match=f"seed is {seed}; must be from 0 to"):
+            call()
+
+
+def test_the_file_of_a_result_is_checked_before_the_games(logdir, tmp_path, monkeypatch):
+    agent = meta_impala.load(logdir)
+    for out in (tmp_path, tmp_path / "none/scores.json"):
+        with pytest.raises(UserError, match="must be a file in a folder that exists"):
+            agent.evaluate(episodes=10**9, out=out)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    agent.evaluate(episodes=1, out="~/scores.json")
+    assert (tmp_path / "scores.json").is_file()

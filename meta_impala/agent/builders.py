@@ -174,7 +174,11 @@ def network_definition(settings: AgentSettings, description: Description) -> Net
 def make_network(
     settings: AgentSettings, description: Description, dtype: tf.DType = tf.float32
 ) -> ActorCritic:
-    """The network, with its variables created (seeded by `settings.seed`)."""
+    """The network, with its variables created, seeded by `settings.seed`.
+
+    TensorFlow's global seed is then that seed, in the whole process: initial weights are drawn by
+    operations that know no other.
+    """
     definition = network_definition(settings, description)
     tf.random.set_seed(settings.seed)
     narrow = settings.precision == "bfloat16" and dtype == tf.float32
