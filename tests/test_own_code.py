@@ -290,3 +290,19 @@ def test_a_term_from_outside_has_its_weight_in_the_meta_objective(monkeypatch):
 
     # The metric is J' per step, and the term is 1 at every step.
     assert meta_loss(0.25) - meta_loss(0.0) == pytest.approx(0.25, abs=1e-5)
+
+
+def test_a_run_with_a_term_from_outside_is_continued_with_that_term_only(monkeypatch, tmp_path):
+    monkeypatch.setattr(losses, "TERMS", losses.TERMS | {"ones": lambda i: 0 * i.values + 1})
+    monkeypatch.setattr(losses, "OWN_META_WEIGHTS", {"ones": 0.25})
+    meta_impala.make_trainer(make_config(), tmp_path).run()
+    longer = make_config(total_frames=12 * BATCH_FRAMES)
+    before = read_status(tmp_path)
+    for weights in ({}, {"ones": 0.5}):
+        monkeypatch.setattr(losses, "OWN_META_WEIGHTS", weights)
+        with pytest.raises(UserError, match=r"own terms \{'ones': 0.25\} in J'"):
+            meta_impala.make_trainer(longer, tmp_path)
+    assert read_status(tmp_path) == before
+    assert len(meta_impala.evaluate_agent(tmp_path, 2)["returns"]) == 2  # J' is not needed
+    monkeypatch.setattr(losses, "OWN_META_WEIGHTS", {"ones": 0.25})
+    assert meta_impala.make_trainer(longer, tmp_path).run() == "finished"

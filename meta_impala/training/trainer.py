@@ -44,7 +44,7 @@ from meta_impala.training.memory import memory_errors
 from meta_impala.training.metrics import MetricsWindow, open_metrics
 from meta_impala.training.periodic_evaluation import PeriodicEvaluation
 from meta_impala.training.progress import Progress
-from meta_impala.training.saved_progress import check_progress, refuse_vanished_checkpoints
+from meta_impala.training.saved_progress import progress_of
 from meta_impala.training.saved_source import saved_source
 from meta_impala.training.weights_and_biases import WeightsAndBiases
 
@@ -130,9 +130,7 @@ class Trainer:
         self.restored_from = str(saved.path) if saved else None
         self.frames = int(self.learner.state.frames.numpy())
         self.updates = int(self.learner.state.updates.numpy())
-        if saved is None:
-            refuse_vanished_checkpoints(self.folder)
-        progress = check_progress(saved.progress, saved.path) if saved else {}
+        progress = progress_of(saved, self.folder, self.learner.own_meta_weights)
         next_row = self.frames + config.log_frames
         self._next_row = min(progress.get("next_row", next_row), next_row)
         self._reported = of_all_heads(config.varied, config.auxiliary_heads)
@@ -382,6 +380,7 @@ class Trainer:
             "actor_restarts": self._restarts.count,
             "pair": self._batcher.has_swap_blocks,
             "bad_in_a_row": self._bad_updates.in_a_row,
+            "own_meta_weights": self.learner.own_meta_weights,
         }
 
     def _save_after_failure(self) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from meta_impala.actors.trajectory import Episode
 from meta_impala.errors import UserError
 from meta_impala.learner.state import FIXED, Statistics
 from meta_impala.training.metrics import MetricsWindow
-from meta_impala.training.saved_progress import check_progress
+from meta_impala.training.saved_progress import check_progress, refuse_other_terms
 
 PATH = pathlib.Path("frames-1")
 
@@ -78,3 +79,11 @@ def test_an_accepted_window_can_be_used(name, value):
     window = MetricsWindow(0, checked["window"])
     window.add(Statistics(*[0.0] * len(FIXED)), [], 0.0, 0.0)
     window.row(10, 1, 0.1, 0)
+
+
+def test_other_terms_of_the_meta_objective_are_refused():
+    refuse_other_terms({}, PATH, {"mine": 0.5})  # an older version did not say
+    refuse_other_terms({"own_meta_weights": {"mine": 0.5}}, PATH, {"mine": 0.5})
+    for there, here in (({"mine": 0.5}, {}), ({}, {"mine": 0.5}), ({"mine": 0.5}, {"mine": 1.0})):
+        with pytest.raises(UserError, match="frames-1: was trained with the own terms"):
+            refuse_other_terms({"own_meta_weights": there}, PATH, here)
