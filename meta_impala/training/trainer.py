@@ -76,6 +76,7 @@ class Trainer:
         group: LearnerGroup = ALONE,
         stopwatches: RunStopwatches | None = None,
         early: EarlyEnvironment | None = None,
+        cpu_start: float = 0.0,
     ) -> None:
         """Args:
         config: resolved, network included.
@@ -86,6 +87,7 @@ class Trainer:
             temporary, and its state is the first one's.
         stopwatches: time what learner and actor threads do, for benchmarks; None for no timing.
         early: environments of the first actor, made before TensorFlow was imported.
+        cpu_start: CPU seconds that this process had used before, for something else.
         """
         self.config = config
         self.folder = folder
@@ -106,7 +108,7 @@ class Trainer:
             config.share.part(BatcherSettings), config.block_size,
             lambda: timed(self._stopwatch, "waiting", self._source.next_block)(),
         )  # fmt: skip
-        self._restore()
+        self._restore(cpu_start)
         self._source_maker = SourceMaker(
             config, description, self._restarts, self._stop_waiting, group, stopwatches, early
         )
@@ -120,7 +122,7 @@ class Trainer:
         self._source: BlockSource
         self._snapshot: Snapshot
 
-    def _restore(self) -> None:
+    def _restore(self, cpu_start: float) -> None:
         """The state of the newest checkpoint, if there is one, and of what else was saved there."""
         config = self.config
         saved = self._checkpoints.restore_latest()
@@ -134,7 +136,8 @@ class Trainer:
         next_row = self.frames + config.log_frames
         self._next_row = min(progress.get("next_row", next_row), next_row)
         self._reported = of_all_heads(config.varied, config.auxiliary_heads)
-        self._metrics_window = MetricsWindow(self.frames, progress.get("window"), self._reported)
+        window = progress.get("window")
+        self._metrics_window = MetricsWindow(self.frames, window, self._reported, cpu_start)
         self._bad_updates = BadUpdates(
             self.folder.bad_updates, config.max_bad_updates, int(progress.get("bad_in_a_row", 0))
         )
