@@ -306,3 +306,13 @@ def test_a_run_with_a_term_from_outside_is_continued_with_that_term_only(monkeyp
     assert len(meta_impala.evaluate_agent(tmp_path, 2)["returns"]) == 2  # J' is not needed
     monkeypatch.setattr(losses, "OWN_META_WEIGHTS", {"ones": 0.25})
     assert meta_impala.make_trainer(longer, tmp_path).run() == "finished"
+
+
+def test_an_optimiser_that_ends_the_program_is_an_error(monkeypatch, tmp_path):
+    def exits(settings, differentiate):
+        raise SystemExit
+
+    monkeypatch.setattr(optimizers, "OPTIMIZERS", dict(optimizers.OPTIMIZERS))
+    optimizers.register_optimizer("exits", exits)
+    with pytest.raises(RunFailed, match=r"an exception ended the program \(SystemExit"):
+        meta_impala.make_trainer(make_config(inner_optimizer="exits"), tmp_path)

@@ -25,13 +25,14 @@ from meta_impala.config import (
 )
 from meta_impala.config.metric_columns import of_all_heads
 from meta_impala.environments import Description
-from meta_impala.errors import RunFailed, text_of
+from meta_impala.errors import RunFailed
 from meta_impala.learner.group import ALONE, LearnerGroup, LearnerLost
 from meta_impala.learner.make_learner import make_learner
 from meta_impala.storage import eta_replay
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.checkpoint import Checkpoints, identity_of
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.system.ending import no_exit
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.tensorflow_setup import learner_device
 from meta_impala.system.timing import RunStopwatches, timed
@@ -96,7 +97,7 @@ class Trainer:
         self._stop = stop
         # Several learners stop after the same update: none may leave while the others wait for it.
         self._stop_waiting = stop if group.size == 1 else StopRequest()
-        with memory_errors(), tf.device(learner_device(config.learner_device)):
+        with no_exit(), memory_errors(), tf.device(learner_device(config.learner_device)):
             replayed = eta_replay.load(folder, config)
             self.learner = make_learner(config.share, description, group=group, replayed=replayed)
         self._identity = identity_of(config.part(AgentSettings), description, self.learner.state)
@@ -158,16 +159,13 @@ class Trainer:
 
         Raises:
           RunFailed: if the run cannot go on for a reason that needs no traceback.
+          KeyboardInterrupt: raised in this thread; the status is then `stopped`.
           Exception: whatever went wrong first, in whichever thread; the status is then `failed`.
         """
         try:
             self.folder.write_status(run_folder_lib.RUNNING, **self._status())
-            with memory_errors():
+            with no_exit(), memory_errors():
                 return self._train()
-        except SystemExit as error:  # it would end the process as if all were well
-            failure = RunFailed(f"an exception ended the program ({text_of(error, repr)})")
-            self.folder.write_failure(failure, **self._status())
-            raise failure from error
         except BaseException as error:
             self.folder.write_failure(error, **self._status())
             raise
@@ -198,7 +196,7 @@ class Trainer:
             stack.callback(lambda: self._source.close())
             try:
                 finished = self._loop()
-            except Exception:
+            except BaseException:  # KeyboardInterrupt too
                 self._save_after_failure()
                 raise
             self._source.close()
