@@ -79,6 +79,12 @@ def _guarded(main: Callable[..., int], arguments: list[str] | None) -> int:
         if error.leaves_threads:
             os._exit(EXIT_CODE_FAILED)
         return EXIT_CODE_FAILED
+    except SystemExit as error:
+        # Commands return their codes: this is of a person's code, or of a library.
+        if error.code not in (None, 0):
+            raise
+        warn("error: an exception ended the program (SystemExit) as if it had succeeded")
+        return EXIT_CODE_FAILED
     except KeyboardInterrupt:
         warn("interrupted")
         return EXIT_CODE_INTERRUPTED

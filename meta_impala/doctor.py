@@ -62,7 +62,7 @@ def _check_flags(arguments: list[str]) -> str:
 def _time_limit(config: Config) -> int | None:
     """Of a game in frames; None if there is none, or the environment is not here."""
     try:
-        return registry.time_limit(config.environment)
+        return registry.time_limit(config.environment, config.environment_arguments)
     except UserError:
         return None
 

@@ -170,11 +170,11 @@ def _num_envs() -> int:
     return num_envs
 
 
-def _max_episode_frames(environment: str) -> int | None:
+def _max_episode_frames(config: Config) -> int | None:
     """After how many frames a game is cut; None if the environment has its own limit."""
     if FLAGS.max_episode_frames is not None:
         return FLAGS.max_episode_frames
-    return evaluation_record.frame_limit(environment)
+    return evaluation_record.frame_limit(config.environment, config.environment_arguments)
 
 
 def _eta(config: Config) -> tuple[float, float] | None:
@@ -280,7 +280,7 @@ def _inputs(arguments: list[str]) -> Inputs:
                 registry.evaluated_in(config.environment),
                 config.protocol,
                 FLAGS.seed,
-                config.environment_arguments,
+                registry.evaluated_with(config.environment, config.environment_arguments),
             )
     except (UnknownEnvironmentError, UnsupportedEnvironmentError) as error:
         raise UserError(f"{source}: {error}") from None
@@ -297,7 +297,7 @@ def _inputs(arguments: list[str]) -> Inputs:
         config=config,
         description=description,
         num_envs=num_envs,
-        max_episode_frames=_max_episode_frames(config.environment),
+        max_episode_frames=_max_episode_frames(config),
         starts=starts,
         starts_path=starts_path,
         out=out,

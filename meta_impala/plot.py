@@ -47,7 +47,7 @@ def _summary(folder: RunFolder, label: str, levels: list[float]) -> list[str]:
     except UserError:
         curve = curves.Curve([], [])
     if curve.last is None:
-        return [f"{label}: no game was finished in {frames:,} frames"]
+        return [f"{label}: no game with a finite return was finished in {frames:,} frames"]
     lines = [f"{label}: {curve.last:.2f} after {frames:,} frames"]
     for level in levels:
         reached = None if math.isnan(level) else curves.first_passing(curve, level)

@@ -107,7 +107,7 @@ def _by_agent(logdir: str) -> tuple[Config, list[start_recorder.Recording], str]
         starts,
         FLAGS.seed,
         core_state_size=agent.network.settings.core_state_size,
-        max_frames=evaluation_record.frame_limit(config.environment),
+        max_frames=evaluation_record.frame_limit(config.environment, config.environment_arguments),
         on_game=lambda game: print(
             f"game {game.number + 1} of {FLAGS.games}: return {game.episode_return:g}", flush=True
         ),

@@ -134,7 +134,10 @@ def _environment_id(name: str) -> str:
 
 def _describe(config: Config) -> Description:
     try:
-        return registry.describe(config.environment, config.protocol, config.environment_arguments)
+        return registry.describe(
+            config.environment, config.protocol, config.environment_arguments,
+            in_thread=config.actors == "threads",
+        )  # fmt: skip
     except UnsupportedEnvironmentError as error:
         raise UserError(f"--environment={config.environment}: {error}") from None
 

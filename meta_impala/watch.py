@@ -188,7 +188,9 @@ def _show_games(
             FLAGS.seed,
             number,
             core_state_size=agent.network.settings.core_state_size,
-            max_frames=evaluation_record.frame_limit(config.environment),
+            max_frames=evaluation_record.frame_limit(
+                config.environment, config.environment_arguments
+            ),
         )
         for step in steps:
             if not screen.show(drawing.draw(step, caption)):
@@ -199,9 +201,12 @@ def _show_games(
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     opened = _open(_check_flags(arguments))
-    name = registry.evaluated_in(opened.config.environment)
+    config = opened.config
     environment = make_watched(
-        name, opened.config.protocol, FLAGS.seed, opened.config.environment_arguments
+        registry.evaluated_in(config.environment),
+        config.protocol,
+        FLAGS.seed,
+        registry.evaluated_with(config.environment, config.environment_arguments),
     )
     is_page = live_window.why_not() != "" if FLAGS.web is None else FLAGS.web
     title = f"meta-impala watch: {opened.config.environment}"

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.command_helpers import ROOT
 
+from meta_impala import command
 from meta_impala.errors import RunFailed, UserError, one_line, printable, warn
 from meta_impala.system.watchdog import Stalled
 
@@ -70,6 +71,20 @@ def test_a_warning_without_a_readable_stderr_is_not_a_failure(monkeypatch):
     for stream in (None, open("/dev/full", "w")):  # noqa: SIM115
         monkeypatch.setattr("sys.stderr", stream)
         warn("nobody reads it")
+
+
+@pytest.mark.parametrize(("code", "returned"), [("", 1), ("0", 1), ("3", 3), ("'no licence'", 1)])
+def test_code_from_outside_cannot_end_a_command_as_if_it_had_succeeded(code, returned, capsys):
+    def main():
+        sys.exit(eval(code) if code else None)
+
+    try:
+        found = command._guarded(main, None)
+    except SystemExit as error:
+        found = error.code if isinstance(error.code, int) else 1
+    assert found == returned
+    said = capsys.readouterr().err
+    assert said.startswith("error: an exception ended the program") == (code in ("", "0"))
 
 
 def test_a_file_name_with_a_line_break_is_shown_in_one_line():

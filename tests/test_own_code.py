@@ -16,7 +16,7 @@ from support.run_helpers import BATCH_FRAMES, make_config, read_status
 
 import meta_impala
 from meta_impala.algorithm import losses, optimizers
-from meta_impala.errors import UserError
+from meta_impala.errors import RunFailed, UserError
 from meta_impala.storage.manifest import list_checkpoints
 
 CODE = """
@@ -70,6 +70,16 @@ class Keras(Small):
 class Raises(Small):
     def body(self, observations):
         raise KeyError("no such thing")
+
+
+class Exits(Small):
+    def body(self, observations):
+        raise SystemExit
+
+
+class ExitsWhenMade(Small):
+    def __init__(self, dtype, compute_dtype=None):
+        raise SystemExit(0)
 
 
 class NeedsMore(Small):
@@ -164,10 +174,11 @@ def test_own_environment_network_and_optimiser_train_resume_and_are_evaluated(
     assert status["frames"] == 14 * BATCH_FRAMES and int(resumed.learner.state.updates) == 14
     assert len(before) == len(resumed.learner.state.variables)
 
-    with pytest.raises(UserError, match="trust_modules"):
-        meta_impala.load(logdir)
-    agent = meta_impala.load(logdir, trust_modules=True)
-    assert len(agent.evaluate(episodes=3)["returns"]) == 3
+    for call in (meta_impala.load, meta_impala.evaluate_agent):
+        with pytest.raises(UserError, match="give trust_modules=True if you trust this file$"):
+            call(logdir)
+    result = meta_impala.evaluate_agent(logdir, 3, trust_modules=True)
+    assert len(result["returns"]) == 3
 
 
 def test_the_commands_take_an_environment_and_a_network(folder, tmp_path):
@@ -227,6 +238,8 @@ def test_the_meta_gradient_goes_through_a_network_from_outside(name, core, folde
         ("function", "it is not a Torso"),
         ("Raises", r"fails on observations \[3, 2\]: KeyError: 'no such thing' \(mine_outside.py"),
         ("NeedsMore", "its constructor raised TypeError: .*width"),
+        ("Exits", r"fails on observations \[3, 2\]: SystemExit \(mine_outside.py, line"),
+        ("ExitsWhenMade", r"its constructor raised SystemExit: 0 \(mine_outside.py, line"),
         ("Flat", "fails on observations|returned"),
         ("Numpy", r"its body returned ndarray; must be float32\[N, F\]"),
         ("Half", "fails on observations|body returned float16"),
@@ -277,3 +290,29 @@ def test_a_term_from_outside_has_its_weight_in_the_meta_objective(monkeypatch):
 
     # The metric is J' per step, and the term is 1 at every step.
     assert meta_loss(0.25) - meta_loss(0.0) == pytest.approx(0.25, abs=1e-5)
+
+
+def test_a_run_with_a_term_from_outside_is_continued_with_that_term_only(monkeypatch, tmp_path):
+    monkeypatch.setattr(losses, "TERMS", losses.TERMS | {"ones": lambda i: 0 * i.values + 1})
+    monkeypatch.setattr(losses, "OWN_META_WEIGHTS", {"ones": 0.25})
+    meta_impala.make_trainer(make_config(), tmp_path).run()
+    longer = make_config(total_frames=12 * BATCH_FRAMES)
+    before = read_status(tmp_path)
+    for weights in ({}, {"ones": 0.5}):
+        monkeypatch.setattr(losses, "OWN_META_WEIGHTS", weights)
+        with pytest.raises(UserError, match=r"own terms \{'ones': 0.25\} in J'"):
+            meta_impala.make_trainer(longer, tmp_path)
+    assert read_status(tmp_path) == before
+    assert len(meta_impala.evaluate_agent(tmp_path, 2)["returns"]) == 2  # J' is not needed
+    monkeypatch.setattr(losses, "OWN_META_WEIGHTS", {"ones": 0.25})
+    assert meta_impala.make_trainer(longer, tmp_path).run() == "finished"
+
+
+def test_an_optimiser_that_ends_the_program_is_an_error(monkeypatch, tmp_path):
+    def exits(settings, differentiate):
+        raise SystemExit
+
+    monkeypatch.setattr(optimizers, "OPTIMIZERS", dict(optimizers.OPTIMIZERS))
+    optimizers.register_optimizer("exits", exits)
+    with pytest.raises(RunFailed, match=r"an exception ended the program \(SystemExit"):
+        meta_impala.make_trainer(make_config(inner_optimizer="exits"), tmp_path)

@@ -4,8 +4,10 @@ import dataclasses
 import os
 import pathlib
 import pkgutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -152,9 +154,9 @@ def test_the_folder_of_a_run_is_that_of_the_start(tmp_path, monkeypatch):
 
     describe = registry.describe
 
-    def and_move(*given):
+    def and_move(*given, **named):
         os.chdir("/")
-        return describe(*given)
+        return describe(*given, **named)
 
     monkeypatch.setattr(registry, "describe", and_move)
     assert meta_impala.make_trainer(make_config(), "here").folder.path == tmp_path / "here"
@@ -169,3 +171,87 @@ def test_a_refused_trainer_leaves_no_folder(tmp_path):
     with pytest.raises(UserError):
         meta_impala.make_trainer(config, path)
     assert not path.parent.exists()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31])
+def test_seeds_out_of_range_are_refused_at_once(seed, logdir):
+    for call in (
+        lambda: meta_impala.load(logdir, seed=seed),
+        lambda: meta_impala.load(logdir).reset(seed),
+        lambda: meta_impala.load(logdir).evaluate(2, seed=seed),
+    ):
+        with pytest.raises(ValueError, match=f"seed is {seed}; must be from 0 to"):
+            call()
+
+
+def test_the_file_of_a_result_is_checked_before_the_games(logdir, tmp_path, monkeypatch):
+    agent = meta_impala.load(logdir)
+    for out in (tmp_path, tmp_path / "none/scores.json"):
+        with pytest.raises(UserError, match="must be a file in a folder that exists"):
+            agent.evaluate(episodes=10**9, out=out)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    agent.evaluate(episodes=1, out="~/scores.json")
+    assert (tmp_path / "scores.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learner_addresses": "a:1,b:2"}, "learner_addresses=a:1,b:2: must be empty"),
+        ({"actors": "ray"}, r"actors=ray.*(needs Ray|call ray.init\(\))"),
+    ],
+)
+def test_settings_of_several_processes_are_refused(settings, message, tmp_path):
+    sizes = {"batch_size": 4, "meta_batch_size": 4}
+    with pytest.raises(UserError, match=message):
+        meta_impala.make_trainer(make_config(**settings, **sizes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_decides_the_bits_of_a_run_is_set(tmp_path, monkeypatch):
+    from meta_impala.training import make_trainer as module
+
+    seen = []
+    monkeypatch.setattr(module, "configure_in_program", lambda **given: seen.append(given))
+    for deterministic in (False, True):
+        config = make_config(deterministic=deterministic)
+        meta_impala.make_trainer(config, tmp_path / str(deterministic))
+    assert seen == [{"deterministic": False}, {"deterministic": True}]
+
+
+def _raise_in_update(trainer, number, act):
+    """Does something at the end of this update of the learner, before the trainer counts it."""
+    update, made = trainer.learner.update, []
+
+    def update_and_act(*given):
+        result = update(*given)
+        made.append(1)
+        if len(made) == number:
+            act()
+        return result
+
+    trainer.learner.update = update_and_act
+
+
+def test_ctrl_c_ends_the_update_saves_and_is_raised(tmp_path):
+    trainer = meta_impala.make_trainer(make_config(), tmp_path)
+    _raise_in_update(trainer, 4, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    status = RunFolder(tmp_path).read_status()
+    assert (status["state"], status["frames"], status["checkpoint"]) == ("stopped", 80, "frames-80")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert trainer.run() == "finished" and trainer.frames == 200
+
+
+def test_cpu_time_of_the_program_before_it_is_not_the_runs(tmp_path):
+    def cpu_seconds(frames):
+        before = time.process_time()
+        meta_impala.make_trainer(make_config(total_frames=frames), tmp_path).run()
+        took = time.process_time() - before
+        return float(run_helpers.read_metrics(tmp_path)[-1]["cpu_seconds"]), took
+
+    first, took = cpu_seconds(100)
+    assert first <= took
+    second, took_again = cpu_seconds(200)
+    assert first <= second <= took + took_again

@@ -41,6 +41,7 @@ class Method:
       meta_optimizer: of x.
       returns: the settings of the returns besides η.
       meta_weights: term -> its weight in J'.
+      own_meta_weights: those of them that no setting has, as they were registered.
     """
 
     meta_parameters: MetaParameters
@@ -49,6 +50,7 @@ class Method:
     meta_optimizer: optimizers.Optimizer
     returns: losses.ReturnSettings
     meta_weights: Mapping[str, float]
+    own_meta_weights: Mapping[str, float]
 
 
 def method_of(settings: MethodSettings, replayed: StepFunction | None = None) -> Method:
@@ -75,6 +77,7 @@ def method_of(settings: MethodSettings, replayed: StepFunction | None = None) ->
         meta_optimizer=meta_optimizers[settings.meta_optimizer],
         returns=losses.ReturnSettings(settings.pg_rho_clip, settings.policy_return),
         meta_weights=_meta_weights_of(settings),
+        own_meta_weights=dict(losses.OWN_META_WEIGHTS),
     )
 
 
@@ -174,7 +177,11 @@ def network_definition(settings: AgentSettings, description: Description) -> Net
 def make_network(
     settings: AgentSettings, description: Description, dtype: tf.DType = tf.float32
 ) -> ActorCritic:
-    """The network, with its variables created (seeded by `settings.seed`)."""
+    """The network, with its variables created, seeded by `settings.seed`.
+
+    TensorFlow's global seed is then that seed, in the whole process: initial weights are drawn by
+    operations that know no other.
+    """
     definition = network_definition(settings, description)
     tf.random.set_seed(settings.seed)
     narrow = settings.precision == "bfloat16" and dtype == tf.float32

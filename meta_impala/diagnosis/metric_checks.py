@@ -129,6 +129,8 @@ def uniform_entropy(evidence: Evidence) -> float:
 def entropy(evidence: Evidence) -> Finding | None:
     """The policy has become deterministic, or is still uniform."""
     found, most = evidence.mean("entropy"), uniform_entropy(evidence)
+    if most <= 0.0:  # one action: there is nothing to choose
+        return None
     of = "for a uniform one" if evidence.batch is not None else "at its largest"
     now = f"--entropy_cost (now {evidence.config.entropy_cost:g})"
     if found <= _COLLAPSED * most:
@@ -138,7 +140,7 @@ def entropy(evidence: Evidence) -> Finding | None:
             f"so it no longer explores: raise {now}, or lower "
             "--learning_rate.",
             ("entropy_cost", "learning_rate"),
-            found / most if most else 0.0,
+            found / most,
             _COLLAPSED,
         )
     if found >= _FLAT * most:

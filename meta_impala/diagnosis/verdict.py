@@ -92,7 +92,7 @@ def _opening(verdict: Verdict) -> str:
     if verdict.is_early:
         return "It is too early to say: fewer than 300 updates, or fewer than 4 rows of metrics."
     if not math.isfinite(first):
-        return "No game has ended yet, so there is no return."
+        return "There is no return yet: no game has ended, or none with a finite return."
     moved = f"from {first:.4g} to {last:.4g}"
     if has_risen is None:
         return f"Too few rows have a return to say whether it rises ({moved} so far)."

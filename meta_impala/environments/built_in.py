@@ -1,5 +1,7 @@
 """Ids of the tasks that come with the program, known without importing Gymnasium."""
 
+from typing import Any
+
 CATCH_ID = "meta_impala/Catch-v0"
 PATIENCE_ID = "meta_impala/Patience-v0"
 NOISE_ID = "meta_impala/Noise-v0"
@@ -27,4 +29,11 @@ BUILT_IN: dict[str, str] = {
 EVALUATED_IN: dict[str, str] = {
     NOISE_ID: NOISE_EVALUATION_ID,
     SWITCHING_ID: SWITCHING_EVALUATION_ID,
+}
+
+# What such a task fixes: the arguments that make it a score.
+EVALUATION_ARGUMENTS: dict[str, dict[str, Any]] = {
+    NOISE_EVALUATION_ID: {"sigma": 0.0},
+    # The coin pays nothing, its mean, so a return is exactly what the answers paid.
+    SWITCHING_EVALUATION_ID: {"play": "both", "sigma": 0.0},
 }

@@ -12,10 +12,36 @@ import numpy as np
 from meta_impala.environments import faults
 from meta_impala.environments.base import EnvironmentFailed, UnsupportedEnvironmentError
 from meta_impala.environments.common_form import CommonForm, why_no_reset, why_no_step
+from meta_impala.system.ending import ForeignCodeThread
 
 _STEPS = 12
 _SECONDS = 2.0  # for a slow simulator the trial ends here
 _LARGEST = float(np.finfo(np.float32).max)
+
+
+class Trial(ForeignCodeThread):
+    """`check_contract` in a thread of its own, as the environments of actors are played: some code
+    works in the main thread only (signal handlers), or in the thread that made an object."""
+
+    def __init__(self, env: CommonForm, env_id: str) -> None:
+        """Args:
+        env, env_id: as for `check_contract`.
+        """
+        super().__init__(f"trial of {env_id}")
+        self._env, self._env_id = env, env_id
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            check_contract(self._env, self._env_id)
+        except BaseException as error:  # noqa: BLE001 - raised again by `finish`
+            self._error = error
+
+    def finish(self) -> None:
+        """Waits for its end; raises what `check_contract` raised."""
+        self.join()
+        if self._error is not None:
+            raise self._error
 
 
 def check_contract(env: CommonForm, env_id: str) -> None:

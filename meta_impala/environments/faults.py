@@ -28,6 +28,14 @@ _SPACES = os.path.join(_GYMNASIUM, "spaces", "utils.py")
 _INSTALLED = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib"))
 _DISPATCH = functools.__file__
 _MOST_CHARACTERS = 300
+# What Python and its libraries say has "thread" in it: "signal only works in main thread", "SQLite
+# objects created in a thread can only be used in that same thread", "main thread is not in main
+# loop", "There is no current event loop in thread".
+_THREADS = (
+    "; an environment is made in one thread and played in another, so it must work in any: set "
+    "signal handlers where its module is imported, and bind nothing to the thread of its "
+    "constructor"
+)
 
 
 @contextlib.contextmanager
@@ -87,7 +95,8 @@ def raise_failure(env_id: str, where: str, error: BaseException) -> NoReturn:
     """
     if isinstance(error, EnvironmentFailed | UnsupportedEnvironmentError) or is_ctrl_c(error):
         raise error
-    raise EnvironmentFailed(f"{env_id}: its {where} raised {describe(error)}") from error
+    reason = describe(error) + _hint(error)
+    raise EnvironmentFailed(f"{env_id}: its {where} raised {reason}") from error
 
 
 def is_ctrl_c(error: BaseException) -> bool:
@@ -114,6 +123,12 @@ def describe(error: BaseException) -> str:
     name = type(error).__name__
     place = _place(error)
     return (f"{name}: {text}" if text else name) + (f" ({place})" if place else "")
+
+
+def _hint(error: BaseException) -> str:
+    """What to do, if the error is about the thread that the environment runs in; else empty."""
+    is_main = threading.current_thread() is threading.main_thread()
+    return "" if is_main or "thread" not in text_of(error).lower() else _THREADS
 
 
 def _place(error: BaseException) -> str:

@@ -10,7 +10,11 @@ import gymnasium
 import numpy as np
 
 from meta_impala.environments import boards
-from meta_impala.environments.built_in import NOISE_EVALUATION_ID, NOISE_ID
+from meta_impala.environments.built_in import (
+    EVALUATION_ARGUMENTS,
+    NOISE_EVALUATION_ID,
+    NOISE_ID,
+)
 
 CONTEXTS = 4
 
@@ -96,4 +100,8 @@ class Noise(gymnasium.Env[np.ndarray, np.int64]):
 
 _ENTRY_POINT = "meta_impala.environments.noise:Noise"
 gymnasium.register(id=NOISE_ID, entry_point=_ENTRY_POINT)
-gymnasium.register(id=NOISE_EVALUATION_ID, entry_point=_ENTRY_POINT, kwargs={"sigma": 0.0})
+gymnasium.register(
+    id=NOISE_EVALUATION_ID,
+    entry_point=_ENTRY_POINT,
+    kwargs=EVALUATION_ARGUMENTS[NOISE_EVALUATION_ID],
+)

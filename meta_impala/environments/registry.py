@@ -20,7 +20,7 @@ from meta_impala.environments.base import (
     UnknownEnvironmentError,
     UnsupportedEnvironmentError,
 )
-from meta_impala.environments.built_in import BUILT_IN, EVALUATED_IN
+from meta_impala.environments.built_in import BUILT_IN, EVALUATED_IN, EVALUATION_ARGUMENTS
 from meta_impala.system.streams import restore_streams
 
 if TYPE_CHECKING:
@@ -176,8 +176,29 @@ def evaluated_in(name: str) -> str:
     return EVALUATED_IN.get(env_id, env_id)
 
 
-def time_limit(name: str) -> int | None:
+def evaluated_with(name: str, environment_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The arguments of the environment in which an agent of this one is scored.
+
+    Args:
+      name, environment_kwargs: of the environment that the agent was trained in.
+
+    Returns:
+      The arguments, without those that the other environment fixes: they make it a score.
+
+    Raises:
+      UnknownEnvironmentError: nothing has this name.
+    """
+    fixed = EVALUATION_ARGUMENTS.get(EVALUATED_IN.get(resolve(name).id, ""), {})
+    return {key: value for key, value in (environment_kwargs or {}).items() if key not in fixed}
+
+
+def time_limit(name: str, environment_kwargs: Mapping[str, Any] | None = None) -> int | None:
     """The time limit of a game in environment frames, or None if it has none that is known.
+
+    Args:
+      name: of the environment.
+      environment_kwargs: its arguments; Gymnasium takes a `max_episode_steps` among them in place
+        of the registered limit, and -1 for none.
 
     Raises:
       UnknownEnvironmentError: nothing has this name.
@@ -185,8 +206,12 @@ def time_limit(name: str) -> int | None:
     spec = resolve(name)
     if spec.game:
         return atari.MAX_EPISODE_FRAMES
+    given = (environment_kwargs or {}).get("max_episode_steps")
+    if given is not None:
+        return given if isinstance(given, int) and given > 0 else None
     import gymnasium
 
+    # Its entry has no module in its name.
     entry = gymnasium.registry.get(spec.id.rpartition(":")[2])
     return None if entry is None else entry.max_episode_steps
 
@@ -231,21 +256,36 @@ def make(
 
 
 def describe(
-    name: str, protocol: str, environment_kwargs: Mapping[str, Any] | None = None
+    name: str,
+    protocol: str,
+    environment_kwargs: Mapping[str, Any] | None = None,
+    *,
+    in_thread: bool = True,
 ) -> Description:
     """Makes one environment, tries it for a few steps, and describes it for the network.
+
+    Args:
+      name, protocol, environment_kwargs: as for `make`.
+      in_thread: whether it is tried in another thread than this one, which makes it, as actor
+        threads and evaluations play; otherwise in this one.
 
     Raises:
       UnknownEnvironmentError, UnsupportedEnvironmentError, ValueError: as `make`; also if it breaks
         Gymnasium's rules.
     """
     environment = make(name, 1, protocol, environment_kwargs=environment_kwargs)
+    trial = None
     try:
         # Not by its type: that would import Gymnasium for the emulator's games.
         for env in getattr(environment, "envs", ()):
-            from meta_impala.environments.contract import check_contract
+            from meta_impala.environments.contract import Trial, check_contract
 
-            check_contract(env, resolve(name).id)
+            if not in_thread:
+                check_contract(env, resolve(name).id)
+                continue
+            trial = Trial(env, resolve(name).id)
+            trial.start()
+            trial.finish()
         return Description(
             observation_shape=environment.observation_shape,
             observation_dtype=environment.observation_dtype,
@@ -254,7 +294,9 @@ def describe(
             game=resolve(name).game,
         )
     finally:
-        environment.close()
+        # After a Ctrl-C the thread may still be inside it.
+        if trial is None or not trial.is_alive():
+            environment.close()
         restore_streams()
 
 

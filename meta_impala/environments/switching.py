@@ -13,6 +13,7 @@ import numpy as np
 
 from meta_impala.environments import boards
 from meta_impala.environments.built_in import (
+    EVALUATION_ARGUMENTS,
     SWITCHING_EVALUATION_ID,
     SWITCHING_FIRST_ID,
     SWITCHING_ID,
@@ -187,6 +188,5 @@ gymnasium.register(id=SWITCHING_SECOND_ID, entry_point=_ENTRY_POINT, kwargs={"pl
 gymnasium.register(
     id=SWITCHING_EVALUATION_ID,
     entry_point=_ENTRY_POINT,
-    # The coin pays nothing, its mean, so a return is exactly what the answers paid.
-    kwargs={"play": "both", "sigma": 0.0},
+    kwargs=EVALUATION_ARGUMENTS[SWITCHING_EVALUATION_ID],
 )

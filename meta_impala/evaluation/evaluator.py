@@ -16,6 +16,7 @@ import tqdm
 from meta_impala.config import AgentSettings
 from meta_impala.environments import Description
 from meta_impala.environments.base import BatchedEnvironment
+from meta_impala.errors import UserError
 from meta_impala.evaluation import record, video
 from meta_impala.evaluation import starts as game_starts
 from meta_impala.evaluation.games import GamePolicy, evaluated_environment, play_games
@@ -93,7 +94,8 @@ class Evaluation(NamedTuple):
           What the file has.
 
         Raises:
-          UserError: if a file cannot be written, or a start not be reached.
+          UserError: if a file cannot be written, or a start not be reached, or no game has a finite
+            return.
           KeyboardInterrupt: if it should stop; the games played so far are kept beside `out`.
         """
         definition = self.definition()
@@ -115,7 +117,11 @@ class Evaluation(NamedTuple):
             partial.save()
             raise
         played = [game for game in partial.games if game.number < episodes]
-        result = record.result(definition, played) | {"num_envs": num_envs}
+        try:
+            result = record.result(definition, played) | {"num_envs": num_envs}
+        except UserError:  # all of them are worthless
+            partial.remove()
+            raise
         if out is not None and save:
             record.save_result(out, result)
         partial.remove()
@@ -228,6 +234,11 @@ def hint(result: dict[str, Any]) -> str:
         lines.append(
             f"{cut} of {result['episodes']} games were cut after {limit:,} frames, without an end: "
             "their returns are of so much play (--max_episode_frames changes it)"
+        )
+    if left_out := result.get("episodes_left_out", 0):
+        lines.append(
+            f"{left_out} of {result['episodes'] + left_out} games are left out: their returns are "
+            "not finite"
         )
     if result["episodes"] == 1:
         lines.append("a standard error needs more games than one (--episodes)")

@@ -114,7 +114,7 @@ def evaluated_environment(run: RunSettings, num_envs: int = 1) -> BatchedEnviron
         registry.evaluated_in(run.environment),
         num_envs,
         run.protocol,
-        environment_kwargs=run.environment_arguments,
+        environment_kwargs=registry.evaluated_with(run.environment, run.environment_arguments),
         min_noops=noops(run.protocol)[0],
     )
 

@@ -7,7 +7,6 @@ action = agent.act(observation)
 from __future__ import annotations
 
 import os
-import pathlib
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,16 @@ from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trained_agent import TrainedAgent, load_agent, load_agent_file
 from meta_impala.storage.trained_run import open_agent_file, open_trained_run
 from meta_impala.storage.trust import trusting
+from meta_impala.system.user_path import user_path
+
+_REMEDY = "give trust_modules=True if you trust this file"
+_MAX_SEED = 2**31 - 1
+
+
+def _checked_seed(seed: int) -> int:
+    if not 0 <= seed <= _MAX_SEED:
+        raise ValueError(f"seed is {seed}; must be from 0 to {_MAX_SEED}")
+    return seed
 
 
 class Agent:
@@ -46,7 +55,10 @@ class Agent:
         trained: as loaded.
         config: of its run, network included.
         description: of its environment.
-        seed: of its actions.
+        seed: of its actions, from 0 to 2³¹ − 1.
+
+        Raises:
+          ValueError: if the seed is out of range; `reset` and `evaluate` likewise.
         """
         self.trained, self.config, self.description = trained, config, description
         self._settings = config.part(AgentSettings)
@@ -61,7 +73,7 @@ class Agent:
           seed: of the actions from here on; as before if not given.
         """
         if seed is not None:
-            self._seed, self._steps = seed, 0
+            self._seed, self._steps = _checked_seed(seed), 0
         size = self.trained.network.settings.core_state_size
         self._last_action = 0
         self._core_state = np.zeros([1, size], np.float32)
@@ -115,22 +127,31 @@ class Agent:
         Args:
           episodes: how many.
           seed: of games and actions.
-          out: file that the result is written to, JSON.
+          out: file that the result is written to, JSON; in a folder that exists.
 
         Returns:
           `mean`, `standard_error`, `median`, `returns` and everything that defines them.
+
+        Raises:
+          ValueError: if `episodes` or `seed` is out of range.
+          UserError: if `out` cannot be a file there, found before a game is played; if no game has
+            a finite return.
         """
         if episodes < 1:
             raise ValueError(f"episodes is {episodes}; must be at least 1")
-        limit = record.frame_limit(self.config.environment)
+        _checked_seed(seed)
+        path = user_path(os.fspath(out)) if out else None
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise UserError(f"out={path}: must be a file in a folder that exists")
+        limit = record.frame_limit(self.config.environment, self.config.environment_arguments)
         evaluation = Evaluation(
             self.trained, self._settings, self.description, seed=seed, max_episode_frames=limit
         )
-        return evaluation.run(episodes, min(16, episodes), pathlib.Path(out) if out else None)
+        return evaluation.run(episodes, min(16, episodes), path)
 
 
 def load(path: str | os.PathLike[str], *, seed: int = 0, trust_modules: bool = False) -> Agent:
-    """Loads an agent.
+    """Loads an agent. TensorFlow's global seed is that of its run afterwards.
 
     Args:
       path: folder of a run (its newest checkpoint), file of an exported agent, or the name of one
@@ -139,9 +160,11 @@ def load(path: str | os.PathLike[str], *, seed: int = 0, trust_modules: bool = F
       trust_modules: import the modules that the run or file names, which runs their code.
 
     Raises:
+      ValueError: if the seed is out of range.
       UserError: if it is none of these, or its environment cannot be made here.
     """
-    text, trust = os.fspath(path), trusting([], everything=trust_modules)
+    _checked_seed(seed)
+    text, trust = os.fspath(path), trusting([], everything=trust_modules, remedy=_REMEDY)
     if RunFolder(text).has_run():
         run = open_trained_run(text, trust)
         trained = load_agent(run.folder.checkpoints, run.config, run.description)
@@ -155,13 +178,20 @@ def load(path: str | os.PathLike[str], *, seed: int = 0, trust_modules: bool = F
 
 
 def evaluate_agent(
-    path: str | os.PathLike[str], episodes: int = 20, *, seed: int = 1
+    path: str | os.PathLike[str],
+    episodes: int = 20,
+    *,
+    seed: int = 1,
+    trust_modules: bool = False,
 ) -> dict[str, Any]:
     """Loads an agent and evaluates it; see `load` and `Agent.evaluate`.
 
     Args:
-      path: as for `load`.
+      path, trust_modules: as for `load`.
       episodes: full games to play.
       seed: of games and actions.
+
+    Raises:
+      ValueError, UserError: as these.
     """
-    return load(path).evaluate(episodes, seed=seed)
+    return load(path, trust_modules=trust_modules).evaluate(episodes, seed=seed)

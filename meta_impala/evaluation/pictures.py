@@ -1,4 +1,4 @@
-"""Converts what an environment renders to the RGB pictures of one size that a video needs."""
+"""Converts what an environment renders to RGB pictures, for a video all of one size."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from meta_impala.environments import UnsupportedEnvironmentError
 
 
 class Pictures:
-    """Brings every picture of an environment to `[H, W, 3]` uint8; all have one size."""
+    """Brings every picture of an environment to `[H, W, 3]` uint8."""
 
-    def __init__(self, env_id: str) -> None:
+    def __init__(self, env_id: str, *, of_one_size: bool = True) -> None:
+        """Args:
+        env_id: of the environment.
+        of_one_size: whether a picture that differs in size from the first is refused.
+        """
         self._env_id = env_id
+        self._of_one_size = of_one_size
         self._size: tuple[int, int] | None = None
 
     def rgb(self, rendered: Any) -> np.ndarray:
@@ -25,7 +30,8 @@ class Pictures:
             floats from 0 to 1 are scaled to that.
 
         Raises:
-          UnsupportedEnvironmentError: it is not a picture, or differs in size from the ones before.
+          UnsupportedEnvironmentError: it is not a picture, or it differs in size from the ones
+            before and may not.
         """
         try:
             picture = np.asarray(rendered)
@@ -43,7 +49,7 @@ class Pictures:
         size = picture.shape[0], picture.shape[1]
         if self._size is None:
             self._size = size
-        if size != self._size:
+        if self._of_one_size and size != self._size:
             before, now = (f"{height}×{width}" for height, width in (self._size, size))
             raise self._refusal(f"returned a picture of {now} after one of {before}, must be alike")
         return picture[:, :, :3]

@@ -14,7 +14,7 @@ import math
 import pathlib
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from meta_impala import __version__
@@ -95,23 +95,21 @@ def noops(protocol: str) -> tuple[int, int]:
 DEFAULT_MAX_EPISODE_FRAMES = atari.MAX_EPISODE_FRAMES
 
 
-def frame_limit(environment: str) -> int | None:
+def frame_limit(
+    environment: str, environment_kwargs: Mapping[str, Any] | None = None
+) -> int | None:
     """After how many frames an evaluated game is cut.
 
     Args:
-      environment: name of one that was made before in this process.
+      environment: of the run; one that was made before in this process.
+      environment_kwargs: its arguments.
 
     Returns:
       None if it ends its episodes after a number of steps by itself, as far as it says so.
     """
-    spec = registry.resolve(registry.evaluated_in(environment))
-    if spec.game:
-        return None
-    import gymnasium
-
-    # Its entry has no module in its name.
-    entry = gymnasium.registry[spec.id.rpartition(":")[2]]
-    return DEFAULT_MAX_EPISODE_FRAMES if entry.max_episode_steps is None else None
+    name = registry.evaluated_in(environment)
+    arguments = registry.evaluated_with(environment, environment_kwargs)
+    return DEFAULT_MAX_EPISODE_FRAMES if registry.time_limit(name, arguments) is None else None
 
 
 def where_games_are_played(
@@ -125,15 +123,15 @@ def where_games_are_played(
     """The part of a definition that is not the agent's.
 
     Args:
-      environment, protocol, environment_kwargs: of the run; the environment may be another one in
-        which agents of the run's are scored (`registry.evaluated_in`).
+      environment, protocol, environment_kwargs: of the run; the definition has those in which its
+        agents are scored (`registry.evaluated_in`, `evaluated_with`).
       starts_path: file of human starts; None for no-op starts.
       max_episode_frames: after which a game is cut; None for the environment's own limit.
     """
     spec = registry.resolve(registry.evaluated_in(environment))
+    arguments = registry.evaluated_with(environment, environment_kwargs)
     # No key where there are none, so that older unfinished evaluations can be continued.
-    arguments = {"environment_kwargs": dict(environment_kwargs)} if environment_kwargs else {}
-    return arguments | {
+    return ({"environment_kwargs": arguments} if arguments else {}) | {
         "environment": spec.id,
         "rom": rom(spec),
         "protocol": protocol,
@@ -157,9 +155,28 @@ class Game(NamedTuple):
     frames: int
 
 
+def with_finite_returns(games: Iterable[Game]) -> list[Game]:
+    """The games that a mean can be taken of, sorted.
+
+    Raises:
+      UserError: if there is none.
+    """
+    found = sorted(game for game in games if math.isfinite(game.episode_return))
+    if not found:
+        raise UserError("no game has a finite return: the environment's rewards must be finite")
+    return found
+
+
 def result(definition: Mapping[str, Any], games: Sequence[Game]) -> dict[str, Any]:
-    """The content of the file: the scores, and everything that defines them."""
-    games = sorted(games)
+    """The content of the file: the scores, and everything that defines them.
+
+    Games whose return is not finite are left out, and counted as `episodes_left_out`.
+
+    Raises:
+      UserError: if no game has a finite return.
+    """
+    played, games = len(games), with_finite_returns(games)
+    left_out = played - len(games)
     returns = [game.episode_return for game in games]
     summary = scores.summarize(returns)
     constants = "human_start" if definition["starts"] == "human" else "noop"
@@ -173,7 +190,7 @@ def result(definition: Mapping[str, Any], games: Sequence[Game]) -> dict[str, An
         "mean_episode_frames": sum(game.frames for game in games) / len(games),
         "returns": returns,
         "episode_frames": [game.frames for game in games],
-    }
+    } | ({"episodes_left_out": left_out} if left_out else {})
 
 
 # The lines of the printed table; the file has more.
@@ -248,7 +265,12 @@ class PartialGames:
         """
         if self._path is None or not self.games:
             return
-        content = {"definition": self._definition, "games": sorted(self.games)}
+        games = [
+            # JSON has no NaN.
+            (number, total if math.isfinite(total) else None, frames)
+            for number, total, frames in sorted(self.games)
+        ]
+        content = {"definition": self._definition, "games": games}
         try:
             write_atomically(self._path, json.dumps(content) + "\n")
         except OSError as error:
@@ -273,7 +295,9 @@ def _games(rows: Any) -> Iterator[Game]:
         counts = type(number) is int and type(frames) is int
         if not counts or not 0 <= number < _MAX_COUNT or not 0 < frames < _MAX_COUNT:
             raise ValueError(f"game {number} of {frames} frames")
-        if type(episode_return) not in (int, float) or not math.isfinite(episode_return):
+        if episode_return is None:
+            episode_return = math.nan
+        elif type(episode_return) not in (int, float) or not math.isfinite(episode_return):
             raise ValueError(f"a return of {episode_return}")
         if number not in seen:
             seen.add(number)

@@ -25,7 +25,9 @@ from meta_impala.storage.files import aside_of, put_in_place
 
 _INSTALL = "pip install 'meta_impala[video]'"
 _ATARI_FRAMES_PER_SECOND = 60
-_DEFAULT_FRAMES_PER_SECOND = 30
+_DEFAULT_FRAMES_PER_SECOND = 30.0
+# A `render_fps` outside these is no speed that a game can be watched at.
+_LEAST_FRAMES_PER_SECOND, _MOST_FRAMES_PER_SECOND = 0.1, 1000.0
 # Smaller pictures are enlarged by a whole factor to about this height.
 _HEIGHT = 420
 
@@ -64,6 +66,16 @@ def check_path(path: pathlib.Path) -> None:
         raise UserError(f"--record_video={path}: its folder cannot be written")
 
 
+def _frames_per_second(render_fps: Any) -> float:
+    """The speed that an environment's metadata name; the default where they name none."""
+    try:
+        speed = float(render_fps)
+    except (TypeError, ValueError, OverflowError):
+        return _DEFAULT_FRAMES_PER_SECOND
+    is_speed = _LEAST_FRAMES_PER_SECOND <= speed <= _MOST_FRAMES_PER_SECOND  # NaN is not
+    return speed if is_speed else _DEFAULT_FRAMES_PER_SECOND
+
+
 class RecordedEnvironment(BatchedEnvironment):
     """One environment that hands every picture of a game to `on_picture`.
 
@@ -78,12 +90,15 @@ class RecordedEnvironment(BatchedEnvironment):
         protocol: str,
         seed: int,
         environment_kwargs: Mapping[str, Any] | None = None,
+        *,
+        of_one_size: bool = True,
     ) -> None:
         """Makes the environment, and checks that it can be rendered.
 
         Args:
           name, protocol, environment_kwargs: as for `registry.make`.
           seed: fixes the game; the seed given to `reset` has no effect.
+          of_one_size: whether all pictures must have one size, as in a video.
 
         Raises:
           UnsupportedEnvironmentError: it cannot be rendered; the message is one line.
@@ -93,7 +108,7 @@ class RecordedEnvironment(BatchedEnvironment):
             name, protocol, seed, environment_kwargs=environment_kwargs
         )
         self._env_id = spec.id
-        self._pictures = Pictures(spec.id)
+        self._pictures = Pictures(spec.id, of_one_size=of_one_size)
         self._life_loss_is_terminal = bool(spec.game and PROTOCOLS[protocol].terminal_on_life_loss)
         self._lives = 0
         try:
@@ -104,7 +119,7 @@ class RecordedEnvironment(BatchedEnvironment):
         per_second = (
             _ATARI_FRAMES_PER_SECOND
             if spec.game
-            else self._env.metadata.get("render_fps") or _DEFAULT_FRAMES_PER_SECOND
+            else _frames_per_second(self._env.metadata.get("render_fps"))
         )
         self.frames_per_second = per_second / spec.action_repeat
         self.on_picture: Callable[[np.ndarray], None] = lambda picture: None
@@ -122,9 +137,13 @@ class RecordedEnvironment(BatchedEnvironment):
 
     def action_meanings(self) -> list[str]:
         """Names of the actions, as Atari's environments give them; empty if there are none."""
+        from meta_impala.environments import faults
+
         try:
             meanings = [str(name) for name in self._env.unwrapped.get_action_meanings()]
-        except Exception:  # noqa: BLE001 - there is no such method, or it is something else
+        except BaseException as error:  # noqa: BLE001 - there is no such method, or anything else
+            if faults.is_ctrl_c(error):
+                raise
             return []
         return meanings if len(meanings) == self.num_actions else []
 

@@ -135,6 +135,6 @@ def make_watched(
         with warnings.catch_warnings():
             # Gymnasium warns of what is tried here: to render what may not be able to.
             warnings.simplefilter("ignore", UserWarning)
-            return RecordedEnvironment(name, protocol, seed, environment_kwargs)
+            return RecordedEnvironment(name, protocol, seed, environment_kwargs, of_one_size=False)
     except UnsupportedEnvironmentError:
         return DrawnEnvironment(name, protocol, environment_kwargs)

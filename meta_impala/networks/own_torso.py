@@ -48,10 +48,8 @@ def make_torso(
     kind = _class_of(name)
     try:
         return kind(dtype, compute_dtype)
-    except Exception as error:  # noqa: BLE001 - a person's code may raise anything
-        raise UserError(
-            f"--network={name}: its constructor raised {faults.describe(error)}"
-        ) from error
+    except BaseException as error:  # noqa: BLE001 - a person's code may raise anything
+        raise _refusal(name, "its constructor raised", error) from error
 
 
 def _class_of(name: str) -> type[Torso]:
@@ -67,6 +65,13 @@ def _class_of(name: str) -> type[Torso]:
             f"--network={name}: {reason}; must be a subclass of meta_impala.networks.torsos.Torso"
         )
     return found
+
+
+def _refusal(name: str, what: str, error: BaseException) -> UserError:
+    """Of an error in a person's code, `SystemExit` too; a real Ctrl-C is raised again."""
+    if faults.is_ctrl_c(error):
+        raise error
+    return UserError(f"--network={name}: {what} {faults.describe(error)}")
 
 
 def check_own_torso(name: str, torso: Torso, observations: tf.Tensor, dtype: tf.DType) -> None:
@@ -96,11 +101,9 @@ def check_own_torso(name: str, torso: Torso, observations: tf.Tensor, dtype: tf.
             features = torso.body(observations)
             hidden = torso.last_hidden(features)
             width = torso.last_layer.output_size
-    except Exception as error:  # noqa: BLE001 - a person's code may raise anything
-        raise UserError(
-            f"--network={name}: fails on observations {list(observations.shape[1:])}: "
-            f"{faults.describe(error)}"
-        ) from error
+    except BaseException as error:  # noqa: BLE001 - a person's code may raise anything
+        shape = list(observations.shape[1:])
+        raise _refusal(name, f"fails on observations {shape}:", error) from error
     rows = observations.shape[0]
     for what, tensor, sizes in (
         ("body", features, [rows, None]),

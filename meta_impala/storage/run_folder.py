@@ -263,11 +263,15 @@ class RunFolder:
         }
 
     def write_failure(self, error: BaseException, **more: Any) -> None:
-        """Writes `failed` and the reason; never raises an OSError. Other entries are kept."""
+        """Writes `failed` and the reason, and `stopped` for a KeyboardInterrupt; other entries are
+        kept. Never raises an OSError."""
         reason = printable(
             error if isinstance(error, RunFailed) else f"{type(error).__name__}: {text_of(error)}"
         )
         with contextlib.suppress(RunFailed):  # the first error is the one to show
+            if isinstance(error, KeyboardInterrupt):
+                self.write_status(STOPPED, **(self._progress() | more))
+                return
             self.write_status(FAILED, **(self._progress() | more), reason=reason)
 
     def write_stopped(self) -> int:

@@ -96,7 +96,10 @@ def open_trained_run(logdir: str | None, trust: Trust = trust_lib.NOBODY) -> Tra
 def _describe(config: Config, source: pathlib.Path) -> Description:
     """The environment of a config as it is here."""
     try:
-        return registry.describe(config.environment, config.protocol, config.environment_arguments)
+        return registry.describe(
+            config.environment, config.protocol, config.environment_arguments,
+            in_thread=config.actors == "threads",
+        )  # fmt: skip
     except (UnknownEnvironmentError, UnsupportedEnvironmentError) as error:
         raise UserError(f"{source}: {error}") from None
 

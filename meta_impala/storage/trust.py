@@ -28,10 +28,12 @@ class Trust(NamedTuple):
     Attributes:
       modules: that it names itself.
       everything: whether `--trust_modules` was given.
+      remedy: what a refusal says to do; empty for the flag.
     """
 
     modules: frozenset[str] = frozenset()
     everything: bool = False
+    remedy: str = ""
 
 
 NOBODY = Trust()
@@ -48,10 +50,15 @@ def module_of(name: str) -> str:
     return plain.rpartition(":")[0]
 
 
-def trusting(names: Iterable[str | None], *, everything: bool = False) -> Trust:
-    """What is trusted by a command line that names these environments and networks."""
+def trusting(names: Iterable[str | None], *, everything: bool = False, remedy: str = "") -> Trust:
+    """What is trusted by a command line, or a call, that names these environments and networks.
+
+    Args:
+      names: of them.
+      everything, remedy: as in `Trust`.
+    """
     modules = {module_of(name) for name in names if name}
-    return Trust(frozenset(modules - {""}), everything)
+    return Trust(frozenset(modules - {""}), everything, remedy)
 
 
 def define_trust_flag() -> flags.FlagHolder[bool]:
@@ -95,7 +102,10 @@ def refuse_modules(settings: Config | Iterable[tuple[str, Any]], source: Any, tr
         ships = module in ("", _PACKAGE) or module.startswith(f"{_PACKAGE}.")
         if ships or trust.everything or module in trust.modules:
             continue
+        remedy = trust.remedy or (
+            f"give --trust_modules if you trust this file, or (train) --{name}={value} yourself"
+        )
         raise UserError(
             f"{source}: --{name}={value}: names the module {module}, whose code would be run; "
-            f"give --trust_modules if you trust this file, or (train) --{name}={value} yourself"
+            f"{remedy}"
         )

@@ -81,6 +81,15 @@ def _exit_code(error: SystemExit) -> int:
     return 1
 
 
+@contextlib.contextmanager
+def no_exit() -> Iterator[None]:
+    """Raises RunFailed for a SystemExit inside, which would end the process as if all were well."""
+    try:
+        yield
+    except SystemExit as error:
+        raise RunFailed(f"an exception ended the program ({text_of(error, repr)})") from error
+
+
 def ended_program(error: BaseException) -> RunFailed:
     """Turns an environment's SystemExit or KeyboardInterrupt into a failure.
 

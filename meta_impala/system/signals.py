@@ -100,6 +100,12 @@ class StopRequest:
             self.signal_name = reason
             self._event.set()
 
+    def withdraw(self, reason: str) -> None:
+        """Takes a request back, if it was made for this reason."""
+        if self.signal_name == reason:
+            self.signal_name = ""
+            self._event.clear()
+
     def request_after(self, seconds: float, reason: str) -> None:
         """Asks the run to stop after this many seconds of wall time."""
         seconds = min(seconds, threading.TIMEOUT_MAX)  # 292 years
@@ -185,3 +191,40 @@ class StopRequest:
                 os.write(sys.stderr.fileno(), b"\nsecond interrupt: exiting without saving\n")
             finally:  # even if stderr is closed
                 os._exit(EXIT_CODE_SECOND_INTERRUPT)
+
+
+_CTRL_C = "Ctrl-C"
+
+
+@contextlib.contextmanager
+def ctrl_c_stops(stop: StopRequest) -> Iterator[None]:
+    """A Ctrl-C inside asks the run to stop, and is raised at the end; a second is raised at once.
+
+    Only in the main thread, and only in place of Python's own handler, which is then put back: a
+    program that has one of its own has its own way to stop.
+
+    Raises:
+      KeyboardInterrupt: at the end, if there was one.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    was_pressed = False
+
+    def request(_number: int, _frame: FrameType | None) -> None:
+        nonlocal was_pressed
+        was_pressed = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        stop.request(_CTRL_C)
+
+    signal.signal(signal.SIGINT, request)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is request:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if was_pressed:
+            stop.withdraw(_CTRL_C)  # the run can be continued
+    if was_pressed:
+        raise KeyboardInterrupt

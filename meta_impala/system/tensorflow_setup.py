@@ -31,15 +31,36 @@ def configure_tensorflow(*, deterministic: bool, cores: int | None = None) -> No
     for gpu in tf.config.list_physical_devices("GPU"):
         # Leave room for others: by default TensorFlow takes all of a GPU's memory.
         _set_if_unused(tf.config.experimental.set_memory_growth, gpu, True)
-    # Actors and learner already run side by side: threads inside one operation use the remaining
-    # cores. On 2 cores one thread makes an actor's inference 20 % cheaper.
-    threading = tf.config.threading
-    _set_if_unused(threading.set_intra_op_parallelism_threads, cores or max(1, processors() // 2))
+    _set_if_unused(_set_intra_op_threads, cores)
     if cores:
-        _set_if_unused(threading.set_inter_op_parallelism_threads, cores)
+        _set_if_unused(tf.config.threading.set_inter_op_parallelism_threads, cores)
     set_graph_rewrites()
     if deterministic:
         tf.config.experimental.enable_op_determinism()
+
+
+def configure_in_program(*, deterministic: bool) -> None:
+    """Makes the process-wide settings that decide the bits of a run, for a program that trains.
+
+    Its own choice of threads stays, and so do devices. The number of threads is set as by
+    `configure_tensorflow` if the program has chosen none and TensorFlow has not begun.
+
+    Args:
+      deterministic: as for `configure_tensorflow`; once on, it stays on in this process.
+    """
+    give_back_large_arrays()
+    if not tf.config.threading.get_intra_op_parallelism_threads():
+        with contextlib.suppress(RuntimeError):
+            _set_intra_op_threads(None)
+    set_graph_rewrites()
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+
+def _set_intra_op_threads(cores: int | None) -> None:
+    """Actors and learner already run side by side: threads inside one operation use the remaining
+    cores. On 2 cores one thread makes an actor's inference 20 % cheaper."""
+    tf.config.threading.set_intra_op_parallelism_threads(cores or max(1, processors() // 2))
 
 
 def _set_if_unused(setting: Callable[..., None], *values: Any) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import time
 
 from meta_impala import config as config_lib
-from meta_impala.config import Config
+from meta_impala.config import ActorSettings, Config
+from meta_impala.distributed import cluster as ray_cluster
 from meta_impala.environments import Description, registry
 from meta_impala.errors import UserError
 from meta_impala.storage import eta_replay
@@ -15,7 +17,8 @@ from meta_impala.storage.folder_lock import locked
 from meta_impala.storage.manifest import list_checkpoints
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trust import Trust, trusting
-from meta_impala.system.signals import StopRequest
+from meta_impala.system.signals import StopRequest, ctrl_c_stops
+from meta_impala.system.tensorflow_setup import configure_in_program
 from meta_impala.training.trainer import Trainer
 
 
@@ -23,19 +26,29 @@ class LockingTrainer(Trainer):
     """A trainer that holds the lock of its folder while it trains, as the command does."""
 
     def __init__(
-        self, config: Config, description: Description, folder: RunFolder, stop: StopRequest
+        self,
+        config: Config,
+        description: Description,
+        folder: RunFolder,
+        stop: StopRequest,
+        cpu_start: float,
     ) -> None:
         """As `Trainer`; the caller holds the lock."""
-        super().__init__(config, description, folder, stop)
+        super().__init__(config, description, folder, stop, cpu_start=cpu_start)
+        self._stop_of_run = stop
         self._newest = _newest_checkpoint(folder)
 
     def run(self) -> str:
-        """As `Trainer.run`.
+        """As `Trainer.run`. A Ctrl-C ends the current update, saves, and is raised then; a second
+        one is raised at once. (Where the program handles Ctrl-C by itself, that holds instead.)
 
         Raises:
+          KeyboardInterrupt: after a Ctrl-C; the run is saved, and its status is `stopped`.
+          RunFailed: among others for a SystemExit, such as that of a program's handler of SIGTERM:
+            it is its cause. What was learned is saved.
           UserError: if another trainer is running in the folder, or has been since this was made.
         """
-        with locked(self.folder):
+        with locked(self.folder), ctrl_c_stops(self._stop_of_run):
             newest = _newest_checkpoint(self.folder)
             if newest is not None and newest != self._newest:
                 raise UserError(
@@ -57,6 +70,13 @@ def make_trainer(
 ) -> Trainer:
     """Builds the trainer of a new run, or of the run that a folder holds, unchanged.
 
+    Sets for the whole process what decides the bits of a run, so that the command and a program can
+    continue each other's runs: TensorFlow rewrites no graphs from here on; operations are
+    deterministic from the first `config.deterministic` on; the number of threads of an operation is
+    that of the command, if TensorFlow has not begun and the program has chosen none; TensorFlow's
+    global seed is `config.seed`, so make one trainer after the other. Large arrays go back to the
+    system as soon as they are freed (glibc). Devices stay as the program has set them.
+
     Args:
       config: of the run; what is None is derived. An existing run must have the same.
       logdir: its folder; made if it is not there. One trainer at a time may work in it.
@@ -67,31 +87,56 @@ def make_trainer(
 
     Raises:
       UserError: if the config is not valid, or differs from that of the run, or another trainer is
-        running in the folder.
+        running in the folder; if it needs several processes (`learner_addresses`), or actors on a
+        Ray cluster that the program has not connected to.
     """
+    cpu_start = time.process_time()
     folder = RunFolder(logdir)  # first: an environment may change the working directory
     config = config_lib.resolve(config)
+    _refuse_other_processes(config)
     spec = registry.resolve(config.environment)
     # The calling program has named its modules itself.
-    trust = trusting([config.environment, config.network])
+    trust = trusting([config.environment, config.network], remedy="name it in the config")
     # One name for one environment, as in the command: either continues the runs of the other.
     config = dataclasses.replace(config, environment=spec.id)
     config_lib.resolve_frames(config, spec.action_repeat)
     if not folder.has_run():
         config = eta_replay.pin(config)
     description = registry.describe(
-        config.environment, config.protocol, config.environment_arguments
-    )
+        config.environment, config.protocol, config.environment_arguments,
+        in_thread=config.actors == "threads",
+    )  # fmt: skip
     config = config_lib.resolve_network(config, description.observation_shape)
+    configure_in_program(deterministic=config.deterministic)
     # Between this and `run` nobody holds it: a trainer that is never run keeps no folder.
     with locked(folder):
         if folder.has_run():
             config = _continued(config, folder, trust)
         else:
             eta_replay.keep(folder, config)
-        trainer = LockingTrainer(config, description, folder, stop or StopRequest())
+        trainer = LockingTrainer(config, description, folder, stop or StopRequest(), cpu_start)
         folder.save_config(config)
     return trainer
+
+
+def _refuse_other_processes(config: Config) -> None:
+    """Raises UserError for what the command sets up besides a trainer, if it is not there."""
+    if config.num_learners > 1:
+        raise UserError(
+            f"learner_addresses={config.learner_addresses}: must be empty for make_trainer; each "
+            "of several learners is a command of its own (meta-impala train)"
+        )
+    if config.actors != "ray":
+        return
+    ray_cluster.check(config.part(ActorSettings))
+    import ray
+
+    if config.ray_address or not ray.is_initialized():
+        raise UserError(
+            f"actors=ray, ray_address={config.ray_address}: make_trainer does not connect to a "
+            "cluster; call ray.init() before it and leave ray_address empty, or use meta-impala "
+            "train"
+        )
 
 
 def _continued(config: Config, folder: RunFolder, trust: Trust) -> Config:

@@ -233,9 +233,11 @@ class MetricsWindow:
 
     Statistics of updates are means over the window, without those that were not applied;
     `episode_return` and `episode_frames` are means over the last 100 games (empty before the first
-    has ended). `cpu_seconds` is the CPU time of the trainer's processes so far: all threads,
-    imports and start included, nothing of Ray actors. All of it goes into checkpoints, so that a
-    continued run writes the rows that it would have written without the stop.
+    has ended), the return over those with a finite one. `cpu_seconds` is the CPU time of the
+    trainer's processes so far: all threads, nothing of Ray actors; of a command's processes from
+    their start on, imports included, of a calling program from `make_trainer` on. All of it goes
+    into checkpoints, so that a continued run writes the rows that it would have written without the
+    stop.
     """
 
     def __init__(
@@ -243,22 +245,27 @@ class MetricsWindow:
         frames: int,
         saved: Mapping[str, Any] | None = None,
         learned: Sequence[str] = (),
+        cpu_start: float = 0.0,
     ) -> None:
         """Args:
         frames: that the run continues from.
         saved: from `state`.
         learned: the meta-parameters that are learned, or vary otherwise, of all heads.
+        cpu_start: CPU seconds of this process that do not count.
         """
         saved = saved or {}
         self._start = self._window_start = time.monotonic()
         self._window_frames = frames
         self._process = psutil.Process()
         self._seconds_before = float(saved.get("seconds", 0.0))
-        self._cpu_before = float(saved.get("cpu_seconds", 0.0))
-        self._returns = collections.deque[float](saved.get("returns", ()), EPISODES_AVERAGED)
+        self._cpu_before = float(saved.get("cpu_seconds", 0.0)) - cpu_start
+        # Older versions kept those that are not finite too.
+        finite = [number for number in saved.get("returns", ()) if math.isfinite(number)]
+        self._returns = collections.deque[float](finite, EPISODES_AVERAGED)
         self._lengths = collections.deque[int](saved.get("lengths", ()), EPISODES_AVERAGED)
         self._episodes = int(saved.get("episodes", 0))
         self._bad_updates = int(saved.get("bad_updates", 0))
+        self._said_left_out = False
         # Of the open window; sums, so that memory does not grow with --log_frames.
         self._updates = int(saved.get("updates", 0))
         self._applied = int(saved.get("applied", 0))
@@ -276,7 +283,7 @@ class MetricsWindow:
 
     @property
     def episode_return(self) -> float:
-        """Mean raw return of the last 100 games, NaN before the first."""
+        """Mean raw return of the last 100 games with a finite one, NaN before the first."""
         return sum(self._returns) / len(self._returns) if self._returns else math.nan
 
     def state(self) -> dict[str, Any]:
@@ -318,8 +325,19 @@ class MetricsWindow:
             self._bad_updates += 1
         for episode in episodes:
             self._episodes += 1
-            self._returns.append(episode.episode_return)
             self._lengths.append(episode.frames)
+            if math.isfinite(episode.episode_return):
+                self._returns.append(episode.episode_return)
+            else:
+                self._say_left_out(episode.episode_return)
+
+    def _say_left_out(self, episode_return: float) -> None:
+        if not self._said_left_out:
+            self._said_left_out = True
+            warn(
+                f"warning: the return of a game is {episode_return}, since a reward was not "
+                "finite: such games are left out of episode_return"
+            )
 
     def row(
         self, frames: int, updates: int, learning_rate: float, actor_restarts: int

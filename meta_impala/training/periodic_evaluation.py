@@ -78,6 +78,7 @@ class GamePlayer:
 
         Raises:
           KeyboardInterrupt: if it should stop.
+          UserError: if no game has a finite return; others that have none are left out.
           BaseException: whatever an environment raises.
         """
         started = time.monotonic()
@@ -96,10 +97,11 @@ class GamePlayer:
             ),
             seed,
             core_state_size=self._core_state_size,
-            max_frames=record.frame_limit(settings.environment),
+            max_frames=record.frame_limit(settings.environment, settings.environment_arguments),
             should_stop=should_stop,
         )
-        summary = scores.summarize([game.episode_return for game in sorted(games)])
+        games = record.with_finite_returns(games)
+        summary = scores.summarize([game.episode_return for game in games])
         gamma = lambda_ = math.nan
         if not snapshot.eta.per_state:
             gamma, lambda_ = map(float, snapshot.eta.values.numpy()[:2])

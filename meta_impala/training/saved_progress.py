@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from meta_impala.errors import UserError
+from meta_impala.storage.checkpoint import Saved
 from meta_impala.storage.run_folder import RunFolder
 
 _MAX_COUNT = 2**63
@@ -68,6 +69,7 @@ _PROGRESS: dict[str, Callable[[Any], bool]] = {
     "actor_restarts": _is_count,
     "pair": lambda value: isinstance(value, bool),
     "bad_in_a_row": _is_count,
+    "own_meta_weights": _is_numbers_by_name,
 }
 
 
@@ -104,4 +106,47 @@ def check_progress(progress: Mapping[str, Any], checkpoint: pathlib.Path) -> Map
         name = f"window.{_wrong(progress[name], _WINDOW)}"
     if name is not None:
         raise UserError(f"{checkpoint}: its progress is damaged ({name} is not what was saved)")
+    return progress
+
+
+def refuse_other_terms(
+    progress: Mapping[str, Any], checkpoint: pathlib.Path, weights: Mapping[str, float]
+) -> None:
+    """For a run whose J' has terms from outside the package: config.json does not have them.
+
+    Args:
+      progress: as checked; one of an older version does not say, and is taken as it is.
+      checkpoint: its path.
+      weights: name -> weight, as registered here (`losses.OWN_META_WEIGHTS`).
+
+    Raises:
+      UserError: if the run was trained with other terms or weights.
+    """
+    saved = progress.get("own_meta_weights", weights)
+    if saved != weights:
+        raise UserError(
+            f"{checkpoint}: was trained with the own terms {dict(saved) or 'none'} in J' (name: "
+            f"weight), but here are {dict(weights) or 'none'}; must be the same in "
+            "losses.OWN_META_WEIGHTS before make_trainer"
+        )
+
+
+def progress_of(
+    saved: Saved | None, folder: RunFolder, own_meta_weights: Mapping[str, float]
+) -> Mapping[str, Any]:
+    """What was saved with the checkpoint that a trainer continues from, checked.
+
+    Args:
+      saved: the checkpoint; None for a new run, whose progress is empty.
+      folder: of the run.
+      own_meta_weights: of the learner.
+
+    Raises:
+      UserError: as the functions above.
+    """
+    if saved is None:
+        refuse_vanished_checkpoints(folder)
+        return {}
+    progress = check_progress(saved.progress, saved.path)
+    refuse_other_terms(progress, saved.path, own_meta_weights)
     return progress

@@ -25,13 +25,14 @@ from meta_impala.config import (
 )
 from meta_impala.config.metric_columns import of_all_heads
 from meta_impala.environments import Description
-from meta_impala.errors import RunFailed, text_of
+from meta_impala.errors import RunFailed
 from meta_impala.learner.group import ALONE, LearnerGroup, LearnerLost
 from meta_impala.learner.make_learner import make_learner
 from meta_impala.storage import eta_replay
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.checkpoint import Checkpoints, identity_of
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.system.ending import no_exit
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.tensorflow_setup import learner_device
 from meta_impala.system.timing import RunStopwatches, timed
@@ -44,7 +45,7 @@ from meta_impala.training.memory import memory_errors
 from meta_impala.training.metrics import MetricsWindow, open_metrics
 from meta_impala.training.periodic_evaluation import PeriodicEvaluation
 from meta_impala.training.progress import Progress
-from meta_impala.training.saved_progress import check_progress, refuse_vanished_checkpoints
+from meta_impala.training.saved_progress import progress_of
 from meta_impala.training.saved_source import saved_source
 from meta_impala.training.weights_and_biases import WeightsAndBiases
 
@@ -76,6 +77,7 @@ class Trainer:
         group: LearnerGroup = ALONE,
         stopwatches: RunStopwatches | None = None,
         early: EarlyEnvironment | None = None,
+        cpu_start: float = 0.0,
     ) -> None:
         """Args:
         config: resolved, network included.
@@ -86,6 +88,7 @@ class Trainer:
             temporary, and its state is the first one's.
         stopwatches: time what learner and actor threads do, for benchmarks; None for no timing.
         early: environments of the first actor, made before TensorFlow was imported.
+        cpu_start: CPU seconds that this process had used before, for something else.
         """
         self.config = config
         self.folder = folder
@@ -94,7 +97,7 @@ class Trainer:
         self._stop = stop
         # Several learners stop after the same update: none may leave while the others wait for it.
         self._stop_waiting = stop if group.size == 1 else StopRequest()
-        with memory_errors(), tf.device(learner_device(config.learner_device)):
+        with no_exit(), memory_errors(), tf.device(learner_device(config.learner_device)):
             replayed = eta_replay.load(folder, config)
             self.learner = make_learner(config.share, description, group=group, replayed=replayed)
         self._identity = identity_of(config.part(AgentSettings), description, self.learner.state)
@@ -106,7 +109,7 @@ class Trainer:
             config.share.part(BatcherSettings), config.block_size,
             lambda: timed(self._stopwatch, "waiting", self._source.next_block)(),
         )  # fmt: skip
-        self._restore()
+        self._restore(cpu_start)
         self._source_maker = SourceMaker(
             config, description, self._restarts, self._stop_waiting, group, stopwatches, early
         )
@@ -120,7 +123,7 @@ class Trainer:
         self._source: BlockSource
         self._snapshot: Snapshot
 
-    def _restore(self) -> None:
+    def _restore(self, cpu_start: float) -> None:
         """The state of the newest checkpoint, if there is one, and of what else was saved there."""
         config = self.config
         saved = self._checkpoints.restore_latest()
@@ -130,13 +133,12 @@ class Trainer:
         self.restored_from = str(saved.path) if saved else None
         self.frames = int(self.learner.state.frames.numpy())
         self.updates = int(self.learner.state.updates.numpy())
-        if saved is None:
-            refuse_vanished_checkpoints(self.folder)
-        progress = check_progress(saved.progress, saved.path) if saved else {}
+        progress = progress_of(saved, self.folder, self.learner.own_meta_weights)
         next_row = self.frames + config.log_frames
         self._next_row = min(progress.get("next_row", next_row), next_row)
         self._reported = of_all_heads(config.varied, config.auxiliary_heads)
-        self._metrics_window = MetricsWindow(self.frames, progress.get("window"), self._reported)
+        window = progress.get("window")
+        self._metrics_window = MetricsWindow(self.frames, window, self._reported, cpu_start)
         self._bad_updates = BadUpdates(
             self.folder.bad_updates, config.max_bad_updates, int(progress.get("bad_in_a_row", 0))
         )
@@ -157,16 +159,13 @@ class Trainer:
 
         Raises:
           RunFailed: if the run cannot go on for a reason that needs no traceback.
+          KeyboardInterrupt: raised in this thread; the status is then `stopped`.
           Exception: whatever went wrong first, in whichever thread; the status is then `failed`.
         """
         try:
             self.folder.write_status(run_folder_lib.RUNNING, **self._status())
-            with memory_errors():
+            with no_exit(), memory_errors():
                 return self._train()
-        except SystemExit as error:  # it would end the process as if all were well
-            failure = RunFailed(f"an exception ended the program ({text_of(error, repr)})")
-            self.folder.write_failure(failure, **self._status())
-            raise failure from error
         except BaseException as error:
             self.folder.write_failure(error, **self._status())
             raise
@@ -197,7 +196,7 @@ class Trainer:
             stack.callback(lambda: self._source.close())
             try:
                 finished = self._loop()
-            except Exception:
+            except BaseException:  # KeyboardInterrupt too
                 self._save_after_failure()
                 raise
             self._source.close()
@@ -382,6 +381,7 @@ class Trainer:
             "actor_restarts": self._restarts.count,
             "pair": self._batcher.has_swap_blocks,
             "bad_in_a_row": self._bad_updates.in_a_row,
+            "own_meta_weights": self.learner.own_meta_weights,
         }
 
     def _save_after_failure(self) -> None:

@@ -12,6 +12,7 @@ from meta_impala.analysis.explanation import attribution_text
 from meta_impala.analysis.explanation import samples as sampling
 from meta_impala.analysis.explanation.samples import ITSELF, LATER, NEXT, OTHERS, Sample
 from meta_impala.config import Config, resolve
+from meta_impala.errors import UserError
 
 
 def test_an_estimate_is_mean_standard_error_and_count():
@@ -126,3 +127,19 @@ def test_the_text_names_what_is_not_shown():
     assert "effective horizon 1/(1−γ) = 50 agent steps" in text
     assert "agrees with τ more than other games do" in text  # 0.2 a step, t = 3.5
     assert "In training none of τ' continues games of τ: 64 environments" in text
+
+
+def test_batches_that_are_not_finite_are_left_out_and_none_at_all_is_one_line():
+    nan = float("nan")
+    one, two, three = _samples()
+    broken = one._replace(by_place=one.by_place * nan, eta=one.eta * nan)
+    result = reporting.report(_config(), [broken, two, three])
+    assert result.headings["gamma"].value == pytest.approx(0.98)
+    assert result.headings["gamma"].push.batches == 2
+    with pytest.raises(UserError, match="finite in none of the batches"):
+        reporting.report(_config(), [broken, broken])
+    # η of no batch, as where it belongs to states that are not finite: not known, and JSON.
+    unknown = [sample._replace(eta=sample.eta * nan) for sample in (two, three)]
+    result = reporting.report(_config(), unknown)
+    numbers = json.loads(json.dumps(reporting.to_json(result), allow_nan=False))
+    assert numbers["heading"]["gamma"]["value"] is None

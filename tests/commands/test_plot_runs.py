@@ -82,19 +82,20 @@ def test_hostile_run_names_are_drawn_as_text(tmp_path):
         assert f"<!-- {shown} -->" in picture or f"<!--  {shown} -->" in picture, shown
 
 
+NO_RETURN = "no game with a finite return was finished"
 # Content of metrics.csv, and what is said of the run.
 ODD = [
     (HEADER + "1000,2,0.99,0.95\n", ": 2.00 after 1,000 frames"),
     (HEADER + "0,2,0.99,0.95\n", ": 2.00 after 0 frames"),
-    (HEADER + "1000,,0.99,0.95\n2000,,0.99,0.95\n", "no game was finished in 2,000 frames"),
-    (HEADER + "1000,nan,0.99,nan\n", "no game was finished in 1,000 frames"),
+    (HEADER + "1000,,0.99,0.95\n2000,,0.99,0.95\n", f"{NO_RETURN} in 2,000 frames"),
+    (HEADER + "1000,nan,0.99,nan\n", f"{NO_RETURN} in 1,000 frames"),
     (HEADER + "1000,3,nan,0.9\n2000,inf,-inf,1e999\n", ": 3.00 after 2,000 frames"),
-    (HEADER + "1000,1e308,0.99,0.9\n2000,-1e308,0.9,0.9\n", "no game was finished"),
+    (HEADER + "1000,1e308,0.99,0.9\n2000,-1e308,0.9,0.9\n", NO_RETURN),
     (HEADER + "2000,1,0.9,0.9\n1000,2,0.9,0.9\n", ": 2.00 after 1,000 frames"),
     (HEADER + "1000,5,0.9,0.9\n" * 3, ": 5.00 after 1,000 frames"),
     ("frames,episode_return\n1000,2\n", ": 2.00 after 1,000 frames"),
-    ("frames,gamma\n1000,0.9\n", "no game was finished in 1,000 frames"),
-    ("frames\n1000\n", "no game was finished in 1,000 frames"),
+    ("frames,gamma\n1000,0.9\n", f"{NO_RETURN} in 1,000 frames"),
+    ("frames\n1000\n", f"{NO_RETURN} in 1,000 frames"),
     (HEADER + ROWS + "6000,7", ": 5.00 after 5,000 frames"),
     (HEADER.encode() + b"1000,2,0.99,0.95\n\xff\xfe\n", ": 2.00 after 1,000 frames"),
 ]

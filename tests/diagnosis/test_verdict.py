@@ -281,3 +281,11 @@ def test_a_table_without_columns_has_no_findings(empty):
 )  # fmt: skip
 def test_whether_the_return_has_risen(returns, expected):
     assert _evidence(metrics={"episode_return": returns}).progress.has_risen is expected
+
+
+def test_a_policy_of_one_action_has_not_collapsed():
+    one = {"metrics": {"entropy": 0.0}, "batch": {"num_actions": 1, "entropy": 0.0}}
+    evidence = _evidence(**one)
+    for found in (evidence, evidence._replace(batch=None)):
+        assert not {"entropy_collapsed", "entropy_flat"} & set(_names(found))
+    assert "entropy_collapsed" in _names(_evidence(metrics={"entropy": 0.0}))

@@ -128,6 +128,12 @@ def test_environments_are_closed_if_a_later_one_cannot_be_made():
     assert len(closed) == 2
 
 
+@pytest.mark.parametrize("name", ["SignalInStep", "BoundToItsThread"])
+def test_an_environment_that_is_made_and_played_in_one_process_of_its_own_is_tried_there(name):
+    """As actors on a cluster do, whose processes have one thread for both."""
+    assert describe(f"zoo/{name}-v0", "impala", in_thread=False).observation_shape == (3,)
+
+
 def test_ctrl_c_during_the_trial_is_not_an_error_of_the_environment():
     class Stopped(zoo.Base):
         def step(self, action):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from meta_impala.environments import evaluated_in, make, resolve
+from meta_impala.environments import evaluated_in, evaluated_with, make, resolve
 from meta_impala.environments.built_in import NOISE_EVALUATION_ID, NOISE_ID
 from meta_impala.environments.noise import CONTEXTS, Noise
 
@@ -91,6 +91,15 @@ def test_without_noise_the_return_is_the_share_of_right_answers():
         step = batch.step(np.array([symbol if right else (symbol + 1) % CONTEXTS]))
         observations = step.observations
     assert step.episode_returns[0] / 2.0 == pytest.approx(0.5)
+
+
+def test_arguments_of_a_run_do_not_bring_the_noise_into_its_scores():
+    arguments = evaluated_with("Noise", {"sigma": 3.0, "length": 6})
+    assert arguments == {"length": 6}
+    batch = make(evaluated_in("Noise"), 1, "impala", environment_kwargs=arguments)
+    batch.reset(seed=0)
+    rewards = [float(batch.step(np.array([0])).rewards[0]) for _ in range(6)]
+    assert set(rewards) <= {0.0, np.float32(0.2)}
 
 
 @pytest.mark.parametrize("arguments", [{"length": 3}, {"length": 0}, {"sigma": -1.0}])

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from meta_impala.environments import registry
@@ -135,3 +136,63 @@ def test_the_definition_has_the_arguments_of_the_environment_and_what_agents_are
     assert "environment_kwargs" not in plain
     assert definition("Catch", {"size": 5}) == plain | {"environment_kwargs": {"size": 5}}
     assert definition("Switching", {})["environment"] == "meta_impala/SwitchingEvaluation-v0"
+    # What the task of the scores fixes is not the run's to change; the rest is.
+    noise = definition("Noise", {})
+    assert definition("Noise", {"sigma": 2.0}) == noise and "environment_kwargs" not in noise
+    assert definition("Noise", {"length": 4, "sigma": 2.0})["environment_kwargs"] == {"length": 4}
+    assert definition("Switching", {"play": "first"}) == definition("Switching", {})
+    explicit = definition("Noise/evaluation", {"sigma": 2.0})
+    assert explicit["environment_kwargs"] == {"sigma": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("environment", "arguments", "limit", "is_cut"),
+    [
+        ("MountainCar-v0", {}, 200, False),
+        ("MountainCar-v0", {"max_episode_steps": None}, 200, False),
+        ("MountainCar-v0", {"max_episode_steps": 50}, 50, False),
+        ("MountainCar-v0", {"max_episode_steps": -1}, None, True),
+        ("Noise", {}, None, True),
+        ("Noise", {"max_episode_steps": 4}, 4, False),
+        ("Pong", {}, 108_000, False),
+    ],
+)
+def test_the_limit_of_a_game_follows_the_arguments_of_the_environment(
+    environment, arguments, limit, is_cut
+):
+    assert registry.time_limit(environment, arguments) == limit
+    most = evaluation_record.DEFAULT_MAX_EPISODE_FRAMES if is_cut else None
+    assert evaluation_record.frame_limit(environment, arguments) == most
+    if limit is None or limit > 200:
+        return
+    # As long as the environment that is made with them.
+    batch = registry.make(environment, 1, "impala", environment_kwargs=arguments)
+    batch.reset(seed=0)
+    steps = 1
+    while not batch.step(np.array([1])).episode_ends[0]:
+        steps += 1
+    batch.close()
+    assert steps == limit
+
+
+def test_returns_that_are_not_finite_are_left_out_counted_and_kept_as_json(tmp_path):
+    nan, infinity = float("nan"), float("inf")
+    games = [Game(0, 1.0, 5), Game(1, nan, 6), Game(2, 3.0, 7), Game(3, -infinity, 8)]
+    definition = {"environment": "Catch", "starts": "noop", "max_episode_frames": None}
+    found = evaluation_record.result(definition, games)
+    json.dumps(found, allow_nan=False)
+    assert (found["returns"], found["episode_frames"]) == ([1.0, 3.0], [5, 7])
+    assert (found["episodes"], found["mean"], found["episodes_left_out"]) == (2, 2.0, 2)
+    assert "episodes_left_out" not in evaluation_record.result(definition, games[:1])
+    with pytest.raises(UserError, match="no game has a finite return"):
+        evaluation_record.result(definition, games[1:2])
+    # An interrupted evaluation does not play them again.
+    path = tmp_path / "partial.json"
+    partial = PartialGames(path, DEFINITION)
+    for game in games:
+        partial.add(game)
+    partial.save()
+    assert "NaN" not in path.read_text() and "Infinity" not in path.read_text()
+    again = PartialGames(path, DEFINITION).games
+    assert [game.number for game in again] == [0, 1, 2, 3]
+    assert [np.isfinite(game.episode_return) for game in again] == [True, False, True, False]

@@ -1,10 +1,11 @@
 """The environment that is watched, and pictures of observations: ground truth, equivalence."""
 
+import gymnasium
 import numpy as np
 import pytest
 from support import zoo
 
-from meta_impala.environments import registry
+from meta_impala.environments import UnsupportedEnvironmentError, registry
 from meta_impala.evaluation.video import RecordedEnvironment
 from meta_impala.evaluation.watched_environment import (
     DrawnEnvironment,
@@ -80,3 +81,49 @@ def test_a_drawn_environment_is_the_environment(name):
     assert len(pictures) == 31
     drawn.close()
     single.close()
+
+
+class _Shown(zoo.Base):
+    """Its picture grows by a row with every step."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+
+    def __init__(self, render_mode=None):
+        super().__init__()
+        self.render_mode = render_mode
+
+    def render(self):
+        return np.full((8 + self.t, 8, 3), 100, np.uint8)
+
+
+def test_pictures_of_growing_size_can_be_watched_but_not_recorded():
+    gymnasium.register("support/Growing-v0", entry_point=_Shown)
+    watched = make_watched("support/Growing-v0", "impala", 1)
+    assert isinstance(watched, RecordedEnvironment)
+    pictures = []
+    watched.on_picture = pictures.append
+    watched.reset(seed=0)
+    watched.step(np.array([0]))
+    assert [picture.shape for picture in pictures] == [(8, 8, 3), (9, 8, 3)]
+    watched.close()
+    recorded = RecordedEnvironment("support/Growing-v0", "impala", 1)
+    recorded.reset(seed=0)
+    with pytest.raises(UnsupportedEnvironmentError, match="9×8 after one of 8×8, must be alike"):
+        recorded.step(np.array([0]))
+    recorded.close()
+
+
+@pytest.mark.parametrize(
+    ("render_fps", "speed"),
+    [
+        (15, 15.0), (np.float32(0.5), 0.5), ("25", 25.0), ("fast", 30.0), (None, 30.0), (0, 30.0),
+        (-5, 30.0), (float("nan"), 30.0), (float("inf"), 30.0), (10**400, 30.0), ([30], 30.0),
+    ],
+)  # fmt: skip
+def test_a_speed_that_is_none_is_the_default(render_fps, speed):
+    name = f"support/Speed{len(gymnasium.registry)}-v0"
+    metadata = _Shown.metadata | {"render_fps": render_fps}
+    gymnasium.register(name, entry_point=type("Speed", (_Shown,), {"metadata": metadata}))
+    for environment in (make_watched(name, "impala", 1), RecordedEnvironment(name, "impala", 1)):
+        assert environment.frames_per_second == speed
+        environment.close()

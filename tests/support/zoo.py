@@ -5,6 +5,8 @@ table
 says what the one line has to name: where the error is, and how to fix it.
 """
 
+import signal
+import sqlite3
 import sys
 
 import gymnasium
@@ -472,6 +474,24 @@ class ContinuousActions(Base):
 @wrong("actions", "MultiDiscrete", "register")
 class SeveralActions(Base):
     action_space = MultiDiscrete([2, 2])
+
+
+@wrong("step()", "signal only works in main thread", "played in another", "module is imported")
+class SignalInStep(Base):
+    def step(self, action):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        return super().step(action)
+
+
+@wrong("reset()", "can only be used in that same thread", "thread of its constructor")
+class BoundToItsThread(Base):
+    def __init__(self):
+        super().__init__()
+        self.rows = sqlite3.connect(":memory:")
+
+    def reset(self, seed=None, options=None):
+        self.rows.execute("select 1")
+        return super().reset(seed=seed)
 
 
 @wrong("constructor", "missing", "config", "--environment_kwargs")

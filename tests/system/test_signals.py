@@ -12,6 +12,7 @@ from meta_impala.errors import UserError
 from meta_impala.system.signals import (
     DEFAULT_STOP_SIGNALS,
     StopRequest,
+    ctrl_c_stops,
     parse_duration,
     parse_signals,
 )
@@ -198,3 +199,41 @@ def test_a_time_limit_of_any_length_is_accepted(monkeypatch):
     StopRequest().request_after(seconds, "--max_runtime")
     time.sleep(0.2)
     assert not raised
+
+
+def test_ctrl_c_in_a_program_asks_first_and_interrupts_then():
+    stop = StopRequest()
+    with pytest.raises(KeyboardInterrupt), ctrl_c_stops(stop):
+        signal.raise_signal(signal.SIGINT)
+        assert stop.is_set()
+    assert not stop.is_set() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ended = []
+    with pytest.raises(KeyboardInterrupt), ctrl_c_stops(stop):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        ended.append(1)
+    assert not ended and not stop.is_set()
+    stop.request("other")
+    with pytest.raises(KeyboardInterrupt), ctrl_c_stops(stop):
+        signal.raise_signal(signal.SIGINT)
+    assert stop.is_set() and stop.signal_name == "other"
+
+
+def test_a_handler_of_the_program_stays_and_so_do_other_threads():
+    seen = []
+    before = signal.signal(signal.SIGINT, lambda *_: seen.append(1))
+    try:
+        with ctrl_c_stops(StopRequest()):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == [1]
+
+    def elsewhere():
+        with ctrl_c_stops(StopRequest()):
+            seen.append(2)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert seen == [1, 2]

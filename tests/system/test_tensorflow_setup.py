@@ -8,6 +8,8 @@ from support import forked_command
 from support.command_helpers import ROOT
 from support.run_helpers import make_config, make_trainer
 
+from meta_impala.system.processors import processors
+
 
 def run(code):
     return forked_command.run(
@@ -57,3 +59,29 @@ def test_python_without_docstrings_is_refused():
         words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
     assert "UserError: python -OO or PYTHONOPTIMIZE=2" in result.stderr
+
+
+_STATE = (
+    "threads = tf.config.threading.get_intra_op_parallelism_threads()\n"
+    "rewrites = tf.config.optimizer.get_experimental_options()\n"
+    "from tensorflow.python.framework import config\n"
+    "print(threads, rewrites, config.is_op_determinism_enabled())"
+)
+
+
+def test_a_program_keeps_its_own_threads():
+    for first, threads in (
+        ("", max(1, processors() // 2)),
+        ("tf.config.threading.set_intra_op_parallelism_threads(3)\n", 3),
+        ("tf.constant(1.0) + 1.0\n", 0),  # TensorFlow has begun with its default
+    ):
+        result = run(
+            "import tensorflow as tf\n"
+            "from meta_impala.system import tensorflow_setup as setup\n"
+            f"{first}setup.configure_in_program(deterministic={bool(first)})\n{_STATE}"
+        )
+        assert (result.returncode, result.stderr) == (0, ""), result.stderr
+        number, rest = result.stdout.split(" ", 1)
+        assert int(number) == threads and rest.strip().endswith(str(bool(first)))
+        for rewrite in ("constant_folding", "arithmetic_optimization"):
+            assert f"'{rewrite}': False" in rest

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from meta_impala.actors.trajectory import Episode
 from meta_impala.errors import UserError
 from meta_impala.learner.state import FIXED, Statistics
 from meta_impala.training.metrics import MetricsWindow
-from meta_impala.training.saved_progress import check_progress
+from meta_impala.training.saved_progress import check_progress, refuse_other_terms
 
 PATH = pathlib.Path("frames-1")
 
@@ -78,3 +79,30 @@ def test_an_accepted_window_can_be_used(name, value):
     window = MetricsWindow(0, checked["window"])
     window.add(Statistics(*[0.0] * len(FIXED)), [], 0.0, 0.0)
     window.row(10, 1, 0.1, 0)
+
+
+def test_returns_that_are_not_finite_are_left_out_of_the_mean_with_one_line(capsys):
+    window = MetricsWindow(0)
+    episodes = [Episode(1.0, 9), Episode(float("nan"), 5), Episode(float("inf"), 5)]
+    window.add(Statistics(*[0.0] * len(FIXED)), [*episodes, Episode(2.0, 9)], 0.5, 0.5)
+    row = window.row(10, 1, 0.1, 0)
+    assert (row["episode_return"], row["episodes"], row["episode_frames"]) == (1.5, 4, 7.0)
+    assert capsys.readouterr().err.count("left out of episode_return") == 1
+    # As an older version saved them.
+    older = window.state() | {"returns": [1.0, float("nan"), 4.0]}
+    assert MetricsWindow(0, older).episode_return == 2.5
+
+
+def test_cpu_time_before_the_run_does_not_count():
+    before = time.process_time()
+    assert MetricsWindow(0).state()["cpu_seconds"] >= before  # of a command, from its start
+    window = MetricsWindow(0, {"cpu_seconds": 1000.0}, cpu_start=before)
+    assert 1000.0 <= window.state()["cpu_seconds"] <= 1000.0 + time.process_time() - before
+
+
+def test_other_terms_of_the_meta_objective_are_refused():
+    refuse_other_terms({}, PATH, {"mine": 0.5})  # an older version did not say
+    refuse_other_terms({"own_meta_weights": {"mine": 0.5}}, PATH, {"mine": 0.5})
+    for there, here in (({"mine": 0.5}, {}), ({}, {"mine": 0.5}), ({"mine": 0.5}, {"mine": 1.0})):
+        with pytest.raises(UserError, match="frames-1: was trained with the own terms"):
+            refuse_other_terms({"own_meta_weights": there}, PATH, here)

@@ -521,3 +521,37 @@ def test_a_gpu_that_is_not_there_is_refused():
         pytest.skip("there is one")
     with pytest.raises(UserError, match="--learner_device=gpu:3"):
         tensorflow_setup.learner_device("gpu:3")
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "state"),
+    [(KeyboardInterrupt, KeyboardInterrupt, "stopped"), (SystemExit, RunFailed, "failed")],
+)
+@pytest.mark.parametrize("is_updating", [False, True])
+def test_an_end_of_the_program_between_updates_saves_what_was_learned(
+    is_updating, error, raised, state, tmp_path
+):
+    """Such as from the handler of a signal of the calling program, in its main thread."""
+    trainer = make_trainer(tmp_path, plain_config())
+    update, made = trainer.learner.update, []
+
+    def update_or_end(*given):
+        made.append(1)
+        if len(made) == 4:
+            raise error
+        return update(*given)
+
+    def evaluate_or_end():
+        if len(made) == 3:
+            raise error
+
+    if is_updating:
+        trainer.learner.update = update_or_end
+    else:
+        trainer.learner.update = lambda *given: (made.append(1), update(*given))[1]
+        trainer._evaluate = evaluate_or_end
+    with pytest.raises(raised):
+        trainer.run()
+    status = read_status(tmp_path)
+    assert status["state"] == state and status["frames"] == 3 * BATCH_FRAMES
+    assert status.get("checkpoint") == (None if is_updating else f"frames-{3 * BATCH_FRAMES}")

@@ -6,6 +6,7 @@ is what the meta-optimiser moves.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from meta_impala.analysis.explanation.samples import Sample
 from meta_impala.config import Config
 from meta_impala.config.hyper_parameters import TABLE
 from meta_impala.config.metric_columns import of_head
+from meta_impala.errors import UserError
 
 SYMBOLS = {name: row.symbol for name, row in TABLE.items()}
 # A mean of fewer standard errors than this is not significantly different from 0.
@@ -73,7 +75,8 @@ class Heading(NamedTuple):
     """The direction in which one meta-parameter moves.
 
     Attributes:
-      value: what it is now; the mean over states if it belongs to the state.
+      value: what it is now; the mean over states if it belongs to the state; NaN if it is finite in
+        no batch.
       push: −dJ'/dx.
       up: in how many batches the push is above 0.
       down: in how many it is below.
@@ -137,11 +140,16 @@ class Report(NamedTuple):
 
 
 def report(config: Config, samples: Sequence[Sample]) -> Report:
-    """Means and standard errors of at least one sample."""
+    """Means and standard errors of at least one sample.
+
+    Raises:
+      UserError: if the meta-gradient is finite in none.
+    """
     learned = config.learned
     by_place = -np.array([sample.by_place for sample in samples])  # [K, P, n]
     by_time = -np.array([sample.by_time for sample in samples])  # [K, 2, T, n]
     pushes = by_place.sum(axis=1)
+    _refuse_nothing_finite(pushes)
     headings = {
         name: _heading([sample.eta[index] for sample in samples], pushes[:, index])
         for index, name in enumerate(learned)
@@ -199,9 +207,17 @@ def report(config: Config, samples: Sequence[Sample]) -> Report:
     )
 
 
+def _refuse_nothing_finite(pushes: np.ndarray) -> None:
+    if not np.isfinite(pushes).all(axis=1).any():
+        raise UserError(
+            "the meta-gradient is finite in none of the batches, so there is nothing to explain; "
+            "observations and rewards of the environment must be finite numbers"
+        )
+
+
 def _heading(values: Sequence[float], pushes: np.ndarray) -> Heading:
     value = estimate(values).mean
-    assert value is not None
+    value = math.nan if value is None else value
     return Heading(value, estimate(pushes), int((pushes > 0).sum()), int((pushes < 0).sum()))
 
 
@@ -230,7 +246,7 @@ def to_json(result: Report) -> dict[str, Any]:
     return {
         "heading": {
             name: {
-                "value": heading.value,
+                "value": heading.value if math.isfinite(heading.value) else None,
                 "push": heading.push.to_json(),
                 "batches_up": heading.up,
                 "batches_down": heading.down,
