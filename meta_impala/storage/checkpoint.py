@@ -31,7 +31,14 @@ from meta_impala.learner.state import LearnerState
 from meta_impala.learner.window_state import Window
 from meta_impala.networks.actor_critic import HEADS
 from meta_impala.storage import arrays as arrays_lib
-from meta_impala.storage.files import flush, flush_folder, make_folder, remove_folder, writing
+from meta_impala.storage.files import (
+    flush,
+    flush_folder,
+    make_folder,
+    remove_folder,
+    unused_name,
+    writing,
+)
 from meta_impala.storage.manifest import (
     FORMAT,
     SOURCE,
@@ -137,7 +144,7 @@ class Checkpoints:
             raise _all_damaged(self._folder, damaged)
         _warn(saved.path, damaged)
         for path in damaged:
-            _set_aside(path)
+            os.rename(path, unused_name(path))
         self._newest = saved.path
         return saved
 
@@ -163,7 +170,7 @@ class Checkpoints:
             os.mkdir(aside)
             self._write(aside, progress, source)
             if path.exists():
-                _set_aside(path)
+                os.rename(path, unused_name(path))
             os.rename(aside, path)
         except (OSError, tf.errors.OpError, FloatingPointError) as error:
             shutil.rmtree(aside, ignore_errors=True)
@@ -355,14 +362,6 @@ def _remove(path: pathlib.Path) -> None:
     except OSError:
         return  # failing to free space must not end a run
     shutil.rmtree(removed, ignore_errors=True)
-
-
-def _set_aside(path: pathlib.Path) -> None:
-    target, number = path.with_name(f"{path.name}.damaged"), 1
-    while target.exists():
-        number += 1
-        target = path.with_name(f"{path.name}.damaged-{number}")
-    os.rename(path, target)
 
 
 def _warn(taken: pathlib.Path, damaged: Mapping[pathlib.Path, str]) -> None:
