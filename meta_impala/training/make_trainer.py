@@ -12,6 +12,7 @@ from meta_impala.environments import Description, registry
 from meta_impala.errors import UserError
 from meta_impala.storage import eta_replay
 from meta_impala.storage.folder_lock import locked
+from meta_impala.storage.folder_use import check_for_run
 from meta_impala.storage.manifest import list_checkpoints
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trust import Trust, trusting
@@ -67,7 +68,7 @@ def make_trainer(
 
     Raises:
       UserError: if the config is not valid, or differs from that of the run, or another trainer is
-        running in the folder.
+        running in the folder, or it holds something else than a run.
     """
     folder = RunFolder(logdir)  # first: an environment may change the working directory
     config = config_lib.resolve(config)
@@ -85,6 +86,7 @@ def make_trainer(
     config = config_lib.resolve_network(config, description.observation_shape)
     # Between this and `run` nobody holds it: a trainer that is never run keeps no folder.
     with locked(folder):
+        check_for_run(folder)
         if folder.has_run():
             config = _continued(config, folder, trust)
         else:
