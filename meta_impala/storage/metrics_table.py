@@ -87,7 +87,8 @@ def read_table(path: pathlib.Path) -> Table:
 
 def parse_table(content: bytes) -> Table:
     """The same of a file's content."""
-    lines = content.split(b"\n")
+    # An editor may have saved it with other line ends.
+    lines = [line.removesuffix(b"\r") for line in content.split(b"\n")]
     torn = lines.pop()  # empty, unless a power cut left half a line
     damaged = [len(lines) + 1] if torn else []
     if not lines:
