@@ -129,7 +129,7 @@ class FolderLock:
         if kernel is False:  # only a child process of a dead trainer keeps it
             self._replace_file()
             return False
-        self._record = self._record._replace(file=lock_record.file_of(descriptor))
+        self._record = self._record._replace(inode=lock_record.inode_of(descriptor))
         # One write of one length: no reader sees a part.
         os.pwrite(descriptor, self._record.to_bytes().ljust(lock_record.MAX_BYTES - 1) + b"\n", 0)
         os.ftruncate(descriptor, lock_record.MAX_BYTES)
@@ -277,7 +277,7 @@ def _is_held(
     if alive is not None:
         # A folder may be copied while a trainer holds the original. Without locks only the record
         # is left to decide: such a file system may also number its files anew.
-        is_copy = bool(kernel) and holder.file not in ("", lock_record.file_of(descriptor))
+        is_copy = bool(kernel) and holder.inode not in ("", lock_record.inode_of(descriptor))
         return alive and not is_copy
     if kernel is False:
         return True

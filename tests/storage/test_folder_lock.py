@@ -330,15 +330,15 @@ def test_a_copy_of_a_running_folder_is_free(tmp_path):
     lock.release()
 
 
-@pytest.mark.parametrize("fields", [{"file": ""}, {"file": "1:1", **ELSEWHERE}])
+@pytest.mark.parametrize("fields", [{"inode": ""}, {"inode": "1", **ELSEWHERE}])
 def test_a_record_that_cannot_tell_a_copy_holds_the_folder(tmp_path, fields):
-    """Of an older version; of another machine, where the same file has another device."""
+    """Of an older version; of another machine, where only its age counts."""
     _record(tmp_path, 5.0, **fields)
     assert is_locked(tmp_path)
 
 
 def test_without_locks_a_copied_record_decides(tmp_path, no_locks):
-    _record(tmp_path, 5.0, file="1:1")
+    _record(tmp_path, 5.0, inode="1")
     assert is_locked(tmp_path)
 
 
