@@ -13,14 +13,14 @@ import json
 from absl import flags
 
 from meta_impala import command
-from meta_impala.analysis.curves import read_rows
-from meta_impala.analysis.run_page.run_record import metrics_of
+from meta_impala.analysis.run_page.run_record import read_run_metrics
 from meta_impala.config import Config
 from meta_impala.diagnosis import verdict as verdict_lib
 from meta_impala.diagnosis.evidence import Evidence
 from meta_impala.environments import registry
 from meta_impala.errors import UserError, warn
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.run_status import read_status
 from meta_impala.storage.trained_run import TrainedRun, open_trained_run
 from meta_impala.storage.trust import Trust, define_trust_flag, trust_of_flags
 from meta_impala.system.user_path import define_path, one_path
@@ -68,12 +68,11 @@ def _time_limit(config: Config) -> int | None:
 
 
 def _evidence(folder: RunFolder, config: Config) -> Evidence:
-    return Evidence(
-        config=folder.as_trained(config),
-        status=folder.read_status(),
-        metrics=metrics_of(read_rows(folder)),
-        time_limit=_time_limit(config),
-    )
+    status = read_status(folder)
+    metrics, notes = read_run_metrics(folder, status)
+    for line in notes:
+        warn(f"warning: {line}")
+    return Evidence(folder.as_trained(config), status, metrics, _time_limit(config))
 
 
 def _open(folder: RunFolder, trust: Trust) -> TrainedRun | None:

@@ -10,6 +10,7 @@ same checkpoint and settings is not replaced, unless --out or --override says so
 
 from __future__ import annotations
 
+import os
 import pathlib
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -215,6 +216,8 @@ def _out(folder: RunFolder | None) -> pathlib.Path | None:
                 f"--out={path}: must end in .json, and begin with evaluation in a run's folder, "
                 "where the other names are the training's"
             )
+        if not os.access(path.parent, os.W_OK):
+            raise UserError(f"--out={path}: must be in a folder that can be written")
         return path
     if folder is None:
         if FLAGS.best:
@@ -245,7 +248,8 @@ class Inputs(NamedTuple):
 
 def _open_run(logdir: str) -> tuple[RunFolder, Config]:
     folder, config = open_folder(logdir, trust_of_flags())
-    folder.prepare()
+    if not FLAGS.out or FLAGS.record_video == "true":  # what is only read may be read-only
+        folder.prepare()
     if died := describe_dead_trainer(folder):
         warn(f"warning: {died}")
     return folder, config

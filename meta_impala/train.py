@@ -35,6 +35,7 @@ from meta_impala.errors import RunFailed, UserError, warn
 from meta_impala.storage import eta_replay
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.folder_lock import locked
+from meta_impala.storage.folder_use import check_for_run
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.run_status import describe_dead_trainer
 from meta_impala.storage.trust import define_trust_flag, refuse_modules, trust_of_flags
@@ -109,6 +110,7 @@ def define_flags() -> None:
 
 def _config_for(folder: RunFolder) -> Config:
     """The config of the run to start or to continue; checks everything that needs no TensorFlow."""
+    check_for_run(folder, override=FLAGS.override)
     given = given_config_flags()
     # One name for one environment, so that Pong and ALE/Pong-v5 are the same run.
     if folder.has_run():

@@ -30,7 +30,9 @@ from meta_impala.evaluation.live_page import ADDRESS, LivePage
 from meta_impala.evaluation.live_window import LiveWindow
 from meta_impala.evaluation.watched_environment import WatchedEnvironment, make_watched
 from meta_impala.storage import shipped_agents
+from meta_impala.storage.folder_lock import is_locked
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.run_status import failure_of, read_status
 from meta_impala.storage.trained_run import (
     OpenedAgent,
     TrainedRun,
@@ -135,13 +137,30 @@ def _check_flags(arguments: list[str]) -> str | None:
 
 
 def _wait_for_checkpoint(logdir: str) -> None:
-    """Of a training that has begun; returns at once if nothing was begun there."""
+    """While a trainer is running there; returns at once if nothing was begun there.
+
+    Raises:
+      UserError: if no trainer is running, and there is no checkpoint.
+    """
     folder = RunFolder(logdir)
     if not folder.has_run() or folder.has_checkpoint():
         return
-    command.say(f"{folder.path}: no checkpoint yet; waiting for the first one")
-    while not folder.has_checkpoint():
+    is_said = False
+    while is_locked(folder.path):
+        if not is_said:
+            command.say(f"{folder.path}: no checkpoint yet; waiting for the first one")
+            is_said = True
         time.sleep(_POLL_SECONDS)
+        if folder.has_checkpoint():
+            return
+    if not folder.has_checkpoint():  # it may have been saved just now
+        status = read_status(folder)
+        state = status.get("state", "not known")
+        why = failure_of(status)
+        raise UserError(
+            f"{folder.path}: there is no checkpoint, and no trainer is running that would save one "
+            f"(the state of the run is {state}{'' if why is None else f': {why}'})"
+        )
 
 
 def _open(logdir: str | None) -> TrainedRun | OpenedAgent:

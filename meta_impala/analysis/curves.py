@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 import pathlib
@@ -12,7 +11,8 @@ from typing import Any, NamedTuple
 
 from meta_impala.analysis.labels import figure_text
 from meta_impala.errors import UserError, one_line
-from meta_impala.storage.metrics_table import read_metrics
+from meta_impala.storage import run_status
+from meta_impala.storage.metrics_table import Table, lines_named, read_table
 from meta_impala.storage.results_folder import save_figure
 from meta_impala.storage.run_folder import RunFolder
 
@@ -53,18 +53,36 @@ def _frames(text: str) -> int:
     return frames
 
 
+def read_run_table(folder: RunFolder) -> Table:
+    """The `metrics.csv` of a run; without rows if there is none yet.
+
+    Raises:
+      UserError: if it cannot be read, or every line of it is damaged.
+    """
+    path = folder.metrics_path
+    try:
+        table = read_table(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({one_line(error)})") from None
+    if table.damaged and not table.rows:
+        raise UserError(
+            f"{path}: has no row that can be read: {len(table.damaged)} of its lines are damaged "
+            f"({lines_named(table.damaged)})"
+        )
+    return table
+
+
 def read_rows(folder: RunFolder) -> list[dict[str, str]]:
     """The rows of a run's `metrics.csv`.
 
     Raises:
       UserError: if there are none, or they cannot be read.
     """
-    try:
-        rows = read_metrics(folder.metrics_path)
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{folder.metrics_path}: cannot be read ({one_line(error)})") from None
+    rows = read_run_table(folder).rows
     if not rows:
-        raise UserError(f"{folder.metrics_path}: there are no metrics yet")
+        failure = run_status.failure_of(run_status.read_status(folder))
+        why = "" if failure is None else f"; the run failed: {failure}"
+        raise UserError(f"{folder.metrics_path}: there are no metrics yet{why}")
     return rows
 
 

@@ -19,6 +19,7 @@ from meta_impala.analysis.labels import figure_text
 from meta_impala.analysis.results import Results
 from meta_impala.config.hyper_parameters import GAMMA, LAMBDA, TABLE, in_order
 from meta_impala.config.metric_columns import of_head
+from meta_impala.config.schema import FIELDS
 from meta_impala.errors import UserError
 from meta_impala.storage.results_folder import save_figure
 from meta_impala.storage.run_folder import RunFolder
@@ -169,7 +170,8 @@ def draw_meta_parameters(results: Results, out: pathlib.Path) -> None:
     """
     plot = pyplot()
     panels = _panels(results)
-    heads = max(int(result.config.get("auxiliary_heads", 0)) for result in results.found)
+    heads = max(result.config.get("auxiliary_heads", 0) for result in results.found)
+    heads = min(heads, FIELDS["auxiliary_heads"].metadata["high"])  # a file may have any number
     columns = min(_MOST_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)  # of a game
     figure, grid = plot.subplots(

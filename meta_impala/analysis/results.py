@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from meta_impala.analysis import variants
+from meta_impala.config.schema import FIELDS, field_type
+from meta_impala.config.text import shown
 from meta_impala.environments import UnknownEnvironmentError, registry
 from meta_impala.errors import UserError, one_line
 from meta_impala.evaluation import record as evaluation_record
@@ -61,6 +63,13 @@ def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or check(value)
 
 
+# What a value in a config is, by the type of its setting.
+_OF_KIND: dict[type, Callable[[Any], bool]] = {
+    bool: lambda value: isinstance(value, bool),
+    int: lambda value: type(value) is int and abs(value) < _LARGEST,
+    float: _is_number,
+    str: _is_text,
+}
 # Entries that a comparison computes with; those that are not there are checked where they are read.
 _OF_CONFIG = {"seed": _is_count, "gamma": _is_number, "lambda": _is_number,
               "reference_gamma": _or_none(_is_number)}  # fmt: skip
@@ -89,7 +98,7 @@ class Result:
       frames: environment frames trained.
       episodes: full games evaluated; `mean` and `standard_error` are of their raw returns.
       caveats: how this evaluation differs from the published protocol.
-      config: as saved.
+      config: of `read_config`.
       digests: SHA-256 of the file of starts and of the ROM; None where the evaluation has none.
     """
 
@@ -154,6 +163,16 @@ def _check(
             raise UserError(f"{path}: is damaged ({name} is {content[name]!r:.100})")
 
 
+def _check_kinds(path: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Raises UserError for the first setting of another kind; null counts as absent."""
+    for name, field in FIELDS.items():
+        kind, _ = field_type(field)
+        value = config.get(name)
+        if value is not None and not _OF_KIND[kind](value):
+            told = shown(repr(value) if isinstance(value, str) else value)  # '32' from 32
+            raise UserError(f"{path}: {name}={told}: must be of type {kind.__name__}")
+
+
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
     """Raises UserError if it is not a JSON object."""
     try:
@@ -165,7 +184,8 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def read_config(folder: RunFolder) -> dict[str, Any]:
-    """`config.json` of any version; for a population with its settings, as "population".
+    """`config.json` of any version, without entries that are null; for a population with its
+    settings, as "population".
 
     Raises:
       UserError: if there is none, or it is not JSON, or lacks what every version has.
@@ -187,8 +207,9 @@ def read_config(folder: RunFolder) -> dict[str, Any]:
             f"{folder.population_path}: must have {', '.join(sorted(_POPULATION_KEYS))}"
         )
     _check(folder.config_path, config, _OF_CONFIG)
+    _check_kinds(folder.config_path, config)
     _check(folder.population_path, config.get("population", {}), _OF_POPULATION)
-    return config
+    return {name: value for name, value in config.items() if value is not None}
 
 
 def starts_of(protocol: str, starts: str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import collections
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from meta_impala import config as config_lib
 from meta_impala.config.hyper_parameters import TABLE
+from meta_impala.config.schema import field_type
 
 _LETTERS = {name: row.symbol for name, row in TABLE.items()}
 
@@ -32,13 +33,16 @@ def base_label(config: Mapping[str, Any]) -> str:
 
 
 def _what_defines(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that make a variant; one that is null counts as absent."""
+    """The settings that make a variant; 1 is 1.0."""
     free = {
         name
         for name, field in config_lib.FIELDS.items()
         if field.metadata["on_resume"] == config_lib.FREELY
     }
-    given = {name: value for name, value in config.items() if value is not None}
+    given = {
+        name: float(value) if _is_whole_float(name, value) else value
+        for name, value in config.items()
+    }
     settings = {
         name: value
         for name, value in (config_lib.values_if_missing() | given).items()
@@ -54,13 +58,35 @@ def _what_defines(config: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def _is_whole_float(name: str, value: Any) -> bool:
+    """Whether it is a setting with a float for a value that somebody wrote as a whole number."""
+    field = config_lib.FIELDS.get(name)
+    return type(value) is int and field is not None and field_type(field)[0] is float
+
+
 def labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """A label for each config: equal for one variant, different for two.
 
     Variants that `base_label` cannot tell apart get the settings in which they differ appended.
     """
     defining = [_what_defines(config) for config in configs]
-    keys = [json.dumps(settings, sort_keys=True) for settings in defining]
+    keys = list(map(_exact, defining))
+    found = _labels(configs, defining, str)
+    pairs = set(zip(found, keys, strict=True))
+    if not len(pairs) == len(set(found)) == len(set(keys)):  # 32 and "32" look the same
+        found = _labels(configs, defining, _exact)
+    return found
+
+
+def _exact(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _labels(
+    configs: Sequence[Mapping[str, Any]],
+    defining: Sequence[Mapping[str, Any]],
+    text: Callable[[Any], str],
+) -> list[str]:
     alike: dict[str, list[int]] = collections.defaultdict(list)
     for index, config in enumerate(configs):
         alike[base_label(config)].append(index)
@@ -70,11 +96,9 @@ def labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
         differing = [
             name
             for name in names
-            if len({json.dumps(defining[index].get(name)) for index in indices}) > 1
+            if len({_exact(defining[index].get(name)) for index in indices}) > 1
         ]
         for index in indices:
-            values = [f"{name}={defining[index].get(name)}" for name in differing]
+            values = [f"{name}={text(defining[index].get(name))}" for name in differing]
             found[index] = ", ".join([label, *values])
-    # Equal labels if and only if equal settings.
-    assert len(set(found)) == len(set(keys))
     return found

@@ -72,7 +72,7 @@ class Evidence(NamedTuple):
 
     Attributes:
       config: of the run.
-      status: of `status.json`.
+      status: of `run_status.read_status`.
       metrics: column -> `[rows]`, NaN where a cell is empty.
       time_limit: of a game, in environment frames; None if there is none, or it is unknown.
       batch: what a few games show; None if none were played.

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from meta_impala.diagnosis import batch_checks, metric_checks
 from meta_impala.diagnosis.evidence import Evidence, Finding, Progress
 from meta_impala.errors import printable
+from meta_impala.storage.run_status import failure_of
 
 MOST_SENTENCES = 5
 
@@ -52,7 +53,7 @@ class Verdict(NamedTuple):
       is_early: whether too little was trained for the checks of the method.
       findings: what keeps the run from learning, in the order in which to fix it.
       has_batch: whether games were played.
-      failure: why the run failed, from `status.json`; None if it did not.
+      failure: why the run failed or was interrupted; None if it was not.
     """
 
     progress: Progress
@@ -71,14 +72,12 @@ def diagnose(evidence: Evidence) -> Verdict:
         finding = check.look(evidence) if applies else None
         if finding is not None:
             findings.append(finding)
-    status = evidence.status
-    failed = status.get("state") == "failed"
     return Verdict(
         progress,
         evidence.is_early,
         findings,
         evidence.batch is not None,
-        str(status.get("reason", "it does not say why")) if failed else None,
+        failure_of(evidence.status),
     )
 
 

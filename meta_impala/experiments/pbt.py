@@ -27,7 +27,7 @@ from ray import tune
 from ray.tune.schedulers import PopulationBasedTraining
 
 from meta_impala.errors import RunFailed
-from meta_impala.experiments.pbt_settings import ADAPTED, Population
+from meta_impala.experiments.pbt_settings import ADAPTED, Population, recorded_arguments
 from meta_impala.storage import made_here
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.files import (
@@ -95,11 +95,13 @@ class Member(tune.Trainable):
         frames = min((self.iteration + 1) * config["interval"], config["frames"])
         flags = {"total_frames": frames, "seed": config["seed"] + self._number}
         flags |= settings_of(config)
+        given = recorded_arguments(self._folder.path.parent)
+        common = config["arguments"] if given is None else given  # of an older version
         arguments = [f"--{name}={value!r}" for name, value in flags.items()]
         log = self._folder.path / "train.log"
         with open_log(log) as file:
             code = subprocess.run(
-                [sys.executable, "-m", "meta_impala.train", *config["arguments"], *arguments,
+                [sys.executable, "-m", "meta_impala.train", *common, *arguments,
                  f"--logdir={self._folder.path}", "--override"],
                 stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, check=False,
                 preexec_fn=end_with_parent if sys.platform == "linux" else None,

@@ -1,20 +1,25 @@
-"""Settings of a population, and their flags; needs no Ray."""
+"""Settings of a population, their flags, and the record that it continues from; needs no Ray."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
-from collections.abc import Mapping
+import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
 from meta_impala import config as config_lib
 from meta_impala.config import Config
-from meta_impala.errors import UserError
+from meta_impala.config.text import shown
+from meta_impala.errors import UserError, one_line
+from meta_impala.storage.files import make_folder, read_json_object, write_atomically, writing
 
-# Folder of the members, in that of the population's run.
-MEMBERS = "members"
+# In the folder of the members: what was given at the start of the population.
+_RECORD = "settings.json"
+_MAX_RECORD_BYTES = 2**20
 
 # Settings of every member: the population makes its own schedule.
 OF_ALL_MEMBERS = {"meta_parameters": "none", "learning_rate_schedule": "constant"}
@@ -132,3 +137,110 @@ def population_of(given: flags.FlagValues, config: Config, action_repeat: int) -
         )
     ranges = {name: _range(name, given[f"population_{name}"].value) for name in ADAPTED}
     return Population(size, each, interval, ranges, cpus)
+
+
+def write_record(
+    members: pathlib.Path, population: Population, config: Config, arguments: Sequence[str]
+) -> None:
+    """Records what a population is of.
+
+    Args:
+      members: folder of the members.
+      population: what it is of.
+      config: of all members together, resolved.
+      arguments: of the training of each member, without what the population decides.
+
+    Raises:
+      RunFailed: if it cannot be written.
+    """
+    record = {
+        "population": dataclasses.asdict(population),
+        "config": json.loads(config_lib.to_json(config)),
+        "arguments": list(arguments),
+    }
+    with writing(members):
+        make_folder(members, parents=True)
+        write_atomically(members / _RECORD, json.dumps(record, indent=2) + "\n")
+
+
+def recorded_arguments(members: pathlib.Path) -> list[str] | None:
+    """The newest arguments of the members' training; None without a record.
+
+    Raises:
+      UserError: if the record is damaged.
+    """
+    record = _read_record(members)
+    if record is None:
+        return None
+    arguments = record.get("arguments")
+    if not isinstance(arguments, list) or not all(isinstance(text, str) for text in arguments):
+        raise UserError(f"{members / _RECORD}: is damaged (its arguments are no list of texts)")
+    return arguments
+
+
+def refuse_changes(members: pathlib.Path, population: Population, config: Config) -> bool:
+    """Compares what is given with the record; what a run may change freely, a population may.
+
+    Args:
+      members: folder of the members of a population that was started.
+      population: what it is to be of.
+      config: of all members together, resolved.
+
+    Returns:
+      Whether there is a record. Populations of older versions have none.
+
+    Raises:
+      UserError: naming every setting that differs, or if the record is damaged.
+    """
+    record = _read_record(members)
+    if record is None:
+        return False
+    path = members / _RECORD
+    try:
+        before = Population(**record["population"])
+        saved = config_lib.from_json(json.dumps(record["config"]), path)
+        old, new = _flags(before, saved), _flags(population, config)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: is damaged ({one_line(error)})") from None
+    changed: dict[str, tuple[Any, Any]] = {
+        name: (new[name], old[name]) for name in new if new[name] != old[name]
+    }
+    for name in config_lib.differing(saved, config):
+        if name not in {*ADAPTED, *new}:
+            field = config_lib.FIELDS[name].name
+            changed[name] = (getattr(config, field), getattr(saved, field))
+    if changed:
+        differences = ", ".join(
+            f"--{name}={shown(after)} (it has {shown(before)})"
+            for name, (after, before) in changed.items()
+        )
+        raise UserError(
+            f"cannot continue this population with {differences}: this never changes in a "
+            "population; use another --logdir"
+        )
+    return True
+
+
+def _read_record(members: pathlib.Path) -> dict[str, Any] | None:
+    path = members / _RECORD
+    try:
+        return read_json_object(path, _MAX_RECORD_BYTES)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({one_line(error)})") from None
+
+
+def _flags(population: Population, config: Config) -> dict[str, Any]:
+    """What a population is of, by flag name."""
+    return {
+        "total_frames": config.total_frames,
+        "seed": config.seed,
+        "population_size": population.size,
+        "population_interval": population.interval,
+        "population_cpus": population.cpus,
+        **{
+            f"population_{name}": f"{low},{high}"
+            for name, (low, high) in sorted(population.ranges.items())
+        },
+    }

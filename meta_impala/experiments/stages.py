@@ -6,7 +6,6 @@ import enum
 from collections.abc import Mapping
 
 from meta_impala import config as config_lib
-from meta_impala.experiments.pbt_settings import MEMBERS
 from meta_impala.experiments.suite import Run
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.files import read_json_object
@@ -38,7 +37,7 @@ def _is_population_under_way(run: Run) -> bool:
 
 
 def _members(run: Run) -> list[RunFolder]:
-    return [RunFolder(path) for path in sorted((run.folder.path / MEMBERS).glob("member_*"))]
+    return [RunFolder(path) for path in sorted(run.folder.members.glob("member_*"))]
 
 
 def settings_changed(run: Run) -> str:

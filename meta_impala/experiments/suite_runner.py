@@ -27,6 +27,7 @@ from meta_impala.experiments.suite import WHOLE, Run, Shard
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.files import make_folder, open_log, read_tail
 from meta_impala.storage.folder_lock import is_locked
+from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trust import module_of
 from meta_impala.system.processes import end_with_parent
 from meta_impala.system.signals import StopRequest
@@ -43,8 +44,10 @@ def locked(out: pathlib.Path, shard: Shard = WHOLE) -> Iterator[None]:
     """Holds the folder of a suite, or a shard of it, for this process.
 
     Raises:
-      UserError: if another process has it, or it cannot be written.
+      UserError: if another process has it, it is the folder of a run, or it cannot be written.
     """
+    if RunFolder(out).has_run():  # below which no run is found
+        raise UserError(f"--out={out}: is the folder of a run; must be a folder of its own")
     try:
         make_folder(out, parents=True)
         name = ".lock" if shard == WHOLE else f".lock.{shard.index}_of_{shard.count}"

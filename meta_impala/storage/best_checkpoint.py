@@ -14,14 +14,17 @@ from typing import Any
 from meta_impala.errors import RunFailed, one_line, warn
 from meta_impala.learner.state import LearnerState
 from meta_impala.storage.checkpoint import Checkpoints
-from meta_impala.storage.files import make_folder, move_folder, remove_folder
+from meta_impala.storage.files import make_folder, move_folder, remove_folder, unused_name
 from meta_impala.storage.manifest import list_checkpoints
 
-_CANDIDATE = "candidate"
+_CANDIDATE, _UNRATED = "candidate", "unrated"
 
 
 class BestCheckpoint:
     """The best checkpoint of a run, and the one that is being evaluated."""
+
+    # Name of a best checkpoint whose return is unknown.
+    _unrated: str | None = None
 
     def __init__(
         self,
@@ -37,16 +40,25 @@ class BestCheckpoint:
           state: of the learner.
           identity: of its checkpoints.
           evaluated: frames of the evaluations that the run has. A best checkpoint that is not among
-            them belongs to a part of the run that was lost, and is removed.
+            them is kept beside the one that takes its place, since either may be better.
         """
         self._folder = folder
         self._state = state
         self._identity = identity
         remove_folder(self._folder / _CANDIDATE)
-        if self.frames is not None and self.frames not in evaluated:
-            path = folder / f"frames-{self.frames}"
+        frames = self.frames
+        if frames is None:
+            return
+        path = folder / f"frames-{frames}"
+        if frames > int(state.frames.numpy()):  # of a part of the run that was lost
             warn(f"warning: {path} is later than the checkpoint the run continues from: removed")
             shutil.rmtree(path, ignore_errors=True)
+        elif frames not in evaluated:
+            self._unrated = path.name
+            warn(
+                f"warning: {path}: its evaluation is not in the table; when another checkpoint "
+                f"takes its place, it is kept as {path.name}.{_UNRATED}"
+            )
 
     @property
     def frames(self) -> int | None:
@@ -79,4 +91,7 @@ class BestCheckpoint:
         shutil.rmtree(self._folder / name, ignore_errors=True)
         move_folder(self._folder / _CANDIDATE / name, self._folder / name)
         for path in before:
-            shutil.rmtree(path, ignore_errors=True)
+            if path.name == self._unrated:
+                move_folder(path, unused_name(path, _UNRATED))
+            else:
+                shutil.rmtree(path, ignore_errors=True)

@@ -13,11 +13,12 @@ complete. If one is damaged later its digests differ, and the one before is used
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +31,14 @@ from meta_impala.learner.state import LearnerState
 from meta_impala.learner.window_state import Window
 from meta_impala.networks.actor_critic import HEADS
 from meta_impala.storage import arrays as arrays_lib
-from meta_impala.storage.files import flush, flush_folder, make_folder, remove_folder, writing
+from meta_impala.storage.files import (
+    flush,
+    flush_folder,
+    make_folder,
+    remove_folder,
+    unused_name,
+    writing,
+)
 from meta_impala.storage.manifest import (
     FORMAT,
     SOURCE,
@@ -46,6 +54,8 @@ _MAX_OVERHEAD_BYTES = 2**24
 # A window's data may be larger there: of fewer learners, or of larger batches.
 _MOST_TIMES_LARGER = 64
 _EVALUATION_ATTEMPTS = 5
+# What makes a path a pattern for TensorFlow.
+_OF_PATTERNS = frozenset("*?[\\")
 # Parts of the identity that are younger than some checkpoints, and what those are.
 _IDENTITY_IF_MISSING: dict[str, Any] = {
     "network's eta_embedding_place": HEADS,
@@ -134,7 +144,7 @@ class Checkpoints:
             raise _all_damaged(self._folder, damaged)
         _warn(saved.path, damaged)
         for path in damaged:
-            _set_aside(path)
+            os.rename(path, unused_name(path))
         self._newest = saved.path
         return saved
 
@@ -160,7 +170,7 @@ class Checkpoints:
             os.mkdir(aside)
             self._write(aside, progress, source)
             if path.exists():
-                _set_aside(path)
+                os.rename(path, unused_name(path))
             os.rename(aside, path)
         except (OSError, tf.errors.OpError, FloatingPointError) as error:
             shutil.rmtree(aside, ignore_errors=True)
@@ -245,7 +255,8 @@ def _restore(path: pathlib.Path, state: LearnerState, identity: Mapping[str, Any
         identity = {**identity, "variables": found["variables"]}
     _check_identity(path, found, identity)
     try:
-        status = tf.train.Checkpoint(learner=module).read(str(path / "state"))
+        with _without_pattern(path) as folder:
+            status = tf.train.Checkpoint(learner=module).read(f"{folder}/state")
         if module is rest and state.window is not None:
             status.assert_existing_objects_matched().expect_partial()
             state.window.forget()
@@ -269,6 +280,23 @@ def _restore(path: pathlib.Path, state: LearnerState, identity: Mapping[str, Any
         tf.get_logger().setLevel("ERROR")
         raise Damaged(one_line(error)) from error
     return Saved(path, manifest["progress"], source)
+
+
+@contextlib.contextmanager
+def _without_pattern(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The folder by a path that TensorFlow reads from.
+
+    It takes the prefix that it reads (not the one that it writes) as a pattern, and would not find
+    `lr=[0.1]`. Such a folder is given to it by its descriptor, which leaves nothing behind.
+    """
+    if not _OF_PATTERNS.intersection(str(folder)):
+        yield folder
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield pathlib.Path(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
 
 
 def _most_bytes(state: LearnerState) -> int:
@@ -334,14 +362,6 @@ def _remove(path: pathlib.Path) -> None:
     except OSError:
         return  # failing to free space must not end a run
     shutil.rmtree(removed, ignore_errors=True)
-
-
-def _set_aside(path: pathlib.Path) -> None:
-    target, number = path.with_name(f"{path.name}.damaged"), 1
-    while target.exists():
-        number += 1
-        target = path.with_name(f"{path.name}.damaged-{number}")
-    os.rename(path, target)
 
 
 def _warn(taken: pathlib.Path, damaged: Mapping[pathlib.Path, str]) -> None:

@@ -223,6 +223,20 @@ def aside_of(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(f".{name}.{os.getpid()}")
 
 
+def unused_name(path: pathlib.Path, ending: str = "damaged") -> pathlib.Path:
+    """Where something is kept that makes room: `NAME.damaged`, or the first free `NAME.damaged-N`.
+
+    Args:
+      path: of what is to be kept.
+      ending: of the name.
+    """
+    target, number = path.with_name(f"{path.name}.{ending}"), 1
+    while os.path.lexists(target):
+        number += 1
+        target = path.with_name(f"{path.name}.{ending}-{number}")
+    return target
+
+
 def _create(path: pathlib.Path) -> int:
     """A new file; an earlier process's file, or a link, is removed and not followed."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -115,7 +115,7 @@ class FolderLock:
             if not _is_at(descriptor, self._path):
                 return False
             holder = lock_record.parse(os.pread(descriptor, lock_record.MAX_BYTES, 0))
-            if _is_held(kernel, holder, lambda: self._age(descriptor)):
+            if _is_held(kernel, holder, descriptor, self._age):
                 raise self._refusal(descriptor, holder)
             if not others:
                 break
@@ -129,6 +129,7 @@ class FolderLock:
         if kernel is False:  # only a child process of a dead trainer keeps it
             self._replace_file()
             return False
+        self._record = self._record._replace(inode=lock_record.inode_of(descriptor))
         # One write of one length: no reader sees a part.
         os.pwrite(descriptor, self._record.to_bytes().ljust(lock_record.MAX_BYTES - 1) + b"\n", 0)
         os.ftruncate(descriptor, lock_record.MAX_BYTES)
@@ -252,32 +253,38 @@ def is_locked(folder: pathlib.Path) -> bool:
     try:
         kernel = _lock(descriptor, fcntl.LOCK_SH)
         holder = lock_record.parse(os.pread(descriptor, lock_record.MAX_BYTES, 0))
-        return _is_held(kernel, holder, lambda: time.time() - os.fstat(descriptor).st_mtime)
+        return _is_held(kernel, holder, descriptor, lambda d: time.time() - os.fstat(d).st_mtime)
     except OSError:
         return False
     finally:
         os.close(descriptor)
 
 
-def _is_held(kernel: bool | None, holder: Record | None, age: Callable[[], float]) -> bool:
+def _is_held(
+    kernel: bool | None, holder: Record | None, descriptor: int, age: Callable[[int], float]
+) -> bool:
     """Whether a trainer that is alive holds the folder.
 
     Args:
       kernel: whether the kernel's lock could be taken; None where there are no locks.
       holder: the record in the file, if there is one.
-      age: seconds since it was renewed.
+      descriptor: of the file.
+      age: of the file -> seconds since the record was renewed.
     """
     if holder is None:
         return kernel is False
     alive = lock_record.is_alive(holder)
     if alive is not None:
-        return alive
+        # A folder may be copied while a trainer holds the original. Without locks only the record
+        # is left to decide: such a file system may also number its files anew.
+        is_copy = bool(kernel) and holder.inode not in ("", lock_record.inode_of(descriptor))
+        return alive and not is_copy
     if kernel is False:
         return True
     here = lock_record.this_machine()
     if kernel and (holder.machine.boot == here.boot or holder.machine.host == here.host):
         return False  # another container of this machine, or before its restart
-    return age() < lock_record.DEAD_AFTER_SECONDS
+    return age(descriptor) < lock_record.DEAD_AFTER_SECONDS
 
 
 @contextlib.contextmanager

@@ -36,12 +36,15 @@ class Record(NamedTuple):
       machine: where that is its id.
       started: moment of its start, in the kernel's clock; empty if this system does not report it.
       token: of this holder and no other.
+      inode: of the file that the record was written in: a copied record is no holder's. Empty in a
+        record of an older version.
     """
 
     pid: int
     machine: Machine
     started: str
     token: str
+    inode: str = ""
 
     @property
     def holder(self) -> str:
@@ -55,6 +58,7 @@ class Record(NamedTuple):
             **self.machine._asdict(),
             "started": self.started,
             "token": self.token,
+            "inode": self.inode,
         }
         return (json.dumps(fields) + "\n").encode()
 
@@ -71,12 +75,18 @@ def parse(content: bytes) -> Record | None:
         fields = json.loads(content[:MAX_BYTES])
         pid = fields["pid"]
         texts = [fields[name] for name in (*Machine._fields, "started", "token")]
+        texts.append(fields.get("inode", ""))
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     if type(pid) is not int or not 0 < pid < 2**31 or not all(isinstance(t, str) for t in texts):
         return None
-    host, boot, namespace, started, token = texts
-    return Record(pid, Machine(host, boot, namespace), started, token)
+    host, boot, namespace, started, token, inode = texts
+    return Record(pid, Machine(host, boot, namespace), started, token, inode)
+
+
+def inode_of(descriptor: int) -> str:
+    """The inode of an open file. (Its device is another one where it is mounted twice.)"""
+    return str(os.fstat(descriptor).st_ino)
 
 
 def is_alive(record: Record) -> bool | None:

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from meta_impala.config.metric_columns import PREFIXES, learned_columns
-from meta_impala.storage.files import read_bounded
+from meta_impala.errors import warn
+from meta_impala.storage.files import read_bounded, unused_name, write_atomically, writing
 
 COLUMNS = (
     "frames",
@@ -86,7 +87,8 @@ def read_table(path: pathlib.Path) -> Table:
 
 def parse_table(content: bytes) -> Table:
     """The same of a file's content."""
-    lines = content.split(b"\n")
+    # An editor may have saved it with other line ends.
+    lines = [line.removesuffix(b"\r") for line in content.split(b"\n")]
     torn = lines.pop()  # empty, unless a power cut left half a line
     damaged = [len(lines) + 1] if torn else []
     if not lines:
@@ -114,6 +116,32 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, str]]:
         return read_table(path).rows
     except (OSError, ValueError):
         return []
+
+
+def keep_damaged(path: pathlib.Path, content: bytes, damaged: Sequence[int], rows: int) -> None:
+    """Keeps a table with damaged lines aside, as it was found, and says so.
+
+    Args:
+      path: of the table.
+      content: of it.
+      damaged: numbers of the lines that could not be read (the header is line 1).
+      rows: how many rows could be read.
+
+    Raises:
+      RunFailed: if it cannot be kept.
+    """
+    aside = unused_name(path)
+    with writing(aside):
+        write_atomically(aside, content)
+    warn(
+        f"warning: {path}: {len(damaged)} of {rows + len(damaged)} lines are damaged and left out "
+        f"({lines_named(damaged)}); the file is kept as {aside.name}"
+    )
+
+
+def lines_named(numbers: Sequence[int]) -> str:
+    """`line 3, 7`: the first five."""
+    return f"line {', '.join(map(str, numbers[:5]))}{', …' * (len(numbers) > 5)}"
 
 
 def header_line(others: Sequence[str] = ()) -> str:

@@ -120,6 +120,11 @@ class RunFolder:
         return self.path / "population.json"
 
     @property
+    def members(self) -> pathlib.Path:
+        """Folder of the members of a population."""
+        return self.path / "members"
+
+    @property
     def eta_schedule_path(self) -> pathlib.Path:
         return self.path / "eta_schedule.csv"
 
@@ -143,6 +148,10 @@ class RunFolder:
     def has_run(self) -> bool:
         """Whether a run was started here."""
         return self.config_path.exists()
+
+    def has_population(self) -> bool:
+        """Whether a population was started here."""
+        return self.population_path.exists() or self.members.is_dir()
 
     def has_checkpoint(self) -> bool:
         """Whether there is anything that may be a checkpoint."""

@@ -3,9 +3,34 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from meta_impala.storage.folder_lock import is_locked
-from meta_impala.storage.run_folder import RUNNING, RunFolder
+from meta_impala.storage.run_folder import FAILED, RUNNING, RunFolder
+
+# In place of `running` where the trainer died; no `status.json` says so itself.
+INTERRUPTED = "interrupted"
+
+
+def read_status(folder: RunFolder) -> dict[str, Any]:
+    """`status.json` as it is true now: of a trainer that died the state is `interrupted`, and the
+    reason says how."""
+    status = folder.read_status()
+    if died := describe_dead_trainer(folder):
+        return status | {"state": INTERRUPTED, "reason": died}
+    return status
+
+
+def failure_of(status: Mapping[str, Any]) -> str | None:
+    """Why a run failed or was interrupted; None if it was not.
+
+    Args:
+      status: of `read_status`.
+    """
+    if status.get("state") not in (FAILED, INTERRUPTED):
+        return None
+    return str(status.get("reason", "it does not say why"))
 
 
 def describe_dead_trainer(folder: RunFolder, *, is_held_here: bool = False) -> str | None:

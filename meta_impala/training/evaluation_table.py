@@ -6,7 +6,9 @@ import math
 import pathlib
 from typing import NamedTuple
 
+from meta_impala.errors import RunFailed, one_line
 from meta_impala.storage.files import read_bounded, write_atomically, writing
+from meta_impala.storage.metrics_table import keep_damaged
 
 
 class Evaluation(NamedTuple):
@@ -44,16 +46,20 @@ class EvaluationTable:
 
     def __init__(self, path: pathlib.Path, frames: int) -> None:
         """Args:
-        path: of the file; it need not be there.
+        path: of the file; it need not be there. If lines are damaged there is a warning, and the
+            file is kept aside.
         frames: that the run continues from; later rows are cut.
 
         Raises:
-          RunFailed: here and in `add`, if the file cannot be written.
+          RunFailed: if the file cannot be read; here and in `add`, if it cannot be written.
         """
         self._path = path
-        found = [_parse(line) for line in _lines(path)]
-        self.rows = [row for row in found if row is not None and row.frames <= frames]
-        if len(self.rows) < len(found):
+        content = _content(path)
+        found, damaged = _rows(content)
+        if damaged:
+            keep_damaged(path, content, damaged, len(found))
+        self.rows = [row for row in found if row.frames <= frames]
+        if damaged or len(self.rows) < len(found):
             self._write()
 
     def add(self, row: Evaluation) -> None:
@@ -78,12 +84,25 @@ def _text(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.8g}"
 
 
-def _lines(path: pathlib.Path) -> list[str]:
-    """The lines of a file below its header; empty if it cannot be read."""
+def _content(path: pathlib.Path) -> bytes:
+    """Of a file, empty if there is none. Raises RunFailed if it cannot be read."""
     try:
-        return read_bounded(path, _MAX_BYTES).decode("ascii", "replace").split("\n")[1:-1]
-    except (OSError, ValueError):
-        return []
+        return read_bounded(path, _MAX_BYTES)
+    except FileNotFoundError:
+        return b""
+    except (OSError, ValueError) as error:
+        raise RunFailed(f"{path}: cannot be read ({one_line(error)})") from error
+
+
+def _rows(content: bytes) -> tuple[list[Evaluation], list[int]]:
+    """The rows of a file, and the numbers of the lines that are damaged (the header is line 1)."""
+    *lines, torn = content.decode("ascii", "replace").split("\n")
+    damaged = [1] if lines and lines[0].rstrip("\r") != ",".join(COLUMNS) else []
+    found = [_parse(line) for line in lines[1:]]
+    damaged += [number for number, row in enumerate(found, start=2) if row is None]
+    if torn:  # empty, unless the last line was cut
+        damaged.append(len(lines) + 1)
+    return [row for row in found if row is not None], damaged
 
 
 def _parse(line: str) -> Evaluation | None:

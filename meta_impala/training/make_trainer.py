@@ -14,6 +14,7 @@ from meta_impala.environments import Description, registry
 from meta_impala.errors import UserError
 from meta_impala.storage import eta_replay
 from meta_impala.storage.folder_lock import locked
+from meta_impala.storage.folder_use import check_for_run
 from meta_impala.storage.manifest import list_checkpoints
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trust import Trust, trusting
@@ -87,8 +88,8 @@ def make_trainer(
 
     Raises:
       UserError: if the config is not valid, or differs from that of the run, or another trainer is
-        running in the folder; if it needs several processes (`learner_addresses`), or actors on a
-        Ray cluster that the program has not connected to.
+        running in the folder, or it holds something else than a run; if it needs several processes
+        (`learner_addresses`), or actors on a Ray cluster that the program has not connected to.
     """
     cpu_start = time.process_time()
     folder = RunFolder(logdir)  # first: an environment may change the working directory
@@ -110,6 +111,7 @@ def make_trainer(
     configure_in_program(deterministic=config.deterministic)
     # Between this and `run` nobody holds it: a trainer that is never run keeps no folder.
     with locked(folder):
+        check_for_run(folder)
         if folder.has_run():
             config = _continued(config, folder, trust)
         else:

@@ -24,12 +24,13 @@ from meta_impala import config as config_lib
 from meta_impala.actors.trajectory import Episode
 from meta_impala.config import Config
 from meta_impala.config.metric_columns import learned_columns, of_all_heads
-from meta_impala.errors import one_line, printable, warn
+from meta_impala.errors import one_line, printable
 from meta_impala.learner.state import FIXED, Statistics
 from meta_impala.storage.files import flush_open, make_folder, write_atomically, writing
 from meta_impala.storage.metrics_table import (
     COLUMNS,
     header_line,
+    keep_damaged,
     line_of,
     read_table,
 )
@@ -205,17 +206,7 @@ def _read_and_keep_damaged(path: pathlib.Path) -> list[dict[str, str]]:
     except ValueError as error:
         raise OSError(errno.EFBIG, str(error)) from None
     if damaged:
-        aside, number = path.with_name(f"{path.name}.damaged"), 1
-        while aside.is_symlink() or aside.exists():
-            number += 1
-            aside = path.with_name(f"{path.name}.damaged-{number}")
-        with writing(aside):
-            write_atomically(aside, content)
-        shown = ", ".join(map(str, damaged[:5])) + ", …" * (len(damaged) > 5)
-        warn(
-            f"warning: {path}: {len(damaged)} of {len(rows) + len(damaged)} lines are damaged and "
-            f"left out (line {shown}); the file is kept as {aside.name}"
-        )
+        keep_damaged(path, content, damaged, len(rows))
     return rows
 
 

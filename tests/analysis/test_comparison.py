@@ -13,6 +13,7 @@ from support import forked_command
 
 from meta_impala.analysis import comparison, figures, labels, results, statistics, variants
 from meta_impala.analysis import comparison_report as report
+from meta_impala.config.schema import FIELDS, field_type
 from meta_impala.errors import UserError
 from meta_impala.published import tables as published
 from meta_impala.storage.run_folder import RunFolder
@@ -101,6 +102,38 @@ def test_settings_that_differ_tell_variants_apart(tmp_path):
         f"{META}, entropy_cost=0.02",
         f"{META}, entropy_cost=0.01",
         LOW,
+    ]
+
+
+def test_a_config_with_another_kind_of_value_is_refused(tmp_path):
+    folder = make_run(tmp_path / "run", "Pong", 1, 1.0)
+    config = json.loads(folder.config_path.read_text())
+    for name, field in FIELDS.items():
+        kind, _ = field_type(field)
+        wrong = [[], {}, True if kind is not bool else 1, 5 if kind is str else "5"]
+        for value in wrong + ([0.5, 10**400] if kind is int else []):
+            folder.config_path.write_text(json.dumps(config | {name: value}))
+            with pytest.raises(UserError, match=f"config.json: .*{name}"):
+                results.read_config(folder)
+    # One that is null counts as absent, and a whole number as a float.
+    absent = dict.fromkeys(set(FIELDS) - set(config))
+    others = {"learning_rate": 1, "batch_size": 32, "auxiliary_heads": 10**9}
+    folders = [
+        make_run(tmp_path / "a", "Pong", 1, 1.0, **absent | others),
+        make_run(tmp_path / "b", "Pong", 2, 1.0, **others | {"learning_rate": 1.0}),
+    ]
+    found = results.read(folders)
+    assert found.variants == [META]
+    figures.draw_meta_parameters(found, tmp_path / "eta.png")
+
+
+def test_variants_that_differ_in_kind_alone_are_told_apart():
+    """A setting of another version, whose kind is not known."""
+    config = {"meta_parameters": "none", "gamma": 0.9, "lambda": 1.0}
+    values = [32, "32", {"a": 1, "b": 2}, {"b": 2, "a": 1}]
+    assert variants.labels([config | {"older": value} for value in values]) == [
+        f"IMPALA, γ 0.9, older={text}"
+        for text in ("32", '"32"', '{"a": 1, "b": 2}', '{"a": 1, "b": 2}')
     ]
 
 

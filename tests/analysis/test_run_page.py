@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.demonstration import ALL_RUNS, META_PONG, OLDER_PONG, copy_of
 
-from meta_impala.analysis import run_folders
+from meta_impala.analysis import curves, run_folders
 from meta_impala.analysis.run_page import charts, page, panels, run_record, sections
 from meta_impala.analysis.run_page.markup import Markup, element, escaped, table
 from meta_impala.errors import UserError
@@ -214,6 +214,52 @@ def test_a_run_that_has_just_begun_is_shown(tmp_path):
     (run / "metrics.csv").write_text(lines[0])
     with pytest.raises(UserError, match="no metrics yet"):
         _records(run)
+
+
+def _with_status(run, rows, **status):
+    """A copy of a run with so many rows of metrics and this status."""
+    copy_of(META_PONG, run)
+    lines = (run / "metrics.csv").read_text().splitlines(keepends=True)
+    (run / "metrics.csv").write_text("".join(lines[: 1 + rows]))
+    (run / "status.json").write_text(json.dumps(status))
+    return run
+
+
+@pytest.mark.usefixtures("no_charts")
+@pytest.mark.parametrize("rows", [0, 3])
+def test_how_a_run_ended_is_shown_also_before_its_first_row(tmp_path, rows):
+    killed = {"state": "running", "frames": 7, "pid": 2**22 + 1, "checkpoint": "frames-7"}
+    killed = _with_status(tmp_path / "killed", rows, **killed)
+    failed = _with_status(tmp_path / "failed", rows, state="failed", frames=0, reason="no memory")
+    text = _html(_records(killed, failed))
+    assert "failed failed: no memory" in text
+    assert "killed interrupted: the last trainer here (process 4194305) ended" in text
+    assert "its last checkpoint is frames-7" in text
+    assert '<td data-label="State">interrupted</td>' in text
+    assert text.count("The run failed: ") == 2 and ">nan<" not in text
+
+
+@pytest.mark.usefixtures("no_charts")
+def test_what_is_wrong_with_the_metrics_is_said(tmp_path):
+    run = copy_of(META_PONG, tmp_path / "run")
+    path = run / "metrics.csv"
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\r\n".join([header, *rows, ""]), newline="")
+    (whole,) = _records(run)
+    assert len(whole.metrics["frames"]) == len(rows) and whole.notes == ()
+    path.write_text("\n".join([header, rows[0], "x", *rows[1:], '"', ""]))
+    (record,) = _records(run)
+    assert record.notes == (f"{path}: 2 damaged lines are left out (line 3, {len(rows) + 3})",)
+    assert len(record.metrics["frames"]) == len(rows)
+    path.write_text("\n".join([header, *(row.replace(",", ";") for row in rows), ""]))
+    message = rf"no row that can be read: {len(rows)} of its lines are damaged \(line 2, 3, 4, "
+    for read in (_records, lambda run: curves.read_rows(RunFolder(run))):
+        with pytest.raises(UserError, match=message):
+            read(run)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match="metrics.csv: cannot be read"):
+        curves.read_rows(RunFolder(run))
 
 
 def test_another_meta_parameter_has_its_panels(tmp_path):

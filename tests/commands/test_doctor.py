@@ -17,7 +17,7 @@ from meta_impala import doctor
 from meta_impala.command import LOADING
 from meta_impala.config import Config, resolve
 from meta_impala.diagnosis import metric_checks
-from meta_impala.errors import RunFailed
+from meta_impala.errors import RunFailed, UserError
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.system import tensorflow_setup
 
@@ -144,6 +144,22 @@ def test_a_mistake_is_refused_in_one_line(arguments, message):
 def test_without_a_checkpoint_the_metrics_are_diagnosed(capsys):
     assert _doctor(META_PONG).startswith("It learns")
     assert "no checkpoint yet" in capsys.readouterr().err
+
+
+def test_a_run_that_failed_before_its_first_row_says_why(tmp_path, capsys):
+    folder = RunFolder(tmp_path / "run")
+    folder.prepare()
+    folder.save_config(resolve(Config(environment="Catch")))
+    with pytest.raises(UserError, match="there are no metrics yet"):
+        _doctor(folder.path)
+    folder.write_status("failed", 0, reason="no memory")
+    lines = _doctor(folder.path).splitlines()
+    assert lines[1] == "2. The run failed: no memory"
+    folder.write_status("running", 0)
+    status = json.loads(folder.status_path.read_text()) | {"pid": 2**22 + 1}
+    folder.status_path.write_text(json.dumps(status))
+    found = json.loads(_doctor(folder.path, "--json", "--nobatch"))
+    assert "ended without saving its state at 0 frames" in found["failure"]
 
 
 def test_the_environments_of_all_learners_are_counted(tmp_path):

@@ -1,6 +1,7 @@
 """The evaluation command as a user runs it (command)."""
 
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -9,13 +10,16 @@ import sys
 import time
 
 import pytest
+from absl import flags
 from support import forked_command
 from support.command_helpers import refused, run_tool
 from support.run_helpers import make_config
 
 import meta_impala
-from meta_impala import __version__
+from meta_impala import __version__, evaluate
 from meta_impala.command import LOADING
+from meta_impala.errors import UserError
+from meta_impala.storage.run_folder import RunFolder
 
 ROOT = pathlib.Path(__file__).parents[2]
 EPISODES = 21
@@ -339,6 +343,38 @@ def test_out_cannot_replace_a_file_of_training(trained):
         refusal = _refused(f"--logdir={trained}", f"--out={trained / name}")
         assert "begin with evaluation in a run's folder" in refusal
     assert _files(trained) == before
+
+
+@pytest.fixture
+def inputs():
+    """The checked inputs of the command, in this process."""
+    before = set(flags.FLAGS)
+    evaluate.define_flags()
+    own = set(flags.FLAGS) - before
+
+    def inputs(*arguments):
+        for name in own:
+            flags.FLAGS[name].unparse()
+        return evaluate._inputs(flags.FLAGS(["evaluate", *arguments])[1:])
+
+    yield inputs
+    for name in own:
+        delattr(flags.FLAGS, name)
+
+
+def test_a_run_that_is_only_read_may_be_read_only(trained, tmp_path, monkeypatch, inputs):
+    def read_only(folder):
+        raise UserError(f"--logdir={folder.path}: must be a folder that can be written")
+
+    monkeypatch.setattr(RunFolder, "prepare", read_only)
+    out = tmp_path / "result.json"
+    assert inputs(str(trained), f"--out={out}").out == out
+    for more in ([], [f"--out={out}", "--record_video"]):
+        with pytest.raises(UserError, match="must be a folder that can be written"):
+            inputs(str(trained), *more)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match=rf"--out={out}: must be in a folder that can be written"):
+        inputs(str(trained), f"--out={out}")
 
 
 def test_folders_without_a_run_a_checkpoint_or_a_valid_config_are_refused(trained, tmp_path):

@@ -12,11 +12,14 @@ import sys
 import time
 
 import pytest
+from absl import flags
 from support import forked_command
 
 from meta_impala import population
+from meta_impala.config import Config, resolve
+from meta_impala.environments.catch import CATCH_ID
 from meta_impala.errors import UserError
-from meta_impala.experiments import stages
+from meta_impala.experiments import pbt_settings, stages
 from meta_impala.experiments import suite as suite_file
 from meta_impala.experiments.stages import Stage
 from meta_impala.storage.run_folder import RunFolder
@@ -88,6 +91,86 @@ def test_foreign_pickles_are_not_read(tmp_path):
     assert "give --trust_modules if you trust them" in result.stderr
     assert result.stderr.count("\n") == 1
     assert {path.name for path in {*tmp_path.rglob("*")} - {*before}} <= {"lock"}
+
+
+def _refused(logdir, *arguments) -> str:
+    """The one line in which the command refuses a folder; it changes nothing in it."""
+    before = {path: path.is_file() and path.read_bytes() for path in logdir.rglob("*")}
+    result = forked_command.run(
+        [sys.executable, "-m", "meta_impala.population", f"--logdir={logdir}",
+         "--environment=Catch", "--total_frames=8000", "--population_size=2", *arguments],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    after = {path: path.is_file() and path.read_bytes() for path in logdir.rglob("*")}
+    after.pop(logdir / "lock", None)
+    assert after == before
+    return result.stderr
+
+
+@pytest.mark.parametrize("state", ["stopped", "finished"])
+def test_the_folder_of_a_run_is_refused(tmp_path, state):
+    pytest.importorskip("pyarrow")
+    run = RunFolder(tmp_path)
+    run.save_config(resolve(Config(environment="Catch")))
+    run.write_status(state, 10**9)
+    (run.checkpoints / "frames-1000000000").mkdir(parents=True)
+    run.metrics_path.write_text("frames\n")
+    assert "holds a run, whose files a population would replace" in _refused(tmp_path)
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """The folder of a population that was begun, with its record."""
+    pytest.importorskip("pyarrow")
+    config = resolve(Config(environment=CATCH_ID, total_frames=8000, **pbt_settings.OF_ALL_MEMBERS))
+    values = flags.FlagValues()
+    pbt_settings.define_population_flags(values)
+    values(["population", "--population_size=2"])
+    members = tmp_path / "members"
+    population = pbt_settings.population_of(values, config, 1)
+    pbt_settings.write_record(members, population, config, ["--environment=Catch"])
+    (members / "tune").mkdir()
+    return members
+
+
+@pytest.mark.parametrize(
+    ("arguments", "difference"),
+    [
+        (["--total_frames=16000"], "--total_frames=16000 (it has 8000)"),
+        (["--seed=2"], "--seed=2 (it has 1)"),
+        (["--population_size=4"], "--population_size=4 (it has 2)"),
+        (["--population_interval=700"], "--population_interval=700 (it has 640)"),
+        (["--population_gamma=0.9,0.99"], "--population_gamma=0.9,0.99 (it has 0.95,0.999)"),
+        (["--batch_size=16"], "--batch_size=16 (it has 32)"),
+        (["--environment=CartPole-v1"], "--environment=CartPole-v1 (it has meta_impala/Catch-v0)"),
+    ],
+)
+@pytest.mark.parametrize("state", ["running", "finished"])
+def test_a_population_is_not_continued_with_changed_settings(begun, arguments, difference, state):
+    RunFolder(begun.parent).write_status(state, 8000)
+    message = _refused(begun.parent, *arguments)
+    assert "cannot continue this population with " in message and difference in message
+    assert "; use another --logdir" in message
+
+
+def test_what_a_run_may_change_freely_a_population_may(begun):
+    """It then asks whose pickles these are: they are read next."""
+    given = ["--num_actors=3", "--log_frames=10", "--environment=meta_impala/Catch-v0"]
+    assert "it is not known that you made them here" in _refused(begun.parent, *given)
+    assert pbt_settings.recorded_arguments(begun) == ["--environment=Catch"]
+
+
+@pytest.mark.parametrize(
+    "record",
+    ["{", "[]", "{}", '{"population": 3}', '{"population": {}, "config": {}, "arguments": [1]}'],
+)
+def test_a_damaged_record_of_a_population_is_refused(begun, record):
+    (begun / "settings.json").write_text(record)
+    assert "settings.json: " in _refused(begun.parent)
+    with pytest.raises(UserError, match=r"settings\.json: "):
+        pbt_settings.recorded_arguments(begun)
 
 
 def test_a_suite_may_have_a_population(suite_path):

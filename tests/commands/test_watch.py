@@ -1,6 +1,7 @@
 """The command `watch` as a user runs it (command)."""
 
 import io
+import json
 import os
 import re
 import signal
@@ -17,7 +18,11 @@ from support import forked_command
 from support.command_helpers import ROOT, TINY, refused
 from support.run_helpers import files_of
 
+from meta_impala import watch
 from meta_impala.command import LOADING
+from meta_impala.errors import UserError
+from meta_impala.storage.folder_lock import FolderLock
+from meta_impala.storage.run_folder import RunFolder
 
 ENVIRONMENT = {
     key: value
@@ -151,6 +156,36 @@ def test_watch_waits_for_the_first_checkpoint_and_shows_newer_ones(tmp_path):
     finally:
         training.send_signal(signal.SIGINT)
         assert training.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        ("failed", "(the state of the run is failed: no memory)"),
+        ("finished", "(the state of the run is finished)"),
+        (
+            "running",
+            "(the state of the run is interrupted: the last trainer here (process",
+        ),
+        (None, "(the state of the run is not known)"),
+    ],
+)
+def test_watch_waits_only_while_a_trainer_is_running(tmp_path, monkeypatch, capsys, state, reason):
+    folder = RunFolder(tmp_path)
+    folder.config_path.touch()
+    if state is not None:
+        status = {"state": state, "frames": 0, "pid": 2**22 + 1, "reason": "no memory"}
+        folder.status_path.write_text(json.dumps(status))
+    with pytest.raises(UserError) as caught:
+        watch._wait_for_checkpoint(str(tmp_path))
+    assert "no trainer is running that would save one" in str(caught.value)
+    assert reason in str(caught.value) and capsys.readouterr().out == ""
+    lock = FolderLock(tmp_path)
+    first = folder.checkpoints / "frames-1"
+    monkeypatch.setattr(time, "sleep", lambda _: first.mkdir(parents=True))
+    watch._wait_for_checkpoint(str(tmp_path))
+    assert "no checkpoint yet; waiting for the first one" in capsys.readouterr().out
+    lock.release()
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,10 @@ def test_one_suite_per_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="must be a folder"), suite_runner.locked(tmp_path / "file"):
         pass
+    (tmp_path / "config.json").touch()
+    with pytest.raises(UserError, match="is the folder of a run"), suite_runner.locked(tmp_path):
+        pass
+    assert not (tmp_path / ".lock").exists()
 
 
 def test_the_display_estimates_the_time_left(tmp_path, monkeypatch):

@@ -18,7 +18,13 @@ from meta_impala.config import AgentSettings
 from meta_impala.errors import RunFailed, UserError
 from meta_impala.storage import arrays as arrays_lib
 from meta_impala.storage import checkpoint as checkpoint_lib
-from meta_impala.storage.checkpoint import Checkpoints, identity_of, list_checkpoints, verify
+from meta_impala.storage.checkpoint import (
+    Checkpoints,
+    identity_of,
+    list_checkpoints,
+    restore_for_evaluation,
+    verify,
+)
 from meta_impala.storage.manifest import write_manifest
 
 
@@ -72,6 +78,27 @@ def test_everything_is_restored_also_by_tensorflow_alone(agent, identity, folder
     plain = tf.train.Checkpoint(learner=agent.learner.state)
     plain.read(str(folder / "frames-2" / "state")).assert_consumed()
     assert values(agent.learner.state) == {2}
+
+
+@pytest.mark.parametrize("name", ["lr=[0.1]", "a*b?", "back\\slash", "["])
+def test_a_folder_whose_name_is_a_pattern_is_read(agent, identity, tmp_path, name):
+    """TensorFlow takes the path that it reads from, not the one that it writes to, as a pattern."""
+    state, folder = agent.learner.state, tmp_path / name / "checkpoints"
+    folder.parent.mkdir()
+    checkpoints = Checkpoints(folder, state, 3, identity)
+    for number in (1, 2):
+        fill(state, number)
+        checkpoints.save({"number": number}, {"of the actors": np.arange(number)})
+    before = set(os.listdir("/proc/self/fd"))
+    restored = restore(agent, identity, folder)
+    assert (restored.path, restored.progress) == (folder / "frames-2", {"number": 2})
+    assert values(state) == {2}
+    fill(state, 7)
+    assert restore_for_evaluation(folder, state, identity) == folder / "frames-2"
+    assert values(state) == {2}
+    _flip(folder / "frames-2" / "state.index")
+    assert restore(agent, identity, folder).path.name == "frames-1"
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 def _truncate(path):

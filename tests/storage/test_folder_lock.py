@@ -5,6 +5,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -313,6 +314,32 @@ def test_a_dead_holder_never_blocks(tmp_path, fields):
     _record(tmp_path, 1.0, **fields)
     assert not is_locked(tmp_path)
     FolderLock(tmp_path).release()
+
+
+def test_a_copy_of_a_running_folder_is_free(tmp_path):
+    (tmp_path / "run").mkdir()
+    lock = FolderLock(tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    os.rename(tmp_path / "run", tmp_path / "moved")
+    assert is_locked(tmp_path / "moved") and not is_locked(tmp_path / "copy")
+    with pytest.raises(UserError, match=rf"process {os.getpid()} on "):
+        FolderLock(tmp_path / "moved")
+    other = FolderLock(tmp_path / "copy")
+    assert is_locked(tmp_path / "copy")
+    other.release()
+    lock.release()
+
+
+@pytest.mark.parametrize("fields", [{"inode": ""}, {"inode": "1", **ELSEWHERE}])
+def test_a_record_that_cannot_tell_a_copy_holds_the_folder(tmp_path, fields):
+    """Of an older version; of another machine, where only its age counts."""
+    _record(tmp_path, 5.0, **fields)
+    assert is_locked(tmp_path)
+
+
+def test_without_locks_a_copied_record_decides(tmp_path, no_locks):
+    _record(tmp_path, 5.0, inode="1")
+    assert is_locked(tmp_path)
 
 
 def test_a_holder_renews_its_record_and_notices_another(tmp_path, monkeypatch):

@@ -49,6 +49,14 @@ def test_an_undamaged_table_is_read_completely(tmp_path):
     assert read_metrics(tmp_path / "none.csv") == []
 
 
+def test_line_ends_of_another_system_are_read(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(CONTENT.replace(b"\n", b"\r\n"))
+    table = read_table(path)
+    assert table.damaged == []
+    assert "".join(map(line_of, table.rows)) == "".join(LINES[1:])
+
+
 def _line_of_byte(index: int) -> int:
     return CONTENT[:index].count(b"\n")
 

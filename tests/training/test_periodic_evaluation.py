@@ -20,7 +20,7 @@ from support.run_helpers import (
 from meta_impala.config import AgentSettings
 from meta_impala.environments import registry
 from meta_impala.environments.catch import Catch
-from meta_impala.errors import UserError
+from meta_impala.errors import RunFailed, UserError
 from meta_impala.evaluation import record, starts
 from meta_impala.evaluation.games import GamePolicy, play_games
 from meta_impala.storage.checkpoint import list_checkpoints, verify
@@ -206,6 +206,27 @@ def test_rows_after_the_restored_checkpoint_are_cut(tmp_path, capfd):
     assert kept.name == f"frames-{first_best['frames']}"
 
 
+@pytest.mark.parametrize("table", [None, "frames,mean", "a table\nof something else\n"])
+def test_without_its_row_the_best_checkpoint_is_kept(tmp_path, whole, capfd, table):
+    folder = shutil.copytree(whole, tmp_path / "run")
+    (best,) = list_checkpoints(folder / "checkpoints_best")
+    path = folder / "evaluations.csv"
+    path.unlink()
+    if table is not None:
+        path.write_text(table, "utf-8")
+    config = make_config(deterministic=True, total_frames=11 * BATCH_FRAMES, **PLAIN)
+    make_trainer(folder, config).run()
+    said = capfd.readouterr().err
+    assert f"{best}: its evaluation is not in the table" in said and "removed" not in said
+    kept = folder / "checkpoints_best" / f"{best.name}.unrated"
+    assert verify(kept)["progress"]
+    (newest,) = list_checkpoints(folder / "checkpoints_best")
+    assert [f"frames-{row['frames']}" for row in read_evaluations(folder)] == [newest.name]
+    aside = folder / "evaluations.csv.damaged"
+    assert (aside.read_text("utf-8") if aside.exists() else None) == table
+    assert ("the file is kept as evaluations.csv.damaged" in said) == (table is not None)
+
+
 def test_a_stop_abandons_games_in_a_slow_environment(tmp_path, monkeypatch):
     stop = StopRequest()
     reset, count = Catch.reset, iter(range(10**9))
@@ -236,7 +257,7 @@ def test_games_that_hang_do_not_block_the_end_of_a_run(tmp_path, monkeypatch, ca
     assert (status["state"], status["frames"]) == ("finished", config.total_frames)
 
 
-def test_the_table_survives_damage(tmp_path):
+def test_the_table_survives_damage(tmp_path, capsys):
     path = tmp_path / "evaluations.csv"
     table = EvaluationTable(path, 0)
     first = Evaluation(100, 1.5, 0.25, 4, 0.99, 0.98, 2.0)
@@ -249,8 +270,21 @@ def test_the_table_survives_damage(tmp_path):
     assert (again.return_at(100), again.return_at(None)) == (1.5, -math.inf)
     assert math.isnan(again.rows[1].standard_error) and again.rows[1].episodes == 1
     assert EvaluationTable(path, 150).rows == [first]
-    path.write_text(path.read_text("utf-8") + "150,x,0.1,1,0.9,0.9,1\n", "utf-8")
+    damaged = path.read_text("utf-8") + "150,x,0.1,1,0.9,0.9,1\n"
+    path.write_text(damaged, "utf-8")
     assert EvaluationTable(path, 200).rows == [first]
+    assert (tmp_path / "evaluations.csv.damaged").read_text("utf-8") == damaged
+    assert capsys.readouterr().err == (
+        f"warning: {path}: 1 of 2 lines are damaged and left out (line 3); the file is kept as "
+        "evaluations.csv.damaged\n"
+    )
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))  # of another system
+    assert EvaluationTable(path, 200).rows == [first]
+    assert capsys.readouterr().err == ""
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(RunFailed, match="evaluations.csv: cannot be read"):
+        EvaluationTable(path, 200)
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from meta_impala.analysis.curves import read_rows
+from meta_impala.analysis.curves import read_run_table
 from meta_impala.errors import UserError, one_line
+from meta_impala.storage import run_status
 from meta_impala.storage.files import read_bounded, read_json_object
-from meta_impala.storage.metrics_table import read_metrics
+from meta_impala.storage.metrics_table import lines_named, read_metrics
 from meta_impala.storage.run_folder import RunFolder
 
 # Far above any real file; an evaluation has a number per game, an explanation several per batch.
@@ -45,7 +46,7 @@ class RunRecord(NamedTuple):
     Attributes:
       label: unique among the runs.
       config: of `config.json`, unchanged.
-      status: of `status.json`; empty if there is none.
+      status: of `run_status.read_status`; empty if there is none.
       metrics: column of `metrics.csv` -> its values, `[rows]` float64, NaN where a cell is empty.
       evaluation: of `evaluation.json`, or None.
       evaluations: that were played while it trained, or None.
@@ -104,14 +105,15 @@ def read(folder: RunFolder, label: str, *, video: bool = True) -> RunRecord:
         config = read_json_object(folder.config_path, _MAX_CONFIG_BYTES)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder.config_path}: cannot be read ({one_line(error)})") from None
-    notes: list[str] = []
+    status = run_status.read_status(folder)
+    metrics, notes = read_run_metrics(folder, status)
     explain = folder.path / "explain"
     return RunRecord(
         folder=folder,
         label=label,
         config=config,
-        status=folder.read_status(),
-        metrics=metrics_of(read_rows(folder)),
+        status=status,
+        metrics=metrics,
         evaluation=_json(folder.evaluation_path, notes),
         evaluations=_evaluations(folder.path / "evaluations.csv"),
         explanation=_json(explain / "explain.json", notes),
@@ -121,6 +123,33 @@ def read(folder: RunFolder, label: str, *, video: bool = True) -> RunRecord:
         else None,
         notes=tuple(notes),
     )
+
+
+def read_run_metrics(
+    folder: RunFolder, status: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The metrics of a run, none of one that failed before its first row.
+
+    Args:
+      folder: of the run.
+      status: of `run_status.read_status`.
+
+    Returns:
+      Column -> values, as `metrics_of` has them; and a line that says what is damaged, if anything.
+
+    Raises:
+      UserError: if there are none yet, or they cannot be read.
+    """
+    table = read_run_table(folder)
+    if not table.rows and run_status.failure_of(status) is None:
+        raise UserError(f"{folder.metrics_path}: there are no metrics yet")
+    notes = []
+    if table.damaged:
+        notes.append(
+            f"{folder.metrics_path}: {len(table.damaged)} damaged lines are left out "
+            f"({lines_named(table.damaged)})"
+        )
+    return metrics_of(table.rows), notes
 
 
 def _json(path: pathlib.Path, notes: list[str]) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from meta_impala.config import FIELDS
 from meta_impala.diagnosis.evidence import Evidence
 from meta_impala.diagnosis.verdict import diagnose, sentences
 from meta_impala.errors import UserError
+from meta_impala.storage.run_status import failure_of
 
 NOTHING = "–"
 # Up to this many runs are the columns of the table of differences; more are its rows.
@@ -71,18 +72,22 @@ def runs(records: Sequence[RunRecord]) -> Markup:
             [
                 _named(style, record),
                 record.status.get("state", NOTHING),
-                number(int(record.last("frames"))),
+                number(_whole(record.last("frames"))),
                 number(record.last("episode_return")),
                 interval(record.evaluation),
                 number(record.last("gamma")),
                 number(record.last("lambda")),
                 number(_mean_speed(record), 3),
-                f"{hours:.2f}",
+                f"{hours:.2f}" if math.isfinite(hours) else NOTHING,
             ]
         )
     return element(
         "section", element("h2", "Runs"), table(head, rows, class_="cards"), _failures(records)
     )
+
+
+def _whole(value: float) -> float | int:
+    return int(value) if math.isfinite(value) else value
 
 
 def _mean_speed(record: RunRecord) -> float:
@@ -94,8 +99,9 @@ def _failures(records: Sequence[RunRecord]) -> Markup:
     lines = []
     for record in records:
         lines += [f"{record.label}: {note}" for note in record.notes]
-        if record.status.get("state") == "failed":
-            lines.append(f"{record.label} failed: {record.status.get('reason', 'no reason given')}")
+        failure = failure_of(record.status)
+        if failure is not None:
+            lines.append(f"{record.label} {record.status['state']}: {failure}")
     return joined(element("p", line, class_="note") for line in lines)
 
 

@@ -1,0 +1,63 @@
+"""What a folder must not hold where a run, or a population, is to start or to continue."""
+
+from __future__ import annotations
+
+from meta_impala.errors import UserError
+from meta_impala.storage import nearby_runs
+from meta_impala.storage.run_folder import RunFolder
+
+
+def check_for_run(folder: RunFolder, *, override: bool = False) -> None:
+    """For a run.
+
+    Args:
+      folder: of the run.
+      override: whether checkpoints may be continued whose settings are lost.
+
+    Raises:
+      UserError: if the folder is a population's, holds checkpoints without their settings, or is
+        above other runs.
+    """
+    if folder.has_population():
+        raise UserError(
+            f"--logdir={folder.path}: holds a population, which only `meta-impala population` "
+            "continues; must be a folder of its own"
+        )
+    if folder.has_run():
+        return
+    if folder.has_checkpoint() and not override:
+        raise UserError(
+            f"--logdir={folder.path}: holds checkpoints, but not their config.json; restore it, or "
+            "use another --logdir, or give --override to continue them with the settings of this "
+            "start"
+        )
+    _refuse_runs_below(folder)
+
+
+def check_for_population(folder: RunFolder) -> None:
+    """For a population, whose result takes the place of a run's files.
+
+    Args:
+      folder: of the population.
+
+    Raises:
+      UserError: if the folder holds a run that no population has made, or is above other runs.
+    """
+    is_result = folder.population_path.exists()  # written before its config.json
+    is_run = folder.has_run() or (folder.has_checkpoint() and not folder.has_population())
+    if is_run and not is_result:
+        raise UserError(
+            f"--logdir={folder.path}: holds a run, whose files a population would replace; must be "
+            "a folder of its own"
+        )
+    if not folder.has_population():
+        _refuse_runs_below(folder)
+
+
+def _refuse_runs_below(folder: RunFolder) -> None:
+    """Nothing finds a run below another one."""
+    if below := nearby_runs.hint(folder.path):
+        raise UserError(
+            f"--logdir={folder.path}: must be a folder of its own, since no command would find the "
+            f"runs below it any more{below}"
+        )
