@@ -128,8 +128,7 @@ class Trainer:
         if self._group.size > 1 and self.learner.state.window is not None:
             self.learner.state.window.clear()  # only learner 0 has its batches
         self.restored_from = str(saved.path) if saved else None
-        self.frames = int(self.learner.state.frames.numpy())
-        self.updates = int(self.learner.state.updates.numpy())
+        self.frames, self.updates = self.learner.state.counts
         if saved is None:
             refuse_vanished_checkpoints(self.folder)
         progress = check_progress(saved.progress, saved.path) if saved else {}
@@ -137,9 +136,7 @@ class Trainer:
         self._next_row = min(progress.get("next_row", next_row), next_row)
         self._reported = of_all_heads(config.varied, config.auxiliary_heads)
         self._metrics_window = MetricsWindow(self.frames, progress.get("window"), self._reported)
-        self._bad_updates = BadUpdates(
-            self.folder.bad_updates, config.max_bad_updates, int(progress.get("bad_in_a_row", 0))
-        )
+        self._bad_updates = BadUpdates(self.folder.bad_updates, config.max_bad_updates, progress)
         self._restarts = restarts_of(config, progress.get("actor_restarts", 0))
         self._saved_source = saved_source(
             saved if config.deterministic else None, self._description, self.learner
@@ -275,7 +272,8 @@ class Trainer:
                 batch.unroll, [one.unroll for one in ahead], self.updates, self.frames
             )
         except LearnerLost:
-            self._is_updating = False  # it changed nothing
+            self._is_updating = False  # no step is half made: the state can be saved
+            self.frames, self.updates = self.learner.state.counts
             raise
         self._is_updating = False
         self._source.publish(self._snapshot)
@@ -286,8 +284,8 @@ class Trainer:
         self.frames += new
         self._checkpoint_schedule.after_update(before, self.frames)
         self._batcher.learned_from(batch, self.updates)
-        applied, games = bool(statistics.applied), batch.episodes if new else []
-        self._metrics_window.add(statistics, games, lag, self._source.fill(), applied=applied)
+        games = batch.episodes if new else []
+        self._metrics_window.add(statistics, games, lag, self._source.fill())
         self._bad_updates.record(
             self.updates, statistics, {"batch": batch.unroll, "meta batch": ahead[-1].unroll}
         )
@@ -381,7 +379,7 @@ class Trainer:
             "next_row": self._next_row,
             "actor_restarts": self._restarts.count,
             "pair": self._batcher.has_swap_blocks,
-            "bad_in_a_row": self._bad_updates.in_a_row,
+            **self._bad_updates.state(),
         }
 
     def _save_after_failure(self) -> None:
