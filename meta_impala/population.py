@@ -20,7 +20,7 @@ from absl import flags
 
 from meta_impala import command
 from meta_impala import config as config_lib
-from meta_impala.config import Config
+from meta_impala.config import AgentSettings, Config
 from meta_impala.config.flags import define_config_flags, given_config_flags
 from meta_impala.config.presets import define_preset_flag
 from meta_impala.distributed import cluster as ray_cluster
@@ -76,10 +76,11 @@ def main() -> int:
     named = {config_lib.FIELDS[name].name: value for name, value in settings.items()}
     config = config_lib.resolve(Config(**named))
     try:
-        action_repeat = registry.resolve(config.environment).action_repeat
+        spec = registry.resolve(config.environment)
     except UnknownEnvironmentError as error:
         raise UserError(f"--environment={config.environment}: {error}") from None
-    population = population_of(FLAGS, config, action_repeat)
+    config_lib.refuse_background(config.part(AgentSettings), spec.game)
+    population = population_of(FLAGS, config, spec.action_repeat)
     folder = RunFolder(FLAGS.logdir)
     with locked(folder):
         if folder.read_status().get("state") == run_folder_lib.FINISHED:
