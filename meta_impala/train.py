@@ -192,6 +192,8 @@ def _prepare(folder: RunFolder) -> tuple[Config, Description] | None:
     description = _describe(config)
     config = config_lib.resolve_network(config, description.observation_shape)
     memory.check(config.share, description)
+    if note := start_banner.short_target(config):
+        warn(f"warning: {note}")
     return config, description
 
 
