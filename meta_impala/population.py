@@ -21,7 +21,7 @@ from absl import flags
 
 from meta_impala import command
 from meta_impala import config as config_lib
-from meta_impala.config import Config
+from meta_impala.config import AgentSettings, Config
 from meta_impala.config.flags import define_config_flags, given_config_flags
 from meta_impala.config.presets import define_preset_flag
 from meta_impala.distributed import cluster as ray_cluster
@@ -82,6 +82,7 @@ def main() -> int:
         spec = registry.resolve(config.environment)
     except UnknownEnvironmentError as error:
         raise UserError(f"--environment={config.environment}: {error}") from None
+    config_lib.refuse_background(config.part(AgentSettings), spec.game)
     population = population_of(FLAGS, config, spec.action_repeat)
     folder = RunFolder(FLAGS.logdir)
     config = dataclasses.replace(config, environment=spec.id)  # one name for one environment

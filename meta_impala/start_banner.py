@@ -65,6 +65,21 @@ def _learned(config: Config) -> str:
     return f"none: gamma {config.gamma:g}, lambda {config.lambda_:g} are fixed"
 
 
+def short_target(config: Config) -> str:
+    """A warning where a bootstrapped target makes its last update on a part of a batch, else "".
+
+    J is a sum over trajectories, and slots, clip and step size are those of whole batches.
+    """
+    size, whole = config.meta_batch_size, config.batch_size
+    if not config.learned or config.meta_objective != "bootstrapped" or size == whole:
+        return ""
+    return (
+        f"--meta_batch_size={size}: the last update of the bootstrapped target sums over {size} of "
+        f"{whole} trajectories, so its gradient is smaller than that of a whole update; "
+        f"--meta_batch_size={whole} makes it whole"
+    )
+
+
 def hint(config: Config, description: Description, frames: int) -> str:
     """A hint for a run that is long for this machine, else an empty text.
 

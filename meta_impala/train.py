@@ -21,7 +21,13 @@ from absl import flags
 from meta_impala import command, start_banner
 from meta_impala import config as config_lib
 from meta_impala.actors.making import EarlyEnvironment, early_environment
-from meta_impala.config import ActorSettings, Config, LearnerSettings, RunSettings
+from meta_impala.config import (
+    ActorSettings,
+    AgentSettings,
+    Config,
+    LearnerSettings,
+    RunSettings,
+)
 from meta_impala.config.flags import define_config_flags, given_config_flags
 from meta_impala.config.presets import define_preset_flag
 from meta_impala.distributed import cluster as ray_cluster
@@ -179,7 +185,9 @@ def _prepare(folder: RunFolder) -> tuple[Config, Description] | None:
     config = _config_for(folder)
     weights_and_biases.check(config)
     ray_cluster.check(config.part(ActorSettings))
-    config_lib.resolve_frames(config, registry.resolve(config.environment).action_repeat)
+    spec = registry.resolve(config.environment)
+    config_lib.resolve_frames(config, spec.action_repeat)
+    config_lib.refuse_background(config.part(AgentSettings), spec.game)
     if folder.has_run() and _is_finished(folder, config):
         command.say(
             f"{folder.path}: this run is finished ({config.total_frames:,} frames); give a larger "
@@ -189,6 +197,8 @@ def _prepare(folder: RunFolder) -> tuple[Config, Description] | None:
     description = _describe(config)
     config = config_lib.resolve_network(config, description.observation_shape)
     memory.check(config.share, description)
+    if note := start_banner.short_target(config):
+        warn(f"warning: {note}")
     return config, description
 
 

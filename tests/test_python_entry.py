@@ -167,10 +167,13 @@ def test_the_folder_of_a_run_is_that_of_the_start(tmp_path, monkeypatch):
 
 def test_a_refused_trainer_leaves_no_folder(tmp_path):
     path = tmp_path / "new/run"
-    config = make_config(eta_schedule="replay", eta_schedule_file=str(tmp_path / "none.csv"))
-    with pytest.raises(UserError):
-        meta_impala.make_trainer(config, path)
-    assert not path.parent.exists()
+    for config in (
+        make_config(eta_schedule="replay", eta_schedule_file=str(tmp_path / "none.csv")),
+        make_config(image_scaling="background"),
+    ):
+        with pytest.raises(UserError):
+            meta_impala.make_trainer(config, path)
+        assert not path.parent.exists()
 
 
 @pytest.mark.parametrize("seed", [-1, 2**31])

@@ -21,11 +21,11 @@ from meta_impala.config import (
     MetaLossSettings,
     MethodSettings,
     TableSettings,
+    refuse_background,
 )
 from meta_impala.config.hyper_parameters import TABLE, numbers_of
 from meta_impala.environments import Description
 from meta_impala.environments.background import background_of
-from meta_impala.errors import UserError
 from meta_impala.networks.actor_critic import ActorCritic, NetworkDefinition
 from meta_impala.networks.torsos import UNIT, ImageScaling
 
@@ -147,13 +147,10 @@ def _meta_weights_of(settings: MetaLossSettings) -> dict[str, float]:
 
 
 def _image_scaling_of(settings: AgentSettings, description: Description) -> ImageScaling:
+    refuse_background(settings, description.game)
     if settings.image_scaling == "unit":
         return UNIT
-    if description.game is None:
-        raise UserError(
-            f"--image_scaling={settings.image_scaling}: must be unit with --environment="
-            f"{settings.environment}; only Atari games have a background"
-        )
+    assert description.game is not None
     return ImageScaling(*background_of(description.game))
 
 

@@ -70,6 +70,7 @@ from meta_impala.config.schema import FIELDS, Config, field_type, flag_name
 from meta_impala.config.validation import (
     check_addresses,
     checked_value,
+    refuse_background,
     resolve,
     resolve_frames,
     resolve_network,
@@ -122,6 +123,7 @@ __all__ = [
     "join_learners",
     "merge_for_resume",
     "nearest",
+    "refuse_background",
     "resolve",
     "resolve_frames",
     "resolve_network",

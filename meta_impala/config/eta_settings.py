@@ -215,7 +215,8 @@ class EtaScheduleSettings:
         "",
         "The metrics.csv of another run, for --eta_schedule=replay: its columns that "
         "--meta_parameters names, as a step function of frames; the last values are held. The "
-        "values of a row apply from the start of the last update before it, as in that run; in a "
+        "values of a row apply from the start of the last update before it, as in that run (with "
+        "--sample_reuse, which should be that run's, from the first update on that batch); in a "
         "file without the column updates, from the frames of the row on. The file is copied into "
         "the run folder as eta_schedule.csv, and a continued run reads the copy.",
         value_if_missing="",

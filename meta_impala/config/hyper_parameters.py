@@ -10,6 +10,7 @@ No TensorFlow here: mistakes in flags are reported before it is imported.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -37,6 +38,7 @@ class HyperParameter:
         decay, clip of the norm) can do neither: an update has no state, and belongs to no unroll.
       in_returns: whether the returns read it. J' then reads its value in η'; of the other rows J'
         reads none: its terms have weights of their own, and it makes no update.
+      domain: the smallest and the largest value that makes sense; ranges and η' lie in it.
     """
 
     name: str
@@ -47,6 +49,7 @@ class HyperParameter:
     start: float | None = None
     per_state: bool = False
     in_returns: bool = False
+    domain: tuple[float, float] = (0.0, math.inf)
 
 
 class RowNumbers(NamedTuple):
@@ -73,9 +76,9 @@ def _setting(name: str) -> Callable[[Any], float]:
 
 _ROWS = (
     HyperParameter(GAMMA, "γ", "discount", _setting("gamma"), _unit, per_state=True,
-                   in_returns=True),
+                   in_returns=True, domain=(0.0, 1.0)),
     HyperParameter(LAMBDA, "λ", "bootstrapping", _setting("lambda_"), _unit, per_state=True,
-                   in_returns=True),
+                   in_returns=True, domain=(0.0, 1.0)),
     HyperParameter("policy_cost", "g_p", "weight of the policy term of J",
                    _setting("policy_cost"), _twice, per_state=True),
     HyperParameter("baseline_cost", "g_v", "weight of the value term of J",
@@ -83,7 +86,8 @@ _ROWS = (
     HyperParameter("entropy_cost", "g_e", "weight of the entropy term of J",
                    _setting("entropy_cost"), _twice, per_state=True),
     HyperParameter("vtrace_alpha", "α", "share of V-trace's ratios that is clipped",
-                   _setting("vtrace_alpha"), _unit, start=0.99, per_state=True, in_returns=True),
+                   _setting("vtrace_alpha"), _unit, start=0.99, per_state=True, in_returns=True,
+                   domain=(0.0, 1.0)),
     HyperParameter("rho_clip", "ρ̄", "clip of V-trace's temporal difference",
                    _setting("rho_clip"), _twice, per_state=True, in_returns=True),
     HyperParameter("c_clip", "c̄", "clip of V-trace's trace", _setting("c_clip"), _twice,
@@ -91,7 +95,7 @@ _ROWS = (
     HyperParameter("learning_rate_factor", "lr factor", "factor of the scheduled learning rate",
                    lambda settings: 1.0, _twice),
     HyperParameter("rmsprop_decay", "decay", "decay of RMSProp's mean square",
-                   _setting("rmsprop_decay"), _unit),
+                   _setting("rmsprop_decay"), _unit, domain=(0.0, 1.0)),
     HyperParameter("max_gradient_norm", "clip norm", "clip of the gradient's norm",
                    _setting("max_gradient_norm"), _twice),
 )  # fmt: skip

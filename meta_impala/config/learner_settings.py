@@ -13,8 +13,8 @@ class LearnerSettings:
 
     max_bad_updates: int = setting(
         10,
-        "The run fails after this many non-finite updates in a row. A non-finite update is not "
-        "applied.",
+        "The run fails after this many non-finite updates in a row, or with --inner_steps above 1 "
+        "this many non-finite meta steps in a row. What is not finite is not applied.",
         value_if_missing=10,
         source=OURS,
         low=1,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 from meta_impala.config.hyper_parameters import (
     GAMMA,
     LAMBDA,
     TABLE,
     numbers_by_name,
     numbers_of,
+    stops_learning,
 )
 from meta_impala.config.schema import Config
 from meta_impala.errors import UserError
@@ -32,6 +36,7 @@ def check_meta_parameters(config: Config) -> None:
                     f"--meta_parameters={config.meta_parameters}"
                 )
     _check_what_varies(config)
+    _check_references(config)
     _check_what_is_tracked(config)
     for name in config.varied:
         if name not in (GAMMA, LAMBDA):
@@ -62,36 +67,85 @@ def _check_what_varies(config: Config) -> None:
                 f"--embedded_meta_parameters={config.embedded_meta_parameters}: {name} is not "
                 f"learned; must be among --meta_parameters={config.meta_parameters}"
             )
-    for flag, names in (("meta_parameters", config.varied), ("reference_tracking", config.tracked)):
+    for flag, names in (
+        ("meta_parameters", config.varied),
+        ("reference_tracking", config.tracked),
+        ("meta_parameter_references", tuple(_fixed_references(config))),
+    ):
         if "rmsprop_decay" in names and config.inner_optimizer != "rmsprop":
             raise UserError(
-                f"--{flag}={','.join(names)}: rmsprop_decay needs --inner_optimizer=rmsprop, it is "
-                f"{config.inner_optimizer}"
+                f"--{flag}={getattr(config, flag)}: rmsprop_decay needs --inner_optimizer=rmsprop, "
+                f"it is {config.inner_optimizer}"
             )
 
 
-def _check_what_is_tracked(config: Config) -> None:
-    """What follows the current η is read in η', and has no other value there."""
-    given = f"--reference_tracking={config.reference_tracking}"
-    fixed = numbers_by_name("meta_parameter_references", config.meta_parameter_references, 1)
-    for name in config.tracked:
-        if name in fixed:
+def _fixed_references(config: Config) -> dict[str, float]:
+    """The values that are given for η', by name."""
+    given = numbers_by_name("meta_parameter_references", config.meta_parameter_references, 1)
+    return {name: number for name, (number,) in given.items()}
+
+
+def _interval(low: float, high: float) -> str:
+    return f"[{low:g}, ∞)" if math.isinf(high) else f"[{low:g}, {high:g}]"
+
+
+def _check_references(config: Config) -> None:
+    """The values of η' make sense, are read, and can be told to the network."""
+    given = f"--meta_parameter_references={config.meta_parameter_references}"
+    fixed = _fixed_references(config)
+    for name, value in fixed.items():
+        low, high = TABLE[name].domain
+        if not low <= value <= high:
+            raise UserError(f"{given}: {name} must lie in {_interval(low, high)}")
+        if stops_learning(name, value):
+            raise UserError(f"{given}: {name} must be above 0, or nothing would be learned")
+    _check_are_read(config, given, fixed)
+    if not config.learned:
+        return
+    for name in _fed_at_reference(config):
+        if name in (GAMMA, LAMBDA, *config.tracked):
+            continue  # fed as they are; or learned, and so in their range
+        numbers = numbers_of(config, name)
+        if not numbers.low <= numbers.reference <= numbers.high:
             raise UserError(
-                f"{given}: {name} has a fixed value in η'; must not be in "
-                f"--meta_parameter_references={config.meta_parameter_references}"
+                f"{given}: {name} is {numbers.reference:g} in η', of which the network is fed its "
+                f"place in the range; must lie in {_interval(numbers.low, numbers.high)}, the "
+                "range of --meta_parameter_ranges"
             )
+
+
+def _fed_at_reference(config: Config) -> tuple[str, ...]:
+    """What of η' the network is fed in J'."""
+    is_fed = bool(config.eta_embedding_size) and config.meta_network_eta == "reference"
+    return config.embedded if is_fed else ()
+
+
+def _check_are_read(config: Config, given: str, names: Iterable[str]) -> None:
+    """Names of η' that something reads."""
     if not config.learned or config.meta_objective == "bootstrapped":
         return  # there is no J', or its target makes a whole update at η'
-    is_fed = bool(config.eta_embedding_size) and config.meta_network_eta == "reference"
-    fed = config.embedded if is_fed else ()
+    fed = _fed_at_reference(config)
     possible = [name for name, row in TABLE.items() if row.in_returns or name in fed]
-    for name in config.tracked:
+    for name in names:
         if name not in possible:
             raise UserError(
                 f"{given}: J' does not read {name} of η', its terms have weights of their own and "
                 f"it makes no update; must be among {', '.join(possible)}, what the network is fed "
                 "of η' (--embedded_meta_parameters), or with --meta_objective=bootstrapped any"
             )
+
+
+def _check_what_is_tracked(config: Config) -> None:
+    """What follows the current η is read in η', and has no other value there."""
+    given = f"--reference_tracking={config.reference_tracking}"
+    fixed = _fixed_references(config)
+    for name in config.tracked:
+        if name in fixed:
+            raise UserError(
+                f"{given}: {name} has a fixed value in η'; must not be in "
+                f"--meta_parameter_references={config.meta_parameter_references}"
+            )
+    _check_are_read(config, given, config.tracked)
 
 
 def _check_row(config: Config, name: str) -> None:
@@ -103,10 +157,11 @@ def _check_row(config: Config, name: str) -> None:
             f"--meta_parameters={config.meta_parameters}: the range of {name} is empty, ({low:g}, "
             f"{high:g}); give one by --meta_parameter_ranges={name}:LOW,HIGH"
         )
-    if low < 0.0 or (name in ("vtrace_alpha", "rmsprop_decay") and high > 1.0):
-        allowed = "[0, 1]" if high > 1.0 else "[0, ∞)"
+    lowest, highest = TABLE[name].domain
+    if low < lowest or high > highest:
         raise UserError(
-            f"--meta_parameter_ranges={config.meta_parameter_ranges}: {name} must lie in {allowed}"
+            f"--meta_parameter_ranges={config.meta_parameter_ranges}: {name} must lie in "
+            f"{_interval(lowest, highest)}"
         )
     if name in config.learned and not low < numbers.value < high:
         raise UserError(

@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 from meta_impala.config import checks, eta_schedule_checks, meta_parameter_checks, window_checks
+from meta_impala.config.composed_settings import AgentSettings
 from meta_impala.config.derived import derive
 from meta_impala.config.fields import added_choices, allowed_range, nearest
 from meta_impala.config.hyper_parameters import SETTINGS_OF_NAMES, check_names
@@ -164,6 +165,23 @@ def resolve_frames(config: Config, action_repeat: int) -> None:
             f"--total_frames={config.total_frames}: must be at least one batch, {batch_frames} "
             f"frames (batch {config.batch_size} × unroll {config.unroll_length} × action repeat "
             f"{action_repeat})"
+        )
+
+
+def refuse_background(settings: AgentSettings, game: str | None) -> None:
+    """Refuses a background that is not there to be subtracted.
+
+    Args:
+      settings: resolved.
+      game: of the environment; None if it is not Atari.
+
+    Raises:
+      UserError: for `image_scaling=background` on anything but an Atari game.
+    """
+    if settings.image_scaling != "unit" and game is None:
+        raise UserError(
+            f"--image_scaling={settings.image_scaling}: must be unit with --environment="
+            f"{settings.environment}; only Atari games have a background"
         )
 
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from meta_impala.diagnosis.evidence import BatchEvidence, Evidence, Finding
+from meta_impala.diagnosis.evidence import BatchEvidence, Evidence, Finding, lever
 
 # A constant has 0. Of a critic that has learned nothing it scatters around that.
 _EXPLAINED_VARIANCE = 0.05
@@ -33,13 +33,13 @@ def explained_variance(evidence: Evidence) -> Finding | None:
         if share < -_EXPLAINED_VARIANCE
         else "predicts the returns no better than a constant would"
     )
+    cost, gamma = lever(evidence, "baseline_cost"), lever(evidence, "gamma")
     return Finding(
         "explained_variance",
         f"The critic {quality} (explained variance {share:.2g}), so advantages are mostly noise: "
-        "raise --baseline_cost "
-        f"(now {config.baseline_cost:g}) or --learning_rate (now {config.learning_rate:g}), or "
-        "lower --gamma.",
-        ("baseline_cost", "learning_rate", "gamma"),
+        f"raise {cost.words} or --learning_rate (now {config.learning_rate:g}), or lower "
+        f"{gamma.words}.",
+        (cost.flag, "learning_rate", gamma.flag),
         batch.explained_variance,
         _EXPLAINED_VARIANCE,
     )
@@ -67,12 +67,13 @@ def rewards(evidence: Evidence) -> Finding | None:
     if batch is None:
         return None
     if not batch.rewards.size:
+        cost = lever(evidence, "entropy_cost")
         return Finding(
             "no_reward",
             f"No reward occurred in the {batch.steps:,} steps played, so there is nothing to "
-            f"learn from: raise --entropy_cost (now {evidence.config.entropy_cost:g}) to explore "
-            "more, or choose a task with more frequent rewards.",
-            ("entropy_cost",),
+            f"learn from: raise {cost.words} to explore more, or choose a task with more frequent "
+            "rewards.",
+            (cost.flag,),
             0.0,
             0.0,
         )
@@ -109,15 +110,16 @@ def _hidden_by_clip(sizes: np.ndarray, clip: float) -> Finding | None:
 
 def _too_small(evidence: Evidence, sizes: np.ndarray, batch: BatchEvidence) -> Finding | None:
     """A whole reward is worth less than the entropy bonus of one step."""
-    bonus = evidence.config.entropy_cost * math.log(max(batch.num_actions, 2))
+    bonus = evidence.value("entropy_cost") * math.log(max(batch.num_actions, 2))
     if sizes.max() >= bonus:
         return None
+    cost = lever(evidence, "entropy_cost")
     return Finding(
         "reward_scale",
         f"The largest reward, {sizes.max():.2g}, is worth less than the entropy bonus of a single "
-        f"step ({bonus:.2g}), so that the policy stays random: lower --entropy_cost (now "
-        f"{evidence.config.entropy_cost:g}), or scale the rewards in the environment.",
-        ("entropy_cost",),
+        f"step ({bonus:.2g}), so that the policy stays random: lower {cost.words}, or scale the "
+        "rewards in the environment.",
+        (cost.flag,),
         float(sizes.max()),
         bonus,
     )

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from meta_impala.config import Config
+from meta_impala.config.hyper_parameters import GAMMA, LAMBDA
 
 # With fewer updates no check is meaningful: a healthy run on Catch needs about as many before its
 # return rises.
@@ -105,6 +106,15 @@ class Evidence(NamedTuple):
         values = self.column(name)
         return float(values[-1]) if values.size else math.nan
 
+    def value(self, name: str) -> float:
+        """A hyper-parameter as it is now: of what is learned or scheduled, its recent mean.
+
+        Args:
+          name: of a setting that is a row of the table of hyper-parameters.
+        """
+        now = self.mean(name) if name in self.config.varied else math.nan
+        return now if math.isfinite(now) else float(getattr(self.config, name))
+
     @property
     def is_early(self) -> bool:
         """Whether there are too few updates or rows for the checks."""
@@ -153,3 +163,41 @@ class Finding(NamedTuple):
     flags: tuple[str, ...]
     value: float
     threshold: float
+
+
+class Lever(NamedTuple):
+    """What changes a hyper-parameter.
+
+    Attributes:
+      words: for a sentence, with the present value.
+      flag: the setting.
+    """
+
+    words: str
+    flag: str
+
+
+# Schedule -> what decides the value of a varied hyper-parameter, for γ and λ and for the others.
+_DECIDES = {
+    "learned": ("{0}_max", "meta_parameter_ranges"),
+    "fixed": ("{0}", "meta_parameter_starts"),
+    "random": ("eta_random_{0}", "eta_random_ranges"),
+    "linear": ("eta_linear_{0}", "eta_linear_ends"),
+    "mixture": ("eta_mixture", "eta_mixture"),
+    "replay": ("eta_schedule_file", "eta_schedule_file"),
+}
+
+
+def lever(evidence: Evidence, name: str) -> Lever:
+    """What changes a hyper-parameter: its setting, or what decides it where it varies.
+
+    Args:
+      evidence: of the run.
+      name: of a setting that is a row of the table of hyper-parameters.
+    """
+    now = f"now {evidence.value(name):.4g}"
+    if name not in evidence.config.varied:
+        return Lever(f"--{name} ({now})", name)
+    schedule = evidence.config.eta_schedule
+    flag = _DECIDES[schedule][name not in (GAMMA, LAMBDA)].format(name)
+    return Lever(f"{name} ({schedule}, {now}) by --{flag}", flag)

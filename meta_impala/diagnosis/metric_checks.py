@@ -12,7 +12,7 @@ import numpy as np
 
 from meta_impala.config import FIELDS
 from meta_impala.config.hyper_parameters import numbers_of
-from meta_impala.diagnosis.evidence import Evidence, Finding
+from meta_impala.diagnosis.evidence import Evidence, Finding, lever
 
 _SYMBOLS = {"gamma": "γ", "lambda": "λ"}
 
@@ -76,7 +76,7 @@ def learning_rate(evidence: Evidence) -> Finding | None:
 
 
 def bad_updates(evidence: Evidence) -> Finding | None:
-    """Updates that were skipped because they were not finite."""
+    """Updates that were skipped, or the meta steps after them, because they were not finite."""
     bad, updates = evidence.window("bad_updates"), evidence.window("updates")
     if not bad.size or not updates.size:
         return None
@@ -87,12 +87,13 @@ def bad_updates(evidence: Evidence) -> Finding | None:
     share = count / max(float(updates[-1] - before[1]), 1.0)
     if share <= _BAD_UPDATES:
         return None
+    clip = lever(evidence, "max_gradient_norm")
     return Finding(
         "bad_updates",
-        f"{count:,.0f} of the last updates ({100 * share:.1f} %) were not finite and changed "
-        "nothing (their batches are in bad_updates/): lower --learning_rate, or clip the gradient "
-        f"with --max_gradient_norm (now {evidence.config.max_gradient_norm:g}).",
-        ("learning_rate", "max_gradient_norm"),
+        f"{count:,.0f} of the last updates ({100 * share:.1f} %) were not finite and were not "
+        "applied (their batches are in bad_updates/): lower --learning_rate, or clip the gradient: "
+        f"{clip.words}.",
+        ("learning_rate", clip.flag),
         share,
         _BAD_UPDATES,
     )
@@ -132,14 +133,14 @@ def entropy(evidence: Evidence) -> Finding | None:
     if most <= 0.0:  # one action: there is nothing to choose
         return None
     of = "for a uniform one" if evidence.batch is not None else "at its largest"
-    now = f"--entropy_cost (now {evidence.config.entropy_cost:g})"
+    cost = lever(evidence, "entropy_cost")
     if found <= _COLLAPSED * most:
         return Finding(
             "entropy_collapsed",
             f"The policy has collapsed: its entropy is {found:.2g} nats, of {most:.2f} {of}, "
-            f"so it no longer explores: raise {now}, or lower "
+            f"so it no longer explores: raise {cost.words}, or lower "
             "--learning_rate.",
-            ("entropy_cost", "learning_rate"),
+            (cost.flag, "learning_rate"),
             found / most,
             _COLLAPSED,
         )
@@ -147,9 +148,9 @@ def entropy(evidence: Evidence) -> Finding | None:
         return Finding(
             "entropy_flat",
             f"The policy is still uniform after {evidence.last('updates'):,.0f} updates (entropy "
-            f"{found:.3f} of {most:.3f} nats): lower {now}, or raise --learning_rate (now "
+            f"{found:.3f} of {most:.3f} nats): lower {cost.words}, or raise --learning_rate (now "
             f"{evidence.config.learning_rate:g}).",
-            ("entropy_cost", "learning_rate"),
+            (cost.flag, "learning_rate"),
             found / most,
             _FLAT,
         )
@@ -158,21 +159,24 @@ def entropy(evidence: Evidence) -> Finding | None:
 
 def rho_clip(evidence: Evidence) -> Finding | None:
     """The importance weights say that actors and learner follow different policies."""
-    share, clip = evidence.mean("rho_clipped_share"), evidence.config.rho_clip
+    # The share is of the clip that was in use, learned or not.
+    share, clip = evidence.mean("rho_clipped_share"), evidence.value("rho_clip")
     if clip < 1.0 and share >= _RHOS_ALL_CLIPPED:
+        change = lever(evidence, "rho_clip")
         return Finding(
             "rho_clip",
-            f"{100 * share:.0f} % of the importance weights ρ are at their clip of {clip:g}, so "
-            "V-trace evaluates the actors' old policy and not the learner's: use --rho_clip=1.",
-            ("rho_clip",),
+            f"{100 * share:.0f} % of the importance weights ρ are at their clip of {clip:.4g}, so "
+            "V-trace evaluates the actors' old policy and not the learner's: raise "
+            f"{change.words} to 1.",
+            (change.flag,),
             share,
             _RHOS_ALL_CLIPPED,
         )
-    if clip == 1.0 and share <= _RHOS_FAR_OFF:
+    if clip <= 1.0 and share <= _RHOS_FAR_OFF:
         return Finding(
             "rho_clip",
-            f"Only {100 * share:.0f} % of the importance weights ρ reach 1, where half would with "
-            "equal policies: the actors follow another policy than the learner; lower "
+            f"Only {100 * share:.0f} % of the importance weights ρ reach {clip:.4g}, where half "
+            "would with equal policies: the actors follow another policy than the learner; lower "
             "--learning_rate, or the policy lag by --queue_capacity and --num_actors.",
             ("learning_rate", "queue_capacity", "num_actors"),
             share,
@@ -202,13 +206,13 @@ def gradient_clip(evidence: Evidence) -> Finding | None:
     coefficient = evidence.mean("clip_coefficient")
     if not coefficient <= _CLIP_COEFFICIENT:
         return None
+    norm, baseline = lever(evidence, "max_gradient_norm"), lever(evidence, "baseline_cost")
     return Finding(
         "gradient_clip",
         f"The gradient is always clipped, on average to {100 * coefficient:.1f} % of its norm of "
         f"{evidence.mean('gradient_norm'):.3g}, so the size of the gradient has no effect: raise "
-        f"--max_gradient_norm (now {evidence.config.max_gradient_norm:g}), or make the losses "
-        "smaller by --reward_clip or --baseline_cost.",
-        ("max_gradient_norm", "reward_clip", "baseline_cost"),
+        f"{norm.words}, or make the losses smaller by --reward_clip or --{baseline.flag}.",
+        (norm.flag, "reward_clip", baseline.flag),
         coefficient,
         _CLIP_COEFFICIENT,
     )
@@ -273,13 +277,13 @@ def time_limit(evidence: Evidence) -> Finding | None:
     if not share >= _AT_TIME_LIMIT:
         return None
     frames = f" of {limit:,} frames" if limit is not None else ""
+    cost = lever(evidence, "entropy_cost")
     return Finding(
         "time_limit",
         f"Every game ends at its time limit{frames} and none earlier, so the agent rarely "
-        "experiences a termination: raise --entropy_cost (now "
-        f"{evidence.config.entropy_cost:g}) if the return does not rise, or change the limit by "
-        "--environment_kwargs.",
-        ("entropy_cost", "environment_kwargs"),
+        f"experiences a termination: raise {cost.words} if the return does not rise, or change the "
+        "limit by --environment_kwargs.",
+        (cost.flag, "environment_kwargs"),
         share,
         _AT_TIME_LIMIT,
     )

@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags
 
 from meta_impala import config as config_lib
-from meta_impala.config import Config
+from meta_impala.config import AgentSettings, Config
 from meta_impala.config.flags import define_config_flags, parse_flags
 from meta_impala.config.text import shown
 from meta_impala.environments import ATARI_57, UnknownEnvironmentError, registry
@@ -280,6 +280,7 @@ def _config(
     except UnknownEnvironmentError as error:
         raise UserError(f"--environment={config.environment}: {error}") from None
     config_lib.resolve_frames(config, spec.action_repeat)
+    config_lib.refuse_background(config.part(AgentSettings), spec.game)
     if of_population:
         population_of(values, config, spec.action_repeat)
     return dataclasses.replace(config, environment=spec.id)

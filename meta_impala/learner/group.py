@@ -38,7 +38,11 @@ _JOB = "worker"  # the name that the strategy asks for
 
 
 class LearnerLost(RunFailed):
-    """The others cannot be reached any more. No variable was changed by the update it ended."""
+    """The others cannot be reached any more. No step is half made.
+
+    The update it ended changed no variable; or, with several inner steps, it was made as a whole
+    and only the meta step after it was not.
+    """
 
 
 class LearnerGroup:

@@ -301,7 +301,9 @@ class Learner:
           Statistics of the update (of all learners) and the snapshot after it.
 
         Raises:
-          LearnerLost: if another learner cannot be reached; nothing was changed then.
+          LearnerLost: if another learner cannot be reached. Either nothing was changed then, or
+            with several inner steps the update was made and counted, and only the meta step after
+            it was not.
         """
         # NumPy's numbers: TensorFlow keeps every Python number that it was ever given (753 bytes).
         arguments = [
@@ -332,10 +334,12 @@ class Learner:
                 window.clear()
             elif window.end_update(arguments[0], gradients, arguments[1].numpy()):
                 order = tf.constant(self.column_order(updates))
-                numbers, applied, eta = self.window_step(ahead, order)
-                window.clear()
-                statistics = statistics._replace(applied=float(applied.numpy()))
-                if not statistics.applied:
+                try:
+                    numbers, meta_applied, eta = self.window_step(ahead, order)
+                finally:
+                    window.clear()  # without the other learners there is no meta step
+                statistics = statistics._replace(meta_applied=float(meta_applied.numpy()))
+                if not statistics.meta_applied:
                     # What is not finite is told, and not kept: the state can be saved.
                     statistics = with_meta(statistics, learned, numbers.numpy().tolist())
                     return statistics, self._to_snapshot(updates + 1, parameters, eta)

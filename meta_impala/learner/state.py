@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -72,6 +73,11 @@ class LearnerState(tf.Module):
         return [self.x, *self.auxiliary_x]
 
     @property
+    def counts(self) -> tuple[int, int]:
+        """Frames learned from, and updates made."""
+        return int(self.frames.numpy()), int(self.updates.numpy())
+
+    @property
     def shared_variables(self) -> tuple[tf.Variable, ...]:
         """What is the same for all learners: all but a window, whose batches are each one's own."""
         return self._without([] if self.window is None else self.window.variables)
@@ -121,6 +127,9 @@ class Statistics(NamedTuple):
 
     `others` are value, meta-gradient and step of x of what is learned besides γ and λ, by column
     (`config.metric_columns.learned_columns`).
+
+    `applied` is of θ, and with one inner step of η too. With several `meta_applied` says whether
+    the meta step that followed the update was applied; NaN if none followed.
     """
 
     inner_loss: float
@@ -141,6 +150,7 @@ class Statistics(NamedTuple):
     x_step_gamma: float
     x_step_lambda: float
     others: Mapping[str, float] = {}
+    meta_applied: float = math.nan
 
     def numbers(self) -> dict[str, float]:
         """All of it by name."""
@@ -149,4 +159,4 @@ class Statistics(NamedTuple):
 
 
 # Of every run, whatever is learned.
-FIXED = Statistics._fields[:-1]
+FIXED = Statistics._fields[: Statistics._fields.index("others")]

@@ -48,7 +48,7 @@ from meta_impala.storage.manifest import (
     write_manifest,
 )
 
-_ASIDE, _REMOVED = ".saving", ".removing"
+_ASIDE, _REMOVED, _REPLACED = ".saving", ".removing", ".replaced"
 # Above the bytes of the variables: names, alignment, the graph of objects.
 _MAX_OVERHEAD_BYTES = 2**24
 # A window's data may be larger there: of fewer learners, or of larger batches.
@@ -114,10 +114,12 @@ class Checkpoints:
         self._keep = keep
         self._identity = dict(identity)
         self._newest: pathlib.Path | None = None
+        self._updates_of_newest = -1
         if folder.is_dir():
             for leftover in folder.iterdir():
                 if leftover.name.startswith((_ASIDE, _REMOVED)):
                     remove_folder(leftover)
+            _settle_replaced(folder)
 
     @property
     def newest(self) -> pathlib.Path | None:
@@ -146,6 +148,7 @@ class Checkpoints:
         for path in damaged:
             os.rename(path, unused_name(path))
         self._newest = saved.path
+        _, self._updates_of_newest = self._state.counts
         return saved
 
     def save(self, progress: Mapping[str, Any], source: Arrays | None = None) -> pathlib.Path:
@@ -159,8 +162,10 @@ class Checkpoints:
           RunFailed: if it cannot be written, or a variable is not finite; the checkpoints before
             are untouched. If the message says that it is written, it is whole, and the newest.
         """
-        path = self._folder / f"frames-{int(self._state.frames.numpy())}"
-        if path == self._newest and path.is_dir():
+        frames, updates = self._state.counts
+        path = self._folder / f"frames-{frames}"
+        is_there = path == self._newest and path.is_dir()
+        if is_there and updates == self._updates_of_newest:
             return path  # nothing was learned since
         aside = self._folder / f"{_ASIDE}-{os.getpid()}"
         try:
@@ -169,17 +174,22 @@ class Checkpoints:
             remove_folder(aside)
             os.mkdir(aside)
             self._write(aside, progress, source)
-            if path.exists():
+            if is_there:
+                # Between two updates on a batch (`sample_reuse`) the frames stand still.
+                os.rename(path, self._folder / f"{_REPLACED}-{path.name}")
+            elif path.exists():
                 os.rename(path, unused_name(path))
             os.rename(aside, path)
         except (OSError, tf.errors.OpError, FloatingPointError) as error:
             shutil.rmtree(aside, ignore_errors=True)
+            _settle_replaced(self._folder)
             # A file aside that is only not flushed counts as not written.
             reason = one_line(error.__cause__ or error)
             raise RunFailed(f"{path}: cannot be saved ({reason})") from error
-        self._newest = path  # complete, whatever happens now
+        self._newest, self._updates_of_newest = path, updates  # complete, whatever happens now
         with writing(path):
             flush_folder(self._folder)
+        _settle_replaced(self._folder)
         for old in list_checkpoints(self._folder)[self._keep :]:
             _remove(old)
         return path
@@ -270,6 +280,8 @@ def _restore(path: pathlib.Path, state: LearnerState, identity: Mapping[str, Any
             source = arrays_lib.read_arrays(path / SOURCE)
         _check_finite(state)
         _check_counters(path, state)
+        if state.window is not None and not 0 <= state.window.made < state.window.length:
+            state.window.clear()  # its meta step was not made: another learner was lost
     except (
         AssertionError, LookupError, ValueError, TypeError, OSError, ArithmeticError,
         tf.errors.OpError,
@@ -349,7 +361,7 @@ def _check_finite(state: LearnerState) -> None:
 
 
 def _check_counters(path: pathlib.Path, state: LearnerState) -> None:
-    frames, updates = int(state.frames.numpy()), int(state.updates.numpy())
+    frames, updates = state.counts
     if path.name != f"frames-{frames}" or min(frames, updates) < 0:
         raise ValueError(f"it is of {frames} frames and {updates} updates")
 
@@ -362,6 +374,17 @@ def _remove(path: pathlib.Path) -> None:
     except OSError:
         return  # failing to free space must not end a run
     shutil.rmtree(removed, ignore_errors=True)
+
+
+def _settle_replaced(folder: pathlib.Path) -> None:
+    """Removes what a checkpoint of the same frames replaced, or brings it back if none did."""
+    for replaced in list(folder.glob(f"{_REPLACED}-frames-*")):
+        path = folder / replaced.name.removeprefix(f"{_REPLACED}-")
+        if path.exists():
+            remove_folder(replaced)
+        else:
+            with contextlib.suppress(OSError):  # it stays for the next start
+                os.rename(replaced, path)
 
 
 def _warn(taken: pathlib.Path, damaged: Mapping[pathlib.Path, str]) -> None:

@@ -9,13 +9,16 @@ run reads its own copy, `eta_schedule.csv`, whose SHA-256 stands in its config. 
 A row of a `metrics.csv` reports the η of the last update before it. It holds from the frames at
 which that update began: with a row for every update the replay is exact (to the eight digits of the
 file), with fewer rows each value comes in when the other run had it, and is held until the next
-row's.
+row's. With `--sample_reuse` all updates on a batch begin at the same frames, so that the values of
+the last of them hold for the batch; the other run is taken to have the `--sample_reuse` of this
+one, as far as its counts of updates allow.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -145,7 +148,7 @@ def _parse(content: bytes, source: str, config: Config) -> StepFunction:
     for name in names:
         _check_column(rows, name, source, config)
     values = tuple(tuple(float(row[name]) for name in names) for row in rows)
-    return StepFunction(_starts(table.rows, rows), values)
+    return StepFunction(_starts(table.rows, rows, config.sample_reuse), values)
 
 
 def _check_column(
@@ -170,16 +173,19 @@ def _check_column(
 
 
 def _starts(
-    all_rows: Sequence[Mapping[str, str]], rows: Sequence[Mapping[str, str]]
+    all_rows: Sequence[Mapping[str, str]], rows: Sequence[Mapping[str, str]], reuse: int
 ) -> tuple[int, ...]:
     """From which frames on the values of each row hold: see the top of this file."""
     starts = {}
     frames, updates = 0, 0
+    # A row follows the last update on a batch: with this reuse all counts are multiples of it.
+    counts = [row["updates"] for row in all_rows if row.get("updates", "").isdecimal()]
+    reuse = math.gcd(reuse, *map(int, counts))
     for row in all_rows:
         then, before = int(row["frames"]), frames
         count = row.get("updates", "")
         made = int(count) - updates if count.isdecimal() else 0
-        # The frames of one update, if they are alike; all updates but the last came before.
-        starts[then] = then - round((then - before) / made) if made > 0 else then
+        # The frames of one batch, if they are alike; all batches but the last came before.
+        starts[then] = then - round((then - before) * reuse / made) if made > 0 else then
         frames, updates = then, updates + max(made, 0)
     return tuple(starts[int(row["frames"])] for row in rows)

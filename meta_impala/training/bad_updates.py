@@ -1,9 +1,10 @@
-"""Updates that were not finite, and so were not applied: warnings, saved batches, and the limit."""
+"""Updates and meta steps that were not finite, and so not applied: warnings, files, the limit."""
 
 from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -22,19 +23,31 @@ _SHOWN = ("inner_loss", "gradient_norm", "meta_loss", "meta_gradient_norm")
 class BadUpdates:
     """Reports updates that were not applied; the run fails after too many in a row.
 
+    With several inner steps the meta steps are counted apart: K updates come between two of them,
+    and may all be good.
+
     Attributes:
       in_a_row: bad updates since the last good one.
+      meta_in_a_row: bad meta steps since the last good one, of several inner steps.
     """
 
-    def __init__(self, folder: pathlib.Path, limit: int, in_a_row: int) -> None:
+    def __init__(
+        self, folder: pathlib.Path, limit: int, saved: Mapping[str, Any] | None = None
+    ) -> None:
         """Args:
         folder: gets the first ones' statistics and batches.
-        limit: `--max_bad_updates`.
-        in_a_row: of the run that is continued.
+        limit: `--max_bad_updates`, of either.
+        saved: from `state`, of the run that is continued.
         """
-        self.in_a_row = in_a_row
+        saved = saved or {}
+        self.in_a_row = int(saved.get("bad_in_a_row", 0))
+        self.meta_in_a_row = int(saved.get("bad_meta_in_a_row", 0))
         self._folder = folder
         self._limit = limit
+
+    def state(self) -> dict[str, int]:
+        """Both counts as JSON, to continue from."""
+        return {"bad_in_a_row": self.in_a_row, "bad_meta_in_a_row": self.meta_in_a_row}
 
     def record(self, updates: int, statistics: Statistics, batches: Mapping[str, Unroll]) -> None:
         """Checks an update.
@@ -49,20 +62,35 @@ class BadUpdates:
         """
         if statistics.applied:
             self.in_a_row = 0
-            return
-        self.in_a_row += 1
-        message = (
-            f"update {updates} was not applied, since it is not finite: "
-            f"{describe(statistics, batches)}"
-        )
+        else:
+            self.in_a_row += 1
+            of_update = f"update {updates} was not applied"
+            self._report(of_update, "updates", self.in_a_row, updates, statistics, batches)
+        if statistics.meta_applied == 1.0:
+            self.meta_in_a_row = 0
+        elif statistics.meta_applied == 0.0:
+            self.meta_in_a_row += 1
+            of_step = f"update {updates} was applied, but the meta step after it was not"
+            self._report(of_step, "meta steps", self.meta_in_a_row, updates, statistics, batches)
+
+    def _report(
+        self,
+        what: str,
+        kind: str,
+        in_a_row: int,
+        updates: int,
+        statistics: Statistics,
+        batches: Mapping[str, Unroll],
+    ) -> None:
+        message = f"{what}, since it is not finite: {describe(statistics, batches)}"
         kept = keep(self._folder, updates, statistics, batches)
         if kept is not None:
             message += f"; it is kept in {kept}"
         warn(f"warning: {message}")
-        if self.in_a_row >= self._limit:
+        if in_a_row >= self._limit:
             raise RunFailed(
-                f"{self.in_a_row} updates in a row (--max_bad_updates) were not applied; the "
-                f"last: {message}"
+                f"{in_a_row} {kind} in a row (--max_bad_updates) were not applied; the last: "
+                f"{message}"
             )
 
 
@@ -88,7 +116,8 @@ def keep(
       Its path; None if there are enough, or it could not be written.
     """
     path = folder / f"update-{updates}.npz"
-    arrays = {f"statistics {name}": np.array(v) for name, v in statistics.numbers().items()}
+    numbers = statistics.numbers() | {"meta_applied": statistics.meta_applied}
+    arrays = {f"statistics {name}": np.array(value) for name, value in numbers.items()}
     for name, batch in batches.items():
         arrays |= {f"{name} {field}": np.asarray(a) for field, a in batch._asdict().items()}
     try:

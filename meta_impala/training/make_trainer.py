@@ -8,7 +8,7 @@ import pathlib
 import time
 
 from meta_impala import config as config_lib
-from meta_impala.config import ActorSettings, Config
+from meta_impala.config import ActorSettings, AgentSettings, Config
 from meta_impala.distributed import cluster as ray_cluster
 from meta_impala.environments import Description, registry
 from meta_impala.errors import UserError
@@ -101,6 +101,7 @@ def make_trainer(
     # One name for one environment, as in the command: either continues the runs of the other.
     config = dataclasses.replace(config, environment=spec.id)
     config_lib.resolve_frames(config, spec.action_repeat)
+    config_lib.refuse_background(config.part(AgentSettings), spec.game)
     if not folder.has_run():
         config = eta_replay.pin(config)
     description = registry.describe(

@@ -24,8 +24,9 @@ from meta_impala import config as config_lib
 from meta_impala.actors.trajectory import Episode
 from meta_impala.config import Config
 from meta_impala.config.metric_columns import learned_columns, of_all_heads
-from meta_impala.errors import one_line, printable
+from meta_impala.errors import one_line, printable, warn
 from meta_impala.learner.state import FIXED, Statistics
+from meta_impala.learner.update_statistics import meta_columns
 from meta_impala.storage.files import flush_open, make_folder, write_atomically, writing
 from meta_impala.storage.metrics_table import (
     COLUMNS,
@@ -222,7 +223,9 @@ def _tensorflow_errors() -> Iterator[None]:
 class MetricsWindow:
     """Collects the metrics between two rows, and makes a row of them.
 
-    Statistics of updates are means over the window, without those that were not applied;
+    Statistics of updates are means over the window, without those that were not applied; those of
+    meta steps are means over the updates that have one (with several inner steps, not before the
+    first, and not where it was not applied);
     `episode_return` and `episode_frames` are means over the last 100 games (empty before the first
     has ended), the return over those with a finite one. `cpu_seconds` is the CPU time of the
     trainer's processes so far: all threads, nothing of Ray actors; of a command's processes from
@@ -260,12 +263,15 @@ class MetricsWindow:
         # Of the open window; sums, so that memory does not grow with --log_frames.
         self._updates = int(saved.get("updates", 0))
         self._applied = int(saved.get("applied", 0))
+        # Of these, the updates whose statistics of a meta step are known.
+        self._meta_known = int(saved.get("meta_known", self._applied))
         self._lags = float(saved.get("lags", 0.0))
         self._fills = float(saved.get("fills", 0.0))
         names = (*FIXED, *learned_columns(learned))
         self._sums = {name: saved.get("sums", {}).get(name, 0.0) for name in names}
         self._last = {name: saved.get("last", {}).get(name, math.nan) for name in names}
         self._values = [name for name in learned_columns(learned) if name in set(learned)]
+        self._of_meta = frozenset(meta_columns(learned))
 
     @property
     def policy_lag(self) -> float:
@@ -288,6 +294,7 @@ class MetricsWindow:
             "bad_updates": self._bad_updates,
             "updates": self._updates,
             "applied": self._applied,
+            "meta_known": self._meta_known,
             "lags": self._lags,
             "fills": self._fills,
             "sums": self._sums,
@@ -300,20 +307,23 @@ class MetricsWindow:
         episodes: Iterable[Episode],
         policy_lag: float,
         queue_fill: float,
-        *,
-        applied: bool = True,
     ) -> None:
-        """Adds one learner update; one that was not applied adds nothing to the statistics."""
+        """Adds one learner update; what was not applied adds nothing to the statistics."""
         self._updates += 1
         self._lags += policy_lag
         self._fills += queue_fill
-        if applied:
+        is_meta_bad = statistics.meta_applied == 0.0
+        if not statistics.applied or is_meta_bad:
+            self._bad_updates += 1
+        if statistics.applied:
+            # J' of what was applied is finite: NaN says that no meta step was made yet.
+            is_meta_known = not (is_meta_bad or math.isnan(statistics.meta_loss))
             self._applied += 1
+            self._meta_known += is_meta_known
             self._last = statistics.numbers()
             for name, value in self._last.items():
-                self._sums[name] += value
-        else:
-            self._bad_updates += 1
+                if is_meta_known or name not in self._of_meta:
+                    self._sums[name] += value
         for episode in episodes:
             self._episodes += 1
             self._lengths.append(episode.frames)
@@ -336,10 +346,10 @@ class MetricsWindow:
         """The row of everything added since the last one; starts a new window."""
         now = time.monotonic()
         elapsed = max(now - self._window_start, 1e-9)
-        row: dict[str, float] = {
-            name: value / self._applied if self._applied else math.nan
-            for name, value in self._sums.items()
-        }
+        row: dict[str, float] = {}
+        for name, value in self._sums.items():
+            count = self._meta_known if name in self._of_meta else self._applied
+            row[name] = value / count if count else math.nan
         # η is the value at the row, not a mean over the window.
         row["gamma"] = self._last["gamma"]
         row["lambda"] = self._last["lambda_"]
@@ -362,7 +372,7 @@ class MetricsWindow:
             cpu_seconds=self._cpu_before + time.process_time(),
         )
         self._window_start, self._window_frames = now, frames
-        self._updates = self._applied = 0
+        self._updates = self._applied = self._meta_known = 0
         self._lags = self._fills = 0.0
         self._sums = dict.fromkeys(self._sums, 0.0)
         return row

@@ -52,6 +52,7 @@ _WINDOW: dict[str, Callable[[Any], bool]] = {
     "bad_updates": _is_count,
     "updates": _is_count,
     "applied": _is_count,
+    "meta_known": _is_count,
     "lags": _is_number,
     "fills": _is_number,
     "sums": _is_numbers_by_name,
@@ -70,6 +71,7 @@ _PROGRESS: dict[str, Callable[[Any], bool]] = {
     "pair": lambda value: isinstance(value, bool),
     "bad_in_a_row": _is_count,
     "own_meta_weights": _is_numbers_by_name,
+    "bad_meta_in_a_row": _is_count,
 }
 
 

@@ -131,17 +131,14 @@ class Trainer:
         if self._group.size > 1 and self.learner.state.window is not None:
             self.learner.state.window.clear()  # only learner 0 has its batches
         self.restored_from = str(saved.path) if saved else None
-        self.frames = int(self.learner.state.frames.numpy())
-        self.updates = int(self.learner.state.updates.numpy())
+        self.frames, self.updates = self.learner.state.counts
         progress = progress_of(saved, self.folder, self.learner.own_meta_weights)
         next_row = self.frames + config.log_frames
         self._next_row = min(progress.get("next_row", next_row), next_row)
         self._reported = of_all_heads(config.varied, config.auxiliary_heads)
         window = progress.get("window")
         self._metrics_window = MetricsWindow(self.frames, window, self._reported, cpu_start)
-        self._bad_updates = BadUpdates(
-            self.folder.bad_updates, config.max_bad_updates, int(progress.get("bad_in_a_row", 0))
-        )
+        self._bad_updates = BadUpdates(self.folder.bad_updates, config.max_bad_updates, progress)
         self._restarts = restarts_of(config, progress.get("actor_restarts", 0))
         self._saved_source = saved_source(
             saved if config.deterministic else None, self._description, self.learner
@@ -274,7 +271,8 @@ class Trainer:
                 batch.unroll, [one.unroll for one in ahead], self.updates, self.frames
             )
         except LearnerLost:
-            self._is_updating = False  # it changed nothing
+            self._is_updating = False  # no step is half made: the state can be saved
+            self.frames, self.updates = self.learner.state.counts
             raise
         self._is_updating = False
         self._source.publish(self._snapshot)
@@ -285,8 +283,8 @@ class Trainer:
         self.frames += new
         self._checkpoint_schedule.after_update(before, self.frames)
         self._batcher.learned_from(batch, self.updates)
-        applied, games = bool(statistics.applied), batch.episodes if new else []
-        self._metrics_window.add(statistics, games, lag, self._source.fill(), applied=applied)
+        games = batch.episodes if new else []
+        self._metrics_window.add(statistics, games, lag, self._source.fill())
         self._bad_updates.record(
             self.updates, statistics, {"batch": batch.unroll, "meta batch": ahead[-1].unroll}
         )
@@ -380,8 +378,8 @@ class Trainer:
             "next_row": self._next_row,
             "actor_restarts": self._restarts.count,
             "pair": self._batcher.has_swap_blocks,
-            "bad_in_a_row": self._bad_updates.in_a_row,
             "own_meta_weights": self.learner.own_meta_weights,
+            **self._bad_updates.state(),
         }
 
     def _save_after_failure(self) -> None:

@@ -33,7 +33,9 @@ def test_the_identity_of_one_sgd_step(mode):
         "max_gradient_norm": 0.0,
         "meta_parameters": NAMES,
         "eta_embedding_size": 3,
-        "meta_parameter_references": "entropy_cost:0.05",
+        # Its value in η', which of J' only the target reads; learned from another one.
+        "entropy_cost": 0.05,
+        "meta_parameter_starts": "entropy_cost:0.01",
         "policy_cost": 1.0,
         "baseline_cost": 0.4,
     }

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from support.helpers import make_agent, random_batch
 
 from meta_impala.actors.trajectory import Unroll
 from meta_impala.algorithm.attribution import SPLIT_PLACES, TIMED_PLACES
@@ -106,6 +107,16 @@ def test_the_parts_are_those_of_the_update_that_the_learner_makes(name, monkeypa
     assert found.gradient_norm == pytest.approx(statistics.gradient_norm, rel=1e-4)
     eta = (statistics.gamma, statistics.lambda_)
     assert tuple(found.eta[:2]) == pytest.approx(eta, rel=1e-6)
+
+
+def test_steps_of_weight_0_are_not_counted(eager):
+    """J' per agent step is the learner's, also where a time limit ends episodes."""
+    agent = make_agent(meta_batch_size=4, learning_rate=RATE, learning_rate_schedule="constant")
+    batch, meta_batch = (random_batch(agent, seed) for seed in range(2))
+    assert np.any(meta_batch.truncations.numpy()[1:])
+    found = sampling._meta_evaluation(agent.learner, RATE)(batch, meta_batch)
+    statistics, _ = agent.learner.update(batch, meta_batch, updates=0, frames=0)
+    assert found.meta_loss == pytest.approx(statistics.meta_loss, rel=1e-4)
 
 
 def test_which_columns_are_the_meta_batch(monkeypatch):

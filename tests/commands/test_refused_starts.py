@@ -61,6 +61,7 @@ REFUSED = {
     "meta-parameters that do not exist": ["--meta_parameters=delta"],
     "a network that does not exist": ["--network=deap"],
     "a network for pictures": ["--environment=CartPole-v1", "--network=deep"],
+    "a background that no game has": ["--environment=Catch", "--image_scaling=background"],
     "more memory than there is": ["--mlp_sizes=1000000000"],
     "a schedule that does not exist": [
         "--eta_schedule=replay", "--eta_schedule_file={tmp}/none", "--meta_parameters=none"],

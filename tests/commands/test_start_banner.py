@@ -67,3 +67,15 @@ def test_only_a_long_run_gets_a_hint(monkeypatch):
     assert start_banner.hint(deep, PONG, 199_000_000) == ""
     monkeypatch.setattr(start_banner, "processors", lambda: 512)
     assert start_banner.hint(deep, PONG, 0) == ""
+
+
+def test_a_target_on_a_part_of_a_batch_is_told():
+    bootstrapped = {"meta_objective": "bootstrapped"}
+    text = start_banner.short_target(resolve(Config(**bootstrapped)))
+    assert text.startswith("--meta_batch_size=8: ") and "8 of 32" in text
+    for settings in (
+        {},
+        bootstrapped | {"meta_batch_size": 32},
+        bootstrapped | {"meta_parameters": "none"},
+    ):
+        assert start_banner.short_target(resolve(Config(**settings))) == ""

@@ -179,6 +179,66 @@ def test_lambda_and_embedding_follow_from_what_is_learned(learned, start, width)
             "--reference_tracking=entropy_cost: entropy_cost has a fixed value",
             "--meta_parameter_references=entropy_cost:0.1",
         ),
+        *(
+            (
+                {
+                    "meta_objective": "bootstrapped",
+                    "meta_parameter_references": f"{name}:{value}",
+                },
+                f"--meta_parameter_references={name}:{value}: {name} must",
+                allowed,
+            )
+            for name, value, allowed in (
+                ("vtrace_alpha", 7, "lie in [0, 1]"),
+                ("rho_clip", -1, "lie in [0, ∞)"),
+                ("rmsprop_decay", 1.5, "lie in [0, 1]"),
+                ("max_gradient_norm", 0, "be above 0"),
+                ("learning_rate_factor", -0.5, "lie in [0, ∞)"),
+            )
+        ),
+        (
+            {
+                "meta_objective": "bootstrapped",
+                "inner_optimizer": "adam",
+                "meta_parameter_references": "rmsprop_decay:0.9",
+            },
+            "--meta_parameter_references=rmsprop_decay:0.9: rmsprop_decay needs",
+            "--inner_optimizer=rmsprop",
+        ),
+        *(
+            (
+                settings | {"meta_parameter_references": f"{name}:0.05"},
+                f"--meta_parameter_references={name}:0.05: J' does not read {name}",
+                "must be among gamma, lambda, vtrace_alpha, rho_clip, c_clip, what the network is",
+            )
+            for name, settings in (
+                ("entropy_cost", {}),
+                ("rmsprop_decay", {"meta_parameters": "rmsprop_decay"}),
+                ("entropy_cost", FED_COST | {"eta_embedding_size": 0}),
+            )
+        ),
+        (
+            FED_COST | {"meta_parameter_references": "entropy_cost:0.05"},
+            "--meta_parameter_references=entropy_cost:0.05: entropy_cost is 0.05 in η'",
+            "must lie in [0, 0.02]",
+        ),
+        (
+            FED_COST
+            | {
+                "meta_parameter_ranges": "entropy_cost:0.02,0.04",
+                "meta_parameter_starts": "entropy_cost:0.03",
+            },
+            "--meta_parameter_references=: entropy_cost is 0.01 in η'",
+            "must lie in [0.02, 0.04]",
+        ),
+        (
+            {
+                "meta_parameters": "vtrace_alpha",
+                "meta_parameter_ranges": "vtrace_alpha:-1,0.5",
+            },
+            "--meta_parameter_ranges=vtrace_alpha:-1,0.5",
+            "must lie in [0, 1]",
+        ),
         (
             {
                 "meta_objective": "bootstrapped",

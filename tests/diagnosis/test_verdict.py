@@ -39,6 +39,7 @@ BATCH = BatchEvidence(
 ENTROPY_COST = {
     "meta_parameters": "entropy_cost", "meta_parameter_ranges": "entropy_cost:0,0.1",
 }  # fmt: skip
+RHO_CLIP = {"meta_parameters": "rho_clip"}
 UP = np.linspace(0.0, 1.0, ROWS)
 NOISE = np.random.default_rng(1).normal(size=ROWS)
 
@@ -157,6 +158,25 @@ BROKEN = {
         {"metrics": {"entropy_cost": 0.09999}, "settings": ENTROPY_COST},
         {"metrics": {"entropy_cost": 0.01}, "settings": ENTROPY_COST},
     ),
+    # What is learned or scheduled is not what its setting says.
+    "rho_clip of a learned clip below 1": (
+        {"metrics": {"rho_clipped_share": 0.96, "rho_clip": 0.3}, "settings": RHO_CLIP},
+        {"metrics": {"rho_clipped_share": 0.96, "rho_clip": 1.2}, "settings": RHO_CLIP},
+    ),
+    "rho_clip of policies that differ, at a learned clip": (
+        {"metrics": {"rho_clipped_share": 0.05, "rho_clip": 0.97}, "settings": RHO_CLIP},
+        {"metrics": {"rho_clipped_share": 0.05, "rho_clip": 1.8}, "settings": RHO_CLIP},
+    ),
+    "reward_scale too small for a learned cost": (
+        {
+            "batch": {"rewards": np.array([0.1])}, "metrics": {"entropy_cost": 0.09},
+            "settings": ENTROPY_COST,
+        },
+        {
+            "batch": {"rewards": np.array([0.013])}, "metrics": {"entropy_cost": 0.002},
+            "settings": ENTROPY_COST,
+        },
+    ),
     "meta_gradient_noise": (
         {"metrics": {"meta_gradient_gamma": 0.05 * NOISE}},
         {"metrics": {"meta_gradient_gamma": 0.05 * NOISE + 0.03}},
@@ -192,6 +212,39 @@ def test_every_finding_is_one_plain_sentence_with_flags_that_exist(name):
     assert sentence in verdict_lib.sentences(verdict)
     assert math.isfinite(finding.value)
     assert json.loads(json.dumps(verdict_lib.to_json(verdict)))["findings"][0]["name"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "advised", "flag"),
+    [
+        ({}, "raise --entropy_cost (now 0.01), or", "entropy_cost"),
+        (
+            ENTROPY_COST,
+            "raise entropy_cost (learned, now 0.03) by --meta_parameter_ranges, or",
+            "meta_parameter_ranges",
+        ),
+        (
+            ENTROPY_COST | {"eta_schedule": "linear"},
+            "raise entropy_cost (linear, now 0.03) by --eta_linear_ends, or",
+            "eta_linear_ends",
+        ),
+    ],
+)
+def test_the_advice_names_what_decides_the_value(settings, advised, flag):
+    metrics = {"entropy": 0.01, "entropy_cost": 0.03}
+    (finding,) = verdict_lib.diagnose(_evidence(metrics, settings)).findings
+    assert finding.name == "entropy_collapsed"
+    assert advised in finding.sentence and finding.flags[0] == flag
+
+
+def test_the_end_of_the_range_of_a_learned_discount_is_advised():
+    (finding,) = verdict_lib.diagnose(_evidence(batch={"explained_variance": 0.0})).findings
+    assert "lower gamma (learned, now 0.9927) by --gamma_max." in finding.sentence
+    fixed = {"meta_parameters": "none"}
+    (finding,) = verdict_lib.diagnose(
+        _evidence(settings=fixed, batch={"explained_variance": 0.0})
+    ).findings
+    assert "lower --gamma (now 0.99)." in finding.sentence
 
 
 @pytest.mark.parametrize("name", [name for name in BROKEN if name != "no_finished_game"])

@@ -26,6 +26,7 @@ baseline = "fixed"
 [settings]
 total_frames = 1_000_000
 deterministic = true
+image_scaling = "unit"
 
 [[variants]]
 name = "fixed"
@@ -114,6 +115,11 @@ def test_one_word_selects_all_57_games(path):
         ("[settings]", "[evaluation]\nepisodes = 0\n[settings]", "evaluation.episodes = 0"),
         ('"laptop.flags"', '"desktop.flags"', "preset desktop.flags: is neither"),
         ("total_frames = 1_000_000", "total_frames = 5", "must be at least one batch"),
+        (
+            'image_scaling = "unit"',
+            "",
+            "--image_scaling=background: must be unit with --environment=catch; only Atari games",
+        ),
         ("[settings]", "[settings", "not valid TOML"),
     ],
 )

@@ -39,7 +39,7 @@ def updates(draw):
         "vtrace_alpha": choose(1.0, 0.6),
         "rho_clip": choose(1.0, 1.4),
         "c_clip": choose(1.0, 0.8),
-        "meta_parameter_references": choose("", "vtrace_alpha:0.8", "entropy_cost:0.05"),
+        "meta_parameter_references": choose("", "vtrace_alpha:0.8"),
     }
     tracked = names & {name for name, row in TABLE.items() if row.in_returns}
     if choose(True, False):
@@ -48,6 +48,7 @@ def updates(draw):
             "meta_objective": "bootstrapped",
             "bootstrap_steps": choose(1, 2, 3),
             "matching_value_cost": choose(0.0, 0.5),
+            "meta_parameter_references": choose("", "vtrace_alpha:0.8", "entropy_cost:0.05"),
         }
     else:
         chosen |= {

@@ -55,25 +55,23 @@ def two(tmp_path_factory):
     return [dict(np.load(folder / f"{i}.npz")) for i in range(2)]
 
 
-@pytest.mark.parametrize("learned", ["gamma,lambda", "none"])
-def test_two_learners_have_the_weights_of_one(two, learned):
-    settings = learner_process.SETTINGS | {
-        "meta_parameters": learned, "meta_gradient_mode": "reverse_over_forward"
-    }  # fmt: skip
-    config = resolve(Config(**settings))
+@pytest.mark.parametrize("name", learner_process.VARIANTS)
+def test_two_learners_have_the_weights_of_one(two, name):
+    settings = learner_process.SETTINGS | learner_process.VARIANTS[name]
+    config = resolve(Config(**settings, meta_gradient_mode="reverse_over_forward"))
     learner = learner_process.make_learner(config)
     perturb(learner_process.Whole(config, learner), seed=0)
-    start = [variable.numpy() for variable in learner.state.variables]
+    start = [variable.numpy() for variable in learner.state.shared_variables]
     rows, _ = learner_process.train(config, learner)
     expected = learner_process.results(learner, rows)
     assert any(row[FIXED.index("clip_coefficient")] < 1.0 for row in rows)
-    pairs = zip(start, learner.state.variables, strict=True)
+    pairs = zip(start, learner.state.shared_variables, strict=True)
     moved = [np.abs(now.numpy() - before).max() for before, now in pairs if before.size]
     assert sum(distance > 1e-3 for distance in moved) >= 8
-    for name, value in expected.items():
-        ours, other = (arrays[f"{learned} {name}"] for arrays in two)
+    for key, value in expected.items():
+        ours, other = (arrays[f"{name} {key}"] for arrays in two)
         np.testing.assert_array_equal(ours, other)
-        np.testing.assert_allclose(ours, value, rtol=2e-4, atol=2e-6, err_msg=name)
+        np.testing.assert_allclose(ours, value, rtol=2e-4, atol=2e-6, err_msg=key)
 
 
 def test_a_learner_that_died_ends_the_update_of_the_others(two):

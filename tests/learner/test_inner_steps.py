@@ -49,6 +49,7 @@ def test_the_step_of_x_is_through_both_updates(mode):
     )
     (first, second), snapshot = run(case.agent, batches)
     assert math.isnan(first.meta_loss) and first.applied == second.applied == 1.0
+    assert math.isnan(first.meta_applied) and second.meta_applied == 1.0
     np.testing.assert_allclose(state.x.numpy() - case.x, -0.5 * expected, rtol=1e-6, atol=1e-10)
     for ours, theirs in zip(snapshot.parameters, last, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
@@ -62,6 +63,7 @@ def test_the_step_of_x_is_through_both_updates(mode):
     # The next update still reports the last meta step.
     row, _ = case.agent.learner.update(batches[0], batches[1], 2, 0)
     assert row.meta_loss == second.meta_loss and state.window.made == 1
+    assert math.isnan(row.meta_applied)
     np.testing.assert_allclose(snapshot.eta.values[0], tf.sigmoid(state.x[0]), rtol=1e-6)
 
 
@@ -105,7 +107,7 @@ def test_a_meta_step_that_is_not_finite_leaves_a_state_that_can_be_saved(bad):
     x = agent.learner.state.x.numpy()
     bad_ahead = ahead._replace(rewards=ahead.rewards * bad)
     (_, row), _ = run(agent, [first, second, bad_ahead])
-    assert row.applied == 0.0 and not math.isfinite(row.meta_loss)
+    assert row.applied == 1.0 and row.meta_applied == 0.0 and not math.isfinite(row.meta_loss)
     np.testing.assert_array_equal(agent.learner.state.x, x)
     # And where a reward of τ_k is infinite but clipped.
     clipped = make_agent(**SMALL)

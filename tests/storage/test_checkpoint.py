@@ -336,6 +336,34 @@ def test_saving_twice_keeps_the_first_and_an_unknown_folder_is_renamed(agent, id
     assert verify(folder / "frames-8")
 
 
+def _with_updates(state, updates: int) -> None:
+    """More updates on the batch of frame 3: the frames stand still (`sample_reuse`)."""
+    fill(state, updates)
+    state.frames.assign(3)
+
+
+def test_more_updates_on_one_batch_replace_the_checkpoint_of_its_frames(agent, identity, folder):
+    state = agent.learner.state
+    fill(state, 3)
+    checkpoints = Checkpoints(folder, state, 3, identity)
+    checkpoints.restore_latest()
+    for updates in (4, 5):
+        _with_updates(state, updates)
+        assert checkpoints.save({"number": updates}).name == "frames-3"
+        assert [path.name for path in list_checkpoints(folder)] == ["frames-3", "frames-2",
+                                                                    "frames-1"]  # fmt: skip
+    assert sorted(path.name for path in folder.iterdir()) == ["frames-1", "frames-2", "frames-3"]
+    assert restore(agent, identity, folder).progress == {"number": 5}
+    assert int(state.updates.numpy()) == 5 and values(state) == {3, 5}
+
+
+def test_a_checkpoint_that_was_to_be_replaced_comes_back(agent, identity, folder):
+    os.rename(folder / "frames-3", folder / ".replaced-frames-3")
+    shutil.copytree(folder / "frames-2", folder / ".replaced-frames-2")
+    assert restore(agent, identity, folder).path.name == "frames-3"
+    assert sorted(path.name for path in folder.iterdir()) == ["frames-1", "frames-2", "frames-3"]
+
+
 # Checkpoints of older versions.
 
 
@@ -430,6 +458,17 @@ def test_a_window_of_other_batches_is_begun_anew(tmp_path, there, here):
         3
     }
     assert state.window.made == 0 and not state.window.is_known.numpy()
+
+
+@pytest.mark.parametrize("count", [2, 9, -1])
+def test_a_window_without_its_meta_step_is_begun_anew(tmp_path, count):
+    """As it was saved where another learner was lost during that step."""
+    agent = make_agent(**WINDOW)
+    window = agent.learner.state.window
+    window.count.assign(count)
+    Checkpoints(tmp_path, agent.learner.state, 3, _identity(agent)).save({})
+    assert Checkpoints(tmp_path, agent.learner.state, 3, _identity(agent)).restore_latest()
+    assert window.made == 0
 
 
 def test_a_window_of_another_length_or_network_is_of_another_run(tmp_path):

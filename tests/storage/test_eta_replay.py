@@ -67,6 +67,33 @@ def test_with_fewer_rows_a_value_holds_from_the_last_update_before_its_row(begin
     assert eta_replay.load(folder, config).frames == (900, 1900, 3900)
 
 
+def test_a_row_holds_from_the_first_update_on_its_batch(begin):
+    """With `sample_reuse` all of them begin at the same frames: a row's values came one late."""
+    rows = ((160, 2, 0.9, 1), (320, 4, 0.91, 1), (800, 10, 0.92, 1))
+    folder, config = begin(metrics(*rows), sample_reuse=2)
+    replayed = eta_replay.load(folder, config)
+    assert replayed.frames == (0, 160, 640)
+    # What the updates of the other run used, each of which began at these frames.
+    used = {0: 0.9, 160: 0.91, 640: 0.92}
+    assert {frames: replayed(frames)[0] for frames in used} == used
+
+
+@pytest.mark.parametrize(
+    ("reuse", "rows", "starts"),
+    [
+        # A recording run without reuse, whose counts say so.
+        (2, ((100, 1, 0.9, 1), (200, 2, 0.91, 1)), (0, 100)),
+        # One with less, or other, reuse: as far as both allow.
+        (4, ((100, 2, 0.9, 1), (300, 6, 0.91, 1)), (0, 200)),
+        (3, ((100, 2, 0.9, 1), (300, 6, 0.91, 1)), (50, 250)),
+        (1, ((100, 2, 0.9, 1), (300, 6, 0.91, 1)), (50, 250)),
+    ],
+)
+def test_a_row_of_a_run_with_other_reuse(begin, reuse, rows, starts):
+    folder, config = begin(metrics(*rows), sample_reuse=reuse)
+    assert eta_replay.load(folder, config).frames == starts
+
+
 def test_three_columns_are_enough_and_hold_from_their_frames_on(begin):
     folder, config = begin("frames,gamma,lambda\n100,0.9,1\n200,0.95,0.5\n")
     replayed = eta_replay.load(folder, config)

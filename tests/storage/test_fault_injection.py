@@ -347,7 +347,33 @@ def _checkpoint_case(agent) -> Case:
     return Case(prepare, lambda f: save(f, 3), look, [2, 3], lambda f: save(f, 3))
 
 
-_HEAVY = {"export": _export_case, "metrics": _metrics_case, "checkpoint": _checkpoint_case}
+def _replaced_checkpoint_case(agent) -> Case:
+    """More updates at the same frames (`sample_reuse`), and a single checkpoint is kept."""
+    state = agent.learner.state
+    identity = identity_of(agent.config.part(AgentSettings), agent.description, state)
+
+    def save(folder, updates):
+        checkpoints = Checkpoints(folder / "checkpoints", state, 1, identity)
+        if list_checkpoints(folder / "checkpoints"):
+            checkpoints.restore_latest()
+        _fill(state, updates)
+        state.frames.assign(1)
+        checkpoints.save({"number": updates}, {"of the actors": np.arange(updates)})
+
+    def look(folder):
+        saved = Checkpoints(folder / "checkpoints", state, 1, identity).restore_latest()
+        assert int(state.updates.numpy()) == saved.progress["number"]
+        return saved.progress["number"]
+
+    return Case(lambda f: save(f, 2), lambda f: save(f, 3), look, [2, 3], lambda f: save(f, 3))
+
+
+_HEAVY = {
+    "export": _export_case,
+    "metrics": _metrics_case,
+    "checkpoint": _checkpoint_case,
+    "replaced checkpoint": _replaced_checkpoint_case,
+}
 
 
 def _try_every_fault(case: Case, tmp_path: pathlib.Path) -> int:
@@ -414,7 +440,8 @@ def test_a_file_is_flushed_before_and_its_folder_after_the_rename(name, agent, t
     renames = [(i, event) for i, event in enumerate(events) if event[0] == "rename"]
     assert renames
     for index, (_, source, target) in renames:
-        if os.path.basename(target).startswith(".removing") or target.endswith(".damaged"):
+        name_of_target = os.path.basename(target)
+        if name_of_target.startswith((".removing", ".replaced")) or target.endswith(".damaged"):
             continue
         parent = os.path.dirname(target)
         assert ("fsync", parent) in events[index:], f"the folder of {target}"

@@ -26,11 +26,20 @@ from meta_impala.learner.learner import Learner
 from meta_impala.system.signals import StopRequest
 from support.helpers import FEATURES, perturb, random_batch, select_columns
 
-UPDATES = 3
+UPDATES = 4
 SETTINGS = {
     "environment": "Catch", "network": "mlp", "mlp_sizes": "8", "batch_size": 6,
     "meta_batch_size": 4, "envs_per_actor": 3, "unroll_length": 5, "learning_rate": 0.01,
     "reward_clip": 0.0, "max_gradient_norm": 10.0, "stall_timeout": 120.0,
+}  # fmt: skip
+# What is learned, and how. The last of them is the one that loses its learner.
+VARIANTS = {
+    "gamma,lambda": {"meta_parameters": "gamma,lambda"},
+    "window": {
+        "meta_parameters": "gamma,lambda", "inner_steps": 2, "meta_objective": "bootstrapped",
+        "bootstrap_steps": 2,
+    },
+    "none": {"meta_parameters": "none"},
 }  # fmt: skip
 # Of the whole batch: the meta batch stands where each learner's share has it.
 ORDER = [0, 1, 3, 4, 2, 5]
@@ -65,7 +74,8 @@ class Whole:
 def train(config, learner, group=learner_group.ALONE):
     """All updates, on this learner's columns of the batches; the statistics of each."""
     whole = Whole(config, learner)
-    batches = [random_batch(whole, seed) for seed in range(UPDATES + 1)]
+    ahead = config.bootstrap_steps
+    batches = [random_batch(whole, seed) for seed in range(UPDATES + ahead)]
     if group.size > 1:
         count = config.batch_size // group.size
         columns = tf.range(group.index * count, (group.index + 1) * count)
@@ -73,14 +83,16 @@ def train(config, learner, group=learner_group.ALONE):
     rows = []
     for updates in range(UPDATES):
         frames = int(learner.state.frames)
-        row, _ = learner.update(batches[updates], batches[updates + 1], updates, frames)
+        others = batches[updates + 1 : updates + 1 + ahead]
+        row, _ = learner.update(batches[updates], others, updates, frames)
         rows.append(list(row.numbers().values()))
     return rows, batches
 
 
 def results(learner, rows):
     """State and statistics as named arrays."""
-    arrays = {f"state {i} {v.name}": v.numpy() for i, v in enumerate(learner.state.variables)}
+    shared = learner.state.shared_variables  # a window has each learner's own batches
+    arrays = {f"state {i} {v.name}": v.numpy() for i, v in enumerate(shared)}
     return arrays | {"statistics": np.array(rows)}
 
 
@@ -96,13 +108,13 @@ def main(ports, index, out):
         taken = learner_group.take_settings(group, given)
         assert taken == config
     arrays = {}
-    for name in ("gamma,lambda", "none"):
-        settings = SETTINGS | {"meta_parameters": name, "learner_addresses": addresses}
+    for name, variant in VARIANTS.items():
+        settings = SETTINGS | variant | {"learner_addresses": addresses}
         config = resolve(Config(**settings))
         learner = make_learner(config, group)
         # All begin from learner 0's state, whatever their own is.
         perturb(Whole(config, learner), seed=index)
-        group.take_from_first(learner.state.variables)
+        group.take_from_first(learner.state.shared_variables)
         rows, batches = train(config, learner, group)
         arrays |= {f"{name} {key}": a for key, a in results(learner, rows).items()}
         assert learner.function.experimental_get_tracing_count() == 1

@@ -23,7 +23,7 @@ def _progress():
     window.add(Statistics(*numbers), [Episode(1.0, 9)], 0.5, 0.5)
     progress = {
         "window": window.state(), "next_row": 400, "actor_restarts": 0, "pair": False,
-        "bad_in_a_row": 0,
+        "bad_in_a_row": 0, "bad_meta_in_a_row": 0,
     }  # fmt: skip
     return json.loads(json.dumps(progress))
 

@@ -150,11 +150,12 @@ def _meta_evaluation(
             by_place, by_time = by_place[..., -1, :], by_time[..., -1, :]
         _, gradient_norm, coefficient = inner.update_auxiliary
         _, eta = inner.loss_auxiliary
-        count = meta_batch.behaviour_log_probs.shape.num_elements()
+        # Steps of weight 0, which a time limit adds, are no agent steps.
+        steps = tf.maximum(tf.reduce_sum(parts.meta_objective.transitions.step_mask), 1.0)
         return (
             by_place,
             by_time,
-            split.step.meta_loss / count,
+            split.step.meta_loss / steps,
             tf.concat([tf.reshape(part, [-1]) for part in direction], axis=0),
             gradient_norm,
             coefficient,

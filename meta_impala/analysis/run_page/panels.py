@@ -58,7 +58,7 @@ _MACHINE = (
     Panel("frames_per_second", "Speed", "Environment frames per second."),
     Panel("queue_fill", "Queue fill", "Share of the queue that is full."),
     Panel("rss_mib", "Memory", "MiB of the trainer's process.", False),
-    Panel("bad_updates", "Bad updates", "Updates that were not finite, so far.", False),
+    Panel("bad_updates", "Bad updates", "Not finite, and not applied, so far.", False),
     Panel("actor_restarts", "Actor restarts", "So far.", False),
 )
 # Not drawn if they are 0 throughout, which is normal.
