@@ -47,11 +47,18 @@ def describe_dead_trainer(folder: RunFolder, *, is_held_here: bool = False) -> s
     if not is_held_here and (is_locked(folder.path) or _is_alive(process)):
         return None
     at = f" at {frames:,} frames" if isinstance(frames, int) else ""
-    saved = status.get("checkpoint")
-    return (
+    what = (
         f"the last trainer here (process {process}) ended without saving its state{at}: it was "
-        "killed, or its environment ended the process; "
-        + (f"its last checkpoint is {saved}" if saved else "it had saved no checkpoint yet")
+        "killed, or its environment ended the process"
+    )
+    if _is_alive(process):  # and does not hold this folder
+        what = (
+            f"the last trainer here (process {process}) was{at} when this folder was copied, or it "
+            "was killed there, and its number is another process's now"
+        )
+    saved = status.get("checkpoint")
+    return f"{what}; " + (
+        f"its last checkpoint is {saved}" if saved else "it had saved no checkpoint yet"
     )
 
 

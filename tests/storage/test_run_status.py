@@ -1,0 +1,41 @@
+"""What is said of a trainer that died, or whose folder was copied while it ran (fault)."""
+
+import json
+import shutil
+
+from meta_impala.storage.folder_lock import FolderLock
+from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.run_status import describe_dead_trainer, failure_of, read_status
+
+
+def test_a_trainer_that_died_is_interrupted_and_one_that_lives_is_running(tmp_path):
+    folder = RunFolder(tmp_path)
+    lock = FolderLock(tmp_path)
+    folder.write_status("running", 1200, checkpoint="frames-800")
+    assert read_status(folder)["state"] == "running" and failure_of(read_status(folder)) is None
+    lock.release()
+    status = json.loads(folder.status_path.read_text()) | {"pid": 2**22 + 1}
+    folder.status_path.write_text(json.dumps(status))
+    found = read_status(folder)
+    assert found == status | {"state": "interrupted", "reason": failure_of(found)}
+    assert failure_of(found) == (
+        "the last trainer here (process 4194305) ended without saving its state at 1,200 frames: "
+        "it was killed, or its environment ended the process; its last checkpoint is frames-800"
+    )
+    folder.write_status("failed", 1200, reason="no memory")
+    assert failure_of(read_status(folder)) == "no memory"
+    folder.write_status("finished", 1200)
+    assert failure_of(read_status(folder)) is None
+
+
+def test_the_copy_of_a_running_folder_is_not_said_to_have_been_killed(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.prepare()
+    lock = FolderLock(folder.path)
+    folder.write_status("running", 1200)
+    shutil.copytree(folder.path, tmp_path / "copy")
+    copy = RunFolder(tmp_path / "copy")
+    said = describe_dead_trainer(copy, is_held_here=True)
+    assert "was at 1,200 frames when this folder was copied" in said
+    assert "it had saved no checkpoint yet" in said
+    lock.release()
