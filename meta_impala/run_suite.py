@@ -117,7 +117,7 @@ def _changed(suite: Suite, path: pathlib.Path) -> Suite:
         beside = path.parent / FLAGS.preset
         preset = beside if beside.is_file() else presets.find(FLAGS.preset)
         suite = dataclasses.replace(suite, preset=str(preset))
-    settings = dict(suite.settings)
+    settings, typed = dict(suite.settings), set()
     for text in FLAGS.set:
         name, equals, value = text.partition("=")
         if not equals:
@@ -129,13 +129,16 @@ def _changed(suite: Suite, path: pathlib.Path) -> Suite:
                     "it in the suite file"
                 )
         settings[name] = value
+        typed.add(name)
     evaluation = dict(suite.evaluation)
     if FLAGS.episodes is not None:
         if FLAGS.episodes < 1:
             raise UserError(f"--episodes={FLAGS.episodes}: must be at least 1")
         evaluation["episodes"] = FLAGS.episodes
     evaluation["num_envs"] = min(evaluation["num_envs"], evaluation["episodes"])
-    return dataclasses.replace(suite, settings=settings, evaluation=evaluation)
+    return dataclasses.replace(
+        suite, settings=settings, evaluation=evaluation, typed=frozenset(typed)
+    )
 
 
 def _duration(hours: float) -> str:

@@ -100,7 +100,12 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-    """A suite file, checked. `baseline` is a variant's name or a published column."""
+    """A suite file, checked, with the changes of the command line.
+
+    Attributes:
+      baseline: a variant's name or a published column.
+      typed: names of the settings that the command line gives.
+    """
 
     title: str
     question: str
@@ -111,6 +116,7 @@ class Suite:
     settings: Mapping[str, Any]
     evaluation: Mapping[str, int]
     variants: tuple[Variant, ...]
+    typed: frozenset[str] = frozenset()
 
     @property
     def baseline_label(self) -> str:
@@ -256,7 +262,12 @@ def _preset_path(suite: Suite, beside: pathlib.Path) -> pathlib.Path:
 
 
 def _config(
-    arguments: Sequence[str], source: pathlib.Path, trust: Trust, *, of_population: bool
+    arguments: Sequence[str],
+    source: pathlib.Path,
+    trust: Trust,
+    typed: frozenset[str],
+    *,
+    of_population: bool,
 ) -> Config:
     """The config that the trainer, or a population, would make of these arguments.
 
@@ -268,6 +279,7 @@ def _config(
     define_population_flags(values)
     parse_flags(["train", *arguments], values)
     given = {name: values[name].value for name in config_lib.FIELDS if values[name].present}
+    config_lib.refuse_addresses(given, typed)
     if of_population:
         refuse_learning(given)
         given |= OF_ALL_MEMBERS
@@ -333,7 +345,7 @@ def expand(
                 )
                 many = bool(variant.population)
                 try:
-                    config = _config(arguments, suite_path, trust, of_population=many)
+                    config = _config(arguments, suite_path, trust, suite.typed, of_population=many)
                 except UserError as error:
                     raise UserError(f"{suite_path}: variant {variant.name}: {error}") from None
                 folder = RunFolder(out / "runs" / variant.name / folder_name(game) / f"seed_{seed}")

@@ -27,7 +27,7 @@ from meta_impala.experiments.suite import WHOLE, Run, Shard
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.files import make_folder, open_log, read_tail
 from meta_impala.storage.folder_lock import is_locked
-from meta_impala.storage.trust import module_of
+from meta_impala.storage.trust import names_modules
 from meta_impala.system.processes import end_with_parent
 from meta_impala.system.signals import StopRequest
 
@@ -125,7 +125,7 @@ def command_of(run: Run, stage: Stage, evaluation: Mapping[str, int]) -> list[st
     logdir = f"--logdir={run.folder.path}"
     if stage is Stage.TRAINED:
         flags = [f"--{name}={value}" for name, value in evaluation.items()]
-        if module_of(run.config.environment) or module_of(run.config.network):
+        if names_modules(run.config):
             flags.append("--trust_modules")  # as `expand` has checked
         return [*python, "meta_impala.evaluate", logdir, *flags]
     return [*python, run.module, *run.arguments, logdir]

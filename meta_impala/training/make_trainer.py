@@ -73,7 +73,7 @@ def make_trainer(
     config = config_lib.resolve(config)
     spec = registry.resolve(config.environment)
     # The calling program has named its modules itself.
-    trust = trusting([config.environment, config.network])
+    trust = trusting([config.environment, config.environment_kwargs, config.network])
     # One name for one environment, as in the command: either continues the runs of the other.
     config = dataclasses.replace(config, environment=spec.id)
     config_lib.resolve_frames(config, spec.action_repeat)
