@@ -55,8 +55,8 @@ def main(arguments: list[str]) -> int:
         tables=pathlib.Path(FLAGS.published) if FLAGS.published else published.FOLDER,
         pictures=FLAGS.pictures,
     )
-    print(text)
-    print(f"written to {out}")
+    command.say(text)
+    command.say(f"written to {out}")
     return 0
 
 

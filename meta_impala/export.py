@@ -50,7 +50,9 @@ def main(arguments: list[str]) -> int:
     configure_for_inference()
     agent = load_agent(folder.checkpoints, config, description)
     save_agent(out, agent, config, description)
-    print(f"{agent.checkpoint} of {folder.path} written to {out} ({out.stat().st_size:,} bytes)")
+    command.say(
+        f"{agent.checkpoint} of {folder.path} written to {out} ({out.stat().st_size:,} bytes)"
+    )
     return 0
 
 

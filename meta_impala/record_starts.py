@@ -74,7 +74,7 @@ def _by_person(environment: str, protocol: str) -> list[start_recorder.Recording
             keys,
             FLAGS.seed,
             FLAGS.frames_per_second,
-            on_start=lambda: print(
+            on_start=lambda: command.say(
                 f"keys: {', '.join('+'.join(k).replace(' ', 'space') for k in keys)}; close the "
                 "window to end",
                 flush=True,
@@ -108,8 +108,8 @@ def _by_agent(logdir: str) -> tuple[Config, list[start_recorder.Recording], str]
         FLAGS.seed,
         core_state_size=agent.network.settings.core_state_size,
         max_frames=evaluation_record.frame_limit(config.environment),
-        on_game=lambda game: print(
-            f"game {game.number + 1} of {FLAGS.games}: return {game.episode_return:g}", flush=True
+        on_game=lambda game: command.say(
+            f"game {game.number + 1} of {FLAGS.games}: return {game.episode_return:g}"
         ),
     )
     recordings = [recording for table in tables for recording in table.recordings]
@@ -164,7 +164,7 @@ def main() -> int:
     except OSError as error:
         raise UserError(f"--out={out}: cannot be written ({error.strerror})") from None
     games = sum(bool(recording.actions) for recording in recordings)
-    print(f"{counted(len(starts), 'start')} from {counted(games, 'game')} written to {out}")
+    command.say(f"{counted(len(starts), 'start')} from {counted(games, 'game')} written to {out}")
     return 0
 
 

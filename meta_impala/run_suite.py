@@ -159,7 +159,7 @@ def _print_commands(suite: Suite, runs: list[Run]) -> None:
         left = {Stage.DONE: [], Stage.TRAINED: [Stage.TRAINED]}.get(stage, [stage, Stage.TRAINED])
         commands = [suite_runner.command_of(run, one, suite.evaluation) for one in left]
         if commands:
-            print(" && ".join(map(shlex.join, commands)))
+            command.say(" && ".join(map(shlex.join, commands)))
 
 
 def _check_baseline(suite: Suite, runs: list[Run], path: pathlib.Path) -> None:
@@ -185,12 +185,14 @@ def _print_cost(suite: Suite, runs: list[Run]) -> None:
         FLAGS.frames_per_second,
         is_preloaded=FLAGS.preload and forked_process.can_fork(),
     )
-    print(f"{suite.title}: {suite.question}")
+    command.say(f"{suite.title}: {suite.question}")
     for run in runs:
         stage = stages.stage_of(run, suite.evaluation)
         if stage is not Stage.NEW or len(runs) <= _LISTED:
             frames = stages.frames_of(run)
-            print(f"  {run.name}: {stage.value}, {frames:,} of {run.config.total_frames:,} frames")
+            command.say(
+                f"  {run.name}: {stage.value}, {frames:,} of {run.config.total_frames:,} frames"
+            )
     counts = ", ".join(f"{count} {stage}" for stage, count in cost.runs.items() if count)
     of_shard = "" if FLAGS.shard == "1/1" else f", shard {FLAGS.shard}"
     if cost.frames_per_second is None:
@@ -198,7 +200,7 @@ def _print_cost(suite: Suite, runs: list[Run]) -> None:
     else:
         measured = "measured" if cost.is_measured else "assumed"
         source = f"at {cost.frames_per_second:,.0f} frames/s of one run, {measured}"
-    print(
+    command.say(
         f"{counted(len(runs), 'run')} ({counted(len(suite.games), 'game')} × "
         f"{counted(len(suite.seeds), 'seed')} × {counted(len(suite.variants), 'variant')}"
         f"{of_shard}): {counts}\n"
@@ -223,11 +225,11 @@ def _report(suite: Suite, runs: list[Run], out: pathlib.Path) -> None:
     if absent:
         found.missing.append(f"{absent} of {len(runs)} runs of the suite are not started")
     if not found.found:
-        print("nothing to report yet: no run was evaluated")
+        command.say("nothing to report yet: no run was evaluated")
         return
     title = f"{suite.title}\n\n{suite.question}".strip()
-    print(comparison_report.make(found, out / "report", baseline, title))
-    print(f"report written to {out / 'report'}")
+    command.say(comparison_report.make(found, out / "report", baseline, title))
+    command.say(f"report written to {out / 'report'}")
 
 
 @contextlib.contextmanager
@@ -264,16 +266,16 @@ def _run(suite: Suite, every: list[Run], shard: Shard, out: pathlib.Path) -> int
         )
         is_done = runner.run()
         if stop.is_set():
-            print(f"stopped by {stop.signal_name}; the same command continues the suite")
+            command.say(f"stopped by {stop.signal_name}; the same command continues the suite")
             return EXIT_CODE_INTERRUPTED
         others = [run for run in every if run not in runs]
         left = [r for r in others if stages.stage_of(r, suite.evaluation) is not Stage.DONE]
         if left:
-            print(f"shard {shard} is finished; {len(left)} runs of other shards are not")
+            command.say(f"shard {shard} is finished; {len(left)} runs of other shards are not")
         else:
             _report(suite, every, out)
     if not is_done:
-        print(
+        command.say(
             f"{len(runner.failed)} of {len(runs)} runs failed; the same command tries again:\n"
             + "\n".join(f"  {name}: {reason}" for name, reason in runner.failed.items())
         )

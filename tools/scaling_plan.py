@@ -96,7 +96,7 @@ def _measure() -> None:
         )
         loads.append(os.getloadavg()[0])
         for window in found:
-            print(window, flush=True)
+            command.say(str(window))
         windows += found
     content: dict[str, Any] = {
         "format": scaling.FORMAT,
@@ -113,15 +113,15 @@ def _measure() -> None:
         "waiting": ray_benchmark.waiting_costs(_WAITS),
     }
     write_atomically(pathlib.Path(FLAGS.out), json.dumps(content, indent=1) + "\n")
-    print(f"wrote {FLAGS.out}")
+    command.say(f"wrote {FLAGS.out}")
 
 
 def _plan(path: str) -> None:
     windows, waiting, settings = scaling.read(pathlib.Path(path))
     model = scaling.fit(windows, waiting, settings["unroll_length"])
-    print(f"measured: {settings}")
+    command.say(f"measured: {settings}")
     for name, value in dataclasses.asdict(model).items():
-        print(f"  {name:>18} {value:.6g}")
+        command.say(f"  {name:>18} {value:.6g}")
     cases = [
         scaling.Cluster(
             actors=0,
@@ -138,25 +138,25 @@ def _plan(path: str) -> None:
         + cases[1:]
         for actors in (100, 1_000, 10_000)
     ]
-    print(scaling.table(model, clusters))
+    command.say(scaling.table(model, clusters))
     for case in cases:
         useful = scaling.useful_actors(model, dataclasses.replace(case, actors=1_000))
-        print(
+        command.say(
             f"{case.learners} learners, steps ×{case.environment_factor:g}: "
             f"more than {useful:,} actors do not help"
         )
     scaling.plot(model, windows, cases, pathlib.Path(FLAGS.out))
-    print(f"wrote {FLAGS.out}")
+    command.say(f"wrote {FLAGS.out}")
 
 
 def _transport(games: list[str]) -> None:
     from meta_impala.benchmarks import wire_cost as transport_benchmark
 
-    print("| game | observations as | bytes per frame | send, CPU-ms per step | receive |")
-    print("|---|---|---|---|---|")
+    command.say("| game | observations as | bytes per frame | send, CPU-ms per step | receive |")
+    command.say("|---|---|---|---|---|")
     for game in games:
         for form in transport_benchmark.forms(game):
-            print(
+            command.say(
                 f"| {game} | {form.name} | {form.num_bytes / 4:,.0f} | {form.send_ms:.3f} "
                 f"| {form.receive_ms:.3f} |"
             )

@@ -96,15 +96,15 @@ def _run() -> int:
     for cells in _cells():
         if FLAGS.print_commands:
             for run in study_runner.open_runs(cells.ready()):
-                print(shlex.join(suite_runner.command_of(run, Stage.NEW, {})))
+                command.say(shlex.join(suite_runner.command_of(run, Stage.NEW, {})))
             continue
         study_runner.pin_commit(cells.out)
         failed |= study_runner.run_part(cells, FLAGS.parallel, stop)
         if stop.is_set():
-            print(f"stopped by {stop.signal_name}; the same command continues")
+            command.say(f"stopped by {stop.signal_name}; the same command continues")
             return EXIT_CODE_INTERRUPTED
     for name, reason in failed.items():
-        print(f"failed: {name}: {reason}")
+        command.say(f"failed: {name}: {reason}")
     return command.EXIT_CODE_FAILED if failed else 0
 
 
@@ -120,7 +120,7 @@ def _status() -> int:
             cost = suite_cost.cost(left, {"episodes": 0}, FLAGS.parallel)
             line += f"; the others: about {cost.core_hours:,.1f} core-hours"
             line += f", {max(1, round(1e3 * cost.disk_gb)):,} MB of disk"
-        print(line)
+        command.say(line)
     return 0
 
 
@@ -133,9 +133,9 @@ def _collect() -> int:
         _data(),
         "made by: python tools/study.py collect --out=RUNS (tools/study.py run)",
     )
-    print(f"{len(found)} runs written to {_data()}")
+    command.say(f"{len(found)} runs written to {_data()}")
     if left_out:
-        print(f"{left_out} runs of other commits left out")
+        command.say(f"{left_out} runs of other commits left out")
     return 0
 
 
@@ -144,7 +144,7 @@ def _report() -> int:
 
     out = pathlib.Path(FLAGS.report) if FLAGS.report else _data()
     for path in page.make(_data(), out):
-        print(path)
+        command.say(str(path))
     return 0
 
 
@@ -160,7 +160,7 @@ def _acceptance() -> int:
         raise UserError("--out: must be given, the folder of the study's runs")
     random = records.read_random(_data())
     require_random(ACCEPTANCE, random)
-    print(acceptance.table(_cells_of(ACCEPTANCE).read(), random[ACCEPTANCE.tasks[0]]))
+    command.say(acceptance.table(_cells_of(ACCEPTANCE).read(), random[ACCEPTANCE.tasks[0]]))
     return 0
 
 

@@ -78,7 +78,7 @@ def diagnose(evidence: Evidence) -> Verdict:
         evidence.is_early,
         findings,
         evidence.batch is not None,
-        str(status.get("reason", "it does not say why")) if failed else None,
+        printable(status.get("reason", "it does not say why")) if failed else None,
     )
 
 
@@ -107,7 +107,7 @@ def sentences(verdict: Verdict) -> list[str]:
     """How the return moved, and the first findings: at most five, and one more on a failure."""
     lines = [_opening(verdict)]
     if verdict.failure is not None:
-        lines.append(f"The run failed: {printable(verdict.failure)}")
+        lines.append(f"The run failed: {verdict.failure}")
     lines += [finding.sentence for finding in verdict.findings[: MOST_SENTENCES - 1]]
     if not verdict.findings and verdict.progress.has_risen is not True:
         looked = "metrics and games" if verdict.has_batch else "metrics"

@@ -22,7 +22,8 @@ from meta_impala.config import Config
 from meta_impala.config.flags import define_config_flags, parse_flags
 from meta_impala.config.text import shown
 from meta_impala.environments import ATARI_57, UnknownEnvironmentError, registry
-from meta_impala.errors import UserError, one_line
+from meta_impala.errors import UserError, one_line, printable
+from meta_impala.evaluation.record import MAX_GAMES
 from meta_impala.experiments.pbt_settings import (
     OF_ALL_MEMBERS,
     define_population_flags,
@@ -184,8 +185,8 @@ def read(path: pathlib.Path) -> Suite:
         if doubled is not None:
             raise UserError(f"{path}: two variants have the {what} {doubled}")
     return Suite(
-        title=content["title"],
-        question=content.get("question", ""),
+        title=printable(content["title"]),
+        question=printable(content.get("question", "")),
         games=_games(path, content["games"]),
         seeds=_seeds(path, content["seeds"]),
         preset=content.get("preset"),
@@ -215,7 +216,7 @@ def _variant(path: pathlib.Path, entry: Any) -> Variant:
             f"{path}: variant {name}: population = {population}: must have size, and may have "
             f"{', '.join(_POPULATION[1:])}"
         )
-    return Variant(name, str(entry.get("label", name)), settings, population)
+    return Variant(name, printable(entry.get("label", name)), settings, population)
 
 
 def games_of(names: Sequence[str]) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from typing import IO, Protocol
 import psutil
 import tqdm
 
-from meta_impala.errors import UserError, tell, warn
+from meta_impala.errors import UserError, one_line, tell, warn
 from meta_impala.experiments.stages import Stage, frames_of, stage_of
 from meta_impala.experiments.suite import WHOLE, Run, Shard
 from meta_impala.storage import run_folder as run_folder_lib
