@@ -92,9 +92,15 @@ def _is_path(name: Any) -> bool:
     return isinstance(name, (str, bytes))
 
 
-def whole_numbers(flag: str, texts: Sequence[str], least: int = 0) -> list[int]:
-    """The numbers of a flag that is a list. Raises UserError unless all are whole, from `least`."""
-    for text in texts:
+def whole_numbers(
+    flag: str, texts: Sequence[str], least: int = 0, most: int = MAX_SEED
+) -> list[int]:
+    """The numbers of a flag that is a list.
+
+    Raises:
+      UserError: unless all are whole numbers from `least` to `most`.
+    """
+    for text in texts or [""]:
         is_number = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
         if not (is_number and int(text) >= least):
             raise UserError(f"--{flag}={','.join(texts)}: must be whole numbers from {least}")

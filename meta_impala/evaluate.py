@@ -31,6 +31,7 @@ from meta_impala.evaluation import starts as game_starts
 from meta_impala.evaluation import video
 from meta_impala.evaluation.starts import Start
 from meta_impala.storage import shipped_agents
+from meta_impala.storage.results_folder import check_file
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.run_status import describe_dead_trainer
 from meta_impala.storage.trained_run import (
@@ -207,8 +208,7 @@ def _out(folder: RunFolder | None) -> pathlib.Path | None:
     """Path of the result."""
     if FLAGS.out:
         path = pathlib.Path(FLAGS.out)
-        if path.is_dir() or not path.parent.is_dir():
-            raise UserError(f"--out={path}: must be a file in a folder that exists")
+        check_file(path, "out")
         in_run = RunFolder(path.parent).has_run()
         if path.suffix != ".json" or (in_run and not path.name.startswith("evaluation")):
             raise UserError(

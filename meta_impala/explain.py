@@ -165,6 +165,7 @@ def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
         **meta_gradient_report.to_json(result),
         "meta_impala_version": __version__,
     }
+    results_folder.make_outdir(str(outdir))
     if FLAGS.figure:
         _draw(outdir / "explain.png", f"{environment}, {frames:,} frames", result)
     _write(outdir, text, numbers)

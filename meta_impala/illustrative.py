@@ -54,13 +54,14 @@ def main() -> int:
             "matplotlib is not installed: pip install matplotlib, or give --nofigure "
             "for the table and the CSV files alone"
         )
-    outdir = results_folder.make_outdir(FLAGS.outdir)
+    outdir = results_folder.check_outdir(FLAGS.outdir)
     began = time.monotonic()
 
     command.load_tensorflow()
     from meta_impala.illustrations import simulation
 
     history = simulation.simulate(settings)
+    results_folder.make_outdir(str(outdir))
     results.write_settings(outdir / "settings.json", settings)
     results.write_final_values(outdir / "final_values.csv", settings, history.eta[-1])
     results.write_curves(

@@ -32,6 +32,7 @@ from meta_impala.evaluation import live_window, start_recorder
 from meta_impala.evaluation import record as evaluation_record
 from meta_impala.evaluation import starts as game_starts
 from meta_impala.evaluation.starts import Start
+from meta_impala.storage.results_folder import check_file
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trained_run import open_trained_run
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
@@ -126,9 +127,7 @@ def _check_out() -> pathlib.Path:
         raise UserError(f"--out={out}: must be a file in a folder that exists")
     if RunFolder(out.parent).has_run():
         raise UserError(f"--out={out}: is in the folder of a run; must be elsewhere")
-    if not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise UserError(f"--out={out}: cannot be written")
-    return out
+    return check_file(out, "out")
 
 
 def _recordings() -> tuple[EnvironmentSpec, str, list[start_recorder.Recording], str]:

@@ -233,19 +233,22 @@ def _report(suite: Suite, runs: list[Run], out: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _place(runs: list[Run], out: pathlib.Path) -> Iterator[StartProcess]:
-    """Yields the function that starts commands: on this machine, or on a Ray cluster."""
-    if FLAGS.ray_address is None:
-        if not (FLAGS.preload and forked_process.can_fork()):
-            yield suite_runner.start_here
-            return
-        modules = list(forked_process.TRAINING_MODULES)
-        if any(run.config.environment.lower().startswith("minatar") for run in runs):
-            modules.append("minatar")
-        pool = forked_process.ForkPool(out / "logs" / "fork_server.log", modules)
-        with contextlib.closing(pool):
-            yield pool.start
+def _on_this_machine(runs: list[Run], out: pathlib.Path) -> Iterator[StartProcess]:
+    """Yields the function that starts commands."""
+    if not (FLAGS.preload and forked_process.can_fork()):
+        yield suite_runner.start_here
         return
+    modules = list(forked_process.TRAINING_MODULES)
+    if any(run.config.environment.lower().startswith("minatar") for run in runs):
+        modules.append("minatar")
+    pool = forked_process.ForkPool(out / "logs" / "fork_server.log", modules)
+    with contextlib.closing(pool):
+        yield pool.start
+
+
+@contextlib.contextmanager
+def _on_a_cluster() -> Iterator[StartProcess]:
+    """The same, on the Ray cluster of --ray_address."""
     config = config_lib.resolve(
         Config(actors="ray", ray_address=FLAGS.ray_address, num_actors=os.cpu_count() or 1)
     )
@@ -260,7 +263,12 @@ def _run(suite: Suite, every: list[Run], shard: Shard, out: pathlib.Path) -> int
     """Runs a shard of the suite; the report is of the whole."""
     stop, runs = StopRequest(), shard.of(every)
     stop.install()
-    with suite_runner.locked(out, shard), _place(runs, out) as start:
+    with contextlib.ExitStack() as stack:
+        # Before anything is made in the folder: the cluster may not be there.
+        on_a_cluster = FLAGS.ray_address is not None
+        start = stack.enter_context(_on_a_cluster()) if on_a_cluster else None
+        stack.enter_context(suite_runner.locked(out, shard))
+        start = start or stack.enter_context(_on_this_machine(runs, out))
         runner = suite_runner.SuiteRunner(
             runs, suite.evaluation, out, FLAGS.parallel, stop, start=start
         )

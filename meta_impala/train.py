@@ -217,10 +217,10 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
             # Several learners stop together, once they run.
             if group is None or (group.size == 1 and stop.is_set()):
                 return _stopped_before_training(folder, stop)
-            eta_replay.keep(folder, config)
             _share_replay(group, folder, config)
             trainer = Trainer(config, description, folder, stop, group, early=early)
             # Not before: a refused start leaves the run unchanged.
+            eta_replay.keep(folder, config)
             folder.save_config(config)
         except Exception as error:
             if not isinstance(error, UserError):  # a run that is refused has not failed
@@ -303,7 +303,7 @@ def _share_replay(group: LearnerGroup, folder: RunFolder, config: Config) -> Non
     if group.size == 1 or config.eta_schedule != "replay":
         return
     if group.keeps_folder:
-        group.text_of_first(eta_replay.read_copy(folder, config).decode("latin-1"))
+        group.text_of_first(eta_replay.read(folder, config).decode("latin-1"))
     else:
         eta_replay.write_copy(folder, group.text_of_first("").encode("latin-1"))
 

@@ -37,6 +37,7 @@ from meta_impala import command
 from meta_impala.config import presets
 from meta_impala.errors import RunFailed
 from meta_impala.storage.files import write_atomically
+from meta_impala.storage.results_folder import make_outdir
 from meta_impala.system.user_path import define_path, user_path
 
 FLAGS = flags.FLAGS
@@ -122,7 +123,7 @@ def main() -> int:
     """Runs the tool; returns its exit code."""
     out = pathlib.Path(FLAGS.out) if FLAGS.out else user_path("testdata/readme")
     presets.find(FLAGS.preset)
-    out.mkdir(parents=True, exist_ok=True)
+    out = make_outdir(FLAGS.out or str(user_path("testdata/readme")), "out")
     with tempfile.TemporaryDirectory() as name:
         folder, run = pathlib.Path(name), f"runs/{FLAGS.preset}"
         frames = [f"--total_frames={FLAGS.total_frames}"] if FLAGS.total_frames else []

@@ -35,6 +35,7 @@ from meta_impala.benchmarks import time_to_score
 from meta_impala.benchmarks.time_to_score import GAMES_AVERAGED, TASKS, Point, Result
 from meta_impala.errors import RunFailed, UserError
 from meta_impala.storage.files import read_tail, write_atomically
+from meta_impala.storage.results_folder import check_file, check_outdir
 from meta_impala.system.interrupt import raise_on_interrupt
 from meta_impala.system.processes import end_with_parent
 from meta_impala.system.user_path import define_path
@@ -156,15 +157,23 @@ def _python(environment: str) -> pathlib.Path:
 
 def _install() -> int:
     more = command.arguments_of("pip_arguments", FLAGS.pip_arguments)
+    check_outdir(FLAGS.folder, "folder")
     for environment, packages in _PACKAGES.items():
-        folder = _python(environment).parents[1]
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        install = [str(_python(environment)), "-m", "pip", "install", *more, *packages]
+        python = str(_python(environment))
+        folder = str(_python(environment).parents[1])
+        _call([sys.executable, "-m", "venv", folder], f"{folder} could not be made")
+        install = [python, "-m", "pip", "install", *more, *packages]
         command.say(" ".join(install))
-        if subprocess.run(install, check=False).returncode:
-            raise RunFailed(f"{environment}: its packages could not be installed")
-    subprocess.run([str(_python("sample_factory")), "-c", _IMPORT_ALE], check=True)
+        _call(install, f"{environment}: its packages could not be installed")
+    python = str(_python("sample_factory"))
+    _call([python, "-c", _IMPORT_ALE], "sample_factory: its games could not be registered")
     return 0
+
+
+def _call(arguments: list[str], failure: str) -> None:
+    """Runs a program. Raises RunFailed with this message if it fails."""
+    if subprocess.run(arguments, check=False).returncode:
+        raise RunFailed(failure)
 
 
 class _CpuTime:
@@ -240,10 +249,12 @@ def _run() -> int:
     if not FLAGS.out:
         raise UserError("--out: must be given, the file to write")
     for name, allowed in (("tasks", _TASKS), ("peers", [variant for _, variant in _PEERS])):
-        for value in FLAGS[name].value:
+        for value in FLAGS[name].value or [""]:
             if value not in allowed:
                 raise UserError(f"--{name}={value}: must be among {', '.join(allowed)}")
     seeds = command.whole_numbers("seeds", FLAGS.seeds)
+    out = check_file(pathlib.Path(FLAGS.out), "out")
+    check_outdir(FLAGS.folder, "folder")
     # The run that is under way has to be ended, with its workers.
     raise_on_interrupt()
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -25,8 +25,15 @@ from absl import flags
 from meta_impala import command
 from meta_impala.benchmarks import scaling
 from meta_impala.config import Config, resolve, resolve_network
+from meta_impala.config.number_flags import MAX_COUNT, define_float
+from meta_impala.environments import (
+    UnknownEnvironmentError,
+    UnsupportedEnvironmentError,
+    registry,
+)
 from meta_impala.errors import UserError
 from meta_impala.storage.files import write_atomically
+from meta_impala.storage.results_folder import check_file
 from meta_impala.system.interrupt import raise_on_interrupt
 from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path, user_path
@@ -73,6 +80,13 @@ def _measure() -> None:
     publish_every = tuple(command.whole_numbers("publish_every", FLAGS.publish_every, least=1))
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # loopback addresses stay what they are
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    config = resolve(Config(environment=FLAGS.environment, meta_parameters="gamma,lambda"))
+    try:
+        description = registry.describe(
+            config.environment, config.protocol, config.environment_arguments
+        )
+    except (UnknownEnvironmentError, UnsupportedEnvironmentError) as error:
+        raise UserError(f"--environment={config.environment}: {error}") from None
     import_tensorflow()
     from meta_impala.benchmarks import ray_throughput as ray_benchmark
     from meta_impala.environments import registry
@@ -169,9 +183,11 @@ def main(arguments: list[str]) -> int:
     elif not FLAGS.out:
         raise UserError("--out: must be given, the file to write")
     elif arguments == ["measure"]:
+        check_file(pathlib.Path(FLAGS.out), "out")
         raise_on_interrupt()  # Ray's processes have to be ended
         _measure()
     elif len(arguments) == 2 and arguments[0] == "plan":
+        check_file(pathlib.Path(FLAGS.out), "out")
         _plan(str(user_path(arguments[1])))
     else:
         raise UserError("give measure, plan FILE, or transport GAME …")

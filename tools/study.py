@@ -28,6 +28,7 @@ from meta_impala import command
 from meta_impala.errors import UserError
 from meta_impala.experiments import study_runner, study_runs, suite_cost, suite_runner
 from meta_impala.experiments.stages import Stage
+from meta_impala.storage.results_folder import check_outdir
 from meta_impala.study import acceptance, records
 from meta_impala.study.design import ACCEPTANCE, PARTS, Part, require_random
 from meta_impala.study.records import Record
@@ -71,10 +72,21 @@ def _data() -> pathlib.Path:
 def _cells() -> list[study_runs.Cells]:
     if not FLAGS.out:
         raise UserError("--out: must be given, the folder of the study's runs")
-    unknown = [name for name in FLAGS.part if name not in RUNNABLE]
+    unknown = [name for name in FLAGS.part or [""] if name not in RUNNABLE]
     if unknown:
         raise UserError(f"--part={','.join(unknown)}: must be among {', '.join(RUNNABLE)}")
     return [_cells_of(RUNNABLE[name]) for name in dict.fromkeys(FLAGS.part)]
+
+
+def _named_cells() -> list[study_runs.Cells]:
+    """Those with a run that --only names, if it is given."""
+    found = [cells for cells in _cells() if not FLAGS.only or cells.ready()]
+    if not found:
+        raise UserError(
+            f"--only={FLAGS.only}: is in the name of no run that can be made now "
+            f"(--part={','.join(FLAGS.part)})"
+        )
+    return found
 
 
 def _cells_of(part: Part) -> study_runs.Cells:
@@ -82,7 +94,10 @@ def _cells_of(part: Part) -> study_runs.Cells:
     commit = study_runner.commit_of(out)
     # A whole part is of one commit; what one run depends on may be of another.
     kept = [r for r in _shipped() if r.part == part.name and (FLAGS.only or r.commit == commit)]
-    return study_runs.Cells(part, out, records.read_random(_data()), kept, FLAGS.only)
+    cells = study_runs.Cells(part, out, records.read_random(_data()), kept, FLAGS.only)
+    for path in cells.strangers():
+        warn(f"left out: {printable(path)}: is no run of this part")
+    return cells
 
 
 def _shipped() -> list[Record]:
@@ -93,7 +108,7 @@ def _run() -> int:
     stop = StopRequest()
     stop.install()
     failed: dict[str, str] = {}
-    for cells in _cells():
+    for cells in _named_cells():
         if FLAGS.print_commands:
             for run in study_runner.open_runs(cells.ready()):
                 command.say(shlex.join(suite_runner.command_of(run, Stage.NEW, {})))
@@ -125,6 +140,7 @@ def _status() -> int:
 
 
 def _collect() -> int:
+    check_outdir(FLAGS.data, "data")
     # A part without runs here keeps its rows; one with runs here keeps those of the same commit.
     found = [record for cells in _cells() for record in cells.read()]
     whole, left_out = records.with_parts_of(found, _shipped())
@@ -143,6 +159,7 @@ def _report() -> int:
     from meta_impala.study import study_page as page
 
     out = pathlib.Path(FLAGS.report) if FLAGS.report else _data()
+    check_outdir(str(out), "report" if FLAGS.report else "data")
     for path in page.make(_data(), out):
         command.say(str(path))
     return 0
@@ -151,6 +168,7 @@ def _report() -> int:
 def _random() -> int:
     from meta_impala.experiments import study_random
 
+    check_outdir(FLAGS.data, "data")
     study_random.write(_data() / records.RANDOM)
     return 0
 

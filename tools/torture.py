@@ -37,6 +37,7 @@ from meta_impala.environments import registry
 from meta_impala.errors import UserError
 from meta_impala.storage.folder_lock import is_locked
 from meta_impala.storage.metrics_table import read_metrics
+from meta_impala.storage.results_folder import make_outdir
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.system.interrupt import raise_on_interrupt
 from meta_impala.system.tensorflow_import import import_tensorflow
@@ -458,7 +459,11 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0] not in _TORTURES:
         raise UserError(f"give one of {', '.join(_TORTURES)}")
     raise_on_interrupt()  # the processes it started have to be ended
-    work = pathlib.Path(FLAGS.folder or tempfile.mkdtemp(prefix="torture-"))
+    work = (
+        make_outdir(FLAGS.folder, "folder")
+        if FLAGS.folder
+        else pathlib.Path(tempfile.mkdtemp(prefix="torture-"))
+    )
     begun = time.monotonic()
     command.say(f"{time.strftime('%Y-%m-%d %H:%M')} {platform.platform()}: {' '.join(sys.argv)}")
     try:

@@ -25,7 +25,7 @@ from meta_impala.errors import UserError, one_line, tell, warn
 from meta_impala.experiments.stages import Stage, frames_of, stage_of
 from meta_impala.experiments.suite import WHOLE, Run, Shard
 from meta_impala.storage import run_folder as run_folder_lib
-from meta_impala.storage.files import make_folder, open_log, read_tail
+from meta_impala.storage.files import make_folder, open_log, read_tail, remove_empty
 from meta_impala.storage.folder_lock import is_locked
 from meta_impala.storage.trust import names_modules
 from meta_impala.system.processes import end_with_parent
@@ -50,7 +50,10 @@ def locked(out: pathlib.Path, shard: Shard = WHOLE) -> Iterator[None]:
         name = ".lock" if shard == WHOLE else f".lock.{shard.index}_of_{shard.count}"
         file = open_log(out / name)
     except OSError as error:
-        raise UserError(f"--out={out}: must be a folder that can be written ({error})") from None
+        remove_empty(made)
+        raise UserError(
+            f"--out={out}: must be a folder that can be written ({one_line(error)})"
+        ) from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

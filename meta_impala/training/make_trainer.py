@@ -87,9 +87,8 @@ def make_trainer(
     with locked(folder):
         if folder.has_run():
             config = _continued(config, folder, trust)
-        else:
-            eta_replay.keep(folder, config)
         trainer = LockingTrainer(config, description, folder, stop or StopRequest())
+        eta_replay.keep(folder, config)
         folder.save_config(config)
     return trainer
 

@@ -320,7 +320,7 @@ def _refused(*arguments):
         ("--num_envs=201", "--num_envs=201: must be from 1 to 200"),
         ("--seed=-1", "--seed=-1: must be from 0"),
         ("--evaluation_eta=0.9,1.1", "two numbers in [0, 1]"),
-        ("--record_video=here.gif", "ends in .mp4"),
+        ("--record_video=here.gif", "must end in .mp4"),
         ("--agent=agent.npz", "give one of: the folder of a run, or --agent"),
         ("--out=/no/such/folder/x", "must be a file in a folder that exists"),
         ("--out=/tmp/scores.txt", "must end in .json"),

@@ -258,3 +258,14 @@ def test_a_run_without_a_meta_gradient_is_refused(trained, tmp_path, changes, me
     before = files_of(tmp_path)
     assert message in _refused(f"--logdir={tmp_path}")
     assert files_of(tmp_path) == before
+
+
+def test_a_run_whose_checkpoints_are_damaged_gains_no_folder(trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    for path in (run / "checkpoints").glob("*/state.data*"):
+        path.write_bytes(b"\0" * path.stat().st_size)
+    shutil.rmtree(run / "explain", ignore_errors=True)
+    before = sorted(run.rglob("*"))
+    result = _run("explain", f"--logdir={run}", "--nofigure", "--batches=2", "--warmup=0")
+    assert result.returncode == 2 and result.stderr.startswith("error: "), result.stderr
+    assert sorted(run.rglob("*")) == before
