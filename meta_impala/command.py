@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from absl import logging
 
 from meta_impala import usage
+from meta_impala.config.fields import MAX_SEED
 from meta_impala.config.flags import parse_flags
 from meta_impala.errors import RunFailed, UserError, one_line, printable, tell, warn
 from meta_impala.system.ending import ending_the_process
@@ -102,8 +103,10 @@ def whole_numbers(
     """
     for text in texts or [""]:
         is_number = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
-        if not (is_number and int(text) >= least):
-            raise UserError(f"--{flag}={','.join(texts)}: must be whole numbers from {least}")
+        if not (is_number and least <= int(text) <= most):
+            raise UserError(
+                f"--{flag}={','.join(texts)}: must be whole numbers from {least} to {most}"
+            )
     return [int(text) for text in texts]
 
 
@@ -116,7 +119,7 @@ def arguments_of(flag: str, text: str) -> list[str]:
 
 
 def say(message: str) -> None:
-    """Prints a line at once."""
+    """Prints a line at once; what does not print in it is escaped."""
     tell(message)
 
 

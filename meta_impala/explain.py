@@ -20,6 +20,7 @@ import tqdm
 from absl import flags
 
 from meta_impala import __version__, command
+from meta_impala.config.number_flags import define_integer, define_seed
 from meta_impala.environments import registry
 from meta_impala.errors import UserError
 from meta_impala.storage import results_folder
@@ -35,8 +36,6 @@ FLAGS = flags.FLAGS
 
 POSITIONAL = "[RUN]"
 
-_MAX_SEED = 2**31 - 1
-
 
 def define_flags() -> None:
     """The flags of this command."""
@@ -46,16 +45,14 @@ def define_flags() -> None:
         None,
         "Folder of the run, if it is not given as RUN; a running training is not disturbed.",
     )
-    flags.DEFINE_integer("batches", 20, "Batches to explain. Allowed: at least 2.")
-    flags.DEFINE_integer(
+    define_integer("batches", 20, "Batches to explain; a standard error needs two.", low=2)
+    define_integer(
         "warmup",
         20,
-        "Unrolls played before the first batch and discarded, since games start anew. "
-        "Allowed: at least 0.",
+        "Unrolls played before the first batch and discarded, since games start anew.",
+        low=0,
     )
-    flags.DEFINE_integer(
-        "seed", 1, "Seed of games and actions: the same seed and checkpoint give the same numbers."
-    )
+    define_seed("Seed of games and actions: the same seed and checkpoint give the same numbers.")
     define_path(
         "outdir", None, "Folder of the results. Default: the folder explain in that of the run."
     )
@@ -63,14 +60,6 @@ def define_flags() -> None:
 
 
 def _check_flags() -> None:
-    if FLAGS.batches < 2:
-        raise UserError(
-            f"--batches={FLAGS.batches}: must be at least 2 (a standard error needs two)"
-        )
-    if FLAGS.warmup < 0:
-        raise UserError(f"--warmup={FLAGS.warmup}: must be at least 0")
-    if not 0 <= FLAGS.seed <= _MAX_SEED:
-        raise UserError(f"--seed={FLAGS.seed}: must be from 0 to {_MAX_SEED}")
     if FLAGS.figure and importlib.util.find_spec("matplotlib") is None:
         raise UserError(
             "matplotlib is not installed: pip install matplotlib, or give --nofigure "

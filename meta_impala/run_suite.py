@@ -25,9 +25,11 @@ from meta_impala import command
 from meta_impala import config as config_lib
 from meta_impala.analysis import comparison_report, results
 from meta_impala.config import ActorSettings, Config, presets
+from meta_impala.config.number_flags import MAX_COUNT, define_float, define_integer
 from meta_impala.config.text import counted
 from meta_impala.distributed import cluster as ray_cluster
 from meta_impala.errors import UserError
+from meta_impala.evaluation.record import MAX_GAMES
 from meta_impala.experiments import forked_process, stages, suite_cost, suite_runner
 from meta_impala.experiments import suite as suite_file
 from meta_impala.experiments.stages import Stage
@@ -51,14 +53,14 @@ def define_flags() -> None:
     """The flags of this command."""
     define_trust_flag()
     define_path("out", None, "Folder of the suite: runs, logs and report.")
-    flags.DEFINE_integer("parallel", 1, "Runs at a time.", lower_bound=1)
+    define_integer("parallel", 1, "Runs at a time.", high=1000)
     flags.DEFINE_string(
         "ray_address",
         None,
         "Runs are placed on this Ray cluster, whose machines see --out at the same path: HOST:PORT "
         "of its head, auto, or local. Without: on this machine.",
     )
-    flags.DEFINE_float("cpus_per_run", 2.0, "CPUs that Ray reserves for a run.", lower_bound=0.0)
+    define_float("cpus_per_run", 2.0, "CPUs that Ray reserves for a run.", high=MAX_COUNT)
     flags.DEFINE_bool(
         "preload",
         True,
@@ -96,13 +98,14 @@ def define_flags() -> None:
         "that file.",
     )
     flags.DEFINE_multi_string("set", [], "name=value: a setting of every run; may be repeated.")
-    flags.DEFINE_integer("episodes", None, "In place of the file's evaluation episodes.")
-    flags.DEFINE_float(
+    define_integer("episodes", None, "In place of the file's evaluation episodes.", high=MAX_GAMES)
+    define_float(
         "frames_per_second",
         None,
         "Frames/s of one run, for --dry_run. Default: as measured by the started runs, or the cost "
         "of network and environment on a reference machine.",
-        lower_bound=1e-3,
+        low=1e-3,
+        high=1e9,
     )
 
 
@@ -132,8 +135,6 @@ def _changed(suite: Suite, path: pathlib.Path) -> Suite:
         typed.add(name)
     evaluation = dict(suite.evaluation)
     if FLAGS.episodes is not None:
-        if FLAGS.episodes < 1:
-            raise UserError(f"--episodes={FLAGS.episodes}: must be at least 1")
         evaluation["episodes"] = FLAGS.episodes
     evaluation["num_envs"] = min(evaluation["num_envs"], evaluation["episodes"])
     return dataclasses.replace(

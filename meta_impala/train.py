@@ -23,6 +23,7 @@ from meta_impala import config as config_lib
 from meta_impala.actors.making import EarlyEnvironment, early_environment
 from meta_impala.config import ActorSettings, Config, LearnerSettings, RunSettings
 from meta_impala.config.flags import define_config_flags, given_config_flags
+from meta_impala.config.number_flags import define_integer
 from meta_impala.config.presets import define_preset_flag
 from meta_impala.distributed import cluster as ray_cluster
 from meta_impala.environments import (
@@ -97,13 +98,13 @@ def define_flags() -> None:
         "The program saves a checkpoint and ends after this time, as after a signal: seconds, "
         "or 2d, 3h30m, 90s. Empty for no limit.",
     )
-    flags.DEFINE_integer(
+    define_integer(
         "exit_code_stopped",
         0,
         "Exit code of a run that was saved before it was finished, for example 75 for a scheduler "
         "that is to start it again.",
-        lower_bound=0,
-        upper_bound=255,
+        low=0,
+        high=255,
     )
 
 

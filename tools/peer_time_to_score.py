@@ -33,6 +33,7 @@ from absl import flags
 from meta_impala import command
 from meta_impala.benchmarks import time_to_score
 from meta_impala.benchmarks.time_to_score import GAMES_AVERAGED, TASKS, Point, Result
+from meta_impala.config.number_flags import MAX_COUNT, define_float
 from meta_impala.errors import RunFailed, UserError
 from meta_impala.storage.files import read_tail, write_atomically
 from meta_impala.storage.results_folder import check_file, check_outdir
@@ -148,7 +149,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "pip_arguments", "", "Of `install`: further ones, such as a PyTorch that is for CPUs alone."
     )
-    flags.DEFINE_float("cpu_minutes", 60.0, "Most CPU time of a run.", lower_bound=0.01)
+    define_float("cpu_minutes", 60.0, "Most CPU time of a run.", low=0.01, high=MAX_COUNT)
 
 
 def _python(environment: str) -> pathlib.Path:
@@ -267,7 +268,7 @@ def _run() -> int:
                 folder = pathlib.Path(FLAGS.folder).absolute() / f"{task}-{variant}-{seed}"
                 points = _train(peer, task, seed, folder)
                 results += time_to_score.results_of(task, program, variant, seed, points)
-                write_atomically(pathlib.Path(FLAGS.out), time_to_score.as_csv(results))
+                write_atomically(out, time_to_score.as_csv(results))
                 last = points[-1] if points else None
                 command.say(f"{task}, {program} {variant}, seed {seed}: ended at {last}")
     for line in time_to_score.lines(results):

@@ -29,8 +29,8 @@ def define_flags() -> None:
     """The flags of this command."""
     define_trust_flag()
     define_path("logdir", None, "Folder of the run.")
-    flags.DEFINE_integer("batches", 50, "How many updates.", lower_bound=1)
-    flags.DEFINE_integer("seed", 1, "Of the games.", lower_bound=0)
+    define_integer("batches", 50, "How many updates.")
+    define_seed("Of the games.")
 
 
 def _derived(run: TrainedRun, precision: str) -> tuple[Any, Any]:

@@ -48,16 +48,26 @@ POSITIONAL = "measure | plan FILE | transport GAME ..."
 def define_flags() -> None:
     """The flags of this command."""
     define_path("out", None, "File to write: measurements (JSON) or the plot (PNG).")
-    flags.DEFINE_float("seconds", 12.0, "Length of a window of measurement.", lower_bound=1)
+    define_float("seconds", 12.0, "Length of a window of measurement.", low=1, high=3600)
     flags.DEFINE_string("environment", "Pong", "What is played.")
     flags.DEFINE_list("shapes", ["1x1", "2x1", "4x1", "8x1", "8x4"], "ACTORSxNODES, …")
     flags.DEFINE_list("publish_every", ["2", "40"], "Unrolls per version of the weights.")
-    flags.DEFINE_float(
-        "learner_rate", 25_000.0, "Agent steps per second of one accelerator: an assumption."
+    define_float(
+        "learner_rate",
+        25_000.0,
+        "Agent steps per second of one accelerator: an assumption.",
+        low=1,
+        high=1e9,
     )
-    flags.DEFINE_float("gigabits", 10.0, "Link of a learner's machine, per second.")
-    flags.DEFINE_float(
-        "slow", 100.0, "Cost of a step in a slow environment, as a multiple of the measured one."
+    define_float(
+        "gigabits", 10.0, "Link of a learner's machine, per second.", low=1e-3, high=MAX_COUNT
+    )
+    define_float(
+        "slow",
+        100.0,
+        "Cost of a step in a slow environment, as a multiple of the measured one.",
+        low=1e-3,
+        high=MAX_COUNT,
     )
 
 
@@ -89,14 +99,9 @@ def _measure() -> None:
         raise UserError(f"--environment={config.environment}: {error}") from None
     import_tensorflow()
     from meta_impala.benchmarks import ray_throughput as ray_benchmark
-    from meta_impala.environments import registry
     from meta_impala.system.tensorflow_setup import configure_tensorflow
 
-    config = resolve(Config(environment=FLAGS.environment, meta_parameters="gamma,lambda"))
     configure_tensorflow(deterministic=config.deterministic)
-    description = registry.describe(
-        config.environment, config.protocol, config.environment_arguments
-    )
     config = resolve_network(config, description.observation_shape)
     windows: list[scaling.Window] = []
     loads = [os.getloadavg()[0]]
@@ -164,6 +169,8 @@ def _plan(path: str) -> None:
 
 
 def _transport(games: list[str]) -> None:
+    for game in games:
+        registry.resolve(game)
     from meta_impala.benchmarks import wire_cost as transport_benchmark
 
     command.say("| game | observations as | bytes per frame | send, CPU-ms per step | receive |")

@@ -25,7 +25,8 @@ import shlex
 from absl import flags, logging
 
 from meta_impala import command
-from meta_impala.errors import UserError
+from meta_impala.config.number_flags import define_integer
+from meta_impala.errors import UserError, printable, warn
 from meta_impala.experiments import study_runner, study_runs, suite_cost, suite_runner
 from meta_impala.experiments.stages import Stage
 from meta_impala.storage.results_folder import check_outdir
@@ -49,7 +50,7 @@ def define_flags() -> None:
     """The flags of this command."""
     define_path("out", None, "Folder of the study's runs.")
     flags.DEFINE_list("part", list(PARTS), f"Parts: {', '.join(RUNNABLE)}.")
-    flags.DEFINE_integer("parallel", 1, "Runs at a time.", lower_bound=1)
+    define_integer("parallel", 1, "Runs at a time.", high=1000)
     flags.DEFINE_string(
         "only",
         "",

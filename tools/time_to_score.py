@@ -23,6 +23,7 @@ from absl import flags
 from meta_impala import command
 from meta_impala.benchmarks import time_to_score, timed_training
 from meta_impala.benchmarks.time_to_score import TASKS, VARIANTS, Result
+from meta_impala.config.number_flags import MAX_COUNT, define_float, define_frames
 from meta_impala.errors import UserError, one_line
 from meta_impala.storage.files import write_atomically
 from meta_impala.storage.results_folder import check_file, check_outdir
@@ -41,8 +42,8 @@ def define_flags() -> None:
     flags.DEFINE_list("variants", list(VARIANTS), f"Which: {', '.join(VARIANTS)}.")
     flags.DEFINE_list("seeds", ["1", "2", "3"], "One run each.")
     flags.DEFINE_string("train_flags", "", "Flags of the trainer, beside the preset's.")
-    flags.DEFINE_float("cpu_minutes", 600.0, "Most CPU time of a run.", lower_bound=0.01)
-    flags.DEFINE_integer("frames", None, "Most frames of a run. Default: by task.", lower_bound=1)
+    define_float("cpu_minutes", 600.0, "Most CPU time of a run.", low=0.01, high=MAX_COUNT)
+    define_frames("frames", None, "Most frames of a run. Default: by task.")
 
 
 def _chosen(name: str, allowed: list[str]) -> list[str]:

@@ -19,6 +19,7 @@ from absl import flags
 
 from meta_impala import config as config_lib
 from meta_impala.config import Config
+from meta_impala.config.fields import MAX_SEED
 from meta_impala.config.flags import define_config_flags, parse_flags
 from meta_impala.config.text import shown
 from meta_impala.environments import ATARI_57, UnknownEnvironmentError, registry
@@ -56,6 +57,7 @@ _MAX_BYTES = 2**20
 _NEEDED = ("title", "games", "seeds", "variants")
 _POPULATION = ("size", "interval", "cpus", "learning_rate", "entropy_cost", "gamma", "lambda")
 _EVALUATION = {"episodes": 200, "seed": 1, "num_envs": 16}
+_MOST = {"episodes": MAX_GAMES, "seed": MAX_SEED, "num_envs": MAX_GAMES}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,11 +175,9 @@ def read(path: pathlib.Path) -> Suite:
             raise UserError(f"{path}: {key} is missing or empty")
     evaluation = _EVALUATION | content.get("evaluation", {})
     for key, number in evaluation.items():
-        if key not in _EVALUATION or not isinstance(number, int) or number < 1:
-            allowed = ", ".join(_EVALUATION)
-            raise UserError(
-                f"{path}: evaluation.{key} = {number!r}: must be one of {allowed}, at least 1"
-            )
+        if key not in _MOST or type(number) is not int or not 1 <= number <= _MOST[key]:
+            allowed = ", ".join(f"{name} in [1, {most}]" for name, most in _MOST.items())
+            raise UserError(f"{path}: evaluation.{key} = {shown(number)}: must be one of {allowed}")
     variants = tuple(_variant(path, entry) for entry in content["variants"])
     for what in ("name", "label"):
         values = [getattr(variant, what) for variant in variants]

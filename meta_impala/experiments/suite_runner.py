@@ -45,8 +45,9 @@ def locked(out: pathlib.Path, shard: Shard = WHOLE) -> Iterator[None]:
     Raises:
       UserError: if another process has it, or it cannot be written.
     """
+    made: list[pathlib.Path] = []
     try:
-        make_folder(out, parents=True)
+        made = make_folder(out, parents=True)
         name = ".lock" if shard == WHOLE else f".lock.{shard.index}_of_{shard.count}"
         file = open_log(out / name)
     except OSError as error:

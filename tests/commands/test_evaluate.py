@@ -314,11 +314,11 @@ def _refused(*arguments):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--episodes=0", "--episodes=0: must be at least 1"),
+        ("--episodes=0", "--episodes=0: must be a whole number in [1, 200000]"),
         ("--episodes=many", "many"),
-        ("--num_envs=0", "--num_envs=0: must be from 1 to 200"),
-        ("--num_envs=201", "--num_envs=201: must be from 1 to 200"),
-        ("--seed=-1", "--seed=-1: must be from 0"),
+        ("--num_envs=0", "--num_envs=0: must be a whole number in [1, 200000]"),
+        ("--num_envs=201", "--num_envs=201: must be at most 200 (--episodes)"),
+        ("--seed=-1", "--seed=-1: must be a whole number in [0, "),
         ("--evaluation_eta=0.9,1.1", "two numbers in [0, 1]"),
         ("--record_video=here.gif", "must end in .mp4"),
         ("--agent=agent.npz", "give one of: the folder of a run, or --agent"),

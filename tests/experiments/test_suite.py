@@ -147,6 +147,7 @@ def test_one_word_selects_all_57_games(path):
         ('name = "meta"', 'lable = "meta"', "every [[variants]] needs a name"),
         ('label = "IMPALA"', 'lable = "IMPALA"', "may have name, label, settings and population"),
         ("[settings]", "[evaluation]\nepisodes = 0\n[settings]", "evaluation.episodes = 0"),
+        ("[settings]", "[evaluation]\nepisodes = 10000000000\n[settings]", "in [1, 200000]"),
         ('"laptop.flags"', '"desktop.flags"', "preset desktop.flags: is neither"),
         ("total_frames = 1_000_000", "total_frames = 5", "must be at least one batch"),
         ("[settings]", "[settings", "not valid TOML"),
