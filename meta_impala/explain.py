@@ -24,7 +24,7 @@ from meta_impala.config.number_flags import define_integer, define_seed
 from meta_impala.environments import registry
 from meta_impala.errors import UserError
 from meta_impala.storage import results_folder
-from meta_impala.storage.trained_run import TrainedRun, open_trained_run
+from meta_impala.storage.trained_run import TrainedRun, open_trained_run, refuse_no_meta_gradient
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.interrupt import raise_on_interrupt
 from meta_impala.system.user_path import define_path, one_path
@@ -64,26 +64,6 @@ def _check_flags() -> None:
         raise UserError(
             "matplotlib is not installed: pip install matplotlib, or give --nofigure "
             "for the text and the numbers alone"
-        )
-
-
-def _check_run(run: TrainedRun) -> None:
-    """The run must have a meta-gradient."""
-    path, config = run.folder.config_path, run.config
-    if config.meta_parameters == "none":
-        raise UserError(
-            f"{path}: nothing is learned (meta_parameters is none), so there is no meta-gradient "
-            "to explain; must be a run with --meta_parameters, for example gamma,lambda"
-        )
-    if not config.learned:
-        raise UserError(
-            f"{path}: η is not learned (eta_schedule is {config.eta_schedule}), so there is no "
-            "meta-gradient to explain; must be a run with --eta_schedule=learned"
-        )
-    if config.meta_objective != "validation":
-        raise UserError(
-            f"{path}: the meta objective is {config.meta_objective}, which has none of the terms "
-            "that are explained; must be a run with --meta_objective=validation"
         )
 
 
@@ -177,8 +157,8 @@ def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     _check_flags()
     run = open_trained_run(one_path(arguments, "logdir", FLAGS.logdir), trust_of_flags())
-    _check_run(run)
-    outdir = results_folder.make_outdir(FLAGS.outdir or str(run.folder.path / "explain"))
+    refuse_no_meta_gradient(run)
+    outdir = results_folder.check_outdir(FLAGS.outdir or str(run.folder.path / "explain"))
     command.load_tensorflow()
     from meta_impala.system.tensorflow_setup import configure_for_inference
 
