@@ -105,7 +105,7 @@ def define_flags() -> None:
         "Frames/s of one run, for --dry_run. Default: as measured by the started runs, or the cost "
         "of network and environment on a reference machine.",
         low=1e-3,
-        high=1e9,
+        high=10**9,
     )
 
 

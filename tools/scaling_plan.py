@@ -57,7 +57,7 @@ def define_flags() -> None:
         25_000.0,
         "Agent steps per second of one accelerator: an assumption.",
         low=1,
-        high=1e9,
+        high=10**9,
     )
     define_float(
         "gigabits", 10.0, "Link of a learner's machine, per second.", low=1e-3, high=MAX_COUNT

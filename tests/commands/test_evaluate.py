@@ -201,7 +201,7 @@ def test_an_interrupted_evaluation_is_continued_and_ends_in_the_same_bytes(
     arguments = [f"--logdir={folder}", "--num_envs=4", "--seed=3"]
     kept = {0, 1, 2, 5, 9}
     with forked_command.Popen(
-        _command("evaluate", *arguments, "--episodes=100000000"),
+        _command("evaluate", *arguments, "--episodes=200000"),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -209,7 +209,7 @@ def test_an_interrupted_evaluation_is_continued_and_ends_in_the_same_bytes(
     ) as process:
         try:
             assert process.stdout.readline() == f"{LOADING}\n"
-            assert process.stdout.readline().startswith("playing 100000000 games")
+            assert process.stdout.readline().startswith("playing 200000 games")
             deadline = time.monotonic() + 240
             while not kept <= _games_of(_partials(folder)) and time.monotonic() < deadline:
                 time.sleep(0.1)

@@ -17,7 +17,13 @@ from meta_impala.errors import UserError
 from meta_impala.storage.arrays import write_arrays
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trained_run import AGENT_FORMAT, read_agent_file
-from meta_impala.storage.trust import Trust, module_of, refuse_modules, trusting
+from meta_impala.storage.trust import (
+    Trust,
+    module_of,
+    names_modules,
+    refuse_modules,
+    trusting,
+)
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -195,6 +201,7 @@ def test_arguments_of_an_environment_name_modules_too(arguments):
     config = Config(environment="GymV26Environment-v0", environment_kwargs=arguments)
     with pytest.raises(UserError, match="--environment_kwargs=.*names the module evilmod,"):
         refuse_modules(config, "config.json", Trust())
+    assert names_modules(config) and not names_modules(Config())
     refuse_modules(config, "config.json", Trust(everything=True))
     refuse_modules(config, "config.json", trusting([None, arguments]))
     refuse_modules(config, "config.json", trusting(["evilmod:Other-v0"]))
