@@ -32,8 +32,10 @@ from meta_impala import config as config_lib
 from meta_impala.config import Config
 from meta_impala.config.flags import define_config_flags, given_config_flags
 from meta_impala.config.presets import define_preset_flag
+from meta_impala.environments import UnknownEnvironmentError, registry
 from meta_impala.errors import RunFailed, UserError
 from meta_impala.storage.files import write_atomically
+from meta_impala.storage.results_folder import check_file
 from meta_impala.system.interrupt import raise_on_interrupt
 from meta_impala.system.user_path import define_path
 
@@ -89,6 +91,13 @@ def _config(row: str) -> Config:
     return config_lib.resolve(config)
 
 
+def _check_environment(config: Config) -> None:
+    try:
+        registry.resolve(config.environment)
+    except UnknownEnvironmentError as error:
+        raise UserError(f"--environment={config.environment}: {error}") from None
+
+
 def _varied() -> tuple[str, list[str]]:
     """The setting of --vary and its values, each checked; no name and one value without."""
     if not FLAGS.vary:
@@ -117,7 +126,7 @@ def _check_rows() -> None:
     """Refuses settings that a row cannot be measured with, before any row is."""
     for row in _rows():
         try:
-            _config(row)
+            _check_environment(_config(row))
         except UserError as error:
             raise UserError(f"row {row} (--rows chooses): {error}") from None
 
@@ -268,7 +277,10 @@ def main() -> int:
     unknown = [row for row in FLAGS.rows if row not in _ROWS]
     if unknown:
         raise UserError(f"--rows={unknown[0]}: must be among {', '.join(_ROWS)}")
+    if FLAGS.json:
+        check_file(pathlib.Path(FLAGS.json), "json")
     config = _config("program_meta")
+    _check_environment(config)
     if config.actors == "ray":
         raise UserError("--actors=ray: must be threads (tools/scaling_plan.py measures Ray's)")
     load = os.getloadavg()[0]

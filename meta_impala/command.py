@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from absl import logging
 
 from meta_impala import usage
+from meta_impala.config.fields import MAX_SEED
 from meta_impala.config.flags import parse_flags
 from meta_impala.errors import RunFailed, UserError, one_line, printable, tell, warn
 from meta_impala.system.ending import ending_the_process
@@ -98,12 +99,20 @@ def _is_path(name: Any) -> bool:
     return isinstance(name, (str, bytes))
 
 
-def whole_numbers(flag: str, texts: Sequence[str], least: int = 0) -> list[int]:
-    """The numbers of a flag that is a list. Raises UserError unless all are whole, from `least`."""
-    for text in texts:
+def whole_numbers(
+    flag: str, texts: Sequence[str], least: int = 0, most: int = MAX_SEED
+) -> list[int]:
+    """The numbers of a flag that is a list.
+
+    Raises:
+      UserError: unless all are whole numbers from `least` to `most`.
+    """
+    for text in texts or [""]:
         is_number = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
-        if not (is_number and int(text) >= least):
-            raise UserError(f"--{flag}={','.join(texts)}: must be whole numbers from {least}")
+        if not (is_number and least <= int(text) <= most):
+            raise UserError(
+                f"--{flag}={','.join(texts)}: must be whole numbers from {least} to {most}"
+            )
     return [int(text) for text in texts]
 
 
@@ -116,7 +125,7 @@ def arguments_of(flag: str, text: str) -> list[str]:
 
 
 def say(message: str) -> None:
-    """Prints a line at once."""
+    """Prints a line at once; what does not print in it is escaped."""
     tell(message)
 
 

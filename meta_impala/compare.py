@@ -17,6 +17,7 @@ from meta_impala import command
 from meta_impala.analysis import comparison_report, results, run_folders
 from meta_impala.errors import UserError
 from meta_impala.published import tables as published
+from meta_impala.storage import results_folder
 from meta_impala.system.user_path import define_path, user_path
 
 FLAGS = flags.FLAGS
@@ -46,6 +47,7 @@ def main(arguments: list[str]) -> int:
     if not arguments:
         raise UserError("give at least one run folder, or a folder above runs")
     out = pathlib.Path(FLAGS.out or user_path("comparison"))
+    results_folder.check_outdir(str(out), "out")
     folders = run_folders.find([str(user_path(path)) for path in arguments])
     text = comparison_report.make(
         results.read(folders, starts=FLAGS.starts),
@@ -55,8 +57,8 @@ def main(arguments: list[str]) -> int:
         tables=pathlib.Path(FLAGS.published) if FLAGS.published else published.FOLDER,
         pictures=FLAGS.pictures,
     )
-    print(text)
-    print(f"written to {out}")
+    command.say(text)
+    command.say(f"written to {out}")
     return 0
 
 

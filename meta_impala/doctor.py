@@ -15,6 +15,7 @@ from absl import flags
 from meta_impala import command
 from meta_impala.analysis.run_page.run_record import read_run_metrics
 from meta_impala.config import Config
+from meta_impala.config.number_flags import define_integer, define_seed
 from meta_impala.diagnosis import verdict as verdict_lib
 from meta_impala.diagnosis.evidence import Evidence
 from meta_impala.environments import registry
@@ -29,9 +30,6 @@ FLAGS = flags.FLAGS
 
 POSITIONAL = "[RUN]"
 
-_MAX_SEED = 2**31 - 1
-_MAX_STEPS = 1_000_000
-
 
 def define_flags() -> None:
     """The flags of this command."""
@@ -40,22 +38,16 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "batch", True, "Play games with the newest checkpoint; --nobatch: only look at the metrics."
     )
-    flags.DEFINE_integer(
-        "steps", 256, "Agent steps that each of at most 32 environments plays. Allowed: at least 1."
-    )
-    flags.DEFINE_integer("seed", 1, "Seed of games and actions.")
+    define_integer("steps", 256, "Agent steps that each of at most 32 environments plays.")
+    define_seed("Seed of games and actions.")
     flags.DEFINE_bool("json", False, "Print everything that was found as one JSON object.")
 
 
-def _check_flags(arguments: list[str]) -> str:
-    """Checks what was given; returns the folder of the run."""
+def _logdir(arguments: list[str]) -> str:
+    """The folder of the run."""
     logdir = one_path(arguments, "logdir", FLAGS.logdir)
     if logdir is None:
         raise UserError("give the folder of one run")
-    if not 1 <= FLAGS.steps <= _MAX_STEPS:
-        raise UserError(f"--steps={FLAGS.steps}: must be from 1 to {_MAX_STEPS}")
-    if not 0 <= FLAGS.seed <= _MAX_SEED:
-        raise UserError(f"--seed={FLAGS.seed}: must be from 0 to {_MAX_SEED}")
     return logdir
 
 
@@ -104,7 +96,7 @@ def _with_games(evidence: Evidence, run: TrainedRun) -> Evidence:
 
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    folder = RunFolder(_check_flags(arguments))
+    folder = RunFolder(_logdir(arguments))
     trust = trust_of_flags()
     config = folder.load_config(trust)
     evidence = _evidence(folder, config)

@@ -75,8 +75,7 @@ def warn(message: str) -> None:
 
     The message may have several lines; quotes from a file must be made `printable` first.
     """
-    lines = "\n".join(_escaped(line.expandtabs()) for line in str(message).split("\n"))
-    _print(lines, "stderr")
+    _print(message, "stderr")
 
 
 def tell(message: str) -> None:
@@ -84,8 +83,12 @@ def tell(message: str) -> None:
     _print(message, "stdout")
 
 
-def _print(text: str, name: str) -> None:
-    """Prints to a stream; to that of the start, if an environment has closed the present one."""
+def _print(message: str, name: str) -> None:
+    """Prints lines to a stream, escaped: a message may quote a file.
+
+    To the stream of the start, if an environment has closed the present one.
+    """
+    text = "\n".join(_escaped(line.expandtabs()) for line in str(message).split("\n"))
     for stream in (getattr(sys, name), getattr(sys, f"__{name}__")):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or never opened
             if stream is not None:

@@ -19,6 +19,7 @@ from absl import flags
 from meta_impala import command
 from meta_impala import config as config_lib
 from meta_impala.config import AgentSettings, Config
+from meta_impala.config.number_flags import define_frames, define_integer, define_seed
 from meta_impala.config.parsers import PathOrBoolParser, parse_eta
 from meta_impala.environments import (
     Description,
@@ -32,6 +33,7 @@ from meta_impala.evaluation import starts as game_starts
 from meta_impala.evaluation import video
 from meta_impala.evaluation.starts import Start
 from meta_impala.storage import shipped_agents
+from meta_impala.storage.results_folder import check_file
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.run_status import describe_dead_trainer
 from meta_impala.storage.trained_run import (
@@ -53,7 +55,6 @@ POSITIONAL = "[RUN]"
 
 _STOP = StopRequest()
 _DEFAULT_NUM_ENVS = 16
-_MAX_SEED = 2**31 - 1
 
 
 def define_flags() -> None:
@@ -108,16 +109,15 @@ def _define_agent_flags() -> None:
 
 def _define_game_flags() -> None:
     """Which games, from where, and how long."""
-    flags.DEFINE_integer("episodes", 200, "Full games to play. Allowed: at least 1.")
-    flags.DEFINE_integer(
+    define_integer("episodes", 200, "Full games to play.", high=evaluation_record.MAX_GAMES)
+    define_integer(
         "num_envs",
         None,
         f"Games that are played side by side. Default: the smaller of --episodes and "
-        f"{_DEFAULT_NUM_ENVS}. Allowed: 1 to --episodes.",
+        f"{_DEFAULT_NUM_ENVS}. At most --episodes.",
+        high=evaluation_record.MAX_GAMES,
     )
-    flags.DEFINE_integer(
-        "seed",
-        1,
+    define_seed(
         "Seed of games and actions: game number n of a seed and agent is always the same, up to "
         "rounding if --num_envs differs.",
     )
@@ -131,13 +131,12 @@ def _define_game_flags() -> None:
     define_path(
         "starts_file", None, "File of starts for --starts=human; made by `meta-impala record`."
     )
-    flags.DEFINE_integer(
+    define_frames(
         "max_episode_frames",
         None,
         "A game that has not ended after this many environment frames is cut; its return "
         "counts as it is. Default: the time limit of the environment, and "
-        f"{evaluation_record.DEFAULT_MAX_EPISODE_FRAMES:,} for one that has none. Allowed: at "
-        "least 1.",
+        f"{evaluation_record.DEFAULT_MAX_EPISODE_FRAMES:,} for one that has none.",
     )
 
 
@@ -156,18 +155,10 @@ def _define_video_flag() -> None:
 
 
 def _num_envs() -> int:
-    """How many environments play; checks the flags that are numbers."""
-    if FLAGS.episodes < 1:
-        raise UserError(f"--episodes={FLAGS.episodes}: must be at least 1")
-    num_envs = FLAGS.num_envs
-    if num_envs is None:
-        num_envs = min(FLAGS.episodes, _DEFAULT_NUM_ENVS)
-    if not 1 <= num_envs <= FLAGS.episodes:
-        raise UserError(f"--num_envs={num_envs}: must be from 1 to {FLAGS.episodes} (--episodes)")
-    if not 0 <= FLAGS.seed <= _MAX_SEED:
-        raise UserError(f"--seed={FLAGS.seed}: must be from 0 to {_MAX_SEED}")
-    if FLAGS.max_episode_frames is not None and FLAGS.max_episode_frames < 1:
-        raise UserError(f"--max_episode_frames={FLAGS.max_episode_frames}: must be at least 1")
+    """How many environments play."""
+    num_envs: int = FLAGS.num_envs or min(FLAGS.episodes, _DEFAULT_NUM_ENVS)
+    if num_envs > FLAGS.episodes:
+        raise UserError(f"--num_envs={num_envs}: must be at most {FLAGS.episodes} (--episodes)")
     return num_envs
 
 
@@ -208,8 +199,7 @@ def _out(folder: RunFolder | None) -> pathlib.Path | None:
     """Path of the result."""
     if FLAGS.out:
         path = pathlib.Path(FLAGS.out)
-        if path.is_dir() or not path.parent.is_dir():
-            raise UserError(f"--out={path}: must be a file in a folder that exists")
+        check_file(path, "out")
         in_run = RunFolder(path.parent).has_run()
         if path.suffix != ".json" or (in_run and not path.name.startswith("evaluation")):
             raise UserError(

@@ -20,10 +20,11 @@ import tqdm
 from absl import flags
 
 from meta_impala import __version__, command
+from meta_impala.config.number_flags import define_integer, define_seed
 from meta_impala.environments import registry
 from meta_impala.errors import UserError
 from meta_impala.storage import results_folder
-from meta_impala.storage.trained_run import TrainedRun, open_trained_run
+from meta_impala.storage.trained_run import TrainedRun, open_trained_run, refuse_no_meta_gradient
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.interrupt import raise_on_interrupt
 from meta_impala.system.user_path import define_path, one_path
@@ -35,8 +36,6 @@ FLAGS = flags.FLAGS
 
 POSITIONAL = "[RUN]"
 
-_MAX_SEED = 2**31 - 1
-
 
 def define_flags() -> None:
     """The flags of this command."""
@@ -46,16 +45,14 @@ def define_flags() -> None:
         None,
         "Folder of the run, if it is not given as RUN; a running training is not disturbed.",
     )
-    flags.DEFINE_integer("batches", 20, "Batches to explain. Allowed: at least 2.")
-    flags.DEFINE_integer(
+    define_integer("batches", 20, "Batches to explain; a standard error needs two.", low=2)
+    define_integer(
         "warmup",
         20,
-        "Unrolls played before the first batch and discarded, since games start anew. "
-        "Allowed: at least 0.",
+        "Unrolls played before the first batch and discarded, since games start anew.",
+        low=0,
     )
-    flags.DEFINE_integer(
-        "seed", 1, "Seed of games and actions: the same seed and checkpoint give the same numbers."
-    )
+    define_seed("Seed of games and actions: the same seed and checkpoint give the same numbers.")
     define_path(
         "outdir", None, "Folder of the results. Default: the folder explain in that of the run."
     )
@@ -63,38 +60,10 @@ def define_flags() -> None:
 
 
 def _check_flags() -> None:
-    if FLAGS.batches < 2:
-        raise UserError(
-            f"--batches={FLAGS.batches}: must be at least 2 (a standard error needs two)"
-        )
-    if FLAGS.warmup < 0:
-        raise UserError(f"--warmup={FLAGS.warmup}: must be at least 0")
-    if not 0 <= FLAGS.seed <= _MAX_SEED:
-        raise UserError(f"--seed={FLAGS.seed}: must be from 0 to {_MAX_SEED}")
     if FLAGS.figure and importlib.util.find_spec("matplotlib") is None:
         raise UserError(
             "matplotlib is not installed: pip install matplotlib, or give --nofigure "
             "for the text and the numbers alone"
-        )
-
-
-def _check_run(run: TrainedRun) -> None:
-    """The run must have a meta-gradient."""
-    path, config = run.folder.config_path, run.config
-    if config.meta_parameters == "none":
-        raise UserError(
-            f"{path}: nothing is learned (meta_parameters is none), so there is no meta-gradient "
-            "to explain; must be a run with --meta_parameters, for example gamma,lambda"
-        )
-    if not config.learned:
-        raise UserError(
-            f"{path}: η is not learned (eta_schedule is {config.eta_schedule}), so there is no "
-            "meta-gradient to explain; must be a run with --eta_schedule=learned"
-        )
-    if config.meta_objective != "validation":
-        raise UserError(
-            f"{path}: the meta objective is {config.meta_objective}, which has none of the terms "
-            "that are explained; must be a run with --meta_objective=validation"
         )
 
 
@@ -165,6 +134,7 @@ def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
         **meta_gradient_report.to_json(result),
         "meta_impala_version": __version__,
     }
+    results_folder.make_outdir(str(outdir))
     if FLAGS.figure:
         _draw(outdir / "explain.png", f"{environment}, {frames:,} frames", result)
     _write(outdir, text, numbers)
@@ -187,8 +157,8 @@ def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     _check_flags()
     run = open_trained_run(one_path(arguments, "logdir", FLAGS.logdir), trust_of_flags())
-    _check_run(run)
-    outdir = results_folder.make_outdir(FLAGS.outdir or str(run.folder.path / "explain"))
+    refuse_no_meta_gradient(run)
+    outdir = results_folder.check_outdir(FLAGS.outdir or str(run.folder.path / "explain"))
     command.load_tensorflow()
     from meta_impala.system.tensorflow_setup import configure_for_inference
 

@@ -14,6 +14,7 @@ from absl import flags
 
 from meta_impala import command
 from meta_impala.errors import UserError
+from meta_impala.storage.results_folder import check_file
 from meta_impala.storage.trained_run import open_trained_run
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.user_path import define_path, one_path
@@ -39,9 +40,7 @@ def main(arguments: list[str]) -> int:
     logdir = one_path(arguments, "logdir", FLAGS.logdir)
     if not FLAGS.out:
         raise UserError("--out: must be given, the file to write, for example agent.npz")
-    out = pathlib.Path(FLAGS.out)
-    if out.suffix != ".npz" or not out.parent.is_dir():
-        raise UserError(f"--out={out}: must end in .npz, in a folder that exists")
+    out = check_file(pathlib.Path(FLAGS.out), "out", ".npz")
     folder, config, description = open_trained_run(logdir, trust_of_flags())
     command.load_tensorflow()
     from meta_impala.storage.trained_agent import load_agent, save_agent
@@ -50,7 +49,9 @@ def main(arguments: list[str]) -> int:
     configure_for_inference()
     agent = load_agent(folder.checkpoints, config, description)
     save_agent(out, agent, config, description)
-    print(f"{agent.checkpoint} of {folder.path} written to {out} ({out.stat().st_size:,} bytes)")
+    command.say(
+        f"{agent.checkpoint} of {folder.path} written to {out} ({out.stat().st_size:,} bytes)"
+    )
     return 0
 
 

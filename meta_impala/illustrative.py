@@ -54,19 +54,20 @@ def main() -> int:
             "matplotlib is not installed: pip install matplotlib, or give --nofigure "
             "for the table and the CSV files alone"
         )
-    outdir = results_folder.make_outdir(FLAGS.outdir)
+    outdir = results_folder.check_outdir(FLAGS.outdir)
     began = time.monotonic()
 
     command.load_tensorflow()
     from meta_impala.illustrations import simulation
 
     history = simulation.simulate(settings)
+    results_folder.make_outdir(str(outdir))
     results.write_settings(outdir / "settings.json", settings)
     results.write_final_values(outdir / "final_values.csv", settings, history.eta[-1])
     results.write_curves(
         outdir / "curves.csv", settings, history.episodes, history.eta, history.values
     )
-    print(results.summary(settings, history.eta[-1], history.values[-1]))
+    command.say(results.summary(settings, history.eta[-1], history.values[-1]))
     if FLAGS.figure:
         from meta_impala.illustrations import chain_figure as figure
 
@@ -78,13 +79,13 @@ def main() -> int:
         text = explanations.sentences(settings, evidence)
         results_folder.write_text(outdir / "explained.md", text)
         explained_tables.write(outdir, settings, evidence)
-        print("\n" + text, end="")
+        command.say("\n" + text.removesuffix("\n"))
         if FLAGS.figure:
             from meta_impala.illustrations import explained_figure
 
             explained_figure.draw(outdir / "explained.png", settings, evidence)
     seconds = time.monotonic() - began
-    print(f"\n{settings.seeds} seeds, {seconds:.0f} s; results are in {outdir}")
+    command.say(f"\n{settings.seeds} seeds, {seconds:.0f} s; results are in {outdir}")
     return 0
 
 

@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> int:
     for line in left_out:
         warn(f"left out: {printable(line)}")
     for line in [*lines, f"wrote {out}"]:
-        print(printable(line))
+        command.say(printable(line))
     return 0
 
 

@@ -11,13 +11,13 @@ checkpoint play.
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
 
 from absl import flags
 
 from meta_impala import command
 from meta_impala.config import AgentSettings, Config, RunSettings
+from meta_impala.config.number_flags import define_float, define_integer, define_seed
 from meta_impala.config.text import counted
 from meta_impala.environments import (
     PROTOCOLS,
@@ -32,6 +32,7 @@ from meta_impala.evaluation import live_window, start_recorder
 from meta_impala.evaluation import record as evaluation_record
 from meta_impala.evaluation import starts as game_starts
 from meta_impala.evaluation.starts import Start
+from meta_impala.storage.results_folder import check_file
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trained_run import open_trained_run
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
@@ -48,16 +49,13 @@ def define_flags() -> None:
     flags.DEFINE_string("environment", "Pong", "Environment that a person plays.")
     flags.DEFINE_enum("protocol", "impala", list(PROTOCOLS), "Atari protocol.")
     define_path("logdir", None, "Folder of a run whose newest checkpoint plays.")
-    flags.DEFINE_integer("games", 20, "Games that the checkpoint plays.", lower_bound=1)
-    flags.DEFINE_integer("starts", 100, "Starts to draw from the games.", lower_bound=1)
-    flags.DEFINE_integer(
-        "max_steps",
-        4500,
-        "Latest agent step of a start (4500: 5 minutes of Atari).",
-        lower_bound=1,
+    define_integer("games", 20, "Games that the checkpoint plays.")
+    define_integer("starts", 100, "Starts to draw from the games.")
+    define_integer("max_steps", 4500, "Latest agent step of a start (4500: 5 minutes of Atari).")
+    define_seed("Seed of games and draws.")
+    define_float(
+        "frames_per_second", 15.0, "Agent steps a second for a person.", low_open=True, high=1000
     )
-    flags.DEFINE_integer("seed", 1, "Seed of games and draws.", lower_bound=0)
-    flags.DEFINE_float("frames_per_second", 15.0, "Agent steps a second for a person.")
 
 
 def _make(environment: str, protocol: str) -> BatchedEnvironment:
@@ -74,10 +72,9 @@ def _by_person(environment: str, protocol: str) -> list[start_recorder.Recording
             keys,
             FLAGS.seed,
             FLAGS.frames_per_second,
-            on_start=lambda: print(
+            on_start=lambda: command.say(
                 f"keys: {', '.join('+'.join(k).replace(' ', 'space') for k in keys)}; close the "
-                "window to end",
-                flush=True,
+                "window to end"
             ),
         )
 
@@ -108,8 +105,8 @@ def _by_agent(logdir: str) -> tuple[Config, list[start_recorder.Recording], str]
         FLAGS.seed,
         core_state_size=agent.network.settings.core_state_size,
         max_frames=evaluation_record.frame_limit(config.environment, config.environment_arguments),
-        on_game=lambda game: print(
-            f"game {game.number + 1} of {FLAGS.games}: return {game.episode_return:g}", flush=True
+        on_game=lambda game: command.say(
+            f"game {game.number + 1} of {FLAGS.games}: return {game.episode_return:g}"
         ),
     )
     recordings = [recording for table in tables for recording in table.recordings]
@@ -122,13 +119,9 @@ def _by_agent(logdir: str) -> tuple[Config, list[start_recorder.Recording], str]
 def _check_out() -> pathlib.Path:
     """The file to write."""
     out = pathlib.Path(FLAGS.out or user_path("starts.json"))
-    if out.is_dir() or not out.parent.is_dir():
-        raise UserError(f"--out={out}: must be a file in a folder that exists")
     if RunFolder(out.parent).has_run():
         raise UserError(f"--out={out}: is in the folder of a run; must be elsewhere")
-    if not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise UserError(f"--out={out}: cannot be written")
-    return out
+    return check_file(out, "out")
 
 
 def _recordings() -> tuple[EnvironmentSpec, str, list[start_recorder.Recording], str]:
@@ -164,7 +157,7 @@ def main() -> int:
     except OSError as error:
         raise UserError(f"--out={out}: cannot be written ({error.strerror})") from None
     games = sum(bool(recording.actions) for recording in recordings)
-    print(f"{counted(len(starts), 'start')} from {counted(games, 'game')} written to {out}")
+    command.say(f"{counted(len(starts), 'start')} from {counted(games, 'game')} written to {out}")
     return 0
 
 

@@ -20,6 +20,7 @@ from meta_impala.analysis.labels import printable
 from meta_impala.analysis.run_page import run_record
 from meta_impala.errors import UserError, one_line, warn
 from meta_impala.storage.files import write_atomically
+from meta_impala.storage.results_folder import check_file
 from meta_impala.system.user_path import define_path, user_path
 
 FLAGS = flags.FLAGS
@@ -39,11 +40,7 @@ def define_flags() -> None:
 
 def _out() -> pathlib.Path:
     path = pathlib.Path(FLAGS.out or user_path("report.html"))
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"--out={path}: must end in .html")
-    if path.is_dir() or not path.parent.is_dir():
-        raise UserError(f"--out={path}: must be a file in a folder that exists")
-    return path
+    return check_file(path, "out", ".html", ".htm")
 
 
 def main(arguments: list[str]) -> int:

@@ -25,9 +25,11 @@ from meta_impala import command
 from meta_impala import config as config_lib
 from meta_impala.analysis import comparison_report, results
 from meta_impala.config import ActorSettings, Config, presets
+from meta_impala.config.number_flags import MAX_COUNT, define_float, define_integer
 from meta_impala.config.text import counted
 from meta_impala.distributed import cluster as ray_cluster
 from meta_impala.errors import UserError
+from meta_impala.evaluation.record import MAX_GAMES
 from meta_impala.experiments import forked_process, stages, suite_cost, suite_runner
 from meta_impala.experiments import suite as suite_file
 from meta_impala.experiments.stages import Stage
@@ -51,14 +53,14 @@ def define_flags() -> None:
     """The flags of this command."""
     define_trust_flag()
     define_path("out", None, "Folder of the suite: runs, logs and report.")
-    flags.DEFINE_integer("parallel", 1, "Runs at a time.", lower_bound=1)
+    define_integer("parallel", 1, "Runs at a time.", high=1000)
     flags.DEFINE_string(
         "ray_address",
         None,
         "Runs are placed on this Ray cluster, whose machines see --out at the same path: HOST:PORT "
         "of its head, auto, or local. Without: on this machine.",
     )
-    flags.DEFINE_float("cpus_per_run", 2.0, "CPUs that Ray reserves for a run.", lower_bound=0.0)
+    define_float("cpus_per_run", 2.0, "CPUs that Ray reserves for a run.", high=MAX_COUNT)
     flags.DEFINE_bool(
         "preload",
         True,
@@ -96,13 +98,14 @@ def define_flags() -> None:
         "that file.",
     )
     flags.DEFINE_multi_string("set", [], "name=value: a setting of every run; may be repeated.")
-    flags.DEFINE_integer("episodes", None, "In place of the file's evaluation episodes.")
-    flags.DEFINE_float(
+    define_integer("episodes", None, "In place of the file's evaluation episodes.", high=MAX_GAMES)
+    define_float(
         "frames_per_second",
         None,
         "Frames/s of one run, for --dry_run. Default: as measured by the started runs, or the cost "
         "of network and environment on a reference machine.",
-        lower_bound=1e-3,
+        low=1e-3,
+        high=10**9,
     )
 
 
@@ -117,7 +120,7 @@ def _changed(suite: Suite, path: pathlib.Path) -> Suite:
         beside = path.parent / FLAGS.preset
         preset = beside if beside.is_file() else presets.find(FLAGS.preset)
         suite = dataclasses.replace(suite, preset=str(preset))
-    settings = dict(suite.settings)
+    settings, typed = dict(suite.settings), set()
     for text in FLAGS.set:
         name, equals, value = text.partition("=")
         if not equals:
@@ -129,13 +132,14 @@ def _changed(suite: Suite, path: pathlib.Path) -> Suite:
                     "it in the suite file"
                 )
         settings[name] = value
+        typed.add(name)
     evaluation = dict(suite.evaluation)
     if FLAGS.episodes is not None:
-        if FLAGS.episodes < 1:
-            raise UserError(f"--episodes={FLAGS.episodes}: must be at least 1")
         evaluation["episodes"] = FLAGS.episodes
     evaluation["num_envs"] = min(evaluation["num_envs"], evaluation["episodes"])
-    return dataclasses.replace(suite, settings=settings, evaluation=evaluation)
+    return dataclasses.replace(
+        suite, settings=settings, evaluation=evaluation, typed=frozenset(typed)
+    )
 
 
 def _duration(hours: float) -> str:
@@ -156,7 +160,7 @@ def _print_commands(suite: Suite, runs: list[Run]) -> None:
         left = {Stage.DONE: [], Stage.TRAINED: [Stage.TRAINED]}.get(stage, [stage, Stage.TRAINED])
         commands = [suite_runner.command_of(run, one, suite.evaluation) for one in left]
         if commands:
-            print(" && ".join(map(shlex.join, commands)))
+            command.say(" && ".join(map(shlex.join, commands)))
 
 
 def _check_baseline(suite: Suite, runs: list[Run], path: pathlib.Path) -> None:
@@ -182,12 +186,14 @@ def _print_cost(suite: Suite, runs: list[Run]) -> None:
         FLAGS.frames_per_second,
         is_preloaded=FLAGS.preload and forked_process.can_fork(),
     )
-    print(f"{suite.title}: {suite.question}")
+    command.say(f"{suite.title}: {suite.question}")
     for run in runs:
         stage = stages.stage_of(run, suite.evaluation)
         if stage is not Stage.NEW or len(runs) <= _LISTED:
             frames = stages.frames_of(run)
-            print(f"  {run.name}: {stage.value}, {frames:,} of {run.config.total_frames:,} frames")
+            command.say(
+                f"  {run.name}: {stage.value}, {frames:,} of {run.config.total_frames:,} frames"
+            )
     counts = ", ".join(f"{count} {stage}" for stage, count in cost.runs.items() if count)
     of_shard = "" if FLAGS.shard == "1/1" else f", shard {FLAGS.shard}"
     if cost.frames_per_second is None:
@@ -195,7 +201,7 @@ def _print_cost(suite: Suite, runs: list[Run]) -> None:
     else:
         measured = "measured" if cost.is_measured else "assumed"
         source = f"at {cost.frames_per_second:,.0f} frames/s of one run, {measured}"
-    print(
+    command.say(
         f"{counted(len(runs), 'run')} ({counted(len(suite.games), 'game')} × "
         f"{counted(len(suite.seeds), 'seed')} × {counted(len(suite.variants), 'variant')}"
         f"{of_shard}): {counts}\n"
@@ -220,27 +226,30 @@ def _report(suite: Suite, runs: list[Run], out: pathlib.Path) -> None:
     if absent:
         found.missing.append(f"{absent} of {len(runs)} runs of the suite are not started")
     if not found.found:
-        print("nothing to report yet: no run was evaluated")
+        command.say("nothing to report yet: no run was evaluated")
         return
     title = f"{suite.title}\n\n{suite.question}".strip()
-    print(comparison_report.make(found, out / "report", baseline, title))
-    print(f"report written to {out / 'report'}")
+    command.say(comparison_report.make(found, out / "report", baseline, title))
+    command.say(f"report written to {out / 'report'}")
 
 
 @contextlib.contextmanager
-def _place(runs: list[Run], out: pathlib.Path) -> Iterator[StartProcess]:
-    """Yields the function that starts commands: on this machine, or on a Ray cluster."""
-    if FLAGS.ray_address is None:
-        if not (FLAGS.preload and forked_process.can_fork()):
-            yield suite_runner.start_here
-            return
-        modules = list(forked_process.TRAINING_MODULES)
-        if any(run.config.environment.lower().startswith("minatar") for run in runs):
-            modules.append("minatar")
-        pool = forked_process.ForkPool(out / "logs" / "fork_server.log", modules)
-        with contextlib.closing(pool):
-            yield pool.start
+def _on_this_machine(runs: list[Run], out: pathlib.Path) -> Iterator[StartProcess]:
+    """Yields the function that starts commands."""
+    if not (FLAGS.preload and forked_process.can_fork()):
+        yield suite_runner.start_here
         return
+    modules = list(forked_process.TRAINING_MODULES)
+    if any(run.config.environment.lower().startswith("minatar") for run in runs):
+        modules.append("minatar")
+    pool = forked_process.ForkPool(out / "logs" / "fork_server.log", modules)
+    with contextlib.closing(pool):
+        yield pool.start
+
+
+@contextlib.contextmanager
+def _on_a_cluster() -> Iterator[StartProcess]:
+    """The same, on the Ray cluster of --ray_address."""
     config = config_lib.resolve(
         Config(actors="ray", ray_address=FLAGS.ray_address, num_actors=os.cpu_count() or 1)
     )
@@ -255,22 +264,27 @@ def _run(suite: Suite, every: list[Run], shard: Shard, out: pathlib.Path) -> int
     """Runs a shard of the suite; the report is of the whole."""
     stop, runs = StopRequest(), shard.of(every)
     stop.install()
-    with suite_runner.locked(out, shard), _place(runs, out) as start:
+    with contextlib.ExitStack() as stack:
+        # Before anything is made in the folder: the cluster may not be there.
+        on_a_cluster = FLAGS.ray_address is not None
+        start = stack.enter_context(_on_a_cluster()) if on_a_cluster else None
+        stack.enter_context(suite_runner.locked(out, shard))
+        start = start or stack.enter_context(_on_this_machine(runs, out))
         runner = suite_runner.SuiteRunner(
             runs, suite.evaluation, out, FLAGS.parallel, stop, start=start
         )
         is_done = runner.run()
         if stop.is_set():
-            print(f"stopped by {stop.signal_name}; the same command continues the suite")
+            command.say(f"stopped by {stop.signal_name}; the same command continues the suite")
             return EXIT_CODE_INTERRUPTED
         others = [run for run in every if run not in runs]
         left = [r for r in others if stages.stage_of(r, suite.evaluation) is not Stage.DONE]
         if left:
-            print(f"shard {shard} is finished; {len(left)} runs of other shards are not")
+            command.say(f"shard {shard} is finished; {len(left)} runs of other shards are not")
         else:
             _report(suite, every, out)
     if not is_done:
-        print(
+        command.say(
             f"{len(runner.failed)} of {len(runs)} runs failed; the same command tries again:\n"
             + "\n".join(f"  {name}: {reason}" for name, reason in runner.failed.items())
         )

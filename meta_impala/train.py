@@ -29,6 +29,7 @@ from meta_impala.config import (
     RunSettings,
 )
 from meta_impala.config.flags import define_config_flags, given_config_flags
+from meta_impala.config.number_flags import define_integer
 from meta_impala.config.presets import define_preset_flag
 from meta_impala.distributed import cluster as ray_cluster
 from meta_impala.environments import (
@@ -104,13 +105,13 @@ def define_flags() -> None:
         "The program saves a checkpoint and ends after this time, as after a signal: seconds, "
         "or 2d, 3h30m, 90s. Empty for no limit.",
     )
-    flags.DEFINE_integer(
+    define_integer(
         "exit_code_stopped",
         0,
         "Exit code of a run that was saved before it was finished, for example 75 for a scheduler "
         "that is to start it again.",
-        lower_bound=0,
-        upper_bound=255,
+        low=0,
+        high=255,
     )
 
 
@@ -232,10 +233,10 @@ def _train(folder: RunFolder, stop: StopRequest) -> int:
             # Several learners stop together, once they run.
             if group is None or (group.size == 1 and stop.is_set()):
                 return _stopped_before_training(folder, stop)
-            eta_replay.keep(folder, config)
             _share_replay(group, folder, config)
             trainer = Trainer(config, description, folder, stop, group, early=early)
             # Not before: a refused start leaves the run unchanged.
+            eta_replay.keep(folder, config)
             folder.save_config(config)
         except Exception as error:
             if not isinstance(error, UserError):  # a run that is refused has not failed
@@ -318,7 +319,7 @@ def _share_replay(group: LearnerGroup, folder: RunFolder, config: Config) -> Non
     if group.size == 1 or config.eta_schedule != "replay":
         return
     if group.keeps_folder:
-        group.text_of_first(eta_replay.read_copy(folder, config).decode("latin-1"))
+        group.text_of_first(eta_replay.read(folder, config).decode("latin-1"))
     else:
         eta_replay.write_copy(folder, group.text_of_first("").encode("latin-1"))
 

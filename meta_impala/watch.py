@@ -22,6 +22,7 @@ from absl import flags
 
 from meta_impala import command
 from meta_impala.config import AgentSettings
+from meta_impala.config.number_flags import define_float, define_integer, define_seed
 from meta_impala.environments import registry
 from meta_impala.errors import UserError
 from meta_impala.evaluation import live_window
@@ -53,7 +54,6 @@ FLAGS = flags.FLAGS
 POSITIONAL = "[RUN]"
 
 _STOP = StopRequest()
-_MAX_SEED = 2**31 - 1
 _SECONDS_AT_THE_END = 0.7
 _POLL_SECONDS = 0.1
 
@@ -73,18 +73,18 @@ def define_flags() -> None:
         None,
         "Show a web page, or (--noweb) a window. Default: a window if one can be shown.",
     )
-    flags.DEFINE_integer(
-        "port",
-        0,
-        f"Port of {ADDRESS} for the page; 0 takes any free one. Allowed: 0 to 65535.",
+    define_integer(
+        "port", 0, f"Port of {ADDRESS} for the page; 0 takes any free one.", low=0, high=65535
     )
-    flags.DEFINE_float(
+    define_float(
         "fps",
         None,
-        "Agent steps a second. Default: the game's own speed. Allowed: above 0, at most 1000.",
+        "Agent steps a second. Default: the game's own speed.",
+        low_open=True,
+        high=1000,
     )
-    flags.DEFINE_integer("games", 0, "Games to show; 0 for no limit.")
-    flags.DEFINE_integer("seed", 1, "Seed of games and actions.")
+    define_integer("games", 0, "Games to show; 0 for no limit.", low=0)
+    define_seed("Seed of games and actions.")
 
 
 class Screen(Protocol):
@@ -125,12 +125,6 @@ def _check_flags(arguments: list[str]) -> str | None:
     logdir = one_path(arguments, "logdir", FLAGS.logdir)
     if bool(logdir) == bool(FLAGS.agent):
         raise UserError("give one of: the folder of a run, or --agent=FILE")
-    if FLAGS.fps is not None and not 0.0 < FLAGS.fps <= 1000.0:
-        raise UserError(f"--fps={FLAGS.fps:g}: must be above 0 and at most 1000")
-    for name, most in (("port", 65535), ("games", _MAX_SEED), ("seed", _MAX_SEED)):
-        value = FLAGS[name].value
-        if not 0 <= value <= most:
-            raise UserError(f"--{name}={value}: must be from 0 to {most}")
     if FLAGS.web is False:
         live_window.check("--web shows a page instead")
     return logdir

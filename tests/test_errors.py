@@ -1,5 +1,6 @@
 """Text from anywhere reaches the terminal as one harmless line."""
 
+import ast
 import subprocess
 import sys
 import unicodedata
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from support.command_helpers import ROOT
 
 from meta_impala import command
-from meta_impala.errors import RunFailed, UserError, one_line, printable, warn
+from meta_impala.errors import RunFailed, UserError, one_line, printable, tell, warn
 from meta_impala.system.watchdog import Stalled
 
 HOSTILE = [
@@ -65,6 +66,30 @@ def test_plain_text_is_unchanged_and_long_text_is_shortened():
 def test_a_warning_keeps_its_lines(capsys):
     warn("first\n  second\t\x1b[0m")
     assert capsys.readouterr().err == "first\n  second        \\x1b[0m\n"
+
+
+def test_what_a_command_says_keeps_its_lines_and_letters(capsys):
+    tell("γ̄ 0.99\n  second\x1b]0;title\x07\u202e")
+    command.say("café\x9b31m")
+    assert capsys.readouterr().out == ("γ̄ 0.99\n  second\\x1b]0;title\\x07\\u202e\ncafé\\x9b31m\n")
+
+
+# What they print is text of the program itself; the last runs in another program's environment.
+_PRINTING = {
+    "errors.py", "ending.py", "streams.py", "cli.py", "usage.py", "completion.py",
+    "peer_sb3_run.py",
+}  # fmt: skip
+
+
+def test_commands_and_tools_print_through_what_escapes():
+    """`print` would give the terminal whatever a file holds."""
+    found = set()
+    for folder in ("meta_impala", "tools"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print":
+                    found.add(path.name)
+    assert {name for name in found if not name.startswith("example_")} <= _PRINTING
 
 
 def test_a_warning_without_a_readable_stderr_is_not_a_failure(monkeypatch):

@@ -99,6 +99,47 @@ def read_scores(folder):
     assert all(line.isprintable() for line in time_to_score.lines(results))
 
 
+SEQUENCE = "\x1b]0;title\x07\x9b31m\u202e\ud800"
+
+
+def test_what_a_comparison_shows_of_a_config_is_printable(tmp_path):
+    _run(tmp_path)
+    path = tmp_path / "data" / "config.json"
+    content = json.loads(path.read_text()) | {
+        "environment": f"a{SEQUENCE}", "meta_parameters": f"gamma{SEQUENCE}"}  # fmt: skip
+    path.write_text(json.dumps(content))
+    found = comparison.compare(results.read([RunFolder(tmp_path / "data")]), COLUMNS, MEDIANS, None)
+    for text in (comparison_report.terminal(found), comparison_report.markdown(found, "title")):
+        assert "a\\x1b]0;title" in text and "gamma\\x1b" in text
+        assert all(line.isprintable() for line in text.splitlines())
+
+
+def test_what_a_suite_says_of_itself_is_printable(tmp_path):
+    _small(tmp_path)
+    path = tmp_path / "data" / "catch.toml"
+    escape = "\\u001b]0;x\\u0007\\n\\u202e"
+    text = path.read_text()
+    for line in ('title = "Catch', 'question = "Does', 'label = "IMPALA'):
+        assert line in text
+        text = text.replace(line, f"{line}{escape}", 1)
+    path.write_text(text)
+    found = suite.read(path)
+    said = [found.title, found.question, *(variant.label for variant in found.variants)]
+    assert sum("\\x1b]0;x\\x07 \\u202e" in text for text in said) == 3
+    assert all(text.isprintable() for text in said)
+
+
+def test_what_the_doctor_says_of_a_failure_is_printable_and_json(tmp_path):
+    _run(tmp_path)
+    run = RunFolder(tmp_path / "data")
+    status = {"state": "failed", "frames": 1, "reason": f"γ{SEQUENCE}"}
+    run.status_path.write_text(json.dumps(status))
+    evidence = Evidence(run.load_config(), run.read_status(), metrics_of(read_rows(run)), None)
+    found = verdict.to_json(verdict.diagnose(evidence))
+    text = json.dumps(found, ensure_ascii=False)
+    assert text.isprintable() and json.loads(text)["failure"].startswith("γ\\x1b]0;title")
+
+
 def _run(tmp_path):
     shutil.copytree(META_PONG, tmp_path / "data")
     (tmp_path / "data" / "evaluations.csv").write_text(EVALUATIONS)

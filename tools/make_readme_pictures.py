@@ -35,8 +35,10 @@ from PIL import Image
 import meta_impala
 from meta_impala import command
 from meta_impala.config import presets
+from meta_impala.config.number_flags import define_float, define_frames
 from meta_impala.errors import RunFailed
 from meta_impala.storage.files import write_atomically
+from meta_impala.storage.results_folder import make_outdir
 from meta_impala.system.user_path import define_path, user_path
 
 FLAGS = flags.FLAGS
@@ -58,8 +60,10 @@ def define_flags() -> None:
     """The flags of this tool."""
     define_path("out", None, "Folder to write to. Default: testdata/readme.")
     flags.DEFINE_string("preset", "catch", "What is trained.")
-    flags.DEFINE_integer("total_frames", None, "Frames, if not those of the preset.")
-    flags.DEFINE_float("seconds", 20.0, "How long the agent plays before its picture is taken.")
+    define_frames("total_frames", None, "Frames, if not those of the preset.")
+    define_float(
+        "seconds", 20.0, "How long the agent plays before its picture is taken.", high=3600
+    )
 
 
 def _command(*arguments: str) -> list[str]:
@@ -120,9 +124,8 @@ def _screenshot(page: pathlib.Path, out: pathlib.Path, profile: pathlib.Path) ->
 
 def main() -> int:
     """Runs the tool; returns its exit code."""
-    out = pathlib.Path(FLAGS.out) if FLAGS.out else user_path("testdata/readme")
     presets.find(FLAGS.preset)
-    out.mkdir(parents=True, exist_ok=True)
+    out = make_outdir(FLAGS.out or str(user_path("testdata/readme")), "out")
     with tempfile.TemporaryDirectory() as name:
         folder, run = pathlib.Path(name), f"runs/{FLAGS.preset}"
         frames = [f"--total_frames={FLAGS.total_frames}"] if FLAGS.total_frames else []

@@ -33,8 +33,10 @@ from absl import flags
 from meta_impala import command
 from meta_impala.benchmarks import time_to_score
 from meta_impala.benchmarks.time_to_score import GAMES_AVERAGED, TASKS, Point, Result
+from meta_impala.config.number_flags import MAX_COUNT, define_float
 from meta_impala.errors import RunFailed, UserError
 from meta_impala.storage.files import read_tail, write_atomically
+from meta_impala.storage.results_folder import check_file, check_outdir
 from meta_impala.system.interrupt import raise_on_interrupt
 from meta_impala.system.processes import end_with_parent
 from meta_impala.system.user_path import define_path
@@ -147,7 +149,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "pip_arguments", "", "Of `install`: further ones, such as a PyTorch that is for CPUs alone."
     )
-    flags.DEFINE_float("cpu_minutes", 60.0, "Most CPU time of a run.", lower_bound=0.01)
+    define_float("cpu_minutes", 60.0, "Most CPU time of a run.", low=0.01, high=MAX_COUNT)
 
 
 def _python(environment: str) -> pathlib.Path:
@@ -156,15 +158,23 @@ def _python(environment: str) -> pathlib.Path:
 
 def _install() -> int:
     more = command.arguments_of("pip_arguments", FLAGS.pip_arguments)
+    check_outdir(FLAGS.folder, "folder")
     for environment, packages in _PACKAGES.items():
-        folder = _python(environment).parents[1]
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        install = [str(_python(environment)), "-m", "pip", "install", *more, *packages]
+        python = str(_python(environment))
+        folder = str(_python(environment).parents[1])
+        _call([sys.executable, "-m", "venv", folder], f"{folder} could not be made")
+        install = [python, "-m", "pip", "install", *more, *packages]
         command.say(" ".join(install))
-        if subprocess.run(install, check=False).returncode:
-            raise RunFailed(f"{environment}: its packages could not be installed")
-    subprocess.run([str(_python("sample_factory")), "-c", _IMPORT_ALE], check=True)
+        _call(install, f"{environment}: its packages could not be installed")
+    python = str(_python("sample_factory"))
+    _call([python, "-c", _IMPORT_ALE], "sample_factory: its games could not be registered")
     return 0
+
+
+def _call(arguments: list[str], failure: str) -> None:
+    """Runs a program. Raises RunFailed with this message if it fails."""
+    if subprocess.run(arguments, check=False).returncode:
+        raise RunFailed(failure)
 
 
 class _CpuTime:
@@ -240,10 +250,12 @@ def _run() -> int:
     if not FLAGS.out:
         raise UserError("--out: must be given, the file to write")
     for name, allowed in (("tasks", _TASKS), ("peers", [variant for _, variant in _PEERS])):
-        for value in FLAGS[name].value:
+        for value in FLAGS[name].value or [""]:
             if value not in allowed:
                 raise UserError(f"--{name}={value}: must be among {', '.join(allowed)}")
     seeds = command.whole_numbers("seeds", FLAGS.seeds)
+    out = check_file(pathlib.Path(FLAGS.out), "out")
+    check_outdir(FLAGS.folder, "folder")
     # The run that is under way has to be ended, with its workers.
     raise_on_interrupt()
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -256,7 +268,7 @@ def _run() -> int:
                 folder = pathlib.Path(FLAGS.folder).absolute() / f"{task}-{variant}-{seed}"
                 points = _train(peer, task, seed, folder)
                 results += time_to_score.results_of(task, program, variant, seed, points)
-                write_atomically(pathlib.Path(FLAGS.out), time_to_score.as_csv(results))
+                write_atomically(out, time_to_score.as_csv(results))
                 last = points[-1] if points else None
                 command.say(f"{task}, {program} {variant}, seed {seed}: ended at {last}")
     for line in time_to_score.lines(results):

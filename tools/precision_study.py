@@ -16,7 +16,8 @@ from absl import flags
 
 from meta_impala import command
 from meta_impala.config import ActingSettings, AgentSettings
-from meta_impala.storage.trained_run import TrainedRun, open_trained_run
+from meta_impala.config.number_flags import define_integer, define_seed
+from meta_impala.storage.trained_run import TrainedRun, open_trained_run, refuse_no_meta_gradient
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path
@@ -29,8 +30,8 @@ def define_flags() -> None:
     """The flags of this command."""
     define_trust_flag()
     define_path("logdir", None, "Folder of the run.")
-    flags.DEFINE_integer("batches", 50, "How many updates.", lower_bound=1)
-    flags.DEFINE_integer("seed", 1, "Of the games.", lower_bound=0)
+    define_integer("batches", 50, "How many updates.")
+    define_seed("Of the games.")
 
 
 def _derived(run: TrainedRun, precision: str) -> tuple[Any, Any]:
@@ -66,6 +67,7 @@ def _derived(run: TrainedRun, precision: str) -> tuple[Any, Any]:
 def main() -> int:
     """Runs the command; returns its exit code."""
     run = open_trained_run(FLAGS.logdir, trust_of_flags())
+    refuse_no_meta_gradient(run)
     import_tensorflow()
     import tensorflow as tf
 

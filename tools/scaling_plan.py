@@ -25,8 +25,15 @@ from absl import flags
 from meta_impala import command
 from meta_impala.benchmarks import scaling
 from meta_impala.config import Config, resolve, resolve_network
+from meta_impala.config.number_flags import MAX_COUNT, define_float
+from meta_impala.environments import (
+    UnknownEnvironmentError,
+    UnsupportedEnvironmentError,
+    registry,
+)
 from meta_impala.errors import UserError
 from meta_impala.storage.files import write_atomically
+from meta_impala.storage.results_folder import check_file
 from meta_impala.system.interrupt import raise_on_interrupt
 from meta_impala.system.tensorflow_import import import_tensorflow
 from meta_impala.system.user_path import define_path, user_path
@@ -41,16 +48,26 @@ POSITIONAL = "measure | plan FILE | transport GAME ..."
 def define_flags() -> None:
     """The flags of this command."""
     define_path("out", None, "File to write: measurements (JSON) or the plot (PNG).")
-    flags.DEFINE_float("seconds", 12.0, "Length of a window of measurement.", lower_bound=1)
+    define_float("seconds", 12.0, "Length of a window of measurement.", low=1, high=3600)
     flags.DEFINE_string("environment", "Pong", "What is played.")
     flags.DEFINE_list("shapes", ["1x1", "2x1", "4x1", "8x1", "8x4"], "ACTORSxNODES, …")
     flags.DEFINE_list("publish_every", ["2", "40"], "Unrolls per version of the weights.")
-    flags.DEFINE_float(
-        "learner_rate", 25_000.0, "Agent steps per second of one accelerator: an assumption."
+    define_float(
+        "learner_rate",
+        25_000.0,
+        "Agent steps per second of one accelerator: an assumption.",
+        low=1,
+        high=10**9,
     )
-    flags.DEFINE_float("gigabits", 10.0, "Link of a learner's machine, per second.")
-    flags.DEFINE_float(
-        "slow", 100.0, "Cost of a step in a slow environment, as a multiple of the measured one."
+    define_float(
+        "gigabits", 10.0, "Link of a learner's machine, per second.", low=1e-3, high=MAX_COUNT
+    )
+    define_float(
+        "slow",
+        100.0,
+        "Cost of a step in a slow environment, as a multiple of the measured one.",
+        low=1e-3,
+        high=MAX_COUNT,
     )
 
 
@@ -73,16 +90,18 @@ def _measure() -> None:
     publish_every = tuple(command.whole_numbers("publish_every", FLAGS.publish_every, least=1))
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # loopback addresses stay what they are
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    config = resolve(Config(environment=FLAGS.environment, meta_parameters="gamma,lambda"))
+    try:
+        description = registry.describe(
+            config.environment, config.protocol, config.environment_arguments
+        )
+    except (UnknownEnvironmentError, UnsupportedEnvironmentError) as error:
+        raise UserError(f"--environment={config.environment}: {error}") from None
     import_tensorflow()
     from meta_impala.benchmarks import ray_throughput as ray_benchmark
-    from meta_impala.environments import registry
     from meta_impala.system.tensorflow_setup import configure_tensorflow
 
-    config = resolve(Config(environment=FLAGS.environment, meta_parameters="gamma,lambda"))
     configure_tensorflow(deterministic=config.deterministic)
-    description = registry.describe(
-        config.environment, config.protocol, config.environment_arguments
-    )
     config = resolve_network(config, description.observation_shape)
     windows: list[scaling.Window] = []
     loads = [os.getloadavg()[0]]
@@ -96,7 +115,7 @@ def _measure() -> None:
         )
         loads.append(os.getloadavg()[0])
         for window in found:
-            print(window, flush=True)
+            command.say(str(window))
         windows += found
     content: dict[str, Any] = {
         "format": scaling.FORMAT,
@@ -113,15 +132,15 @@ def _measure() -> None:
         "waiting": ray_benchmark.waiting_costs(_WAITS),
     }
     write_atomically(pathlib.Path(FLAGS.out), json.dumps(content, indent=1) + "\n")
-    print(f"wrote {FLAGS.out}")
+    command.say(f"wrote {FLAGS.out}")
 
 
 def _plan(path: str) -> None:
     windows, waiting, settings = scaling.read(pathlib.Path(path))
     model = scaling.fit(windows, waiting, settings["unroll_length"])
-    print(f"measured: {settings}")
+    command.say(f"measured: {settings}")
     for name, value in dataclasses.asdict(model).items():
-        print(f"  {name:>18} {value:.6g}")
+        command.say(f"  {name:>18} {value:.6g}")
     cases = [
         scaling.Cluster(
             actors=0,
@@ -138,25 +157,27 @@ def _plan(path: str) -> None:
         + cases[1:]
         for actors in (100, 1_000, 10_000)
     ]
-    print(scaling.table(model, clusters))
+    command.say(scaling.table(model, clusters))
     for case in cases:
         useful = scaling.useful_actors(model, dataclasses.replace(case, actors=1_000))
-        print(
+        command.say(
             f"{case.learners} learners, steps ×{case.environment_factor:g}: "
             f"more than {useful:,} actors do not help"
         )
     scaling.plot(model, windows, cases, pathlib.Path(FLAGS.out))
-    print(f"wrote {FLAGS.out}")
+    command.say(f"wrote {FLAGS.out}")
 
 
 def _transport(games: list[str]) -> None:
+    for game in games:
+        registry.resolve(game)
     from meta_impala.benchmarks import wire_cost as transport_benchmark
 
-    print("| game | observations as | bytes per frame | send, CPU-ms per step | receive |")
-    print("|---|---|---|---|---|")
+    command.say("| game | observations as | bytes per frame | send, CPU-ms per step | receive |")
+    command.say("|---|---|---|---|---|")
     for game in games:
         for form in transport_benchmark.forms(game):
-            print(
+            command.say(
                 f"| {game} | {form.name} | {form.num_bytes / 4:,.0f} | {form.send_ms:.3f} "
                 f"| {form.receive_ms:.3f} |"
             )
@@ -169,9 +190,11 @@ def main(arguments: list[str]) -> int:
     elif not FLAGS.out:
         raise UserError("--out: must be given, the file to write")
     elif arguments == ["measure"]:
+        check_file(pathlib.Path(FLAGS.out), "out")
         raise_on_interrupt()  # Ray's processes have to be ended
         _measure()
     elif len(arguments) == 2 and arguments[0] == "plan":
+        check_file(pathlib.Path(FLAGS.out), "out")
         _plan(str(user_path(arguments[1])))
     else:
         raise UserError("give measure, plan FILE, or transport GAME …")

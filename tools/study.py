@@ -25,9 +25,11 @@ import shlex
 from absl import flags, logging
 
 from meta_impala import command
-from meta_impala.errors import UserError
+from meta_impala.config.number_flags import define_integer
+from meta_impala.errors import UserError, printable, warn
 from meta_impala.experiments import study_runner, study_runs, suite_cost, suite_runner
 from meta_impala.experiments.stages import Stage
+from meta_impala.storage.results_folder import check_outdir
 from meta_impala.study import acceptance, records
 from meta_impala.study.design import ACCEPTANCE, PARTS, Part, require_random
 from meta_impala.study.records import Record
@@ -48,7 +50,7 @@ def define_flags() -> None:
     """The flags of this command."""
     define_path("out", None, "Folder of the study's runs.")
     flags.DEFINE_list("part", list(PARTS), f"Parts: {', '.join(RUNNABLE)}.")
-    flags.DEFINE_integer("parallel", 1, "Runs at a time.", lower_bound=1)
+    define_integer("parallel", 1, "Runs at a time.", high=1000)
     flags.DEFINE_string(
         "only",
         "",
@@ -71,10 +73,21 @@ def _data() -> pathlib.Path:
 def _cells() -> list[study_runs.Cells]:
     if not FLAGS.out:
         raise UserError("--out: must be given, the folder of the study's runs")
-    unknown = [name for name in FLAGS.part if name not in RUNNABLE]
+    unknown = [name for name in FLAGS.part or [""] if name not in RUNNABLE]
     if unknown:
         raise UserError(f"--part={','.join(unknown)}: must be among {', '.join(RUNNABLE)}")
     return [_cells_of(RUNNABLE[name]) for name in dict.fromkeys(FLAGS.part)]
+
+
+def _named_cells() -> list[study_runs.Cells]:
+    """Those with a run that --only names, if it is given."""
+    found = [cells for cells in _cells() if not FLAGS.only or cells.ready()]
+    if not found:
+        raise UserError(
+            f"--only={FLAGS.only}: is in the name of no run that can be made now "
+            f"(--part={','.join(FLAGS.part)})"
+        )
+    return found
 
 
 def _cells_of(part: Part) -> study_runs.Cells:
@@ -82,7 +95,10 @@ def _cells_of(part: Part) -> study_runs.Cells:
     commit = study_runner.commit_of(out)
     # A whole part is of one commit; what one run depends on may be of another.
     kept = [r for r in _shipped() if r.part == part.name and (FLAGS.only or r.commit == commit)]
-    return study_runs.Cells(part, out, records.read_random(_data()), kept, FLAGS.only)
+    cells = study_runs.Cells(part, out, records.read_random(_data()), kept, FLAGS.only)
+    for path in cells.strangers():
+        warn(f"left out: {printable(path)}: is no run of this part")
+    return cells
 
 
 def _shipped() -> list[Record]:
@@ -93,18 +109,18 @@ def _run() -> int:
     stop = StopRequest()
     stop.install()
     failed: dict[str, str] = {}
-    for cells in _cells():
+    for cells in _named_cells():
         if FLAGS.print_commands:
             for run in study_runner.open_runs(cells.ready()):
-                print(shlex.join(suite_runner.command_of(run, Stage.NEW, {})))
+                command.say(shlex.join(suite_runner.command_of(run, Stage.NEW, {})))
             continue
         study_runner.pin_commit(cells.out)
         failed |= study_runner.run_part(cells, FLAGS.parallel, stop)
         if stop.is_set():
-            print(f"stopped by {stop.signal_name}; the same command continues")
+            command.say(f"stopped by {stop.signal_name}; the same command continues")
             return EXIT_CODE_INTERRUPTED
     for name, reason in failed.items():
-        print(f"failed: {name}: {reason}")
+        command.say(f"failed: {name}: {reason}")
     return command.EXIT_CODE_FAILED if failed else 0
 
 
@@ -120,11 +136,12 @@ def _status() -> int:
             cost = suite_cost.cost(left, {"episodes": 0}, FLAGS.parallel)
             line += f"; the others: about {cost.core_hours:,.1f} core-hours"
             line += f", {max(1, round(1e3 * cost.disk_gb)):,} MB of disk"
-        print(line)
+        command.say(line)
     return 0
 
 
 def _collect() -> int:
+    check_outdir(FLAGS.data, "data")
     # A part without runs here keeps its rows; one with runs here keeps those of the same commit.
     found = [record for cells in _cells() for record in cells.read()]
     whole, left_out = records.with_parts_of(found, _shipped())
@@ -133,9 +150,9 @@ def _collect() -> int:
         _data(),
         "made by: python tools/study.py collect --out=RUNS (tools/study.py run)",
     )
-    print(f"{len(found)} runs written to {_data()}")
+    command.say(f"{len(found)} runs written to {_data()}")
     if left_out:
-        print(f"{left_out} runs of other commits left out")
+        command.say(f"{left_out} runs of other commits left out")
     return 0
 
 
@@ -143,14 +160,16 @@ def _report() -> int:
     from meta_impala.study import study_page as page
 
     out = pathlib.Path(FLAGS.report) if FLAGS.report else _data()
+    check_outdir(str(out), "report" if FLAGS.report else "data")
     for path in page.make(_data(), out):
-        print(path)
+        command.say(str(path))
     return 0
 
 
 def _random() -> int:
     from meta_impala.experiments import study_random
 
+    check_outdir(FLAGS.data, "data")
     study_random.write(_data() / records.RANDOM)
     return 0
 
@@ -160,7 +179,7 @@ def _acceptance() -> int:
         raise UserError("--out: must be given, the folder of the study's runs")
     random = records.read_random(_data())
     require_random(ACCEPTANCE, random)
-    print(acceptance.table(_cells_of(ACCEPTANCE).read(), random[ACCEPTANCE.tasks[0]]))
+    command.say(acceptance.table(_cells_of(ACCEPTANCE).read(), random[ACCEPTANCE.tasks[0]]))
     return 0
 
 

@@ -23,8 +23,10 @@ from absl import flags
 from meta_impala import command
 from meta_impala.benchmarks import time_to_score, timed_training
 from meta_impala.benchmarks.time_to_score import TASKS, VARIANTS, Result
+from meta_impala.config.number_flags import MAX_COUNT, define_float, define_frames
 from meta_impala.errors import UserError, one_line
 from meta_impala.storage.files import write_atomically
+from meta_impala.storage.results_folder import check_file, check_outdir
 from meta_impala.system.interrupt import raise_on_interrupt
 from meta_impala.system.user_path import define_path, user_path
 
@@ -40,12 +42,12 @@ def define_flags() -> None:
     flags.DEFINE_list("variants", list(VARIANTS), f"Which: {', '.join(VARIANTS)}.")
     flags.DEFINE_list("seeds", ["1", "2", "3"], "One run each.")
     flags.DEFINE_string("train_flags", "", "Flags of the trainer, beside the preset's.")
-    flags.DEFINE_float("cpu_minutes", 600.0, "Most CPU time of a run.", lower_bound=0.01)
-    flags.DEFINE_integer("frames", None, "Most frames of a run. Default: by task.", lower_bound=1)
+    define_float("cpu_minutes", 600.0, "Most CPU time of a run.", low=0.01, high=MAX_COUNT)
+    define_frames("frames", None, "Most frames of a run. Default: by task.")
 
 
 def _chosen(name: str, allowed: list[str]) -> list[str]:
-    for value in FLAGS[name].value:
+    for value in FLAGS[name].value or [""]:
         if value not in allowed:
             raise UserError(f"--{name}={value}: must be among {', '.join(allowed)}")
     return list(FLAGS[name].value)
@@ -58,6 +60,9 @@ def _run() -> int:
     variants = _chosen("variants", list(VARIANTS))
     seeds = command.whole_numbers("seeds", FLAGS.seeds)
     train_flags = command.arguments_of("train_flags", FLAGS.train_flags)
+    out = check_file(pathlib.Path(FLAGS.out), "out")
+    check_file(out.with_suffix(".json"), "out")
+    check_outdir(FLAGS.folder, "folder")
     raise_on_interrupt()  # the run that is under way has to be ended
     limits = timed_training.Limits(FLAGS.cpu_minutes, FLAGS.frames)
     results: list[Result] = []

@@ -33,10 +33,12 @@ from absl import flags
 from meta_impala import command
 from meta_impala import config as config_lib
 from meta_impala.config import Config
+from meta_impala.config.number_flags import MAX_COUNT, define_float, define_integer, define_seed
 from meta_impala.environments import registry
 from meta_impala.errors import UserError
 from meta_impala.storage.folder_lock import is_locked
 from meta_impala.storage.metrics_table import read_metrics
+from meta_impala.storage.results_folder import make_outdir
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.system.interrupt import raise_on_interrupt
 from meta_impala.system.tensorflow_import import import_tensorflow
@@ -51,11 +53,11 @@ POSITIONAL = "kills | stops | games | soak"
 
 def define_flags() -> None:
     """The flags of this command."""
-    flags.DEFINE_integer("count", 100, "kills, stops: how many.")
-    flags.DEFINE_integer("seed", 1, "kills, stops: of their moments.")
+    define_integer("count", 100, "kills, stops: how many.")
+    define_seed("kills, stops: of their moments.")
     flags.DEFINE_list("games", list(registry.ATARI_57), "games: which.")
-    flags.DEFINE_float("minutes", 60.0, "soak: how long.")
-    flags.DEFINE_float("warm_up_minutes", 10.0, "soak: before memory has to be flat.")
+    define_float("minutes", 60.0, "soak: how long.", low_open=True, high=MAX_COUNT)
+    define_float("warm_up_minutes", 10.0, "soak: before memory has to be flat.", high=MAX_COUNT)
     define_path("folder", None, "Where the runs are made; default: a temporary one.")
 
 
@@ -198,7 +200,7 @@ def kills(work: pathlib.Path) -> str:
         kinds[kill(folder, moment)] += 1
         in_saving += any(folder.checkpoints.glob(".saving-*"))
         frames = check_folder(folder, frames)
-        print(f"kill {number + 1}: {frames:,} frames are saved", flush=True)
+        command.say(f"kill {number + 1}: {frames:,} frames are saved")
     process = start("train", f"--logdir={folder.path}", *flags_of(_CATCH))
     wait(process, lambda: newest_frames(folder) > frames)
     process.send_signal(signal.SIGTERM)
@@ -308,7 +310,7 @@ def stops(work: pathlib.Path) -> str:
             check(newest.name == f"frames-{said['frames']}", f"{newest} is not the last state")
         longest[is_training] = max(longest[is_training], seconds)
         when = "in training" if is_training else "at the start"
-        print(f"stop {number + 1} {when}: {said['frames']:,} frames, {seconds:.1f} s", flush=True)
+        command.say(f"stop {number + 1} {when}: {said['frames']:,} frames, {seconds:.1f} s")
     return (
         f"{FLAGS.count} stops; from the signal until it was saved at most {longest[True]:.1f} s in "
         f"training and {longest[False]:.1f} s in the start"
@@ -358,7 +360,7 @@ def games(work: pathlib.Path) -> str:
         except Broken as error:
             failed.append(game)
             said = f"BROKEN: {error}"
-        print(f"{game}: {said} ({time.monotonic() - begun:.0f} s)", flush=True)
+        command.say(f"{game}: {said} ({time.monotonic() - begun:.0f} s)")
     check(not failed, f"{len(failed)} of {len(FLAGS.games)} games: {', '.join(failed)}")
     return f"{len(FLAGS.games)} games: each trained, continued and was evaluated"
 
@@ -438,7 +440,7 @@ def soak(work: pathlib.Path) -> str:
         f"traces {traces}; restarts {metrics[-1]['actor_restarts']}, bad updates "
         f"{metrics[-1]['bad_updates']}"
     )
-    print(found, flush=True)
+    command.say(found)
     check(slope < _MAX_SLOPE, f"memory grows by {slope:.2f} MiB in 10 minutes")
     check(traces == 1, f"{traces} traces")
     for column, name in ((2, "threads"), (3, "open files")):
@@ -458,15 +460,19 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0] not in _TORTURES:
         raise UserError(f"give one of {', '.join(_TORTURES)}")
     raise_on_interrupt()  # the processes it started have to be ended
-    work = pathlib.Path(FLAGS.folder or tempfile.mkdtemp(prefix="torture-"))
+    work = (
+        make_outdir(FLAGS.folder, "folder")
+        if FLAGS.folder
+        else pathlib.Path(tempfile.mkdtemp(prefix="torture-"))
+    )
     begun = time.monotonic()
-    print(f"{time.strftime('%Y-%m-%d %H:%M')} {platform.platform()}: {' '.join(sys.argv)}")
+    command.say(f"{time.strftime('%Y-%m-%d %H:%M')} {platform.platform()}: {' '.join(sys.argv)}")
     try:
         found = _TORTURES[arguments[0]](work)
     except Broken as error:
-        print(f"BROKEN: {error}\nthe runs are in {work}")
+        command.say(f"BROKEN: {error}\nthe runs are in {work}")
         return command.EXIT_CODE_FAILED
-    print(f"HELD: {found}; {(time.monotonic() - begun) / 60:.1f} minutes")
+    command.say(f"HELD: {found}; {(time.monotonic() - begun) / 60:.1f} minutes")
     if FLAGS.folder is None:
         shutil.rmtree(work)
     return 0

@@ -13,7 +13,7 @@ from meta_impala.analysis.labels import figure_text
 from meta_impala.errors import UserError, one_line
 from meta_impala.storage import run_status
 from meta_impala.storage.metrics_table import Table, lines_named, read_table
-from meta_impala.storage.results_folder import save_figure
+from meta_impala.storage.results_folder import check_file, save_figure
 from meta_impala.storage.run_folder import RunFolder
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
@@ -139,14 +139,7 @@ def check_picture_path(flag: str, text: str) -> pathlib.Path:
       UserError: naming the flag, if it is not.
     """
     path = pathlib.Path(os.path.expanduser(text))
-    try:
-        if path.suffix.lower() not in (".png", ".pdf", ".svg"):
-            raise UserError(f"--{flag}={text!r}: must end in .png, .pdf or .svg")
-        if path.is_dir() or not path.parent.is_dir():
-            raise UserError(f"--{flag}={text!r}: must be a file in a folder that exists")
-    except (OSError, ValueError) as error:
-        raise UserError(f"--{flag}={text!r}: is not a path ({one_line(error)})") from None
-    return path
+    return check_file(path, flag, ".png", ".pdf", ".svg")
 
 
 def _curve_or_nothing(folder: RunFolder, column: str) -> Curve:

@@ -15,7 +15,7 @@ from meta_impala.analysis import variants
 from meta_impala.config.schema import FIELDS, field_type
 from meta_impala.config.text import shown
 from meta_impala.environments import UnknownEnvironmentError, registry
-from meta_impala.errors import UserError, one_line
+from meta_impala.errors import UserError, one_line, printable
 from meta_impala.evaluation import record as evaluation_record
 from meta_impala.evaluation import scores
 from meta_impala.published.tables import HUMAN_STARTS, NO_OP, STICKY, constants_for
@@ -230,7 +230,7 @@ def _caveats(evaluation: Mapping[str, Any], game: str | None) -> tuple[str, ...]
         of = evaluation.get("starts_recorded_from")
         caveats.append(
             "human starts of our own (the published ones were never released)"
-            + (f", from {of}" if of else "")
+            + (f", from {printable(of)}" if of else "")
         )
         if evaluation["protocol"] == "machado":
             caveats.append("sticky actions")
@@ -277,10 +277,10 @@ def _result(folder: RunFolder, config: Mapping[str, Any], variant: str, starts: 
         return Result(
             folder=folder,
             variant=variant,
-            environment=environment,
+            environment=printable(environment),
             game=game,
             seed=_seed(config),
-            protocol=evaluation["protocol"],
+            protocol=printable(evaluation["protocol"]),
             starts=starts_of(evaluation["protocol"], evaluation.get("starts", "noop")),
             frames=int(_of_all_members(config) or evaluation["frames_trained"]),
             episodes=int(evaluation["episodes"]),
@@ -316,7 +316,7 @@ def read(
     """
     folders = list(folders)
     configs = [read_config(folder) for folder in folders]
-    labels = labels or variants.labels(configs)
+    labels = [printable(label) for label in labels or variants.labels(configs)]
     found, missing = [], []
     for folder, config, label in zip(folders, configs, labels, strict=True):
         try:

@@ -5,7 +5,8 @@
 * `validation.py`: `resolve`, from the given flags to the settings of a run; it checks each setting,
   `derived.py` chooses those left open, `checks.py` refuses combinations that make no sense.
 * `resume.py`: `config.json`, older files, continued runs, further learners.
-* `flags.py`: the command line; `parsers.py`, `flag_files.py`, `suggestions.py`: parts of it.
+* `flags.py`: the command line; `parsers.py`, `flag_files.py`, `suggestions.py`: parts of it;
+  `number_flags.py`: numeric flags that are no settings.
 * `text.py`: rules for text from outside.
 
 Nothing here imports TensorFlow, so that a mistake is reported at once.
@@ -60,6 +61,7 @@ from meta_impala.config.resume import (
     from_json,
     join_learners,
     merge_for_resume,
+    refuse_addresses,
     saved_addresses,
     to_json,
     values_if_missing,
@@ -123,6 +125,7 @@ __all__ = [
     "join_learners",
     "merge_for_resume",
     "nearest",
+    "refuse_addresses",
     "refuse_background",
     "resolve",
     "resolve_frames",

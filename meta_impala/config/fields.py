@@ -27,6 +27,8 @@ NEVER, FREELY, WITH_OVERRIDE = "never", "freely", "with --override"
 
 MAX_FRAMES = 10**15
 
+MAX_SEED = 2**31 - 1
+
 # `value_if_missing` of a setting that every file has.
 REQUIRED: Final = object()
 

@@ -70,21 +70,6 @@ def help_of(name: str) -> str:
     return " ".join(details)
 
 
-def define_frames(
-    name: str, default: int | None, help_text: str, flag_values: flags.FlagValues = flags.FLAGS
-) -> None:
-    """A flag of a command that counts frames: also takes 1e6, 10M and 200_000_000.
-
-    Args:
-      name: of the flag.
-      default: its value if it is not given.
-      help_text: of the flag.
-      flag_values: where; the flags of the command, if not given.
-    """
-    parser, serializer = parsers.FramesParser(name), flags.ArgumentSerializer()
-    flags.DEFINE_flag(flags.Flag(parser, serializer, name, default, help_text), flag_values)
-
-
 def parse_flags(arguments: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS) -> list[str]:
     """Reads a command line, flag files included, into the flags.
 

@@ -117,6 +117,34 @@ class FramesParser(_Parser):
         return int(frames)
 
 
+class RangeParser(_Parser):
+    """The number of another parser, if it lies in a range; NaN lies in none."""
+
+    def __init__(
+        self, inner: _Parser, what: str, low: float, high: float, *, low_open: bool = False
+    ) -> None:
+        """Args:
+        inner: reads the number.
+        what: the kind of number, for messages.
+        low: smallest value.
+        high: largest value.
+        low_open: whether `low` itself is refused.
+        """
+        super().__init__(inner.name)
+        self._inner, self._low, self._high, self._low_open = inner, low, high, low_open
+        self.kind = inner.kind
+        self.range = f"in {'(' if low_open else '['}{low}, {high}]"
+        self.allowed = f"{what} {self.range}"
+
+    def convert(self, argument: Any) -> Any:
+        """As the other parser; ValueError for a number out of the range."""
+        value = self._inner.convert(argument)
+        is_enough = value > self._low if self._low_open else value >= self._low
+        if not (is_enough and value <= self._high):
+            raise ValueError(argument)
+        return value
+
+
 class TextParser(_Parser):
     """Text of printable characters, without white space around it."""
 

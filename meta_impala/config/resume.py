@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Container, Mapping
 from typing import Any
 
 from meta_impala.config.fields import FREELY, NEVER, REQUIRED, nearest
@@ -99,6 +100,24 @@ def from_json(text: str, path: str | os.PathLike[str]) -> Config:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return without_addresses(config)
+
+
+def refuse_addresses(given: Mapping[str, Any], typed: Container[str]) -> None:
+    """Checks flags that a file gives, such as a suite, which may be from somebody else.
+
+    Args:
+      given: flag name -> value, of the file and of the command line.
+      typed: names of those that the command line gives.
+
+    Raises:
+      UserError: if the file gives a setting that comes from the command line only.
+    """
+    for name, field in _COMMAND_LINE_ONLY.items():
+        if name in given and name not in typed and given[name] != field.default:
+            raise UserError(
+                f"--{name}={shown(given[name])}: says what this program connects to, so that it "
+                f"must not come from a file; give it on the command line (--set={name}=VALUE)"
+            )
 
 
 def without_addresses(config: Config) -> Config:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from typing import Any
 
-from meta_impala.config.fields import FREELY, IMPALA, MAX_FRAMES, NEVER, setting
+from meta_impala.config.fields import FREELY, IMPALA, MAX_FRAMES, MAX_SEED, NEVER, setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ class RunSettings:
         ),
     )
     seed: int = setting(
-        1, "Seed of every random number generator of the run.", low=0, high=2**31 - 1
+        1, "Seed of every random number generator of the run.", low=0, high=MAX_SEED
     )
     deterministic: bool = setting(
         False,

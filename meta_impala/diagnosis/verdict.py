@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from meta_impala.diagnosis import batch_checks, metric_checks
 from meta_impala.diagnosis.evidence import Evidence, Finding, Progress
-from meta_impala.errors import printable
 from meta_impala.storage.run_status import failure_of
 
 MOST_SENTENCES = 5
@@ -106,7 +105,7 @@ def sentences(verdict: Verdict) -> list[str]:
     """How the return moved, and the first findings: at most five, and one more on a failure."""
     lines = [_opening(verdict)]
     if verdict.failure is not None:
-        lines.append(f"The run failed: {printable(verdict.failure)}")
+        lines.append(f"The run failed: {verdict.failure}")
     lines += [finding.sentence for finding in verdict.findings[: MOST_SENTENCES - 1]]
     if not verdict.findings and verdict.progress.has_risen is not True:
         looked = "metrics and games" if verdict.has_batch else "metrics"

@@ -16,7 +16,7 @@ import tqdm
 from meta_impala.config import AgentSettings
 from meta_impala.environments import Description
 from meta_impala.environments.base import BatchedEnvironment
-from meta_impala.errors import UserError
+from meta_impala.errors import UserError, printable
 from meta_impala.evaluation import record, video
 from meta_impala.evaluation import starts as game_starts
 from meta_impala.evaluation.games import GamePolicy, evaluated_environment, play_games
@@ -108,7 +108,7 @@ class Evaluation(NamedTuple):
             + (f"; {len(known)} were played before the interruption" if known else "")
         )
         for other in record.other_partials(path):
-            self.say(f"{other} keeps games of another checkpoint, seed or protocol")
+            self.say(f"{printable(other)} keeps games of another checkpoint, seed or protocol")
         numbers = [number for number in range(episodes) if number not in known]
         try:
             if numbers:

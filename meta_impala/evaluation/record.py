@@ -27,8 +27,9 @@ from meta_impala.storage.run_folder import RunFolder
 
 _PACKAGES = ("tensorflow", "numpy", "gymnasium", "ale-py")
 _SECONDS_BETWEEN_SAVES = 2.0
-# A game takes about 30 bytes.
+# A game takes about 30 bytes, up to 60.
 _MAX_BYTES = 2**24
+MAX_GAMES = 200_000
 _MAX_COUNT = 2**63
 _PARTIAL = ".partial-"
 

@@ -8,7 +8,6 @@ The file is encoded by the ffmpeg of the package `imageio-ffmpeg` (extra `video`
 from __future__ import annotations
 
 import importlib.util
-import os
 import pathlib
 import subprocess
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from meta_impala.environments.base import BatchedEnvironment, Transition
 from meta_impala.errors import UserError
 from meta_impala.evaluation.pictures import Pictures
 from meta_impala.storage.files import aside_of, put_in_place
+from meta_impala.storage.results_folder import check_file
 
 _INSTALL = "pip install 'meta_impala[video]'"
 _ATARI_FRAMES_PER_SECOND = 60
@@ -58,12 +58,7 @@ def check_path(path: pathlib.Path) -> None:
     Raises:
       UserError: if not.
     """
-    if path.suffix.lower() != ".mp4":
-        raise UserError(f"--record_video={path}: must be the path of a file that ends in .mp4")
-    if path.is_dir() or not path.parent.is_dir():
-        raise UserError(f"--record_video={path}: must be a file in a folder that exists")
-    if not os.access(path.parent, os.W_OK):
-        raise UserError(f"--record_video={path}: its folder cannot be written")
+    check_file(path, "record_video", ".mp4")
 
 
 def _frames_per_second(render_fps: Any) -> float:

@@ -13,6 +13,12 @@ from absl import flags
 
 from meta_impala import config as config_lib
 from meta_impala.config import Config
+from meta_impala.config.number_flags import (
+    MAX_COUNT,
+    define_float,
+    define_frames,
+    define_integer,
+)
 from meta_impala.config.text import shown
 from meta_impala.errors import UserError, one_line
 from meta_impala.storage.files import make_folder, read_json_object, write_atomically, writing
@@ -58,22 +64,26 @@ def define_population_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None
     Args:
       flag_values: where; the flags of the command, if not given.
     """
-    flags.DEFINE_integer(
+    define_integer(
         "population_size",
         8,
         "Members. Each trains --total_frames / --population_size frames.",
+        low=2,
+        high=1000,
         flag_values=flag_values,
     )
-    flags.DEFINE_integer(
+    define_frames(
         "population_interval",
         None,
         "Frames of a member between two selections. Default: a twentieth of its frames.",
         flag_values=flag_values,
     )
-    flags.DEFINE_float(
+    define_float(
         "population_cpus",
         1.0,
         "CPUs that Ray reserves for each running member.",
+        low_open=True,
+        high=MAX_COUNT,
         flag_values=flag_values,
     )
     for name, default in ADAPTED.items():
@@ -121,10 +131,6 @@ def population_of(given: flags.FlagValues, config: Config, action_repeat: int) -
       UserError: naming the flag, its value and what is allowed.
     """
     size, interval, cpus = (given[f"population_{n}"].value for n in ("size", "interval", "cpus"))
-    if not 2 <= size <= 1000:
-        raise UserError(f"--population_size={size}: must be in [2, 1000]")
-    if not cpus > 0:
-        raise UserError(f"--population_cpus={cpus}: must be above 0")
     each = -(-config.total_frames // size)
     batch = config.batch_size * config.unroll_length * action_repeat
     if interval is None:

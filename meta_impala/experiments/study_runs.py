@@ -31,6 +31,7 @@ from meta_impala.study.records import Record
 COSTS = "cpu_seconds.csv"
 COMMIT = "commit.txt"
 _MAX_COSTS_BYTES = 2**24
+_SEED = re.compile(r"seed_(0|[1-9][0-9]{0,9})", re.ASCII)
 
 
 class Cells:
@@ -80,14 +81,27 @@ class Cells:
         costs = read_costs(self.out / COSTS)
         commit = read_commit(self.out)
         found = dict(self._kept)
-        for path in sorted((self.out / "runs").glob("*/*/seed_*")):
-            folder = RunFolder(path)
-            if folder.has_run():
+        for folder in self._folders():
+            if self._is_of_part(folder):
                 record = self._record(folder, costs, commit)
                 kept = found.get(_key(record))
                 if record.counts or kept is None or not kept.counts:
                     found[_key(record)] = record
         return list(found.values())
+
+    def strangers(self) -> list[pathlib.Path]:
+        """Folders of runs among those of the part that are none of its, such as a copy of one."""
+        return [folder.path for folder in self._folders() if not self._is_of_part(folder)]
+
+    def _folders(self) -> list[RunFolder]:
+        """Folders with a run where those of the part are."""
+        found = map(RunFolder, sorted((self.out / "runs").glob("*/*/*")))
+        return [folder for folder in found if folder.has_run()]
+
+    def _is_of_part(self, folder: RunFolder) -> bool:
+        _, safe, seed = folder.path.parts[-3:]
+        is_task = safe in map(suite_file.folder_name, self.part.tasks)
+        return is_task and _SEED.fullmatch(seed) is not None
 
     def _record(self, folder: RunFolder, costs: Mapping[str, float], commit: str) -> Record:
         variant, safe, seed = folder.path.parts[-3:]
@@ -140,6 +154,9 @@ class Cells:
             if donor is not None and stage(donor, {}) is not Stage.DONE:
                 if self._is_wanted(task, arm, seed):
                     donors.add(donor.name)
+                continue
+            writes = arm in (design.RIGHT, design.SHUFFLED)  # a file, for its schedule
+            if writes and not self._is_wanted(task, arm, seed):
                 continue
             variant = self._variant(arm, task, seed, chosen[task], overall, found)
             if variant is not None:

@@ -19,10 +19,12 @@ from absl import flags
 
 from meta_impala import config as config_lib
 from meta_impala.config import AgentSettings, Config
+from meta_impala.config.fields import MAX_SEED
 from meta_impala.config.flags import define_config_flags, parse_flags
 from meta_impala.config.text import shown
 from meta_impala.environments import ATARI_57, UnknownEnvironmentError, registry
-from meta_impala.errors import UserError, one_line
+from meta_impala.errors import UserError, one_line, printable
+from meta_impala.evaluation.record import MAX_GAMES
 from meta_impala.experiments.pbt_settings import (
     OF_ALL_MEMBERS,
     define_population_flags,
@@ -55,6 +57,7 @@ _MAX_BYTES = 2**20
 _NEEDED = ("title", "games", "seeds", "variants")
 _POPULATION = ("size", "interval", "cpus", "learning_rate", "entropy_cost", "gamma", "lambda")
 _EVALUATION = {"episodes": 200, "seed": 1, "num_envs": 16}
+_MOST = {"episodes": MAX_GAMES, "seed": MAX_SEED, "num_envs": MAX_GAMES}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +103,12 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-    """A suite file, checked. `baseline` is a variant's name or a published column."""
+    """A suite file, checked, with the changes of the command line.
+
+    Attributes:
+      baseline: a variant's name or a published column.
+      typed: names of the settings that the command line gives.
+    """
 
     title: str
     question: str
@@ -111,6 +119,7 @@ class Suite:
     settings: Mapping[str, Any]
     evaluation: Mapping[str, int]
     variants: tuple[Variant, ...]
+    typed: frozenset[str] = frozenset()
 
     @property
     def baseline_label(self) -> str:
@@ -166,11 +175,9 @@ def read(path: pathlib.Path) -> Suite:
             raise UserError(f"{path}: {key} is missing or empty")
     evaluation = _EVALUATION | content.get("evaluation", {})
     for key, number in evaluation.items():
-        if key not in _EVALUATION or not isinstance(number, int) or number < 1:
-            allowed = ", ".join(_EVALUATION)
-            raise UserError(
-                f"{path}: evaluation.{key} = {number!r}: must be one of {allowed}, at least 1"
-            )
+        if key not in _MOST or type(number) is not int or not 1 <= number <= _MOST[key]:
+            allowed = ", ".join(f"{name} in [1, {most}]" for name, most in _MOST.items())
+            raise UserError(f"{path}: evaluation.{key} = {shown(number)}: must be one of {allowed}")
     variants = tuple(_variant(path, entry) for entry in content["variants"])
     for what in ("name", "label"):
         values = [getattr(variant, what) for variant in variants]
@@ -178,8 +185,8 @@ def read(path: pathlib.Path) -> Suite:
         if doubled is not None:
             raise UserError(f"{path}: two variants have the {what} {doubled}")
     return Suite(
-        title=content["title"],
-        question=content.get("question", ""),
+        title=printable(content["title"]),
+        question=printable(content.get("question", "")),
         games=_games(path, content["games"]),
         seeds=_seeds(path, content["seeds"]),
         preset=content.get("preset"),
@@ -209,7 +216,7 @@ def _variant(path: pathlib.Path, entry: Any) -> Variant:
             f"{path}: variant {name}: population = {population}: must have size, and may have "
             f"{', '.join(_POPULATION[1:])}"
         )
-    return Variant(name, str(entry.get("label", name)), settings, population)
+    return Variant(name, printable(entry.get("label", name)), settings, population)
 
 
 def games_of(names: Sequence[str]) -> tuple[str, ...]:
@@ -256,7 +263,12 @@ def _preset_path(suite: Suite, beside: pathlib.Path) -> pathlib.Path:
 
 
 def _config(
-    arguments: Sequence[str], source: pathlib.Path, trust: Trust, *, of_population: bool
+    arguments: Sequence[str],
+    source: pathlib.Path,
+    trust: Trust,
+    typed: frozenset[str],
+    *,
+    of_population: bool,
 ) -> Config:
     """The config that the trainer, or a population, would make of these arguments.
 
@@ -268,6 +280,7 @@ def _config(
     define_population_flags(values)
     parse_flags(["train", *arguments], values)
     given = {name: values[name].value for name in config_lib.FIELDS if values[name].present}
+    config_lib.refuse_addresses(given, typed)
     if of_population:
         refuse_learning(given)
         given |= OF_ALL_MEMBERS
@@ -334,7 +347,7 @@ def expand(
                 )
                 many = bool(variant.population)
                 try:
-                    config = _config(arguments, suite_path, trust, of_population=many)
+                    config = _config(arguments, suite_path, trust, suite.typed, of_population=many)
                 except UserError as error:
                     raise UserError(f"{suite_path}: variant {variant.name}: {error}") from None
                 folder = RunFolder(out / "runs" / variant.name / folder_name(game) / f"seed_{seed}")

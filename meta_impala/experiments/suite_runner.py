@@ -21,14 +21,14 @@ from typing import IO, Protocol
 import psutil
 import tqdm
 
-from meta_impala.errors import UserError, tell, warn
+from meta_impala.errors import UserError, one_line, tell, warn
 from meta_impala.experiments.stages import Stage, frames_of, stage_of
 from meta_impala.experiments.suite import WHOLE, Run, Shard
 from meta_impala.storage import run_folder as run_folder_lib
-from meta_impala.storage.files import make_folder, open_log, read_tail
+from meta_impala.storage.files import make_folder, open_log, read_tail, remove_empty
 from meta_impala.storage.folder_lock import is_locked
 from meta_impala.storage.run_folder import RunFolder
-from meta_impala.storage.trust import module_of
+from meta_impala.storage.trust import names_modules
 from meta_impala.system.processes import end_with_parent
 from meta_impala.system.signals import StopRequest
 
@@ -48,12 +48,16 @@ def locked(out: pathlib.Path, shard: Shard = WHOLE) -> Iterator[None]:
     """
     if RunFolder(out).has_run():  # below which no run is found
         raise UserError(f"--out={out}: is the folder of a run; must be a folder of its own")
+    made: list[pathlib.Path] = []
     try:
-        make_folder(out, parents=True)
+        made = make_folder(out, parents=True)
         name = ".lock" if shard == WHOLE else f".lock.{shard.index}_of_{shard.count}"
         file = open_log(out / name)
     except OSError as error:
-        raise UserError(f"--out={out}: must be a folder that can be written ({error})") from None
+        remove_empty(made)
+        raise UserError(
+            f"--out={out}: must be a folder that can be written ({one_line(error)})"
+        ) from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -128,7 +132,7 @@ def command_of(run: Run, stage: Stage, evaluation: Mapping[str, int]) -> list[st
     logdir = f"--logdir={run.folder.path}"
     if stage is Stage.TRAINED:
         flags = [f"--{name}={value}" for name, value in evaluation.items()]
-        if module_of(run.config.environment) or module_of(run.config.network):
+        if names_modules(run.config):
             flags.append("--trust_modules")  # as `expand` has checked
         return [*python, "meta_impala.evaluate", logdir, *flags]
     return [*python, run.module, *run.arguments, logdir]

@@ -89,15 +89,25 @@ def read_copy(folder: RunFolder, config: Config) -> bytes:
     return content
 
 
+def read(folder: RunFolder, config: Config) -> bytes:
+    """The copy; before the run begins, the file that will be copied. Raises UserError as both."""
+    try:
+        return read_copy(folder, config)
+    except UserError:
+        if folder.has_run():
+            raise
+        return _original(config)
+
+
 def load(folder: RunFolder, config: Config) -> StepFunction | None:
-    """η of the run's copy, in the order of `Config.varied`; None if the run replays nothing.
+    """η of what `read` gives, in the order of `Config.varied`; None if the run replays nothing.
 
     Raises:
       UserError: if the copy is missing, changed or damaged.
     """
     if config.eta_schedule != "replay":
         return None
-    return _parse(read_copy(folder, config), str(folder.eta_schedule_path), config)
+    return _parse(read(folder, config), str(folder.eta_schedule_path), config)
 
 
 def _original(config: Config) -> bytes:

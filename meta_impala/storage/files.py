@@ -15,7 +15,7 @@ import os
 import pathlib
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 from meta_impala.errors import RunFailed, one_line, warn
@@ -96,7 +96,7 @@ def make_folder(path: pathlib.Path, *, parents: bool = False) -> list[pathlib.Pa
       The folders that were made, the innermost first.
 
     Raises:
-      OSError: if it cannot be made, or is a file.
+      OSError: if it cannot be made, or is a file; what was made on the way is removed.
     """
     missing: list[pathlib.Path] = []
     for folder in (path, *path.parents) if parents else (path,):
@@ -104,16 +104,27 @@ def make_folder(path: pathlib.Path, *, parents: bool = False) -> list[pathlib.Pa
             break
         missing.append(folder)
     made: list[pathlib.Path] = []
-    for folder in reversed(missing):
-        try:
-            os.mkdir(folder)
-        except FileExistsError:  # made by another process meanwhile
-            continue
-        made.insert(0, folder)
-        flush_folder(folder.parent)
-    if not path.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    try:
+        for folder in reversed(missing):
+            try:
+                os.mkdir(folder)
+            except FileExistsError:  # made by another process meanwhile
+                continue
+            made.insert(0, folder)
+            flush_folder(folder.parent)
+        if not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    except OSError:
+        remove_empty(made)
+        raise
     return made
+
+
+def remove_empty(folders: Sequence[pathlib.Path]) -> None:
+    """Removes folders that `make_folder` made, the innermost first, as far as they are empty."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def append_line(path: pathlib.Path, line: str) -> None:

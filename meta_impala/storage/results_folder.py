@@ -1,4 +1,4 @@
-"""The folder where a command leaves its results: made, checked, and written to file by file."""
+"""Where a command leaves its results: checked before the work, made and written after it."""
 
 from __future__ import annotations
 
@@ -7,28 +7,81 @@ import pathlib
 from typing import Any
 
 from meta_impala.errors import UserError, one_line
-from meta_impala.storage.files import make_folder, replacing, write_atomically
+from meta_impala.storage.files import (
+    aside_of,
+    make_folder,
+    remove_empty,
+    replacing,
+    write_atomically,
+)
 
 
-def make_outdir(outdir: str | None) -> pathlib.Path:
+def make_outdir(outdir: str | None, flag: str = "outdir") -> pathlib.Path:
     """The folder of the results, absolute; made if it is not there.
 
     Raises:
       UserError: if none was given, or it cannot be made or written to.
     """
+    path, _ = _made(outdir, flag)
+    return path
+
+
+def check_outdir(outdir: str | None, flag: str = "outdir") -> pathlib.Path:
+    """As `make_outdir`, but leaves nothing: before work that may fail."""
+    path, made = _made(outdir, flag)
+    remove_empty(made)
+    return path
+
+
+def _made(outdir: str | None, flag: str) -> tuple[pathlib.Path, list[pathlib.Path]]:
+    """The folder, and those that were made for it."""
     if not outdir:
-        raise UserError("--outdir: must be given, the folder of the results")
+        raise UserError(f"--{flag}: must be given, the folder of the results")
+    made: list[pathlib.Path] = []
     try:
         path = pathlib.Path(os.path.abspath(pathlib.Path(outdir).expanduser()))
-        make_folder(path, parents=True)
-        probe = path / f".writable.{os.getpid()}"
-        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC))
-        probe.unlink()
+        made = make_folder(path, parents=True)
+        _probe(path / f".writable.{os.getpid()}")
     except (OSError, RuntimeError, ValueError) as error:  # no such user, a NUL character
+        remove_empty(made)
         raise UserError(
-            f"--outdir={outdir}: cannot be made or written to ({one_line(error)})"
+            f"--{flag}={outdir}: cannot be made or written to ({one_line(error)})"
         ) from None
+    return path, made
+
+
+def check_file(path: pathlib.Path, flag: str, *endings: str) -> pathlib.Path:
+    """Checks that a file can be written, before the work whose result it is to hold.
+
+    Args:
+      path: of the file, which is left as it is.
+      flag: that names it.
+      endings: of which its name must have one, such as `.png`; none for any.
+
+    Returns:
+      The path.
+
+    Raises:
+      UserError: naming the flag, if it cannot.
+    """
+    given = f"--{flag}={path}"
+    if endings and path.suffix.lower() not in endings:
+        allowed = f"{', '.join(endings[:-1])} or {endings[-1]}" if endings[1:] else endings[0]
+        raise UserError(f"{given}: must end in {allowed}")
+    try:
+        # What is not a regular file, such as a device, would be replaced by one.
+        if not path.parent.is_dir() or (path.exists() and not path.is_file()):
+            raise UserError(f"{given}: must be a file in a folder that exists")
+        _probe(aside_of(path))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{given}: cannot be written ({one_line(error)})") from None
     return path
+
+
+def _probe(path: pathlib.Path) -> None:
+    """Makes a file and removes it. Raises OSError if the folder cannot be written."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC))
+    path.unlink()
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

@@ -21,6 +21,7 @@ from meta_impala.storage.files import (
     make_folder,
     read_bounded,
     read_json_object,
+    remove_empty,
     write_atomically,
     writing,
 )
@@ -207,9 +208,7 @@ class RunFolder:
 
     def undo_prepare(self) -> None:
         """Removes the folders that `prepare` made, if they are empty: for a refused start."""
-        with contextlib.suppress(OSError):  # something else was put into it meanwhile
-            for folder in self._made:
-                folder.rmdir()
+        remove_empty(self._made)
 
     def clean(self) -> None:
         """Removes what a killed trainer left half-written; for the holder of the lock only."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from meta_impala.errors import printable
 from meta_impala.storage.folder_lock import is_locked
 from meta_impala.storage.run_folder import FAILED, RUNNING, RunFolder
 
@@ -30,7 +31,7 @@ def failure_of(status: Mapping[str, Any]) -> str | None:
     """
     if status.get("state") not in (FAILED, INTERRUPTED):
         return None
-    return str(status.get("reason", "it does not say why"))
+    return printable(status.get("reason", "it does not say why"))
 
 
 def describe_dead_trainer(folder: RunFolder, *, is_held_here: bool = False) -> str | None:

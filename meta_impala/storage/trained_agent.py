@@ -22,7 +22,7 @@ from meta_impala.agent.builders import make_network
 from meta_impala.agent.policy import EtaSnapshot, Snapshot
 from meta_impala.config import AgentSettings, Config
 from meta_impala.environments import Description
-from meta_impala.errors import UserError, one_line
+from meta_impala.errors import UserError, one_line, printable
 from meta_impala.learner.learner import Learner
 from meta_impala.learner.make_learner import make_learner
 from meta_impala.networks.actor_critic import ActorCritic
@@ -162,7 +162,7 @@ def load_agent_file(
             frames, updates = _count(about["frames"]), _count(about["updates"])
             arrays = _weights(file, network)
             eta = _eta(file, network, settings)
-        checkpoint = str(about["checkpoint"])
+        checkpoint = printable(about["checkpoint"])
     except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: is damaged ({one_line(error)})") from None
     for variable, array in zip(network.trainable_variables, arrays, strict=True):

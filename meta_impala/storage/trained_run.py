@@ -104,6 +104,26 @@ def _describe(config: Config, source: pathlib.Path) -> Description:
         raise UserError(f"{source}: {error}") from None
 
 
+def refuse_no_meta_gradient(run: TrainedRun) -> None:
+    """Raises UserError if a run does not learn η by J' of equation (14)."""
+    path, config = run.folder.config_path, run.config
+    if config.meta_parameters == "none":
+        raise UserError(
+            f"{path}: nothing is learned (meta_parameters is none), so there is no meta-gradient; "
+            "must be a run with --meta_parameters, for example gamma,lambda"
+        )
+    if not config.learned:
+        raise UserError(
+            f"{path}: η is not learned (eta_schedule is {config.eta_schedule}), so there is no "
+            "meta-gradient; must be a run with --eta_schedule=learned"
+        )
+    if config.meta_objective != "validation":
+        raise UserError(
+            f"{path}: the meta objective is {config.meta_objective}, which has none of the terms "
+            "that are looked at; must be a run with --meta_objective=validation"
+        )
+
+
 def refuse_larger_network(folder: RunFolder, config: Config, shape: tuple[int, ...]) -> None:
     """Refuses a config whose network is larger than the weights that were saved.
 

@@ -4,12 +4,15 @@ A name such as `module:Id` imports a module, which runs its code. A run folder, 
 suite may come from someone else, so a module that one of them names is imported only if the same
 module is named on this command line, or `--trust_modules` is given. Every reader of such a file
 takes a `Trust` and calls `refuse_modules`.
+
+The arguments of an environment count too: some environments make others, by such a name.
 """
 
 from __future__ import annotations
 
+import json
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from absl import flags
@@ -18,7 +21,7 @@ from meta_impala.config import Config
 from meta_impala.errors import UserError
 
 # Settings whose value may name a module.
-SETTINGS = ("environment", "network")
+SETTINGS = ("environment", "environment_kwargs", "network")
 _PACKAGE = "meta_impala"
 
 
@@ -50,15 +53,37 @@ def module_of(name: str) -> str:
     return plain.rpartition(":")[0]
 
 
-def trusting(names: Iterable[str | None], *, everything: bool = False, remedy: str = "") -> Trust:
-    """What is trusted by a command line, or a call, that names these environments and networks.
+def _modules_of(value: str) -> Iterator[str]:
+    """The modules that the value of a setting may name: itself, or any text of a JSON object."""
+    try:
+        content = json.loads(value)
+    except (ValueError, RecursionError):
+        content = None
+    left: list[Any] = [content if isinstance(content, dict) else value]
+    while left:
+        part = left.pop()
+        if isinstance(part, str):
+            yield module_of(part)
+        elif isinstance(part, dict):
+            left += [*part, *part.values()]
+        elif isinstance(part, list):
+            left += part
+
+
+def trusting(values: Iterable[str | None], *, everything: bool = False, remedy: str = "") -> Trust:
+    """What is trusted by a command line, or a call, that has these values of `SETTINGS`.
 
     Args:
-      names: of them.
+      values: of them.
       everything, remedy: as in `Trust`.
     """
-    modules = {module_of(name) for name in names if name}
+    modules = {module for value in values if value for module in _modules_of(value)}
     return Trust(frozenset(modules - {""}), everything, remedy)
+
+
+def names_modules(config: Config) -> bool:
+    """Whether a config names any module, trusted or not."""
+    return any(any(_modules_of(getattr(config, name))) for name in SETTINGS)
 
 
 def define_trust_flag() -> flags.FlagHolder[bool]:
@@ -96,16 +121,14 @@ def refuse_modules(settings: Config | Iterable[tuple[str, Any]], source: Any, tr
     if isinstance(settings, Config):
         settings = [(name, getattr(settings, name, None)) for name in SETTINGS]
     for name, value in settings:
-        if not isinstance(value, str):
-            continue
-        module = module_of(value)
-        ships = module in ("", _PACKAGE) or module.startswith(f"{_PACKAGE}.")
-        if ships or trust.everything or module in trust.modules:
-            continue
-        remedy = trust.remedy or (
-            f"give --trust_modules if you trust this file, or (train) --{name}={value} yourself"
-        )
-        raise UserError(
-            f"{source}: --{name}={value}: names the module {module}, whose code would be run; "
-            f"{remedy}"
-        )
+        for module in _modules_of(value) if isinstance(value, str) else ():
+            ships = module in ("", _PACKAGE) or module.startswith(f"{_PACKAGE}.")
+            if ships or trust.everything or module in trust.modules:
+                continue
+            remedy = trust.remedy or (
+                f"give --trust_modules if you trust this file, or (train) --{name}={value} yourself"
+            )
+            raise UserError(
+                f"{source}: --{name}={value}: names the module {module}, whose code would be run; "
+                f"{remedy}"
+            )

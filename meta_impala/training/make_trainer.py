@@ -97,7 +97,10 @@ def make_trainer(
     _refuse_other_processes(config)
     spec = registry.resolve(config.environment)
     # The calling program has named its modules itself.
-    trust = trusting([config.environment, config.network], remedy="name it in the config")
+    trust = trusting(
+        [config.environment, config.environment_kwargs, config.network],
+        remedy="name it in the config",
+    )
     # One name for one environment, as in the command: either continues the runs of the other.
     config = dataclasses.replace(config, environment=spec.id)
     config_lib.resolve_frames(config, spec.action_repeat)
@@ -115,9 +118,8 @@ def make_trainer(
         check_for_run(folder)
         if folder.has_run():
             config = _continued(config, folder, trust)
-        else:
-            eta_replay.keep(folder, config)
         trainer = LockingTrainer(config, description, folder, stop or StopRequest(), cpu_start)
+        eta_replay.keep(folder, config)
         folder.save_config(config)
     return trainer
 

@@ -48,6 +48,10 @@ def test_frames_and_reward_of_sample_factory_are_read_from_its_log(peers):
         (("run", "--out=o.csv", "--tasks=catch"), "--tasks=catch: must be among pong"),
         (("run", "--out=o.csv", "--seeds=1,a"), "--seeds=1,a: must be whole numbers from 0"),
         (("install", "--pip_arguments='a"), "--pip_arguments='a: cannot be split into arguments"),
+        (("run", "--out=/no/x.csv"), "--out=/no/x.csv: must be a file in a folder that exists"),
+        (("run", "--out=o.csv", "--peers="), "--peers=: must be among a2c, ppo"),
+        (("run", "--out=o.csv", "--seeds="), "--seeds=: must be whole numbers from 0"),
+        (("install", "--folder=/proc/x"), "--folder=/proc/x: cannot be made or written to"),
         (("walk",), "walk: must be install | run"),
     ],
 )

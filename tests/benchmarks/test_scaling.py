@@ -140,9 +140,33 @@ def test_the_command_plans_from_the_measurements_that_come_along(tmp_path):
 
 @pytest.mark.parametrize(
     "given",
-    ["--shapes=a", "--shapes=3x2", "--shapes=0x1", "--publish_every=x", "--publish_every=0"],
+    [
+        "--shapes=a",
+        "--shapes=3x2",
+        "--shapes=0x1",
+        "--publish_every=x",
+        "--publish_every=0",
+        "--publish_every=",
+        "--slow=inf",
+        "--learner_rate=nan",
+    ],
 )
 def test_the_command_refuses_shapes_that_a_cluster_cannot_have(tmp_path, given):
     done = run_tool("scaling_plan", "measure", f"--out={tmp_path}/s.json", given)
     assert done.returncode == 2 and done.stderr.startswith(f"error: {given}: must be"), done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["measure", "--out=/no/x.json"], "--out=/no/x.json: must be a file in a folder that exi"),
+        (["plan", "--out=/no/x.png", "s.json"], "--out=/no/x.png: must be a file in a folder that"),
+        (["measure", "--out={tmp}/s.json", "--environment=nosuch"], "--environment=nosuch: unkno"),
+        (["transport", "Pong", "nosuch"], "unknown environment 'nosuch'"),
+    ],
+)
+def test_what_cannot_be_written_or_played_is_refused_first(tmp_path, arguments, message):
+    done = run_tool("scaling_plan", *(a.replace("{tmp}", str(tmp_path)) for a in arguments))
+    assert done.returncode == 2 and done.stdout == "", done.stderr
+    assert message in done.stderr and done.stderr.count("\n") == 1

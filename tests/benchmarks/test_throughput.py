@@ -117,11 +117,14 @@ def test_the_command_writes_what_it_prints(tmp_path):
         (["--vary=batch_size=32,7"], "--meta_batch_size=8"),
         (["--micro_batches=4"], "row learner_nested_tapes (--rows chooses): --meta_gradient_mode"),
         (["--actors=ray"], "--actors=ray: must be threads"),
+        (["--environment=nosuch"], "--environment=nosuch: unknown environment"),
+        (["--vary=environment=Pong,nosuch"], "--environment=nosuch: unknown environment"),
+        (["--json=/no/x.json"], "--json=/no/x.json: must be a file in a folder that exists"),
     ],
 )
 def test_mistakes_are_refused_in_one_line(arguments, named):
     result = _run(*arguments)
-    assert result.returncode == 2
+    assert result.returncode == 2 and result.stdout == ""
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
     assert named in result.stderr
 

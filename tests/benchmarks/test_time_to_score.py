@@ -114,7 +114,19 @@ def test_the_tool_refuses_an_unknown_task(tmp_path):
     assert result.returncode == 2 and "--tasks=chess: must be among pong" in result.stderr
 
 
-@pytest.mark.parametrize("given", ["--seeds=1,a", "--seeds=²", "--train_flags=--x='a"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "--seeds=1,a",
+        "--seeds=²",
+        "--seeds=",
+        "--tasks=",
+        "--train_flags=--x='a",
+        "--out=/no/x.csv",
+        "--out=/dev/null",
+        "--folder=/proc/x",
+    ],  # fmt: skip
+)
 def test_the_tool_refuses_bad_lists_and_quotes_before_it_trains(tmp_path, given):
     result = _tool("run", f"--folder={tmp_path}/runs", f"--out={tmp_path}/s.csv", given)
     assert result.returncode == 2 and given in result.stderr

@@ -115,7 +115,10 @@ def test_mistakes_are_refused_in_one_line(suite, tmp_path):
         ([out, path, "--games=Pnog"], "did you mean Pong?"),
         ([out, path, "--set=gamma"], "--set=gamma: must be name=value"),
         ([out, "catch", "--set=gamma=0.98"], "variant impala_0.9 is defined by"),
-        ([out, path, "--episodes=0"], "--episodes=0: must be at least 1"),
+        ([out, path, "--episodes=0"], "--episodes=0: must be a whole number in [1, 200000]"),
+        ([out, "catch", "--ray_address=nonsense"], "--ray_address=nonsense: must be"),
+        ([out, "catch", "--ray_address=127.0.0.1:1"], "nothing answers at 127.0.0.1:1"),
+        ([out, path, "--frames_per_second=nan"], "--frames_per_second=nan: must be a number"),
         ([out, path, "--seeds=1,1"], "seed 1: must be given only once"),
         ([out, path, "--seeds=\u00b2"], "must be whole numbers from 0"),
     ]:

@@ -133,8 +133,8 @@ def test_the_command_without_a_batch_needs_no_tensorflow(tmp_path):
         ([], "give the folder of one run"),
         (["a", "b"], "b: unexpected argument; one folder is taken"),
         (["no/such/run"], "there is no such folder"),
-        (["--steps=0", "x"], "--steps=0: must be from 1"),
-        (["--seed=-1", "x"], "--seed=-1: must be from 0"),
+        (["--steps=0", "x"], "--steps=0: must be a whole number in [1, 1000000]"),
+        (["--seed=-1", "x"], "--seed=-1: must be a whole number in [0, "),
     ],
 )
 def test_a_mistake_is_refused_in_one_line(arguments, message):

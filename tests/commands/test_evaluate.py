@@ -205,7 +205,7 @@ def test_an_interrupted_evaluation_is_continued_and_ends_in_the_same_bytes(
     arguments = [f"--logdir={folder}", "--num_envs=4", "--seed=3"]
     kept = {0, 1, 2, 5, 9}
     with forked_command.Popen(
-        _command("evaluate", *arguments, "--episodes=100000000"),
+        _command("evaluate", *arguments, "--episodes=200000"),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -213,7 +213,7 @@ def test_an_interrupted_evaluation_is_continued_and_ends_in_the_same_bytes(
     ) as process:
         try:
             assert process.stdout.readline() == f"{LOADING}\n"
-            assert process.stdout.readline().startswith("playing 100000000 games")
+            assert process.stdout.readline().startswith("playing 200000 games")
             deadline = time.monotonic() + 240
             while not kept <= _games_of(_partials(folder)) and time.monotonic() < deadline:
                 time.sleep(0.1)
@@ -318,13 +318,13 @@ def _refused(*arguments):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--episodes=0", "--episodes=0: must be at least 1"),
+        ("--episodes=0", "--episodes=0: must be a whole number in [1, 200000]"),
         ("--episodes=many", "many"),
-        ("--num_envs=0", "--num_envs=0: must be from 1 to 200"),
-        ("--num_envs=201", "--num_envs=201: must be from 1 to 200"),
-        ("--seed=-1", "--seed=-1: must be from 0"),
+        ("--num_envs=0", "--num_envs=0: must be a whole number in [1, 200000]"),
+        ("--num_envs=201", "--num_envs=201: must be at most 200 (--episodes)"),
+        ("--seed=-1", "--seed=-1: must be a whole number in [0, "),
         ("--evaluation_eta=0.9,1.1", "two numbers in [0, 1]"),
-        ("--record_video=here.gif", "ends in .mp4"),
+        ("--record_video=here.gif", "must end in .mp4"),
         ("--agent=agent.npz", "give one of: the folder of a run, or --agent"),
         ("--out=/no/such/folder/x", "must be a file in a folder that exists"),
         ("--out=/tmp/scores.txt", "must end in .json"),

@@ -232,9 +232,9 @@ def _refused(*arguments):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--batches=1", "--batches=1: must be at least 2"),
-        ("--warmup=-1", "--warmup=-1: must be at least 0"),
-        ("--seed=-1", "--seed=-1: must be from 0"),
+        ("--batches=1", "--batches=1: must be a whole number in [2, 1000000]"),
+        ("--warmup=-1", "--warmup=-1: must be a whole number in [0, 1000000]"),
+        ("--seed=-1", "--seed=-1: must be a whole number in [0, "),
         ("--outdir=/dev/null/x", "--outdir=/dev/null/x: cannot be made"),
         ("no matplotlib", "or give --nofigure"),
     ],
@@ -257,4 +257,16 @@ def test_a_run_without_a_meta_gradient_is_refused(trained, tmp_path, changes, me
     shutil.copytree(trained / "checkpoints", tmp_path / "checkpoints")
     before = files_of(tmp_path)
     assert message in _refused(f"--logdir={tmp_path}")
+    assert message in refused("tools.precision_study", f"--logdir={tmp_path}")
     assert files_of(tmp_path) == before
+
+
+def test_a_run_whose_checkpoints_are_damaged_gains_no_folder(trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    for path in (run / "checkpoints").glob("*/state.data*"):
+        path.write_bytes(b"\0" * path.stat().st_size)
+    shutil.rmtree(run / "explain", ignore_errors=True)
+    before = sorted(run.rglob("*"))
+    result = _run("explain", f"--logdir={run}", "--nofigure", "--batches=2", "--warmup=0")
+    assert result.returncode == 2 and result.stderr.startswith("error: "), result.stderr
+    assert sorted(run.rglob("*")) == before

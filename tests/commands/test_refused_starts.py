@@ -159,7 +159,14 @@ def test_a_refused_start_leaves_an_existing_folder_as_it_is(kind, start, tmp):
     ["{tmp}/bytes/run", "~nosuchuser/run"]
     + [
         pytest.param(name, marks=pytest.mark.slow)
-        for name in ("{tmp}/bytes", "/dev/null/run", "/proc/run", "", "{tmp}/" + "x" * 300)
+        for name in (
+            "{tmp}/bytes",
+            "/dev/null/run",
+            "/proc/run",
+            "",
+            "{tmp}/" + "x" * 300,
+            "{tmp}/new/" + "x" * 300,
+        )
     ],
 )
 def test_invalid_run_folders_are_refused(logdir, start, tmp):

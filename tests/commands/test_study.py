@@ -21,6 +21,9 @@ ROOT = pathlib.Path(__file__).parents[2]
         (["run"], "--out: must be given"),
         (["acceptance"], "--out: must be given"),
         (["run", "--out=x", "--part=pong"], "--part=pong: must be among mechanism, minatar"),
+        (["run", "--out=x", "--part="], "--part=: must be among mechanism, minatar"),
+        (["run", "--out=x", "--only=F_099"], "--only=F_099: is in the name of no run that can be"),
+        (["collect", "--out=x", "--data=/proc/x"], "--data=/proc/x: cannot be made or written to"),
         (["report", "--data=nowhere"], "nowhere: must hold runs.csv and points.csv"),
     ],
 )
@@ -29,6 +32,7 @@ def test_a_mistake_is_refused_in_one_line(arguments, said, tmp_path):
     assert found.returncode == 2
     lines = found.stderr.strip().splitlines()
     assert len(lines) == 1 and said in lines[0]
+    assert not (ROOT / "x").exists()
 
 
 def test_damaged_data_files_are_named(tmp_path):

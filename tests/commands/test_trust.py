@@ -17,7 +17,13 @@ from meta_impala.errors import UserError
 from meta_impala.storage.arrays import write_arrays
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trained_run import AGENT_FORMAT, read_agent_file
-from meta_impala.storage.trust import Trust, module_of, refuse_modules, trusting
+from meta_impala.storage.trust import (
+    Trust,
+    module_of,
+    names_modules,
+    refuse_modules,
+    trusting,
+)
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -180,6 +186,30 @@ def test_every_spelling_of_a_module_is_recognised(name, setting):
         refuse_modules([(setting, name)], "config.json", Trust())
     assert str(caught.value).isprintable()
     refuse_modules([(setting, name)], "config.json", Trust(everything=True))
+
+
+ARGUMENTS = [
+    '{"env_id": "evilmod:Mine-v0"}',
+    '{"a": {"b": [1, {"env_id": "evilmod:Mine-v0"}]}}',
+    '{"evilmod:Mine-v0": 1}',
+    '{"env_id": "evilmod\\uff1aMine-v0"}',
+]
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS)
+def test_arguments_of_an_environment_name_modules_too(arguments):
+    config = Config(environment="GymV26Environment-v0", environment_kwargs=arguments)
+    with pytest.raises(UserError, match="--environment_kwargs=.*names the module evilmod,"):
+        refuse_modules(config, "config.json", Trust())
+    assert names_modules(config) and not names_modules(Config())
+    refuse_modules(config, "config.json", Trust(everything=True))
+    refuse_modules(config, "config.json", trusting([None, arguments]))
+    refuse_modules(config, "config.json", trusting(["evilmod:Other-v0"]))
+
+
+@pytest.mark.parametrize("arguments", ["", '{"size": 5, "mode": "rgb", "of": [null, 1.5, true]}'])
+def test_other_arguments_need_no_trust(arguments):
+    refuse_modules([("environment_kwargs", arguments)], "config.json", Trust())
 
 
 @pytest.mark.parametrize("name", NAMES)

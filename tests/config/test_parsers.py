@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from meta_impala.config import FIELDS, field_type, parsers
 from meta_impala.config.fields import MAX_FRAMES
-from meta_impala.config.flags import define_config_flags, define_frames, parse_flags
+from meta_impala.config.flags import define_config_flags, parse_flags
 from meta_impala.errors import UserError
 
 FRAMES = [name for name, field in FIELDS.items() if field.metadata["is_frames"]]
@@ -19,7 +19,6 @@ FRAMES = [name for name, field in FIELDS.items() if field.metadata["is_frames"]]
 def parse():
     values = flags.FlagValues()
     define_config_flags(values)
-    define_frames("population_interval", 10, "Frames.", values)
 
     def parse(*arguments):
         values.unparse_flags()
@@ -37,7 +36,7 @@ def test_every_setting_measured_in_frames_takes_them():
     assert measured == {"total_frames", "checkpoint_frames", "log_frames", "evaluation_frames"}
 
 
-@pytest.mark.parametrize("name", [*FRAMES, "population_interval"])
+@pytest.mark.parametrize("name", FRAMES)
 @pytest.mark.parametrize(
     ("text", "frames"),
     [

@@ -142,7 +142,7 @@ def test_an_environment_that_cannot_be_rendered_is_refused(monkeypatch):
 
 def test_paths_that_cannot_hold_a_video_are_refused(tmp_path):
     video.check_path(tmp_path / "a.mp4")
-    with pytest.raises(UserError, match="ends in .mp4"):
+    with pytest.raises(UserError, match="must end in .mp4"):
         video.check_path(tmp_path / "a.gif")
     with pytest.raises(UserError, match="folder that exists"):
         video.check_path(tmp_path / "no" / "a.mp4")

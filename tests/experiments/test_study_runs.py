@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -86,6 +87,21 @@ def _made_elsewhere(cells, gamma=0.97):
         if run.game == "Noise" and run.variant.name == "A_0.03" and run.seed > 10:
             finish(run, gamma=gamma)
     return cells.read()
+
+
+def test_folders_that_are_no_runs_of_the_part_are_left_out(cells):
+    _finish_selection(cells)
+    run = cells.ready()[0]
+    if not run.folder.has_run():
+        finish(run)
+    before = repr(cells.read())  # costs are NaN
+    path = run.folder.path
+    strange = [path.with_name(f"{path.name}_old"), path.with_name("seed_01"),
+               path.parents[1] / "Pong" / "seed_1"]  # fmt: skip
+    for other in strange:
+        shutil.copytree(path, other)
+    assert repr(cells.read()) == before and cells.ready()
+    assert cells.strangers() == sorted(strange)
 
 
 def test_runs_that_the_data_have_are_not_made_again(cells, tmp_path):

@@ -82,6 +82,41 @@ def test_a_preset_beside_the_file_comes_first(path):
     assert runs[0].config.batch_size == 4
 
 
+ADDRESSES = [
+    "ray_address=head:6379", "learner_addresses=10.0.0.1:1,10.0.0.2:1", "learner_index=1",
+    "wandb_project=mine",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", ADDRESSES)
+@pytest.mark.parametrize("place", ["settings", "variant", "population", "preset", "nested preset"])
+def test_addresses_are_not_taken_from_the_files_of_a_suite(place, setting, path):
+    name, _, value = setting.partition("=")
+    line = f'{name} = "{value}"'
+    if place == "settings":
+        path.write_text(TEXT.replace("[settings]", f"[settings]\n{line}"))
+    elif "preset" in place:
+        (path.parent / "laptop.flags").write_text(f"--flagfile={path.parent}/inner.flags\n")
+        (path.parent / "inner.flags").write_text(f"--{setting}\n")
+        if place == "preset":
+            (path.parent / "inner.flags").rename(path.parent / "laptop.flags")
+    else:
+        many = "population = { size = 4 }\n" if place == "population" else ""
+        settings = f'settings = {{ {line}, meta_parameters = "none" }}\n'
+        path.write_text(f'{TEXT[: TEXT.rindex("name =")]}name = "meta"\n{settings}{many}')
+    with pytest.raises(UserError, match=f"--{name}=.*must not come from a file"):
+        _expand(path)
+
+
+def test_addresses_that_are_typed_are_taken(path):
+    suite = suite_file.read(path)
+    suite = dataclasses.replace(
+        suite, settings={**suite.settings, "wandb_project": "mine"}, typed={"wandb_project"}
+    )
+    runs = suite_file.expand(suite, path, path.parent / "out")
+    assert {run.config.wandb_project for run in runs} == {"mine"}
+
+
 def test_one_word_selects_all_57_games(path):
     path.write_text(TEXT.replace('["Pong", "catch"]', '"atari57"'))
     assert suite_file.read(path).games == ATARI_57
@@ -113,6 +148,7 @@ def test_one_word_selects_all_57_games(path):
         ('name = "meta"', 'lable = "meta"', "every [[variants]] needs a name"),
         ('label = "IMPALA"', 'lable = "IMPALA"', "may have name, label, settings and population"),
         ("[settings]", "[evaluation]\nepisodes = 0\n[settings]", "evaluation.episodes = 0"),
+        ("[settings]", "[evaluation]\nepisodes = 10000000000\n[settings]", "in [1, 200000]"),
         ('"laptop.flags"', '"desktop.flags"', "preset desktop.flags: is neither"),
         ("total_frames = 1_000_000", "total_frames = 5", "must be at least one batch"),
         (

@@ -235,6 +235,21 @@ def test_a_file_that_changes_while_a_run_begins_is_refused(tmp_path):
     assert "must be that of --eta_schedule_sha256=" in refusal(eta_replay.keep, folder, config)
 
 
+def test_before_a_run_begins_the_file_itself_is_read(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text(WHOLE)
+    config = eta_replay.pin(replay_config(path))
+    folder = RunFolder(tmp_path / "run")
+    folder.prepare()
+    found = eta_replay.load(folder, config)
+    assert found is not None and not folder.eta_schedule_path.exists()
+    folder.eta_schedule_path.write_text("of an earlier start")
+    assert eta_replay.load(folder, config) == found
+    eta_replay.keep(folder, config)
+    path.unlink()
+    assert eta_replay.load(folder, config) == found
+
+
 def test_a_given_digest_is_compared(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text(WHOLE)

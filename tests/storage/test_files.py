@@ -13,7 +13,7 @@ from meta_impala.errors import RunFailed, UserError
 from meta_impala.evaluation import record as evaluation_record
 from meta_impala.evaluation.record import PartialGames
 from meta_impala.evaluation.starts import read_starts
-from meta_impala.storage import files, manifest
+from meta_impala.storage import files, manifest, results_folder
 from meta_impala.storage.arrays import read_arrays
 from meta_impala.storage.metrics_table import read_metrics
 from meta_impala.storage.run_folder import RunFolder
@@ -243,6 +243,52 @@ def test_an_impossible_path_is_refused_in_one_line(name, tmp_path, monkeypatch):
             use()
         assert "--logdir" in str(caught.value) and str(caught.value).isprintable()
     assert os.listdir() == ["loop"]
+
+
+def test_a_folder_that_cannot_be_made_leaves_none_above_it(tmp_path, monkeypatch):
+    with pytest.raises(OSError):
+        files.make_folder(tmp_path / "new" / ("x" * 300), parents=True)
+    with pytest.raises(UserError, match="--logdir="):
+        RunFolder(tmp_path / "new" / ("x" * 300)).prepare()
+    with pytest.raises(UserError, match="--outdir="):
+        results_folder.make_outdir(str(tmp_path / "new" / ("x" * 300)))
+    assert not list(tmp_path.iterdir())
+
+    def fails(folder):
+        if folder != tmp_path:
+            raise OSError(errno.EIO, "fails")
+
+    monkeypatch.setattr(files, "flush_folder", fails)
+    with pytest.raises(OSError, match="fails"):
+        files.make_folder(tmp_path / "a" / "b" / "c", parents=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_results_go_is_checked_and_left_as_it_is(tmp_path):
+    old = tmp_path / "old.png"
+    old.write_bytes(b"old")
+    (tmp_path / "pipe.png").symlink_to("/dev/null")
+    check = results_folder.check_file
+    assert check(old, "out", ".png") == old
+    assert check(tmp_path / "new.json", "out") == tmp_path / "new.json"
+    for path, endings, message in (
+        (tmp_path / "no" / "x.png", (), "--out=.*must be a file in a folder that exists"),
+        (old / "x.png", (), "must be a file in a folder that exists"),
+        (tmp_path, (), "must be a file in a folder that exists"),
+        (tmp_path / "pipe.png", (), "must be a file in a folder that exists"),
+        (pathlib.Path("/dev/null"), (), "must be a file in a folder that exists"),
+        (pathlib.Path("/proc/x"), (), "cannot be written"),
+        (tmp_path / ("x" * 300), (), "cannot be written"),
+        (old, (".pdf", ".svg"), "must end in .pdf or .svg"),
+        (old, (".html",), "must end in .html"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check(path, "out", *endings)
+    assert results_folder.check_outdir(str(tmp_path / "a" / "b")) == tmp_path / "a" / "b"
+    with pytest.raises(UserError, match="--data=/proc/x: cannot be made or written to"):
+        results_folder.check_outdir("/proc/x", "data")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["old.png", "pipe.png"]
+    assert old.read_bytes() == b"old"
 
 
 @pytest.mark.parametrize("existing", [0, 1, 2])

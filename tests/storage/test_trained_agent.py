@@ -136,6 +136,16 @@ def test_invalid_or_unsuitable_agents_are_refused_in_one_line(trained, path, tmp
     assert "\n" not in str(error.value)
 
 
+def test_the_name_of_a_checkpoint_is_printable(trained, path):
+    agent, _ = trained
+    about = _json(path, "about")
+    _rewrite(path, about=np.array(json.dumps(about | {"checkpoint": "frames-1\x1b]0;x\n\x07"})))
+    settings = read_agent_file(path).config.part(AgentSettings)
+    assert (
+        load_agent_file(path, settings, agent.description).checkpoint == "frames-1\\x1b]0;x \\x07"
+    )
+
+
 def test_objects_are_never_unpickled(path):
     with pytest.raises(UserError, match="is not an exported agent"):
         _rewrite(path, about=np.array([print], dtype=object))

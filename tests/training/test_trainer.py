@@ -34,6 +34,7 @@ from meta_impala.storage.metrics_table import COLUMNS
 from meta_impala.system import tensorflow_setup
 from meta_impala.system.signals import StopRequest
 from meta_impala.training import trainer as trainer_lib
+from meta_impala.training.make_trainer import make_trainer as make_trainer_of_program
 from meta_impala.training.metric_tags import tag
 from meta_impala.training.metrics import NOT_REPRODUCIBLE
 
@@ -514,6 +515,16 @@ def test_plain_and_meta_runs_count_frames_when_a_batch_is_used(tmp_path):
         trainer.run()
         state = trainer.learner.state
         assert int(state.frames.numpy()) == int(state.updates.numpy()) * BATCH_FRAMES
+
+
+def test_a_refused_start_of_a_replay_leaves_no_folder(tmp_path):
+    (tmp_path / "metrics.csv").write_text("frames,gamma,lambda\n100,0.9,0.8\n")
+    config = make_config(
+        eta_schedule="replay", eta_schedule_file=f"{tmp_path}/metrics.csv", learner_device="gpu:7"
+    )
+    with pytest.raises(UserError, match="gpu:7"):
+        make_trainer_of_program(config, tmp_path / "new" / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
 
 
 def test_a_gpu_that_is_not_there_is_refused():
