@@ -18,7 +18,7 @@ import dataclasses
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,6 +47,7 @@ from meta_impala.storage.manifest import (
     verify,
     write_manifest,
 )
+from meta_impala.system.user_path import without_pattern
 
 _ASIDE, _REMOVED, _REPLACED = ".saving", ".removing", ".replaced"
 # Above the bytes of the variables: names, alignment, the graph of objects.
@@ -54,8 +55,6 @@ _MAX_OVERHEAD_BYTES = 2**24
 # A window's data may be larger there: of fewer learners, or of larger batches.
 _MOST_TIMES_LARGER = 64
 _EVALUATION_ATTEMPTS = 5
-# What makes a path a pattern for TensorFlow.
-_OF_PATTERNS = frozenset("*?[\\")
 # Parts of the identity that are younger than some checkpoints, and what those are.
 _IDENTITY_IF_MISSING: dict[str, Any] = {
     "network's eta_embedding_place": HEADS,
@@ -265,7 +264,7 @@ def _restore(path: pathlib.Path, state: LearnerState, identity: Mapping[str, Any
         identity = {**identity, "variables": found["variables"]}
     _check_identity(path, found, identity)
     try:
-        with _without_pattern(path) as folder:
+        with without_pattern(path) as folder:
             status = tf.train.Checkpoint(learner=module).read(f"{folder}/state")
         if module is rest and state.window is not None:
             status.assert_existing_objects_matched().expect_partial()
@@ -292,23 +291,6 @@ def _restore(path: pathlib.Path, state: LearnerState, identity: Mapping[str, Any
         tf.get_logger().setLevel("ERROR")
         raise Damaged(one_line(error)) from error
     return Saved(path, manifest["progress"], source)
-
-
-@contextlib.contextmanager
-def _without_pattern(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """The folder by a path that TensorFlow reads from.
-
-    It takes the prefix that it reads (not the one that it writes) as a pattern, and would not find
-    `lr=[0.1]`. Such a folder is given to it by its descriptor, which leaves nothing behind.
-    """
-    if not _OF_PATTERNS.intersection(str(folder)):
-        yield folder
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield pathlib.Path(f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
 
 
 def _most_bytes(state: LearnerState) -> int:

@@ -5,9 +5,10 @@ This is done once, at the start: an environment may change the working directory
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from absl import flags
 
@@ -15,6 +16,8 @@ from meta_impala.errors import UserError
 
 # Longest path in a message, in characters.
 _LONGEST_SHOWN = 300
+# What makes a path a pattern for TensorFlow.
+_OF_PATTERNS = frozenset("*?[\\")
 
 
 def user_path(text: str, flag: str = "") -> pathlib.Path:
@@ -105,3 +108,20 @@ def define_path(name: str, default: str | None, help_text: str) -> None:
       help_text: what it is for.
     """
     flags.DEFINE(_PathParser(), name, default, help_text, serializer=flags.ArgumentSerializer())
+
+
+@contextlib.contextmanager
+def without_pattern(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The folder by a path that TensorFlow reads from.
+
+    It takes the prefix that it reads (not the one that it writes) as a pattern, and would not find
+    `lr=[0.1]`. Such a folder is given to it by its descriptor, which leaves nothing behind.
+    """
+    if not _OF_PATTERNS.intersection(str(folder)):
+        yield folder
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield pathlib.Path(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
