@@ -28,6 +28,7 @@ _NOT_SUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno
 _CANNOT_OPEN_FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.EISDIR}) | _NOT_SUPPORTED
 # Names have at most 255 bytes; the name aside is longer by the process id and two dots.
 _MAX_NAME_ASIDE = 200
+_MOST_DIGITS = 100
 
 _warned_about_flush = False
 
@@ -373,15 +374,24 @@ def read_json_object(path: pathlib.Path, max_bytes: int) -> dict[str, Any]:
 
     Raises:
       OSError: if it cannot be read, or is not a regular file.
-      ValueError: if it is larger, not JSON in UTF-8, nested too deeply, or not an object.
+      ValueError: if it is larger, not JSON in UTF-8, nested too deeply, not an object, or has a
+        whole number that no float can hold.
     """
     try:
-        content = json.loads(read_bounded(path, max_bytes).decode("utf-8"))
+        content = json.loads(read_bounded(path, max_bytes).decode("utf-8"), parse_int=_int)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(content, dict):
         raise ValueError("it must hold one JSON object")
     return content
+
+
+def _int(text: str) -> int:
+    """A whole number of JSON; whoever computes with it would get an OverflowError beyond this."""
+    digits = len(text.removeprefix("-"))
+    if digits > _MOST_DIGITS:
+        raise ValueError(f"it has a number of {digits} digits")
+    return int(text)
 
 
 @contextlib.contextmanager

@@ -264,6 +264,16 @@ def test_a_folder_that_cannot_be_made_leaves_none_above_it(tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("digits", [101, 400, 5000])
+def test_a_number_that_no_float_can_hold_is_refused(digits, tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"returns": [[1, 2.5, ' + "9" * 100 + "]]}")
+    assert files.read_json_object(path, 10_000) == {"returns": [[1, 2.5, 10**100 - 1]]}
+    path.write_text('{"returns": [[-' + "9" * digits + "]]}")
+    with pytest.raises(ValueError, match=f"a number of {digits} digits"):
+        files.read_json_object(path, 10_000)
+
+
 def test_where_results_go_is_checked_and_left_as_it_is(tmp_path):
     old = tmp_path / "old.png"
     old.write_bytes(b"old")
