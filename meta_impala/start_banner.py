@@ -95,7 +95,9 @@ def hint(config: Config, description: Description, frames: int) -> str:
     if hours < _LONG_HOURS:
         return ""
     spoken = f"{hours:,.0f} hours" if hours < 48 else f"{hours / 24:,.0f} days"
+    # The preset is of Atari; another environment has no background.
+    shorter = "a smaller --total_frames" if description.game is None else "--preset=laptop"
     return (
         f"{config.total_frames - frames:,} frames take about {spoken} with the {processors()} "
-        "processors here. For a first result within an hour: --preset=laptop"
+        f"processors here. For a first result within an hour: {shorter}"
     )

@@ -11,6 +11,8 @@ import time
 import pytest
 from support import forked_command
 
+from meta_impala.command import LOADING
+
 ROOT = pathlib.Path(__file__).parents[2]
 SMALL = ("--seeds=3", "--first_seed=7", "--episodes=40", "--points=4")
 # Run as the command is, with no matplotlib to be found.
@@ -147,14 +149,12 @@ def test_ctrl_c_leaves_no_traceback_and_no_half_files(after_start, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
-    # The folder is made after the flags are checked and before TensorFlow is imported.
-    while not (tmp_path / "out").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    # Said after the flags are checked and before TensorFlow is imported.
+    assert process.stdout.readline() == f"{LOADING}\n"
     if after_start:
         time.sleep(6.0)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "Traceback" not in stderr
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()

@@ -1,5 +1,6 @@
 """What the trainer says at its start, as text."""
 
+import dataclasses
 import pathlib
 
 import pytest
@@ -8,7 +9,7 @@ from meta_impala import start_banner
 from meta_impala.config import Config, resolve
 from meta_impala.environments import Description
 
-PONG = Description((84, 84, 4), "uint8", 6, 4)
+PONG = Description((84, 84, 4), "uint8", 6, 4, game="pong")
 FOLDER = pathlib.Path("/runs/pong")
 
 
@@ -64,6 +65,8 @@ def test_only_a_long_run_gets_a_hint(monkeypatch):
     hint = start_banner.hint(deep, PONG, 0)
     assert hint.startswith("200,000,000 frames take about 3 days with the 2 processors here")
     assert "--preset=laptop" in hint
+    elsewhere = start_banner.hint(deep, dataclasses.replace(PONG, game=None), 0)
+    assert "a smaller --total_frames" in elsewhere and "--preset" not in elsewhere  # it is Atari's
     assert start_banner.hint(deep, PONG, 199_000_000) == ""
     monkeypatch.setattr(start_banner, "processors", lambda: 512)
     assert start_banner.hint(deep, PONG, 0) == ""
