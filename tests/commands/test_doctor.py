@@ -46,7 +46,8 @@ BROKEN = {
     "gamma_bound": {"gamma": 0.9995, "learning_rate": 1e-5},
     "lambda_bound": {"lambda_": 0.9995, "learning_rate": 1e-5},
     "meta_gradient_noise": {"baseline_cost": 0.0, "learning_rate": 1e-4},
-    "policy_lag": {"queue_capacity": 256, "learning_rate": 1e-4},
+    # Updates on old batches let the actors run ahead, however fast the learner is.
+    "policy_lag": {"queue_capacity": 256, "sample_reuse": 4, "learning_rate": 1e-4},
     "bad_updates": {"environment": f"{_OWN}:NotFinite-v0"},
     "no_finished_game": {"environment": f"{_OWN}:Endless-v0", "total_frames": 1100 * STEPS},
     "no_reward": {"environment": f"{_OWN}:NoReward-v0"},

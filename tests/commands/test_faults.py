@@ -293,7 +293,7 @@ def test_one_kill_of_the_torture_tool():
     ("torture", "flags"),
     [
         ("games", ["--games=Breakout"]),
-        ("soak", ["--minutes=3", "--warm_up_minutes=2"]),
+        ("soak", ["--minutes=4", "--warm_up_minutes=2"]),
         ("kills", ["--count=10"]),
     ],
 )

@@ -14,6 +14,8 @@ import pytest
 from support import forked_command
 from support.run_helpers import read_metrics
 
+from meta_impala.command import LOADING
+
 pytestmark = pytest.mark.slow
 
 CATCH = (
@@ -170,7 +172,10 @@ def test_a_missing_learner_ends_the_start(tmp_path):
     assert status["state"] == "failed"
 
     process = start()
-    assert "waits for those at" in process.stdout.readline()
+    said = [process.stdout.readline() for _ in range(3)]
+    assert said[0] == f"{LOADING}\n"
+    assert "listens on port" in said[1] and "of all network interfaces" in said[1]
+    assert "waits for those at" in said[2]
     time.sleep(1)
     process.send_signal(signal.SIGTERM)
     out, errors = process.communicate(timeout=60)

@@ -165,7 +165,8 @@ def test_a_process_that_died_is_reported_by_the_next_start_and_by_evaluate(tmp_p
     assert said["state"] == "running" and said["pid"] == process.pid
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     played = forked_command.run(
-        [sys.executable, "-m", "meta_impala.evaluate", f"--logdir={tmp_path}", "--episodes=1"],
+        [sys.executable, "-m", "meta_impala.evaluate", f"--logdir={tmp_path}", "--episodes=1",
+         "--trust_modules"],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True,
         timeout=TIMEOUT,
     )  # fmt: skip
