@@ -311,12 +311,12 @@ _ENDLESS = 10**12
 
 def _shares(stopwatches: RunStopwatches) -> dict[str, float]:
     """Mean shares of the actors' time; the rest of an unroll is bookkeeping."""
-    mean: dict[str, float] = {}
+    mean = {"environment": 0.0, "inference": 0.0}  # the order in which they are said
     for stopwatch in stopwatches.actors:
         for name, share in stopwatch.shares().items():
             mean[name] = mean.get(name, 0.0) + share / len(stopwatches.actors)
     unroll = mean.pop("unroll", 0.0)
-    mean["assembling"] = max(0.0, unroll - mean.get("environment", 0) - mean.get("inference", 0))
+    mean["assembling"] = max(0.0, unroll - mean["environment"] - mean["inference"])
     mean["waiting"] = max(0.0, 1.0 - unroll)
     return mean
 
