@@ -111,10 +111,13 @@ def test_a_config_with_another_kind_of_value_is_refused(tmp_path):
     for name, field in FIELDS.items():
         kind, _ = field_type(field)
         wrong = [[], {}, True if kind is not bool else 1, 5 if kind is str else "5"]
-        for value in wrong + ([0.5, 10**400] if kind is int else []):
+        for value in wrong + ([0.5] if kind is int else []):
             folder.config_path.write_text(json.dumps(config | {name: value}))
             with pytest.raises(UserError, match=f"config.json: .*{name}"):
                 results.read_config(folder)
+    folder.config_path.write_text(json.dumps(config | {"batch_size": 10**400}))
+    with pytest.raises(UserError, match="config.json: .*a number of 401 digits"):
+        results.read_config(folder)
     # One that is null counts as absent, and a whole number as a float.
     absent = dict.fromkeys(set(FIELDS) - set(config))
     others = {"learning_rate": 1, "batch_size": 32, "auxiliary_heads": 10**9}
