@@ -19,7 +19,7 @@ from meta_impala.errors import UserError, one_line, printable
 from meta_impala.evaluation import record as evaluation_record
 from meta_impala.evaluation import scores
 from meta_impala.published.tables import HUMAN_STARTS, NO_OP, STICKY, constants_for
-from meta_impala.storage.files import read_json_object
+from meta_impala.storage.json_files import read_json_object
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trust import module_of
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from meta_impala.analysis.curves import COLOURS, pyplot
 from meta_impala.errors import UserError, one_line
-from meta_impala.storage.files import read_json_object
+from meta_impala.storage.json_files import read_json_object
 from meta_impala.storage.results_folder import save_figure
 
 FORMAT = "meta_impala scaling, version 1"

@@ -22,7 +22,8 @@ from meta_impala.environments import PROTOCOLS, EnvironmentSpec, atari, registry
 from meta_impala.errors import UserError, one_line, printable
 from meta_impala.evaluation import scores
 from meta_impala.evaluation import starts as game_starts
-from meta_impala.storage.files import open_regular, read_json_object, write_atomically
+from meta_impala.storage.files import open_regular, write_atomically
+from meta_impala.storage.json_files import read_json_object
 from meta_impala.storage.run_folder import RunFolder
 
 _PACKAGES = ("tensorflow", "numpy", "gymnasium", "ale-py")

@@ -18,7 +18,8 @@ import numpy as np
 
 from meta_impala.environments import BatchedEnvironment
 from meta_impala.errors import UserError, one_line, printable
-from meta_impala.storage.files import read_json_object, write_atomically
+from meta_impala.storage.files import write_atomically
+from meta_impala.storage.json_files import read_json_object
 
 FORMAT = "meta_impala starts, version 1"
 _DIGITS = 16

@@ -21,7 +21,8 @@ from meta_impala.config.number_flags import (
 )
 from meta_impala.config.text import shown
 from meta_impala.errors import UserError, one_line
-from meta_impala.storage.files import make_folder, read_json_object, write_atomically, writing
+from meta_impala.storage.files import make_folder, write_atomically, writing
+from meta_impala.storage.json_files import read_json_object
 
 # In the folder of the members: what was given at the start of the population.
 _RECORD = "settings.json"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from meta_impala import config as config_lib
 from meta_impala.experiments.suite import Run
 from meta_impala.storage import run_folder as run_folder_lib
-from meta_impala.storage.files import read_json_object
+from meta_impala.storage.json_files import read_json_object
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trust import Trust
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import json
 import os
 import pathlib
 import shutil
@@ -28,7 +27,6 @@ _NOT_SUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno
 _CANNOT_OPEN_FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.EISDIR}) | _NOT_SUPPORTED
 # Names have at most 255 bytes; the name aside is longer by the process id and two dots.
 _MAX_NAME_ASIDE = 200
-_MOST_DIGITS = 100
 
 _warned_about_flush = False
 
@@ -367,31 +365,6 @@ def read_tail(path: pathlib.Path, max_bytes: int = 2**16) -> str:
     with open_regular(path) as file:
         file.seek(-min(max_bytes, os.fstat(file.fileno()).st_size), os.SEEK_END)
         return file.read(max_bytes).decode("utf-8", "replace")
-
-
-def read_json_object(path: pathlib.Path, max_bytes: int) -> dict[str, Any]:
-    """The JSON object of a file; the caller checks its entries.
-
-    Raises:
-      OSError: if it cannot be read, or is not a regular file.
-      ValueError: if it is larger, not JSON in UTF-8, nested too deeply, not an object, or has a
-        whole number that no float can hold.
-    """
-    try:
-        content = json.loads(read_bounded(path, max_bytes).decode("utf-8"), parse_int=_int)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    if not isinstance(content, dict):
-        raise ValueError("it must hold one JSON object")
-    return content
-
-
-def _int(text: str) -> int:
-    """A whole number of JSON; whoever computes with it would get an OverflowError beyond this."""
-    digits = len(text.removeprefix("-"))
-    if digits > _MOST_DIGITS:
-        raise ValueError(f"it has a number of {digits} digits")
-    return int(text)
 
 
 @contextlib.contextmanager

@@ -20,11 +20,11 @@ from meta_impala.storage import trust as trust_lib
 from meta_impala.storage.files import (
     make_folder,
     read_bounded,
-    read_json_object,
     remove_empty,
     write_atomically,
     writing,
 )
+from meta_impala.storage.json_files import read_json_object
 from meta_impala.storage.trust import Trust
 
 RUNNING, STOPPED, FINISHED, FAILED = "running", "stopped", "finished", "failed"

@@ -13,7 +13,7 @@ from meta_impala.errors import RunFailed, UserError
 from meta_impala.evaluation import record as evaluation_record
 from meta_impala.evaluation.record import PartialGames
 from meta_impala.evaluation.starts import read_starts
-from meta_impala.storage import files, manifest, results_folder
+from meta_impala.storage import files, json_files, manifest, results_folder
 from meta_impala.storage.arrays import read_arrays
 from meta_impala.storage.metrics_table import read_metrics
 from meta_impala.storage.run_folder import RunFolder
@@ -73,7 +73,7 @@ READERS = {
     "evaluation": (evaluation_record.read_result, UserError),
     "digest": (evaluation_record.file_digest, OSError),
     "arrays": (read_arrays, (OSError, ValueError)),
-    "json": (lambda path: files.read_json_object(path, 2**20), (OSError, ValueError)),
+    "json": (lambda path: json_files.read_json_object(path, 2**20), (OSError, ValueError)),
 }
 
 
@@ -268,10 +268,10 @@ def test_a_folder_that_cannot_be_made_leaves_none_above_it(tmp_path, monkeypatch
 def test_a_number_that_no_float_can_hold_is_refused(digits, tmp_path):
     path = tmp_path / "a.json"
     path.write_text('{"returns": [[1, 2.5, ' + "9" * 100 + "]]}")
-    assert files.read_json_object(path, 10_000) == {"returns": [[1, 2.5, 10**100 - 1]]}
+    assert json_files.read_json_object(path, 10_000) == {"returns": [[1, 2.5, 10**100 - 1]]}
     path.write_text('{"returns": [[-' + "9" * digits + "]]}")
     with pytest.raises(ValueError, match=f"a number of {digits} digits"):
-        files.read_json_object(path, 10_000)
+        json_files.read_json_object(path, 10_000)
 
 
 def test_where_results_go_is_checked_and_left_as_it_is(tmp_path):

@@ -17,7 +17,8 @@ import numpy as np
 from meta_impala.analysis.curves import read_run_table
 from meta_impala.errors import UserError, one_line
 from meta_impala.storage import run_status
-from meta_impala.storage.files import read_bounded, read_json_object
+from meta_impala.storage.files import read_bounded
+from meta_impala.storage.json_files import read_json_object
 from meta_impala.storage.metrics_table import lines_named, read_metrics
 from meta_impala.storage.run_folder import RunFolder
 

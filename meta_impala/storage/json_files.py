@@ -1,0 +1,36 @@
+"""JSON objects in files, which may come from somebody else: bounded in size, depth and digits."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+from meta_impala.storage.files import read_bounded
+
+_MOST_DIGITS = 100
+
+
+def read_json_object(path: pathlib.Path, max_bytes: int) -> dict[str, Any]:
+    """The JSON object of a file; the caller checks its entries.
+
+    Raises:
+      OSError: if it cannot be read, or is not a regular file.
+      ValueError: if it is larger, not JSON in UTF-8, nested too deeply, not an object, or has a
+        whole number that no float can hold.
+    """
+    try:
+        content = json.loads(read_bounded(path, max_bytes).decode("utf-8"), parse_int=_int)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(content, dict):
+        raise ValueError("it must hold one JSON object")
+    return content
+
+
+def _int(text: str) -> int:
+    """A whole number of JSON; whoever computes with it would get an OverflowError beyond this."""
+    digits = len(text.removeprefix("-"))
+    if digits > _MOST_DIGITS:
+        raise ValueError(f"it has a number of {digits} digits")
+    return int(text)
