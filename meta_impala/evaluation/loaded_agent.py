@@ -13,6 +13,7 @@ import numpy as np
 
 from meta_impala.agent.policy import PolicyInputs
 from meta_impala.config import AgentSettings, Config
+from meta_impala.config.fields import MAX_SEED
 from meta_impala.environments import BatchedEnvironment, Description
 from meta_impala.errors import UserError
 from meta_impala.evaluation import record
@@ -30,12 +31,11 @@ from meta_impala.storage.trust import trusting
 from meta_impala.system.user_path import user_path
 
 _REMEDY = "give trust_modules=True if you trust this file"
-_MAX_SEED = 2**31 - 1
 
 
 def _checked_seed(seed: int) -> int:
-    if not 0 <= seed <= _MAX_SEED:
-        raise ValueError(f"seed is {seed}; must be from 0 to {_MAX_SEED}")
+    if not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"seed is {seed}; must be from 0 to {MAX_SEED}")
     return seed
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from meta_impala.config.fields import MAX_SEED
 from meta_impala.environments import BatchedEnvironment
 from meta_impala.errors import UserError, one_line, printable
 from meta_impala.storage.files import write_atomically
@@ -146,8 +147,8 @@ def _start(path: pathlib.Path, row: Any, num_actions: int) -> Start:
         raise UserError(
             f"{path}: has a damaged start (seed {seed!r:.100}, observation {observation!r:.100})"
         )
-    if not 0 <= seed < 2**31:
-        raise UserError(f"{path}: has the seed {seed!r:.100}; must be from 0 to {2**31 - 1}")
+    if not 0 <= seed <= MAX_SEED:
+        raise UserError(f"{path}: has the seed {seed!r:.100}; must be from 0 to {MAX_SEED}")
     if not isinstance(actions, list) or not all(type(action) is int for action in actions):
         raise UserError(f"{path}: has a damaged start (seed {seed}: its actions are not a list)")
     if not all(0 <= action < num_actions for action in actions):
