@@ -38,7 +38,7 @@ def define_flags() -> None:
         "starts", "noop", ["noop", "human"], "Which evaluations of the runs are compared."
     )
     define_path("published", None, "Folder of published tables, in place of those of the package.")
-    flags.DEFINE_bool("pictures", True, "Draw PNG files (needs matplotlib).")
+    flags.DEFINE_bool("pictures", True, "Draw PNG files.")
 
 
 def main(arguments: list[str]) -> int:

@@ -56,7 +56,7 @@ def define_flags() -> None:
     define_path(
         "outdir", None, "Folder of the results. Default: the folder explain in that of the run."
     )
-    flags.DEFINE_bool("figure", True, "Whether to draw; --nofigure needs no matplotlib.")
+    flags.DEFINE_bool("figure", True, "Draw the figure (--nofigure: text and numbers only).")
 
 
 def _check_flags() -> None:

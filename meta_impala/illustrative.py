@@ -33,7 +33,7 @@ def define_flags() -> None:
         help_text = field.metadata["help"] + (f" Allowed: {phrase}." if phrase else "")
         definers[settings_lib.field_type(field)](name, field.default, help_text)
     define_path("outdir", None, "Folder of the results; made if it is not there.")
-    flags.DEFINE_bool("figure", True, "Whether to draw; --nofigure needs no matplotlib.")
+    flags.DEFINE_bool("figure", True, "Draw the figure (--nofigure: text and numbers only).")
     flags.DEFINE_bool(
         "explain", False, "Also run the experiments that explain the result (see explained.md)."
     )

@@ -304,7 +304,7 @@ def main(arguments: list[str]) -> int:
     if importlib.util.find_spec("matplotlib") is None and not (
         FLAGS.dry_run or FLAGS.print_commands
     ):
-        raise UserError("the report needs matplotlib: pip install 'meta_impala[comparison]'")
+        raise UserError("the report needs matplotlib: pip install matplotlib")
     # Settings of the command line are the user's own words, those of the file are not.
     typed = [*(FLAGS.games or []), *(text.partition("=")[2] for text in FLAGS.set)]
     trust = trusting(typed, everything=FLAGS.trust_modules)

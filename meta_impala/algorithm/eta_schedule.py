@@ -1,6 +1,6 @@
 """The η of an unroll: the learned one, or that of a control.
 
-The reviewer of Xu et al. 2018 asks whether the gain comes from adapting η or from learning at
+A published review of Xu et al. 2018 asks whether the gain comes from adapting η or from learning at
 several η at once. In the control every unroll is played, and learned from, at an η drawn for it,
 which the network is fed; nothing is adapted, all else is equal. Two more controls separate *that* η
 moves from *why*: the η of another run replayed, and a straight line between two values. The network

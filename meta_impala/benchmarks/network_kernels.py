@@ -1,8 +1,8 @@
 """CPU time of the network's convolutions and products alone, as TensorFlow executes them.
 
-What lies between this and the operations at the rate of a large product is the shape of the
-network's layers. What a program takes beyond it is everything else: conversions, ReLU, losses, the
-optimiser, calls, books.
+The gap between this and the operations at the rate of a large product is due to the shapes of the
+layers. Any further time of a program is everything else: conversions, ReLU, losses, the optimiser,
+call overhead.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 floor = the emulator alone, at its cheapest shape
       + operations of the network / rate of a large matrix product (float32, on one core).
 
-The floor is below what any program reaches: it moves no memory, converts nothing, keeps no books,
-and layers of a network are smaller than a large product. Beside it stands the same with the time
-that TensorFlow's kernels take for the layers, measured alone (`network_kernels`): what a program of
-these kernels reaches that does nothing else.
+The floor is below what any program reaches: it moves no memory, converts nothing, does no
+bookkeeping, and layers of a network are smaller than a large product. Beside it stands the same
+with the time that TensorFlow's kernels take for the layers, measured alone (`network_kernels`):
+what a program that runs only these kernels reaches.
 """
 
 from __future__ import annotations

@@ -56,9 +56,11 @@ class ActorSettings:
     )
     envs_per_actor: int = setting(
         None,
-        "Environments of one actor, stepped and inferred as a batch. Must divide --batch_size or "
-        "be a multiple of it. auto: the valid number that is nearest to the target of about 32 per "
-        "actor (larger batches make inference no cheaper) and, with threads, about 128 in total.",
+        "Environments of one actor; they are stepped, and evaluated by the network, as one batch. "
+        "Must divide --batch_size or be a multiple of it. auto: the valid number that is nearest "
+        "to the target of about 32 per actor (larger batches make a convolutional network no "
+        "cheaper per step; small networks gain, see --preset=minatar) and, with threads, about "
+        "128 in total.",
         auto=True,
         source=OURS,
         low=1,

@@ -26,7 +26,7 @@ class MetaParameterSettings:
         "What is learned, comma-separated: of "
         + ", ".join(f"{row.name} ({row.meaning})" for row in TABLE.values())
         + "; or none (plain IMPALA). What is not named is a constant. With another --eta_schedule: "
-        "what that gives in place of the meta-gradient.",
+        "the meta-parameters that the schedule sets instead of the meta-gradient.",
         source=XU + " (gamma, lambda); Zahavy et al. 2020 (costs, vtrace_alpha); others " + OURS,
         on_resume=NEVER,
     )
@@ -64,7 +64,7 @@ class MetaParameterSettings:
     )
     gamma: float = setting(
         0.99,
-        "Discount γ if fixed, its start if learned (a start must lie strictly between 0 and 1).",
+        "Discount γ if fixed, its start if learned (strictly between --gamma_min and --gamma_max).",
         source="IMPALA; the start is " + OURS,
         low=0.0,
         high=1.0,
@@ -72,8 +72,8 @@ class MetaParameterSettings:
     )
     lambda_: float | None = setting(
         None,
-        "Bootstrapping parameter λ if fixed, its start if learned (a start must lie strictly "
-        "between 0 and 1). Default: 1 if fixed, 0.99 if learned.",
+        "Bootstrapping parameter λ if fixed, its start if learned (strictly between "
+        "--lambda_min and --lambda_max). Default: 1 if fixed, 0.99 if learned.",
         source="IMPALA; the start is " + OURS,
         flag="lambda",
         low=0.0,
@@ -156,7 +156,7 @@ class ReferenceSettings:
         "network is fed in J' (--embedded_meta_parameters); with --meta_objective=bootstrapped, "
         "whose target makes an update at η', of all meta-parameters; or none.",
         value_if_missing="none",
-        source="a question of the paper's reviewer",
+        source="a question in a published review of the paper",
     )
 
     @property
@@ -179,7 +179,7 @@ class EtaScheduleSettings:
         "without a meta-gradient. What acts on the update as a whole (learning_rate_factor, "
         "rmsprop_decay, max_gradient_norm) cannot be drawn for an unroll.",
         value_if_missing="learned",
-        source="a question of the paper's reviewer",
+        source="a question in a published review of the paper",
         choices=("learned", "fixed", "random", "mixture", "replay", "linear"),
         on_resume=NEVER,
     )

@@ -14,8 +14,8 @@ class BatchSettings:
     unroll_length: int = setting(
         20,
         "T, length of a trajectory. A short T makes a learned η myopic until the values are good: "
-        "J' sees T rewards and then bootstraps (t of the push on γ from a frozen .6 on Patience: "
-        "1.3 at T = 10, 7.2 at T = 32).",
+        "J' sees T rewards and then bootstraps (t statistic of the meta-gradient of γ, with γ held "
+        "at 0.6 on Patience: 1.3 at T = 10, 7.2 at T = 32).",
         unit="agent steps",
         source=IMPALA,
         low=1,

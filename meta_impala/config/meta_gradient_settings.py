@@ -80,7 +80,7 @@ class EtaEmbeddingSettings:
         "logits",
         "What is embedded: the logits of γ and λ (clipped to ±7 and divided by 7) or their values. "
         "Beyond ±7 (above 0.99909, below 0.00091) the network cannot tell logits apart.",
-        source="the paper is silent; logits is how its reviewer reads it",
+        source="the paper is silent; logits is how a published review of it reads it",
         choices=("logits", "values"),
         on_resume=NEVER,
     )
@@ -105,7 +105,7 @@ class MetaGradientSettings:
     meta_network_eta: str = setting(
         "reference",
         "Which η is the network's input when J' is evaluated: the reference η', or the current η.",
-        source="the paper is silent; reference is how its reviewer reads it",
+        source="the paper is silent; reference is how a published review of it reads it",
         choices=("reference", "current"),
     )
     meta_gradient_paths: str = setting(

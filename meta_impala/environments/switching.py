@@ -1,9 +1,9 @@
 """Switching: a task whose best discount changes in the middle of training.
 
-Two phases, each with a best discount that is known. In the first a coin decides what every step
-after the answer pays, and a high discount drowns in it what the answer itself paid. In the second
-the choice is between a loan and a delayed reward, and a low discount takes the loan. No constant
-discount serves both.
+Two phases, each with a best discount that is known. In the first, a coin decides the reward
+of every step after the answer; at a high discount this noise dominates the return and hides the
+reward of the answer itself. In the second the choice is between a loan and a delayed reward, and a
+low discount takes the loan. No constant discount serves both.
 """
 
 from typing import Any

@@ -232,8 +232,8 @@ def hint(result: dict[str, Any]) -> str:
     cut, limit = result["episodes_at_limit"], result["max_episode_frames"]
     if cut:
         lines.append(
-            f"{cut} of {result['episodes']} games were cut after {limit:,} frames, without an end: "
-            "their returns are of so much play (--max_episode_frames changes it)"
+            f"{cut} of {result['episodes']} games had not ended after {limit:,} frames and were "
+            "cut there; their returns count up to that point (--max_episode_frames changes it)"
         )
     if left_out := result.get("episodes_left_out", 0):
         lines.append(

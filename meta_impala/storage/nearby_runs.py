@@ -1,4 +1,4 @@
-"""Runs that a person may have meant who named a folder that is none."""
+"""Suggestions for a path that is not a run folder: runs of a similar name, or runs below it."""
 
 from __future__ import annotations
 

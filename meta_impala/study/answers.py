@@ -1,4 +1,4 @@
-"""The nine questions that the paper's reviewer asked, one sentence and one number each."""
+"""The nine questions that the paper left open, one sentence and one number each."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ DEVIATIONS = (
     "`laptop.flags`, which part 3 uses, was tuned again on Pong (seed 1, plain) before any run of "
     "part 3 was made: images without their background, Adam, less entropy, λ from .95. Part 3's "
     "arms set γ and λ themselves.",
-    "Part 4 was run before part 2, because it fits into the machine's time. Its runs are of one "
+    "Part 4 was run before part 2, because it is much cheaper. Its runs are of one "
     "commit and two machines (AMD EPYC; 22 of the last runs on Breakout Intel Xeon).",
     "Part 2 was begun with one game, Breakout, selection and confirmation, because one game that "
     "is whole says more than the selection of five. It was chosen before any run of part 2, but "

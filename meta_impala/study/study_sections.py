@@ -20,7 +20,7 @@ _WORDS = (
     "every second reward is noise that no action changes; γ 0 is best. Switching: first γ 0 is "
     "best, because what follows an answer is noise; from the middle of the run on only a γ above "
     "0.926 is right.",
-    "Words. A-γλ: γ and λ are learned. F(γ): γ is fixed, F*: at the best value of the grid. M: "
+    "Terms. A-γλ: γ and λ are learned. F(γ): γ is fixed, F*: at the best value of the grid. M: "
     "many γ at once, none learned. s: a score that is 0 for random actions and 1 for F* on the "
     "selection seeds. η: what is learned, here {γ, λ}; e_η: its embedding, an input of the "
     "network. J': the objective by which η is changed; γ': the discount of J'; τ' and B': the "

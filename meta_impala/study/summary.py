@@ -41,7 +41,7 @@ MINATAR_CLAIMS = (
     Claim(design.LEARNED, design.BEST_OVERALL, "learning beats the best single fixed γ"),
     Claim(design.LEARNED, design.YOKED, "what counts is adapting to this run (contingency)"),
     Claim(design.LEARNED, design.MIXTURE, "learning beats multi-task training"),
-    Claim(design.LEARNED_9, design.F9, "learning mends an untuned start"),
+    Claim(design.LEARNED_9, design.F9, "learning corrects an untuned start"),
 )
 CLAIMS = {design.MECHANISM.name: MECHANISM_CLAIMS, design.MINATAR.name: MINATAR_CLAIMS}
 

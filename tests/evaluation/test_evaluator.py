@@ -55,7 +55,7 @@ def test_an_endless_game_is_cut_with_a_message(trained):
         f"--max_episode_frames={FRAMES}",
     )
     assert result.returncode == 0, result.stderr
-    assert f"3 of 3 games were cut after {FRAMES} frames" in result.stdout
+    assert f"3 of 3 games had not ended after {FRAMES} frames" in result.stdout
     written = json.loads((trained / "evaluation.json").read_text())
     assert written["max_episode_frames"] == FRAMES
     assert written["episodes_at_limit"] == 3
