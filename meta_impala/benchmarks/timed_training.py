@@ -14,9 +14,10 @@ from typing import NamedTuple
 from meta_impala.benchmarks import time_to_score
 from meta_impala.benchmarks.time_to_score import TASKS, VARIANTS, Result
 from meta_impala.errors import RunFailed, UserError, one_line
-from meta_impala.storage.files import write_atomically, writing
+from meta_impala.storage.files import open_log, write_atomically, writing
 from meta_impala.storage.json_files import read_json_object
 from meta_impala.storage.metrics_table import read_metrics
+from meta_impala.storage.results_folder import refuse_links
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.system.processes import end_with_parent
 
@@ -71,9 +72,9 @@ def refuse_other_flags(
     and counts as started without flags. Arguments as `train`.
 
     Raises:
-      UserError: naming both; or the record is damaged.
+      UserError: naming both; or the record is damaged, or a link is in the folder's place.
     """
-    logdir = folder / name_of(task, variant, seed)
+    logdir = refuse_links(folder / name_of(task, variant, seed), folder)
     run = RunFolder(str(logdir))
     if not (run.has_run() or run.metrics_path.exists()):
         return
@@ -144,7 +145,9 @@ def train(
 def _train_until(
     task: str, command: list[str], table: pathlib.Path, log: pathlib.Path, limits: Limits
 ) -> None:
-    with log.open("ab") as output:
+    with writing(log):
+        output = open_log(log)
+    with output:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

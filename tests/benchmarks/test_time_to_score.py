@@ -289,6 +289,25 @@ def test_the_flags_of_a_new_run_are_recorded_before_it_trains(tmp_path, commands
         timed_training.train("catch", "meta", 2, tmp_path, [], limits)
 
 
+@pytest.mark.parametrize("name", ["catch-plain-1", "catch-plain-1.log", "catch-plain-1.flags.json"])
+def test_nothing_is_written_through_a_link(tmp_path, commands, name):
+    outside = tmp_path / "outside"
+    if name == "catch-plain-1":
+        _run_of(tmp_path, "outside")
+    else:
+        outside.write_text('{"train_flags": []}', "utf-8")
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    (folder / name).symlink_to(outside)
+    before = {path: path.read_bytes() for path in outside.rglob("*")} or outside.read_bytes()
+    with pytest.raises((UserError, RunFailed)):
+        timed_training.train("catch", "plain", 1, folder, [], timed_training.Limits(60.0, 1000))
+    assert before == (
+        {path: path.read_bytes() for path in outside.rglob("*")} or outside.read_bytes()
+    )
+    assert not (folder / name).is_symlink() or not commands or name.endswith(".log")
+
+
 def test_the_tool_refuses_other_flags_before_it_trains_anything(tmp_path):
     """Of the two runs the second is there; the first is not begun."""
     _run_of(tmp_path / "runs", "catch-plain-2")
