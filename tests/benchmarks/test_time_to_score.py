@@ -365,3 +365,21 @@ def test_the_tool_trains_until_the_level_and_reuses_existing_runs(tmp_path):
     assert again.returncode == 0 and again.stdout == first.stdout
     table = _tool("table", str(tmp_path / "score.csv"))
     assert "catch to 0.9, meta_impala plain" in table.stdout
+
+
+@pytest.mark.slow
+def test_a_run_that_finished_at_fewer_frames_is_continued(tmp_path):
+    """`--frames` was the `--total_frames` of the run in earlier versions, which made no record."""
+    folder = tmp_path / "runs"
+    words = timed_training.command_of("catch", "plain", 1, folder / "catch-plain-1", [])
+    subprocess.run([*words, "--total_frames=12000"], cwd=ROOT, check=True, timeout=600)
+    arguments = ["run", f"--folder={folder}", f"--out={tmp_path / 'score.csv'}", "--tasks=catch"]
+    arguments += ["--variants=plain", "--seeds=1"]
+    read = _tool(*arguments, "--frames=12000")
+    assert read.returncode == 0 and "in 12," in read.stdout
+    result = _tool(*arguments, "--frames=40000")
+    assert result.returncode == 0, result.stderr
+    (row,) = time_to_score.read_csv(tmp_path / "score.csv")
+    assert row.frames_at_end >= 40_000
+    config = json.loads((folder / "catch-plain-1" / "config.json").read_text("utf-8"))
+    assert config["total_frames"] == TASKS["catch"].total_frames
