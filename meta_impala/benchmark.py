@@ -157,7 +157,10 @@ def _measure(row: str, results: Any) -> None:
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - the program's progress
     try:
         if row == _MACHINE:
-            results.put(roofline.machine(_config("program_meta"), 0.1 if FLAGS.quick else 0.5))
+            configs = {"meta": _config("program_meta")}
+            if any(row.endswith("plain") for row in _rows()):
+                configs["plain"] = _config("program_plain")
+            results.put(roofline.machine(configs, 0.1 if FLAGS.quick else 0.5))
         else:
             results.put(functions[row](_config(row), _effort(row))._asdict())
     except Exception as error:  # noqa: BLE001 - it is shown by the parent

@@ -67,6 +67,10 @@ def _check_flags() -> None:
         )
 
 
+def _default_outdir(run: TrainedRun) -> pathlib.Path:
+    return results_folder.refuse_links(run.folder.path / "explain", run.folder.path)
+
+
 def _last_learning_rate(run: TrainedRun, learner: Learner, frames: int) -> float:
     """The step size of the last update: at the end of a run the schedule itself is at 0."""
     config = run.config
@@ -158,7 +162,7 @@ def main(arguments: list[str]) -> int:
     _check_flags()
     run = open_trained_run(one_path(arguments, "logdir", FLAGS.logdir), trust_of_flags())
     refuse_no_meta_gradient(run)
-    outdir = results_folder.check_outdir(FLAGS.outdir or str(run.folder.path / "explain"))
+    outdir = results_folder.check_outdir(FLAGS.outdir or str(_default_outdir(run)))
     command.load_tensorflow()
     from meta_impala.system.tensorflow_setup import configure_for_inference
 

@@ -229,8 +229,8 @@ def _report(suite: Suite, runs: list[Run], out: pathlib.Path) -> None:
         command.say("nothing to report yet: no run was evaluated")
         return
     title = f"{suite.title}\n\n{suite.question}".strip()
-    command.say(comparison_report.make(found, out / "report", baseline, title))
-    command.say(f"report written to {out / 'report'}")
+    command.say(comparison_report.make(found, out / suite_runner.REPORT, baseline, title))
+    command.say(f"report written to {out / suite_runner.REPORT}")
 
 
 @contextlib.contextmanager
@@ -242,7 +242,7 @@ def _on_this_machine(runs: list[Run], out: pathlib.Path) -> Iterator[StartProces
     modules = list(forked_process.TRAINING_MODULES)
     if any(run.config.environment.lower().startswith("minatar") for run in runs):
         modules.append("minatar")
-    pool = forked_process.ForkPool(out / "logs" / "fork_server.log", modules)
+    pool = forked_process.ForkPool(out / suite_runner.LOGS / "fork_server.log", modules)
     with contextlib.closing(pool):
         yield pool.start
 
@@ -319,6 +319,7 @@ def main(arguments: list[str]) -> int:
     if FLAGS.print_commands:
         _print_commands(suite, shard.of(runs))
         return 0
+    suite_runner.check_places(out, runs)
     if FLAGS.report_only:
         _report(suite, runs, out)
         return 0

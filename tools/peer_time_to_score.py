@@ -45,6 +45,8 @@ FLAGS = flags.FLAGS
 POSITIONAL = "install | run"
 _POLL_SECONDS = 1.0
 _SECONDS_TO_STOP = 20.0
+# A mean return as both print it; anything else, such as nan, is no point.
+_MEAN = r"(-?\d+(?:\.\d*)?(?:e[+-]?\d+)?)"
 _TOOLS = pathlib.Path(__file__).parent.resolve()
 
 # Virtual environment -> packages. sample-factory needs an older Gymnasium and pkg_resources.
@@ -95,7 +97,8 @@ def _sb3(algorithm: str) -> _Peer:
 
 
 def _sb3_progress(log: str) -> _Progress | None:
-    lines = re.findall(r"^POINT (\d+) (\d+) (\S+)$", log, re.MULTILINE)
+    # Whole lines: the last one may be half written.
+    lines = re.findall(rf"^POINT (\d+) (\d+) {_MEAN}\n", log, re.MULTILINE)
     if not lines:
         return None
     frames, games, mean = lines[-1]
@@ -122,8 +125,8 @@ def _sample_factory(*settings: str) -> _Peer:
 
 def _sample_factory_progress(log: str) -> _Progress | None:
     """From its log; it does not say how many games the mean is of, so that every mean counts."""
-    frames = re.findall(r"Total num frames: (\d+)", log)
-    means = re.findall(r"Avg episode reward: \[\(0, '(-?[\d.]+)'\)\]", log)
+    frames = re.findall(r"Total num frames: (\d+)\.", log)
+    means = re.findall(rf"Avg episode reward: \[\(0, '{_MEAN}'\)\]", log)
     if not frames or not means:
         return None
     return _Progress(int(frames[-1]), GAMES_AVERAGED, float(means[-1]))
@@ -269,7 +272,7 @@ def _run() -> int:
                 points = _train(peer, task, seed, folder)
                 results += time_to_score.results_of(task, program, variant, seed, points)
                 write_atomically(out, time_to_score.as_csv(results))
-                last = points[-1] if points else None
+                last = points[-1] if points else "no point"
                 command.say(f"{task}, {program} {variant}, seed {seed}: ended at {last}")
     for line in time_to_score.lines(results):
         command.say(line)

@@ -13,6 +13,7 @@ meanwhile. `peer_time_to_score.py` writes rows of other programs.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -41,9 +42,19 @@ def define_flags() -> None:
     flags.DEFINE_list("tasks", list(TASKS), f"Which: {', '.join(TASKS)}.")
     flags.DEFINE_list("variants", list(VARIANTS), f"Which: {', '.join(VARIANTS)}.")
     flags.DEFINE_list("seeds", ["1", "2", "3"], "One run each.")
-    flags.DEFINE_string("train_flags", "", "Flags of the trainer, beside the preset's.")
+    flags.DEFINE_string(
+        "train_flags",
+        "",
+        "Flags of the trainer, beside the preset's; runs in --folder must have been started with "
+        "the same.",
+    )
     define_float("cpu_minutes", 600.0, "Most CPU time of a run.", low=0.01, high=MAX_COUNT)
-    define_frames("frames", None, "Most frames of a run. Default: by task.")
+    define_frames(
+        "frames",
+        None,
+        "Frames at which a run is stopped; its schedules still end at those of the task. Default: "
+        "by task.",
+    )
 
 
 def _chosen(name: str, allowed: list[str]) -> list[str]:
@@ -63,24 +74,19 @@ def _run() -> int:
     out = check_file(pathlib.Path(FLAGS.out), "out")
     check_file(out.with_suffix(".json"), "out")
     check_outdir(FLAGS.folder, "folder")
+    folder = pathlib.Path(FLAGS.folder)
+    runs = list(itertools.product(tasks, seeds, variants))
+    for task, seed, variant in runs:
+        timed_training.refuse_other_flags(task, variant, seed, folder, train_flags)
     raise_on_interrupt()  # the run that is under way has to be ended
     limits = timed_training.Limits(FLAGS.cpu_minutes, FLAGS.frames)
     results: list[Result] = []
-    for task in tasks:
-        for seed in seeds:
-            for variant in variants:
-                found = timed_training.train(
-                    task,
-                    variant,
-                    seed,
-                    pathlib.Path(FLAGS.folder),
-                    train_flags,
-                    limits,
-                )
-                results += found
-                for result in found:
-                    command.say(_line(result))
-                _write(results)
+    for task, seed, variant in runs:
+        found = timed_training.train(task, variant, seed, folder, train_flags, limits)
+        results += found
+        for result in found:
+            command.say(_line(result))
+        _write(results)
     command.say("")
     for line in time_to_score.lines(results):
         command.say(line)
@@ -89,12 +95,17 @@ def _run() -> int:
 
 def _line(result: Result) -> str:
     name = f"{result.task} {result.variant}, seed {result.seed}, to {result.level:g}:"
+    if math.isnan(result.frames_at_end):
+        return f"{name} not reached; no row has a return"
     if math.isnan(result.frames):
-        return (
-            f"{name} not reached in {result.frames_at_end:,.0f} frames, "
-            f"{result.cpu_minutes_at_end:.1f} CPU-minutes"
-        )
-    return f"{name} {result.frames:,.0f} frames, {result.cpu_minutes:.1f} CPU-minutes"
+        spent = _spent(result.frames_at_end, result.cpu_minutes_at_end)
+        return f"{name} not reached in {spent}"
+    return f"{name} {_spent(result.frames, result.cpu_minutes)}"
+
+
+def _spent(frames: float, cpu_minutes: float) -> str:
+    time = "CPU time unknown" if math.isnan(cpu_minutes) else f"{cpu_minutes:.1f} CPU-minutes"
+    return f"{frames:,.0f} frames, {time}"
 
 
 def _write(results: list[Result]) -> None:

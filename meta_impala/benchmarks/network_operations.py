@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from meta_impala.agent.policy import Policy
 from meta_impala.config import Config
+from meta_impala.config.hyper_parameters import TABLE
 
 _PRODUCTS = ("MatMul", "BatchMatMulV2")
 _CONVOLUTION = "Conv2D"
@@ -67,22 +68,33 @@ def operations(operation: tf.Operation) -> float:
     return 0.0
 
 
-def contractions(policy: Policy, num_parameters: int) -> list[Contraction]:
+def contractions(
+    policy: Policy, num_parameters: int, *, one_eta: bool = False
+) -> list[Contraction]:
     """All of the graph with which a policy acts.
 
     Args:
-      policy: its function's first inputs are θ.
+      policy: its function's first inputs are θ, the next is η.
       num_parameters: how many tensors θ has.
+      one_eta: leaves out what is computed from η alone: an actor does it for every state, a
+        learner with one η for all states once.
     """
     graph = policy.function.get_concrete_function().graph
-    # Outputs of operations come after their inputs, so that one pass finds what depends on θ.
-    depends = {tensor.ref() for tensor in graph.inputs[:num_parameters]}
-    found = []
-    for operation in graph.get_operations():
-        if operations(operation):
-            found.append(Contraction(operation, operation.inputs[0].ref() not in depends))
-        if any(tensor.ref() in depends for tensor in operation.inputs):
-            depends.update(tensor.ref() for tensor in operation.outputs)
+    of_parameters = _dependents(graph, graph.inputs[:num_parameters])
+    of_states = _dependents(graph, graph.inputs[num_parameters + 1 :])
+    return [
+        Contraction(operation, operation.inputs[0].ref() not in of_parameters)
+        for operation in graph.get_operations()
+        if operations(operation) and not (one_eta and operation.inputs[0].ref() not in of_states)
+    ]
+
+
+def _dependents(graph: tf.Graph, tensors: Sequence[tf.Tensor]) -> set[Any]:
+    """References of these tensors and of all that are computed from them."""
+    found = {tensor.ref() for tensor in tensors}
+    for operation in graph.get_operations():  # outputs of operations come after their inputs
+        if any(tensor.ref() in found for tensor in operation.inputs):
+            found.update(tensor.ref() for tensor in operation.outputs)
     return found
 
 
@@ -94,19 +106,43 @@ def count(found: Sequence[Contraction], num_states: int) -> Passes:
     return Passes(whole, 2 * whole - first, 2 * whole - first)
 
 
+def why_not_counted(config: Config) -> str:
+    """Why `of_update` does not hold for an update with the meta-gradient; empty if it does."""
+    if not config.learned:
+        return "nothing is learned of η"
+    if config.inner_steps > 1:
+        return f"--inner_steps={config.inner_steps}: passes back through a window are not counted"
+    if config.meta_objective == "bootstrapped":
+        return "--meta_objective=bootstrapped: the updates of the target are not counted"
+    if config.trace_decay:
+        return f"--trace_decay={config.trace_decay:g}: the passes of the trace are not counted"
+    return ""
+
+
 def of_update(passes: Passes, config: Config, *, meta: bool) -> float:
     """The least that an update takes, per agent step of its batch, in the unit of the passes.
 
-    * J: T + 1 states forward (the last one for its value alone), T backward;
+    * J: T + 1 states forward (the last one for its value alone), T backward; with
+      `meta_data=held_out` on B − B' of the B trajectories;
     * J' on τ', if `meta`: the same, B'/B times;
     * the derivative of J' by η: the gradient of J differentiated in the direction of ∂J'/∂θ',
-      which is one pushforward through the network, since η acts on its outputs.
+      which is one pushforward through the network on what J is computed on, since η acts on its
+      outputs. None is needed if η acts on the update rule alone.
 
     What an implementation repeats or converts is not counted, and nothing that depends on the
     number of weights alone (the optimiser).
+
+    Args:
+      passes: of a state.
+      config: with `meta` one for which `why_not_counted` gives no reason.
+      meta: whether with the meta-gradient.
     """
     length = config.unroll_length
     one = passes.forward * (length + 1) / length + passes.backward
     if not meta:
         return one
-    return one + one * config.meta_batch_size / config.batch_size + passes.pushforward
+    of_meta_batch = config.meta_batch_size / config.batch_size
+    learned_from = 1.0 - of_meta_batch if config.meta_data == "held_out" else 1.0
+    acts_on_loss = any(TABLE[name].per_state for name in config.learned)
+    of_batch = one + (passes.pushforward if acts_on_loss else 0.0)
+    return learned_from * of_batch + of_meta_batch * one

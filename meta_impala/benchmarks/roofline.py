@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from meta_impala.agent.builders import make_network
+from meta_impala.agent.builders import drawn_eta_of, make_network
 from meta_impala.agent.policy import Policy
 from meta_impala.benchmarks import network_kernels, network_operations
-from meta_impala.benchmarks.network_operations import Contraction, Passes
+from meta_impala.benchmarks.network_operations import Passes
 from meta_impala.benchmarks.throughput import describe
 from meta_impala.config import AgentSettings, Config
 from meta_impala.system.processors import processors
@@ -78,55 +78,76 @@ def rate_of_products(seconds: float) -> Rate:
     return Rate(statistics.median(one), statistics.median(every))
 
 
-def machine(config: Config, seconds: float) -> dict[str, Any]:
-    """Rate of the machine, and what the config's network takes; in a process of its own.
+def machine(configs: Mapping[str, Config], seconds: float) -> dict[str, Any]:
+    """Rate of the machine, and what the network takes; in a process of its own.
 
     Args:
-      config: of the program with the meta-gradient.
+      configs: `meta`, of the program with the meta-gradient, and if asked for `plain`.
       seconds: of a window.
 
     Returns:
-      `gigaflops_one_core`, `gigaflops_all_cores`, and per agent step, of `inference`,
-      `update_plain` and `update_meta`: `operations_per_agent_step` and
-      `kernel_ms_per_agent_step`, CPU time of TensorFlow's kernels alone.
+      `gigaflops_one_core`, `gigaflops_all_cores`, `sample_reuse`, and per agent step of a batch, of
+      `inference`, `inference_plain`, `update_plain` and `update_meta` as far as they are known:
+      `operations_per_agent_step` and `kernel_ms_per_agent_step`, CPU time of TensorFlow's kernels
+      alone. `no_update_meta` says why there is no `update_meta`; it is empty if there is.
     """
     # One thread in an operation, whatever the machine: the rate is of a core.
-    configure_tensorflow(deterministic=config.deterministic)
+    configure_tensorflow(deterministic=configs["meta"].deterministic)
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    config, description = describe(config)
-    settings = config.part(AgentSettings)
-    network = make_network(settings, description)
-
-    def contractions(states: int) -> list[Contraction]:
-        policy = Policy(network, settings, description, states)
-        return network_operations.contractions(policy, len(network.trainable_variables))
-
-    acting, states = config.envs_per_actor, config.batch_size * (config.unroll_length + 1)
-    in_acting, in_update = contractions(acting), contractions(states)
     rate = rate_of_products(seconds)
+    operations: dict[str, float] = {}
+    kernels: dict[str, float] = {}
+    known: dict[tuple[int, Passes], Passes] = {}
+    for kind, config in configs.items():
+        acting, learning = _passes(config, known, seconds)
+        operations |= _parts(kind, acting[0], learning[0], config)
+        kernels |= _parts(kind, acting[1], learning[1], config)
     return {
         "gigaflops_one_core": rate.one_core,
         "gigaflops_all_cores": rate.all_cores,
-        "operations_per_agent_step": _parts(
-            network_operations.count(in_acting, acting),
-            network_operations.count(in_update, states),
-            config,
-        ),
-        "kernel_ms_per_agent_step": _parts(
-            network_kernels.measure(in_acting, acting, seconds),
-            network_kernels.measure(in_update, states, seconds),
-            config,
-        ),
+        "sample_reuse": configs["meta"].sample_reuse,
+        "operations_per_agent_step": operations,
+        "kernel_ms_per_agent_step": kernels,
+        "no_update_meta": network_operations.why_not_counted(configs["meta"]),
     }
 
 
-def _parts(acting: Passes, learning: Passes, config: Config) -> dict[str, float]:
-    """Of an agent step, from the passes of a state."""
-    return {
-        "inference": acting.forward,
-        "update_plain": network_operations.of_update(learning, config, meta=False),
-        "update_meta": network_operations.of_update(learning, config, meta=True),
-    }
+def _passes(
+    config: Config, known: dict[tuple[int, Passes], Passes], seconds: float
+) -> list[tuple[Passes, Passes]]:
+    """Operations and kernels' CPU-ms per state: of the policy that acts, and of the learner.
+
+    Kernels that are `known` for as many states and operations are not measured again.
+    """
+    config, description = describe(config)
+    settings = config.part(AgentSettings)
+    network = make_network(settings, description)
+    is_one_eta = not config.eta_is_per_state and not drawn_eta_of(settings).is_drawn
+    found = []
+    for states, one_eta in (
+        (config.envs_per_actor, False),
+        (config.batch_size * (config.unroll_length + 1), is_one_eta),
+    ):
+        policy = Policy(network, settings, description, states)
+        in_graph = network_operations.contractions(
+            policy, len(network.trainable_variables), one_eta=one_eta
+        )
+        counted = network_operations.count(in_graph, states)
+        if (states, counted) not in known:
+            known[states, counted] = network_kernels.measure(in_graph, states, seconds)
+        found.append((counted, known[states, counted]))
+    return found
+
+
+def _parts(kind: str, acting: Passes, learning: Passes, config: Config) -> dict[str, float]:
+    """Of an agent step, from the passes of a state; what is not counted is left out."""
+    if kind == "plain":
+        update = network_operations.of_update(learning, config, meta=False)
+        return {"inference_plain": acting.forward, "update_plain": update}
+    parts = {"inference": acting.forward}
+    if not network_operations.why_not_counted(config):
+        parts["update_meta"] = network_operations.of_update(learning, config, meta=True)
+    return parts
 
 
 def roofline(machine: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -139,7 +160,7 @@ def roofline(machine: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> d
     Returns:
       `machine` and `parts`: name -> `floor`, `kernels` (the floor with the network's time in
       TensorFlow's kernels), `measured`, `share_of_roofline` (floor / measured), and
-      `attainable_share` (floor / kernels).
+      `attainable_share` (floor / kernels). `without_floor` names the rows that have none.
     """
     cost = {row["name"]: row["cpu_ms_per_agent_step"] for row in rows}
     kernels = machine["kernel_ms_per_agent_step"]
@@ -147,11 +168,14 @@ def roofline(machine: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> d
         name: 1e-6 * operations / machine["gigaflops_one_core"]
         for name, operations in machine["operations_per_agent_step"].items()
     }
-    parts = {}
+    parts, without_floor = {}, []
 
     def add(name: str, measured: float | None, environment: float | None, *of: str) -> None:
         """A part: the emulator's time, and that of some parts of the network."""
         if measured is None or environment is None:
+            return
+        if not floors.keys() >= set(of):
+            without_floor.append(name)
             return
         floor = environment + sum(floors[part] for part in of)
         attainable = environment + sum(kernels[part] for part in of)
@@ -172,9 +196,12 @@ def roofline(machine: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> d
         if name.startswith("learner_"):
             add(name, measured, 0.0, "update_plain" if name == "learner_plain" else "update_meta")
         if name.startswith("program_"):
-            update = f"update_{name.removeprefix('program_')}"
-            add(name, measured, emulator, "inference", update)
-    return {**machine, "parts": parts}
+            is_plain = name == "program_plain"
+            # Frames of a batch count once, whatever the number of updates on it.
+            updates = ["update_plain" if is_plain else "update_meta"] * machine["sample_reuse"]
+            acting = "inference_plain" if is_plain else "inference"
+            add(name, measured, emulator, acting, *updates)
+    return {**machine, "parts": parts, "without_floor": without_floor}
 
 
 def _cheapest(rows: Sequence[Mapping[str, Any]]) -> float | None:
@@ -218,5 +245,9 @@ def lines(found: Mapping[str, Any]) -> list[str]:
             f"{_WORDS[name]:58} {part['floor']:8.4f} {part['kernels']:8.4f} "
             f"{part['measured']:8.4f} {'–' if share is None else f'{share:.2f}':>7} "
             f"{part['attainable_share']:7.2f}"
+        )
+    if found["without_floor"]:
+        text.append(
+            f"without a floor: {', '.join(found['without_floor'])} ({found['no_update_meta']})"
         )
     return text

@@ -19,6 +19,7 @@ from meta_impala.storage.files import read_bounded
 
 GAMES_AVERAGED = 100
 _MAX_BYTES = 2**26
+_NOT_REACHED = "not reached"
 
 
 class Task(NamedTuple):
@@ -66,6 +67,8 @@ class Point(NamedTuple):
 class Result(NamedTuple):
     """One level of one run; frames and times are NaN if it was not reached.
 
+    Times alone are NaN if the table has none, as tables of version 0.1 have no CPU time.
+
     Attributes:
       task: a key of `TASKS`.
       program: which one.
@@ -91,14 +94,28 @@ class Result(NamedTuple):
 
 
 def points_of(rows: Iterable[Mapping[str, str]]) -> list[Point]:
-    """The points of a table that has the columns of `Point`; rows without a return are left out."""
+    """The points of a table that has the columns of `Point`.
+
+    Rows without a return, or without the number of its games, are left out. A time that is not
+    there is NaN.
+    """
     points = []
     for row in rows:
-        cells = [row.get(name) or "nan" for name in Point._fields]
-        frames, cpu, seconds, episodes, mean = map(float, cells)
-        if math.isfinite(mean) and math.isfinite(frames):
+        frames, cpu, seconds, episodes, mean = (_cell(row, name) for name in Point._fields)
+        if all(map(math.isfinite, (mean, frames, episodes))):
             points.append(Point(int(frames), cpu, seconds, int(episodes), mean))
     return points
+
+
+def progress_of(rows: Sequence[Mapping[str, str]]) -> tuple[float, float]:
+    """Frames and CPU seconds of the last row, NaN where it has none."""
+    last = rows[-1] if rows else {}
+    return _cell(last, "frames"), _cell(last, "cpu_seconds")
+
+
+def _cell(row: Mapping[str, str], name: str) -> float:
+    value = float(row.get(name) or "nan")
+    return value if math.isfinite(value) else math.nan
 
 
 def reached(points: Iterable[Point], level: float) -> Point | None:
@@ -160,16 +177,18 @@ def read_csv(path: pathlib.Path) -> list[Result]:
         *names, seed = row[:4]
         numbers = row[4:]
         task, program, variant = map(printable, names)
-        results.append(
-            Result(task, program, variant, int(seed), *(float(cell or "nan") for cell in numbers))
-        )
+        values = [float(cell or "nan") for cell in numbers]
+        if math.isnan(values[0]) or any(map(math.isinf, values)):
+            raise ValueError("a number is not finite, or a level is missing")
+        results.append(Result(task, program, variant, int(seed), *values))
     return results
 
 
 def lines(results: Sequence[Result]) -> list[str]:
     """The table for the screen: of each task, level, program and variant the median over seeds.
 
-    A run that did not reach the level counts as longer than every other.
+    A run that did not reach the level counts as longer than every other. Where it was reached in a
+    CPU time that is not known, that is said.
     """
     text = [f"{'':44} {'seeds':>7} {'million frames':>16} {'CPU-minutes':>14} {'range':>16}"]
     groups: dict[tuple[str, float, str, str], list[Result]] = {}
@@ -178,21 +197,21 @@ def lines(results: Sequence[Result]) -> list[str]:
         groups.setdefault(key, []).append(result)
     for (task, level, program, variant), group in groups.items():
         there = [result for result in group if not math.isnan(result.frames)]
-        frames = _median([result.frames for result in group])
-        cpu = _median([result.cpu_minutes for result in group])
+        missing = [math.inf] * (len(group) - len(there))
         minutes = [result.cpu_minutes for result in there]
-        spread = f"{min(minutes):.2f}–{max(minutes):.2f}" if there else ""
+        frames = _median([result.frames / 1e6 for result in there] + missing, 3)
+        if any(map(math.isnan, minutes)):
+            cpu, spread = frames if frames == _NOT_REACHED else "unknown", ""
+        else:
+            cpu = _median(minutes + missing, 2)
+            spread = f"{min(minutes):.2f}–{max(minutes):.2f}" if there else ""
         text.append(
             f"{f'{task} to {level:g}, {program} {variant}':44} "
-            f"{f'{len(there)} of {len(group)}':>7} {_number(frames / 1e6, 3):>16} "
-            f"{_number(cpu, 2):>14} {spread:>16}"
+            f"{f'{len(there)} of {len(group)}':>7} {frames:>16} {cpu:>14} {spread:>16}"
         )
     return text
 
 
-def _median(values: Sequence[float]) -> float:
-    return statistics.median(math.inf if math.isnan(value) else value for value in values)
-
-
-def _number(value: float, digits: int) -> str:
-    return "not reached" if math.isinf(value) else f"{value:.{digits}f}"
+def _median(values: Sequence[float], digits: int) -> str:
+    middle = statistics.median(values)
+    return _NOT_REACHED if math.isinf(middle) else f"{middle:.{digits}f}"

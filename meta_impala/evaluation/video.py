@@ -194,7 +194,8 @@ class VideoFile:
     def __init__(self, path: pathlib.Path, frames_per_second: float) -> None:
         self._path = path
         self._frames_per_second = frames_per_second
-        self._aside = aside_of(path).with_suffix(".mp4")
+        aside = aside_of(path)
+        self._aside = aside.with_name(f"{aside.name}.mp4")  # ffmpeg goes by the ending
         self._ffmpeg: subprocess.Popen[bytes] | None = None
 
     def add(self, picture: np.ndarray) -> None:
@@ -220,6 +221,7 @@ class VideoFile:
     def _start(self, width: int, height: int) -> subprocess.Popen[bytes]:
         import imageio_ffmpeg
 
+        self._aside.unlink(missing_ok=True)  # ffmpeg would follow a link
         source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
         source += ["-r", f"{self._frames_per_second:g}", "-i", "-"]
         target = ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"]

@@ -85,11 +85,13 @@ def run_part(cells: Cells, parallel: int, stop: StopRequest) -> dict[str, str]:
       The reason of each run that failed.
     """
     failed: dict[str, str] = {}
+    suite_runner.check_places(cells.out, ())  # of its logs, before there are any
     with suite_runner.locked(cells.out), _pool(cells) as start:
         while not stop.is_set():
             left = [run for run in open_runs(cells.ready()) if run.name not in failed]
             if not left:
                 break
+            suite_runner.check_places(cells.out, left)
             _begin_anew(cells.out, left)
             runner = SuiteRunner(
                 left,
@@ -132,7 +134,7 @@ def _pool(cells: Cells) -> Iterator[StartProcess]:
     modules = list(forked_process.TRAINING_MODULES)
     if any(task.startswith("MinAtar") for task in cells.part.tasks):
         modules.append("minatar")
-    (cells.out / "logs").mkdir(parents=True, exist_ok=True)
-    pool = forked_process.ForkPool(cells.out / "logs" / "fork_server.log", modules)
+    (cells.out / suite_runner.LOGS).mkdir(parents=True, exist_ok=True)
+    pool = forked_process.ForkPool(cells.out / suite_runner.LOGS / "fork_server.log", modules)
     with contextlib.closing(pool):
         yield pool.start

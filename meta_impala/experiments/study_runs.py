@@ -23,6 +23,7 @@ from meta_impala.experiments.stages import Stage, is_trained
 from meta_impala.experiments.suite import Run, Suite, Variant
 from meta_impala.storage.files import append_line, read_bounded, write_atomically
 from meta_impala.storage.metrics_table import header_line, line_of, read_metrics
+from meta_impala.storage.results_folder import refuse_links
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.study import design, records
 from meta_impala.study.design import Part, Selection
@@ -293,6 +294,7 @@ class Cells:
 
     def _derived_path(self, arm: str, task: str, name: str) -> pathlib.Path:
         folder = self.out / "derived" / arm / suite_file.folder_name(task)
+        refuse_links(folder, self.out)
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{name}.csv"
 

@@ -27,10 +27,14 @@ from meta_impala.experiments.suite import WHOLE, Run, Shard
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.files import make_folder, open_log, read_tail, remove_empty
 from meta_impala.storage.folder_lock import is_locked
+from meta_impala.storage.results_folder import refuse_links
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trust import names_modules
 from meta_impala.system.processes import end_with_parent
 from meta_impala.system.signals import StopRequest
+
+# In the folder of a suite, beside its runs.
+REPORT, LOGS = "report", "logs"
 
 _SECONDS_BETWEEN_POLLS = 0.5
 
@@ -67,6 +71,16 @@ def locked(out: pathlib.Path, shard: Shard = WHOLE) -> Iterator[None]:
                 raise UserError(f"--out={out}: another process is running {of} there") from None
             warn(f"warning: {out}: no locks on this file system; start no second suite in it")
         yield
+
+
+def check_places(out: pathlib.Path, runs: Sequence[Run]) -> None:
+    """Refuses links within the folder of a suite, which may be from somebody else.
+
+    Raises:
+      UserError: if there is one in the place of its report, its logs or a run.
+    """
+    for path in (out / REPORT, out / LOGS, *(run.folder.path for run in runs)):
+        refuse_links(path, out)
 
 
 def busy_elsewhere(run: Run) -> bool:
@@ -171,7 +185,7 @@ class SuiteRunner:
         self._runs = list(runs)
         self._open = [run for run in runs if stage(run, evaluation) is not Stage.DONE]
         self._evaluation = evaluation
-        self._logs = out / "logs"
+        self._logs = out / LOGS
         self._parallel = parallel
         self._stop = stop
         self._tell = tell

@@ -7,7 +7,6 @@ column of every table: what it means and where it was read.
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import importlib.resources
 import pathlib
@@ -18,6 +17,7 @@ import numpy as np
 
 from meta_impala.errors import UserError, one_line
 from meta_impala.evaluation import scores
+from meta_impala.storage.csv_rows import rows_by_name
 from meta_impala.storage.files import read_bounded
 
 _MAX_BYTES = 2**22
@@ -92,9 +92,8 @@ def read_table(path: Traversable) -> list[dict[str, str]]:
       UserError: if it cannot be read.
     """
     try:
-        lines = _text(path).splitlines()
-        return list(csv.DictReader(line for line in lines if not line.startswith("#")))
-    except (OSError, ValueError, csv.Error) as error:
+        return rows_by_name(_text(path))
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{path}: cannot be read ({one_line(error)}); must be a published table, as in {FOLDER}"
         ) from None

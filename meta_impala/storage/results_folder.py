@@ -50,6 +50,28 @@ def _made(outdir: str | None, flag: str) -> tuple[pathlib.Path, list[pathlib.Pat
     return path, made
 
 
+def refuse_links(path: pathlib.Path, root: pathlib.Path) -> pathlib.Path:
+    """Checks a default place of results in a folder that may be from somebody else.
+
+    Args:
+      path: of a folder below `root`, which need not be there.
+      root: the folder that the user named; it may be a link itself.
+
+    Returns:
+      The path.
+
+    Raises:
+      UserError: if a folder on the way is a symbolic link, behind which files of another folder
+        would be replaced.
+    """
+    for folder in (path, *path.parents):
+        if folder == root:
+            break
+        if folder.is_symlink():
+            raise UserError(f"{folder}: is a symbolic link; must be a folder of {root}")
+    return path
+
+
 def check_file(path: pathlib.Path, flag: str, *endings: str) -> pathlib.Path:
     """Checks that a file can be written, before the work whose result it is to hold.
 

@@ -25,6 +25,7 @@ from meta_impala.storage.files import (
     writing,
 )
 from meta_impala.storage.json_files import read_json_object
+from meta_impala.storage.results_folder import refuse_links
 from meta_impala.storage.trust import Trust
 
 RUNNING, STOPPED, FINISHED, FAILED = "running", "stopped", "finished", "failed"
@@ -205,6 +206,8 @@ class RunFolder:
             if not is_kind(mode):
                 what = "is a symbolic link; " if stat.S_ISLNK(mode) else ""
                 raise UserError(f"{self.path / name}: {what}must be {kind} of this run folder")
+        for path in sorted(self.members.glob("*")):  # each a run folder, or Tune's
+            refuse_links(path, self.path)
 
     def undo_prepare(self) -> None:
         """Removes the folders that `prepare` made, if they are empty: for a refused start."""

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import io
 import math
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from meta_impala.errors import UserError, one_line
+from meta_impala.errors import UserError, one_line, warn
+from meta_impala.storage.csv_rows import rows_by_name
 from meta_impala.storage.files import read_bounded, write_atomically
+from meta_impala.storage.metrics_table import lines_named
+from meta_impala.training.evaluation_table import parse_evaluations
 
 _MAX_BYTES = 2**26
 POINTS, RUNS, RANDOM = "points.csv", "runs.csv", "random.csv"
@@ -97,24 +101,46 @@ def rounded(value: float) -> float:
 
 def _rows(path: pathlib.Path) -> list[dict[str, str]]:
     try:
-        text = read_bounded(path, _MAX_BYTES).decode("utf-8")
-        lines = (line for line in text.splitlines() if not line.startswith("#"))
-        return list(csv.DictReader(lines))
+        return rows_by_name(_content(path).decode("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: cannot be read ({one_line(error)})") from None
+
+
+def _content(path: pathlib.Path) -> bytes:
+    """Of a file, empty if there is none. Raises UserError if it cannot be read."""
+    try:
+        return read_bounded(path, _MAX_BYTES)
     except FileNotFoundError:
-        return []
-    except (OSError, ValueError, csv.Error) as error:
+        return b""
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({one_line(error)})") from None
 
 
 def read_points(path: pathlib.Path) -> tuple[Point, ...]:
-    """The evaluations of a run, from the `evaluations.csv` of its folder; none if there is none."""
-    points = []
-    for row in _rows(path):
-        try:
-            points.append(_point(row, int(row["episodes"])))
-        except (KeyError, TypeError, ValueError):  # a truncated line loses only itself
-            continue
-    return tuple(sorted(points))
+    """The evaluations of a run, from the `evaluations.csv` of its folder; none if there is none.
+
+    A line that is damaged loses only itself, and a warning says so once.
+
+    Raises:
+      UserError: if the file cannot be read.
+    """
+    rows, damaged = parse_evaluations(_content(path))
+    if damaged:
+        _warn_once(
+            f"warning: {path}: {len(damaged)} damaged lines are left out ({lines_named(damaged)})"
+        )
+    return tuple(
+        sorted(
+            Point(r.frames, r.mean_return, r.standard_error, r.episodes, r.gamma, r.lambda_)
+            for r in rows
+        )
+    )
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    """The study reads the runs that are under way again and again."""
+    warn(message)
 
 
 def _point(row: dict[str, str], games: int) -> Point:
@@ -143,6 +169,9 @@ def read(folder: pathlib.Path) -> list[Record]:
             )
             for row in _rows(folder / RUNS)
         ]  # fmt: skip
+        runs = {(r.part, r.task, r.variant, str(r.seed)) for r in records}
+        if of_no_run := sorted(points.keys() - runs):
+            raise ValueError(f"{POINTS} has a run that {RUNS} has not: {' '.join(of_no_run[0])}")
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder}: the study's data are damaged ({one_line(error)})") from None
     if not records:

@@ -55,7 +55,7 @@ class EvaluationTable:
         """
         self._path = path
         content = _content(path)
-        found, damaged = _rows(content)
+        found, damaged = parse_evaluations(content)
         if damaged:
             keep_damaged(path, content, damaged, len(found))
         self.rows = [row for row in found if row.frames <= frames]
@@ -94,8 +94,11 @@ def _content(path: pathlib.Path) -> bytes:
         raise RunFailed(f"{path}: cannot be read ({one_line(error)})") from error
 
 
-def _rows(content: bytes) -> tuple[list[Evaluation], list[int]]:
-    """The rows of a file, and the numbers of the lines that are damaged (the header is line 1)."""
+def parse_evaluations(content: bytes) -> tuple[list[Evaluation], list[int]]:
+    """The rows of a file, and the numbers of the lines that are damaged (the header is line 1).
+
+    Each line is read on its own, so that one that is damaged loses no other.
+    """
     *lines, torn = content.decode("ascii", "replace").split("\n")
     damaged = [1] if lines and lines[0].rstrip("\r") != ",".join(COLUMNS) else []
     found = [_parse(line) for line in lines[1:]]

@@ -250,6 +250,13 @@ def test_what_is_wrong_with_the_metrics_is_said(tmp_path):
     path.write_text("\n".join([header, rows[0], "x", *rows[1:], '"', ""]))
     (record,) = _records(run)
     assert record.notes == (f"{path}: 2 damaged lines are left out (line 3, {len(rows) + 3})",)
+    path.write_text("\n".join([header, *rows, ""]))
+    path = run / "evaluations.csv"
+    head = "frames,mean_return,standard_error,episodes,gamma,lambda,seconds"
+    path.write_text(f'{head}\n100,1,0.1,9,,,1\n"00,2,0.1,9,,,1\n300,3,0.1,9,,,1\n')
+    (record,) = _records(run)
+    assert record.evaluations.means.tolist() == [1.0, 3.0]
+    assert record.notes == (f"{path}: 1 damaged lines are left out (line 3)",)
     assert len(record.metrics["frames"]) == len(rows)
     path.write_text("\n".join([header, *(row.replace(",", ";") for row in rows), ""]))
     message = rf"no row that can be read: {len(rows)} of its lines are damaged \(line 2, 3, 4, "

@@ -1,6 +1,5 @@
 """What other programs print, read as progress; the tool's refusals (as a user runs it)."""
 
-import importlib.util
 import pathlib
 import signal
 import subprocess
@@ -9,23 +8,38 @@ import time
 
 import psutil
 import pytest
+from support.command_helpers import load_tool
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def peers():
-    path = ROOT / "tools" / "peer_time_to_score.py"
-    specification = importlib.util.spec_from_file_location("peer_time_to_score", path)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return load_tool("peer_time_to_score")
 
 
 def test_the_last_complete_point_in_a_log_of_stable_baselines3_is_used(peers):
     log = "Using cpu device\nPOINT 20000 12 -20.5\nPOINT 40000 130 -18.25\nPOI"
     assert peers._sb3_progress(log) == (40000, 130, -18.25)
     assert peers._sb3_progress("Using cpu device\n") is None
+
+
+@pytest.mark.parametrize("length", range(len("POINT 40000 130 18.25")))
+def test_a_half_written_line_of_stable_baselines3_is_not_read(peers, length):
+    log = "POINT 20000 12 -20.5\n" + "POINT 40000 130 18.25"[:length]
+    assert peers._sb3_progress(log) == (20000, 12, -20.5)
+
+
+@pytest.mark.parametrize("mean", ["nan", "inf", "-inf", "None", "1.2.3", "", "--1"])
+def test_a_mean_that_is_no_number_is_no_point(peers, mean):
+    assert peers._sb3_progress(f"POINT 20000 120 {mean}\n") is None
+    log = f"Total num frames: 81920. Throughput\nAvg episode reward: [(0, '{mean}')]\n"
+    assert peers._sample_factory_progress(log) is None
+
+
+def test_means_in_every_notation_are_read(peers):
+    for mean in ("-20.5", "0", "7.", "1e-05", "-2.5e+01"):
+        assert peers._sb3_progress(f"POINT 20000 120 {mean}\n") == (20000, 120, float(mean))
 
 
 def test_frames_and_reward_of_sample_factory_are_read_from_its_log(peers):

@@ -1,5 +1,7 @@
 """The floor of a machine: operations against a count by hand (ground truth), and its table."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,8 +9,10 @@ import tensorflow as tf
 from meta_impala.agent.builders import make_network
 from meta_impala.agent.policy import Policy
 from meta_impala.benchmarks import network_kernels, network_operations, roofline
+from meta_impala.benchmarks.throughput import describe
 from meta_impala.config import AgentSettings, Config, resolve
 from meta_impala.environments import Description
+from meta_impala.learner.make_learner import make_learner
 
 # [channels, height, width] frames; valid padding.
 _SHALLOW_FIRST = 2 * 20 * 20 * 16 * (8 * 8 * 4)
@@ -86,6 +90,128 @@ def test_an_update_is_forward_and_backward_and_the_meta_gradient_more():
     assert meta == pytest.approx(plain * 1.25 + 160)
 
 
+def _executed(graph):
+    """Operations of all that the graph's outputs and assignments need; the rest is pruned."""
+    needed, waiting = {}, [*(tensor.op for tensor in graph.outputs), *graph.control_outputs]
+    while waiting:
+        operation = waiting.pop()
+        if operation.name not in needed:
+            needed[operation.name] = network_operations.operations(operation)
+            waiting += [*(tensor.op for tensor in operation.inputs), *operation.control_inputs]
+    return sum(needed.values())
+
+
+_SMALL = Config(
+    environment="Catch",
+    network="mlp",
+    mlp_sizes="16,24",
+    batch_size=8,
+    meta_batch_size=4,
+    unroll_length=5,
+    envs_per_actor=2,
+    num_actors=1,
+)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"meta_parameters": "none"},
+        {"eta_schedule": "random"},
+        {"eta_schedule": "linear"},
+        {},
+        {"meta_gradient_mode": "reverse_over_forward"},
+        *(
+            {"meta_data": data, "meta_gradient_mode": mode}
+            for data in ("held_out", "same", "swap")
+            for mode in ("nested_tapes", "reverse_over_forward")
+        ),
+        {"meta_batch_size": 8, "sample_reuse": 2},
+        {"meta_parameters": "learning_rate_factor"},
+        {"meta_parameters": "rmsprop_decay", "meta_gradient_mode": "reverse_over_forward"},
+        {"meta_parameters": "gamma,learning_rate_factor"},
+        {"meta_parameters": "entropy_cost"},
+        {"meta_parameter_scope": "state"},
+        {"eta_embedding_place": "heads"},
+        {"last_action_and_reward": True},
+        {"meta_value_head": "reference"},
+    ],
+    ids=str,
+)
+def test_an_update_executes_what_its_floor_counts_and_not_much_more(settings):
+    """Operations of the learner's graph against the formula, for every way that data is divided."""
+    config = resolve(dataclasses.replace(_SMALL, **settings))
+    _, (learning, _) = roofline._passes(config, {}, 0.001)
+    floor = network_operations.of_update(learning, config, meta=bool(config.learned))
+    config, description = describe(config)
+    graph = make_learner(config, description).function.get_concrete_function().graph
+    executed = _executed(graph) / (config.batch_size * config.unroll_length)
+    assert floor <= executed <= 1.8 * floor
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"meta_parameters": "none"}, "nothing is learned"),
+        ({"eta_schedule": "random"}, "nothing is learned"),
+        ({"inner_steps": 3}, "--inner_steps=3"),
+        ({"meta_objective": "bootstrapped", "bootstrap_steps": 2}, "--meta_objective=bootstrapped"),
+        ({"trace_decay": 0.5}, "--trace_decay=0.5"),
+    ],
+    ids=str,
+)
+def test_what_is_not_counted_has_no_floor_and_a_reason(settings, named):
+    config = resolve(dataclasses.replace(_SMALL, **settings))
+    reason = network_operations.why_not_counted(config)
+    assert named in reason
+    passes = network_operations.Passes(100.0, 170.0, 160.0)
+    assert list(roofline._parts("meta", passes, passes, config)) == ["inference"]
+    counts = {"inference": 1e6, "inference_plain": 1e6, "update_plain": 3e6}
+    kernels = dict.fromkeys(counts, 0.02)
+    machine = _MACHINE | {
+        "operations_per_agent_step": counts,
+        "kernel_ms_per_agent_step": kernels,
+        "no_update_meta": reason,
+    }
+    rows = [
+        _row("environment", 0.3, shapes=[{"cpu_ms_per_agent_step": 0.2}]),
+        *(_row(name, 0.5) for name in ("learner_plain", "learner_nested_tapes", "program_meta")),
+    ]
+    found = roofline.roofline(machine, rows)
+    assert list(found["parts"]) == ["emulator", "learner_plain"]
+    assert found["without_floor"] == ["learner_nested_tapes", "program_meta"]
+    (line,) = [line for line in roofline.lines(found) if reason in line]
+    assert "learner_nested_tapes, program_meta" in line
+
+
+def test_each_update_on_a_batch_is_in_the_floor_of_the_program():
+    """A learner's row is per agent step of an update, a program's per frame that is played."""
+    rows = [
+        _row("environment", 0.3, shapes=[{"cpu_ms_per_agent_step": 0.2}]),
+        *(_row(f"{who}_plain", 0.5) for who in ("learner", "program")),
+        *(_row(name, 0.5) for name in ("learner_nested_tapes", "program_meta")),
+    ]
+    parts = roofline.roofline(_MACHINE | {"sample_reuse": 3}, rows)["parts"]
+    floors = {name: part["floor"] for name, part in parts.items()}
+    assert floors["learner_plain"] == pytest.approx(0.03)
+    assert floors["learner_nested_tapes"] == pytest.approx(0.05)
+    assert floors["program_plain"] == pytest.approx(0.2 + 0.01 + 3 * 0.03)
+    assert floors["program_meta"] == pytest.approx(0.2 + 0.01 + 3 * 0.05)
+    assert parts["program_plain"]["kernels"] == pytest.approx(0.2 + 0.02 + 3 * 0.04)
+
+
+def test_the_plain_rows_are_counted_with_the_network_that_they_have():
+    """Without e_η, whose products an actor makes for every state."""
+    known = {}
+    learned, plain = (
+        roofline._passes(resolve(dataclasses.replace(_SMALL, **more)), known, 0.001)
+        for more in ({}, {"meta_parameters": "none"})
+    )
+    of_eta = 2 * (2 * 16 + 16 * 24)  # to e_η, and from it to the last hidden layer
+    assert learned[0][0].forward == plain[0][0].forward + of_eta
+    assert learned[1] == plain[1] and len(known) == 3  # the learner's is measured once
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 def test_operations_of_one_product(transposed):
     with tf.Graph().as_default() as graph:
@@ -99,8 +225,20 @@ def test_operations_of_one_product(transposed):
 _MACHINE = {
     "gigaflops_one_core": 100.0,
     "gigaflops_all_cores": 80.0,
-    "operations_per_agent_step": {"inference": 1e6, "update_plain": 3e6, "update_meta": 5e6},
-    "kernel_ms_per_agent_step": {"inference": 0.02, "update_plain": 0.04, "update_meta": 0.08},
+    "sample_reuse": 1,
+    "operations_per_agent_step": {
+        "inference": 1e6,
+        "inference_plain": 1e6,
+        "update_plain": 3e6,
+        "update_meta": 5e6,
+    },
+    "kernel_ms_per_agent_step": {
+        "inference": 0.02,
+        "inference_plain": 0.02,
+        "update_plain": 0.04,
+        "update_meta": 0.08,
+    },
+    "no_update_meta": "",
 }
 
 
@@ -163,21 +301,7 @@ def test_every_pass_through_the_kernels_is_executed(monkeypatch):
     once = network_kernels._milliseconds
 
     def counting(function, seconds, *inputs):
-        graph = function.get_concrete_function(*inputs).graph
-        # Outputs that the caller asks for, and all that they need; the rest is pruned.
-        needed, waiting = set(), [tensor.op for tensor in graph.outputs]
-        while waiting:
-            operation = waiting.pop()
-            if operation.name not in needed:
-                needed.add(operation.name)
-                waiting += [tensor.op for tensor in operation.inputs]
-        executed.append(
-            sum(
-                network_operations.operations(operation)
-                for operation in graph.get_operations()
-                if operation.name in needed
-            )
-        )
+        executed.append(_executed(function.get_concrete_function(*inputs).graph))
         return once(function, seconds, *inputs)
 
     monkeypatch.setattr(network_kernels, "_milliseconds", counting)

@@ -107,6 +107,15 @@ def test_the_command_writes_what_it_prints(tmp_path):
     assert document["machine"]["processor"] and document["machine"]["load"] >= 0
 
 
+def test_a_row_without_a_floor_is_named_and_has_none_in_the_file(tmp_path):
+    given = ["--rows=learner_nested_tapes", "--meta_parameters=none"]
+    result = _run(*_CATCH, *given, f"--json={tmp_path / 'b.json'}")
+    assert result.returncode == 0, result.stderr
+    assert "without a floor: learner_nested_tapes (nothing is learned of η)" in result.stdout
+    document = json.loads((tmp_path / "b.json").read_text("utf-8"))
+    assert document["roofline"]["parts"] == {}
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

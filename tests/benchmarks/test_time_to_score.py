@@ -1,16 +1,21 @@
 """Frames and CPU time to a score: which row counts (ground truth), the file, the runs' commands."""
 
+import functools
+import json
 import math
 import pathlib
 import subprocess
 import sys
+import time
 
 import pytest
+from support.command_helpers import load_tool
 
 from meta_impala.benchmarks import time_to_score, timed_training
 from meta_impala.benchmarks.time_to_score import TASKS, VARIANTS, Point
 from meta_impala.config import presets
 from meta_impala.environments import registry
+from meta_impala.errors import RunFailed, UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -65,6 +70,84 @@ def test_a_file_gives_back_what_was_written(tmp_path):
         assert before[5:] == pytest.approx(after[5:], nan_ok=True)
 
 
+@pytest.mark.parametrize("column", Point._fields)
+@pytest.mark.parametrize("cell", ["", "nan", "inf", "-inf", "1e999", None])
+def test_a_cell_that_is_no_number_loses_its_row_or_is_unknown(column, cell):
+    """Never a traceback, and never a number that is not finite."""
+    whole = {"frames": "200", "cpu_seconds": "60", "seconds": "30", "episodes": "120"}
+    whole["episode_return"] = "0.95"
+    row = whole | {column: cell}
+    if cell is None:
+        del row[column]
+    points = time_to_score.points_of([row, whole | {"frames": "300"}])
+    assert [point.frames for point in points][-1] == 300
+    if column in ("cpu_seconds", "seconds"):
+        assert len(points) == 2 and math.isnan(getattr(points[0], column))
+    else:
+        assert len(points) == 1
+    results = time_to_score.results_of("catch", "p", "plain", 1, points)
+    text = "\n".join(time_to_score.lines(results)) + time_to_score.as_csv(results)
+    assert "nan" not in text and "inf" not in text and "1 of 1" in text
+    assert all(math.isnan(value) for value in time_to_score.progress_of([{}]))
+    assert time_to_score.progress_of([whole]) == (200.0, 60.0)
+
+
+def test_a_level_that_was_reached_in_an_unknown_cpu_time_is_not_called_missed():
+    def of(*cpu_seconds, final=0.95):
+        return [
+            result
+            for seed, cpu in enumerate(cpu_seconds)
+            for result in time_to_score.results_of(
+                "catch", "p", "plain", seed, [Point(2000, cpu, 9.0, 200, final)]
+            )
+        ]
+
+    (_, line) = time_to_score.lines(of(math.nan))
+    assert "1 of 1" in line and "0.002" in line
+    assert "unknown" in line and "not reached" not in line and "nan" not in line
+    # A median or a range of some of them would be that of other runs.
+    (_, line) = time_to_score.lines(of(60.0, math.nan, 60.0))
+    assert "3 of 3" in line and "unknown" in line and "nan" not in line and "1.00" not in line
+    (_, line) = time_to_score.lines(of(math.nan) + of(60.0, 60.0, final=0.1))
+    assert "1 of 3" in line and line.count("not reached") == 2 and "unknown" not in line
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        ((2000.0, 2.0, 1.0, 4000.0, 4.0), "2,000 frames, 2.0 CPU-minutes"),
+        ((2000.0, math.nan, 1.0, 4000.0, math.nan), "2,000 frames, CPU time unknown"),
+        ((*[math.nan] * 3, 4000.0, 4.0), "not reached in 4,000 frames, 4.0 CPU-minutes"),
+        ((*[math.nan] * 3, 4000.0, math.nan), "not reached in 4,000 frames, CPU time unknown"),
+        ((math.nan,) * 5, "not reached; no row has a return"),
+    ],
+)
+def test_the_line_of_a_run_says_what_is_known(result, words):
+    tool = load_tool("time_to_score")
+    line = tool._line(time_to_score.Result("catch", "p", "plain", 1, 0.9, *result))
+    assert line == f"catch plain, seed 1, to 0.9: {words}"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "catch,p,plain,1,0.9,inf,1,1,1,1",
+        "catch,p,plain,1,0.9,1,-inf,1,1,1",
+        "catch,p,plain,1,0.9,1,1,1,1,1e999",
+        "catch,p,plain,1,,1,1,1,1,1",
+        "catch,p,plain,1,nan,1,1,1,1,1",
+        "catch,p,plain,nan,0.9,1,1,1,1,1",
+        "catch,p,plain,1,0.9,one,1,1,1,1",
+    ],
+)
+def test_a_table_with_a_number_that_is_none_is_refused_in_one_line(tmp_path, row):
+    path = tmp_path / "score.csv"
+    path.write_text(",".join(time_to_score.Result._fields) + f"\n{row}\n", "utf-8")
+    result = _tool("table", str(path))
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("text", ["", "a,b\n", ",".join(time_to_score.Result._fields) + "\n1,2\n"])
 def test_another_file_is_refused(tmp_path, text):
     (tmp_path / "other.csv").write_text(text, "utf-8")
@@ -93,10 +176,146 @@ def test_every_task_is_of_a_preset_and_its_levels_rise(task):
 
 
 def test_flags_on_the_command_line_override_the_preset(tmp_path):
-    limits = timed_training.Limits(1.0, 500)
-    command = timed_training.command_of("pong", "meta", 4, tmp_path, ["--seed=9"], limits)
+    command = timed_training.command_of("pong", "meta", 4, tmp_path, ["--seed=9"])
     assert command.index("--seed=4") < command.index("--seed=9")
-    assert VARIANTS["meta"][0] in command and "--total_frames=500" in command
+    assert VARIANTS["meta"][0] in command
+
+
+# Writes a row every 10 ms until it is told to stop, as a run of the trainer does: frames, a CPU
+# second each, and a return in the rows of the first argument's choice.
+_FAKE_TRAINER = """
+import pathlib, sys, time
+table, episodes, mean = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+table.parent.mkdir(parents=True, exist_ok=True)
+with table.open("w") as file:
+    file.write("frames,cpu_seconds,seconds,episodes,episode_return\\n")
+    for row in range(1, 3000):
+        file.write(f"{1000 * row},{row},{row},{episodes},{mean}\\n")
+        file.flush()
+        time.sleep(0.01)
+"""
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """The commands that would train, in whose place a script writes rows."""
+    made, command_of = [], timed_training.command_of
+    monkeypatch.setattr(timed_training, "_POLL_SECONDS", 0.05)
+
+    def fake(task, variant, seed, logdir, flags, *, row=("200", "0.1")):
+        made.append(command_of(task, variant, seed, logdir, flags))
+        return [sys.executable, "-c", _FAKE_TRAINER, str(logdir / "metrics.csv"), *row]
+
+    monkeypatch.setattr(timed_training, "command_of", fake)
+    return made
+
+
+@pytest.mark.parametrize(
+    "row", [("200", "0.1"), ("0", ""), ("nan", "0.1"), ("inf", "0.95"), ("200", "inf")], ids=str
+)
+@pytest.mark.parametrize(
+    "limits", [timed_training.Limits(60.0, 30_000), timed_training.Limits(0.5)], ids=str
+)
+def test_a_limit_stops_a_run_and_does_not_change_how_it_trains(
+    tmp_path, monkeypatch, commands, limits, row
+):
+    """Whether games end or not: rows without a return count too."""
+    fake = functools.partial(timed_training.command_of, row=row)
+    monkeypatch.setattr(timed_training, "command_of", fake)
+    started = time.monotonic()
+    with pytest.raises(RunFailed):  # the script knows no SIGTERM
+        timed_training.train("catch", "plain", 1, tmp_path, [], limits)
+    assert time.monotonic() - started < 20
+    ((_, *flags),) = commands
+    assert f"--total_frames={TASKS['catch'].total_frames}" in flags
+    # What is there has come to the limit: it is read.
+    (result,) = timed_training.train("catch", "plain", 1, tmp_path, [], limits)
+    assert len(commands) == 1 and math.isnan(result.frames)
+
+
+def _run_of(folder, name="catch-plain-1"):
+    """A run that has reached its level."""
+    run = folder / name
+    run.mkdir(parents=True)
+    rows = "frames,cpu_seconds,seconds,episodes,episode_return\n9000,60,30,200,0.95\n"
+    (run / "metrics.csv").write_text(rows, "utf-8")
+    return run
+
+
+_FLAGS = (None, [], ["--gamma=0.9"], ["--gamma=0.9", "--lambda=1"], ["--gamma=.9"])
+
+
+@pytest.mark.parametrize("has_config", [True, False])
+@pytest.mark.parametrize("recorded", _FLAGS)
+@pytest.mark.parametrize("given", _FLAGS[1:])
+def test_a_run_with_other_flags_is_refused_and_not_read(tmp_path, recorded, given, has_config):
+    """A folder of a version that made no record (None) is read without flags."""
+    run = _run_of(tmp_path)
+    if has_config:
+        (run / "config.json").write_text("{}", "utf-8")
+    record = tmp_path / "catch-plain-1.flags.json"
+    if recorded is not None:
+        record.write_text(json.dumps({"train_flags": recorded}), "utf-8")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def train():
+        return timed_training.train("catch", "plain", 1, tmp_path, given, timed_training.Limits(9))
+
+    if (recorded or []) == given:
+        (result,) = train()
+        assert result.frames == 9000
+    else:
+        with pytest.raises(UserError, match=r"^--train_flags=.*/catch-plain-1 has a run with"):
+            train()
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"train_flags": "--gamma=0.9"}', '{"train_fl'])
+def test_a_damaged_record_of_flags_is_said(tmp_path, text):
+    _run_of(tmp_path)
+    (tmp_path / "catch-plain-1.flags.json").write_text(text, "utf-8")
+    with pytest.raises(UserError, match=r"catch-plain-1\.flags\.json: cannot be read"):
+        timed_training.train("catch", "plain", 1, tmp_path, [], timed_training.Limits(9))
+
+
+def test_the_flags_of_a_new_run_are_recorded_before_it_trains(tmp_path, commands):
+    limits, flags = timed_training.Limits(60.0, 1000), ["--wandb_project=a b"]
+    with pytest.raises(RunFailed):
+        timed_training.train("catch", "meta", 2, tmp_path, flags, limits)
+    timed_training.train("catch", "meta", 2, tmp_path, flags, limits)
+    assert len(commands) == 1
+    with pytest.raises(UserError, match=r"^--train_flags=: .*'--wandb_project=a b'; must be"):
+        timed_training.train("catch", "meta", 2, tmp_path, [], limits)
+
+
+@pytest.mark.parametrize("name", ["catch-plain-1", "catch-plain-1.log", "catch-plain-1.flags.json"])
+def test_nothing_is_written_through_a_link(tmp_path, commands, name):
+    outside = tmp_path / "outside"
+    if name == "catch-plain-1":
+        _run_of(tmp_path, "outside")
+    else:
+        outside.write_text('{"train_flags": []}', "utf-8")
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    (folder / name).symlink_to(outside)
+    files = [outside] if outside.is_file() else list(outside.iterdir())
+    before = [file.read_bytes() for file in files]
+    with pytest.raises((UserError, RunFailed)):
+        timed_training.train("catch", "plain", 1, folder, [], timed_training.Limits(60.0, 1000))
+    assert [file.read_bytes() for file in files] == before
+    assert outside.is_file() or list(outside.iterdir()) == files
+
+
+def test_the_tool_refuses_other_flags_before_it_trains_anything(tmp_path):
+    """Of the two runs the second is there; the first is not begun."""
+    _run_of(tmp_path / "runs", "catch-plain-2")
+    arguments = ["run", f"--folder={tmp_path / 'runs'}", f"--out={tmp_path / 'score.csv'}"]
+    arguments += ["--tasks=catch", "--variants=plain", "--seeds=1,2", "--train_flags=--gamma=0.9"]
+    result = _tool(*arguments)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert "--train_flags=--gamma=0.9: " in result.stderr and "another --folder" in result.stderr
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["catch-plain-2"]
 
 
 def _tool(*arguments):
@@ -146,3 +365,21 @@ def test_the_tool_trains_until_the_level_and_reuses_existing_runs(tmp_path):
     assert again.returncode == 0 and again.stdout == first.stdout
     table = _tool("table", str(tmp_path / "score.csv"))
     assert "catch to 0.9, meta_impala plain" in table.stdout
+
+
+@pytest.mark.slow
+def test_a_run_that_finished_at_fewer_frames_is_continued(tmp_path):
+    """`--frames` was the `--total_frames` of the run in earlier versions, which made no record."""
+    folder = tmp_path / "runs"
+    words = timed_training.command_of("catch", "plain", 1, folder / "catch-plain-1", [])
+    subprocess.run([*words, "--total_frames=12000"], cwd=ROOT, check=True, timeout=600)
+    arguments = ["run", f"--folder={folder}", f"--out={tmp_path / 'score.csv'}", "--tasks=catch"]
+    arguments += ["--variants=plain", "--seeds=1"]
+    read = _tool(*arguments, "--frames=12000")
+    assert read.returncode == 0 and "in 12," in read.stdout
+    result = _tool(*arguments, "--frames=40000")
+    assert result.returncode == 0, result.stderr
+    (row,) = time_to_score.read_csv(tmp_path / "score.csv")
+    assert row.frames_at_end >= 40_000
+    config = json.loads((folder / "catch-plain-1" / "config.json").read_text("utf-8"))
+    assert config["total_frames"] == TASKS["catch"].total_frames

@@ -10,6 +10,7 @@ import pytest
 from meta_impala.environments import UnsupportedEnvironmentError, registry
 from meta_impala.errors import UserError
 from meta_impala.evaluation import video
+from meta_impala.storage import files
 
 
 def _probe(path):
@@ -95,6 +96,24 @@ def test_an_exception_leaves_no_file_and_the_old_one_as_it_was(tmp_path):
         raise KeyboardInterrupt
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["video.mp4"]
+
+
+def test_a_link_aside_is_not_followed_and_two_at_a_time_write_two_files(tmp_path, monkeypatch):
+    pytest.importorskip("imageio_ffmpeg")
+    outside, path = tmp_path / "outside", tmp_path / "run" / "video.mp4"
+    outside.write_bytes(b"precious")
+    path.parent.mkdir()
+    asides = []
+    for process in (1000, 1001):
+        monkeypatch.setattr(files.os, "getpid", lambda process=process: process)
+        file = video.VideoFile(path, 15)
+        asides.append(file._aside)
+        file._aside.symlink_to(outside)
+        with file:
+            file.add(np.zeros([64, 64, 3], np.uint8))
+        assert outside.read_bytes() == b"precious"
+        assert not path.is_symlink() and _probe(path)[0] == "h264"
+    assert len(set(asides)) == 2
 
 
 def test_where_ffmpeg_cannot_write_the_refusal_is_one_line(tmp_path):

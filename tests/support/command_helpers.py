@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pathlib
 import subprocess
 import sys
+import types
 
 from support import forked_command
 
@@ -39,6 +41,15 @@ def run_tool(name: str, *arguments: str, light: bool = False) -> subprocess.Comp
         timeout=300,
         check=False,
     )
+
+
+def load_tool(name: str) -> types.ModuleType:
+    """A command of tools/ as a module."""
+    specification = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
 def refused(module: str, *arguments: str) -> str:

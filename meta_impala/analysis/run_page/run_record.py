@@ -19,7 +19,7 @@ from meta_impala.errors import UserError, one_line
 from meta_impala.storage import run_status
 from meta_impala.storage.files import read_bounded
 from meta_impala.storage.json_files import read_json_object
-from meta_impala.storage.metrics_table import lines_named, read_metrics
+from meta_impala.storage.metrics_table import Table, lines_named, read_table
 from meta_impala.storage.run_folder import RunFolder
 
 # Far above any real file; an evaluation has a number per game, an explanation several per batch.
@@ -116,7 +116,7 @@ def read(folder: RunFolder, label: str, *, video: bool = True) -> RunRecord:
         status=status,
         metrics=metrics,
         evaluation=_json(folder.evaluation_path, notes),
-        evaluations=_evaluations(folder.path / "evaluations.csv"),
+        evaluations=_evaluations(folder.evaluations_path, notes),
         explanation=_json(explain / "explain.json", notes),
         picture=_bytes(explain / "explain.png", _MAX_PICTURE_BYTES, 0, _PNG_START, notes),
         video=_bytes(folder.path / "video.mp4", MAX_VIDEO_BYTES, 4, _MP4_BRAND, notes)
@@ -146,10 +146,7 @@ def read_run_metrics(
         raise UserError(f"{folder.metrics_path}: there are no metrics yet")
     notes = []
     if table.damaged:
-        notes.append(
-            f"{folder.metrics_path}: {len(table.damaged)} damaged lines are left out "
-            f"({lines_named(table.damaged)})"
-        )
+        notes.append(_damaged(folder.metrics_path, table))
     return metrics_of(table.rows), notes
 
 
@@ -180,11 +177,19 @@ def _bytes(
     return content
 
 
-def _evaluations(path: pathlib.Path) -> Evaluations | None:
-    columns = metrics_of(read_metrics(path))
-    with contextlib.suppress(KeyError):
+def _evaluations(path: pathlib.Path, notes: list[str]) -> Evaluations | None:
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        table = read_table(path)
+        if table.damaged:
+            notes.append(_damaged(path, table))
+        columns = metrics_of(table.rows)
         kept = np.isfinite(columns["frames"]) & np.isfinite(columns["mean_return"])
         if kept.any():
             names = ("frames", "mean_return", "standard_error")
             return Evaluations(*(columns[name][kept] for name in names))
     return None
+
+
+def _damaged(path: pathlib.Path, table: Table) -> str:
+    count, named = len(table.damaged), lines_named(table.damaged)
+    return f"{path}: {count} damaged lines are left out ({named})"
