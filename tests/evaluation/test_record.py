@@ -60,6 +60,10 @@ def test_more_games_of_the_same_agent_and_settings_are_kept(tmp_path):
     assert kept(1) == 0, "there is no file"
     path.write_text(json.dumps(definition | summary))
     assert [kept(episodes) for episodes in (1, 4, 5, 6)] == [5, 5, 0, 0]
+    path.write_text(json.dumps(definition | summary | {"episodes_left_out": 2}))
+    assert [kept(episodes) for episodes in (6, 7)] == [7, 0], "those left out were played"
+    path.write_text(json.dumps(definition | summary | {"episodes_left_out": "x"}))
+    assert kept(4) == 5
     assert kept(1, seed=2) == kept(1, versions={}) == kept(1, a_later_setting=3) == 5
     for name in ("agent_digest", "frames_trained", "starts", "rom", "noops"):
         assert kept(1, **{name: "other"}) == 0
