@@ -263,6 +263,14 @@ def is_locked(folder: pathlib.Path) -> bool:
 def _is_held(
     kernel: bool | None, holder: Record | None, descriptor: int, age: Callable[[int], float]
 ) -> bool:
+def has_record(folder: pathlib.Path) -> bool:
+    """Whether the lock file names a trainer, so that `is_locked` knows whether that one lives."""
+    try:
+        return lock_record.parse(_read(folder / FILE_NAME)) is not None
+    except OSError:
+        return False
+
+
     """Whether a trainer that is alive holds the folder.
 
     Args:
