@@ -7,6 +7,7 @@ starts, seed and versions. Games are continued only under an equal definition. N
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import importlib.metadata
 import json
@@ -83,7 +84,7 @@ def other_partials(path: pathlib.Path | None) -> list[pathlib.Path]:
     """The files of other unfinished evaluations with the same result file; empty for None."""
     if path is None:
         return []
-    stem = path.name.partition(_PARTIAL)[0]
+    stem = glob.escape(path.name.rpartition(_PARTIAL)[0])
     return sorted(other for other in path.parent.glob(f"{stem}{_PARTIAL}*.json") if other != path)
 
 

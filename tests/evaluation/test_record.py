@@ -46,6 +46,19 @@ def test_another_definition_does_not_change_the_saved_games(tmp_path):
     assert evaluation_record.other_partials(None) == []
 
 
+@pytest.mark.parametrize("name", ["evaluation[1].json", "a*b?.json", "[.json", "a.partial-b.json"])
+def test_unfinished_games_are_found_beside_a_result_with_any_name(tmp_path, name):
+    first, second = (
+        evaluation_record.partial_path(tmp_path / name, DEFINITION | {"seed": seed})
+        for seed in (1, 2)
+    )
+    _saved(first)
+    for other in ("evaluation1", "a--bc", "a"):  # what the names mean as patterns, and parts
+        _saved(evaluation_record.partial_path(tmp_path / f"{other}.json", DEFINITION))
+    assert evaluation_record.other_partials(second) == [first]
+    assert evaluation_record.other_partials(first) == []
+
+
 def test_more_games_of_the_same_agent_and_settings_are_kept(tmp_path):
     path = tmp_path / "evaluation.json"
     definition = DEFINITION | {
