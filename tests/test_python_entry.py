@@ -1,6 +1,7 @@
 """The public names of `meta_impala`: cheap to import, and enough to train, load and act."""
 
 import dataclasses
+import errno
 import os
 import pathlib
 import pkgutil
@@ -18,6 +19,8 @@ from support.run_helpers import make_config
 import meta_impala
 from meta_impala import cli
 from meta_impala.errors import UserError
+from meta_impala.evaluation.record import MAX_GAMES
+from meta_impala.storage import results_folder
 from meta_impala.storage.folder_lock import FolderLock
 from meta_impala.storage.run_folder import RunFolder
 
@@ -192,9 +195,28 @@ def test_the_file_of_a_result_is_checked_before_the_games(logdir, tmp_path, monk
     for out in (tmp_path, tmp_path / "none/scores.json"):
         with pytest.raises(UserError, match="must be a file in a folder that exists"):
             agent.evaluate(episodes=10**9, out=out)
+    before = run_helpers.files_of(logdir)
+    for out in (tmp_path / "scores.txt", logdir / "config.json", logdir / "scores.json"):
+        with pytest.raises(UserError, match=rf"^out={out}: must end in \.json, and begin with"):
+            agent.evaluate(episodes=10**9, out=out)
+    assert run_helpers.files_of(logdir) == before
+
+    def read_only(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(results_folder, "_probe", read_only)
+        with pytest.raises(UserError, match=r"^out=.*scores\.json: cannot be written \(Permission"):
+            agent.evaluate(episodes=10**9, out=tmp_path / "scores.json")
     monkeypatch.setenv("HOME", str(tmp_path))
     agent.evaluate(episodes=1, out="~/scores.json")
     assert (tmp_path / "scores.json").is_file()
+
+
+@pytest.mark.parametrize("episodes", [-1, 0, MAX_GAMES + 1, 10**18])
+def test_a_number_of_games_out_of_range_is_refused_at_once(episodes, logdir):
+    with pytest.raises(ValueError, match=rf"episodes is {episodes}; must be from 1 to {MAX_GAMES}"):
+        meta_impala.evaluate_agent(logdir, episodes)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from meta_impala.storage.files import (
     replacing,
     write_atomically,
 )
+from meta_impala.storage.run_folder import RunFolder
 
 
 def make_outdir(outdir: str | None, flag: str = "outdir") -> pathlib.Path:
@@ -50,13 +51,16 @@ def _made(outdir: str | None, flag: str) -> tuple[pathlib.Path, list[pathlib.Pat
     return path, made
 
 
-def check_file(path: pathlib.Path, flag: str, *endings: str) -> pathlib.Path:
+def check_file(
+    path: pathlib.Path, flag: str, *endings: str, of_command: bool = True
+) -> pathlib.Path:
     """Checks that a file can be written, before the work whose result it is to hold.
 
     Args:
       path: of the file, which is left as it is.
       flag: that names it.
       endings: of which its name must have one, such as `.png`; none for any.
+      of_command: whether it is a flag; otherwise it is an argument of a function.
 
     Returns:
       The path.
@@ -64,7 +68,7 @@ def check_file(path: pathlib.Path, flag: str, *endings: str) -> pathlib.Path:
     Raises:
       UserError: naming the flag, if it cannot.
     """
-    given = f"--{flag}={path}"
+    given = f"{'--' * of_command}{flag}={path}"
     if endings and path.suffix.lower() not in endings:
         allowed = f"{', '.join(endings[:-1])} or {endings[-1]}" if endings[1:] else endings[0]
         raise UserError(f"{given}: must end in {allowed}")
@@ -76,6 +80,24 @@ def check_file(path: pathlib.Path, flag: str, *endings: str) -> pathlib.Path:
     except (OSError, ValueError) as error:
         raise UserError(f"{given}: cannot be written ({one_line(error)})") from None
     return path
+
+
+def check_evaluation_file(path: pathlib.Path, *, of_command: bool = True) -> None:
+    """The same for the result of an evaluation, given as `out`.
+
+    Args:
+      path, of_command: as there.
+
+    Raises:
+      UserError: also if it does not end in .json, or is a file of a run's training.
+    """
+    check_file(path, "out", of_command=of_command)
+    in_run = RunFolder(path.parent).has_run()
+    if path.suffix != ".json" or (in_run and not path.name.startswith("evaluation")):
+        raise UserError(
+            f"{'--' * of_command}out={path}: must end in .json, and begin with evaluation in a "
+            "run's folder, where the other names are the training's"
+        )
 
 
 def _probe(path: pathlib.Path) -> None:
