@@ -5,6 +5,7 @@ import errno
 import os
 import pathlib
 import pkgutil
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from support.run_helpers import make_config
 
 import meta_impala
 from meta_impala import cli
+from meta_impala.config import FIELDS, resolve_network
 from meta_impala.errors import UserError
 from meta_impala.evaluation.record import MAX_GAMES
 from meta_impala.storage import results_folder
@@ -148,6 +150,58 @@ def test_one_trainer_at_a_time_trains_in_a_folder(tmp_path):
     assert meta_impala.make_trainer(make_config(), held).run() == "finished"
     with pytest.raises(UserError, match="saved by another trainer after this one was made"):
         trainer.run()
+
+
+def _without_config(path):
+    (path / "checkpoints/frames-1").mkdir(parents=True)
+
+
+def _of_a_population(path):
+    (path / "members").mkdir(parents=True)
+
+
+def _above_a_run(path):
+    (path / "pong").mkdir(parents=True)
+    for name in ("config.json", "status.json"):
+        (path / "pong" / name).touch()
+
+
+def _with(**settings):
+    def make(path):
+        path.mkdir()
+        RunFolder(path).save_config(resolve_network(make_config(**settings), (3, 2)))
+
+    return make
+
+
+def _whose_checkpoints_are_gone(path):
+    _with(network="mlp")(path)
+    RunFolder(path).write_status("stopped", 40, checkpoint="frames-40")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (_without_config, r"not their config\.json; restore it, or use another folder$"),
+        (_of_a_population, "holds a population"),
+        (_above_a_run, "runs below it: pong"),
+        (_with(network="mlp", gamma=0.5), r"--gamma=\S+ \(the run has 0.5\)"),
+        (_with(network="mlp", learning_rate=0.5), r"learning_rate=\S+ \(the run has 0.5\); use"),
+        (
+            _with(network="mlp", environment_kwargs='{"a": "none:E"}'),
+            "names the module none,",
+        ),
+        (_whose_checkpoints_are_gone, "frames-40 was saved there; restore it, or use another"),
+    ],
+)
+def test_a_refusal_asks_for_nothing_that_a_program_cannot_give(tmp_path, make, message):
+    path = tmp_path / "run"
+    make(path)
+    with pytest.raises(UserError, match=message) as caught:
+        meta_impala.make_trainer(make_config(), path)
+    named = set(re.findall(r"--(\w+)", str(caught.value)))
+    assert named <= {"logdir", *FIELDS}, "a setting, or what it is called with"
+    assert "give --" not in str(caught.value) and "another --" not in str(caught.value)
 
 
 def test_the_folder_of_a_run_is_that_of_the_start(tmp_path, monkeypatch):

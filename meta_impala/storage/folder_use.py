@@ -7,12 +7,13 @@ from meta_impala.storage import nearby_runs
 from meta_impala.storage.run_folder import RunFolder
 
 
-def check_for_run(folder: RunFolder, *, override: bool = False) -> None:
+def check_for_run(folder: RunFolder, *, override: bool | None = False) -> None:
     """For a run.
 
     Args:
       folder: of the run.
-      override: whether checkpoints may be continued whose settings are lost.
+      override: whether checkpoints may be continued whose settings are lost; None if there is no
+        flag that would say so.
 
     Raises:
       UserError: if the folder is a population's, holds checkpoints without their settings, or is
@@ -26,10 +27,11 @@ def check_for_run(folder: RunFolder, *, override: bool = False) -> None:
     if folder.has_run():
         return
     if folder.has_checkpoint() and not override:
+        remedy = "restore it, or use another folder"
+        if override is not None:
+            remedy += ", or give --override to continue them with the settings of this start"
         raise UserError(
-            f"--logdir={folder.path}: holds checkpoints, but not their config.json; restore it, or "
-            "use another --logdir, or give --override to continue them with the settings of this "
-            "start"
+            f"--logdir={folder.path}: holds checkpoints, but not their config.json; {remedy}"
         )
     _refuse_runs_below(folder)
 

@@ -115,7 +115,7 @@ def make_trainer(
     configure_in_program(deterministic=config.deterministic)
     # Between this and `run` nobody holds it: a trainer that is never run keeps no folder.
     with locked(folder):
-        check_for_run(folder)
+        check_for_run(folder, override=None)
         if folder.has_run():
             config = _continued(config, folder, trust)
         trainer = LockingTrainer(config, description, folder, stop or StopRequest(), cpu_start)
@@ -153,4 +153,4 @@ def _continued(config: Config, folder: RunFolder, trust: Trust) -> Config:
     }
     saved = folder.load_config(trust)
     given["environment"] = registry.as_saved(config.environment, saved.environment)
-    return config_lib.merge_for_resume(saved, given, override=False)
+    return config_lib.merge_for_resume(saved, given, override=None)
