@@ -25,6 +25,7 @@ from meta_impala.evaluation.record import MAX_GAMES
 from meta_impala.storage import results_folder
 from meta_impala.storage.folder_lock import FolderLock
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.system.signals import StopRequest
 
 
 def test_importing_the_package_is_cheap():
@@ -204,6 +205,33 @@ def test_a_refusal_asks_for_nothing_that_a_program_cannot_give(tmp_path, make, m
     assert "give --" not in str(caught.value) and "another --" not in str(caught.value)
 
 
+@pytest.mark.parametrize("other_updates", [0, 1])
+def test_more_updates_on_a_batch_by_another_trainer_are_not_overwritten(tmp_path, other_updates):
+    """The frames of its checkpoint are those of this trainer's (`sample_reuse`)."""
+    config = make_config(sample_reuse=3)
+
+    def trainer_that_stops(updates):
+        stop = StopRequest()
+        trainer = meta_impala.make_trainer(config, tmp_path, stop)
+        if updates:
+            _act_in_update(trainer, updates, lambda: stop.request("a test"))
+        else:
+            stop.request("a test")
+        return trainer
+
+    assert trainer_that_stops(4).run() == "stopped"
+    earlier = meta_impala.make_trainer(config, tmp_path)
+    other = trainer_that_stops(other_updates)
+    assert other.run() == "stopped"
+    assert (other.frames, other.updates) == (20, 4 + other_updates)
+    if other_updates:
+        with pytest.raises(UserError, match=r"frames-20: was saved by another trainer after this"):
+            earlier.run()
+        assert meta_impala.make_trainer(config, tmp_path).updates == 5
+    else:
+        assert earlier.run() == "finished", "nothing was saved"
+
+
 def test_the_folder_of_a_run_is_that_of_the_start(tmp_path, monkeypatch):
     """An environment may change the working directory; `~` is the home folder."""
     monkeypatch.chdir(tmp_path)
@@ -298,7 +326,7 @@ def test_what_decides_the_bits_of_a_run_is_set(tmp_path, monkeypatch):
     assert seen == [{"deterministic": False}, {"deterministic": True}]
 
 
-def _raise_in_update(trainer, number, act):
+def _act_in_update(trainer, number, act):
     """Does something at the end of this update of the learner, before the trainer counts it."""
     update, made = trainer.learner.update, []
 
@@ -314,7 +342,7 @@ def _raise_in_update(trainer, number, act):
 
 def test_ctrl_c_ends_the_update_saves_and_is_raised(tmp_path):
     trainer = meta_impala.make_trainer(make_config(), tmp_path)
-    _raise_in_update(trainer, 4, lambda: signal.raise_signal(signal.SIGINT))
+    _act_in_update(trainer, 4, lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
     status = RunFolder(tmp_path).read_status()
