@@ -45,7 +45,8 @@ class LockingTrainer(Trainer):
         Raises:
           KeyboardInterrupt: after a Ctrl-C; the run is saved, and its status is `stopped`.
           RunFailed: among others for a SystemExit, such as that of a program's handler of SIGTERM:
-            it is its cause. What was learned is saved.
+            it is its cause. What was learned is saved, unless it came in the middle of an update;
+            a deterministic run keeps its last checkpoint, and continues from there to the bit.
           UserError: if another trainer is running in the folder, or has been since this was made.
         """
         with locked(self.folder), ctrl_c_stops(self._stop_of_run):
