@@ -10,7 +10,6 @@ same checkpoint and settings is not replaced, unless --out or --override says so
 
 from __future__ import annotations
 
-import os
 import pathlib
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,7 +32,7 @@ from meta_impala.evaluation import starts as game_starts
 from meta_impala.evaluation import video
 from meta_impala.evaluation.starts import Start
 from meta_impala.storage import shipped_agents
-from meta_impala.storage.results_folder import check_file
+from meta_impala.storage.folder_use import check_evaluation_file
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.run_status import describe_dead_trainer
 from meta_impala.storage.trained_run import (
@@ -199,15 +198,7 @@ def _out(folder: RunFolder | None) -> pathlib.Path | None:
     """Path of the result."""
     if FLAGS.out:
         path = pathlib.Path(FLAGS.out)
-        check_file(path, "out")
-        in_run = RunFolder(path.parent).has_run()
-        if path.suffix != ".json" or (in_run and not path.name.startswith("evaluation")):
-            raise UserError(
-                f"--out={path}: must end in .json, and begin with evaluation in a run's folder, "
-                "where the other names are the training's"
-            )
-        if not os.access(path.parent, os.W_OK):
-            raise UserError(f"--out={path}: must be in a folder that can be written")
+        check_evaluation_file(path)
         return path
     if folder is None:
         if FLAGS.best:

@@ -1,9 +1,11 @@
 """The public names of `meta_impala`: cheap to import, and enough to train, load and act."""
 
 import dataclasses
+import errno
 import os
 import pathlib
 import pkgutil
+import re
 import signal
 import subprocess
 import sys
@@ -17,9 +19,13 @@ from support.run_helpers import make_config
 
 import meta_impala
 from meta_impala import cli
+from meta_impala.config import FIELDS, resolve_network
 from meta_impala.errors import UserError
+from meta_impala.evaluation.record import MAX_GAMES
+from meta_impala.storage import results_folder
 from meta_impala.storage.folder_lock import FolderLock
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.system.signals import StopRequest
 
 
 def test_importing_the_package_is_cheap():
@@ -147,6 +153,85 @@ def test_one_trainer_at_a_time_trains_in_a_folder(tmp_path):
         trainer.run()
 
 
+def _without_config(path):
+    (path / "checkpoints/frames-1").mkdir(parents=True)
+
+
+def _of_a_population(path):
+    (path / "members").mkdir(parents=True)
+
+
+def _above_a_run(path):
+    (path / "pong").mkdir(parents=True)
+    for name in ("config.json", "status.json"):
+        (path / "pong" / name).touch()
+
+
+def _with(**settings):
+    def make(path):
+        path.mkdir()
+        RunFolder(path).save_config(resolve_network(make_config(**settings), (3, 2)))
+
+    return make
+
+
+def _whose_checkpoints_are_gone(path):
+    _with(network="mlp")(path)
+    RunFolder(path).write_status("stopped", 40, checkpoint="frames-40")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (_without_config, r"not their config\.json; restore it, or use another folder$"),
+        (_of_a_population, "holds a population"),
+        (_above_a_run, "runs below it: pong"),
+        (_with(network="mlp", gamma=0.5), r"--gamma=\S+ \(the run has 0.5\)"),
+        (_with(network="mlp", learning_rate=0.5), r"learning_rate=\S+ \(the run has 0.5\); use"),
+        (
+            _with(network="mlp", environment_kwargs='{"a": "none:E"}'),
+            "names the module none,",
+        ),
+        (_whose_checkpoints_are_gone, "frames-40 was saved there; restore it, or use another"),
+    ],
+)
+def test_a_refusal_asks_for_nothing_that_a_program_cannot_give(tmp_path, make, message):
+    path = tmp_path / "run"
+    make(path)
+    with pytest.raises(UserError, match=message) as caught:
+        meta_impala.make_trainer(make_config(), path)
+    named = set(re.findall(r"--(\w+)", str(caught.value)))
+    assert named <= {"logdir", *FIELDS}, "a setting, or what it is called with"
+    assert "give --" not in str(caught.value) and "another --" not in str(caught.value)
+
+
+@pytest.mark.parametrize("other_updates", [0, 1])
+def test_more_updates_on_a_batch_by_another_trainer_are_not_overwritten(tmp_path, other_updates):
+    """The frames of its checkpoint are those of this trainer's (`sample_reuse`)."""
+    config = make_config(sample_reuse=3)
+
+    def trainer_that_stops(updates):
+        stop = StopRequest()
+        trainer = meta_impala.make_trainer(config, tmp_path, stop)
+        if updates:
+            _act_in_update(trainer, updates, lambda: stop.request("a test"))
+        else:
+            stop.request("a test")
+        return trainer
+
+    assert trainer_that_stops(4).run() == "stopped"
+    earlier = meta_impala.make_trainer(config, tmp_path)
+    other = trainer_that_stops(other_updates)
+    assert other.run() == "stopped"
+    assert (other.frames, other.updates) == (20, 4 + other_updates)
+    if other_updates:
+        with pytest.raises(UserError, match=r"frames-20: was saved by another trainer after this"):
+            earlier.run()
+        assert meta_impala.make_trainer(config, tmp_path).updates == 5
+    else:
+        assert earlier.run() == "finished", "nothing was saved"
+
+
 def test_the_folder_of_a_run_is_that_of_the_start(tmp_path, monkeypatch):
     """An environment may change the working directory; `~` is the home folder."""
     monkeypatch.chdir(tmp_path)
@@ -192,9 +277,28 @@ def test_the_file_of_a_result_is_checked_before_the_games(logdir, tmp_path, monk
     for out in (tmp_path, tmp_path / "none/scores.json"):
         with pytest.raises(UserError, match="must be a file in a folder that exists"):
             agent.evaluate(episodes=10**9, out=out)
+    before = run_helpers.files_of(logdir)
+    for out in (tmp_path / "scores.txt", logdir / "config.json", logdir / "scores.json"):
+        with pytest.raises(UserError, match=rf"^out={out}: must end in \.json, and begin with"):
+            agent.evaluate(episodes=10**9, out=out)
+    assert run_helpers.files_of(logdir) == before
+
+    def read_only(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(results_folder, "_probe", read_only)
+        with pytest.raises(UserError, match=r"^out=.*scores\.json: cannot be written \(Permission"):
+            agent.evaluate(episodes=10**9, out=tmp_path / "scores.json")
     monkeypatch.setenv("HOME", str(tmp_path))
     agent.evaluate(episodes=1, out="~/scores.json")
     assert (tmp_path / "scores.json").is_file()
+
+
+@pytest.mark.parametrize("episodes", [-1, 0, MAX_GAMES + 1, 10**18])
+def test_a_number_of_games_out_of_range_is_refused_at_once(episodes, logdir):
+    with pytest.raises(ValueError, match=rf"episodes is {episodes}; must be from 1 to {MAX_GAMES}"):
+        meta_impala.evaluate_agent(logdir, episodes)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +326,7 @@ def test_what_decides_the_bits_of_a_run_is_set(tmp_path, monkeypatch):
     assert seen == [{"deterministic": False}, {"deterministic": True}]
 
 
-def _raise_in_update(trainer, number, act):
+def _act_in_update(trainer, number, act):
     """Does something at the end of this update of the learner, before the trainer counts it."""
     update, made = trainer.learner.update, []
 
@@ -238,7 +342,7 @@ def _raise_in_update(trainer, number, act):
 
 def test_ctrl_c_ends_the_update_saves_and_is_raised(tmp_path):
     trainer = meta_impala.make_trainer(make_config(), tmp_path)
-    _raise_in_update(trainer, 4, lambda: signal.raise_signal(signal.SIGINT))
+    _act_in_update(trainer, 4, lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
     status = RunFolder(tmp_path).read_status()

@@ -8,13 +8,15 @@ from collections.abc import Iterable, Sequence
 
 from meta_impala.config.text import shown
 from meta_impala.errors import UserError
+from meta_impala.storage.nearby_runs import is_run
 from meta_impala.storage.run_folder import RunFolder
 
 
 def find(paths: Iterable[str]) -> list[RunFolder]:
     """Every run at these paths or below them, sorted below each path; none twice.
 
-    Symbolic links are not followed, and nothing is searched below a run.
+    Symbolic links are not followed, and nothing is searched below a run. Below a path the
+    `config.json` of another program makes no run.
 
     Raises:
       UserError: if a path holds no run.
@@ -42,7 +44,8 @@ def _below(text: str) -> list[RunFolder]:
     try:
         for path, names, files in os.walk(_expanded(text)):
             names.sort()
-            if "config.json" in files:
+            is_named = path == _expanded(text) and "config.json" in files
+            if is_named or is_run(path, names, files):
                 runs.append(RunFolder(pathlib.Path(path)))
                 names.clear()
     except ValueError as error:  # a null character in the path

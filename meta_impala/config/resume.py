@@ -180,7 +180,7 @@ def differing(saved: Config, wanted: Config) -> list[str]:
     return names
 
 
-def merge_for_resume(saved: Config, changes: dict[str, Any], *, override: bool) -> Config:
+def merge_for_resume(saved: Config, changes: dict[str, Any], *, override: bool | None) -> Config:
     """The config of a continued run: the saved one with the flags given this time.
 
     Settings that come from the command line only are those of `changes`, or their defaults.
@@ -188,7 +188,7 @@ def merge_for_resume(saved: Config, changes: dict[str, Any], *, override: bool) 
     Args:
       saved: the run's config.
       changes: flag name -> value, of the flags the user gave.
-      override: whether --override was given.
+      override: whether --override was given; None if there is no such flag.
 
     Raises:
       UserError: naming every difference that is not allowed.
@@ -222,7 +222,7 @@ def _adapt_meta_gradient_mode(saved: Config, wanted: Config) -> tuple[Config, Co
     return dataclasses.replace(saved, meta_gradient_mode=wanted.meta_gradient_mode), wanted
 
 
-def _refuse_differences(saved: Config, wanted: Config, *, override: bool) -> None:
+def _refuse_differences(saved: Config, wanted: Config, *, override: bool | None) -> None:
     never: list[str] = []
     guarded: list[str] = []
     for name in differing(saved, wanted):
@@ -233,10 +233,10 @@ def _refuse_differences(saved: Config, wanted: Config, *, override: bool) -> Non
     if never:
         raise UserError(
             f"cannot continue this run with {', '.join(never)}: this never changes in a run; use "
-            "another --logdir"
+            "another folder"
         )
     if guarded and not override:
         raise UserError(
-            f"cannot continue this run with {', '.join(guarded)}; give --override to change it, "
-            "or use another --logdir"
+            f"cannot continue this run with {', '.join(guarded)}; "
+            f"{'' if override is None else 'give --override to change it, or '}use another folder"
         )

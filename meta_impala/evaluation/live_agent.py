@@ -8,7 +8,7 @@ from meta_impala.config import AgentSettings, Config
 from meta_impala.environments import Description
 from meta_impala.errors import UserError, warn
 from meta_impala.storage.checkpoint import identity_of, restore_for_evaluation
-from meta_impala.storage.manifest import list_checkpoints
+from meta_impala.storage.manifest import newest_version
 from meta_impala.storage.trained_agent import TrainedAgent, load_learner
 
 
@@ -29,6 +29,7 @@ class NewestAgent:
           UserError: as `load_learner`.
         """
         self._folder = checkpoints
+        self._newest = newest_version(checkpoints)
         self._learner, name = load_learner(checkpoints, config, description)
         self._identity = identity_of(config.part(AgentSettings), description, self._learner.state)
         self.agent = self._agent(name)
@@ -47,14 +48,18 @@ class NewestAgent:
 
         One that cannot be read leaves the agent as it is, with a warning.
         """
-        paths = list_checkpoints(self._folder)
-        if not paths or paths[0].name == self.agent.checkpoint:
+        newest = newest_version(self._folder)
+        if newest is None or newest == self._newest:
             return False
         try:
             path = restore_for_evaluation(self._folder, self._learner.state, self._identity)
         except UserError as error:
             warn(f"warning: {self.agent.checkpoint} continues to play: {error}")
             return False
-        is_new = path.name != self.agent.checkpoint
-        self.agent = self._agent(path.name)
-        return is_new
+        before, self.agent, self._newest = self.agent, self._agent(path.name), newest
+        return _updates(before) != _updates(self.agent)
+
+
+def _updates(agent: TrainedAgent) -> tuple[int, int]:
+    """Frames and updates: with `sample_reuse` more updates may be of the same frames."""
+    return agent.frames, agent.snapshot.version

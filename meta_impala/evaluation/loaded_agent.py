@@ -24,6 +24,7 @@ from meta_impala.evaluation.games import (
     evaluated_environment,
 )
 from meta_impala.storage import shipped_agents
+from meta_impala.storage.folder_use import check_evaluation_file
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trained_agent import TrainedAgent, load_agent, load_agent_file
 from meta_impala.storage.trained_run import open_agent_file, open_trained_run
@@ -125,9 +126,10 @@ class Agent:
         """Plays full games; the same as `python -m meta_impala.evaluate`.
 
         Args:
-          episodes: how many.
+          episodes: how many, at most 200,000.
           seed: of games and actions.
-          out: file that the result is written to, JSON; in a folder that exists.
+          out: file that the result is written to, a `.json` in a folder that exists; in the folder
+            of a run its name begins with `evaluation`.
 
         Returns:
           `mean`, `standard_error`, `median`, `returns` and everything that defines them.
@@ -137,12 +139,12 @@ class Agent:
           UserError: if `out` cannot be a file there, found before a game is played; if no game has
             a finite return.
         """
-        if episodes < 1:
-            raise ValueError(f"episodes is {episodes}; must be at least 1")
-        _checked_seed(seed)
         path = user_path(os.fspath(out)) if out else None
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise UserError(f"out={path}: must be a file in a folder that exists")
+        if path is not None:
+            check_evaluation_file(path, of_command=False)
+        if not 1 <= episodes <= record.MAX_GAMES:
+            raise ValueError(f"episodes is {episodes}; must be from 1 to {record.MAX_GAMES}")
+        _checked_seed(seed)
         limit = record.frame_limit(self.config.environment, self.config.environment_arguments)
         evaluation = Evaluation(
             self.trained, self._settings, self.description, seed=seed, max_episode_frames=limit

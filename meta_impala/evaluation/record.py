@@ -7,6 +7,7 @@ starts, seed and versions. Games are continued only under an equal definition. N
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import importlib.metadata
 import json
@@ -83,7 +84,7 @@ def other_partials(path: pathlib.Path | None) -> list[pathlib.Path]:
     """The files of other unfinished evaluations with the same result file; empty for None."""
     if path is None:
         return []
-    stem = path.name.partition(_PARTIAL)[0]
+    stem = glob.escape(path.name.rpartition(_PARTIAL)[0])
     return sorted(other for other in path.parent.glob(f"{stem}{_PARTIAL}*.json") if other != path)
 
 
@@ -193,6 +194,21 @@ def result(definition: Mapping[str, Any], games: Sequence[Game]) -> dict[str, An
         "returns": returns,
         "episode_frames": [game.frames for game in games],
     } | ({"episodes_left_out": left_out} if left_out else {})
+
+
+def games_played(found: Mapping[str, Any]) -> int:
+    """How many games a result is of, those left out included.
+
+    Args:
+      found: of `result`, or the content of its file.
+
+    Raises:
+      KeyError, TypeError: if it does not have a number of `episodes`.
+    """
+    episodes: int = found["episodes"]
+    left_out = found.get("episodes_left_out")
+    is_count = type(left_out) is int and 0 < left_out < _MAX_COUNT
+    return episodes + (left_out if is_count else 0)
 
 
 # The lines of the printed table; the file has more.
@@ -342,7 +358,8 @@ def games_to_keep(path: pathlib.Path, definition: Mapping[str, Any], episodes: i
     is_same = found.get("agent_digest") == wanted["agent_digest"] and all(
         found.get(name, value) == value for name, value in wanted.items() if name not in _MAY_DIFFER
     )
-    return int(found["episodes"]) if is_same and found["episodes"] > episodes else 0
+    played = games_played(found)
+    return played if is_same and played > episodes else 0
 
 
 # What every result has, and its type.

@@ -6,6 +6,7 @@ import enum
 from collections.abc import Mapping
 
 from meta_impala import config as config_lib
+from meta_impala.evaluation.record import games_played
 from meta_impala.experiments.suite import Run
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.json_files import read_json_object
@@ -82,7 +83,7 @@ def stage_of(run: Run, evaluation: Mapping[str, int]) -> Stage:
         is_evaluated = (
             # The frames of a population are those of all members; one of them is evaluated.
             evaluated["frames_trained"] == status.get("frames_of_best", status["frames"])
-            and evaluated["episodes"] >= evaluation["episodes"]
+            and games_played(evaluated) >= evaluation["episodes"]
             and evaluated["starts"] == "noop"
             and evaluated["eta_is_from"] == "checkpoint"
         )

@@ -41,20 +41,23 @@ from meta_impala.storage.files import (
 )
 from meta_impala.storage.manifest import (
     FORMAT,
+    REPLACED,
     SOURCE,
     Damaged,
+    attempts_left,
     list_checkpoints,
+    name_of,
     verify,
+    version_of,
     write_manifest,
 )
 from meta_impala.system.user_path import without_pattern
 
-_ASIDE, _REMOVED, _REPLACED = ".saving", ".removing", ".replaced"
+_ASIDE, _REMOVED = ".saving", ".removing"
 # Above the bytes of the variables: names, alignment, the graph of objects.
 _MAX_OVERHEAD_BYTES = 2**24
 # A window's data may be larger there: of fewer learners, or of larger batches.
 _MOST_TIMES_LARGER = 64
-_EVALUATION_ATTEMPTS = 5
 # Parts of the identity that are younger than some checkpoints, and what those are.
 _IDENTITY_IF_MISSING: dict[str, Any] = {
     "network's eta_embedding_place": HEADS,
@@ -175,7 +178,7 @@ class Checkpoints:
             self._write(aside, progress, source)
             if is_there:
                 # Between two updates on a batch (`sample_reuse`) the frames stand still.
-                os.rename(path, self._folder / f"{_REPLACED}-{path.name}")
+                os.rename(path, self._folder / f"{REPLACED}{path.name}")
             elif path.exists():
                 os.rename(path, unused_name(path))
             os.rename(aside, path)
@@ -217,22 +220,28 @@ def restore_for_evaluation(
     Raises:
       UserError: if there is none, it is of another run, or every one is damaged.
     """
-    for attempt in range(_EVALUATION_ATTEMPTS):
-        paths = list_checkpoints(folder)
-        if not paths:
-            _refuse_old_format(folder)
-            raise UserError(
-                f"{folder}: no checkpoint yet; train first, or wait until the first one is saved"
-            )
-        saved, damaged = _restore_newest(paths, state, identity)
-        # What has gone meanwhile was not damaged but removed by training.
-        damaged = {path: why for path, why in damaged.items() if path.is_dir()}
-        if saved is not None:
+    for left in attempts_left():
+        there = {path: version_of(path) for path in list_checkpoints(folder)}
+        if not there:
+            continue
+        saved, damaged = _restore_newest(list(there), state, identity)
+        # What has gone meanwhile, or is another, was not damaged but replaced by training.
+        damaged = {
+            path: why
+            for path, why in damaged.items()
+            if path.is_dir() and version_of(path) == there[path]
+        }
+        # Of one whose place another took, files of both may have been read.
+        if saved is not None and version_of(saved.path) in (None, there[saved.path]):
             _warn(saved.path, damaged)
-            return saved.path
-        if list_checkpoints(folder) == paths or attempt == _EVALUATION_ATTEMPTS - 1:
-            break
-    raise _all_damaged(folder, damaged)
+            return folder / name_of(saved.path)
+        is_still = damaged.keys() == there.keys() and list_checkpoints(folder) == [*there]
+        if damaged and (is_still or not left):
+            raise _all_damaged(folder, damaged)
+    _refuse_old_format(folder)
+    raise UserError(
+        f"{folder}: no checkpoint yet; train first, or wait until the first one is saved"
+    )
 
 
 def _restore_newest(
@@ -344,7 +353,7 @@ def _check_finite(state: LearnerState) -> None:
 
 def _check_counters(path: pathlib.Path, state: LearnerState) -> None:
     frames, updates = state.counts
-    if path.name != f"frames-{frames}" or min(frames, updates) < 0:
+    if name_of(path) != f"frames-{frames}" or min(frames, updates) < 0:
         raise ValueError(f"it is of {frames} frames and {updates} updates")
 
 
@@ -360,8 +369,8 @@ def _remove(path: pathlib.Path) -> None:
 
 def _settle_replaced(folder: pathlib.Path) -> None:
     """Removes what a checkpoint of the same frames replaced, or brings it back if none did."""
-    for replaced in list(folder.glob(f"{_REPLACED}-frames-*")):
-        path = folder / replaced.name.removeprefix(f"{_REPLACED}-")
+    for replaced in list(folder.glob(f"{REPLACED}frames-*")):
+        path = folder / name_of(replaced)
         if path.exists():
             remove_folder(replaced)
         else:

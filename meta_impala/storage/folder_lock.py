@@ -171,7 +171,10 @@ class FolderLock:
             who = holder.holder
             if lock_record.is_alive(holder) is None:
                 who += f", seen {max(0.0, self._age(descriptor)):.0f} s ago"
-                hint += f" (if it is dead: {lock_record.DEAD_AFTER_SECONDS:g} s after that)"
+                hint += (
+                    " (if it is dead, or this folder is a copy: "
+                    f"{lock_record.DEAD_AFTER_SECONDS:g} s after that)"
+                )
         else:  # of an earlier version
             pid = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
             who = f"process {pid if pid.isdecimal() else 'unknown'}"
@@ -260,6 +263,14 @@ def is_locked(folder: pathlib.Path) -> bool:
         os.close(descriptor)
 
 
+def has_record(folder: pathlib.Path) -> bool:
+    """Whether the lock file names a trainer, so that `is_locked` knows whether that one lives."""
+    try:
+        return lock_record.parse(_read(folder / FILE_NAME)) is not None
+    except OSError:
+        return False
+
+
 def _is_held(
     kernel: bool | None, holder: Record | None, descriptor: int, age: Callable[[int], float]
 ) -> bool:
@@ -284,6 +295,9 @@ def _is_held(
     here = lock_record.this_machine()
     if kernel and (holder.machine.boot == here.boot or holder.machine.host == here.host):
         return False  # another container of this machine, or before its restart
+    # The inode tells no copy here: some network file systems (sshfs, CIFS without server's numbers)
+    # number the same file anew on each machine, and take locks on each alone. A copy that counts as
+    # held costs a wait; two trainers in one folder cost the run.
     return age(descriptor) < lock_record.DEAD_AFTER_SECONDS
 
 

@@ -1,18 +1,22 @@
-"""What a folder must not hold where a run, or a population, is to start or to continue."""
+"""What a folder must not hold where a run, a population or an evaluation's result is to be."""
 
 from __future__ import annotations
 
+import pathlib
+
 from meta_impala.errors import UserError
 from meta_impala.storage import nearby_runs
+from meta_impala.storage.results_folder import check_file
 from meta_impala.storage.run_folder import RunFolder
 
 
-def check_for_run(folder: RunFolder, *, override: bool = False) -> None:
+def check_for_run(folder: RunFolder, *, override: bool | None = False) -> None:
     """For a run.
 
     Args:
       folder: of the run.
-      override: whether checkpoints may be continued whose settings are lost.
+      override: whether checkpoints may be continued whose settings are lost; None if there is no
+        flag that would say so.
 
     Raises:
       UserError: if the folder is a population's, holds checkpoints without their settings, or is
@@ -26,10 +30,11 @@ def check_for_run(folder: RunFolder, *, override: bool = False) -> None:
     if folder.has_run():
         return
     if folder.has_checkpoint() and not override:
+        remedy = "restore it, or use another folder"
+        if override is not None:
+            remedy += ", or give --override to continue them with the settings of this start"
         raise UserError(
-            f"--logdir={folder.path}: holds checkpoints, but not their config.json; restore it, or "
-            "use another --logdir, or give --override to continue them with the settings of this "
-            "start"
+            f"--logdir={folder.path}: holds checkpoints, but not their config.json; {remedy}"
         )
     _refuse_runs_below(folder)
 
@@ -52,6 +57,25 @@ def check_for_population(folder: RunFolder) -> None:
         )
     if not folder.has_population():
         _refuse_runs_below(folder)
+
+
+def check_evaluation_file(path: pathlib.Path, *, of_command: bool = True) -> None:
+    """For the file of an evaluation's result, given as `out`.
+
+    Args:
+      path: of the file.
+      of_command: whether it is a flag; otherwise it is an argument of a function.
+
+    Raises:
+      UserError: if it cannot be written, does not end in .json, or is a file of a run's training.
+    """
+    check_file(path, "out", of_command=of_command)
+    in_run = RunFolder(path.parent).has_run()
+    if path.suffix != ".json" or (in_run and not path.name.startswith("evaluation")):
+        raise UserError(
+            f"{'--' * of_command}out={path}: must end in .json, and begin with evaluation in a "
+            "run's folder, where the other names are the training's"
+        )
 
 
 def _refuse_runs_below(folder: RunFolder) -> None:

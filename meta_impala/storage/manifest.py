@@ -12,7 +12,8 @@ import os
 import pathlib
 import re
 import stat
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from meta_impala import __version__
@@ -22,9 +23,14 @@ from meta_impala.storage.files import open_regular, read_bounded, write_atomical
 
 FORMAT = 2  # 1 had no manifest
 SOURCE = "source.npz"
+# Before the name of a checkpoint while one of the same frames, with more updates, takes its place.
+REPLACED = ".replaced-"
 _MANIFEST, _DIGEST = "manifest.json", "manifest.sha256"
 _MAX_MANIFEST_BYTES = 2**22
+_MAX_DIGEST_BYTES = 100
 _NAME = re.compile(r"frames-(\d{1,18})", re.ASCII)
+_ATTEMPTS = 5
+_SECONDS_BETWEEN_ATTEMPTS = 0.02
 
 
 class Damaged(Exception):
@@ -32,18 +38,54 @@ class Damaged(Exception):
 
 
 def list_checkpoints(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The checkpoints of a folder, newest first; links do not count."""
+    """The checkpoints of a folder, newest first; links do not count.
+
+    One that is about to be replaced is there too, until the other has its name: a trainer that was
+    killed in between has left no other.
+    """
     try:
         entries = list(os.scandir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    found = [(_NAME.fullmatch(entry.name), entry) for entry in entries]
+    found = {
+        entry.name: match
+        for entry in entries
+        if (match := _NAME.fullmatch(entry.name.removeprefix(REPLACED)))
+        and entry.is_dir(follow_symlinks=False)
+    }
     numbered = [
-        (int(match[1]), folder / entry.name)
-        for match, entry in found
-        if match and entry.is_dir(follow_symlinks=False)
+        (int(match[1]), folder / name)
+        for name, match in found.items()
+        if name == match[0] or match[0] not in found
     ]
     return [path for _, path in sorted(numbered, reverse=True)]
+
+
+def name_of(path: pathlib.Path) -> str:
+    """The name of a checkpoint, also while it is about to be replaced."""
+    return path.name.removeprefix(REPLACED)
+
+
+def version_of(path: pathlib.Path) -> bytes | None:
+    """What tells a checkpoint from one of the same frames and more updates; None if it is gone."""
+    try:
+        return read_bounded(path / _DIGEST, _MAX_DIGEST_BYTES)
+    except (OSError, ValueError):
+        return None
+
+
+def newest_version(folder: pathlib.Path) -> tuple[str, bytes | None] | None:
+    """Name and version of the newest checkpoint of a folder; None if there is none."""
+    path = next(iter(list_checkpoints(folder)), None)
+    return None if path is None else (name_of(path), version_of(path))
+
+
+def attempts_left() -> Iterator[int]:
+    """How many attempts are left to read what training may be replacing, a moment apart."""
+    for left in reversed(range(_ATTEMPTS)):
+        yield left
+        if left:
+            time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
 
 
 def write_manifest(
@@ -82,7 +124,7 @@ def verify(path: pathlib.Path, max_bytes: int | None = None) -> dict[str, Any]:
     """
     try:
         content = read_bounded(path / _MANIFEST, _MAX_MANIFEST_BYTES)
-        if read_bounded(path / _DIGEST, 100) != _digest_line(content):
+        if read_bounded(path / _DIGEST, _MAX_DIGEST_BYTES) != _digest_line(content):
             raise Damaged(f"{_MANIFEST} does not match its digest")
         manifest = _parse(path, content)
         _check_files(path, manifest["files"], max_bytes)

@@ -1,14 +1,21 @@
-"""Suggestions for a path that is not a run folder: runs of a similar name, or runs below it."""
+"""Which folder is a run, and what is near one that is none: runs of a similar name, or below it."""
 
 from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Collection
 
+from meta_impala import config as config_lib
 from meta_impala.config.fields import nearest
 from meta_impala.errors import printable
+from meta_impala.storage.json_files import read_json_object
 
-_CONFIG = "config.json"
+_CONFIG, _STATUS, _CHECKPOINTS = "config.json", "status.json", "checkpoints"
+# Settings that the config of every version has.
+_SETTINGS = config_lib.FIELDS.keys() - config_lib.values_if_missing().keys()
+# Far above any config; up to so many are read.
+_MAX_BYTES = 2**16
 # Bounds of the search: a user may have named the root of a disk.
 _MOST_FOLDERS, _MOST_LEVELS, _MOST_SHOWN = 1000, 5, 5
 
@@ -28,6 +35,24 @@ def hint(path: pathlib.Path) -> str:
     return printable(nearest(path.name, [name for name in beside if _is_printable(name)]))
 
 
+def is_run(folder: str, names: Collection[str], files: Collection[str]) -> bool:
+    """Whether a folder is that of a run: other programs have a `config.json` too.
+
+    Args:
+      folder: its path.
+      names, files: of the folders and files in it, as `os.walk` has them.
+    """
+    if _CONFIG not in files:
+        return False
+    if _STATUS in files or _CHECKPOINTS in names:
+        return True
+    try:
+        content = read_json_object(pathlib.Path(folder, _CONFIG), _MAX_BYTES)
+    except (OSError, ValueError):
+        return False
+    return content.keys() >= _SETTINGS
+
+
 def _is_printable(name: str) -> bool:
     return printable(name) == name
 
@@ -36,7 +61,7 @@ def _below(path: pathlib.Path) -> str:
     found: list[str] = []
     for searched, (folder, names, files) in enumerate(os.walk(path)):
         inside = os.path.relpath(folder, path)
-        if _CONFIG in files and _is_printable(inside):
+        if _is_printable(inside) and is_run(folder, names, files):
             found.append(inside)
             names.clear()
         if inside.count(os.sep) >= _MOST_LEVELS:

@@ -72,13 +72,16 @@ def refuse_links(path: pathlib.Path, root: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def check_file(path: pathlib.Path, flag: str, *endings: str) -> pathlib.Path:
+def check_file(
+    path: pathlib.Path, flag: str, *endings: str, of_command: bool = True
+) -> pathlib.Path:
     """Checks that a file can be written, before the work whose result it is to hold.
 
     Args:
       path: of the file, which is left as it is.
       flag: that names it.
       endings: of which its name must have one, such as `.png`; none for any.
+      of_command: whether it is a flag; otherwise it is an argument of a function.
 
     Returns:
       The path.
@@ -86,7 +89,7 @@ def check_file(path: pathlib.Path, flag: str, *endings: str) -> pathlib.Path:
     Raises:
       UserError: naming the flag, if it cannot.
     """
-    given = f"--{flag}={path}"
+    given = f"{'--' * of_command}{flag}={path}"
     if endings and path.suffix.lower() not in endings:
         allowed = f"{', '.join(endings[:-1])} or {endings[-1]}" if endings[1:] else endings[0]
         raise UserError(f"{given}: must end in {allowed}")

@@ -25,6 +25,7 @@ from meta_impala.storage.files import (
     writing,
 )
 from meta_impala.storage.json_files import read_json_object
+from meta_impala.storage.manifest import REPLACED
 from meta_impala.storage.results_folder import refuse_links
 from meta_impala.storage.trust import Trust
 
@@ -157,7 +158,10 @@ class RunFolder:
 
     def has_checkpoint(self) -> bool:
         """Whether there is anything that may be a checkpoint."""
-        return any(self.checkpoints.glob("frames-*"))
+        names: list[str] = []
+        with contextlib.suppress(OSError):
+            names = os.listdir(self.checkpoints)
+        return any(name.removeprefix(REPLACED).startswith("frames-") for name in names)
 
     @property
     def bad_updates(self) -> pathlib.Path:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from meta_impala.errors import printable
-from meta_impala.storage.folder_lock import is_locked
+from meta_impala.storage.folder_lock import has_record, is_locked
 from meta_impala.storage.run_folder import FAILED, RUNNING, RunFolder
 
 # In place of `running` where the trainer died; no `status.json` says so itself.
@@ -45,7 +45,7 @@ def describe_dead_trainer(folder: RunFolder, *, is_held_here: bool = False) -> s
     process, frames = status.get("pid"), status.get("frames")
     if status.get("state") != RUNNING or not isinstance(process, int):
         return None
-    if not is_held_here and (is_locked(folder.path) or _is_alive(process)):
+    if not is_held_here and (is_locked(folder.path) or _may_live(folder, process)):
         return None
     at = f" at {frames:,} frames" if isinstance(frames, int) else ""
     what = (
@@ -61,6 +61,15 @@ def describe_dead_trainer(folder: RunFolder, *, is_held_here: bool = False) -> s
     return f"{what}; " + (
         f"its last checkpoint is {saved}" if saved else "it had saved no checkpoint yet"
     )
+
+
+def _may_live(folder: RunFolder, process: int) -> bool:
+    """Of a folder that is not locked.
+
+    A number alone says little: it may be another process's now, as in the next container, or that
+    of the original of a copied folder. So it counts only where no record says more.
+    """
+    return not has_record(folder.path) and _is_alive(process)
 
 
 def _is_alive(process: int) -> bool:

@@ -23,7 +23,7 @@ from meta_impala.environments import (
 from meta_impala.errors import UserError, one_line
 from meta_impala.storage import trust as trust_lib
 from meta_impala.storage.arrays import open_arrays
-from meta_impala.storage.manifest import list_checkpoints
+from meta_impala.storage.manifest import attempts_left, list_checkpoints
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trust import Trust
 
@@ -135,12 +135,20 @@ def refuse_larger_network(folder: RunFolder, config: Config, shape: tuple[int, .
     Raises:
       UserError: if the config is of a larger network than any checkpoint has weights for.
     """
-    sizes = [
-        sum(512 * file.lstat().st_blocks for file in path.glob("state.data*"))
-        for path in list_checkpoints(folder.checkpoints)
-    ]
+    sizes: list[int] = []
+    for _ in attempts_left():
+        sizes = [_bytes_of_weights(path) for path in list_checkpoints(folder.checkpoints)]
+        if any(sizes):  # else training may just have removed what was there
+            break
     if sizes:
         _check_size(folder.config_path, config, shape, max(sizes))
+
+
+def _bytes_of_weights(checkpoint: pathlib.Path) -> int:
+    try:
+        return sum(512 * file.lstat().st_blocks for file in checkpoint.glob("state.data*"))
+    except FileNotFoundError:
+        return 0
 
 
 def _check_size(source: pathlib.Path, config: Config, shape: tuple[int, ...], nbytes: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pathlib
 import time
 
 from meta_impala import config as config_lib
@@ -15,7 +14,7 @@ from meta_impala.errors import UserError
 from meta_impala.storage import eta_replay
 from meta_impala.storage.folder_lock import locked
 from meta_impala.storage.folder_use import check_for_run
-from meta_impala.storage.manifest import list_checkpoints
+from meta_impala.storage.manifest import newest_version
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trust import Trust, trusting
 from meta_impala.system.signals import StopRequest, ctrl_c_stops
@@ -37,7 +36,7 @@ class LockingTrainer(Trainer):
         """As `Trainer`; the caller holds the lock."""
         super().__init__(config, description, folder, stop, cpu_start=cpu_start)
         self._stop_of_run = stop
-        self._newest = _newest_checkpoint(folder)
+        self._newest = newest_version(folder.checkpoints)
 
     def run(self) -> str:
         """As `Trainer.run`. A Ctrl-C ends the current update, saves, and is raised then; a second
@@ -46,24 +45,22 @@ class LockingTrainer(Trainer):
         Raises:
           KeyboardInterrupt: after a Ctrl-C; the run is saved, and its status is `stopped`.
           RunFailed: among others for a SystemExit, such as that of a program's handler of SIGTERM:
-            it is its cause. What was learned is saved.
+            it is its cause. What was learned is saved, unless it came in the middle of an update;
+            a deterministic run keeps its last checkpoint, and continues from there to the bit.
           UserError: if another trainer is running in the folder, or has been since this was made.
         """
         with locked(self.folder), ctrl_c_stops(self._stop_of_run):
-            newest = _newest_checkpoint(self.folder)
+            newest = newest_version(self.folder.checkpoints)
+            # The version too: with `sample_reuse` more updates may be of the same frames.
             if newest is not None and newest != self._newest:
                 raise UserError(
-                    f"{newest}: was saved by another trainer after this one was made; make a new "
-                    "one, which continues from there"
+                    f"{self.folder.checkpoints / newest[0]}: was saved by another trainer after "
+                    "this one was made; make a new one, which continues from there"
                 )
             try:
                 return super().run()
             finally:
-                self._newest = _newest_checkpoint(self.folder)
-
-
-def _newest_checkpoint(folder: RunFolder) -> pathlib.Path | None:
-    return next(iter(list_checkpoints(folder.checkpoints)), None)
+                self._newest = newest_version(self.folder.checkpoints)
 
 
 def make_trainer(
@@ -115,7 +112,7 @@ def make_trainer(
     configure_in_program(deterministic=config.deterministic)
     # Between this and `run` nobody holds it: a trainer that is never run keeps no folder.
     with locked(folder):
-        check_for_run(folder)
+        check_for_run(folder, override=None)
         if folder.has_run():
             config = _continued(config, folder, trust)
         trainer = LockingTrainer(config, description, folder, stop or StopRequest(), cpu_start)
@@ -153,4 +150,4 @@ def _continued(config: Config, folder: RunFolder, trust: Trust) -> Config:
     }
     saved = folder.load_config(trust)
     given["environment"] = registry.as_saved(config.environment, saved.environment)
-    return config_lib.merge_for_resume(saved, given, override=False)
+    return config_lib.merge_for_resume(saved, given, override=None)

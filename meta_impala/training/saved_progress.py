@@ -93,7 +93,7 @@ def refuse_vanished_checkpoints(folder: RunFolder) -> None:
     if name:
         raise UserError(
             f"{folder.checkpoints}: holds no checkpoint, but {name} was saved there; restore it, "
-            "or use another --logdir"
+            "or use another folder"
         )
 
 

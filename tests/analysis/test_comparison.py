@@ -45,6 +45,7 @@ def make_run(path, game, seed, mean, *, evaluation=None, metrics=True, **setting
         "num_actors": seed,
     } | settings
     (path / "config.json").write_text(json.dumps(config))
+    (path / "status.json").write_text("{}")
     found = {
         "protocol": "impala",
         "frames_trained": 200_000_000,

@@ -10,7 +10,8 @@ from meta_impala.errors import UserError
 
 def _run(path):
     path.mkdir(parents=True)
-    (path / "config.json").write_text("{}")
+    for name in ("config.json", "status.json"):
+        (path / name).write_text("{}")
     return path
 
 

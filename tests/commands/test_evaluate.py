@@ -1,5 +1,6 @@
 """The evaluation command as a user runs it (command)."""
 
+import errno
 import json
 import os
 import pathlib
@@ -19,6 +20,7 @@ import meta_impala
 from meta_impala import __version__, evaluate
 from meta_impala.command import LOADING
 from meta_impala.errors import UserError
+from meta_impala.storage import results_folder
 from meta_impala.storage.run_folder import RunFolder
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -372,8 +374,12 @@ def test_a_run_that_is_only_read_may_be_read_only(trained, tmp_path, monkeypatch
     for more in ([], [f"--out={out}", "--record_video"]):
         with pytest.raises(UserError, match="must be a folder that can be written"):
             inputs(str(trained), *more)
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(UserError, match=rf"--out={out}: must be in a folder that can be written"):
+
+    def refuses(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(results_folder, "_probe", refuses)
+    with pytest.raises(UserError, match=rf"^--out={out}: cannot be written \(Permission denied"):
         inputs(str(trained), f"--out={out}")
 
 

@@ -10,7 +10,8 @@ COMMANDS = ("watch", "evaluate", "explain", "export", "doctor")
 @pytest.mark.parametrize("form", ["{}", "--logdir={}"])
 def test_a_run_is_an_argument_or_a_flag(name, form, tmp_path):
     (tmp_path / "runs/pong").mkdir(parents=True)
-    (tmp_path / "runs/pong/config.json").touch()
+    for file in ("config.json", "status.json"):
+        (tmp_path / "runs/pong" / file).touch()
     others = [f"--out={tmp_path}/agent.npz"] if name == "export" else []
     if name == "explain":
         others = ["--nofigure"]

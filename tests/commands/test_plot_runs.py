@@ -45,8 +45,9 @@ def _run_many(commands):
 
 def _make(path, metrics):
     os.makedirs(path)
-    with open(os.path.join(path, os.fsencode("config.json")), "w") as file:
-        file.write("{}")
+    for name in ("config.json", "status.json"):
+        with open(os.path.join(path, os.fsencode(name)), "w") as file:
+            file.write("{}")
     if metrics is not None:
         with open(os.path.join(path, os.fsencode("metrics.csv")), "wb") as file:
             file.write(metrics if isinstance(metrics, bytes) else metrics.encode())

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -185,6 +186,20 @@ def test_watch_waits_only_while_a_trainer_is_running(tmp_path, monkeypatch, caps
     monkeypatch.setattr(time, "sleep", lambda _: first.mkdir(parents=True))
     watch._wait_for_checkpoint(str(tmp_path))
     assert "no checkpoint yet; waiting for the first one" in capsys.readouterr().out
+    lock.release()
+
+
+def test_watch_says_that_a_copy_was_running_when_it_was_copied(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.prepare()
+    folder.config_path.touch()
+    lock = FolderLock(folder.path)
+    folder.write_status("running", 40)
+    shutil.copytree(folder.path, tmp_path / "copy")
+    with pytest.raises(
+        UserError, match=r"is interrupted: .* was at 40 frames when this folder was"
+    ):
+        watch._wait_for_checkpoint(str(tmp_path / "copy"))
     lock.release()
 
 

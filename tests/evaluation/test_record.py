@@ -46,6 +46,19 @@ def test_another_definition_does_not_change_the_saved_games(tmp_path):
     assert evaluation_record.other_partials(None) == []
 
 
+@pytest.mark.parametrize("name", ["evaluation[1].json", "a*b?.json", "[.json", "a.partial-b.json"])
+def test_unfinished_games_are_found_beside_a_result_with_any_name(tmp_path, name):
+    first, second = (
+        evaluation_record.partial_path(tmp_path / name, DEFINITION | {"seed": seed})
+        for seed in (1, 2)
+    )
+    _saved(first)
+    for other in ("evaluation1", "a--bc", "a"):  # what the names mean as patterns, and parts
+        _saved(evaluation_record.partial_path(tmp_path / f"{other}.json", DEFINITION))
+    assert evaluation_record.other_partials(second) == [first]
+    assert evaluation_record.other_partials(first) == []
+
+
 def test_more_games_of_the_same_agent_and_settings_are_kept(tmp_path):
     path = tmp_path / "evaluation.json"
     definition = DEFINITION | {
@@ -60,6 +73,10 @@ def test_more_games_of_the_same_agent_and_settings_are_kept(tmp_path):
     assert kept(1) == 0, "there is no file"
     path.write_text(json.dumps(definition | summary))
     assert [kept(episodes) for episodes in (1, 4, 5, 6)] == [5, 5, 0, 0]
+    path.write_text(json.dumps(definition | summary | {"episodes_left_out": 2}))
+    assert [kept(episodes) for episodes in (6, 7)] == [7, 0], "those left out were played"
+    path.write_text(json.dumps(definition | summary | {"episodes_left_out": "x"}))
+    assert kept(4) == 5
     assert kept(1, seed=2) == kept(1, versions={}) == kept(1, a_later_setting=3) == 5
     for name in ("agent_digest", "frames_trained", "starts", "rom", "noops"):
         assert kept(1, **{name: "other"}) == 0

@@ -8,6 +8,8 @@ import pytest
 
 from meta_impala.environments import ATARI_57
 from meta_impala.errors import UserError
+from meta_impala.evaluation import record as evaluation_record
+from meta_impala.evaluation.record import Game
 from meta_impala.experiments import stages
 from meta_impala.experiments import suite as suite_file
 from meta_impala.experiments.stages import Stage
@@ -231,6 +233,27 @@ def test_the_stage_is_read_from_the_folder_alone(path):
         assert stage() is Stage.TRAINED, change
     run.folder.evaluation_path.write_text(json.dumps(evaluated))
     assert stage() is Stage.DONE
+
+
+@pytest.mark.parametrize("infinite", [0, 1, 19])
+def test_an_evaluation_that_leaves_games_out_is_finished(path, infinite):
+    """To play them again would leave them out again."""
+    run = _expand(path)[0]
+    run.folder.prepare()
+    run.folder.save_config(run.config)
+    run.folder.write_status("finished", 1_000_000)
+    definition = {
+        "environment": "Catch", "starts": "noop", "max_episode_frames": None,
+        "frames_trained": 1_000_000, "eta_is_from": "checkpoint",
+    }  # fmt: skip
+    games = [Game(n, float("inf") if n < infinite else 1.0, 9) for n in range(20)]
+    found = evaluation_record.result(definition, games)
+    evaluation_record.save_result(run.folder.evaluation_path, found)
+    assert stages.stage_of(run, {"episodes": 20}) is Stage.DONE
+    assert stages.stage_of(run, {"episodes": 21}) is Stage.TRAINED
+    found |= {"episodes_left_out": "many", "episodes": 19}
+    run.folder.evaluation_path.write_text(json.dumps(found))
+    assert stages.stage_of(run, {"episodes": 20}) is Stage.TRAINED
 
 
 def test_a_run_that_replays_is_not_one_with_other_settings(path):

@@ -14,10 +14,11 @@ import tensorflow as tf
 from support.helpers import make_agent
 
 from meta_impala.algorithm.optimizers import CorrectedRMSProp
-from meta_impala.config import AgentSettings
+from meta_impala.config import AgentSettings, Config, resolve
 from meta_impala.errors import RunFailed, UserError
 from meta_impala.storage import arrays as arrays_lib
 from meta_impala.storage import checkpoint as checkpoint_lib
+from meta_impala.storage import trained_run
 from meta_impala.storage.checkpoint import (
     Checkpoints,
     identity_of,
@@ -25,7 +26,8 @@ from meta_impala.storage.checkpoint import (
     restore_for_evaluation,
     verify,
 )
-from meta_impala.storage.manifest import write_manifest
+from meta_impala.storage.manifest import newest_version, write_manifest
+from meta_impala.storage.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -362,6 +364,127 @@ def test_a_checkpoint_that_was_to_be_replaced_comes_back(agent, identity, folder
     shutil.copytree(folder / "frames-2", folder / ".replaced-frames-2")
     assert restore(agent, identity, folder).path.name == "frames-3"
     assert sorted(path.name for path in folder.iterdir()) == ["frames-1", "frames-2", "frames-3"]
+
+
+def _read(agent, identity, folder) -> int:
+    """The updates of what an evaluation reads, as it would beside the training of this state."""
+    state = agent.learner.state
+    before = [variable.numpy() for variable in state.variables]
+    assert restore_for_evaluation(folder, state, identity) == folder / "frames-3"
+    updates = int(state.updates.numpy())
+    assert values(state) == {3, updates}
+    for variable, value in zip(state.variables, before, strict=True):
+        variable.assign(value)
+    return updates
+
+
+@pytest.fixture
+def single(agent, identity, tmp_path):
+    """The trainer's checkpoints in a folder that keeps one, of 3 frames and 3 updates."""
+    checkpoints = Checkpoints(tmp_path / "checkpoints", agent.learner.state, 1, identity)
+    fill(agent.learner.state, 3)
+    checkpoints.save({})
+    return checkpoints
+
+
+def test_the_only_checkpoint_can_be_read_while_another_takes_its_place(
+    agent, identity, single, tmp_path, monkeypatch
+):
+    folder, rename, seen = tmp_path / "checkpoints", os.rename, []
+
+    def look():
+        assert len(list_checkpoints(folder)) == 1
+        assert newest_version(folder)[0] == "frames-3"
+        assert RunFolder(tmp_path).has_checkpoint()
+        seen.append(_read(agent, identity, folder))
+
+    def rename_and_look(*names):
+        look()
+        rename(*names)
+        look()
+
+    monkeypatch.setattr(os, "rename", rename_and_look)
+    _with_updates(agent.learner.state, 4)
+    single.save({})
+    assert seen == [3, 3, 3, 4]
+    assert [path.name for path in folder.iterdir()] == ["frames-3"]
+
+
+def test_the_only_checkpoint_can_be_read_after_a_kill_between_two_renames(
+    agent, identity, folder, tmp_path, capsys
+):
+    for name in ("frames-1", "frames-2"):
+        shutil.rmtree(folder / name)
+    os.rename(folder / "frames-3", folder / ".replaced-frames-3")
+    fill(agent.learner.state, 7)
+    assert restore_for_evaluation(folder, agent.learner.state, identity) == folder / "frames-3"
+    assert values(agent.learner.state) == {3} and capsys.readouterr().err == ""
+    assert [path.name for path in folder.iterdir()] == [".replaced-frames-3"], "it is only read"
+    assert RunFolder(tmp_path).has_checkpoint()
+    _flip(folder / ".replaced-frames-3/state.index")
+    with pytest.raises(UserError, match="every checkpoint is damaged"):
+        restore_for_evaluation(folder, agent.learner.state, identity)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_read_again(
+    agent, identity, single, tmp_path, monkeypatch, capsys, moment
+):
+    """A reader meets files of both: their digests differ, or it has checked those of the old."""
+    state, folder, read = agent.learner.state, tmp_path / "checkpoints", []
+    shutil.copytree(folder, tmp_path / "old")
+    _with_updates(state, 4)
+    single.save({})
+
+    def replaced_meanwhile(path, *bounds):
+        manifest = verify(path, *bounds)
+        read.append(path)
+        if len(read) > 1:
+            return manifest
+        shutil.rmtree(folder)
+        shutil.move(tmp_path / "new", folder)
+        if moment == "before":
+            raise checkpoint_lib.Damaged("state.index does not match its digest")
+        return manifest
+
+    shutil.move(folder, tmp_path / "new")
+    shutil.move(tmp_path / "old", folder)
+    monkeypatch.setattr(checkpoint_lib, "verify", replaced_meanwhile)
+    assert _read(agent, identity, folder) == 4
+    assert len(read) == 2 and capsys.readouterr().err == ""
+
+
+def test_a_moment_without_a_checkpoint_is_waited_for(agent, identity, folder, monkeypatch):
+    looks = []
+
+    def look(path):
+        looks.append(path)
+        return [] if len(looks) < 3 else list_checkpoints(path)
+
+    monkeypatch.setattr(checkpoint_lib, "list_checkpoints", look)
+    state = agent.learner.state
+    assert restore_for_evaluation(folder, state, identity) == folder / "frames-3"
+    with pytest.raises(UserError, match="no checkpoint yet; train first"):
+        restore_for_evaluation(folder.parent, state, identity)
+
+
+def test_a_checkpoint_that_is_gone_does_not_make_the_network_too_large(
+    folder, tmp_path, monkeypatch
+):
+    looks = []
+
+    def look(path):
+        looks.append(path)
+        return [path / "frames-9"] if len(looks) == 1 else list_checkpoints(path)
+
+    monkeypatch.setattr(trained_run, "list_checkpoints", look)
+    config = resolve(Config(environment="Catch", network="mlp", mlp_sizes="8"))
+    trained_run.refuse_larger_network(RunFolder(tmp_path), config, (3, 2))
+    assert len(looks) == 2
+    shutil.rmtree(folder)
+    (folder / "frames-1").mkdir(parents=True)
+    with pytest.raises(UserError, match="but there are 0$"):
+        trained_run.refuse_larger_network(RunFolder(tmp_path), config, (3, 2))
 
 
 # Checkpoints of older versions.

@@ -23,7 +23,7 @@ from meta_impala.evaluation.record import Game, PartialGames
 from meta_impala.evaluation.starts import Start, read_starts, write_starts
 from meta_impala.storage import arrays, files, results_folder
 from meta_impala.storage.best_checkpoint import BestCheckpoint
-from meta_impala.storage.checkpoint import Checkpoints, identity_of
+from meta_impala.storage.checkpoint import Checkpoints, identity_of, restore_for_evaluation
 from meta_impala.storage.manifest import list_checkpoints, verify
 from meta_impala.storage.metrics_table import COLUMNS, read_table
 from meta_impala.storage.run_folder import RunFolder
@@ -361,8 +361,10 @@ def _replaced_checkpoint_case(agent) -> Case:
         checkpoints.save({"number": updates}, {"of the actors": np.arange(updates)})
 
     def look(folder):
+        restore_for_evaluation(folder / "checkpoints", state, identity)  # before the next start
+        read = int(state.updates.numpy())
         saved = Checkpoints(folder / "checkpoints", state, 1, identity).restore_latest()
-        assert int(state.updates.numpy()) == saved.progress["number"]
+        assert int(state.updates.numpy()) == saved.progress["number"] == read
         return saved.progress["number"]
 
     return Case(lambda f: save(f, 2), lambda f: save(f, 3), look, [2, 3], lambda f: save(f, 3))

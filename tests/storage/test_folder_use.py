@@ -9,7 +9,8 @@ from meta_impala.storage.run_folder import RunFolder
 from meta_impala.training import make_trainer
 
 _CONFIG, _CHECKPOINT, _RESULT = "config.json", "checkpoints/frames-1/state", "population.json"
-_MEMBER, _BELOW = "members/member_00/config.json", "Catch/seed_1/config.json"
+_MEMBER = "members/member_00/config.json"
+_BELOW = ["Catch/seed_1/config.json", "Catch/seed_1/status.json"]
 
 
 def _folder(path, *names: str) -> RunFolder:
@@ -38,8 +39,8 @@ def _refusal(check, folder, **options) -> str:
         ([_MEMBER, _CHECKPOINT], "holds a population", ""),  # killed at its end
         ([_MEMBER, _CONFIG], "holds a population", "holds a run"),
         ([_MEMBER, _CONFIG, _CHECKPOINT, _RESULT], "holds a population", ""),
-        ([_BELOW], "runs below it: Catch/seed_1", "runs below it: Catch/seed_1"),
-        ([_CONFIG, _BELOW], "", "holds a run"),  # of an older version
+        (_BELOW, "runs below it: Catch/seed_1", "runs below it: Catch/seed_1"),
+        ([_CONFIG, *_BELOW], "", "holds a run"),  # of an older version
     ],
 )
 def test_a_folder_that_holds_something_else_is_refused(tmp_path, names, run, population):
