@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import gymnasium
 import numpy as np
 import pytest
 from support import forked_command, run_helpers
@@ -20,6 +21,7 @@ from meta_impala import cli
 from meta_impala.errors import UserError
 from meta_impala.storage.folder_lock import FolderLock
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.trust import Trust
 
 
 def test_importing_the_package_is_cheap():
@@ -163,6 +165,62 @@ def test_the_folder_of_a_run_is_that_of_the_start(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     trainer = meta_impala.make_trainer(make_config(), pathlib.Path("~/there"))
     assert trainer.folder.path == tmp_path / "home/there"
+
+
+MOVING = """
+import os, gymnasium
+from meta_impala.environments.catch import Catch
+
+class Moving(Catch):
+    def __init__(self, **named):
+        super().__init__(**named)
+        os.chdir("/")
+
+gymnasium.register("Moving-v0", entry_point=Moving)
+os.chdir("/")
+"""
+
+
+@pytest.fixture
+def moving(tmp_path, monkeypatch):
+    """The name of an environment whose module and constructor change the working directory."""
+    (tmp_path / "moving.py").write_text(MOVING)
+    (tmp_path / "eta.csv").write_text("frames,gamma,lambda\n0,0.9,0.8\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "moving:Moving-v0"
+    sys.modules.pop("moving", None)
+    gymnasium.registry.pop("Moving-v0", None)
+
+
+REPLAY = {"eta_schedule": "replay", "eta_schedule_file": "eta.csv"}
+
+
+def test_the_file_that_a_run_replays_is_that_of_the_start(moving, tmp_path):
+    config = make_config(environment=moving, **REPLAY)
+    trainer = meta_impala.make_trainer(config, "run")
+    assert trainer.config.eta_schedule_file == str(tmp_path / "eta.csv")
+    assert trainer.run() == "finished"
+    last = run_helpers.read_metrics(tmp_path / "run")[-1]
+    assert (float(last["gamma"]), float(last["lambda"])) == pytest.approx((0.9, 0.8))
+    longer = dataclasses.replace(config, total_frames=12 * run_helpers.BATCH_FRAMES)
+    assert meta_impala.make_trainer(longer, tmp_path / "run").run() == "finished"  # from "/"
+
+
+def test_the_command_replays_the_file_of_the_start(moving, tmp_path):
+    command = [sys.executable, "-m", "meta_impala", "train", "--logdir=run", "--batch_size=4"]
+    command += [f"--environment={moving}", "--envs_per_actor=2", "--unroll_length=5"]
+    command += ["--meta_batch_size=3", "--mlp_sizes=8", "--total_frames=40"]
+    command += [f"--{name}={value}" for name, value in REPLAY.items()]
+    path = os.pathsep.join([str(ROOT), str(tmp_path)])
+    for _ in range(2):  # again, as the same command
+        done = subprocess.run(
+            command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path},
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    config = RunFolder(tmp_path / "run").load_config(Trust(everything=True))
+    assert config.eta_schedule_file == str(tmp_path / "eta.csv")
 
 
 def test_a_refused_trainer_leaves_no_folder(tmp_path):

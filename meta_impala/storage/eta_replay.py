@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import codecs
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import math
@@ -34,7 +35,7 @@ from meta_impala.config.hyper_parameters import (
     allowed_without_learning,
     stops_learning,
 )
-from meta_impala.config.text import shown
+from meta_impala.config.text import normalized, shown
 from meta_impala.errors import UserError, one_line
 from meta_impala.storage import metrics_table
 from meta_impala.storage.files import read_bounded, write_atomically, writing
@@ -49,7 +50,13 @@ _ROUNDING = 1e-6
 
 
 def pin(config: Config) -> Config:
-    """The config of a run to begin, with the SHA-256 of its file; unchanged if it replays nothing.
+    """The config of a run to begin, with the absolute path of its file and its SHA-256.
+
+    Call it before code of the environment runs, which may change the working directory. The path
+    stays as it is if no setting can hold the absolute one (a folder whose name does not print).
+
+    Args:
+      config: resolved; one that replays nothing is returned unchanged.
 
     Raises:
       UserError: if the file cannot be read, is damaged, or is not the one of
@@ -57,7 +64,10 @@ def pin(config: Config) -> Config:
     """
     if config.eta_schedule != "replay":
         return config
-    return dataclasses.replace(config, eta_schedule_sha256=_digest(_original(config)))
+    path, digest = config.eta_schedule_file, _digest(_original(config))
+    with contextlib.suppress(ValueError):
+        path = normalized(str(_absolute(path)))
+    return dataclasses.replace(config, eta_schedule_file=path, eta_schedule_sha256=digest)
 
 
 def keep(folder: RunFolder, config: Config) -> None:
@@ -120,8 +130,7 @@ def _original(config: Config) -> bytes:
     """The content of `--eta_schedule_file`, checked."""
     given = f"--eta_schedule_file={shown(config.eta_schedule_file)}"
     try:
-        path = pathlib.Path(config.eta_schedule_file).expanduser()
-        content = read_bounded(path, metrics_table.MAX_BYTES)
+        content = read_bounded(_absolute(config.eta_schedule_file), metrics_table.MAX_BYTES)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{given}: cannot be read ({one_line(error)}); must be the metrics.csv of a run"
@@ -134,6 +143,10 @@ def _original(config: Config) -> bytes:
             f"--eta_schedule_sha256={config.eta_schedule_sha256}"
         )
     return content
+
+
+def _absolute(path: str) -> pathlib.Path:
+    return pathlib.Path(path).expanduser().absolute()
 
 
 def _digest(content: bytes) -> str:

@@ -95,6 +95,8 @@ def make_trainer(
     folder = RunFolder(logdir)  # first: an environment may change the working directory
     config = config_lib.resolve(config)
     _refuse_other_processes(config)
+    if not folder.has_run():
+        config = eta_replay.pin(config)  # before the environment's module, which may change it too
     spec = registry.resolve(config.environment)
     # The calling program has named its modules itself.
     trust = trusting(
@@ -105,8 +107,6 @@ def make_trainer(
     config = dataclasses.replace(config, environment=spec.id)
     config_lib.resolve_frames(config, spec.action_repeat)
     config_lib.refuse_background(config.part(AgentSettings), spec.game)
-    if not folder.has_run():
-        config = eta_replay.pin(config)
     description = registry.describe(
         config.environment, config.protocol, config.environment_arguments,
         in_thread=config.actors == "threads",

@@ -2,6 +2,7 @@
 that the given one passed, opens again as it is, and is the same for equal values.
 """
 
+import dataclasses
 import json
 
 import pytest
@@ -12,7 +13,9 @@ from meta_impala.config import (
     FIELDS,
     Config,
     checked_value,
+    differing,
     from_json,
+    join_learners,
     merge_for_resume,
     resolve,
     to_json,
@@ -113,3 +116,45 @@ def test_names_in_any_order_are_saved_as_they_are_read(names, data):
     config = resolve(Config(**given, meta_objective="bootstrapped"))
     assert config.varied == tuple(name for name in TABLE if name in names)
     assert_opens(config)
+
+
+REPLAY = {"eta_schedule": "replay", "eta_schedule_file": "/home/x/study/runs/a.csv"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "is_same"),
+    [
+        ("runs/a.csv", True),
+        ("a.csv", True),
+        ("./runs/a.csv", True),
+        ("runs/../runs/a.csv", True),
+        ("../runs/a.csv", True),
+        ("~/study/runs/a.csv", True),
+        ("~x/study/runs/a.csv", True),
+        ("/home/x/study/runs/a.csv", True),
+        ("b.csv", False),
+        ("other/a.csv", False),
+        ("s/a.csv", False),
+        ("a", False),
+        ("~", False),
+        ("..", False),
+        ("/runs/a.csv", False),
+        ("home/home/x/study/runs/a.csv", False),
+    ],
+)
+def test_the_file_of_a_run_may_be_named_from_another_folder(typed, is_same):
+    """A run saves the absolute path. The same command continues it, wherever it is typed; a folder
+    of an older version has what was typed then, and is continued by either."""
+    saved = resolve(Config(**REPLAY))
+    wanted = resolve(dataclasses.replace(saved, eta_schedule_file=typed))
+    for before, after in ((saved, wanted), (wanted, saved)):
+        assert differing(before, after) == ([] if is_same else ["eta_schedule_file"])
+        given = {"eta_schedule_file": after.eta_schedule_file}
+        if is_same:
+            assert merge_for_resume(before, given, override=False) == before
+            assert join_learners(before, given) == before
+            continue
+        with pytest.raises(UserError, match="this never changes in a run"):
+            merge_for_resume(before, given, override=True)
+        with pytest.raises(UserError, match="learner 0 has other settings"):
+            join_learners(before, given)

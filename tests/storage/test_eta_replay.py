@@ -4,6 +4,7 @@ fault: damaged, missing and changed files are one line.
 
 import dataclasses
 import hashlib
+import os
 import random
 
 import pytest
@@ -284,10 +285,53 @@ def test_a_replayed_value_lies_in_the_range_of_its_row(begin, value, settings, e
         assert expected in refusal(begin, content, **settings)
 
 
+@pytest.mark.parametrize("typed", ["metrics.csv", "../here/metrics.csv", "~/metrics.csv"])
+def test_the_file_is_that_of_the_start(tmp_path, monkeypatch, typed):
+    """An environment may change the working directory before the copy is written."""
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "metrics.csv").write_text(WHOLE)
+    (tmp_path / "metrics.csv").write_text(BY_HAND)
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(here))
+    folder = RunFolder(tmp_path / "run")
+    config = eta_replay.pin(replay_config(typed))
+    assert os.path.samefile(config.eta_schedule_file, here / "metrics.csv")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder.prepare()
+    assert eta_replay.load(folder, config).frames == (0, 100)
+    eta_replay.keep(folder, config)
+    assert folder.eta_schedule_path.read_text() == WHOLE
+    folder.save_config(config)
+    assert folder.load_config() == config
+
+
+def test_a_path_through_a_link_is_that_of_the_system(tmp_path, monkeypatch):
+    """`link/..` is the folder above what the link names."""
+    (tmp_path / "far/away").mkdir(parents=True)
+    (tmp_path / "far/metrics.csv").write_text(WHOLE)
+    (tmp_path / "link").symlink_to(tmp_path / "far/away")
+    monkeypatch.chdir(tmp_path)
+    config = eta_replay.pin(replay_config("link/../metrics.csv"))
+    assert os.path.samefile(config.eta_schedule_file, tmp_path / "far/metrics.csv")
+
+
+def test_a_folder_whose_name_no_setting_holds_leaves_the_path_as_it_is(tmp_path, monkeypatch):
+    (tmp_path / "no\u00a0break").mkdir()
+    monkeypatch.chdir(tmp_path / "no\u00a0break")
+    with open("metrics.csv", "w") as file:
+        file.write(WHOLE)
+    folder = RunFolder(tmp_path / "run")
+    folder.prepare()
+    config = eta_replay.pin(replay_config("metrics.csv"))
+    eta_replay.keep(folder, config)
+    folder.save_config(config)
+    assert folder.load_config() == config and config.eta_schedule_file == "metrics.csv"
+
+
 @pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "tilde"])
 def test_a_path_that_is_not_a_file_is_refused_in_one_line(tmp_path, kind):
-    import os
-
     path = tmp_path / "metrics.csv"
     if kind == "folder":
         path.mkdir()
