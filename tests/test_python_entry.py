@@ -18,10 +18,13 @@ from support.run_helpers import make_config
 
 import meta_impala
 from meta_impala import cli
+from meta_impala.algorithm import losses
 from meta_impala.errors import UserError
 from meta_impala.storage.folder_lock import FolderLock
+from meta_impala.storage.manifest import list_checkpoints
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trust import Trust
+from meta_impala.training import saved_progress
 
 
 def test_importing_the_package_is_cheap():
@@ -221,6 +224,38 @@ def test_the_command_replays_the_file_of_the_start(moving, tmp_path):
         assert done.returncode == 0, done.stderr
     config = RunFolder(tmp_path / "run").load_config(Trust(everything=True))
     assert config.eta_schedule_file == str(tmp_path / "eta.csv")
+
+
+def test_terms_that_a_bootstrapped_objective_does_not_read_are_refused(monkeypatch, tmp_path):
+    bootstrapped = make_config(meta_objective="bootstrapped", meta_batch_size=4)
+    path = tmp_path / "run"
+    with pytest.raises(UserError, match="--meta_kl_cost=1: has no effect with --meta_objective=b"):
+        meta_impala.make_trainer(dataclasses.replace(bootstrapped, meta_kl_cost=1.0), path)
+    monkeypatch.setattr(losses, "TERMS", losses.TERMS | {"mine": lambda i: 0 * i.values + 1})
+    monkeypatch.setattr(losses, "OWN_META_WEIGHTS", {"none": 0.0, "mine": 2.0})
+    with pytest.raises(UserError, match=r'OWN_META_WEIGHTS\["mine"\]=2: has no effect with --meta'):
+        meta_impala.make_trainer(bootstrapped, path)
+    assert not path.exists()
+    for others in (make_config(), dataclasses.replace(bootstrapped, meta_parameters="none")):
+        meta_impala.make_trainer(others, tmp_path / others.meta_parameters)
+    monkeypatch.setattr(losses, "OWN_META_WEIGHTS", {"none": 0.0})
+    meta_impala.make_trainer(bootstrapped, path)
+
+
+def test_a_run_of_an_older_version_with_such_a_term_is_used_and_continued(monkeypatch, tmp_path):
+    """It was recorded as if it had been read."""
+    config = make_config(meta_objective="bootstrapped", meta_batch_size=4, meta_kl_cost=1.0)
+    monkeypatch.setattr(losses, "OWN_META_WEIGHTS", {"mine": 2.0})
+    monkeypatch.setattr(saved_progress, "refuse_unread_terms", lambda *_: None)
+    run_helpers.make_trainer(tmp_path, config).run()
+    monkeypatch.undo()
+    newest = next(iter(list_checkpoints(tmp_path / "checkpoints")))
+    assert '"mine": 2.0' in (newest / "manifest.json").read_text()
+    assert len(meta_impala.evaluate_agent(tmp_path, 1)["returns"]) == 1
+    longer = dataclasses.replace(config, total_frames=12 * run_helpers.BATCH_FRAMES)
+    with pytest.raises(UserError, match="meta_entropy_cost"):
+        meta_impala.make_trainer(dataclasses.replace(longer, meta_entropy_cost=1.0), tmp_path)
+    assert meta_impala.make_trainer(longer, tmp_path).run() == "finished"
 
 
 def test_a_refused_trainer_leaves_no_folder(tmp_path):
