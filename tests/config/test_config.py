@@ -234,6 +234,35 @@ def test_lambda_and_embedding_follow_from_what_is_learned(learned, start, width)
             "--meta_parameter_references=: entropy_cost is 0.01 in η'",
             "must lie in [0.02, 0.04]",
         ),
+        *(
+            (
+                FED_COST | BOOTSTRAPPED | settings,
+                f"{flag}: entropy_cost is {value} in η'",
+                allowed,
+            )
+            for network_eta in ("reference", "current")
+            for settings, flag, value, allowed in (
+                (
+                    {
+                        "meta_network_eta": network_eta,
+                        "meta_parameter_references": "entropy_cost:0.05",
+                    },
+                    "--meta_parameter_references=entropy_cost:0.05",
+                    "0.05",
+                    "must lie in [0, 0.02]",
+                ),
+                (
+                    {
+                        "meta_network_eta": network_eta,
+                        "meta_parameter_ranges": "entropy_cost:0.02,0.04",
+                        "meta_parameter_starts": "entropy_cost:0.03",
+                    },
+                    "--meta_parameter_references=",
+                    "0.01",
+                    "must lie in [0.02, 0.04]",
+                ),
+            )
+        ),
         (
             {
                 "meta_parameters": "vtrace_alpha",
