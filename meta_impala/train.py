@@ -127,10 +127,13 @@ def _config_for(folder: RunFolder) -> Config:
         if given_id is not None:
             given["environment"] = registry.as_saved(given_id, saved.environment)
         config = config_lib.merge_for_resume(saved, given, override=FLAGS.override)
+        config_lib.refuse_unread(config, saved)
         eta_replay.load(folder, config)
         return config
     config = Config(**{config_lib.FIELDS[name].name: value for name, value in given.items()})
-    config = eta_replay.pin(config_lib.resolve(config))
+    config = config_lib.resolve(config)
+    config_lib.refuse_unread(config)
+    config = eta_replay.pin(config)
     return dataclasses.replace(config, environment=_environment_id(config.environment))
 
 

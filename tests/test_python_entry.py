@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import gymnasium
 import numpy as np
 import pytest
 from support import forked_command, run_helpers
@@ -19,13 +20,17 @@ from support.run_helpers import make_config
 
 import meta_impala
 from meta_impala import cli
+from meta_impala.algorithm import losses
 from meta_impala.config import FIELDS, resolve_network
 from meta_impala.errors import UserError
 from meta_impala.evaluation.record import MAX_GAMES
 from meta_impala.storage import results_folder
 from meta_impala.storage.folder_lock import FolderLock
+from meta_impala.storage.manifest import list_checkpoints
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.trust import Trust
 from meta_impala.system.signals import StopRequest
+from meta_impala.training import saved_progress
 
 
 def test_importing_the_package_is_cheap():
@@ -248,6 +253,94 @@ def test_the_folder_of_a_run_is_that_of_the_start(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     trainer = meta_impala.make_trainer(make_config(), pathlib.Path("~/there"))
     assert trainer.folder.path == tmp_path / "home/there"
+
+
+MOVING = """
+import os, gymnasium
+from meta_impala.environments.catch import Catch
+
+class Moving(Catch):
+    def __init__(self, **named):
+        super().__init__(**named)
+        os.chdir("/")
+
+gymnasium.register("Moving-v0", entry_point=Moving)
+os.chdir("/")
+"""
+
+
+@pytest.fixture
+def moving(tmp_path, monkeypatch):
+    """The name of an environment whose module and constructor change the working directory."""
+    (tmp_path / "moving.py").write_text(MOVING)
+    (tmp_path / "eta.csv").write_text("frames,gamma,lambda\n0,0.9,0.8\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "moving:Moving-v0"
+    sys.modules.pop("moving", None)
+    gymnasium.registry.pop("Moving-v0", None)
+
+
+REPLAY = {"eta_schedule": "replay", "eta_schedule_file": "eta.csv"}
+
+
+def test_the_file_that_a_run_replays_is_that_of_the_start(moving, tmp_path):
+    config = make_config(environment=moving, **REPLAY)
+    trainer = meta_impala.make_trainer(config, "run")
+    assert trainer.config.eta_schedule_file == str(tmp_path / "eta.csv")
+    assert trainer.run() == "finished"
+    last = run_helpers.read_metrics(tmp_path / "run")[-1]
+    assert (float(last["gamma"]), float(last["lambda"])) == pytest.approx((0.9, 0.8))
+    longer = dataclasses.replace(config, total_frames=12 * run_helpers.BATCH_FRAMES)
+    assert meta_impala.make_trainer(longer, tmp_path / "run").run() == "finished"  # from "/"
+
+
+def test_the_command_replays_the_file_of_the_start(moving, tmp_path):
+    command = [sys.executable, "-m", "meta_impala", "train", "--logdir=run", "--batch_size=4"]
+    command += [f"--environment={moving}", "--envs_per_actor=2", "--unroll_length=5"]
+    command += ["--meta_batch_size=3", "--mlp_sizes=8", "--total_frames=40"]
+    command += [f"--{name}={value}" for name, value in REPLAY.items()]
+    path = os.pathsep.join([str(ROOT), str(tmp_path)])
+    for _ in range(2):  # again, as the same command
+        done = subprocess.run(
+            command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path},
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    config = RunFolder(tmp_path / "run").load_config(Trust(everything=True))
+    assert config.eta_schedule_file == str(tmp_path / "eta.csv")
+
+
+def test_terms_that_a_bootstrapped_objective_does_not_read_are_refused(monkeypatch, tmp_path):
+    bootstrapped = make_config(meta_objective="bootstrapped", meta_batch_size=4)
+    path = tmp_path / "run"
+    with pytest.raises(UserError, match="--meta_kl_cost=1: has no effect with --meta_objective=b"):
+        meta_impala.make_trainer(dataclasses.replace(bootstrapped, meta_kl_cost=1.0), path)
+    monkeypatch.setattr(losses, "TERMS", losses.TERMS | {"mine": lambda i: 0 * i.values + 1})
+    monkeypatch.setattr(losses, "OWN_META_WEIGHTS", {"none": 0.0, "mine": 2.0})
+    with pytest.raises(UserError, match=r'OWN_META_WEIGHTS\["mine"\]=2: has no effect with --meta'):
+        meta_impala.make_trainer(bootstrapped, path)
+    assert not path.exists()
+    for others in (make_config(), dataclasses.replace(bootstrapped, meta_parameters="none")):
+        meta_impala.make_trainer(others, tmp_path / others.meta_parameters)
+    monkeypatch.setattr(losses, "OWN_META_WEIGHTS", {"none": 0.0})
+    meta_impala.make_trainer(bootstrapped, path)
+
+
+def test_a_run_of_an_older_version_with_such_a_term_is_used_and_continued(monkeypatch, tmp_path):
+    """It was recorded as if it had been read."""
+    config = make_config(meta_objective="bootstrapped", meta_batch_size=4, meta_kl_cost=1.0)
+    monkeypatch.setattr(losses, "OWN_META_WEIGHTS", {"mine": 2.0})
+    monkeypatch.setattr(saved_progress, "refuse_unread_terms", lambda *_: None)
+    run_helpers.make_trainer(tmp_path, config).run()
+    monkeypatch.undo()
+    newest = next(iter(list_checkpoints(tmp_path / "checkpoints")))
+    assert '"mine": 2.0' in (newest / "manifest.json").read_text()
+    assert len(meta_impala.evaluate_agent(tmp_path, 1)["returns"]) == 1
+    longer = dataclasses.replace(config, total_frames=12 * run_helpers.BATCH_FRAMES)
+    with pytest.raises(UserError, match="meta_entropy_cost"):
+        meta_impala.make_trainer(dataclasses.replace(longer, meta_entropy_cost=1.0), tmp_path)
+    assert meta_impala.make_trainer(longer, tmp_path).run() == "finished"
 
 
 def test_a_refused_trainer_leaves_no_folder(tmp_path):

@@ -77,6 +77,7 @@ from meta_impala.config.validation import (
     resolve_frames,
     resolve_network,
 )
+from meta_impala.config.window_checks import refuse_unread
 
 __all__ = [
     "FIELDS",
@@ -127,6 +128,7 @@ __all__ = [
     "nearest",
     "refuse_addresses",
     "refuse_background",
+    "refuse_unread",
     "resolve",
     "resolve_frames",
     "resolve_network",

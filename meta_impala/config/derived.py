@@ -9,6 +9,7 @@ from typing import Any
 
 from meta_impala.config.hyper_parameters import SETTINGS_OF_NAMES, in_order
 from meta_impala.config.schema import Config
+from meta_impala.config.text import MAX_LENGTH, is_visible
 from meta_impala.system.processors import processors
 
 # Environments of one actor: larger batches make the inference of a convolutional network no
@@ -31,7 +32,6 @@ def derive(config: Config) -> Config:
     Args:
       config: each of its settings is valid on its own.
     """
-    config = _spell_environment_kwargs(config)
     config = _spell_names(config)
     config = _choose_lambda(config)
     config = _choose_num_actors(config)
@@ -41,14 +41,32 @@ def derive(config: Config) -> Config:
     return _choose_meta_gradient_mode(config)
 
 
-def _spell_environment_kwargs(config: Config) -> Config:
-    """A normal form of the arguments. Text that is not a JSON object is left to the check."""
+def spell_environment_kwargs(config: Config) -> Config:
+    """The config with the environment's arguments in one spelling: equal ones have equal texts.
+
+    What does not print is escaped, and a long text has no spaces, so that the text of every
+    `config.json` passes the check of texts. Text that is not a JSON object is left as it is.
+
+    Args:
+      config: not checked.
+    """
+    if not isinstance(config.environment_kwargs, str):
+        return config
     try:
         arguments = config.environment_arguments
+        # Once more: two halves of a character, one of them escaped, are that character then.
+        arguments = json.loads(json.dumps(arguments))
+        text = _as_json(arguments, (", ", ": "))
+        if len(text) > MAX_LENGTH:
+            text = _as_json(arguments, (",", ":"))
     except (ValueError, RecursionError):
         return config
-    text = json.dumps(arguments, sort_keys=True, ensure_ascii=False) if arguments else ""
-    return dataclasses.replace(config, environment_kwargs=text)
+    return dataclasses.replace(config, environment_kwargs=text if arguments else "")
+
+
+def _as_json(arguments: dict[str, Any], separators: tuple[str, str]) -> str:
+    text = json.dumps(arguments, sort_keys=True, ensure_ascii=False, separators=separators)
+    return "".join(c if is_visible(c) else json.dumps(c)[1:-1] for c in text)
 
 
 def _spell_names(config: Config) -> Config:

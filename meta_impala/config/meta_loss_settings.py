@@ -51,7 +51,8 @@ class MetaObjectiveSettings:
         "validation",
         "validation: J' is the objective at η' on the meta batch (--meta_policy_cost and so on). "
         "bootstrapped: the distance from a target that is --bootstrap_steps more updates ahead "
-        "(--matching_policy_cost, --matching_value_cost).",
+        "(--matching_policy_cost, --matching_value_cost). The weights of the other one must be "
+        "their defaults.",
         value_if_missing="validation",
         source=XU + "; bootstrapped: " + FLENNERHAG,
         choices=("validation", "bootstrapped"),

@@ -115,9 +115,9 @@ def _check_references(config: Config) -> None:
 
 
 def _fed_at_reference(config: Config) -> tuple[str, ...]:
-    """What of η' the network is fed in J'."""
-    is_fed = bool(config.eta_embedding_size) and config.meta_network_eta == "reference"
-    return config.embedded if is_fed else ()
+    """What of η' the network is fed: in J', or in the last update of a bootstrapped target."""
+    is_fed = config.meta_network_eta == "reference" or config.meta_objective == "bootstrapped"
+    return config.embedded if is_fed and config.eta_embedding_size else ()
 
 
 def _check_are_read(config: Config, given: str, names: Iterable[str]) -> None:

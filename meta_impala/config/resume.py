@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pathlib
 from collections.abc import Container, Mapping
 from typing import Any
 
@@ -39,6 +40,7 @@ def join_learners(first: Config, given: dict[str, Any]) -> Config:
       UserError: naming every setting that was given and differs from the first learner's.
     """
     first = without_addresses(first)
+    given = _without_same(first, given)
     wanted = resolve(
         dataclasses.replace(first, **{FIELDS[name].name: value for name, value in given.items()})
     )
@@ -163,7 +165,8 @@ def differing(saved: Config, wanted: Config) -> list[str]:
     """Settings in which they differ, of those that do not change freely in a run; flag names.
 
     A network left to "auto", and the digest of a file left to be computed, were chosen when the run
-    started; a place where nothing joins the network makes no difference.
+    started; a file may be named from another folder; a place where nothing joins the network makes
+    no difference.
     """
     names = [
         name
@@ -175,6 +178,8 @@ def differing(saved: Config, wanted: Config) -> list[str]:
         names = [name for name in names if name != "network"]
     if not wanted.eta_schedule_sha256:
         names = [name for name in names if name != "eta_schedule_sha256"]
+    if _may_be_one_file(saved.eta_schedule_file, wanted.eta_schedule_file):
+        names = [name for name in names if name != "eta_schedule_file"]
     if not (saved.embedding_place_matters or wanted.embedding_place_matters):
         names = [name for name in names if name != "eta_embedding_place"]
     return names
@@ -194,8 +199,7 @@ def merge_for_resume(saved: Config, changes: dict[str, Any], *, override: bool |
       UserError: naming every difference that is not allowed.
     """
     saved = without_addresses(saved)
-    # Left open, it is that of the file as it was when the run began.
-    changes = {n: v for n, v in changes.items() if (n, v) != ("eta_schedule_sha256", "")}
+    changes = _without_same(saved, changes)
     wanted = dataclasses.replace(
         saved, **{FIELDS[name].name: value for name, value in changes.items()}
     )
@@ -206,6 +210,32 @@ def merge_for_resume(saved: Config, changes: dict[str, Any], *, override: bool |
     if wanted.network == "auto":
         wanted = dataclasses.replace(wanted, network=saved.network)
     return wanted
+
+
+def _without_same(saved: Config, given: dict[str, Any]) -> dict[str, Any]:
+    """The given flags without those that are spelled in another way and mean what is saved."""
+    # Left open, it is that of the file as it was when the run began.
+    same = {"eta_schedule_sha256": ""}
+    path = given.get("eta_schedule_file")
+    if isinstance(path, str) and _may_be_one_file(saved.eta_schedule_file, path):
+        same["eta_schedule_file"] = path
+    return {name: value for name, value in given.items() if (name, value) not in same.items()}
+
+
+def _may_be_one_file(one: str, other: str) -> bool:
+    """Whether one path is absolute and ends as the other: `/home/x/runs/a.csv` and `runs/a.csv`.
+
+    A run saves an absolute path, those of older versions what was typed; and what is typed now may
+    be typed in another folder, or on another machine. The run reads its copy in any case.
+    """
+    absolute, relative = (one, other) if os.path.isabs(one) else (other, one)
+    if not os.path.isabs(absolute) or os.path.isabs(relative):
+        return False
+    end = [part for part in pathlib.PurePath(os.path.normpath(relative)).parts if part != ".."]
+    if end and end[0].startswith("~"):
+        del end[0]
+    parts = pathlib.PurePath(os.path.normpath(absolute)).parts
+    return bool(end) and parts[-len(end) :] == tuple(end)
 
 
 def _adapt_meta_gradient_mode(saved: Config, wanted: Config) -> tuple[Config, Config]:

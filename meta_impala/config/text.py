@@ -28,14 +28,15 @@ def normalized(text: str) -> str:
         raise ValueError(f"must have at most {MAX_LENGTH} characters, it has {len(text)}")
     stripped = text.strip()
     for character in stripped:
-        if not _is_visible(character):
+        if not is_visible(character):
             raise ValueError(
                 f"must consist of printable characters, U+{ord(character):04X} is not one"
             )
     return stripped
 
 
-def _is_visible(character: str) -> bool:
+def is_visible(character: str) -> bool:
+    """Whether a setting may contain it, see `normalized`."""
     return character.isprintable() and not _INVISIBLE.match(character)
 
 
@@ -54,7 +55,7 @@ def shown(value: object, longest: int = MAX_SHOWN) -> str:
         return f"<{type(value).__name__}>"
     length = len(text)
     text = "".join(
-        character if _is_visible(character) else character.encode("unicode_escape").decode()
+        character if is_visible(character) else character.encode("unicode_escape").decode()
         for character in text[:longest]
     )
     return text if length <= longest else f"{text}… ({length} characters)"

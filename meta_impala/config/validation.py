@@ -11,7 +11,7 @@ from typing import Any
 
 from meta_impala.config import checks, eta_schedule_checks, meta_parameter_checks, window_checks
 from meta_impala.config.composed_settings import AgentSettings
-from meta_impala.config.derived import derive
+from meta_impala.config.derived import derive, spell_environment_kwargs
 from meta_impala.config.fields import added_choices, allowed_range, nearest
 from meta_impala.config.hyper_parameters import SETTINGS_OF_NAMES, check_names
 from meta_impala.config.image_layout import image_shape
@@ -31,6 +31,7 @@ def resolve(config: Config) -> Config:
     Raises:
       UserError: one line with the flag, its value and what is allowed.
     """
+    config = spell_environment_kwargs(config)  # first: the text that is saved is what is checked
     checked = {
         field.name: checked_value(field, getattr(config, field.name)) for field in FIELDS.values()
     }

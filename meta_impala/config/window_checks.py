@@ -5,8 +5,18 @@ Each raises UserError with one line. The configs here are derived.
 
 from __future__ import annotations
 
-from meta_impala.config.schema import Config
+import dataclasses
+
+from meta_impala.config.meta_loss_settings import MetaLossSettings
+from meta_impala.config.schema import FIELDS, Config, flag_name
 from meta_impala.errors import UserError
+
+# Objective -> the settings that it alone reads and that are no use to the other.
+_READ_BY = {
+    "validation": [*(flag_name(f) for f in dataclasses.fields(MetaLossSettings)),
+                   "meta_advantage_decay"],
+    "bootstrapped": ["matching_policy_cost", "matching_value_cost"],
+}  # fmt: skip
 
 
 def check_inner_steps(config: Config) -> None:
@@ -54,6 +64,32 @@ def check_bootstrap(config: Config) -> None:
         value = getattr(config, name)
         if config.learned and value not in wanted:
             raise UserError(f"--{name}={value}: must be {' or '.join(wanted)} with {given}; {why}")
+
+
+def refuse_unread(config: Config, saved: Config | None = None) -> None:
+    """Refuses weights of the meta objective that is not the one of the run: nothing reads them.
+
+    For the start of a run only, so that folders of older versions open.
+
+    Args:
+      config: resolved, of a run that is to be trained.
+      saved: of a run that is continued: what it has already, it keeps.
+
+    Raises:
+      UserError: naming the first setting that is not its default.
+    """
+    if not config.learned:
+        return
+    for objective in _READ_BY.keys() - {config.meta_objective}:
+        for name in _READ_BY[objective]:
+            field = FIELDS[name]
+            value = getattr(config, field.name)
+            if value in (field.default, getattr(saved, field.name, None)):
+                continue
+            raise UserError(
+                f"--{name}={value:g}: has no effect with --meta_objective={config.meta_objective}; "
+                f"must be {field.default:g} (the default), or --meta_objective={objective}"
+            )
 
 
 def check_auxiliary_heads(config: Config) -> None:

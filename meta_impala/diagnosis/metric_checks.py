@@ -190,12 +190,16 @@ def policy_lag(evidence: Evidence) -> Finding | None:
     lag, config = evidence.mean("policy_lag"), evidence.config
     if not lag >= _POLICY_LAG:
         return None
+    # Updates while a batch waits: at 1 these two add none.
+    waits = {"sample_reuse": True, "bootstrap_steps": bool(config.learned)}
+    names = [name for name, is_used in waits.items() if is_used and getattr(config, name) > 1]
+    names += ["queue_capacity", "num_actors", "envs_per_actor"]
+    *most, last = [f"--{name} (now {getattr(config, name)})" for name in names]
     return Finding(
         "policy_lag",
-        f"The learner trains on actions that are {lag:.0f} updates old: lower --queue_capacity "
-        f"(now {config.queue_capacity}), --num_actors (now {config.num_actors}) or "
-        f"--envs_per_actor (now {config.envs_per_actor}), or raise --batch_size.",
-        ("queue_capacity", "num_actors", "envs_per_actor", "batch_size"),
+        f"The learner trains on actions that are {lag:.0f} updates old: lower {', '.join(most)} or "
+        f"{last}, or raise --batch_size.",
+        (*names, "batch_size"),
         lag,
         _POLICY_LAG,
     )

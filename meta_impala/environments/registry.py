@@ -104,8 +104,10 @@ def as_saved(given: str, saved: str) -> str:
 def resolve(name: str) -> EnvironmentSpec:
     """Finds what a name means.
 
-    An id that is spelled exactly as it was registered wins. Otherwise the case of its letters does
-    not matter, as long as it is unique.
+    The names of the 57 Atari games, of MinAtar's and of the tasks that come with the program are
+    fixed, in any case of their letters: an environment that was registered under such a name needs
+    its module (`my_module:Freeway`). Of other names, an id that is spelled exactly as it was
+    registered wins; otherwise case does not matter, as long as the id is unique.
 
     Args:
       name: `Pong` or `ALE/Pong-v5` (any game that ale-py registers), a task that comes with the

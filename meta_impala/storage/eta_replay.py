@@ -4,7 +4,8 @@ What is replayed are the columns that `--meta_parameters` names; a file without 
 refused.
 
 The file that the user names is read once, when the run begins (`pin`, `keep`). From then on the
-run reads its own copy, `eta_schedule.csv`, whose SHA-256 stands in its config. No TensorFlow here.
+run reads its own copy, `eta_schedule.csv`, whose SHA-256 stands in its config. The file may be made
+by hand: three columns are enough (`_plain`). No TensorFlow here.
 
 A row of a `metrics.csv` reports the η of the last update before it. It holds from the frames at
 which that update began: with a row for every update the replay is exact (to the eight digits of the
@@ -16,6 +17,9 @@ one, as far as its counts of updates allow.
 
 from __future__ import annotations
 
+import codecs
+import collections
+import contextlib
 import dataclasses
 import hashlib
 import math
@@ -24,18 +28,21 @@ from collections.abc import Mapping, Sequence
 
 from meta_impala.algorithm.functions_of_frames import StepFunction
 from meta_impala.config import Config
+from meta_impala.config.fields import MAX_FRAMES
 from meta_impala.config.hyper_parameters import (
     GAMMA,
     LAMBDA,
     allowed_without_learning,
     stops_learning,
 )
-from meta_impala.config.text import shown
+from meta_impala.config.text import normalized, shown
 from meta_impala.errors import UserError, one_line
 from meta_impala.storage import metrics_table
 from meta_impala.storage.files import read_bounded, write_atomically, writing
 from meta_impala.storage.run_folder import RunFolder
 
+# Columns of whole numbers that are read.
+_COUNTS = (b"frames", b"updates")
 # Damaged lines that are named in a message.
 _MOST_LINES = 3
 # The file has eight digits: a learned value at an end of its range may be rounded beyond it.
@@ -43,7 +50,13 @@ _ROUNDING = 1e-6
 
 
 def pin(config: Config) -> Config:
-    """The config of a run to begin, with the SHA-256 of its file; unchanged if it replays nothing.
+    """The config of a run to begin, with the absolute path of its file and its SHA-256.
+
+    Call it before code of the environment runs, which may change the working directory. The path
+    stays as it is if no setting can hold the absolute one (a folder whose name does not print).
+
+    Args:
+      config: resolved; one that replays nothing is returned unchanged.
 
     Raises:
       UserError: if the file cannot be read, is damaged, or is not the one of
@@ -51,7 +64,10 @@ def pin(config: Config) -> Config:
     """
     if config.eta_schedule != "replay":
         return config
-    return dataclasses.replace(config, eta_schedule_sha256=_digest(_original(config)))
+    path, digest = config.eta_schedule_file, _digest(_original(config))
+    with contextlib.suppress(ValueError):
+        path = normalized(str(_absolute(path)))
+    return dataclasses.replace(config, eta_schedule_file=path, eta_schedule_sha256=digest)
 
 
 def keep(folder: RunFolder, config: Config) -> None:
@@ -114,12 +130,12 @@ def _original(config: Config) -> bytes:
     """The content of `--eta_schedule_file`, checked."""
     given = f"--eta_schedule_file={shown(config.eta_schedule_file)}"
     try:
-        path = pathlib.Path(config.eta_schedule_file).expanduser()
-        content = read_bounded(path, metrics_table.MAX_BYTES)
+        content = read_bounded(_absolute(config.eta_schedule_file), metrics_table.MAX_BYTES)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{given}: cannot be read ({one_line(error)}); must be the metrics.csv of a run"
         ) from None
+    _refuse_unclear(content, given)
     _parse(content, given, config)
     if config.eta_schedule_sha256 not in ("", _digest(content)):
         raise UserError(
@@ -129,21 +145,25 @@ def _original(config: Config) -> bytes:
     return content
 
 
+def _absolute(path: str) -> pathlib.Path:
+    return pathlib.Path(path).expanduser().absolute()
+
+
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
 def _parse(content: bytes, source: str, config: Config) -> StepFunction:
     """The step function of a file. Raises UserError, naming the source."""
-    table, names = metrics_table.parse_table(content), config.varied
+    table, names = metrics_table.parse_table(_plain(content)), config.varied
     needed = ("frames", *names)
     listed = ", ".join(needed)
     if table.damaged:
         lines = ", ".join(map(str, table.damaged[:_MOST_LINES]))
         more = ", ..." if len(table.damaged) > _MOST_LINES else ""
         raise UserError(
-            f"{source}: line {lines}{more} is damaged; must be a whole metrics.csv with columns "
-            f"{listed}"
+            f"{source}: line {lines}{more} is damaged; must be a whole metrics.csv, numbers with "
+            f"nothing but commas between them, with columns {listed}"
         )
     for name in needed:
         if table.rows and name not in table.rows[0]:
@@ -159,6 +179,69 @@ def _parse(content: bytes, source: str, config: Config) -> StepFunction:
         _check_column(rows, name, source, config)
     values = tuple(tuple(float(row[name]) for name in names) for row in rows)
     return StepFunction(_starts(table.rows, rows, config.sample_reuse), values)
+
+
+def _cells(content: bytes) -> list[list[bytes]]:
+    """The lines of a file without byte order mark and line ends; the last may lack its own."""
+    content = content.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n")
+    return [line.split(b",") for line in content.rstrip(b"\n").split(b"\n")]
+
+
+def _plain(content: bytes) -> bytes:
+    """A file as the program writes one, from what a person or another program has written.
+
+    Counts that are spelled as floats, such as 1e3, are spelled in digits. A last line without its
+    end counts if it has all its cells; in a run's own table it would be taken for half-written.
+    """
+    header, *lines = _cells(content)
+    for place in [place for place, name in enumerate(header) if name in _COUNTS]:
+        for cells in lines:
+            number = _number(cells[place]) if place < len(cells) else None
+            if number is not None and _is_count(number):
+                cells[place] = b"%d" % int(number)
+    return b"".join(b",".join(cells) + b"\n" for cells in (header, *lines))
+
+
+def _refuse_unclear(content: bytes, source: str) -> None:
+    """Refuses what a file may not have where a run begins; copies of older versions may have it.
+
+    Args:
+      content: of the file.
+      source: of it, for messages.
+
+    Raises:
+      UserError: if two columns have one name, or a count is a number that is not whole.
+    """
+    header, *lines = _cells(content)
+    for name, count in collections.Counter(header).items():
+        if name and count > 1:
+            shown_name = shown(name.decode("latin-1"))
+            raise UserError(f"{source}: has {count} columns {shown_name}; must be one")
+    for place in [place for place, name in enumerate(header) if name in _COUNTS]:
+        for line, cells in enumerate(lines, start=2):
+            number = _number(cells[place]) if place < len(cells) else None
+            if number is not None and not _is_count(number):
+                raise UserError(
+                    f"{source}: line {line}: {header[place].decode()} is "
+                    f"{shown(cells[place].decode())}; must be a whole number up to {MAX_FRAMES}"
+                )
+
+
+def _number(cell: bytes) -> float | None:
+    """The number of a cell that is not spelled in digits; None for one that is, and for no number.
+
+    What is no number is left to the table to report, and so is a space, which a digit may become.
+    """
+    if cell.isdigit() or cell != cell.strip():
+        return None
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def _is_count(number: float) -> bool:
+    return number.is_integer() and 0 <= number <= MAX_FRAMES
 
 
 def _check_column(

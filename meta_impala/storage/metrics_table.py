@@ -182,7 +182,8 @@ def _header(line: bytes, rows: Sequence[list[str] | None]) -> tuple[list[str], b
     names = line.decode("latin-1").split(",")
     missing = [name for name in COLUMNS if name not in names]
     if not missing:
-        return names, _are_learned(names[len(COLUMNS) :])
+        is_intact = len(set(names)) == len(names)  # every column once, in any order
+        return names, is_intact and _are_learned({*names} - {*COLUMNS})
     widths = collections.Counter(len(row) for row in rows if row)
     is_todays_width = bool(widths) and widths.most_common(1)[0][0] == len(COLUMNS)
     if is_todays_width and len(missing) < len(COLUMNS) // 2:
@@ -193,10 +194,10 @@ def _header(line: bytes, rows: Sequence[list[str] | None]) -> tuple[list[str], b
     return mended, mended == names
 
 
-def _are_learned(names: Sequence[str]) -> bool:
+def _are_learned(names: set[str]) -> bool:
     """Whether these are `learned_columns` of something."""
-    learned = names[:: len(PREFIXES)]
-    return learned_columns(learned) == tuple(names) and all(map(_LEARNED_NAME.fullmatch, learned))
+    learned = [name for name in names if names.issuperset(prefix + name for prefix in PREFIXES)]
+    return {*learned_columns(learned)} == names and all(map(_LEARNED_NAME.fullmatch, learned))
 
 
 def _nearest(name: str, missing: Sequence[str]) -> list[str]:

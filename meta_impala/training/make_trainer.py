@@ -84,14 +84,18 @@ def make_trainer(
       The trainer; `run()` trains to `config.total_frames`.
 
     Raises:
-      UserError: if the config is not valid, or differs from that of the run, or another trainer is
-        running in the folder, or it holds something else than a run; if it needs several processes
-        (`learner_addresses`), or actors on a Ray cluster that the program has not connected to.
+      UserError: if the config is not valid, has terms of J' that its objective does not read, or
+        differs from that of the run, or another trainer is running in the folder, or it holds
+        something else than a run; if it needs several processes (`learner_addresses`), or actors on
+        a Ray cluster that the program has not connected to.
     """
     cpu_start = time.process_time()
     folder = RunFolder(logdir)  # first: an environment may change the working directory
     config = config_lib.resolve(config)
     _refuse_other_processes(config)
+    if not folder.has_run():
+        config_lib.refuse_unread(config)
+        config = eta_replay.pin(config)  # before the environment's module, which may change it too
     spec = registry.resolve(config.environment)
     # The calling program has named its modules itself.
     trust = trusting(
@@ -102,8 +106,6 @@ def make_trainer(
     config = dataclasses.replace(config, environment=spec.id)
     config_lib.resolve_frames(config, spec.action_repeat)
     config_lib.refuse_background(config.part(AgentSettings), spec.game)
-    if not folder.has_run():
-        config = eta_replay.pin(config)
     description = registry.describe(
         config.environment, config.protocol, config.environment_arguments,
         in_thread=config.actors == "threads",
@@ -150,4 +152,6 @@ def _continued(config: Config, folder: RunFolder, trust: Trust) -> Config:
     }
     saved = folder.load_config(trust)
     given["environment"] = registry.as_saved(config.environment, saved.environment)
-    return config_lib.merge_for_resume(saved, given, override=None)
+    config = config_lib.merge_for_resume(saved, given, override=None)
+    config_lib.refuse_unread(config, saved)
+    return config

@@ -133,8 +133,30 @@ def refuse_other_terms(
         )
 
 
+def refuse_unread_terms(weights: Mapping[str, float], meta_objective: str) -> None:
+    """For a run whose meta objective has no terms of J': one from outside would have no effect.
+
+    Args:
+      weights: name -> weight, as registered here.
+      meta_objective: of the run.
+
+    Raises:
+      UserError: if one of them is not 0.
+    """
+    for name, weight in weights.items():
+        if weight:
+            raise UserError(
+                f'losses.OWN_META_WEIGHTS["{name}"]={weight:g}: has no effect with '
+                f"--meta_objective={meta_objective}; must be 0 or left out, or "
+                "--meta_objective=validation"
+            )
+
+
 def progress_of(
-    saved: Saved | None, folder: RunFolder, own_meta_weights: Mapping[str, float]
+    saved: Saved | None,
+    folder: RunFolder,
+    own_meta_weights: Mapping[str, float],
+    meta_objective: str = "validation",
 ) -> Mapping[str, Any]:
     """What was saved with the checkpoint that a trainer continues from, checked.
 
@@ -142,13 +164,18 @@ def progress_of(
       saved: the checkpoint; None for a new run, whose progress is empty.
       folder: of the run.
       own_meta_weights: of the learner.
+      meta_objective: of the run.
 
     Raises:
       UserError: as the functions above.
     """
+    has_terms = meta_objective == "validation"
+    if not has_terms:
+        refuse_unread_terms(own_meta_weights, meta_objective)
     if saved is None:
         refuse_vanished_checkpoints(folder)
         return {}
     progress = check_progress(saved.progress, saved.path)
-    refuse_other_terms(progress, saved.path, own_meta_weights)
+    if has_terms:  # otherwise an older version may have saved some that it did not read
+        refuse_other_terms(progress, saved.path, own_meta_weights)
     return progress

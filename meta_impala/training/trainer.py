@@ -132,7 +132,8 @@ class Trainer:
             self.learner.state.window.clear()  # only learner 0 has its batches
         self.restored_from = str(saved.path) if saved else None
         self.frames, self.updates = self.learner.state.counts
-        progress = progress_of(saved, self.folder, self.learner.own_meta_weights)
+        own = self.learner.own_meta_weights
+        progress = progress_of(saved, self.folder, own, config.meta_objective)
         next_row = self.frames + config.log_frames
         self._next_row = min(progress.get("next_row", next_row), next_row)
         self._reported = of_all_heads(config.varied, config.auxiliary_heads)

@@ -114,6 +114,10 @@ def test_mistakes_are_refused_in_one_line(suite, tmp_path):
         ([out, path, "--set=seed=7"], "seed = '7': must not be a setting"),
         ([out, path, "--games=Pnog"], "did you mean Pong?"),
         ([out, path, "--set=gamma"], "--set=gamma: must be name=value"),
+        (
+            [out, path, "--set=matching_value_cost=2"],
+            "--matching_value_cost=2: has no effect with --meta_objective=validation",
+        ),
         ([out, "catch", "--set=gamma=0.98"], "variant impala_0.9 is defined by"),
         ([out, path, "--episodes=0"], "--episodes=0: must be a whole number in [1, 200000]"),
         ([out, "catch", "--ray_address=nonsense"], "--ray_address=nonsense: must be"),

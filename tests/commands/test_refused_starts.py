@@ -67,6 +67,8 @@ REFUSED = {
         "--eta_schedule=replay", "--eta_schedule_file={tmp}/none", "--meta_parameters=none"],
     "a schedule that is none": [
         "--eta_schedule=replay", "--eta_schedule_file={tmp}/bytes", "--meta_parameters=none"],
+    "a weight that nothing reads": [
+        "--environment=Catch", "--meta_objective=bootstrapped", "--meta_kl_cost=1"],
     "addresses that are none": ["--learner_addresses=a,b"],
     "one learner's address": ["--learner_index=1"],
     "a cluster that is not there": ["--actors=ray", "--ray_address=127.0.0.1:1"],
@@ -130,7 +132,8 @@ def check(code: int, said: str) -> None:
 _FIRST = (
     "a value out of range", "a flag that does not exist", "a flag file that is no text",
     "an environment's module that ends the program", "an environment that breaks the contract",
-    "more memory than there is", "a schedule that is none", "a time that is none",
+    "more memory than there is", "a schedule that is none", "a weight that nothing reads",
+    "a time that is none",
 )  # fmt: skip
 _KINDS = [
     pytest.param(kind, marks=() if kind in _FIRST else (pytest.mark.slow,), id=kind)

@@ -15,6 +15,8 @@ from meta_impala.config import (
     Config,
     from_json,
     merge_for_resume,
+    presets,
+    refuse_unread,
     resolve,
     resolve_frames,
     resolve_network,
@@ -23,6 +25,7 @@ from meta_impala.config import (
 from meta_impala.config.eta_settings import EtaSettings
 from meta_impala.config.hyper_parameters import TABLE
 from meta_impala.config.loss_settings import LossSettings
+from meta_impala.config.meta_loss_settings import MetaLossSettings
 from meta_impala.errors import UserError
 from meta_impala.storage.trained_run import read_agent_file
 from meta_impala.system.processors import processors
@@ -230,6 +233,35 @@ def test_lambda_and_embedding_follow_from_what_is_learned(learned, start, width)
             },
             "--meta_parameter_references=: entropy_cost is 0.01 in η'",
             "must lie in [0.02, 0.04]",
+        ),
+        *(
+            (
+                FED_COST | BOOTSTRAPPED | settings,
+                f"{flag}: entropy_cost is {value} in η'",
+                allowed,
+            )
+            for network_eta in ("reference", "current")
+            for settings, flag, value, allowed in (
+                (
+                    {
+                        "meta_network_eta": network_eta,
+                        "meta_parameter_references": "entropy_cost:0.05",
+                    },
+                    "--meta_parameter_references=entropy_cost:0.05",
+                    "0.05",
+                    "must lie in [0, 0.02]",
+                ),
+                (
+                    {
+                        "meta_network_eta": network_eta,
+                        "meta_parameter_ranges": "entropy_cost:0.02,0.04",
+                        "meta_parameter_starts": "entropy_cost:0.03",
+                    },
+                    "--meta_parameter_references=",
+                    "0.01",
+                    "must lie in [0.02, 0.04]",
+                ),
+            )
         ),
         (
             {
@@ -841,6 +873,52 @@ def test_what_follows_the_current_eta(tracking, settings, expected):
     assert from_json(to_json(config), "config.json") == config
     again = {"reference_tracking": ",".join(reversed(expected)) or "none"}
     assert merge_for_resume(config, again, override=False) == config
+
+
+# Settings that one meta objective reads and the other does not, and values that are no defaults.
+UNREAD = {
+    "bootstrapped": {
+        **{field.name: 0.25 for field in dataclasses.fields(MetaLossSettings)},
+        "meta_advantage_decay": 0.5,
+    },
+    "validation": {"matching_policy_cost": 0.0, "matching_value_cost": 2.0},
+}
+UNREAD_BY = [(objective, name) for objective, names in UNREAD.items() for name in names]
+
+
+@pytest.mark.parametrize(("objective", "name"), UNREAD_BY)
+def test_a_weight_that_the_meta_objective_does_not_read_is_refused_at_the_start(objective, name):
+    (other,) = UNREAD.keys() - {objective}
+    given = {name: UNREAD[objective][name]}
+    config = resolve(Config(meta_objective=objective, **given))  # a folder that has it opens
+    assert from_json(to_json(config), "config.json") == config
+    with pytest.raises(UserError) as caught:
+        refuse_unread(config)
+    assert str(caught.value).startswith(
+        f"--{name}={given[name]:g}: has no effect with --meta_objective={objective}; must be "
+    )
+    assert str(caught.value).endswith(f"or --meta_objective={other}")
+    refuse_unread(config, saved=config)  # and is continued
+    saved = resolve(Config(meta_objective=objective))
+    changed = merge_for_resume(saved, given, override=True)
+    with pytest.raises(UserError, match=f"--{name}="):
+        refuse_unread(changed, saved)
+    for is_read in (
+        Config(meta_objective=other, **given),
+        Config(meta_objective=objective, meta_parameters="none", **given),
+        Config(meta_objective=objective, eta_schedule="fixed", **given),  # a control has no J'
+    ):
+        refuse_unread(resolve(is_read))
+
+
+@pytest.mark.parametrize("objective", UNREAD)
+def test_defaults_are_not_refused_at_the_start(objective):
+    refuse_unread(resolve(Config(meta_objective=objective)))
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_no_preset_is_refused_at_the_start(name):
+    refuse_unread(resolve(presets.preset(name)))
 
 
 def test_the_schedule_of_eta_never_changes_in_a_run():

@@ -237,6 +237,28 @@ def test_the_advice_names_what_decides_the_value(settings, advised, flag):
     assert advised in finding.sentence and finding.flags[0] == flag
 
 
+@pytest.mark.parametrize(
+    ("settings", "advised", "flag"),
+    [
+        ({}, "lower --queue_capacity (now ", "queue_capacity"),
+        ({"sample_reuse": 4}, "lower --sample_reuse (now 4), --queue_capacity", "sample_reuse"),
+        (
+            {"meta_objective": "bootstrapped", "bootstrap_steps": 8},
+            "lower --bootstrap_steps (now 8), --queue_capacity",
+            "bootstrap_steps",
+        ),
+        (
+            {"meta_objective": "bootstrapped", "bootstrap_steps": 8, "meta_parameters": "none"},
+            "lower --queue_capacity",  # no target is made
+            "queue_capacity",
+        ),
+    ],
+)
+def test_the_advice_on_policy_lag_names_what_lets_batches_wait(settings, advised, flag):
+    (finding,) = verdict_lib.diagnose(_evidence({"policy_lag": 30.0}, settings)).findings
+    assert advised in finding.sentence and finding.flags[0] == flag
+
+
 def test_the_end_of_the_range_of_a_learned_discount_is_advised():
     (finding,) = verdict_lib.diagnose(_evidence(batch={"explained_variance": 0.0})).findings
     assert "lower gamma (learned, now 0.9927) by --gamma_max." in finding.sentence

@@ -132,6 +132,21 @@ def test_a_name_that_could_be_several_ids_is_refused_with_all_of_them(registered
     assert resolve("Twin-v0").id == "Twin-v0"
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("freeway", "ALE/Freeway-v5"),
+        ("pong", "ALE/Pong-v5"),
+        ("catch", CATCH_ID),
+        ("Patience", "meta_impala/Patience-v0"),
+        ("minatar/breakout", "MinAtar/Breakout-v1"),
+    ],
+)
+def test_a_short_name_is_fixed_whoever_registers_it(name, expected, registered_ids):
+    registered_ids(name)
+    assert resolve(name).id == expected
+
+
 @pytest.fixture
 def registered_ids():
     made = []

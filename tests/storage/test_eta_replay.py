@@ -4,6 +4,8 @@ fault: damaged, missing and changed files are one line.
 
 import dataclasses
 import hashlib
+import os
+import random
 
 import pytest
 
@@ -12,7 +14,7 @@ from meta_impala.config import Config, resolve
 from meta_impala.config.metric_columns import learned_columns
 from meta_impala.errors import UserError
 from meta_impala.storage import eta_replay
-from meta_impala.storage.metrics_table import header_line, line_of
+from meta_impala.storage.metrics_table import COLUMNS, header_line, line_of, read_table
 from meta_impala.storage.run_folder import RunFolder
 
 
@@ -123,6 +125,31 @@ BAD = {
     ),
     "nan": (metrics((100, 1, "nan", 1)), "must be in [0, 1]"),
     "infinite": (metrics((100, 1, 0.5, "inf")), "must be in [0, 1]"),
+    "gamma twice": ("frames,gamma,gamma,lambda\n100,0.9,0.8,1\n", "has 2 columns gamma; must be"),
+    "frames twice": ("frames,gamma,lambda,frames\n1,0.9,1,2\n", "has 2 columns frames; must be"),
+    "any name twice": (
+        "frames,gamma,lambda,note,note,note\n100,0.9,1,1,2,3\n",
+        "has 3 columns note; must be",
+    ),
+    "a whole table with gamma twice": (
+        WHOLE.replace("cpu_seconds", "gamma"),
+        "has 2 columns gamma; must be",
+    ),
+    "half a frame": (
+        "frames,gamma,lambda\n100,0.9,1\n200.5,0.9,1\n",
+        "line 3: frames is 200.5; must be a whole number",
+    ),
+    "negative frames": ("frames,gamma,lambda\n-1e2,0.9,1\n", "line 2: frames is -1e2; must be"),
+    "no frames at all": ("frames,gamma,lambda\nnan,0.9,1\n", "line 2: frames is nan; must be"),
+    "endless frames": ("frames,gamma,lambda\n1e300,0.9,1\n", "up to 1000000000000000"),
+    "half an update": (
+        "frames,updates,gamma,lambda\n100,1.5,0.9,1\n",
+        "line 2: updates is 1.5; must be a whole number",
+    ),
+    "spaces": ("frames, gamma, lambda\n100, 0.9, 1\n", "with nothing but commas between them"),
+    "a space for a digit": ("frames,gamma,lambda\n100,0.9,1\n20 ,0.9,1\n", "line 3 is damaged"),
+    "frames in letters": ("frames,gamma,lambda\nmany,0.9,1\n", "line 2 is damaged"),
+    "half a last line": ("frames,gamma,lambda\n100,0.9,1\n200,0.9", "line 3 is damaged"),
 }
 
 
@@ -133,6 +160,78 @@ def test_an_incomplete_table_is_refused_in_one_line(begin, tmp_path, name):
     assert message.startswith(f"--eta_schedule_file={tmp_path / 'metrics.csv'}: "[:100])
     assert expected in message
     assert list((tmp_path / "run").iterdir()) == []
+
+
+BY_HAND = "frames,gamma,lambda\n100,0.9,1\n2000,0.95,0.5\n"
+SAME = {
+    "no end of the last line": BY_HAND[:-1],
+    "a byte order mark": "\ufeff" + BY_HAND,
+    "line ends of another system": BY_HAND.replace("\n", "\r\n"),
+    "all three": "\ufeff" + BY_HAND.replace("\n", "\r\n")[:-2],
+    "empty lines at the end": BY_HAND + "\n\r\n",
+    "an exponent": BY_HAND.replace("2000,", "2e3,"),
+    "a large exponent": BY_HAND.replace("2000,", "2E+03,"),
+    "a point": BY_HAND.replace("100,", "100.0,").replace("2000,", "2000.,"),
+    "a plus": BY_HAND.replace("2000,", "+2000,"),
+    "underscores": BY_HAND.replace("2000,", "2_000,"),
+    "frames last": "gamma,lambda,frames\r\n0.9,1,1e2\r\n0.95,0.5,2e3\r\n",
+    "columns without a name": "frames,gamma,lambda,,\n100,0.9,1,,\n2000,0.95,0.5,1,2\n",
+    "others besides": "note,frames,gamma,lambda\n1.5,100,0.9,1\n2.5,2000,0.95,0.5\n",
+}
+
+
+@pytest.mark.parametrize("kind", SAME)
+def test_what_another_program_makes_of_a_file_is_read(begin, kind):
+    folder, config = begin(SAME[kind])
+    expected = StepFunction((100, 2000), ((0.9, 1.0), (0.95, 0.5)))
+    assert eta_replay.load(folder, config) == expected
+    assert folder.eta_schedule_path.read_bytes() == SAME[kind].encode()
+
+
+@pytest.mark.parametrize("name", ["gamma twice", "half an update"])
+def test_the_copy_of_an_older_version_may_have_what_a_start_refuses(begin, tmp_path, name):
+    content, _ = BAD[name]
+    folder, config = begin(WHOLE)
+    folder.eta_schedule_path.write_text(content)
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    folder.save_config(dataclasses.replace(config, eta_schedule_sha256=digest))
+    loaded = eta_replay.load(folder, folder.load_config())
+    assert loaded.frames == (100,) and loaded.values[0][1] == 1.0
+
+
+def test_counts_of_updates_may_be_floats_too(begin):
+    """A table that another program has read and written; without counts a row holds later."""
+    rows = ((1000, 10, 0.9, 1), (2000, 20, 0.91, 1))
+    floats = [(f"{frames:.1f}", f"{updates:.1f}", *eta) for frames, updates, *eta in rows]
+    folder, config = begin(metrics(*floats))
+    assert eta_replay.load(folder, config).frames == (900, 1900)
+
+
+@pytest.mark.parametrize("order", ["sorted", "shuffled"])
+def test_the_columns_of_a_whole_table_may_stand_in_any_order(begin, order):
+    whole = costs((100, 0.9, 1, 0.01, 1.5), (200, 0.95, 0.5, 0.02, 0.5))
+    header, *lines = [line.split(",") for line in whole.splitlines()]
+    places = sorted(range(len(header)), key=header.__getitem__)
+    if order == "shuffled":
+        random.Random(5).shuffle(places)
+    content = "".join(",".join(line[place] for place in places) + "\n" for line in (header, *lines))
+    folder, config = begin(content, meta_parameters=COSTS)
+    expected = StepFunction((100, 200), ((0.9, 0.01, 1.5), (0.95, 0.02, 0.5)))
+    assert eta_replay.load(folder, config) == expected
+
+
+def test_the_table_of_a_run_keeps_its_own_rules(tmp_path):
+    """A last line without an end is half-written there, and nothing else writes such counts."""
+    path = tmp_path / "metrics.csv"
+    names = ",".join(COLUMNS)
+    row = "100" + "," * (len(COLUMNS) - 1)
+    for content, damaged in (
+        (f"{names}\n{row}", [2]),
+        (f"{names}\n{row.replace('100', '1e2')}\n", [2]),
+        (f"{names}\n{row}\n\n", [3]),
+    ):
+        path.write_text(content)
+        assert read_table(path).damaged == damaged
 
 
 COSTS = "gamma,entropy_cost,learning_rate_factor"
@@ -186,10 +285,53 @@ def test_a_replayed_value_lies_in_the_range_of_its_row(begin, value, settings, e
         assert expected in refusal(begin, content, **settings)
 
 
+@pytest.mark.parametrize("typed", ["metrics.csv", "../here/metrics.csv", "~/metrics.csv"])
+def test_the_file_is_that_of_the_start(tmp_path, monkeypatch, typed):
+    """An environment may change the working directory before the copy is written."""
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "metrics.csv").write_text(WHOLE)
+    (tmp_path / "metrics.csv").write_text(BY_HAND)
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(here))
+    folder = RunFolder(tmp_path / "run")
+    config = eta_replay.pin(replay_config(typed))
+    assert os.path.samefile(config.eta_schedule_file, here / "metrics.csv")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder.prepare()
+    assert eta_replay.load(folder, config).frames == (0, 100)
+    eta_replay.keep(folder, config)
+    assert folder.eta_schedule_path.read_text() == WHOLE
+    folder.save_config(config)
+    assert folder.load_config() == config
+
+
+def test_a_path_through_a_link_is_that_of_the_system(tmp_path, monkeypatch):
+    """`link/..` is the folder above what the link names."""
+    (tmp_path / "far/away").mkdir(parents=True)
+    (tmp_path / "far/metrics.csv").write_text(WHOLE)
+    (tmp_path / "link").symlink_to(tmp_path / "far/away")
+    monkeypatch.chdir(tmp_path)
+    config = eta_replay.pin(replay_config("link/../metrics.csv"))
+    assert os.path.samefile(config.eta_schedule_file, tmp_path / "far/metrics.csv")
+
+
+def test_a_folder_whose_name_no_setting_holds_leaves_the_path_as_it_is(tmp_path, monkeypatch):
+    (tmp_path / "no\u00a0break").mkdir()
+    monkeypatch.chdir(tmp_path / "no\u00a0break")
+    with open("metrics.csv", "w") as file:
+        file.write(WHOLE)
+    folder = RunFolder(tmp_path / "run")
+    folder.prepare()
+    config = eta_replay.pin(replay_config("metrics.csv"))
+    eta_replay.keep(folder, config)
+    folder.save_config(config)
+    assert folder.load_config() == config and config.eta_schedule_file == "metrics.csv"
+
+
 @pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "tilde"])
 def test_a_path_that_is_not_a_file_is_refused_in_one_line(tmp_path, kind):
-    import os
-
     path = tmp_path / "metrics.csv"
     if kind == "folder":
         path.mkdir()

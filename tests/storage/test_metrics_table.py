@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meta_impala.config.metric_columns import learned_columns
 from meta_impala.storage.metrics_table import (
     COLUMNS,
     header_line,
@@ -55,6 +56,49 @@ def test_line_ends_of_another_system_are_read(tmp_path):
     table = read_table(path)
     assert table.damaged == []
     assert "".join(map(line_of, table.rows)) == "".join(LINES[1:])
+
+
+OTHERS = learned_columns(["entropy_cost", "rho_clip", "gamma_head_2"])
+
+
+@pytest.mark.parametrize("others", [(), OTHERS[:3], OTHERS])
+@pytest.mark.parametrize("order", ["as written", "sorted", "reversed", "shuffled"])
+def test_columns_may_stand_in_any_order(order, others, tmp_path, capsys):
+    """Another program may have written the table; each column is read by its name."""
+    names = [*COLUMNS, *others]
+    if order == "shuffled":
+        random.Random(3).shuffle(names)
+    elif order != "as written":
+        names.sort(reverse=order == "reversed")
+    rows = [{name: f"{frames + place}" for place, name in enumerate(names)} for frames in (0, 40)]
+    rows = [row | {"frames": str(frames)} for frames, row in zip((40, 80), rows, strict=True)]
+    path = tmp_path / "metrics.csv"
+    path.write_text("\n".join([",".join(names), *(",".join(row.values()) for row in rows), ""]))
+    table = read_table(path)
+    assert (table.damaged, table.rows) == ([], rows)
+    learned = [name for name in others if name in ("entropy_cost", "rho_clip", "gamma_head_2")]
+    MetricsWriter(path, tmp_path / "tensorboard", 80, learned).close()
+    assert list(tmp_path.glob("*.damaged*")) == [] and capsys.readouterr().err == ""
+    assert read_metrics(path) == [{name: row[name] for name in (*COLUMNS, *others)} for row in rows]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        ("entropy_cost",),
+        ("x_step_entropy_cost", "meta_gradient_entropy_cost"),
+        (*OTHERS[:3], "gamma"),
+        (*OTHERS[:3], "entropy_cost"),
+        (*OTHERS[:2], "x_step_entropy_cos"),
+        (*OTHERS[:3], "note"),
+        ("Note", "meta_gradient_Note", "x_step_Note"),
+    ],
+)
+def test_columns_that_no_version_writes_are_damage(others, tmp_path):
+    path = tmp_path / "metrics.csv"
+    names = sorted((*COLUMNS, *others))
+    path.write_text(",".join(names) + "\n" + ",".join("1" for _ in names) + "\n")
+    assert read_table(path).damaged == [1]
 
 
 def _line_of_byte(index: int) -> int:
