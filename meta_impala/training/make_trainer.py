@@ -93,7 +93,7 @@ def make_trainer(
     """
     cpu_start = time.process_time()
     folder = RunFolder(logdir)  # first: an environment may change the working directory
-    config = config_lib.resolve(config)
+    config = config_lib.resolve(config, is_stored=folder.has_run())
     _refuse_other_processes(config)
     spec = registry.resolve(config.environment)
     # The calling program has named its modules itself.
