@@ -378,7 +378,7 @@ class Trainer:
             "next_row": self._next_row,
             "actor_restarts": self._restarts.count,
             "pair": self._batcher.has_swap_blocks,
-            "own_meta_weights": self.learner.own_meta_weights,
+            "own_meta_weights": self.learner.own_meta_weights or {},
             **self._bad_updates.state(),
         }
 
