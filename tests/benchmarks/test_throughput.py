@@ -119,6 +119,10 @@ def test_the_command_writes_what_it_prints(tmp_path):
         (["--actors=ray"], "--actors=ray: must be threads"),
         (["--environment=nosuch"], "--environment=nosuch: unknown environment"),
         (["--vary=environment=Pong,nosuch"], "--environment=nosuch: unknown environment"),
+        ([*_CATCH, "--image_scaling=background"], "--image_scaling=background: must be unit with"),
+        (["--preset=laptop", "--environment=Catch"], "--image_scaling=background: must be unit"),
+        (["--image_scaling=background", "--vary=environment=Pong,Catch"], "--environment=Catch;"),
+        (["--environment=Catch", "--vary=image_scaling=unit,background"], "--image_scaling=backg"),
         (["--json=/no/x.json"], "--json=/no/x.json: must be a file in a folder that exists"),
     ],
 )
