@@ -29,7 +29,7 @@ from absl import flags
 
 from meta_impala import command
 from meta_impala import config as config_lib
-from meta_impala.config import Config
+from meta_impala.config import AgentSettings, Config
 from meta_impala.config.flags import define_config_flags, given_config_flags
 from meta_impala.config.presets import define_preset_flag
 from meta_impala.environments import UnknownEnvironmentError, registry
@@ -93,9 +93,10 @@ def _config(row: str) -> Config:
 
 def _check_environment(config: Config) -> None:
     try:
-        registry.resolve(config.environment)
+        spec = registry.resolve(config.environment)
     except UnknownEnvironmentError as error:
         raise UserError(f"--environment={config.environment}: {error}") from None
+    config_lib.refuse_background(config.part(AgentSettings), spec.game)
 
 
 def _varied() -> tuple[str, list[str]]:

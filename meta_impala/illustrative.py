@@ -29,8 +29,7 @@ def define_flags() -> None:
     """The flags of this command: one per switch of `Settings`, and what to write where."""
     definers = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
     for name, field in settings_lib.FIELDS.items():
-        phrase = settings_lib.allowed(field)
-        help_text = field.metadata["help"] + (f" Allowed: {phrase}." if phrase else "")
+        help_text = f"{field.metadata['help']} Allowed: {settings_lib.allowed(field)}."
         definers[settings_lib.field_type(field)](name, field.default, help_text)
     define_path("outdir", None, "Folder of the results; made if it is not there.")
     flags.DEFINE_bool("figure", True, "Draw the figure (--nofigure: text and numbers only).")

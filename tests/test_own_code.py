@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from support import forked_command
 from support.command_helpers import ROOT
 from support.helpers import make_agent, perturb, random_batch
@@ -306,6 +307,45 @@ def test_a_run_with_a_term_from_outside_is_continued_with_that_term_only(monkeyp
     assert len(meta_impala.evaluate_agent(tmp_path, 2)["returns"]) == 2  # J' is not needed
     monkeypatch.setattr(losses, "OWN_META_WEIGHTS", {"ones": 0.25})
     assert meta_impala.make_trainer(longer, tmp_path).run() == "finished"
+
+
+class Weight:
+    """What Python takes for a number."""
+
+    def __float__(self) -> float:
+        return 2.0
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int64, np.array, tf.constant, lambda _: Weight()])
+def test_the_weight_of_a_term_from_outside_may_be_a_number_of_any_kind(kind, monkeypatch, tmp_path):
+    monkeypatch.setattr(losses, "TERMS", losses.TERMS | {"ones": lambda i: 0 * i.values + 1})
+    monkeypatch.setattr(losses, "OWN_META_WEIGHTS", {"ones": kind(2)})
+    trainer = meta_impala.make_trainer(make_config(), tmp_path)
+    assert trainer.run() == "finished"
+    assert len(list_checkpoints(tmp_path / "checkpoints")) > 0
+    assert not list(tmp_path.rglob(".saving*"))
+    monkeypatch.setattr(losses, "OWN_META_WEIGHTS", {"ones": 2.0})
+    assert meta_impala.make_trainer(make_config(), tmp_path).restored_from
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [float("nan"), float("inf"), np.float32("-inf"), 1e39, 10**400, None, "0.5", [0.5], {}, 1j,
+     np.ones(2), object(), lambda: 1.0],
+)  # fmt: skip
+def test_a_weight_that_is_no_finite_number_is_refused_at_the_start(weight, monkeypatch, tmp_path):
+    monkeypatch.setattr(losses, "TERMS", losses.TERMS | {"ones": lambda i: 0 * i.values + 1})
+    monkeypatch.setattr(losses, "OWN_META_WEIGHTS", {"ones": weight})
+    message = r"^losses.OWN_META_WEIGHTS\['ones'\]=.*: must be a finite number"
+    with pytest.raises(UserError, match=message) as caught:
+        meta_impala.make_trainer(make_config(), tmp_path / "run")
+    assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+
+
+def test_a_weight_without_its_term_is_refused_at_the_start(monkeypatch, tmp_path):
+    monkeypatch.setattr(losses, "OWN_META_WEIGHTS", {"onse": 0.5})
+    with pytest.raises(UserError, match=r"\['onse'\]=0.5: .*must be in losses.TERMS too"):
+        meta_impala.make_trainer(make_config(), tmp_path / "run")
 
 
 def test_an_optimiser_that_ends_the_program_is_an_error(monkeypatch, tmp_path):

@@ -81,7 +81,7 @@ def _cells() -> list[study_runs.Cells]:
 
 def _named_cells() -> list[study_runs.Cells]:
     """Those with a run that --only names, if it is given."""
-    found = [cells for cells in _cells() if not FLAGS.only or cells.ready()]
+    found = [cells for cells in _cells() if not FLAGS.only or cells.ready(writes=False)]
     if not found:
         raise UserError(
             f"--only={FLAGS.only}: is in the name of no run that can be made now "
@@ -126,7 +126,7 @@ def _run() -> int:
 
 def _status() -> int:
     for cells in _cells():
-        left = study_runner.open_runs(cells.ready())
+        left = study_runner.open_runs(cells.ready(writes=False))
         done = sum(record.is_finished for record in cells.read())
         line = (
             f"{cells.part.name}: {done} of the {done + len(left)} runs that are known so far are "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import tensorflow as tf
@@ -24,8 +25,10 @@ from meta_impala.config import (
     refuse_background,
 )
 from meta_impala.config.hyper_parameters import TABLE, numbers_of
+from meta_impala.config.text import shown
 from meta_impala.environments import Description
 from meta_impala.environments.background import background_of
+from meta_impala.errors import UserError
 from meta_impala.networks.actor_critic import ActorCritic, NetworkDefinition
 from meta_impala.networks.torsos import UNIT, ImageScaling
 
@@ -59,9 +62,13 @@ def method_of(settings: MethodSettings, replayed: StepFunction | None = None) ->
     Args:
       settings: resolved.
       replayed: with `eta_schedule=replay`, what varies, from the file.
+
+    Raises:
+      UserError: if an own term of J' is not in `losses.TERMS`, or its weight is no finite number.
     """
     assert (replayed is not None) == (settings.eta_schedule == "replay"), "the file's η"
     schedule = drawn_eta_of(settings)
+    own_meta_weights = _own_meta_weights()
     of_frames = _eta_of_frames(settings, schedule.names, settings.total_frames, replayed)
     meta_optimizers: dict[str, optimizers.Optimizer] = {
         "adam": optimizers.Adam(),
@@ -76,8 +83,8 @@ def method_of(settings: MethodSettings, replayed: StepFunction | None = None) ->
         ),
         meta_optimizer=meta_optimizers[settings.meta_optimizer],
         returns=losses.ReturnSettings(settings.pg_rho_clip, settings.policy_return),
-        meta_weights=_meta_weights_of(settings),
-        own_meta_weights=dict(losses.OWN_META_WEIGHTS),
+        meta_weights=_meta_weights_of(settings) | own_meta_weights,
+        own_meta_weights=own_meta_weights,
     )
 
 
@@ -136,14 +143,30 @@ def _eta_of_frames(
 
 
 def _meta_weights_of(settings: MetaLossSettings) -> dict[str, float]:
-    """The weights of the terms of J'."""
+    """The weights of the terms of J' that have settings."""
     return {
         losses.POLICY: settings.meta_policy_cost,
         losses.VALUE: settings.meta_baseline_cost,
         losses.ENTROPY: settings.meta_entropy_cost,
         losses.KL: settings.meta_kl_cost,
-        **losses.OWN_META_WEIGHTS,
     }
+
+
+def _own_meta_weights() -> dict[str, float]:
+    """The weights of terms from outside the package, as Python's floats: checkpoints have them."""
+    weights = {}
+    for name, given in losses.OWN_META_WEIGHTS.items():
+        try:
+            weight = math.nan if isinstance(given, str | bytes) else float(given)
+        except (TypeError, ValueError, OverflowError):
+            weight = math.nan
+        named = f"losses.OWN_META_WEIGHTS[{shown(repr(name))}]={shown(repr(given))}"
+        if not abs(weight) <= float(tf.float32.max):  # false for NaN
+            raise UserError(f"{named}: must be a finite number, the weight of a term of J'")
+        if name not in losses.TERMS:
+            raise UserError(f"{named}: is the weight of no term; must be in losses.TERMS too")
+        weights[name] = weight
+    return weights
 
 
 def _image_scaling_of(settings: AgentSettings, description: Description) -> ImageScaling:

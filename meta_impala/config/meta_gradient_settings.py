@@ -18,6 +18,7 @@ class MetaBatchSettings:
         unit="unrolls",
         source=XU + " (from memory)",
         low=0,
+        high=65_536,
     )
     meta_data: str = setting(
         "next_batch",

@@ -11,7 +11,6 @@ from meta_impala.config.hyper_parameters import (
     TABLE,
     numbers_by_name,
     numbers_of,
-    stops_learning,
 )
 from meta_impala.config.schema import Config
 from meta_impala.errors import UserError
@@ -36,7 +35,6 @@ def check_meta_parameters(config: Config) -> None:
                     f"--meta_parameters={config.meta_parameters}"
                 )
     _check_what_varies(config)
-    _check_references(config)
     _check_what_is_tracked(config)
     for name in config.varied:
         if name not in (GAMMA, LAMBDA):
@@ -67,16 +65,16 @@ def _check_what_varies(config: Config) -> None:
                 f"--embedded_meta_parameters={config.embedded_meta_parameters}: {name} is not "
                 f"learned; must be among --meta_parameters={config.meta_parameters}"
             )
-    for flag, names in (
-        ("meta_parameters", config.varied),
-        ("reference_tracking", config.tracked),
-        ("meta_parameter_references", tuple(_fixed_references(config))),
-    ):
-        if "rmsprop_decay" in names and config.inner_optimizer != "rmsprop":
-            raise UserError(
-                f"--{flag}={getattr(config, flag)}: rmsprop_decay needs --inner_optimizer=rmsprop, "
-                f"it is {config.inner_optimizer}"
-            )
+    _check_decay(config, "meta_parameters", config.varied)
+    _check_decay(config, "reference_tracking", config.tracked)
+
+
+def _check_decay(config: Config, flag: str, names: Iterable[str]) -> None:
+    if "rmsprop_decay" in names and config.inner_optimizer != "rmsprop":
+        raise UserError(
+            f"--{flag}={getattr(config, flag)}: rmsprop_decay needs --inner_optimizer=rmsprop, "
+            f"it is {config.inner_optimizer}"
+        )
 
 
 def _fixed_references(config: Config) -> dict[str, float]:
@@ -90,16 +88,13 @@ def _interval(low: float, high: float) -> str:
 
 
 def _check_references(config: Config) -> None:
-    """The values of η' make sense, are read, and can be told to the network."""
+    """The values of η' make sense, and can be told to the network."""
     given = f"--meta_parameter_references={config.meta_parameter_references}"
     fixed = _fixed_references(config)
     for name, value in fixed.items():
         low, high = TABLE[name].domain
         if not low <= value <= high:
             raise UserError(f"{given}: {name} must lie in {_interval(low, high)}")
-        if stops_learning(name, value):
-            raise UserError(f"{given}: {name} must be above 0, or nothing would be learned")
-    _check_are_read(config, given, fixed)
     if not config.learned:
         return
     for name in _fed_at_reference(config):
@@ -120,6 +115,28 @@ def _fed_at_reference(config: Config) -> tuple[str, ...]:
     return config.embedded if is_fed and config.eta_embedding_size else ()
 
 
+def check_reference(config: Config) -> None:
+    """What is given of η' makes sense, is read, and leaves something to be learned.
+
+    For a run that starts: one that is there plays the same games whatever η' it has.
+
+    Raises:
+      UserError: as `check_meta_parameters`.
+    """
+    given = f"--meta_parameter_references={config.meta_parameter_references}"
+    fixed = _fixed_references(config)
+    _check_decay(config, "meta_parameter_references", fixed)
+    _check_references(config)
+    _check_are_read(config, given, fixed)
+    _check_are_read(config, f"--reference_tracking={config.reference_tracking}", config.tracked)
+    is_next = config.meta_objective == "bootstrapped" and config.bootstrap_steps == 1
+    if config.learned and is_next and fixed.get("learning_rate_factor") == 0:
+        raise UserError(
+            f"{given}: learning_rate_factor must be above 0 with --bootstrap_steps=1, or nothing "
+            "would be learned: the target would be θ' itself"
+        )
+
+
 def _check_are_read(config: Config, given: str, names: Iterable[str]) -> None:
     """Names of η' that something reads."""
     if not config.learned or config.meta_objective == "bootstrapped":
@@ -136,7 +153,7 @@ def _check_are_read(config: Config, given: str, names: Iterable[str]) -> None:
 
 
 def _check_what_is_tracked(config: Config) -> None:
-    """What follows the current η is read in η', and has no other value there."""
+    """What follows the current η has no other value in η'."""
     given = f"--reference_tracking={config.reference_tracking}"
     fixed = _fixed_references(config)
     for name in config.tracked:
@@ -145,7 +162,6 @@ def _check_what_is_tracked(config: Config) -> None:
                 f"{given}: {name} has a fixed value in η'; must not be in "
                 f"--meta_parameter_references={config.meta_parameter_references}"
             )
-    _check_are_read(config, given, config.tracked)
 
 
 def _check_row(config: Config, name: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Container, Mapping
 from typing import Any
 
 from meta_impala.config.fields import FREELY, NEVER, REQUIRED, nearest
+from meta_impala.config.meta_parameter_checks import check_reference
 from meta_impala.config.schema import FIELDS, Config
 from meta_impala.config.text import shown
 from meta_impala.config.validation import resolve
@@ -42,7 +43,8 @@ def join_learners(first: Config, given: dict[str, Any]) -> Config:
     first = without_addresses(first)
     given = _without_same(first, given)
     wanted = resolve(
-        dataclasses.replace(first, **{FIELDS[name].name: value for name, value in given.items()})
+        dataclasses.replace(first, **{FIELDS[name].name: value for name, value in given.items()}),
+        is_stored=True,
     )
     different = [
         f"--{name}={after} (it has {before})"
@@ -98,7 +100,9 @@ def from_json(text: str, path: str | os.PathLike[str]) -> Config:
         more = "" if len(unknown) <= _MOST_NAMES else f" and {len(unknown) - _MOST_NAMES} more"
         raise UserError(f"{path}: unknown keys: {', '.join(names)}{more}")
     try:
-        config = resolve(Config(**{FIELDS[name].name: value for name, value in known.items()}))
+        config = resolve(
+            Config(**{FIELDS[name].name: value for name, value in known.items()}), is_stored=True
+        )
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return without_addresses(config)
@@ -196,7 +200,8 @@ def merge_for_resume(saved: Config, changes: dict[str, Any], *, override: bool |
       override: whether --override was given; None if there is no such flag.
 
     Raises:
-      UserError: naming every difference that is not allowed.
+      UserError: naming every difference that is not allowed; or what the changed config has in η'
+        and a new run may not.
     """
     saved = without_addresses(saved)
     changes = _without_same(saved, changes)
@@ -205,8 +210,10 @@ def merge_for_resume(saved: Config, changes: dict[str, Any], *, override: bool |
     )
     if "meta_gradient_mode" not in changes:
         saved, wanted = _adapt_meta_gradient_mode(saved, wanted)
-    wanted = resolve(wanted)
+    wanted = resolve(wanted, is_stored=True)
     _refuse_differences(saved, wanted, override=override)
+    if differing(saved, wanted):
+        check_reference(wanted)
     if wanted.network == "auto":
         wanted = dataclasses.replace(wanted, network=saved.network)
     return wanted
@@ -246,7 +253,7 @@ def _adapt_meta_gradient_mode(saved: Config, wanted: Config) -> tuple[Config, Co
     """
     if saved.meta_gradient_mode not in ("nested_tapes", "reverse_over_forward"):
         return saved, wanted
-    wanted = resolve(dataclasses.replace(wanted, meta_gradient_mode="auto"))
+    wanted = resolve(dataclasses.replace(wanted, meta_gradient_mode="auto"), is_stored=True)
     if (wanted.micro_batches, wanted.num_learners) == (saved.micro_batches, saved.num_learners):
         return saved, dataclasses.replace(wanted, meta_gradient_mode=saved.meta_gradient_mode)
     return dataclasses.replace(saved, meta_gradient_mode=wanted.meta_gradient_mode), wanted

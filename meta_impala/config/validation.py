@@ -23,10 +23,14 @@ from meta_impala.errors import UserError
 _LARGEST_FLOAT32, _SMALLEST_FLOAT32 = 3.4028234e38, 1.1754944e-38
 
 
-def resolve(config: Config) -> Config:
+def resolve(config: Config, *, is_stored: bool = False) -> Config:
     """Checks every setting and derives those left open; needs no TensorFlow.
 
     `network=auto` stays: it needs the environment's observation (`resolve_network`).
+
+    Args:
+      config: as given.
+      is_stored: whether it is that of a run that is there: whatever it has in η' is accepted.
 
     Raises:
       UserError: one line with the flag, its value and what is allowed.
@@ -41,6 +45,8 @@ def resolve(config: Config) -> Config:
     config = derive(config)
     checks.check_environment_kwargs(config)
     meta_parameter_checks.check_meta_parameters(config)
+    if not is_stored:
+        meta_parameter_checks.check_reference(config)
     checks.check_meta_batch(config)
     checks.check_trace(config)
     window_checks.check_inner_steps(config)

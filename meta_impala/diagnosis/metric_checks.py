@@ -29,8 +29,8 @@ _FRAMES_WITHOUT_A_GAME = 10_000
 # above 99 % while it differs from a uniform one by less than 0.02 nats: no action is preferred.
 _COLLAPSED, _FLAT = 0.02, 0.99
 # The mean of ρ is 1 whatever the policies are, so with equal ones about half are at a clip of 1
-# (measured: 42 to 50 %). If fewer than one in ten are, nine of ten actions were likelier for the
-# actor than for the learner.
+# (measured: 42 to 50 %), and nearly all at a lower one. If fewer than one in ten are, nine of ten
+# actions were likelier for the actor than for the learner.
 _RHOS_FAR_OFF = 0.1
 # With a clip below 1, V-trace evaluates a policy nearer to the actor's; at 95 % it is nearly the
 # actor's own.
@@ -173,11 +173,13 @@ def rho_clip(evidence: Evidence) -> Finding | None:
             _RHOS_ALL_CLIPPED,
         )
     if clip <= 1.0 and share <= _RHOS_FAR_OFF:
+        expected = "half" if clip == 1.0 else "nearly all"
         return Finding(
             "rho_clip",
-            f"Only {100 * share:.0f} % of the importance weights ρ reach {clip:.4g}, where half "
-            "would with equal policies: the actors follow another policy than the learner; lower "
-            "--learning_rate, or the policy lag by --queue_capacity and --num_actors.",
+            f"Only {100 * share:.0f} % of the importance weights ρ reach {clip:.4g}, where "
+            f"{expected} would with equal policies: the actors follow another policy than the "
+            "learner; lower --learning_rate, or the policy lag by --queue_capacity and "
+            "--num_actors.",
             ("learning_rate", "queue_capacity", "num_actors"),
             share,
             _RHOS_FAR_OFF,

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import os
 import pathlib
+import re
 import signal
 import sys
 import sysconfig
@@ -28,9 +29,11 @@ _SPACES = os.path.join(_GYMNASIUM, "spaces", "utils.py")
 _INSTALLED = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib"))
 _DISPATCH = functools.__file__
 _MOST_CHARACTERS = 300
-# What Python and its libraries say has "thread" in it: "signal only works in main thread", "SQLite
-# objects created in a thread can only be used in that same thread", "main thread is not in main
-# loop", "There is no current event loop in thread".
+# What Python and its libraries say: "signal only works in main thread", "SQLite objects created in
+# a thread can only be used in that same thread", "main thread is not in main loop", "There is no
+# current event loop in thread", "cannot switch to a different thread". Others, such as "can't start
+# new thread", are not about which thread it is.
+_WHICH_THREAD = re.compile("(main|same|different) thread|event loop in thread")
 _THREADS = (
     "; an environment is made in one thread and played in another, so it must work in any: set "
     "signal handlers where its module is imported, and bind nothing to the thread of its "
@@ -128,7 +131,7 @@ def describe(error: BaseException) -> str:
 def _hint(error: BaseException) -> str:
     """What to do, if the error is about the thread that the environment runs in; else empty."""
     is_main = threading.current_thread() is threading.main_thread()
-    return "" if is_main or "thread" not in text_of(error).lower() else _THREADS
+    return "" if is_main or not _WHICH_THREAD.search(text_of(error).lower()) else _THREADS
 
 
 def _place(error: BaseException) -> str:

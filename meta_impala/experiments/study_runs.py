@@ -13,7 +13,7 @@ import io
 import pathlib
 import re
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -70,6 +70,8 @@ class Cells:
         self._path = suite_file.find(part.suite)
         self.suite: Suite = suite_file.read(self._path)
         self._variants = {variant.name: variant for variant in self.suite.variants}
+        self._names = design.variants_of(part)
+        self._writes = True
         if part.selection_seeds:
             design.require_random(part, random)
         self._random = random
@@ -100,9 +102,11 @@ class Cells:
         return [folder for folder in found if folder.has_run()]
 
     def _is_of_part(self, folder: RunFolder) -> bool:
-        _, safe, seed = folder.path.parts[-3:]
+        variant, safe, seed = folder.path.parts[-3:]
         is_task = safe in map(suite_file.folder_name, self.part.tasks)
-        return is_task and _SEED.fullmatch(seed) is not None
+        number = _SEED.fullmatch(seed)
+        is_seed = number is not None and int(number[1]) in self.part.all_seeds
+        return variant in self._names and is_task and is_seed
 
     def _record(self, folder: RunFolder, costs: Mapping[str, float], commit: str) -> Record:
         variant, safe, seed = folder.path.parts[-3:]
@@ -129,9 +133,14 @@ class Cells:
             return Selection(None, None, None)
         return design.select(found, self.part, task, self._random[task])
 
-    def ready(self) -> list[Run]:
+    def ready(self, *, writes: bool = True) -> list[Run]:
         """The wanted runs that can be made now, finished ones included, in the order of the study:
-        pilots, selection, all A-γλ runs (others need them), then seed by seed over the arms."""
+        pilots, selection, all A-γλ runs (others need them), then seed by seed over the arms.
+
+        Args:
+          writes: whether the files of schedules that they need are written if they are not there.
+        """
+        self._writes = writes
         found = self.read()
         donors: set[str] = set()
         runs = [
@@ -275,10 +284,10 @@ class Cells:
         metrics = donor.folder.metrics_path
         if arm == design.YOKED:
             return self._replay(arm, metrics)
-        path = self._derived_path(design.SHUFFLED, task, f"seed_{seed}")
-        if not path.exists():
-            write_atomically(path, shuffled(metrics, seed))
-        return self._replay(arm, path)
+        return self._replay(
+            arm,
+            self._schedule_file(arm, task, f"seed_{seed}", lambda: shuffled(metrics, seed)),
+        )
 
     def _replay(self, name: str, path: pathlib.Path) -> Variant:
         return Variant(
@@ -286,17 +295,20 @@ class Cells:
         )
 
     def _right_file(self, task: str) -> pathlib.Path:
-        path = self._derived_path(design.RIGHT, task, "schedule")
-        if not path.exists():
-            half = int(str(self.part.task_settings[task]["total_frames"])) // 2
-            write_atomically(path, schedule([(0, 0.0, 1.0), (half, 0.99, 1.0)]))
-        return path
+        half = int(str(self.part.task_settings[task]["total_frames"])) // 2
+        rows = [(0, 0.0, 1.0), (half, 0.99, 1.0)]
+        return self._schedule_file(design.RIGHT, task, "schedule", lambda: schedule(rows))
 
-    def _derived_path(self, arm: str, task: str, name: str) -> pathlib.Path:
+    def _schedule_file(
+        self, arm: str, task: str, name: str, content: Callable[[], str]
+    ) -> pathlib.Path:
         folder = self.out / "derived" / arm / suite_file.folder_name(task)
         refuse_links(folder, self.out)
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{name}.csv"
+        path = folder / f"{name}.csv"
+        if self._writes and not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content())
+        return path
 
 
 def _key(record: Record) -> tuple[str, str, int]:

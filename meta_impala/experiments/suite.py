@@ -269,6 +269,7 @@ def _config(
     typed: frozenset[str],
     *,
     of_population: bool,
+    is_stored: bool,
 ) -> Config:
     """The config that the trainer, or a population, would make of these arguments.
 
@@ -285,7 +286,8 @@ def _config(
         refuse_learning(given)
         given |= OF_ALL_MEMBERS
     config = config_lib.resolve(
-        Config(**{config_lib.FIELDS[name].name: value for name, value in given.items()})
+        Config(**{config_lib.FIELDS[name].name: value for name, value in given.items()}),
+        is_stored=is_stored,
     )
     trust_lib.refuse_modules(config, source, trust)
     try:
@@ -340,17 +342,17 @@ def expand(
                 arguments = (
                     *(f"--flagfile={path}" for path in preset),
                     *(_as_flag(name, value) for name, value in settings.items()),
+                    *(_as_flag(f"population_{k}", v) for k, v in variant.population.items()),
                 )
-                arguments += tuple(
-                    _as_flag(f"population_{key}", value)
-                    for key, value in variant.population.items()
-                )
-                many = bool(variant.population)
+                folder = RunFolder(out / "runs" / variant.name / folder_name(game) / f"seed_{seed}")
                 try:
-                    config = _config(arguments, suite_path, trust, suite.typed, of_population=many)
+                    config = _config(
+                        arguments, suite_path, trust, suite.typed,
+                        of_population=bool(variant.population),
+                        is_stored=os.path.exists(folder.config_path),
+                    )  # fmt: skip
                 except UserError as error:
                     raise UserError(f"{suite_path}: variant {variant.name}: {error}") from None
-                folder = RunFolder(out / "runs" / variant.name / folder_name(game) / f"seed_{seed}")
                 runs.append(Run(variant, game, seed, folder, arguments, config))
     _refuse_doubles(runs)
     return runs

@@ -7,7 +7,6 @@ TensorFlow, so that a mistake is reported at once.
 from __future__ import annotations
 
 import dataclasses
-import math
 import typing
 from typing import Any
 
@@ -20,6 +19,8 @@ ARRIVED, LEFT = "arrived", "left"
 # What is learned in each example; the other meta-parameter is fixed.
 LEARNED = {DISCOUNT: "gamma", BOOTSTRAP: "lambda"}
 _DEFAULT_NUM_STATES = {DISCOUNT: 10, BOOTSTRAP: 9}
+# The largest reward and value; squares of a sum of them are numbers still.
+_MOST = 1e6
 
 
 def _switch(
@@ -70,9 +71,14 @@ class Settings:
     branches: int = _switch(
         4, "bootstrap: n, aliased states of one step, equally likely.", low=2, high=1000
     )
-    signal: float = _switch(0.1, "discount: reward on leaving a signal state.")
+    signal: float = _switch(
+        0.1, "discount: reward on leaving a signal state.", low=-_MOST, high=_MOST
+    )
     noise: float = _switch(
-        1.0, "Standard deviation of the noise reward (discount) or of ±r_i (bootstrap).", low=0.0
+        1.0,
+        "Standard deviation of the noise reward (discount) or of ±r_i (bootstrap).",
+        low=0.0,
+        high=_MOST,
     )
     last_reward: str = _switch(
         "zero",
@@ -96,7 +102,9 @@ class Settings:
         low_open=True,
         high=100.0,
     )
-    initial_value: float = _switch(0.0, "v of every state before the first episode.")
+    initial_value: float = _switch(
+        0.0, "v of every state before the first episode.", low=-_MOST, high=_MOST
+    )
     theta: str = _switch(
         "online",
         "online: θ is kept from episode to episode; reset: θ is reset before every episode.",
@@ -170,12 +178,10 @@ def field_type(field: dataclasses.Field) -> type:
 
 
 def allowed(field: dataclasses.Field) -> str:
-    """The allowed values of a switch, as a phrase; empty if any number will do."""
+    """The allowed values of a switch, as a phrase."""
     metadata = field.metadata
     if metadata["choices"]:
         return "one of " + " | ".join(metadata["choices"])
-    if metadata["low"] is None and metadata["high"] is None:
-        return ""
     return allowed_range(metadata)
 
 
@@ -189,10 +195,9 @@ def _check(field: dataclasses.Field, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
         raise UserError(f"--{name}={value!r}: must be of type {kind.__name__}")
     low, high = metadata["low"], metadata["high"]
-    too_low = low is not None and (value <= low if metadata["low_open"] else value < low)
-    if not math.isfinite(value) or too_low or (high is not None and value > high):
-        phrase = allowed(field)
-        raise UserError(f"--{name}={value}: must be finite{' and ' if phrase else ''}{phrase}")
+    is_high_enough = value > low if metadata["low_open"] else value >= low  # false for NaN
+    if not (is_high_enough and value <= high):
+        raise UserError(f"--{name}={value}: must be finite and {allowed(field)}")
 
 
 def resolve(settings: Settings) -> Settings:

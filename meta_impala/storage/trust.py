@@ -5,12 +5,18 @@ suite may come from someone else, so a module that one of them names is imported
 module is named on this command line, or `--trust_modules` is given. Every reader of such a file
 takes a `Trust` and calls `refuse_modules`.
 
-The arguments of an environment count too: some environments make others, by such a name.
+The arguments of an environment count too: some environments make others, by such a name. They may
+also hold addresses and paths, which are none.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
+import re
+import sys
+import sysconfig
 import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -23,6 +29,10 @@ from meta_impala.errors import UserError
 # Settings whose value may name a module.
 SETTINGS = ("environment", "environment_kwargs", "network")
 _PACKAGE = "meta_impala"
+# `a.b:namespace/Name-v0`; what is after the colon has a letter in each part, a port has none.
+_PART = r"(?=[\d_.-]*[^\W\d_])[\w.-]+"
+_NAME = re.compile(rf"[^\W\d]\w*(\.[^\W\d]\w*)*:({_PART}/)?{_PART}")
+_STANDARD = ("built-in", "frozen", sysconfig.get_path("stdlib") + os.sep)
 
 
 class Trust(NamedTuple):
@@ -48,9 +58,44 @@ def module_of(name: str) -> str:
     Spaces and the variants of letters that Unicode knows make no difference: whatever a later
     reader takes for a colon is one here.
     """
+    return _plain(name).rpartition(":")[0]
+
+
+def _plain(name: str) -> str:
     plain = unicodedata.normalize("NFKC", name)
-    plain = "".join(c for c in plain if c.isprintable() and not c.isspace())
-    return plain.rpartition(":")[0]
+    return "".join(c for c in plain if c.isprintable() and not c.isspace())
+
+
+def _module_of_argument(text: str) -> str:
+    """The module that a text would import if an environment takes it for a name; empty for none.
+
+    Gymnasium imports whatever is before a single colon, and looks at the rest after that. So a text
+    that does not look like a name ("localhost:8080", "https://x.org/m") is none only as long as
+    there is no such module.
+    """
+    plain = _plain(text)
+    if _NAME.fullmatch(plain):
+        return module_of(text)
+    for spelling in (text, plain):
+        before, colon, rest = spelling.partition(":")
+        if colon and ":" not in rest and _is_there(before):
+            return module_of(text) or before
+    return ""
+
+
+def _is_there(module: str) -> bool:
+    """Whether an import of a module would run code that is not Python's own; runs none itself."""
+    top = module.partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(top) if top else None
+    except ValueError:  # loaded in an unusual way
+        return True
+    if spec is None:
+        return False
+    if spec.origin is None:  # a folder without code of its own
+        return "." in module
+    is_standard = module in sys.stdlib_module_names and spec.origin.startswith(_STANDARD)
+    return not is_standard
 
 
 def _modules_of(value: str) -> Iterator[str]:
@@ -59,11 +104,14 @@ def _modules_of(value: str) -> Iterator[str]:
         content = json.loads(value)
     except (ValueError, RecursionError):
         content = None
-    left: list[Any] = [content if isinstance(content, dict) else value]
+    if not isinstance(content, dict):
+        yield module_of(value)
+        return
+    left: list[Any] = [content]
     while left:
         part = left.pop()
         if isinstance(part, str):
-            yield module_of(part)
+            yield _module_of_argument(part)
         elif isinstance(part, dict):
             left += [*part, *part.values()]
         elif isinstance(part, list):

@@ -75,6 +75,11 @@ class Part:
         """The variants of the selection."""
         return (*(f"F_{gamma}" for gamma in self.gammas), *(f"A_{beta}" for beta in self.betas))
 
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds of all its runs."""
+        return (*self.pilot_seeds, *self.selection_seeds, *self.seeds)
+
     def arms_of(self, task: str) -> tuple[str, ...]:
         """The arms that this task has."""
         only_switching = (SHUFFLED, RIGHT)
@@ -252,3 +257,17 @@ def variant_of(arm: str, chosen: Selection, overall: str | None) -> str | None:
         beta = chosen.learned.removeprefix("A_")
         return {LEARNED: f"A_{beta}", REFERENCE: f"A_ref_{beta}"}.get(arm, f"A_from_0.9_{beta}")
     return arm
+
+
+def variants_of(part: Part) -> set[str]:
+    """The variants that runs of a part can have, whatever is selected."""
+    pilots = {PILOT} if part.pilot_seeds else set()
+    fixed: list[str | None] = [f"F_{gamma}" for gamma in part.gammas] or [None]
+    learned: list[str | None] = [f"A_{beta}" for beta in part.betas] or [None]
+    names = {
+        variant_of(arm, Selection(constant, rate, None), constant)
+        for arm in part.arms
+        for constant in fixed
+        for rate in learned
+    }
+    return {*part.grid, *pilots, *filter(None, names)}

@@ -91,7 +91,7 @@ def make_trainer(
     """
     cpu_start = time.process_time()
     folder = RunFolder(logdir)  # first: an environment may change the working directory
-    config = config_lib.resolve(config)
+    config = config_lib.resolve(config, is_stored=folder.has_run())
     _refuse_other_processes(config)
     if not folder.has_run():
         config_lib.refuse_unread(config)

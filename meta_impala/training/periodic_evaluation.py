@@ -64,6 +64,7 @@ class GamePlayer:
         self._core_state_size = network.settings.core_state_size
         self._policy = GamePolicy(network, settings, description, self._num_envs)
         self._environments: list[BatchedEnvironment] = []
+        self._said_left_out = False
 
     def play(
         self, snapshot: Snapshot, frames: int, seed: int, should_stop: Callable[[], bool]
@@ -100,7 +101,8 @@ class GamePlayer:
             max_frames=record.frame_limit(settings.environment, settings.environment_arguments),
             should_stop=should_stop,
         )
-        games = record.with_finite_returns(games)
+        played, games = len(games), record.with_finite_returns(games)
+        self._say_left_out(played - len(games), played, frames)
         summary = scores.summarize([game.episode_return for game in games])
         gamma = lambda_ = math.nan
         if not snapshot.eta.per_state:
@@ -108,6 +110,15 @@ class GamePlayer:
         error = math.nan if summary.standard_error is None else float(summary.standard_error)
         seconds = time.monotonic() - started
         return Evaluation(frames, summary.mean, error, len(games), gamma, lambda_, seconds)
+
+    def _say_left_out(self, left_out: int, played: int, frames: int) -> None:
+        if left_out and not self._said_left_out:
+            self._said_left_out = True
+            warn(
+                f"warning: the returns of {left_out} of {played} games of the evaluation at "
+                f"{frames:,} frames are not finite, since a reward was not: such games are left "
+                "out of evaluations.csv"
+            )
 
     def close(self) -> None:
         """Closes the environments; `play` makes new ones."""

@@ -127,6 +127,29 @@ def test_the_target_is_a_constant(tracked):
     assert any(np.any(one != other) for one, other in zip(target, parameters, strict=True))
 
 
+def test_at_the_reference_a_norm_of_0_is_no_clip_and_a_step_of_0_no_update():
+    def target(name, number):
+        case = make_case(
+            80.0, **SMALL, meta_parameters="gamma,max_gradient_norm,learning_rate_factor",
+            meta_objective="bootstrapped", bootstrap_steps=2,
+            meta_parameter_references=f"{name}:{number!r}",
+        )  # fmt: skip
+        parameters, x, _, _, _ = case.arguments()
+        slots = {"mean_squares": [tf.identity(v) for v in case.slots().first]}
+        batch = case.agent.learner.factory.trajectories(case.batch)
+        found = case.agent.learner.window_factory.target(
+            parameters, slots, x, [batch], tf.constant(0.01, tf.float64)
+        )
+        return [np.concatenate([np.ravel(t) for t in tensors]) for tensors in (parameters, found)]
+
+    _, unclipped = target("max_gradient_norm", 1e9)
+    before, found = target("max_gradient_norm", 0.0)
+    np.testing.assert_array_equal(found, unclipped)
+    assert np.abs(found - before).max() > 1e-6
+    before, found = target("learning_rate_factor", 0.0)
+    np.testing.assert_array_equal(found, before)
+
+
 @pytest.mark.parametrize("name", TABLE)
 def test_a_tracked_row_is_its_number_in_the_update_at_the_reference(name):
     """Whatever acts in J or U acts there; at another number the target is another."""

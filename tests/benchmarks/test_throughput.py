@@ -128,6 +128,10 @@ def test_a_row_without_a_floor_is_named_and_has_none_in_the_file(tmp_path):
         (["--actors=ray"], "--actors=ray: must be threads"),
         (["--environment=nosuch"], "--environment=nosuch: unknown environment"),
         (["--vary=environment=Pong,nosuch"], "--environment=nosuch: unknown environment"),
+        ([*_CATCH, "--image_scaling=background"], "--image_scaling=background: must be unit with"),
+        (["--preset=laptop", "--environment=Catch"], "--image_scaling=background: must be unit"),
+        (["--image_scaling=background", "--vary=environment=Pong,Catch"], "--environment=Catch;"),
+        (["--environment=Catch", "--vary=image_scaling=unit,background"], "--image_scaling=backg"),
         (["--json=/no/x.json"], "--json=/no/x.json: must be a file in a folder that exists"),
     ],
 )

@@ -43,6 +43,7 @@ def test_damaged_data_files_are_named(tmp_path):
 
 def test_the_status_estimates_the_cost_of_the_remaining_runs(tmp_path):
     found = run_tool("study", "status", f"--out={tmp_path}", "--part=mechanism,minatar")
+    assert not list(tmp_path.iterdir())
     priced = re.findall(r"0 of the (\d+) runs .* about ([0-9.]+) core-hours", found.stdout)
     (few, cheap), (many, dear) = ((int(runs), float(hours)) for runs, hours in priced)
     # 8 to 20 CPU-seconds a run of part 1, 70 to 130 of part 2.
@@ -63,6 +64,16 @@ def test_print_commands_prints_a_command_for_every_remaining_run(tmp_path):
     folders = [line[-1].removeprefix("--logdir=") for line in lines]
     assert len(set(folders)) == len(lines)
     assert all(folder.startswith(str(tmp_path / "mechanism")) for folder in folders)
+
+
+@pytest.mark.parametrize("only", ["", "R.Switching.seed_11", "seed_30"])
+def test_a_refused_start_leaves_the_folder_as_it_was(only, tmp_path):
+    (tmp_path / "mechanism").mkdir()
+    (tmp_path / "mechanism" / "commit.txt").write_text("of no clone\n")
+    before = sorted(tmp_path.rglob("*"))
+    found = run_tool("study", "run", f"--out={tmp_path}", "--part=mechanism", f"--only={only}")
+    assert found.returncode == 2, found.stderr
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_runs_of_another_commit_are_refused(tmp_path, monkeypatch):

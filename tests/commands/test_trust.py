@@ -1,6 +1,7 @@
 """A run folder, an agent or a suite from somebody else names a module: nothing imports it, in any
 command, unless this command line names it too or `--trust_modules` is given."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -9,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+from gymnasium.envs import registration
 from support import forked_command
 
 from meta_impala import config as config_lib
@@ -210,6 +212,77 @@ def test_arguments_of_an_environment_name_modules_too(arguments):
 @pytest.mark.parametrize("arguments", ["", '{"size": 5, "mode": "rgb", "of": [null, 1.5, true]}'])
 def test_other_arguments_need_no_trust(arguments):
     refuse_modules([("environment_kwargs", arguments)], "config.json", Trust())
+
+
+# What is written around a module, and what around that. Gymnasium imports it in most of these.
+_RESTS = ("Mine-v0", "ns/Mine-v0", "2048-v0", "8080", "8080/x", "//x.org/m", "\\x", "", " x")
+_FORMS = ("{}:{}", " {}:{}", "{} :{}", "\u200b{}:{}", "{}.below:{}", "{}..b:{}", "{}\uff1a{}")
+_PLACES = (lambda t: [[t]], lambda t: {"b": {"c": [1, t]}}, lambda t: {t: 1}, lambda t: [{t: [t]}])
+
+
+@pytest.fixture
+def modules(tmp_path, monkeypatch):
+    """Names of files that can be imported; some are no identifiers."""
+    names = (MODULE, "\uff45vilmod", "evil-mod", "12", "C", " evil", "\u200b", "a\uff1ab")
+    for name in names:
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    return names
+
+
+def _imported_by_gymnasium(text: str, monkeypatch) -> str | None:
+    """The module that `gymnasium.make` asks for; None if it asks for none."""
+
+    class Asked(Exception):
+        pass
+
+    def ask(name, package=None):
+        raise Asked(name)
+
+    with monkeypatch.context() as patch, pytest.raises(BaseException) as caught:
+        patch.setattr(importlib, "import_module", ask)
+        registration.make(text)
+    return caught.value.args[0] if caught.type is Asked else None
+
+
+def test_whatever_gymnasium_would_import_for_an_argument_is_found(modules, monkeypatch):
+    spellings = [form.format(m, r) for form in _FORMS for m in modules for r in _RESTS]
+    asked = {text: _imported_by_gymnasium(text, monkeypatch) for text in spellings}
+    can_be_imported = {
+        text for text, module in asked.items() if module and module.partition(".")[0] in modules
+    }
+    assert len(can_be_imported) > 100
+    names = {form.format(MODULE, rest) for form in _FORMS for rest in _RESTS[:3]}
+    for text in sorted(can_be_imported | names):
+        for place in _PLACES:
+            arguments = json.dumps({"a": place(text)})
+            with pytest.raises(UserError, match="names the module ") as caught:
+                refuse_modules([("environment_kwargs", arguments)], "config.json", Trust())
+            assert "\n" not in str(caught.value)
+    assert not {MODULE, "C"} & set(sys.modules)
+
+
+_HOSTS = ("localhost", "x.org", "host-1", "127.0.0.1", "C", "12", "https", "rediss", "no such")
+_ADDRESSES = ("{}:8080", "{}:30", "{}:8080/a/b", "{}://x.org/m", "{}://h:1/m", "{}:\\x", "{}:/x/y",
+              "http://{}/m", "http://{}:80/m", "{}:1:2", "{}: ", "file:///{}", "[::1]:80",
+              "tcp://{}:5", "time:{}:1", "time:30")  # fmt: skip
+
+
+def test_addresses_paths_and_times_are_no_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # which may be a place of modules
+    for text in [form.format(host) for form in _ADDRESSES for host in _HOSTS]:
+        for place in _PLACES:
+            arguments = json.dumps({"a": place(text)})
+            refuse_modules([("environment_kwargs", arguments)], "config.json", Trust())
+            assert not names_modules(Config(environment_kwargs=arguments)), text
+
+
+def test_a_folder_of_that_name_makes_no_module_of_an_address(tmp_path, monkeypatch):
+    (tmp_path / "localhost").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    refuse_modules([("environment_kwargs", '{"a": "localhost:80"}')], "config.json", Trust())
+    with pytest.raises(UserError, match="names the module localhost.evil,"):
+        refuse_modules([("environment_kwargs", '{"a": "localhost.evil:80"}')], "here", Trust())
 
 
 @pytest.mark.parametrize("name", NAMES)

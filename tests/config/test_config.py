@@ -195,7 +195,7 @@ def test_lambda_and_embedding_follow_from_what_is_learned(learned, start, width)
                 ("vtrace_alpha", 7, "lie in [0, 1]"),
                 ("rho_clip", -1, "lie in [0, ∞)"),
                 ("rmsprop_decay", 1.5, "lie in [0, 1]"),
-                ("max_gradient_norm", 0, "be above 0"),
+                ("learning_rate_factor", 0, "be above 0 with --bootstrap_steps=1"),
                 ("learning_rate_factor", -0.5, "lie in [0, ∞)"),
             )
         ),
@@ -475,6 +475,52 @@ def test_a_damaged_config_names_file_and_key(change, message):
 def test_json_other_than_an_object_is_refused(text):
     with pytest.raises(UserError, match="config.json"):
         config_lib.from_json(text, "config.json")
+
+
+# Of η', what a new run is refused for.
+OLD_REFERENCES = (
+    {"meta_parameter_references": "entropy_cost:0.5"},
+    {"meta_parameter_references": "vtrace_alpha:7"},
+    {"meta_parameter_references": "rmsprop_decay:0.9", "inner_optimizer": "adam"} | BOOTSTRAPPED,
+    {"meta_parameter_references": "learning_rate_factor:0"} | BOOTSTRAPPED,
+    {"meta_parameter_references": "max_gradient_norm:1"},
+    FED_COST | {"meta_parameter_references": "entropy_cost:0.05"},
+    {"meta_parameters": "gamma,entropy_cost", "reference_tracking": "entropy_cost"},
+)
+
+
+@pytest.mark.parametrize("settings", OLD_REFERENCES)
+def test_what_a_run_has_in_the_reference_is_refused_where_it_starts_only(settings):
+    _refusal(**settings)
+    stored = resolve(Config(**settings), is_stored=True)
+    text = to_json(stored)
+    read = from_json(text, "config.json")
+    assert to_json(read) == text
+    # It is continued as it is, by the command and by a program, also in parts.
+    assert merge_for_resume(read, {"num_actors": 3}, override=False).num_actors == 3
+    assert merge_for_resume(read, json.loads(text), override=False) == read
+    assert merge_for_resume(read, {"micro_batches": 4}, override=False).micro_batches == 4
+    # A change is typed, and checked as that of a new run.
+    with pytest.raises(UserError, match="--meta_parameter_references=|--reference_tracking="):
+        merge_for_resume(read, {"learning_rate": 0.1}, override=True)
+    mended = {"meta_parameter_references": "", "reference_tracking": "none"}
+    assert merge_for_resume(read, mended, override=True).tracked == ()
+    with pytest.raises(UserError, match="J' does not read baseline_cost|must lie in|must have"):
+        wrong = {"meta_parameter_references": "baseline_cost:-1"}
+        merge_for_resume(read, wrong | {"reference_tracking": "none"}, override=True)
+
+
+def test_in_the_reference_a_norm_of_0_is_no_clip():
+    settings = BOOTSTRAPPED | {"meta_parameter_references": "max_gradient_norm:0"}
+    resolve(Config(**settings))
+    inherited = {"max_gradient_norm": 0.0, "meta_parameter_references": ""}
+    resolve(Config(**settings | inherited))
+
+
+def test_in_the_reference_a_step_of_0_leaves_a_longer_target():
+    settings = BOOTSTRAPPED | {"meta_parameter_references": "learning_rate_factor:0"}
+    resolve(Config(**settings, bootstrap_steps=2))
+    resolve(Config(**settings, meta_parameters="none"))
 
 
 def test_resume_may_change_settings_that_do_not_affect_the_result():

@@ -1,18 +1,27 @@
 """Correct environments are accepted, wrong ones refused in one helpful line (faults, by kind)."""
 
+import asyncio
 import contextlib
 import os
 import pathlib
 import signal
+import sqlite3
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import gymnasium
 import numpy as np
 import pytest
 from support import forked_command, zoo
 
-from meta_impala.environments import UnsupportedEnvironmentError, describe, make, make_render
+from meta_impala.environments import (
+    UnsupportedEnvironmentError,
+    describe,
+    faults,
+    make,
+    make_render,
+)
 from meta_impala.environments.base import EnvironmentFailed
 from meta_impala.errors import text_of
 
@@ -132,6 +141,60 @@ def test_environments_are_closed_if_a_later_one_cannot_be_made():
 def test_an_environment_that_is_made_and_played_in_one_process_of_its_own_is_tried_there(name):
     """As actors on a cluster do, whose processes have one thread for both."""
     assert describe(f"zoo/{name}-v0", "impala", in_thread=False).observation_shape == (3,)
+
+
+def _bound_to_its_thread():
+    rows = sqlite3.connect(":memory:")
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(rows.execute, "select 1").result()
+
+
+def _raises(message):
+    def call():
+        raise RuntimeError(message)
+
+    return call
+
+
+def _failure_in_a_thread(call) -> str:
+    """What is said of an environment whose step() does this in an actor's thread."""
+
+    def run():
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - of several types
+            with pytest.raises(EnvironmentFailed) as caught:
+                faults.raise_failure("zoo/X-v0", "step()", error)
+            return str(caught.value)
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(run).result()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: signal.signal(signal.SIGALRM, signal.SIG_DFL),
+        lambda: signal.set_wakeup_fd(-1),
+        asyncio.get_event_loop,
+        _bound_to_its_thread,
+        _raises("main thread is not in main loop"),
+        _raises("Cannot switch to a different thread"),
+    ],
+)
+def test_what_is_about_the_thread_it_runs_in_has_a_hint(call):
+    assert "is made in one thread and played in another" in _failure_in_a_thread(call)
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["can't start new thread", "ThreadPool size must be 4", "number of threads must be positive",
+     "a thread died", "cannot schedule new futures after shutdown of ThreadPoolExecutor",
+     "pthread_create failed", "THREAD limit of this licence"],
+)  # fmt: skip
+def test_other_errors_with_the_word_thread_have_none(message):
+    said = _failure_in_a_thread(_raises(message))
+    assert f"RuntimeError: {message} (" in said and "played in another" not in said
 
 
 def test_ctrl_c_during_the_trial_is_not_an_error_of_the_environment():

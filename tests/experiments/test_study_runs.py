@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import pathlib
 import shutil
 
 import numpy as np
@@ -15,6 +16,7 @@ from meta_impala.storage.metrics_table import header_line, line_of
 from meta_impala.study import design
 from meta_impala.study import records as records_lib
 
+DATA = pathlib.Path(__file__).parents[2] / "testdata" / "study"
 RANDOM = {task: 0.5 for part in (design.MECHANISM, design.MINATAR) for task in part.tasks}
 GAMMAS = (0.991, 0.992, 0.98, 0.97)
 
@@ -97,11 +99,43 @@ def test_folders_that_are_no_runs_of_the_part_are_left_out(cells):
     before = repr(cells.read())  # costs are NaN
     path = run.folder.path
     strange = [path.with_name(f"{path.name}_old"), path.with_name("seed_01"),
-               path.parents[1] / "Pong" / "seed_1"]  # fmt: skip
+               path.parents[1] / "Pong" / "seed_1", path.with_name("seed_99")]  # fmt: skip
+    copies = ("{}_copy", "{}.old", "copy of {}", "_{}", "{}_")
+    named = [copy.format(name) for name in ("A_0.01", "F_0", "Y", "A_ref_0.03") for copy in copies]
+    # The last are variants of the suite, or of another part, that no run of this part has.
+    for name in (*named, "A", "F_0.95", "A_0.0003", "A_from_0.9_0.03", "M_0.1", "M", "F*"):
+        strange.append(path.parents[2] / name / path.parts[-2] / path.parts[-1])
     for other in strange:
         shutil.copytree(path, other)
     assert repr(cells.read()) == before and cells.ready()
     assert cells.strangers() == sorted(strange)
+
+
+@pytest.mark.parametrize("name", design.PARTS)
+def test_every_run_of_the_data_and_of_a_part_has_a_name_of_the_part(name, tmp_path):
+    part = design.PARTS[name]
+    cells = study_runs.Cells(part, tmp_path / name, dict.fromkeys(part.tasks, 0.5))
+    made = [(run.game, run.variant.name, run.seed) for run in cells.ready()]
+    kept = [r for r in records_lib.read(DATA) if r.part == name]
+    for task, variant, seed in {*made, *((r.task, r.variant, r.seed) for r in kept)}:
+        folder = suite_file.folder_name(task)
+        path = tmp_path / name / "runs" / variant / folder / f"seed_{seed}"
+        path.mkdir(parents=True)
+        (path / "config.json").touch()
+    assert kept and not cells.strangers()
+
+
+def test_nothing_is_written_when_runs_are_only_counted(cells):
+    _finish_selection(cells, ("Switching",))
+    by_name = {run.name: run for run in cells.ready(writes=False)}
+    finish(by_name["A_0.03.Switching.seed_12"])
+    shutil.rmtree(cells.out / "derived")
+    before = sorted(cells.out.rglob("*"))
+    found = cells.ready(writes=False)
+    assert sorted(cells.out.rglob("*")) == before
+    assert [run.name for run in found] == [run.name for run in cells.ready()]
+    files = {r.config.eta_schedule_file for r in found if r.variant.name in ("R", "S")}
+    assert len(files) == 2 and all(pathlib.Path(file).exists() for file in files)
 
 
 def test_runs_that_the_data_have_are_not_made_again(cells, tmp_path):

@@ -1,11 +1,12 @@
 """The switches of the illustrative examples: what is derived, and one line for every mistake."""
 
 import dataclasses
+import math
 
 import pytest
 
 from meta_impala.errors import UserError
-from meta_impala.illustrations.settings import FIELDS, Settings, resolve
+from meta_impala.illustrations.settings import FIELDS, Settings, allowed, field_type, resolve
 
 
 def test_defaults_of_the_examples():
@@ -42,7 +43,7 @@ def test_the_paper_s_lambda_has_its_name():
         ({"num_states": 1}, "--num_states=1"),
         ({"example": "bootstrap", "num_states": 8}, "--num_states=8: must be odd"),
         ({"branches": 1}, "--branches=1"),
-        ({"noise": -1.0}, "--noise=-1.0: must be finite and at least 0"),
+        ({"noise": -1.0}, "--noise=-1.0: must be finite and in [0.0, 1000000.0]"),
         ({"noise": float("inf")}, "--noise=inf"),
         ({"signal": float("nan")}, "--signal=nan: must be finite"),
         ({"inner_step_size": 0.0}, "--inner_step_size=0.0: must be finite and in (0"),
@@ -71,6 +72,23 @@ def test_a_mistake_is_refused_in_one_line(changes, message):
     for part in message.split(".*"):
         assert part.strip() in text
     assert "\n" not in text
+
+
+NUMBERS = [name for name, field in FIELDS.items() if field_type(field) is not str]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_every_number_has_finite_bounds_which_are_said(name):
+    field = FIELDS[name]
+    low, high = field.metadata["low"], field.metadata["high"]
+    assert math.isfinite(low) and math.isfinite(high) and low < high
+    assert f"{low}, {high}]" in allowed(field)
+    beyond = [low - 1, high + 1, 10**400, -(10**400)]
+    if field_type(field) is float:
+        beyond += [math.inf, -math.inf, math.nan]
+    for value in beyond:
+        with pytest.raises(UserError, match=f"^--{name}=.*: must be finite and in .*{high}]"):
+            resolve(dataclasses.replace(Settings(example="discount"), **{field.name: value}))
 
 
 def test_a_large_step_is_allowed_where_it_does_not_diverge():

@@ -66,6 +66,20 @@ def test_a_deterministic_run_is_the_same_with_evaluations(tmp_path):
     assert not (tmp_path / "plain" / "evaluations.csv").exists()
 
 
+def test_games_without_a_finite_return_are_left_out_and_said_so_once(tmp_path, monkeypatch, capfd):
+    def play(*arguments, **keywords):
+        games = zip(play_games(*arguments, **keywords), (1.0, math.nan, math.inf, 0.5), strict=True)
+        return [game._replace(episode_return=number) for game, number in games]
+
+    monkeypatch.setattr(periodic_evaluation, "play_games", play)
+    make_trainer(tmp_path, make_config(deterministic=True, **PLAIN)).run()
+    rows = read_evaluations(tmp_path)
+    assert [(row["episodes"], float(row["mean_return"])) for row in rows] == [("2", 0.75)] * 3
+    said = [line for line in capfd.readouterr().err.splitlines() if "left out" in line]
+    at = f"{3 * BATCH_FRAMES:,} frames"
+    assert len(said) == 1 and f"2 of 4 games of the evaluation at {at} are not finite" in said[0]
+
+
 class StopAtUpdate(StopRequest):
     """Asks to stop after so many updates, or in the middle of the games there."""
 
