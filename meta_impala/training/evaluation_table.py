@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pathlib
+import re
 from typing import NamedTuple
 
 from meta_impala.errors import RunFailed, one_line
@@ -33,6 +34,8 @@ class Evaluation(NamedTuple):
 
 
 _MAX_BYTES = 2**26
+# Python's numbers also have spaces around them, and underscores within.
+_NUMBER = re.compile(r"[-+.\deinfa]*", re.ASCII)
 
 COLUMNS = tuple(name.rstrip("_") for name in Evaluation._fields)
 
@@ -110,8 +113,8 @@ def parse_evaluations(content: bytes) -> tuple[list[Evaluation], list[int]]:
 
 def _parse(line: str) -> Evaluation | None:
     """A line of the file; None if it is damaged."""
-    cells = line.split(",")
-    if len(cells) != len(COLUMNS):
+    cells = line.removesuffix("\r").split(",")
+    if len(cells) != len(COLUMNS) or not all(map(_NUMBER.fullmatch, cells)):
         return None
     try:
         frames, episodes = int(cells[0]), int(cells[3])

@@ -11,7 +11,7 @@ from meta_impala.study import records
 from meta_impala.study.records import Point, Record
 from meta_impala.training.evaluation_table import COLUMNS
 
-_BYTES = (b'"', b"'", b",", b"\n", b"\r", b"\0", b"\xff", b"x")
+_BYTES = (b'"', b"'", b",", b"\n", b"\r", b" ", b"_", b"\0", b"\xff", b"x")
 
 
 def _evaluations(path, count=20):
