@@ -206,9 +206,8 @@ def games_played(found: Mapping[str, Any]) -> int:
       KeyError, TypeError: if it does not have a number of `episodes`.
     """
     episodes: int = found["episodes"]
-    left_out = found.get("episodes_left_out")
-    is_count = type(left_out) is int and 0 < left_out < _MAX_COUNT
-    return episodes + (left_out if is_count else 0)
+    left_out = found.get("episodes_left_out", 0)
+    return episodes + left_out if type(left_out) is int and left_out > 0 else episodes
 
 
 # The lines of the printed table; the file has more.
