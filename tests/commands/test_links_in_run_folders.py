@@ -57,6 +57,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "catch"
     config = make_config(total_frames=20 * BATCH_FRAMES, envs_per_actor=4)
     assert make_trainer(folder, config).run() == "finished"
+    assert _run(["evaluate", str(folder), "--episodes=1"]).returncode == 0  # for `compare`
     return folder
 
 
