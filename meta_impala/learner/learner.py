@@ -87,9 +87,8 @@ class Learner:
         of_meta = [ahead, tf.TensorSpec([settings.batch_size], tf.int32)]
         self.window_step: WindowStep | None = None
         learned = self.meta_parameters.learned
-        # Terms of J' that are in no setting; None where J' is no sum of terms, or there is none.
-        has_terms = bool(learned) and settings.meta_objective == "validation"
-        self.own_meta_weights = dict(method.own_meta_weights) if has_terms else None
+        # Terms of J' that are in no setting; without J' there is none.
+        self.own_meta_weights = dict(method.own_meta_weights) if learned else {}
         if learned and settings.inner_steps > 1:
             self.state.window = Window(
                 settings.inner_steps,

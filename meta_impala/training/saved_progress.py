@@ -112,21 +112,20 @@ def check_progress(progress: Mapping[str, Any], checkpoint: pathlib.Path) -> Map
 
 
 def refuse_other_terms(
-    progress: Mapping[str, Any], checkpoint: pathlib.Path, weights: Mapping[str, float] | None
+    progress: Mapping[str, Any], checkpoint: pathlib.Path, weights: Mapping[str, float]
 ) -> None:
     """For a run whose J' has terms from outside the package: config.json does not have them.
 
     Args:
       progress: as checked; one of an older version does not say, and is taken as it is.
       checkpoint: its path.
-      weights: name -> weight, as registered here (`losses.OWN_META_WEIGHTS`); None where J' is no
-        sum of terms, whatever was saved.
+      weights: name -> weight, as registered here (`losses.OWN_META_WEIGHTS`).
 
     Raises:
       UserError: if the run was trained with other terms or weights.
     """
     saved = progress.get("own_meta_weights", weights)
-    if weights is not None and saved != weights:
+    if saved != weights:
         raise UserError(
             f"{checkpoint}: was trained with the own terms {dict(saved) or 'none'} in J' (name: "
             f"weight), but here are {dict(weights) or 'none'}; must be the same in "
@@ -135,14 +134,14 @@ def refuse_other_terms(
 
 
 def progress_of(
-    saved: Saved | None, folder: RunFolder, own_meta_weights: Mapping[str, float] | None
+    saved: Saved | None, folder: RunFolder, own_meta_weights: Mapping[str, float]
 ) -> Mapping[str, Any]:
     """What was saved with the checkpoint that a trainer continues from, checked.
 
     Args:
       saved: the checkpoint; None for a new run, whose progress is empty.
       folder: of the run.
-      own_meta_weights: of the learner; None where J' has no terms.
+      own_meta_weights: of the learner.
 
     Raises:
       UserError: as the functions above.

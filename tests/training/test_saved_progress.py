@@ -1,6 +1,5 @@
 """The progress of a checkpoint: what a trainer saves comes back, and anything else is one line."""
 
-import dataclasses
 import json
 import pathlib
 import time
@@ -8,13 +7,9 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.helpers import make_agent
 
 from meta_impala.actors.trajectory import Episode
-from meta_impala.agent.builders import method_of
-from meta_impala.config import MethodSettings, UpdateSettings
 from meta_impala.errors import UserError
-from meta_impala.learner.learner import Learner
 from meta_impala.learner.state import FIXED, Statistics
 from meta_impala.training.metrics import MetricsWindow
 from meta_impala.training.saved_progress import check_progress, refuse_other_terms
@@ -111,26 +106,3 @@ def test_other_terms_of_the_meta_objective_are_refused():
     for there, here in (({"mine": 0.5}, {}), ({}, {"mine": 0.5}), ({"mine": 0.5}, {"mine": 1.0})):
         with pytest.raises(UserError, match="frames-1: was trained with the own terms"):
             refuse_other_terms({"own_meta_weights": there}, PATH, here)
-
-
-def test_where_j_prime_is_no_sum_of_terms_none_are_asked_for():
-    for there in ({}, {"mine": 0.5}):  # older versions saved what was registered
-        refuse_other_terms({"own_meta_weights": there}, PATH, None)
-
-
-@pytest.mark.parametrize(
-    ("settings", "weights"),
-    [
-        ({}, {"mine": 0.5}),
-        ({"meta_objective": "bootstrapped"}, None),
-        ({"meta_objective": "bootstrapped", "inner_steps": 2}, None),
-        ({"meta_parameters": "none"}, None),
-    ],
-)
-def test_a_learner_has_own_terms_where_its_j_prime_is_a_sum_of_terms(settings, weights):
-    agent = make_agent(**settings)
-    method = method_of(agent.config.part(MethodSettings))
-    method = dataclasses.replace(method, own_meta_weights={"mine": 0.5})
-    update = agent.config.part(UpdateSettings)
-    learner = Learner(update, method, agent.network, agent.description)
-    assert learner.own_meta_weights == weights
