@@ -141,6 +141,18 @@ def test_a_run_is_continued_with_its_own_settings_only(logdir):
         meta_impala.make_trainer(make_config(gamma=0.5), logdir)
 
 
+def test_a_run_with_a_value_in_the_reference_that_nothing_reads_is_used_as_it_is(tmp_path):
+    old = {"meta_parameter_references": "entropy_cost:0.5"}
+    config = dataclasses.replace(make_config(), **old)
+    run_helpers.make_trainer(tmp_path / "run", config).run()
+    assert len(meta_impala.evaluate_agent(tmp_path / "run", 2)["returns"]) == 2
+    longer = dataclasses.replace(config, total_frames=2 * config.total_frames)
+    assert meta_impala.make_trainer(longer, tmp_path / "run").run() == "finished"
+    with pytest.raises(UserError, match="J' does not read entropy_cost of η'"):
+        meta_impala.make_trainer(config, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 def test_one_trainer_at_a_time_trains_in_a_folder(tmp_path):
     held = tmp_path / "held"
     held.mkdir()

@@ -374,12 +374,13 @@ class Trainer:
 
     def _progress_to_save(self) -> dict[str, Any]:
         """What a checkpoint holds besides the learner's state, as JSON."""
+        has_terms = self.config.meta_objective == "validation"  # a bootstrapped J' is no sum of any
         return {
             "window": self._metrics_window.state(),
             "next_row": self._next_row,
             "actor_restarts": self._restarts.count,
             "pair": self._batcher.has_swap_blocks,
-            "own_meta_weights": self.learner.own_meta_weights,
+            "own_meta_weights": self.learner.own_meta_weights if has_terms else {},
             **self._bad_updates.state(),
         }
 

@@ -197,6 +197,19 @@ def test_each_fault_gives_its_finding_and_no_other(name):
     assert _names(healthy) == []
 
 
+@pytest.mark.parametrize(
+    ("clip", "expected"),
+    [(1.0, "half"), (0.97, "nearly all"), (0.3, "nearly all"), (0.01, "nearly all")],
+)
+@pytest.mark.parametrize("learned", [False, True])
+def test_the_share_of_ratios_is_compared_with_what_equal_policies_have(clip, expected, learned):
+    metrics = {"rho_clipped_share": 0.05} | ({"rho_clip": clip} if learned else {})
+    settings = RHO_CLIP if learned else {"rho_clip": clip}
+    (finding,) = verdict_lib.diagnose(_evidence(metrics, settings)).findings
+    said = f"5 % of the importance weights ρ reach {clip:g}, where {expected} would with equal"
+    assert said in finding.sentence
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_every_finding_is_one_plain_sentence_with_flags_that_exist(name):
     verdict = verdict_lib.diagnose(_evidence(**BROKEN[name][0]))
@@ -257,19 +270,6 @@ def test_the_advice_names_what_decides_the_value(settings, advised, flag):
 def test_the_advice_on_policy_lag_names_what_lets_batches_wait(settings, advised, flag):
     (finding,) = verdict_lib.diagnose(_evidence({"policy_lag": 30.0}, settings)).findings
     assert advised in finding.sentence and finding.flags[0] == flag
-
-
-@pytest.mark.parametrize(
-    ("clip", "expected"),
-    [(1.0, "half"), (0.97, "nearly all"), (0.3, "nearly all"), (0.01, "nearly all")],
-)
-@pytest.mark.parametrize("learned", [False, True])
-def test_the_share_of_ratios_is_compared_with_what_equal_policies_have(clip, expected, learned):
-    metrics = {"rho_clipped_share": 0.05} | ({"rho_clip": clip} if learned else {})
-    settings = RHO_CLIP if learned else {"rho_clip": clip}
-    (finding,) = verdict_lib.diagnose(_evidence(metrics, settings)).findings
-    said = f"5 % of the importance weights ρ reach {clip:g}, where {expected} would with equal"
-    assert said in finding.sentence
 
 
 def test_the_end_of_the_range_of_a_learned_discount_is_advised():

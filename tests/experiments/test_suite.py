@@ -170,6 +170,20 @@ def test_a_mistake_is_refused_in_one_line_that_names_it(path, old, new, message)
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+def test_what_a_suite_has_in_the_reference_is_refused_for_new_runs_only(path):
+    runs = _expand(path)
+    given = '[settings]\nmeta_parameter_references = "entropy_cost:0.5"'
+    path.write_text(TEXT.replace("[settings]", given))
+    with pytest.raises(UserError, match="variant meta: .*J' does not read entropy_cost of η'"):
+        _expand(path)
+    for run in runs:
+        old = dataclasses.replace(run.config, meta_parameter_references="entropy_cost:0.5")
+        run.folder.path.mkdir(parents=True)
+        run.folder.save_config(old)
+    again = _expand(path)
+    assert len(again) == len(runs) and not any(map(stages.settings_changed, again))
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_suite_is_valid(path):
     suite = suite_file.read(path)
