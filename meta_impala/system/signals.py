@@ -116,7 +116,8 @@ class StopRequest:
     def install(self, stop_signals: Sequence[signal.Signals] | None = None) -> None:
         """Takes over the signals that stop a run, and SIGQUIT unless it is one (main thread only).
 
-        Signals within a second of the first are one request. A later SIGINT exits at once.
+        The first is the request, and later ones change nothing; but a SIGINT more than a second
+        after the first SIGINT exits at once.
         """
         numbers = parse_signals(DEFAULT_STOP_SIGNALS) if stop_signals is None else stop_signals
         for number in numbers:
@@ -170,15 +171,16 @@ class StopRequest:
             done.set()
 
     def _listen(self, reader: int, numbers: frozenset[int]) -> None:
-        first: float | None = None
+        interrupted: float | None = None  # when the first SIGINT came, whatever else came before
         while True:
             for number in os.read(reader, 1):
                 now = time.monotonic()
                 if number in numbers:
                     self.request(signal.Signals(number).name)
-                    first = now if first is None else first
-                    if number == signal.SIGINT and now - first > SECONDS_OF_ONE_REQUEST:
-                        self._exit()
+                    if number == signal.SIGINT:
+                        interrupted = now if interrupted is None else interrupted
+                        if now - interrupted > SECONDS_OF_ONE_REQUEST:
+                            self._exit()
                 elif number == signal.SIGQUIT:
                     dump_stacks(self.save_stacks, "SIGQUIT")
 

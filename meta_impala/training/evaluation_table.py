@@ -122,4 +122,6 @@ def _parse(line: str) -> Evaluation | None:
     except ValueError:
         return None
     _, mean_return, error, _, *others = numbers
+    if not math.isfinite(mean_return):  # nothing can be compared with it
+        return None
     return Evaluation(frames, mean_return, error, episodes, *others)

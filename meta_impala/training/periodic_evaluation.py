@@ -169,7 +169,7 @@ class PeriodicEvaluation:
           stop: set when games are to be given up.
 
         Raises:
-          RunFailed: if the table cannot be written.
+          RunFailed: if the table or the best checkpoint cannot be written.
         """
         self.steps = 0
         self._settings = settings
@@ -184,8 +184,9 @@ class PeriodicEvaluation:
         self._player = GamePlayer(settings, description, state.network)
         self._best: BestCheckpoint | None = None
         if settings.keep_best_checkpoint:
-            kept = {row.frames for row in self._table.rows}
-            self._best = BestCheckpoint(folder.best_checkpoint, state, identity, kept)
+            self._best = BestCheckpoint(
+                folder.best_checkpoint, state, identity, self._table.return_at
+            )
 
     def is_due(self, frames: int) -> bool:
         """Whether a multiple of `--evaluation_frames` was passed since the last evaluation."""
@@ -204,7 +205,8 @@ class PeriodicEvaluation:
         Raises:
           RunFailed: if a checkpoint or the table cannot be written.
         """
-        if not self.is_due(frames) or self._is_playing() or self._stop.is_set():
+        # In this order: a thread counts its evaluation before it ends.
+        if self._is_playing() or not self.is_due(frames) or self._stop.is_set():
             return
         if self._best is not None:
             self._best.save_candidate(progress())
@@ -212,21 +214,30 @@ class PeriodicEvaluation:
         if self._plays_here:
             self._play(frames, number, snapshot)
             return
-        self._played = number
         self._thread = _GameThread(lambda: self._play(frames, number, snapshot))
         self._thread.start()
 
     def finish(
         self, frames: int, snapshot: Snapshot, progress: Callable[[], dict[str, Any]]
-    ) -> None:
+    ) -> bool:
         """At the end of a run: waits for the games in progress, and plays those that are due.
 
         They are played in the caller's thread, which has nothing else to do.
+
+        Args:
+          frames, snapshot, progress: as in `after_update`.
+
+        Returns:
+          False if games were given up because the user asked to stop: a continued run plays them.
+
+        Raises:
+          RunFailed: as `after_update`.
         """
         self._wait()
         if not self._is_playing():
             self._is_waited_for = self._plays_here = True
             self.after_update(frames, snapshot, progress)
+        return not (self._stop.is_set() and (self._is_playing() or self.is_due(frames)))
 
     def close(self) -> None:
         """Gives up the current games, and waits a moment for their end."""
@@ -266,10 +277,8 @@ class PeriodicEvaluation:
             row = self._player.play(snapshot, frames, seed, self._should_stop)
             self._table.add(row)
             self._played = number
-            if self._best is not None and row.mean_return > self._table.return_at(
-                self._best.frames
-            ):
-                self._best.promote(frames)
+            if self._best is not None:
+                self._best.rate(frames, row.mean_return)
         except BaseException as error:  # noqa: BLE001 - an environment may raise anything
             if self._should_stop():
                 return  # a continued run plays it

@@ -153,7 +153,7 @@ class Trainer:
         """Trains until `total_frames` or a request to stop.
 
         Returns:
-          `finished` or `stopped`, as in `status.json`.
+          `finished` or `stopped`, as in `status.json`; also `stopped` if games were given up.
 
         Raises:
           RunFailed: if the run cannot go on for a reason that needs no traceback.
@@ -200,8 +200,9 @@ class Trainer:
             self._source.close()
             self._group.close()
             self._save()
-            if finished and self._evaluation is not None:
-                self._evaluation.finish(self.frames, self._snapshot, self._progress_to_save)
+            evaluation = self._evaluation
+            if finished and evaluation is not None:
+                finished = evaluation.finish(self.frames, self._snapshot, self._progress_to_save)
             # Before anything is closed: some of that may take long, and all is saved.
             return self._end_as(run_folder_lib.FINISHED if finished else run_folder_lib.STOPPED)
 
@@ -374,13 +375,12 @@ class Trainer:
 
     def _progress_to_save(self) -> dict[str, Any]:
         """What a checkpoint holds besides the learner's state, as JSON."""
-        has_terms = self.config.meta_objective == "validation"  # a bootstrapped J' is no sum of any
         return {
             "window": self._metrics_window.state(),
             "next_row": self._next_row,
             "actor_restarts": self._restarts.count,
             "pair": self._batcher.has_swap_blocks,
-            "own_meta_weights": self.learner.own_meta_weights if has_terms else {},
+            "own_meta_weights": self.learner.own_meta_weights,
             **self._bad_updates.state(),
         }
 

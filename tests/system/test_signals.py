@@ -95,15 +95,18 @@ def test_every_default_signal_is_a_request_and_signals_in_a_second_are_one():
         assert (result.returncode, result.stdout) == (0, f"True SIG{name}\n"), result.stderr
 
 
-def test_a_later_interrupt_exits_and_a_later_sigterm_does_not():
-    later = "os.kill(os.getpid(), signal.SIGTERM); time.sleep(1.3);"
-    again = "os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.3);"
+def test_a_second_interrupt_exits_and_no_other_signal_does_or_counts_as_the_first():
+    # A scheduler's signals come first, and a person's Ctrl-C then.
+    others = "[os.kill(os.getpid(), n) for n in parse_signals('TERM,HUP,USR1,USR2')];"
+    interrupt = "os.kill(os.getpid(), signal.SIGINT);"
     result = run(
-        f"stop.install(); {later} {again} print('on', flush=True);"
-        "os.kill(os.getpid(), signal.SIGINT); time.sleep(60)"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL);"  # under nohup it would be ignored
+        f"stop.install(); {others} time.sleep(1.3); {interrupt} time.sleep(0.3);"
+        f"print('on', flush=True); time.sleep(1.0); {others} time.sleep(0.3);"
+        f"print('still on', flush=True); {interrupt} time.sleep(60)"
     )
-    assert (result.returncode, result.stdout) == (130, "on\n")
-    assert "second interrupt: exiting without saving" in result.stderr
+    assert (result.returncode, result.stdout) == (130, "on\nstill on\n")
+    assert result.stderr == "\nsecond interrupt: exiting without saving\n"
 
 
 def test_only_the_chosen_signals_stop():

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import math
 import shutil
 import threading
@@ -17,6 +18,7 @@ from support.run_helpers import (
     read_status,
 )
 
+import meta_impala
 from meta_impala.config import AgentSettings
 from meta_impala.environments import registry
 from meta_impala.environments.catch import Catch
@@ -29,7 +31,7 @@ from meta_impala.system.signals import StopRequest
 from meta_impala.training import periodic_evaluation
 from meta_impala.training.evaluation_table import COLUMNS, Evaluation, EvaluationTable
 from meta_impala.training.metrics import NOT_REPRODUCIBLE
-from meta_impala.training.periodic_evaluation import evaluation_seed
+from meta_impala.training.periodic_evaluation import GamePlayer, evaluation_seed
 
 SETTINGS = {
     "evaluation_frames": 3 * BATCH_FRAMES,
@@ -115,6 +117,47 @@ def test_a_stop_in_the_middle_of_games_changes_no_row(tmp_path, whole, polls):
         reproducible(read_evaluations(folder), "seconds") for folder in (whole, tmp_path / "pieces")
     ]
     assert found[0] == found[1]
+
+
+def _made_by_a_program(path, config, stop=None):
+    return meta_impala.make_trainer(config, path, stop)
+
+
+@pytest.mark.parametrize(
+    ("make", "deterministic", "polls"),
+    [
+        (make_trainer, True, 0),
+        (make_trainer, True, 5),
+        (make_trainer, False, 5),
+        (_made_by_a_program, True, 5),
+    ],
+)
+def test_a_stop_in_the_last_games_leaves_them_to_the_next_start(
+    tmp_path, make, deterministic, polls
+):
+    total = 9 * BATCH_FRAMES
+    config = make_config(deterministic=deterministic, total_frames=total, **PLAIN)
+    stop = StopAtUpdate(9, polls)
+    stop.trainer = make(tmp_path, config, stop)
+    assert stop.trainer.run() == "stopped"
+    status = read_status(tmp_path)
+    assert (status["state"], status["frames"]) == ("stopped", total)
+    # Games beside the training may all be given up.
+    before = read_evaluations(tmp_path) if (tmp_path / "evaluations.csv").exists() else []
+    assert all(int(row["frames"]) < total for row in before)
+    continued = make(tmp_path, config)
+    assert (continued.frames, continued.run()) == (total, "finished")
+    assert read_status(tmp_path)["state"] == "finished"
+    rows = read_evaluations(tmp_path)
+    assert rows[:-1] == before and int(rows[-1]["frames"]) == total
+
+
+def test_a_stop_after_the_last_games_ends_a_finished_run(tmp_path):
+    config = make_config(deterministic=True, **PLAIN)  # 10 updates; evaluations at 3, 6 and 9
+    stop = StopAtUpdate(10, 0)
+    stop.trainer = make_trainer(tmp_path, config, stop)
+    assert stop.trainer.run() == "finished" and stop.is_set()
+    assert len(read_evaluations(tmp_path)) == 3
 
 
 def test_the_games_are_those_of_an_evaluation_and_the_best_weights_are_kept(tmp_path):
@@ -220,10 +263,42 @@ def test_rows_after_the_restored_checkpoint_are_cut(tmp_path, capfd):
     assert kept.name == f"frames-{first_best['frames']}"
 
 
-@pytest.mark.parametrize("table", [None, "frames,mean", "a table\nof something else\n"])
+@pytest.mark.parametrize(("again", "best"), [(2.0, 3.0), (3.0, 3.0), (4.0, 4.0)])
+def test_the_best_checkpoint_of_a_lost_part_stays_until_one_is_better(
+    tmp_path, monkeypatch, again, best
+):
+    returns = iter([1.0, 3.0, 2.0, again, 2.5])
+
+    def play(self, snapshot, frames, seed, should_stop):
+        return Evaluation(frames, next(returns), 0.0, 1, 0.9, 0.9, 1.0)
+
+    monkeypatch.setattr(GamePlayer, "play", play)
+    config = make_config(deterministic=True, checkpoint_frames=4 * BATCH_FRAMES, **PLAIN)
+    make_trainer(tmp_path, config).run()
+    for frames in (8, 10):  # as after a kill
+        shutil.rmtree(tmp_path / "checkpoints" / f"frames-{frames * BATCH_FRAMES}",
+                      ignore_errors=True)  # fmt: skip
+    trainer = make_trainer(tmp_path, config)
+    assert trainer.frames == 4 * BATCH_FRAMES
+    trainer.run()
+    (kept,) = list_checkpoints(tmp_path / "checkpoints_best")
+    verify(kept)
+    assert kept.name == f"frames-{6 * BATCH_FRAMES}"
+    assert json.loads((kept / "evaluation.json").read_text("utf-8")) == {"mean_return": best}
+
+
+_WITHOUT_A_MEAN = f"{','.join(COLUMNS)}\n" + "".join(
+    f"{n * BATCH_FRAMES},{mean},0.1,4,0.99,0.9,1\n" for n, mean in ((3, ""), (6, "nan"), (9, "inf"))
+)
+
+
+@pytest.mark.parametrize(
+    "table", [None, "frames,mean", "a table\nof something else\n", _WITHOUT_A_MEAN]
+)
 def test_without_its_row_the_best_checkpoint_is_kept(tmp_path, whole, capfd, table):
     folder = shutil.copytree(whole, tmp_path / "run")
     (best,) = list_checkpoints(folder / "checkpoints_best")
+    (best / "evaluation.json").unlink()  # as of an earlier version
     path = folder / "evaluations.csv"
     path.unlink()
     if table is not None:
@@ -299,6 +374,17 @@ def test_the_table_survives_damage(tmp_path, capsys):
     path.mkdir()
     with pytest.raises(RunFailed, match="evaluations.csv: cannot be read"):
         EvaluationTable(path, 200)
+
+
+@pytest.mark.parametrize("mean", ["", "nan", "inf", "-inf", "1e999"])
+def test_a_row_without_a_mean_is_damaged(tmp_path, capsys, mean):
+    path = tmp_path / "evaluations.csv"
+    EvaluationTable(path, 0).add(Evaluation(100, 1.5, 0.25, 4, 0.99, 0.98, 2.0))
+    path.write_text(f"{path.read_text('utf-8')}200,{mean},0.1,4,0.9,0.9,1\n", "utf-8")
+    table = EvaluationTable(path, 300)
+    assert [row.frames for row in table.rows] == [100]
+    assert table.return_at(200) == -math.inf
+    assert "(line 3); the file is kept as evaluations.csv.damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
