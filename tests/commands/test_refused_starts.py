@@ -68,7 +68,8 @@ REFUSED = {
     "a schedule that is none": [
         "--eta_schedule=replay", "--eta_schedule_file={tmp}/bytes", "--meta_parameters=none"],
     "a weight that nothing reads": [
-        "--environment=Catch", "--meta_objective=bootstrapped", "--meta_kl_cost=1"],
+        "--environment=Catch", "--meta_objective=bootstrapped", "--meta_kl_cost=1",
+        "--total_frames=700"],
     "addresses that are none": ["--learner_addresses=a,b"],
     "one learner's address": ["--learner_index=1"],
     "a cluster that is not there": ["--actors=ray", "--ray_address=127.0.0.1:1"],
