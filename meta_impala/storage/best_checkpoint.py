@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -132,7 +131,7 @@ class BestCheckpoint:
         # Killed half-way, nothing is left that looks like a checkpoint.
         removed = unused_name(self._folder / _CANDIDATE / path.name, _REMOVED)
         make_folder(removed.parent)
-        os.rename(path, removed)
+        move_folder(path, removed)
         remove_folder(removed)
 
 

@@ -82,6 +82,23 @@ def test_sigquit_writes_stacks_and_two_sigints_at_once_are_one_request(tmp_path)
     assert_saved(tmp_path)
 
 
+def test_a_stop_while_the_last_games_are_played(tmp_path):
+    process = start(
+        tmp_path,
+        "--environment=support.endless:support/Endless-v0",
+        "--total_frames=400",
+        "--evaluation_frames=400",
+        "--exit_code_stopped=75",
+    )
+    wait_for(lambda: rows(tmp_path) == 1, process)
+    process.send_signal(signal.SIGTERM)
+    out, err = end(process)
+    assert process.returncode == 75, err
+    assert "stopped by SIGTERM after 400 frames; the same command continues the run" in out
+    assert_saved(tmp_path)
+    assert not (tmp_path / "evaluations.csv").exists()
+
+
 @pytest.mark.parametrize(
     "deterministic", ["--nodeterministic", pytest.param("--deterministic", marks=pytest.mark.slow)]
 )

@@ -121,27 +121,6 @@ def test_a_signal_saves_and_exits_zero_within_ten_seconds(tmp_path, number):
     assert (tmp_path / "checkpoints" / f"frames-{saved['frames']}" / "state.index").exists()
 
 
-def test_a_signal_while_the_last_games_play_is_a_stop(tmp_path):
-    process = start(
-        *TINY,
-        f"--logdir={tmp_path}",
-        "--environment=support.endless:support/Endless-v0",
-        "--total_frames=400",
-        "--evaluation_frames=400",
-        "--exit_code_stopped=75",
-    )
-    try:
-        wait_for_rows(tmp_path, 1)
-        process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=300)
-    finally:
-        process.kill()
-    assert process.returncode == 75, err
-    assert "stopped by SIGTERM after 400 frames; the same command continues the run" in out
-    assert (status(tmp_path)["state"], status(tmp_path)["frames"]) == ("stopped", 400)
-    assert not (tmp_path / "evaluations.csv").exists()
-
-
 @pytest.mark.parametrize("listened_to", [True, False])
 def test_a_second_interrupt_exits_at_once_with_130(listened_to):
     code = (
