@@ -403,7 +403,9 @@ def test_the_file_of_a_result_is_checked_before_the_games(logdir, tmp_path, monk
 
 
 @pytest.mark.parametrize("episodes", [-1, 0, MAX_GAMES + 1, 10**18])
-def test_a_number_of_games_out_of_range_is_refused_at_once(episodes, logdir):
+def test_a_number_of_games_out_of_range_is_refused_at_once(episodes, logdir, monkeypatch):
+    played = "meta_impala.evaluation.evaluator.Evaluation.run"
+    monkeypatch.setattr(played, lambda *_: pytest.fail("it is played"))
     with pytest.raises(ValueError, match=rf"episodes is {episodes}; must be from 1 to {MAX_GAMES}"):
         meta_impala.evaluate_agent(logdir, episodes)
 
