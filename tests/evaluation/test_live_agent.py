@@ -17,12 +17,17 @@ def _train(path, config, updates):
     assert make_trainer(path, longer).run() == "finished"
 
 
-def test_a_newer_checkpoint_is_read_and_a_damaged_one_is_not(tmp_path, capsys):
+def _newest(path):
+    """The agent of a run of two updates, and the config that trains it further."""
     config = make_config(learning_rate_schedule="constant")
-    _train(tmp_path, config, 2)
+    _train(path, config, 2)
     description = registry.describe(config.environment, config.protocol)
     config = resolve_network(config, description.observation_shape)
-    newest = NewestAgent(tmp_path / "checkpoints", config, description)
+    return NewestAgent(path / "checkpoints", config, description), config
+
+
+def test_a_newer_checkpoint_is_read_and_a_damaged_one_is_not(tmp_path, capsys):
+    newest, config = _newest(tmp_path)
     first = newest.agent
     assert first.frames == 2 * BATCH_FRAMES and not newest.refresh()
 
@@ -46,11 +51,7 @@ def test_a_newer_checkpoint_is_read_and_a_damaged_one_is_not(tmp_path, capsys):
 
 
 def test_more_updates_of_the_same_frames_are_a_newer_agent(tmp_path):
-    config = make_config(learning_rate_schedule="constant")
-    _train(tmp_path, config, 2)
-    description = registry.describe(config.environment, config.protocol)
-    config = resolve_network(config, description.observation_shape)
-    newest = NewestAgent(tmp_path / "checkpoints", config, description)
+    newest, config = _newest(tmp_path)
     first = newest.agent
     state = newest._learner.state
     (weight, *_) = newest.agent.network.trainable_variables
