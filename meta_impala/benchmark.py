@@ -77,7 +77,10 @@ def define_flags() -> None:
 
 def _config(row: str) -> Config:
     """The config of a row: the user's, with the settings of the row."""
-    given = {name: FLAGS[name].value for name in _DEFAULTS} | given_config_flags()
+    chosen = given_config_flags()
+    given = {name: FLAGS[name].value for name in _DEFAULTS} | chosen
+    if "network" not in chosen and not _is_atari(given["environment"]):
+        given["network"] = "auto"  # the default is for Atari's screens
     batch = given["batch_size"]
     fits = max(batch, _QUICK_ENVIRONMENTS) % min(batch, _QUICK_ENVIRONMENTS) == 0
     if FLAGS.quick and fits:  # each takes up to 0.35 s to make and start, for every row
@@ -89,6 +92,13 @@ def _config(row: str) -> Config:
         given["meta_gradient_mode"] = row.removeprefix("learner_")
     config = Config(**{config_lib.FIELDS[name].name: value for name, value in given.items()})
     return config_lib.resolve(config)
+
+
+def _is_atari(environment: str) -> bool:
+    try:
+        return bool(registry.resolve(environment).game)
+    except UnknownEnvironmentError:
+        return True  # refused afterwards, whatever the network
 
 
 def _check_environment(config: Config) -> None:

@@ -66,7 +66,7 @@ def _run(*arguments):
     )
 
 
-_CATCH = ("--environment=Catch", "--network=mlp", "--batch_size=4", "--envs_per_actor=4",
+_CATCH = ("--environment=Catch", "--batch_size=4", "--envs_per_actor=4",
           "--unroll_length=5", "--meta_batch_size=2", "--quick")  # fmt: skip
 
 
