@@ -316,7 +316,16 @@ class Weight:
         return 2.0
 
 
-@pytest.mark.parametrize("kind", [np.float32, np.int64, np.array, tf.constant, lambda _: Weight()])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        np.float32,
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)  # a run each
+            for kind in (np.int64, np.array, tf.constant, lambda _: Weight())
+        ),
+    ],
+)
 def test_the_weight_of_a_term_from_outside_may_be_a_number_of_any_kind(kind, monkeypatch, tmp_path):
     monkeypatch.setattr(losses, "TERMS", losses.TERMS | {"ones": lambda i: 0 * i.values + 1})
     monkeypatch.setattr(losses, "OWN_META_WEIGHTS", {"ones": kind(2)})

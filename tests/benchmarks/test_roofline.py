@@ -117,24 +117,34 @@ _SMALL = Config(
     "settings",
     [
         {"meta_parameters": "none"},
-        {"eta_schedule": "random"},
-        {"eta_schedule": "linear"},
         {},
-        {"meta_gradient_mode": "reverse_over_forward"},
-        *(
-            {"meta_data": data, "meta_gradient_mode": mode}
-            for data in ("held_out", "same", "swap")
-            for mode in ("nested_tapes", "reverse_over_forward")
-        ),
+        {"meta_data": "held_out", "meta_gradient_mode": "reverse_over_forward"},
         {"meta_batch_size": 8, "sample_reuse": 2},
         {"meta_parameters": "learning_rate_factor"},
-        {"meta_parameters": "rmsprop_decay", "meta_gradient_mode": "reverse_over_forward"},
-        {"meta_parameters": "gamma,learning_rate_factor"},
-        {"meta_parameters": "entropy_cost"},
         {"meta_parameter_scope": "state"},
-        {"eta_embedding_place": "heads"},
-        {"last_action_and_reward": True},
-        {"meta_value_head": "reference"},
+        *(
+            pytest.param(settings, marks=pytest.mark.slow)  # a trace of the update each
+            for settings in (
+                {"eta_schedule": "random"},
+                {"eta_schedule": "linear"},
+                {"meta_gradient_mode": "reverse_over_forward"},
+                {"meta_data": "held_out", "meta_gradient_mode": "nested_tapes"},
+                *(
+                    {"meta_data": data, "meta_gradient_mode": mode}
+                    for data in ("same", "swap")
+                    for mode in ("nested_tapes", "reverse_over_forward")
+                ),
+                {
+                    "meta_parameters": "rmsprop_decay",
+                    "meta_gradient_mode": "reverse_over_forward",
+                },
+                {"meta_parameters": "gamma,learning_rate_factor"},
+                {"meta_parameters": "entropy_cost"},
+                {"eta_embedding_place": "heads"},
+                {"last_action_and_reward": True},
+                {"meta_value_head": "reference"},
+            )
+        ),
     ],
     ids=str,
 )
