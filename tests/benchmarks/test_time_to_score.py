@@ -377,9 +377,9 @@ def test_a_run_that_finished_at_fewer_frames_is_continued(tmp_path):
     arguments += ["--variants=plain", "--seeds=1"]
     read = _tool(*arguments, "--frames=12000")
     assert read.returncode == 0 and "in 12," in read.stdout
-    result = _tool(*arguments, "--frames=40000")
+    result = _tool(*arguments, "--frames=20000")
     assert result.returncode == 0, result.stderr
     (row,) = time_to_score.read_csv(tmp_path / "score.csv")
-    assert row.frames_at_end >= 40_000
+    assert row.frames_at_end >= 20_000
     config = json.loads((folder / "catch-plain-1" / "config.json").read_text("utf-8"))
     assert config["total_frames"] == TASKS["catch"].total_frames
