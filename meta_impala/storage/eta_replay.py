@@ -24,7 +24,7 @@ import dataclasses
 import hashlib
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from meta_impala.algorithm.functions_of_frames import StepFunction
 from meta_impala.config import Config
@@ -193,13 +193,11 @@ def _plain(content: bytes) -> bytes:
     Counts that are spelled as floats, such as 1e3, are spelled in digits. A last line without its
     end counts if it has all its cells; in a run's own table it would be taken for half-written.
     """
-    header, *lines = _cells(content)
-    for place in [place for place, name in enumerate(header) if name in _COUNTS]:
-        for cells in lines:
-            number = _number(cells[place]) if place < len(cells) else None
-            if number is not None and _is_count(number):
-                cells[place] = b"%d" % int(number)
-    return b"".join(b",".join(cells) + b"\n" for cells in (header, *lines))
+    rows = _cells(content)
+    for line, place, number in _counts_as_floats(rows):
+        if _is_count(number):
+            rows[line][place] = b"%d" % int(number)
+    return b"".join(b",".join(cells) + b"\n" for cells in rows)
 
 
 def _refuse_unclear(content: bytes, source: str) -> None:
@@ -212,19 +210,27 @@ def _refuse_unclear(content: bytes, source: str) -> None:
     Raises:
       UserError: if two columns have one name, or a count is a number that is not whole.
     """
-    header, *lines = _cells(content)
+    rows = _cells(content)
+    header = rows[0]
     for name, count in collections.Counter(header).items():
         if name and count > 1:
             shown_name = shown(name.decode("latin-1"))
             raise UserError(f"{source}: has {count} columns {shown_name}; must be one")
-    for place in [place for place, name in enumerate(header) if name in _COUNTS]:
-        for line, cells in enumerate(lines, start=2):
+    for line, place, number in _counts_as_floats(rows):
+        if not _is_count(number):
+            raise UserError(
+                f"{source}: line {line + 1}: {header[place].decode()} is "
+                f"{shown(rows[line][place].decode())}; must be a whole number up to {MAX_FRAMES}"
+            )
+
+
+def _counts_as_floats(rows: Sequence[Sequence[bytes]]) -> Iterator[tuple[int, int, float]]:
+    """Row, place in it and number of every count that is not spelled in digits."""
+    for place in [place for place, name in enumerate(rows[0]) if name in _COUNTS]:
+        for line, cells in enumerate(rows[1:], start=1):
             number = _number(cells[place]) if place < len(cells) else None
-            if number is not None and not _is_count(number):
-                raise UserError(
-                    f"{source}: line {line}: {header[place].decode()} is "
-                    f"{shown(cells[place].decode())}; must be a whole number up to {MAX_FRAMES}"
-                )
+            if number is not None:
+                yield line, place, number
 
 
 def _number(cell: bytes) -> float | None:

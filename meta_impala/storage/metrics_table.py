@@ -139,6 +139,11 @@ def keep_damaged(path: pathlib.Path, content: bytes, damaged: Sequence[int], row
     )
 
 
+def left_out(path: pathlib.Path, numbers: Sequence[int]) -> str:
+    """For messages: that the damaged lines of a table, which has some, are not used."""
+    return f"{path}: {len(numbers)} damaged lines are left out ({lines_named(numbers)})"
+
+
 def lines_named(numbers: Sequence[int]) -> str:
     """`line 3, 7`: the first five."""
     return f"line {', '.join(map(str, numbers[:5]))}{', …' * (len(numbers) > 5)}"

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from meta_impala.errors import UserError, one_line, warn
 from meta_impala.storage.csv_rows import rows_by_name
 from meta_impala.storage.files import read_bounded, write_atomically
-from meta_impala.storage.metrics_table import lines_named
+from meta_impala.storage.metrics_table import left_out
 from meta_impala.training.evaluation_table import parse_evaluations
 
 _MAX_BYTES = 2**26
@@ -126,9 +126,7 @@ def read_points(path: pathlib.Path) -> tuple[Point, ...]:
     """
     rows, damaged = parse_evaluations(_content(path))
     if damaged:
-        _warn_once(
-            f"warning: {path}: {len(damaged)} damaged lines are left out ({lines_named(damaged)})"
-        )
+        _warn_once(f"warning: {left_out(path, damaged)}")
     return tuple(
         sorted(
             Point(r.frames, r.mean_return, r.standard_error, r.episodes, r.gamma, r.lambda_)

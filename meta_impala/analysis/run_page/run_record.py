@@ -19,7 +19,7 @@ from meta_impala.errors import UserError, one_line
 from meta_impala.storage import run_status
 from meta_impala.storage.files import read_bounded
 from meta_impala.storage.json_files import read_json_object
-from meta_impala.storage.metrics_table import Table, lines_named, read_table
+from meta_impala.storage.metrics_table import left_out, read_table
 from meta_impala.storage.run_folder import RunFolder
 
 # Far above any real file; an evaluation has a number per game, an explanation several per batch.
@@ -146,7 +146,7 @@ def read_run_metrics(
         raise UserError(f"{folder.metrics_path}: there are no metrics yet")
     notes = []
     if table.damaged:
-        notes.append(_damaged(folder.metrics_path, table))
+        notes.append(left_out(folder.metrics_path, table.damaged))
     return metrics_of(table.rows), notes
 
 
@@ -181,15 +181,10 @@ def _evaluations(path: pathlib.Path, notes: list[str]) -> Evaluations | None:
     with contextlib.suppress(OSError, ValueError, KeyError):
         table = read_table(path)
         if table.damaged:
-            notes.append(_damaged(path, table))
+            notes.append(left_out(path, table.damaged))
         columns = metrics_of(table.rows)
         kept = np.isfinite(columns["frames"]) & np.isfinite(columns["mean_return"])
         if kept.any():
             names = ("frames", "mean_return", "standard_error")
             return Evaluations(*(columns[name][kept] for name in names))
     return None
-
-
-def _damaged(path: pathlib.Path, table: Table) -> str:
-    count, named = len(table.damaged), lines_named(table.damaged)
-    return f"{path}: {count} damaged lines are left out ({named})"
