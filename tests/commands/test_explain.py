@@ -1,19 +1,15 @@
 """The explain command as a user runs it (command)."""
 
 import json
-import pathlib
 import re
 import shutil
-import sys
 
 import pytest
-from support import forked_command
-from support.command_helpers import refused
+from support.command_helpers import refused, run_module
 from support.run_helpers import BATCH_FRAMES, files_of, make_config, make_trainer
 
 from meta_impala.command import LOADING
 
-ROOT = pathlib.Path(__file__).parents[2]
 BATCHES, STEPS, GAMES = 3, 5, 4
 PLACES = {
     "value targets": "returns",
@@ -41,16 +37,6 @@ NUMBER = r"[+-]\d\.\d\de[+-]\d\d"
 PUSH = re.compile(rf"({NUMBER}) ± \d\.\de[+-]\d\d")
 
 
-def _run(module, *arguments):
-    return forked_command.run(
-        [sys.executable, "-m", f"meta_impala.{module}", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "catch"
@@ -68,7 +54,9 @@ def trained(tmp_path_factory):
 def explained(trained):
     pytest.importorskip("matplotlib")
     before = files_of(trained)
-    result = _run("explain", f"--logdir={trained}", f"--batches={BATCHES}", "--warmup=1")
+    result = run_module(
+        "meta_impala.explain", f"--logdir={trained}", f"--batches={BATCHES}", "--warmup=1"
+    )
     assert result.returncode == 0, result.stderr
     after = files_of(trained)
     written = {name: after.pop(trained / "explain" / name)
@@ -267,6 +255,8 @@ def test_a_run_whose_checkpoints_are_damaged_gains_no_folder(trained, tmp_path):
         path.write_bytes(b"\0" * path.stat().st_size)
     shutil.rmtree(run / "explain", ignore_errors=True)
     before = sorted(run.rglob("*"))
-    result = _run("explain", f"--logdir={run}", "--nofigure", "--batches=2", "--warmup=0")
+    result = run_module(
+        "meta_impala.explain", f"--logdir={run}", "--nofigure", "--batches=2", "--warmup=0"
+    )
     assert result.returncode == 2 and result.stderr.startswith("error: "), result.stderr
     assert sorted(run.rglob("*")) == before

@@ -11,6 +11,7 @@ import types
 
 import pytest
 from support import forked_command
+from support.command_helpers import run_module
 from support.run_helpers import BATCH_FRAMES, files_of, make_config, make_trainer
 
 from meta_impala.errors import UserError
@@ -42,22 +43,14 @@ COMMANDS = {
 }
 
 
-def _run(words):
-    return forked_command.run(
-        [sys.executable, "-m", "meta_impala", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "catch"
     config = make_config(total_frames=20 * BATCH_FRAMES, envs_per_actor=4)
     assert make_trainer(folder, config).run() == "finished"
-    assert _run(["evaluate", str(folder), "--episodes=1"]).returncode == 0  # for `compare`
+    assert (
+        run_module("meta_impala", "evaluate", str(folder), "--episodes=1").returncode == 0
+    )  # for `compare`
     return folder
 
 
@@ -72,7 +65,7 @@ def test_nothing_is_written_through_a_link(name, trained, tmp_path):
     words, writes = COMMANDS[name]
     first = shutil.copytree(trained, tmp_path / "first")
     before = files_of(first)
-    result = _run(words(first, tmp_path))
+    result = run_module("meta_impala", *words(first, tmp_path))
     assert result.returncode == 0, result.stderr
     after = files_of(first)
     changed = {path.relative_to(first) for path in after if after[path] != before.get(path)}
@@ -83,7 +76,7 @@ def test_nothing_is_written_through_a_link(name, trained, tmp_path):
         mine = shutil.copytree(trained, tmp_path / f"mine with {place}")
         _replace(mine / place, other / place)
         precious = files_of(other)
-        result = _run(words(mine, tmp_path))
+        result = run_module("meta_impala", *words(mine, tmp_path))
         assert files_of(other) == precious, place
         assert "Traceback" not in result.stderr, place
         if result.returncode:
@@ -106,11 +99,14 @@ def test_a_folder_of_results_that_the_user_names_may_be_a_link(trained, tmp_path
     (run / "explain").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "runs").symlink_to(run)
     words = ["explain", str(tmp_path / "runs"), "--batches=2", "--warmup=0", "--nofigure"]
-    result = _run([*words, f"--outdir={tmp_path / 'link'}"])
+    result = run_module("meta_impala", *words, f"--outdir={tmp_path / 'link'}")
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "elsewhere" / "explain.json").exists()
     (run / "explain").unlink()
-    assert _run(words).returncode == 0 and (run / "explain" / "explain.json").exists()
+    assert (
+        run_module("meta_impala", *words).returncode == 0
+        and (run / "explain" / "explain.json").exists()
+    )
 
 
 _SUITE = """

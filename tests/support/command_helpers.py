@@ -43,6 +43,14 @@ def run_tool(name: str, *arguments: str, light: bool = False) -> subprocess.Comp
     )
 
 
+def run_module(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command of the package, such as `meta_impala.explain`, to its end."""
+    return forked_command.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
 def load_tool(name: str) -> types.ModuleType:
     """A command of tools/ as a module."""
     specification = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
