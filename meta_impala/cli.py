@@ -34,7 +34,7 @@ COMMANDS = {
     "plot": Command("meta_impala.plot", "draw return, gamma and lambda of runs"),
     "report": Command("meta_impala.report", "show what runs did, as one HTML file"),
     "doctor": Command("meta_impala.doctor", "say why a run does not learn"),
-    "explain": Command("meta_impala.explain", "say where and why the meta-gradient points"),
+    "explain": Command("meta_impala.explain", "explain the direction of the meta-gradient"),
     "export": Command("meta_impala.export", "write the agent of a run as one small file"),
     "compare": Command("meta_impala.compare", "compare evaluated runs with published scores"),
     "suite": Command("meta_impala.run_suite", "run games x seeds x variants, and report"),

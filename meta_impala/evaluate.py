@@ -95,8 +95,8 @@ def _define_agent_flags() -> None:
         "best",
         False,
         "Of --logdir: the checkpoint with the best evaluation while training "
-        "(--keep_best_checkpoint of the training) instead of the newest. Its games are other ones "
-        "than those it was chosen by.",
+        "(--keep_best_checkpoint of the training) instead of the newest. It plays other games than "
+        "those by which it was chosen.",
     )
     flags.DEFINE_string(
         "evaluation_eta",
@@ -261,12 +261,8 @@ def _inputs(arguments: list[str]) -> Inputs:
         if video_path is not None:
             video.check_path(video_path)
             video.check_packages(config.environment)
-            recorded = video.RecordedEnvironment(
-                registry.evaluated_in(config.environment),
-                config.protocol,
-                FLAGS.seed,
-                registry.evaluated_with(config.environment, config.environment_arguments),
-            )
+            name, kwargs = registry.evaluated_in(config.environment, config.environment_arguments)
+            recorded = video.RecordedEnvironment(name, config.protocol, FLAGS.seed, kwargs)
     except (UnknownEnvironmentError, UnsupportedEnvironmentError) as error:
         raise UserError(f"{source}: {error}") from None
     if named is not None:

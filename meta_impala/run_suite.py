@@ -326,12 +326,6 @@ def main(arguments: list[str]) -> int:
     for run in runs:
         if otherwise := stages.settings_changed(run):
             raise UserError(f"{path}: {otherwise}; use another --out")
-        if run.folder.has_run():
-            continue
-        try:
-            config_lib.refuse_unread(run.config)
-        except UserError as error:
-            raise UserError(f"{path}: variant {run.variant.name}: {error}") from None
     return _run(suite, runs, shard, out)
 
 

@@ -90,8 +90,8 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "override",
         False,
-        "Continue a run with changed settings, except those that never change in a run "
-        "(environment, protocol, network, what is learned).",
+        "Continue a run with changed settings, except those that never change in a run: "
+        "environment, protocol, network, both optimisers, what is learned and by which objective.",
     )
     flags.DEFINE_string(
         "stop_signals",
@@ -127,12 +127,10 @@ def _config_for(folder: RunFolder) -> Config:
         if given_id is not None:
             given["environment"] = registry.as_saved(given_id, saved.environment)
         config = config_lib.merge_for_resume(saved, given, override=FLAGS.override)
-        config_lib.refuse_unread(config, saved)
         eta_replay.load(folder, config)
         return config
     config = Config(**{config_lib.FIELDS[name].name: value for name, value in given.items()})
     config = config_lib.resolve(config)
-    config_lib.refuse_unread(config)
     config = eta_replay.pin(config)
     return dataclasses.replace(config, environment=_environment_id(config.environment))
 

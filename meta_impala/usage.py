@@ -51,7 +51,7 @@ class Usage(NamedTuple):
             lines += ["", *_paragraph(paragraph)]
         groups = _grouped(flags.FLAGS)
         if everyday and not everything:
-            groups = {"Flags of every day": [flags.FLAGS[name] for name in everyday]}
+            groups = {"Common flags": [flags.FLAGS[name] for name in everyday]}
         elif not everything:
             groups = {title: flags for title, flags in groups.items() if title == _OF_THIS_COMMAND}
         for title, members in groups.items():

@@ -215,12 +215,8 @@ def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     opened = _open(_check_flags(arguments))
     config = opened.config
-    environment = make_watched(
-        registry.evaluated_in(config.environment),
-        config.protocol,
-        FLAGS.seed,
-        registry.evaluated_with(config.environment, config.environment_arguments),
-    )
+    name, kwargs = registry.evaluated_in(config.environment, config.environment_arguments)
+    environment = make_watched(name, config.protocol, FLAGS.seed, kwargs)
     is_page = live_window.why_not() != "" if FLAGS.web is None else FLAGS.web
     title = f"meta-impala watch: {opened.config.environment}"
     screen = LivePage(FLAGS.port, title) if is_page else LiveWindow(title)

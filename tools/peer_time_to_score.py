@@ -152,7 +152,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "pip_arguments", "", "Of `install`: further ones, such as a PyTorch that is for CPUs alone."
     )
-    define_float("cpu_minutes", 60.0, "Most CPU time of a run.", low=0.01, high=MAX_COUNT)
+    define_float("cpu_minutes", 60.0, "Most CPU-minutes of a run.", low=0.01, high=MAX_COUNT)
 
 
 def _python(environment: str) -> pathlib.Path:

@@ -31,7 +31,7 @@ def define_flags() -> None:
     define_trust_flag()
     define_path("logdir", None, "Folder of the run.")
     define_integer("batches", 50, "How many updates.")
-    define_seed("Of the games.")
+    define_seed("Seed of the games.")
 
 
 def _derived(run: TrainedRun, precision: str) -> tuple[Any, Any]:

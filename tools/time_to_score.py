@@ -48,7 +48,7 @@ def define_flags() -> None:
         "Flags of the trainer, beside the preset's; runs in --folder must have been started with "
         "the same.",
     )
-    define_float("cpu_minutes", 600.0, "Most CPU time of a run.", low=0.01, high=MAX_COUNT)
+    define_float("cpu_minutes", 600.0, "Most CPU-minutes of a run.", low=0.01, high=MAX_COUNT)
     define_frames(
         "frames",
         None,

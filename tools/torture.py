@@ -54,7 +54,7 @@ POSITIONAL = "kills | stops | games | soak"
 def define_flags() -> None:
     """The flags of this command."""
     define_integer("count", 100, "kills, stops: how many.")
-    define_seed("kills, stops: of their moments.")
+    define_seed("Seed of the moments of kills and stops.")
     flags.DEFINE_list("games", list(registry.ATARI_57), "games: which.")
     define_float("minutes", 60.0, "soak: how long.", low_open=True, high=MAX_COUNT)
     define_float("warm_up_minutes", 10.0, "soak: before memory has to be flat.", high=MAX_COUNT)

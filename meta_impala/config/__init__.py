@@ -77,7 +77,6 @@ from meta_impala.config.validation import (
     resolve_frames,
     resolve_network,
 )
-from meta_impala.config.window_checks import refuse_unread
 
 __all__ = [
     "FIELDS",
@@ -128,7 +127,6 @@ __all__ = [
     "nearest",
     "refuse_addresses",
     "refuse_background",
-    "refuse_unread",
     "resolve",
     "resolve_frames",
     "resolve_network",

@@ -258,7 +258,7 @@ class EtaScheduleSettings:
 
 @dataclasses.dataclass(frozen=True)
 class EtaSettings(EtaScheduleSettings, ReferenceSettings, MetaParameterSettings):
-    """Everything about γ and λ: what varies, η', and where η comes from."""
+    """η: what of it is learned or given, its starts and ranges, η', and where η comes from."""
 
     @property
     def learned(self) -> tuple[str, ...]:

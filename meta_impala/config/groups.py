@@ -10,7 +10,7 @@ from meta_impala.config.schema import Config, flag_name
 # A group without a title of its own stands under that of the group before it.
 _TITLES = {
     "RunSettings": "The run",
-    "MetaParameterSettings": "Meta-parameters η = (γ, λ)",
+    "MetaParameterSettings": "Meta-parameters η",
     "MetaBatchSettings": "The meta-gradient",
     "MetaLossSettings": "The meta objective J'",
     "BatchSettings": "The inner objective J",

@@ -140,7 +140,7 @@ class MetaGradientSettings:
     )
     trace_decay: float = setting(
         0.0,
-        "μ of the accumulative trace z' = μ z + ∂f/∂η (4); 0 for the exact gradient of one update.",
+        "μ of the accumulative trace z' = μ z + ∂f/∂x (4); 0 for the exact gradient of one update.",
         value_if_missing=0.0,
         source=XU,
         low=0.0,
@@ -149,7 +149,7 @@ class MetaGradientSettings:
     )
     trace_curvature: bool = setting(
         False,
-        "z' = μ (I + ∂f/∂θ) z + ∂f/∂η instead, ∂f/∂θ of the whole update. Needs --trace_decay.",
+        "z' = μ (I + ∂f/∂θ) z + ∂f/∂x instead, ∂f/∂θ of the whole update. Needs --trace_decay.",
         value_if_missing=False,
         source=XU,
     )

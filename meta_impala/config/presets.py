@@ -55,7 +55,7 @@ def preset(name: str, **settings: Any) -> Config:
 
     Args:
       name: of the preset.
-      settings: fields of `Config` that are other than in the preset.
+      settings: fields of `Config` that are other than in the preset; λ is `lambda_`.
 
     Raises:
       UserError: if there is no such preset.

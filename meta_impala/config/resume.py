@@ -14,6 +14,7 @@ from meta_impala.config.meta_parameter_checks import check_reference
 from meta_impala.config.schema import FIELDS, Config
 from meta_impala.config.text import shown
 from meta_impala.config.validation import resolve
+from meta_impala.config.window_checks import check_meta_weights
 from meta_impala.errors import UserError
 
 # Settings that come from the command line of this start only, by flag name.
@@ -200,8 +201,8 @@ def merge_for_resume(saved: Config, changes: dict[str, Any], *, override: bool |
       override: whether --override was given; None if there is no such flag.
 
     Raises:
-      UserError: naming every difference that is not allowed; or what the changed config has in η'
-        and a new run may not.
+      UserError: naming every difference that is not allowed; or what the changed config has in η',
+        or in weights that nothing reads, and a new run may not.
     """
     saved = without_addresses(saved)
     changes = _without_same(saved, changes)
@@ -214,6 +215,7 @@ def merge_for_resume(saved: Config, changes: dict[str, Any], *, override: bool |
     _refuse_differences(saved, wanted, override=override)
     if differing(saved, wanted):
         check_reference(wanted)
+        check_meta_weights(wanted, saved)
     if wanted.network == "auto":
         wanted = dataclasses.replace(wanted, network=saved.network)
     return wanted

@@ -30,7 +30,8 @@ def resolve(config: Config, *, is_stored: bool = False) -> Config:
 
     Args:
       config: as given.
-      is_stored: whether it is that of a run that is there: whatever it has in η' is accepted.
+      is_stored: whether it is that of a run that is there: whatever it has in η' is accepted, and
+        so are weights that its meta objective does not read.
 
     Raises:
       UserError: one line with the flag, its value and what is allowed.
@@ -47,6 +48,7 @@ def resolve(config: Config, *, is_stored: bool = False) -> Config:
     meta_parameter_checks.check_meta_parameters(config)
     if not is_stored:
         meta_parameter_checks.check_reference(config)
+        window_checks.check_meta_weights(config)
     checks.check_meta_batch(config)
     checks.check_trace(config)
     window_checks.check_inner_steps(config)

@@ -66,14 +66,14 @@ def check_bootstrap(config: Config) -> None:
             raise UserError(f"--{name}={value}: must be {' or '.join(wanted)} with {given}; {why}")
 
 
-def refuse_unread(config: Config, saved: Config | None = None) -> None:
+def check_meta_weights(config: Config, saved: Config | None = None) -> None:
     """Refuses weights of the meta objective that is not the one of the run: nothing reads them.
 
-    For the start of a run only, so that folders of older versions open.
+    For a run that starts, or is changed: one of an older version that has some opens.
 
     Args:
-      config: resolved, of a run that is to be trained.
-      saved: of a run that is continued: what it has already, it keeps.
+      config: derived.
+      saved: of the run that is changed: what it has already, it keeps.
 
     Raises:
       UserError: naming the first setting that is not its default.

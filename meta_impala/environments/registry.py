@@ -166,32 +166,27 @@ def _import(module: str, name: str) -> None:
         raise UnknownEnvironmentError(f"{refusal}: {reason}") from error
 
 
-def evaluated_in(name: str) -> str:
+def evaluated_in(
+    name: str, environment_kwargs: Mapping[str, Any] | None = None
+) -> tuple[str, dict[str, Any]]:
     """The environment in which an agent of this one is scored; in most cases, the same.
 
     A task with two phases, or with rewards that are mostly noise, has a registered variant for it.
-
-    Raises:
-      UnknownEnvironmentError: nothing has this name.
-    """
-    env_id = resolve(name).id
-    return EVALUATED_IN.get(env_id, env_id)
-
-
-def evaluated_with(name: str, environment_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The arguments of the environment in which an agent of this one is scored.
 
     Args:
       name, environment_kwargs: of the environment that the agent was trained in.
 
     Returns:
-      The arguments, without those that the other environment fixes: they make it a score.
+      Its name and its arguments: those given, without what a variant fixes to make it a score.
 
     Raises:
       UnknownEnvironmentError: nothing has this name.
     """
-    fixed = EVALUATION_ARGUMENTS.get(EVALUATED_IN.get(resolve(name).id, ""), {})
-    return {key: value for key, value in (environment_kwargs or {}).items() if key not in fixed}
+    env_id = resolve(name).id
+    env_id = EVALUATED_IN.get(env_id, env_id)
+    fixed = EVALUATION_ARGUMENTS.get(env_id, {})
+    given = environment_kwargs or {}
+    return env_id, {key: value for key, value in given.items() if key not in fixed}
 
 
 def time_limit(name: str, environment_kwargs: Mapping[str, Any] | None = None) -> int | None:

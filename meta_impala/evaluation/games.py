@@ -110,11 +110,12 @@ def evaluated_environment(run: RunSettings, num_envs: int = 1) -> BatchedEnviron
       run: resolved.
       num_envs: copies that are stepped together.
     """
+    name, arguments = registry.evaluated_in(run.environment, run.environment_arguments)
     return registry.make(
-        registry.evaluated_in(run.environment),
+        name,
         num_envs,
         run.protocol,
-        environment_kwargs=registry.evaluated_with(run.environment, run.environment_arguments),
+        environment_kwargs=arguments,
         min_noops=noops(run.protocol)[0],
     )
 

@@ -52,11 +52,13 @@ class Agent:
     def __init__(
         self, trained: TrainedAgent, config: Config, description: Description, seed: int = 0
     ) -> None:
-        """Args:
-        trained: as loaded.
-        config: of its run, network included.
-        description: of its environment.
-        seed: of its actions, from 0 to 2³¹ − 1.
+        """Builds the policy of a loaded agent.
+
+        Args:
+          trained: as loaded.
+          config: of its run, network included.
+          description: of its environment.
+          seed: of its actions, from 0 to 2³¹ − 1.
 
         Raises:
           ValueError: if the seed is out of range; `reset` and `evaluate` likewise.
@@ -123,7 +125,7 @@ class Agent:
     def evaluate(
         self, episodes: int = 20, *, seed: int = 1, out: str | os.PathLike[str] | None = None
     ) -> dict[str, Any]:
-        """Plays full games; the same as `python -m meta_impala.evaluate`.
+        """Plays full games by the rules of `meta-impala evaluate`, which plays 200 and saves them.
 
         Args:
           episodes: how many, at most 200,000.

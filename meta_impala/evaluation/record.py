@@ -110,8 +110,7 @@ def frame_limit(
     Returns:
       None if it ends its episodes after a number of steps by itself, as far as it says so.
     """
-    name = registry.evaluated_in(environment)
-    arguments = registry.evaluated_with(environment, environment_kwargs)
+    name, arguments = registry.evaluated_in(environment, environment_kwargs)
     return DEFAULT_MAX_EPISODE_FRAMES if registry.time_limit(name, arguments) is None else None
 
 
@@ -127,12 +126,12 @@ def where_games_are_played(
 
     Args:
       environment, protocol, environment_kwargs: of the run; the definition has those in which its
-        agents are scored (`registry.evaluated_in`, `evaluated_with`).
+        agents are scored (`registry.evaluated_in`).
       starts_path: file of human starts; None for no-op starts.
       max_episode_frames: after which a game is cut; None for the environment's own limit.
     """
-    spec = registry.resolve(registry.evaluated_in(environment))
-    arguments = registry.evaluated_with(environment, environment_kwargs)
+    name, arguments = registry.evaluated_in(environment, environment_kwargs)
+    spec = registry.resolve(name)
     # No key where there are none, so that older unfinished evaluations can be continued.
     return ({"environment_kwargs": arguments} if arguments else {}) | {
         "environment": spec.id,

@@ -17,7 +17,8 @@ _ENVIRONMENTS = 16
 
 def play(task: str, games: int, seed: int = 0) -> tuple[float, float]:
     """Mean return of `games` games with random actions, and its standard error."""
-    environment = registry.make(registry.evaluated_in(task), _ENVIRONMENTS, "impala")
+    name, _ = registry.evaluated_in(task)
+    environment = registry.make(name, _ENVIRONMENTS, "impala")
     try:
         generator = np.random.default_rng(seed)
         environment.reset(seed)

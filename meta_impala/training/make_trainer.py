@@ -94,7 +94,6 @@ def make_trainer(
     config = config_lib.resolve(config, is_stored=folder.has_run())
     _refuse_other_processes(config)
     if not folder.has_run():
-        config_lib.refuse_unread(config)
         config = eta_replay.pin(config)  # before the environment's module, which may change it too
     spec = registry.resolve(config.environment)
     # The calling program has named its modules itself.
@@ -152,6 +151,4 @@ def _continued(config: Config, folder: RunFolder, trust: Trust) -> Config:
     }
     saved = folder.load_config(trust)
     given["environment"] = registry.as_saved(config.environment, saved.environment)
-    config = config_lib.merge_for_resume(saved, given, override=None)
-    config_lib.refuse_unread(config, saved)
-    return config
+    return config_lib.merge_for_resume(saved, given, override=None)

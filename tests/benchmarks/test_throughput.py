@@ -133,6 +133,7 @@ def test_a_row_without_a_floor_is_named_and_has_none_in_the_file(tmp_path):
         (["--image_scaling=background", "--vary=environment=Pong,Catch"], "--environment=Catch;"),
         (["--environment=Catch", "--vary=image_scaling=unit,background"], "--image_scaling=backg"),
         (["--json=/no/x.json"], "--json=/no/x.json: must be a file in a folder that exists"),
+        (["--meta_objective=bootstrapped", "--meta_kl_cost=1"], "--meta_kl_cost=1: has no effect"),
     ],
 )
 def test_mistakes_are_refused_in_one_line(arguments, named):

@@ -86,7 +86,7 @@ class OnTerminal:
 def test_a_second_trainer_sigstop_and_a_closed_terminal(tmp_path):
     """One run: a second trainer is refused, SIGSTOP for longer than the watchdog waits changes
     nothing, and when the terminal is closed it saves and ends as on request."""
-    flags = (*TINY, f"--logdir={tmp_path}", "--total_frames=1000000000", "--stall_timeout=10")
+    flags = (*TINY, f"--logdir={tmp_path}", "--total_frames=1000000000", "--stall_timeout=6")
     run = OnTerminal(train(*flags))
     child = run.process
     try:
@@ -103,7 +103,7 @@ def test_a_second_trainer_sigstop_and_a_closed_terminal(tmp_path):
         assert is_locked(tmp_path)
 
         os.kill(child, signal.SIGSTOP)
-        time.sleep(12.0)
+        time.sleep(7.5)
         count = len(rows(tmp_path))
         os.kill(child, signal.SIGCONT)
         run.wait_for(lambda: len(rows(tmp_path)) > count + 2)

@@ -16,7 +16,6 @@ from meta_impala.config import (
     from_json,
     merge_for_resume,
     presets,
-    refuse_unread,
     resolve,
     resolve_frames,
     resolve_network,
@@ -936,35 +935,34 @@ UNREAD_BY = [(objective, name) for objective, names in UNREAD.items() for name i
 def test_a_weight_that_the_meta_objective_does_not_read_is_refused_at_the_start(objective, name):
     (other,) = UNREAD.keys() - {objective}
     given = {name: UNREAD[objective][name]}
-    config = resolve(Config(meta_objective=objective, **given))  # a folder that has it opens
-    assert from_json(to_json(config), "config.json") == config
+    config = resolve(Config(meta_objective=objective, **given), is_stored=True)
+    assert from_json(to_json(config), "config.json") == config  # a folder that has it opens
     with pytest.raises(UserError) as caught:
-        refuse_unread(config)
+        resolve(config)
     assert str(caught.value).startswith(
         f"--{name}={given[name]:g}: has no effect with --meta_objective={objective}; must be "
     )
     assert str(caught.value).endswith(f"or --meta_objective={other}")
-    refuse_unread(config, saved=config)  # and is continued
-    saved = resolve(Config(meta_objective=objective))
-    changed = merge_for_resume(saved, given, override=True)
+    # And is continued, also with another setting changed.
+    assert merge_for_resume(config, {"learning_rate": 0.1}, override=True).learning_rate == 0.1
     with pytest.raises(UserError, match=f"--{name}="):
-        refuse_unread(changed, saved)
+        merge_for_resume(resolve(Config(meta_objective=objective)), given, override=True)
     for is_read in (
         Config(meta_objective=other, **given),
         Config(meta_objective=objective, meta_parameters="none", **given),
         Config(meta_objective=objective, eta_schedule="fixed", **given),  # a control has no J'
     ):
-        refuse_unread(resolve(is_read))
+        resolve(is_read)
 
 
 @pytest.mark.parametrize("objective", UNREAD)
 def test_defaults_are_not_refused_at_the_start(objective):
-    refuse_unread(resolve(Config(meta_objective=objective)))
+    resolve(Config(meta_objective=objective))
 
 
 @pytest.mark.parametrize("name", presets.names())
 def test_no_preset_is_refused_at_the_start(name):
-    refuse_unread(resolve(presets.preset(name)))
+    resolve(presets.preset(name))
 
 
 def test_the_schedule_of_eta_never_changes_in_a_run():

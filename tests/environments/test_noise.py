@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from meta_impala.environments import evaluated_in, evaluated_with, make, resolve
+from meta_impala.environments import evaluated_in, make, resolve
 from meta_impala.environments.built_in import NOISE_EVALUATION_ID, NOISE_ID
 from meta_impala.environments.noise import CONTEXTS, Noise
 
@@ -81,9 +81,9 @@ def test_an_even_step_shows_its_symbol_and_an_odd_one_nothing():
 
 
 def test_without_noise_the_return_is_the_share_of_right_answers():
-    assert evaluated_in("Noise") == NOISE_EVALUATION_ID
+    assert evaluated_in("Noise") == (NOISE_EVALUATION_ID, {})
     assert resolve("noise").id == NOISE_ID
-    batch = make(evaluated_in("Noise"), 1, "impala")
+    batch = make(NOISE_EVALUATION_ID, 1, "impala")
     observations = batch.reset(seed=0)
     for t in range(20):
         right = t < 10  # the even ones of these: 5 of 10
@@ -94,9 +94,9 @@ def test_without_noise_the_return_is_the_share_of_right_answers():
 
 
 def test_arguments_of_a_run_do_not_bring_the_noise_into_its_scores():
-    arguments = evaluated_with("Noise", {"sigma": 3.0, "length": 6})
+    name, arguments = evaluated_in("Noise", {"sigma": 3.0, "length": 6})
     assert arguments == {"length": 6}
-    batch = make(evaluated_in("Noise"), 1, "impala", environment_kwargs=arguments)
+    batch = make(name, 1, "impala", environment_kwargs=arguments)
     batch.reset(seed=0)
     rewards = [float(batch.step(np.array([0])).rewards[0]) for _ in range(6)]
     assert set(rewards) <= {0.0, np.float32(0.2)}

@@ -163,8 +163,8 @@ def test_every_environment_of_a_batch_counts_its_own_steps():
 
 @pytest.mark.parametrize(("offsets", "score"), [((0, 0), 2.0), ((0, 1), 1.0), ((2, 0), 1.0)])
 def test_evaluation_plays_both_phases_in_every_game_and_counts_right_answers(offsets, score):
-    assert evaluated_in("Switching") == SWITCHING_EVALUATION_ID
-    batch = make(evaluated_in("switching"), 3, "impala")
+    assert evaluated_in("Switching") == evaluated_in("switching") == (SWITCHING_EVALUATION_ID, {})
+    batch = make(SWITCHING_EVALUATION_ID, 3, "impala")
     boards = batch.reset(seed=0)
     phases = []
     for _ in range(2 * LENGTH):
@@ -190,7 +190,7 @@ def test_both_phases_are_tasks_of_their_own():
         assert resolve(name).id == env_id
         batch = make(name, 1, "impala")
         assert phase_of(batch.reset(seed=0)[0]) == phase
-    assert evaluated_in("Switching/first") == SWITCHING_FIRST_ID
+    assert evaluated_in("Switching/first") == (SWITCHING_FIRST_ID, {})
 
 
 @pytest.mark.parametrize(

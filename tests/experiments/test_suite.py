@@ -6,7 +6,6 @@ import pathlib
 
 import pytest
 
-from meta_impala.config import refuse_unread
 from meta_impala.environments import ATARI_57
 from meta_impala.errors import UserError
 from meta_impala.evaluation import record as evaluation_record
@@ -194,8 +193,6 @@ def test_every_shipped_suite_is_valid(path):
     runs = suite_file.expand(one, path, pathlib.Path("out"))
     # No two variants are the same but for their names.
     assert len({run.config for run in runs}) == len(names)
-    for run in runs:
-        refuse_unread(run.config)
 
 
 def test_every_question_has_a_suite():

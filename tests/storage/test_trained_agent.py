@@ -163,10 +163,17 @@ def test_a_folder_that_cannot_be_written_leaves_nothing_behind(trained, tmp_path
 @pytest.mark.parametrize(
     ("path", "evaluation", "frames"),
     [
-        (OLDER, "testdata/pong_agent_evaluation.json", 12_800_000),
-        (SHIPPED, "testdata/results/pong_agent_evaluation.json", 3_000_000),
+        pytest.param(
+            OLDER,
+            "testdata/pong_agent_evaluation.json",
+            12_800_000,
+            id="older",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            SHIPPED, "testdata/results/pong_agent_evaluation.json", 3_000_000, id="shipped"
+        ),
     ],
-    ids=["older", "shipped"],
 )
 def test_agents_of_pong_win_a_game(path, evaluation, frames):
     assert path.stat().st_size < 4_000_000

@@ -331,7 +331,13 @@ RUNS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name == "trace" else [])  # 7 s of tracing
+        for name in RUNS
+    ],
+)
 def test_a_run_with_a_switch_continues_from_its_checkpoint(tmp_path, name):
     assert make_trainer(tmp_path, **RUNS[name], total_frames=80).run() == "finished"
     again = make_trainer(tmp_path, **RUNS[name], total_frames=160)
