@@ -158,7 +158,7 @@ def _read_or_refuse(values):
         assert str(error).startswith("somewhere/config.json: ")
         assert str(error).isprintable() and len(str(error)) < 1000
         return
-    assert config_lib.resolve(config) == config
+    assert config_lib.resolve(config, is_stored=True) == config
     assert config_lib.from_json(config_lib.to_json(config), "config.json") == config
 
 
