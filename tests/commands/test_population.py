@@ -54,6 +54,8 @@ def suite_path(tmp_path):
         (["--population_interval=1"], "--population_interval=1: must be at least a batch"),
         (["--total_frames=900"], "--total_frames="),
         (["--population_cpus=0"], "--population_cpus=0: must be a number in (0, "),
+        (["--learner_addresses=a:1,b:2"], "--learner_addresses=a:1,b:2: must be empty; every"),
+        (["--learner_index=1"], "--learner_index=1: must be 0; every member"),
         (["--num_actors=auto", "--population_size=1"], "--population_size=1: must be a whole"),
     ],
 )
