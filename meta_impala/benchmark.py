@@ -191,7 +191,8 @@ def _measure(row: str, results: Any, folder: str) -> None:
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
     """A Ctrl-C inside is handled at the end; in a process that is forked inside, not at all."""
-    handler, held = signal.getsignal(signal.SIGINT), []
+    held: list[bool] = []
+    handler = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, lambda *_: held.append(True))
     try:
         yield
