@@ -19,9 +19,11 @@ import multiprocessing
 import os
 import pathlib
 import platform
+import signal
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -150,8 +152,16 @@ def _effort(row: str) -> Effort:
     return Effort(3, 0.6, 0.5) if FLAGS.quick else Effort(5, 3.0, 3.0)
 
 
-def _measure(row: str, results: Any) -> None:
-    """In a process of its own: measures a row, or the machine's rate."""
+def _measure(row: str, results: Any, folder: str) -> None:
+    """In a process of its own: measures a row, or the machine's rate.
+
+    Args:
+      row: its name.
+      results: gets what was measured, or a text that says why nothing was.
+      folder: of temporary files; the parent removes it, also if it kills this process.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
+    tempfile.tempdir = folder
     from meta_impala.benchmarks import roofline
     from meta_impala.benchmarks import throughput as benchmark
 
@@ -178,26 +188,51 @@ def _measure(row: str, results: Any) -> None:
         results.put(f"{type(error).__name__}: {error}")
 
 
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """A Ctrl-C inside is handled at the end; in a process that is forked inside, not at all."""
+    held: list[bool] = []
+    handler = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, lambda *_: held.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if held:
+        signal.raise_signal(signal.SIGINT)
+
+
 def _row(row: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        return _measured(row, folder)
+
+
+def _measured(row: str, folder: str) -> dict[str, Any]:
     # TensorFlow is imported and not yet used, so that a fork is safe and saves its import.
     context = multiprocessing.get_context("fork")
     results = context.Queue()
-    process = context.Process(target=_measure, args=(row, results))
+    process = context.Process(target=_measure, args=(row, results, folder))
     (busy, stolen), start = _busy_seconds(), time.monotonic()
-    process.start()
-    watched = psutil.Process(process.pid)
     own = 0.0
     try:
+        with _interrupts_held():
+            process.start()
+        watched = psutil.Process(process.pid)
         while results.empty():
             if not process.is_alive() or time.monotonic() > start + _ROW_SECONDS:
                 raise RunFailed(f"{row}: nothing was measured in {time.monotonic() - start:.0f} s")
             own = max(own, sum(watched.cpu_times()[:2]))
             time.sleep(0.05)
         result = results.get()
-    finally:
-        process.join(10.0)
-        if process.is_alive():
+    except BaseException:  # KeyboardInterrupt too
+        if process.pid is not None:
             process.kill()
+        raise
+    finally:
+        if process.pid is not None:
+            process.join(10.0)
+            if process.is_alive():
+                process.kill()
     if isinstance(result, str):
         raise RunFailed(f"{row}: {result}")
     seconds = (time.monotonic() - start) * (os.cpu_count() or 1)
@@ -297,6 +332,11 @@ def main() -> int:
     _check_environment(config)
     if config.actors == "ray":
         raise UserError("--actors=ray: must be threads (tools/scaling_plan.py measures Ray's)")
+    if config.num_learners > 1:
+        raise UserError(
+            f"--learner_addresses={config.learner_addresses}: must be empty; one learner is "
+            "measured"
+        )
     load = os.getloadavg()[0]
     varied, values = _varied()
     if not varied:

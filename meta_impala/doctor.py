@@ -8,6 +8,7 @@ out and needs no TensorFlow). Nothing in the folder is changed; training may go 
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 from absl import flags
@@ -24,6 +25,7 @@ from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.run_status import read_status
 from meta_impala.storage.trained_run import TrainedRun, open_trained_run
 from meta_impala.storage.trust import Trust, define_trust_flag, trust_of_flags
+from meta_impala.system.streams import stdout_to_stderr
 from meta_impala.system.user_path import define_path, one_path
 
 FLAGS = flags.FLAGS
@@ -98,11 +100,13 @@ def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     folder = RunFolder(_logdir(arguments))
     trust = trust_of_flags()
-    config = folder.load_config(trust)
-    evidence = _evidence(folder, config)
-    run = _open(folder, trust)
-    if run is not None:
-        evidence = _with_games(evidence, run)
+    # The environment may print anything, and so may its emulator.
+    with stdout_to_stderr() if FLAGS.json else contextlib.nullcontext():
+        config = folder.load_config(trust)
+        evidence = _evidence(folder, config)
+        run = _open(folder, trust)
+        if run is not None:
+            evidence = _with_games(evidence, run)
     verdict = verdict_lib.diagnose(evidence)
     if FLAGS.json:
         command.say(json.dumps(verdict_lib.to_json(verdict), indent=2, ensure_ascii=False))

@@ -39,6 +39,7 @@ from meta_impala.published import tables as published
 from meta_impala.storage.trust import define_trust_flag, trusting
 from meta_impala.system.interrupt import EXIT_CODE_INTERRUPTED
 from meta_impala.system.signals import StopRequest
+from meta_impala.system.streams import stdout_to_stderr
 from meta_impala.system.user_path import define_path
 
 # A dry run lists the runs that are not started only if the suite has no more runs than this.
@@ -308,7 +309,9 @@ def main(arguments: list[str]) -> int:
     # Settings of the command line are the user's own words, those of the file are not.
     typed = [*(FLAGS.games or []), *(text.partition("=")[2] for text in FLAGS.set)]
     trust = trusting(typed, everything=FLAGS.trust_modules)
-    runs = suite_file.expand(suite, path, out, trust)
+    # It imports the modules of environments, which may print anything.
+    with stdout_to_stderr() if FLAGS.print_commands else contextlib.nullcontext():
+        runs = suite_file.expand(suite, path, out, trust)
     _check_baseline(suite, runs, path)
     shard = Shard.parse(FLAGS.shard)
     if FLAGS.dry_run:

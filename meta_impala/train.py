@@ -206,7 +206,13 @@ def _prepare(folder: RunFolder) -> tuple[Config, Description] | None:
 
 def _train(folder: RunFolder, stop: StopRequest) -> int:
     def leave() -> None:
-        os._exit(_stopped_before_training(folder, stop))
+        code = command.EXIT_CODE_FAILED
+        try:
+            code = _stopped_before_training(folder, stop)
+        except RunFailed as error:  # a full disk, a folder that was removed
+            warn(f"error: {error}")
+        finally:  # nobody else ends a process that hangs
+            os._exit(code)
 
     # The environment's module and constructor are run here; nothing is there to be saved.
     with stop.leaving(_SECONDS_TO_LEAVE, leave):

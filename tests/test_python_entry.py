@@ -20,6 +20,7 @@ from support.run_helpers import make_config
 
 import meta_impala
 from meta_impala import cli
+from meta_impala.actors.threaded import ThreadedSource
 from meta_impala.algorithm import losses
 from meta_impala.config import FIELDS, resolve_network
 from meta_impala.errors import UserError
@@ -449,15 +450,73 @@ def _act_in_update(trainer, number, act):
     trainer.learner.update = update_and_act
 
 
-def test_ctrl_c_ends_the_update_saves_and_is_raised(tmp_path):
-    trainer = meta_impala.make_trainer(make_config(), tmp_path)
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The final state of a deterministic run that was not interrupted."""
+    path = tmp_path_factory.mktemp("run")
+    trainer = meta_impala.make_trainer(make_config(deterministic=True), path)
+    assert trainer.run() == "finished"
+    return run_helpers.numbers(trainer.learner.state)
+
+
+def _assert_finished_again(trainer, uninterrupted):
+    """A further call finishes the run; a deterministic one, to the bit as without the stop."""
+    assert trainer.run() == "finished"
+    batches = trainer.config.total_frames // run_helpers.BATCH_FRAMES
+    counts = (trainer.config.total_frames, batches)
+    assert (trainer.frames, trainer.updates) == trainer.learner.state.counts == counts
+    if trainer.config.deterministic:
+        found = run_helpers.numbers(trainer.learner.state)
+        for one, two in zip(uninterrupted, found, strict=True):
+            np.testing.assert_array_equal(one, two)
+        rows = run_helpers.read_metrics(trainer.folder.path)
+        assert [int(row["frames"]) for row in rows] == [40, 80, 120, 160, 200]
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_ctrl_c_ends_the_update_saves_and_is_raised(tmp_path, uninterrupted, deterministic):
+    trainer = meta_impala.make_trainer(make_config(deterministic=deterministic), tmp_path)
     _act_in_update(trainer, 4, lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
     status = RunFolder(tmp_path).read_status()
     assert (status["state"], status["frames"], status["checkpoint"]) == ("stopped", 80, "frames-80")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert trainer.run() == "finished" and trainer.frames == 200
+    _assert_finished_again(trainer, uninterrupted)
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("deterministic", "checkpoint_frames"), [(False, 0), (False, 40), (True, 0)]
+)
+def test_a_further_call_after_an_interrupted_update(
+    tmp_path, uninterrupted, deterministic, checkpoint_frames
+):
+    """The update was made, and neither counted by the trainer nor saved."""
+    config = make_config(deterministic=deterministic, checkpoint_frames=checkpoint_frames)
+    trainer = meta_impala.make_trainer(config, tmp_path)
+    _act_in_update(trainer, 3, _interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert (trainer.frames, trainer.learner.state.counts[0]) == (40, 60)
+    assert RunFolder(tmp_path).read_status().get("checkpoint") == (
+        "frames-40" if checkpoint_frames else None
+    )
+    _assert_finished_again(trainer, uninterrupted)
+
+
+def test_a_further_call_after_an_end_between_an_update_and_its_count(
+    tmp_path, uninterrupted, monkeypatch
+):
+    trainer = meta_impala.make_trainer(make_config(), tmp_path)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(ThreadedSource, "publish", _interrupt)
+        trainer.run()
+    assert (trainer.frames, trainer.learner.state.counts[0]) == (0, 20)
+    _assert_finished_again(trainer, uninterrupted)
 
 
 def test_cpu_time_of_the_program_before_it_is_not_the_runs(tmp_path):

@@ -172,12 +172,13 @@ class TurnTakingSource:
             close_actor(actor)
 
     def state(self, unused: Sequence[Block]) -> dict[str, np.ndarray] | None:
-        """The state for `restore`, as arrays; None if an unroll was given up.
+        """The state for `restore`, as arrays; None if an unroll was given up, or no actor was ready
+        when the user asked to stop.
 
         Args:
           unused: the last blocks that `next_block` returned; after `restore` they come first.
         """
-        if self._is_abandoned:
+        if self._is_abandoned or not self._actors:
             return None
         arrays = {"turn": np.array(self._turn)}
         for index, block in enumerate([*unused, *self._pending]):

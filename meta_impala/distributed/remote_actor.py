@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from meta_impala.actors.trajectory import Block, Episode
 from meta_impala.config import RemoteActorSettings
+from meta_impala.config.hyper_parameters import SETTINGS_OF_NAMES, in_order
+from meta_impala.config.text import shown
 from meta_impala.distributed.weights import Weights
 from meta_impala.distributed.wire import PackedUnroll, pack, unpack
+from meta_impala.environments import registry
+from meta_impala.errors import UserError
 from meta_impala.system.tensorflow_import import import_tensorflow, quiet_tensorflow
 
 if TYPE_CHECKING:
@@ -58,7 +62,29 @@ class RemoteActor:
         self._snapshot: Snapshot | None = None
 
     def place(self) -> None:
-        """Returns as soon as the cluster has found room for this process."""
+        """Returns as soon as the cluster has found room for this process.
+
+        Raises:
+          UserError: if the run has meta-parameters that are not registered in this process.
+        """
+        try:
+            self._check_names()
+        except UserError:
+            registry.resolve(self._settings.environment)  # its module may register them
+            self._check_names()
+
+    def _check_names(self) -> None:
+        """Names that this process does not know would be left out: the network would be fed another
+        η than the learner's. The order counts, too."""
+        for flag, words in SETTINGS_OF_NAMES.items():
+            text = getattr(self._settings, flag)
+            known = ",".join(in_order(text))
+            if text not in words and known != text:
+                raise UserError(
+                    f"--{flag}={shown(text)}: means {known or 'nothing'} in the process of the "
+                    "actor; with --actors=ray, meta-parameters of your own must be registered by "
+                    "the module of the environment (my_module:MyEnv-v0), which every actor imports"
+                )
 
     def unroll(self, weights: Weights) -> Delivery:
         """Plays T steps."""

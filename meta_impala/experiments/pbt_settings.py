@@ -120,6 +120,16 @@ def refuse_learning(given: Mapping[str, Any]) -> None:
         )
 
 
+def refuse_several_learners(given: Mapping[str, Any]) -> None:
+    """Raises UserError if addresses are given: every member would wait for learners in vain."""
+    for name, value in (("learner_addresses", "empty"), ("learner_index", "0")):
+        if given.get(name):
+            raise UserError(
+                f"--{name}={shown(str(given[name]))}: must be {value}; every member of a "
+                "population has one learner"
+            )
+
+
 def population_of(given: flags.FlagValues, config: Config, action_repeat: int) -> Population:
     """The population that the flags describe.
 

@@ -30,6 +30,7 @@ from meta_impala.experiments.pbt_settings import (
     define_population_flags,
     population_of,
     refuse_learning,
+    refuse_several_learners,
 )
 from meta_impala.published import atari_n
 from meta_impala.storage import trust as trust_lib
@@ -284,6 +285,7 @@ def _config(
     config_lib.refuse_addresses(given, typed)
     if of_population:
         refuse_learning(given)
+        refuse_several_learners(given)
         given |= OF_ALL_MEMBERS
     config = config_lib.resolve(
         Config(**{config_lib.FIELDS[name].name: value for name, value in given.items()}),

@@ -22,7 +22,7 @@ from meta_impala.environments import (
 )
 from meta_impala.errors import UserError, one_line
 from meta_impala.storage import trust as trust_lib
-from meta_impala.storage.arrays import open_arrays
+from meta_impala.storage.arrays import MAX_BYTES, open_arrays
 from meta_impala.storage.manifest import attempts_left, list_checkpoints
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trust import Trust
@@ -145,10 +145,15 @@ def refuse_larger_network(folder: RunFolder, config: Config, shape: tuple[int, .
 
 
 def _bytes_of_weights(checkpoint: pathlib.Path) -> int:
+    """The bytes that are there, in files of any length; 0 if the checkpoint has just gone."""
     try:
-        return sum(512 * file.lstat().st_blocks for file in checkpoint.glob("state.data*"))
+        files = [file.lstat() for file in checkpoint.glob("state.data*")]
     except FileNotFoundError:
         return 0
+    # Some file systems report no blocks, or not yet (FUSE, ZFS): then a length counts, which a
+    # sparse file has without any weights, but only for a network of a bounded size.
+    allocated = 512 * sum(file.st_blocks for file in files)
+    return max(allocated, min(sum(file.st_size for file in files), MAX_BYTES))
 
 
 def _check_size(source: pathlib.Path, config: Config, shape: tuple[int, ...], nbytes: int) -> None:

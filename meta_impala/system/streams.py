@@ -7,10 +7,13 @@ written is dropped. Characters that the terminal cannot show are replaced (γ by
 from __future__ import annotations
 
 import codecs
+import contextlib
+import ctypes
 import errno
 import io
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 _REPLACE = "meta_impala.readable"
@@ -117,6 +120,29 @@ def restore_streams() -> None:
         stream = getattr(sys, name)
         if stream is None or getattr(stream, "closed", False):
             setattr(sys, name, getattr(sys, f"__{name}__"))
+
+
+@contextlib.contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Around foreign code, for a command whose standard output another program reads: what the code
+    prints, also by a library in C, goes to standard error."""
+    _flush_stdout()
+    screen = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).fflush(None)  # what C has not written yet
+        _flush_stdout()
+        os.dup2(screen, 1)
+        os.close(screen)
+
+
+def _flush_stdout() -> None:
+    with contextlib.suppress(AttributeError, ValueError):  # None, or closed
+        sys.stdout.flush()
 
 
 def _lasting(stream: TextIO | None, descriptor: int) -> TextIO:

@@ -36,18 +36,24 @@ class LockingTrainer(Trainer):
         """As `Trainer`; the caller holds the lock."""
         super().__init__(config, description, folder, stop, cpu_start=cpu_start)
         self._stop_of_run = stop
+        self._has_run = False
         self._newest = newest_version(folder.checkpoints)
 
     def run(self) -> str:
         """As `Trainer.run`. A Ctrl-C ends the current update, saves, and is raised then; a second
         one is raised at once. (Where the program handles Ctrl-C by itself, that holds instead.)
 
+        A further call goes on with what was learned. A deterministic run, and one whose last update
+        was interrupted, does what a new trainer does: it continues from its newest checkpoint, or
+        begins again if there is none, with a new `learner`.
+
         Raises:
           KeyboardInterrupt: after a Ctrl-C; the run is saved, and its status is `stopped`.
           RunFailed: among others for a SystemExit, such as that of a program's handler of SIGTERM:
             it is its cause. What was learned is saved, unless it came in the middle of an update;
             a deterministic run keeps its last checkpoint, and continues from there to the bit.
-          UserError: if another trainer is running in the folder, or has been since this was made.
+          UserError: if another trainer is running in the folder, or has been since this was made;
+            of a further call, if a new trainer would be refused.
         """
         with locked(self.folder), ctrl_c_stops(self._stop_of_run):
             newest = newest_version(self.folder.checkpoints)
@@ -57,10 +63,26 @@ class LockingTrainer(Trainer):
                     f"{self.folder.checkpoints / newest[0]}: was saved by another trainer after "
                     "this one was made; make a new one, which continues from there"
                 )
+            if self._has_run:
+                self._prepare_again()
+            self._has_run = True
             try:
                 return super().run()
             finally:
                 self._newest = newest_version(self.folder.checkpoints)
+
+    def _prepare_again(self) -> None:
+        """Leaves nothing of the last `run` that would make this one differ from a continued run."""
+        if self.config.deterministic or self._is_updating:
+            # The actors' state is in the checkpoint alone; θ may be half-way between two updates.
+            super().__init__(
+                self.config, self._description, self.folder, self._stop_of_run,
+                cpu_start=time.process_time(),
+            )  # fmt: skip
+            return
+        self._batcher.clear()  # new actors play
+        # An exception may have come between an update and its count.
+        self.frames, self.updates = self.learner.state.counts
 
 
 def make_trainer(

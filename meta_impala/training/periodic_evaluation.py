@@ -2,9 +2,13 @@
 
 The games are those of `meta_impala.evaluate` (whole games, raw returns, stochastic policy, no-op
 starts), with their own environments and seeds, so that training is the same with and without
-them. With `--deterministic` they are played between two updates; else in a thread of low priority
-beside the training, and one that becomes due while the last one is still being played follows it,
-with the weights at that time.
+them. With `--deterministic` they are played between two updates; else with low priority beside the
+training, and one that becomes due while the last one is still being played follows it, with the
+weights at that time.
+
+They are always played in a thread of their own, so that a SystemExit or KeyboardInterrupt of an
+environment is not taken for one of the learner's thread, where the program's handlers of signals
+raise theirs.
 """
 
 from __future__ import annotations
@@ -129,16 +133,18 @@ class GamePlayer:
 
 
 class _GameThread(ForeignCodeThread):
-    """Plays one evaluation beside the training."""
+    """Plays one evaluation."""
 
-    def __init__(self, play: Callable[[], None]) -> None:
+    def __init__(self, play: Callable[[], None], *, is_beside_training: bool) -> None:
         super().__init__("evaluation")
         self._play = play
+        self._is_beside_training = is_beside_training
 
     def run(self) -> None:
-        # Of this thread alone, and of those that it starts (Linux).
-        with contextlib.suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, 0, _NICE)
+        if self._is_beside_training:
+            # Of this thread alone, and of those that it starts (Linux).
+            with contextlib.suppress(OSError, AttributeError):
+                os.setpriority(os.PRIO_PROCESS, 0, _NICE)
         self._play()
 
 
@@ -146,7 +152,7 @@ class PeriodicEvaluation:
     """The evaluations of a run.
 
     Attributes:
-      steps: of games that the learner's thread plays or waits for (for the watchdog).
+      steps: of games that the learner's thread waits for (for the watchdog).
     """
 
     def __init__(
@@ -175,8 +181,9 @@ class PeriodicEvaluation:
         self._settings = settings
         self._stop = stop
         self._is_closed = False
-        self._is_waited_for = self._plays_here = settings.deterministic
+        self._is_waited_for = settings.deterministic
         self._thread: _GameThread | None = None
+        self._hung: _GameThread | None = None  # not waited for again
         frames = int(state.frames.numpy())
         self._table = EvaluationTable(folder.evaluations_path, frames)
         last = self._table.rows[-1].frames if self._table.rows else 0
@@ -195,7 +202,7 @@ class PeriodicEvaluation:
     def after_update(
         self, frames: int, snapshot: Snapshot, progress: Callable[[], dict[str, Any]]
     ) -> None:
-        """Plays the games that are due, or starts them in their thread.
+        """Starts the games that are due; in a deterministic run, waits for them.
 
         Args:
           frames: learned from.
@@ -211,18 +218,18 @@ class PeriodicEvaluation:
         if self._best is not None:
             self._best.save_candidate(progress())
         number = frames // self._settings.evaluation_frames
-        if self._plays_here:
-            self._play(frames, number, snapshot)
-            return
-        self._thread = _GameThread(lambda: self._play(frames, number, snapshot))
+        self._thread = _GameThread(
+            lambda: self._play(frames, number, snapshot),
+            is_beside_training=not self._is_waited_for,
+        )
         self._thread.start()
+        if self._is_waited_for:
+            self._wait()
 
     def finish(
         self, frames: int, snapshot: Snapshot, progress: Callable[[], dict[str, Any]]
     ) -> bool:
-        """At the end of a run: waits for the games in progress, and plays those that are due.
-
-        They are played in the caller's thread, which has nothing else to do.
+        """At the end of a run: waits for the games in progress, and then for those that are due.
 
         Args:
           frames, snapshot, progress: as in `after_update`.
@@ -233,10 +240,9 @@ class PeriodicEvaluation:
         Raises:
           RunFailed: as `after_update`.
         """
+        self._is_waited_for = True
         self._wait()
-        if not self._is_playing():
-            self._is_waited_for = self._plays_here = True
-            self.after_update(frames, snapshot, progress)
+        self.after_update(frames, snapshot, progress)
         return not (self._stop.is_set() and (self._is_playing() or self.is_due(frames)))
 
     def close(self) -> None:
@@ -251,19 +257,25 @@ class PeriodicEvaluation:
         return self._thread is not None and self._thread.is_alive()
 
     def _wait(self) -> None:
-        """Until the games are over, or the user asks to stop, or an environment hangs."""
-        self._is_waited_for = True
-        steps, changed = self.steps, time.monotonic()
-        while self._thread is not None and self._is_playing() and not self._stop.is_set():
-            self._thread.join(_POLL_SECONDS)
-            now = time.monotonic()
-            if self.steps != steps:
-                steps, changed = self.steps, now
-            elif now - changed >= self._settings.stall_timeout:
+        """Until the games are over, or the user asks to stop, or an environment hangs.
+
+        In short waits: what a handler of a signal raises is raised here.
+        """
+        thread = self._thread
+        if thread is None or thread is self._hung:
+            return
+        steps, waited = self.steps, 0.0
+        while thread.is_alive() and not self._stop.is_set():
+            thread.join(_POLL_SECONDS)
+            # Waits that were waited: a process that was stopped meanwhile is no hang.
+            waited = waited + _POLL_SECONDS if self.steps == steps else 0.0
+            steps = self.steps
+            if waited >= self._settings.stall_timeout:
                 warn(
                     "warning: an evaluation is abandoned: its games made no step for "
                     f"{self._settings.stall_timeout:g} s (--stall_timeout)"
                 )
+                self._hung = thread
                 return
 
     def _should_stop(self) -> bool:

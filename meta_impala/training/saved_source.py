@@ -30,6 +30,9 @@ def saved_source(
 ) -> Mapping[str, np.ndarray] | None:
     """The arrays for `TurnTakingSource.restore`; None if there are none.
 
+    Earlier versions saved the turn alone where a stop came before the first actor was ready: then
+    there are none, too.
+
     Args:
       saved: the checkpoint, if a deterministic run continues from one.
       description: of the environment.
@@ -38,7 +41,7 @@ def saved_source(
     Raises:
       UserError: naming the first array that is not what was saved.
     """
-    if saved is None or saved.source is None:
+    if saved is None or saved.source is None or saved.source.keys() == {"turn"}:
         return None
     arrays = saved.source
     try:

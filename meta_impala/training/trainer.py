@@ -225,7 +225,7 @@ class Trainer:
         self._writer = open_metrics(self.folder, self.frames, config)
         stack.callback(self._writer.close)
         if config.wandb_project:
-            record = WeightsAndBiases(config, self.folder)
+            record = WeightsAndBiases(config, self.folder, self.frames)
             stack.callback(record.close)
             self._writer.observers.append(record.log)
         self._progress = Progress(config.total_frames, self.frames, self._reported)

@@ -4,6 +4,10 @@ Its environment variables apply, for example `WANDB_MODE=offline`. An error is p
 never ends a run. The id of the record is kept in the run folder
 (`wandb/record_id`), so a continued run, also one that a scheduler has requeued, continues the same
 record.
+
+Nothing that was sent can be cut. Rows of a part of the run that a kill has lost stay in the record,
+so every row has the frames that its start continued from: a row above those of a later start is of
+a lost part.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from meta_impala.training.metric_tags import tag
 
 # What every chart is drawn against.
 _STEP = "frames"
+_START = "start"
 # A scheduler kills a run soon after its stop signal.
 _SECONDS_TO_FINISH = 20.0
 # What the service accepts as an id; `/` or `..` would lead its files out of the folder.
@@ -49,8 +54,15 @@ def check(config: Config) -> None:
 class WeightsAndBiases:
     """A record of a run at Weights & Biases."""
 
-    def __init__(self, config: Config, folder: RunFolder) -> None:
-        """Begins the record, or continues the one of this folder; its files are in `wandb/`."""
+    def __init__(self, config: Config, folder: RunFolder, frames: int) -> None:
+        """Begins the record, or continues the one of this folder; its files are in `wandb/`.
+
+        Args:
+          config: of the run.
+          folder: of the run.
+          frames: that this start continues from.
+        """
+        self._start = frames
         self._run: Any = None
         try:
             import wandb
@@ -76,7 +88,8 @@ class WeightsAndBiases:
             return
         try:
             self._run.log(
-                {
+                {_START: self._start}
+                | {
                     name if name == _STEP else tag(name): value
                     for name, value in row.items()
                     if not math.isnan(value)

@@ -1,7 +1,10 @@
 """The benchmark: windows that hold whole pieces of work (ground truth); the command, its file."""
 
 import json
+import os
 import pathlib
+import signal
+import subprocess
 import sys
 import time
 
@@ -107,6 +110,24 @@ def test_the_command_writes_what_it_prints(tmp_path):
     assert document["machine"]["processor"] and document["machine"]["load"] >= 0
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.5])
+def test_ctrl_c_ends_the_command_and_the_process_of_a_row(tmp_path, seconds):
+    process = forked_command.Popen(
+        [sys.executable, "tools/benchmark.py", *_CATCH, "--rows=environment"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    with process:
+        assert any("CPU-ms/step" in line for line in process.stdout), process.stderr.read()
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "interrupted\n")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
 def test_a_row_without_a_floor_is_named_and_has_none_in_the_file(tmp_path):
     given = ["--rows=learner_nested_tapes", "--meta_parameters=none"]
     result = _run(*_CATCH, *given, f"--json={tmp_path / 'b.json'}")
@@ -134,6 +155,7 @@ def test_a_row_without_a_floor_is_named_and_has_none_in_the_file(tmp_path):
         (["--environment=Catch", "--vary=image_scaling=unit,background"], "--image_scaling=backg"),
         (["--json=/no/x.json"], "--json=/no/x.json: must be a file in a folder that exists"),
         (["--meta_objective=bootstrapped", "--meta_kl_cost=1"], "--meta_kl_cost=1: has no effect"),
+        ([*_CATCH, "--learner_addresses=a:1,b:2"], "--learner_addresses=a:1,b:2: must be empty"),
     ],
 )
 def test_mistakes_are_refused_in_one_line(arguments, named):

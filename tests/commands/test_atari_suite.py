@@ -172,6 +172,17 @@ def test_commands_are_printed_for_other_schedulers(suite, tmp_path):
     assert "2 runs (1 game × 3 seeds × 1 variant, shard 1/2): 2 not started" in shown
 
 
+def test_what_the_module_of_an_environment_prints_is_no_command(suite, tmp_path, monkeypatch):
+    (tmp_path / "talking.py").write_text(
+        "import gymnasium\nfrom meta_impala.environments.catch import Catch\nprint('talks')\n"
+        "gymnasium.register('Talking-v0', entry_point=Catch)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(tmp_path)]))
+    done = _run(*suite, "--games=talking:Talking-v0", "--print_commands")
+    assert (done.returncode, done.stderr) == (0, "talks\n")
+    assert "meta_impala.train" in done.stdout and done.stdout.count("\n") == 1
+
+
 def test_an_unknown_baseline_is_refused_before_training(tmp_path):
     path = tmp_path / "suite.toml"
     path.write_text('baseline = "impala_deep_noop_20m"\n' + SUITE)

@@ -3,12 +3,14 @@
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 from unittest import mock
 
 import pytest
 from absl import flags
+from support import forked_command
 from support.command_helpers import ROOT, refused
 from support.demonstration import META_PONG, OLDER_PONG, copy_of
 from support.run_helpers import files_of, make_config, make_trainer
@@ -107,6 +109,20 @@ def test_a_deliberately_broken_run_has_the_expected_finding(tmp_path, name):
     found = json.loads(_doctor(run, "--json", "--steps=64"))
     assert name in [finding["name"] for finding in found["findings"]][:4]
     assert len(found["sentences"]) <= 5
+
+
+def test_what_an_environment_prints_is_no_part_of_the_json(tmp_path):
+    run = _train(tmp_path, environment=f"{_OWN}:Talking-v0", total_frames=32 * STEPS)
+    given = ["--trust_modules", "--json", "--steps=20"]
+    done = forked_command.run(
+        [sys.executable, "-m", "meta_impala.doctor", *given, run],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["played_games"]
+    for said in ("talks when it is made", "a library talks", "talks at every step"):
+        assert said in done.stderr
 
 
 def test_the_command_without_a_batch_needs_no_tensorflow(tmp_path):

@@ -3,6 +3,7 @@ to the comparison, stopped on the way; a member's folder while its checkpoints a
 """
 
 import csv
+import dataclasses
 import json
 import os
 import pathlib
@@ -54,6 +55,8 @@ def suite_path(tmp_path):
         (["--population_interval=1"], "--population_interval=1: must be at least a batch"),
         (["--total_frames=900"], "--total_frames="),
         (["--population_cpus=0"], "--population_cpus=0: must be a number in (0, "),
+        (["--learner_addresses=a:1,b:2"], "--learner_addresses=a:1,b:2: must be empty; every"),
+        (["--learner_index=1"], "--learner_index=1: must be 0; every member"),
         (["--num_actors=auto", "--population_size=1"], "--population_size=1: must be a whole"),
     ],
 )
@@ -212,6 +215,14 @@ def test_a_suite_with_a_population_that_cannot_run_is_refused(suite_path, old, n
     with pytest.raises(UserError) as error:
         suite_file.expand(suite_file.read(suite_path), suite_path, suite_path.parent / "out")
     assert message in str(error.value)
+
+
+def test_the_members_of_a_suite_have_one_learner_too(suite_path):
+    given = {"learner_addresses": "a:1,b:2"}
+    suite = suite_file.read(suite_path)
+    suite = dataclasses.replace(suite, settings=suite.settings | given, typed=frozenset(given))
+    with pytest.raises(UserError, match="variant many: --learner_addresses=a:1,b:2: must be empty"):
+        suite_file.expand(suite, suite_path, suite_path.parent / "out")
 
 
 def test_members_are_plain_whatever_the_default_is(suite_path):

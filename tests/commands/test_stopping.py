@@ -4,14 +4,21 @@ is `tools/torture.py stops`."""
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+import types
 
 import pytest
 from support import forked_command
 from support.command_helpers import TINY
+
+from meta_impala import train
+from meta_impala.storage.run_folder import RunFolder
+from meta_impala.system.signals import StopRequest
 
 ROOT = pathlib.Path(__file__).parents[2]
 TIMEOUT = 300.0
@@ -115,6 +122,41 @@ def test_a_stop_during_a_long_unroll_in_a_slow_environment(tmp_path, determinist
     assert "stopped by SIGUSR1" in out
     assert time.monotonic() - started < 45
     assert_saved(tmp_path)
+
+
+def test_a_stop_in_a_constructor_that_hangs_ends_the_process_though_nothing_can_be_written(
+    tmp_path, monkeypatch, capsys
+):
+    codes, left, stop = [], threading.Event(), StopRequest()
+
+    def end_process(code):
+        codes.append(code)
+        left.set()
+
+    monkeypatch.setattr(train, "_SECONDS_TO_LEAVE", 0.1)
+    monkeypatch.setattr(train, "_prepare", lambda folder: left.wait(20) and None)
+    monkeypatch.setattr(train, "os", types.SimpleNamespace(_exit=end_process))
+    stop.request("SIGTERM")
+    folder = RunFolder(tmp_path / "gone")
+    assert train._train(folder, stop) == 0 and codes == [1]
+    reason = "cannot be written (No such file or directory)"
+    assert capsys.readouterr().err == f"error: {folder.status_path}: {reason}\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_stop_in_a_constructor_that_hangs(tmp_path, is_gone):
+    flags = ("--environment=support.ending_environments:Ending-v0", "--exit_code_stopped=75")
+    process = start(tmp_path / "run", *flags, ENDING_PLACE="constructor", ENDING_BY="hang")
+    assert process.stdout.readline() == "hangs\n"
+    if is_gone:
+        shutil.rmtree(tmp_path / "run")
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, err = end(process)
+    assert time.monotonic() - started < 25
+    assert process.returncode == (1 if is_gone else 75), err
+    assert "Traceback" not in err and err.count("error: ") == is_gone
 
 
 def test_a_thread_and_an_exit_handler_of_the_environment_do_not_keep_the_process(tmp_path):

@@ -5,7 +5,9 @@ import errno
 import hashlib
 import json
 import os
+import pathlib
 import shutil
+import types
 import zipfile
 
 import numpy as np
@@ -485,6 +487,26 @@ def test_a_checkpoint_that_is_gone_does_not_make_the_network_too_large(
     (folder / "frames-1").mkdir(parents=True)
     with pytest.raises(UserError, match="but there are 0$"):
         trained_run.refuse_larger_network(RunFolder(tmp_path), config, (3, 2))
+
+
+def test_a_file_system_that_reports_no_blocks_does_not_make_the_network_too_large(
+    folder, tmp_path, monkeypatch
+):
+    """Such as FUSE, or ZFS before it has written them."""
+    lstat = pathlib.Path.lstat
+
+    def without_blocks(path):
+        status = lstat(path)
+        names = [name for name in dir(status) if name.startswith("st_")]
+        known = {name: getattr(status, name) for name in names}
+        return types.SimpleNamespace(**known | {"st_blocks": 0})
+
+    config = resolve(Config(environment="Catch", network="mlp", mlp_sizes="8"))
+    wider = resolve(Config(environment="Catch", network="mlp", mlp_sizes="4096,4096"))
+    monkeypatch.setattr(pathlib.Path, "lstat", without_blocks)
+    trained_run.refuse_larger_network(RunFolder(tmp_path), config, (3, 2))
+    with pytest.raises(UserError, match="the network would have 67,"):
+        trained_run.refuse_larger_network(RunFolder(tmp_path), wider, (3, 2))
 
 
 # Checkpoints of older versions.

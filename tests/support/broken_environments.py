@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, ClassVar
 
 import gymnasium
@@ -63,7 +64,20 @@ class NotFinite(_Broken):
     rewards = (*(0.0, 1.0) * 200, float("nan"))
 
 
-for _kind in (Endless, NoReward, Sizes, Tiny, NotFinite):
+class Talking(_Broken):
+    """It prints, as some simulators do, and so does its library in C."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        print("talks when it is made")
+        os.write(1, b"a library talks\n")
+
+    def step(self, action):
+        print("talks at every step")
+        return super().step(action)
+
+
+for _kind in (Endless, NoReward, Sizes, Tiny, NotFinite, Talking):
     gymnasium.register(id=f"{_kind.__name__}-v0", entry_point=_kind)
 # Ends by its time limit only.
 gymnasium.register(id="Limited-v0", entry_point=Endless, max_episode_steps=20)

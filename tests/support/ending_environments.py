@@ -1,8 +1,8 @@
 """Environments that are slow, end the program, or keep it alive; importable by name in a process.
 
 What they do is said by environment variables: ENDING_PLACE (module, constructor, reset, step,
-close), ENDING_BY (SystemExit, KeyboardInterrupt, _exit), ENDING_AFTER (calls that go well),
-STEP_SECONDS.
+close), ENDING_BY (SystemExit, KeyboardInterrupt, _exit, or hang, which prints a line first),
+ENDING_AFTER (calls that go well), STEP_SECONDS.
 """
 
 import atexit
@@ -27,6 +27,9 @@ def _end_at(place: str) -> None:
         return
     if _BY == "_exit":
         os._exit(0)
+    if _BY == "hang":
+        print("hangs", flush=True)
+        time.sleep(1e6)
     raise SystemExit(0) if _BY == "SystemExit" else KeyboardInterrupt
 
 

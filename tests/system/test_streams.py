@@ -86,3 +86,16 @@ def test_an_environment_that_closes_or_replaces_the_streams_does_not_end_the_pro
     )
     result = run(f"{foreign}\n{said}{restored}", PYTHONIOENCODING="ascii")
     assert (result.returncode, result.stdout, result.stderr) == (0, b"gamma\nout\n", b"why\nerr\n")
+
+
+def test_what_foreign_code_prints_goes_to_stderr_and_what_follows_to_stdout():
+    code = (
+        "import ctypes\nfrom meta_impala.system.streams import stdout_to_stderr\n"
+        "print('before')\n"
+        "with stdout_to_stderr():\n"
+        "    print('of Python'); ctypes.CDLL(None).puts(b'of C'); sys.__stdout__.write('kept ')\n"
+        "print('after')"
+    )
+    result = run(code)
+    assert (result.returncode, result.stdout) == (0, b"before\nafter\n"), result.stderr
+    assert sorted(result.stderr.split()) == sorted(b"of Python of C kept".split())

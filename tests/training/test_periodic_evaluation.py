@@ -4,7 +4,9 @@ import csv
 import dataclasses
 import json
 import math
+import os
 import shutil
+import signal
 import threading
 
 import numpy as np
@@ -214,6 +216,8 @@ def test_evaluations_beside_the_training(tmp_path):
         (True, ValueError("no more games")),
         (False, SystemExit(0)),
         (False, KeyboardInterrupt()),
+        (True, SystemExit(0)),
+        (True, KeyboardInterrupt()),
     ],
 )
 def test_games_that_raise_do_not_end_the_training(
@@ -232,6 +236,33 @@ def test_games_that_raise_do_not_end_the_training(
     warnings = capfd.readouterr().err
     assert "the evaluation at" in warnings and type(error).__name__ in warnings
     assert not (tmp_path / "evaluations.csv").exists()
+
+
+def test_an_end_of_the_program_by_its_handler_of_a_signal_is_no_fault_of_a_game(
+    tmp_path, monkeypatch, capfd
+):
+    """It was taken for an exception of the environment, and the training went on."""
+    begin, once = starts.begin, iter([True])
+
+    def begin_and_signal(*given):
+        if next(once, False):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return begin(*given)
+
+    def leave(*_):
+        raise SystemExit(7)
+
+    trainer = make_trainer(tmp_path, make_config(deterministic=True, **PLAIN))
+    monkeypatch.setattr(starts, "begin", begin_and_signal)
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        with pytest.raises(RunFailed, match=r"SystemExit\(7\)"):
+            trainer.run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    status = read_status(tmp_path)
+    assert (status["state"], status["frames"]) == ("failed", 3 * BATCH_FRAMES)
+    assert "was abandoned" not in capfd.readouterr().err
 
 
 def test_a_mixture_plays_at_the_chosen_eta(tmp_path):
@@ -332,16 +363,17 @@ def test_a_stop_abandons_games_in_a_slow_environment(tmp_path, monkeypatch):
     assert read_status(tmp_path)["state"] == "stopped"
 
 
-def test_games_that_hang_do_not_block_the_end_of_a_run(tmp_path, monkeypatch, capfd):
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_games_that_hang_do_not_block_the_end_of_a_run(tmp_path, monkeypatch, capfd, deterministic):
     release = threading.Event()
     begin = starts.begin
     monkeypatch.setattr(starts, "begin", lambda *given: release.wait(120) and begin(*given))
     monkeypatch.setattr(periodic_evaluation, "_SECONDS_TO_END", 0.1)
-    config = make_config(**PLAIN, stall_timeout=2.0)
+    config = make_config(deterministic=deterministic, **PLAIN, stall_timeout=2.0)
     trainer = make_trainer(tmp_path, config)
     assert trainer.run() == "finished"
     release.set()
-    assert "made no step for 2 s (--stall_timeout)" in capfd.readouterr().err
+    assert capfd.readouterr().err.count("made no step for 2 s (--stall_timeout)") == 1
     status = read_status(tmp_path)
     assert (status["state"], status["frames"]) == ("finished", config.total_frames)
 

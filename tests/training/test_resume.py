@@ -1,11 +1,15 @@
 """Stop and resume under --deterministic: to the bit what a run without stops does (determinism)."""
 
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
 from support.run_helpers import BATCH_FRAMES, make_config, make_trainer, numbers, read_metrics
 
+from meta_impala.actors.turn_taking import TurnTakingSource
+from meta_impala.environments import registry
+from meta_impala.environments.gymnasium_vector import GymnasiumEnvironment
 from meta_impala.errors import RunFailed
 from meta_impala.storage.checkpoint import list_checkpoints, verify
 from meta_impala.system.signals import StopRequest
@@ -123,6 +127,60 @@ def test_between_two_batches_that_swap_their_roles(tmp_path, stops):
         checkpoint_frames=9 * BATCH_FRAMES,
     )
     assert_equal_runs(tmp_path, config, stops)
+
+
+def _stop_while_made(monkeypatch, stop, release) -> None:
+    make = registry.make
+
+    def make_late(*arguments, **named):
+        stop.request("the test")
+        return make(*arguments, **named)
+
+    monkeypatch.setattr(registry, "make", make_late)
+
+
+def _stop_while_reset(monkeypatch, stop, release) -> None:
+    reset = GymnasiumEnvironment.reset
+
+    def reset_late(self, seed):
+        stop.request("the test")
+        release.wait(60)
+        return reset(self, seed)
+
+    monkeypatch.setattr(GymnasiumEnvironment, "reset", reset_late)
+
+
+def _stop_in_an_earlier_version(monkeypatch, stop, release) -> None:
+    _stop_while_made(monkeypatch, stop, release)
+    turn_alone = {"turn": np.array(0)}
+    monkeypatch.setattr(TurnTakingSource, "state", lambda self, unused: turn_alone)
+
+
+@pytest.mark.parametrize(
+    "stop_early", [_stop_while_made, _stop_while_reset, _stop_in_an_earlier_version]
+)
+def test_a_stop_before_the_first_actor_is_ready(tmp_path, monkeypatch, stop_early):
+    """Its checkpoint had a state of no actor, and the next start refused it as damaged."""
+    monkeypatch.setattr("meta_impala.actors.startup._SECONDS_AFTER_STOP", 0.1)
+    config = make_config(deterministic=True, meta_parameters="none")
+    stop, release = StopRequest(), threading.Event()
+    stopped = make_trainer(tmp_path / "pieces", config, stop)
+    with monkeypatch.context() as patched:
+        stop_early(patched, stop, release)
+        assert stopped.run() == "stopped" and stopped.updates == 0
+        release.set()
+    saved = list_checkpoints(tmp_path / "pieces" / "checkpoints")[0]
+    is_older = stop_early is _stop_in_an_earlier_version
+    assert ("source.npz" in verify(saved)["files"]) == is_older
+    continued = make_trainer(tmp_path / "pieces", config)
+    assert continued.restored_from == str(saved) and continued.run() == "finished"
+    whole = make_trainer(tmp_path / "whole", config)
+    assert whole.run() == "finished"
+    for one, two in zip(
+        numbers(whole.learner.state), numbers(continued.learner.state), strict=True
+    ):
+        np.testing.assert_array_equal(one, two)
+    assert reproducible(tmp_path / "pieces") == reproducible(tmp_path / "whole")
 
 
 @pytest.mark.slow

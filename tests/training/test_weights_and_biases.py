@@ -1,6 +1,7 @@
 """The optional logger: what it is sent, that its failures do not affect the run (fault), and, with
 the package installed, a real record without a network."""
 
+import dataclasses
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import types
 
 import pytest
 from support import forked_command
+from support.run_helpers import make_config, make_trainer
 
 from meta_impala.config import Config, resolve
 from meta_impala.errors import UserError
@@ -52,10 +54,10 @@ class StandIn(types.ModuleType):
         self._call("finish")
 
 
-def _record(folder, monkeypatch, fails=""):
+def _record(folder, monkeypatch, fails="", frames=0):
     stand_in = StandIn(fails)
     monkeypatch.setitem(sys.modules, "wandb", stand_in)
-    record = WeightsAndBiases(CONFIG, folder)
+    record = WeightsAndBiases(CONFIG, folder, frames)
     record.log(ROW)
     record.log(ROW)
     record.close()
@@ -68,7 +70,7 @@ def test_rows_are_sent_without_what_is_nan_and_by_frames(tmp_path, monkeypatch):
     folder = RunFolder(tmp_path / "run")
     folder.prepare()
     told = _record(folder, monkeypatch)
-    sent = ("log", {"frames": 100, "1_learning/lambda": 0.5})
+    sent = ("log", {"start": 0, "frames": 100, "1_learning/lambda": 0.5})
     assert told.calls == [("init",), ("define_metric", "*", "frames"), sent, sent, ("finish",)]
     (arguments,) = told.inits
     assert (arguments["project"], arguments["name"]) == ("games", "run")
@@ -85,6 +87,31 @@ def test_a_continued_run_continues_with_its_record(tmp_path, monkeypatch):
         assert arguments["resume"] == "allow"
         names.add((name, arguments["id"]))
     assert len(names) == 2
+
+
+def test_rows_of_a_lost_part_can_be_told_from_those_that_replace_them(tmp_path, monkeypatch):
+    """A kill at 100 frames, after a checkpoint at 60: they are in the record twice."""
+    folder, logged = RunFolder(tmp_path / "run"), []
+    folder.prepare()
+    for frames in (0, 60):
+        calls = _record(folder, monkeypatch, frames=frames).calls
+        logged += [call[1] for call in calls if call[0] == "log"]
+    assert [(row["frames"], row["start"]) for row in logged] == [(100, 0)] * 2 + [(100, 60)] * 2
+
+
+def test_a_run_tells_its_record_where_it_continues(tmp_path, monkeypatch):
+    stand_in = StandIn()
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    config = make_config(wandb_project="games", meta_parameters="none")
+    for total in (60, 120):
+        make_trainer(tmp_path, dataclasses.replace(config, total_frames=total)).run()
+    rows = [call[1] for call in stand_in.calls if call[0] == "log"]
+    assert [(row["frames"], row["start"]) for row in rows] == [
+        (40, 0),
+        (60, 0),
+        (100, 60),
+        (120, 60),
+    ]
 
 
 @pytest.mark.parametrize("fails", ["init", "log", "finish"])
@@ -140,7 +167,7 @@ def test_a_hanging_connection_does_not_block_the_end_of_a_run(tmp_path, monkeypa
     stand_in.finish = lambda: release.wait(120)
     monkeypatch.setitem(sys.modules, "wandb", stand_in)
     monkeypatch.setattr(weights_and_biases, "_SECONDS_TO_FINISH", 0.1)
-    record = WeightsAndBiases(CONFIG, RunFolder(tmp_path))
+    record = WeightsAndBiases(CONFIG, RunFolder(tmp_path), 0)
     started = time.monotonic()
     record.close()
     release.set()
@@ -154,6 +181,6 @@ def test_a_requeued_run_continues_its_record(tmp_path, monkeypatch):
     for _ in range(2):
         stand_in = StandIn()
         monkeypatch.setitem(sys.modules, "wandb", stand_in)
-        WeightsAndBiases(CONFIG, RunFolder(tmp_path)).close()
+        WeightsAndBiases(CONFIG, RunFolder(tmp_path), 0).close()
         records += [(one["id"], one["resume"]) for one in stand_in.inits]
     assert records[0] == records[1] and records[0][1] == "allow"
