@@ -46,7 +46,7 @@ def define_flags() -> None:
         "train_flags",
         "",
         "Flags of the trainer, beside the preset's; runs in --folder must have been started with "
-        "the same.",
+        "the same, and with the settings that the task has now.",
     )
     define_float("cpu_minutes", 600.0, "Most CPU-minutes of a run.", low=0.01, high=MAX_COUNT)
     define_frames(
@@ -77,7 +77,7 @@ def _run() -> int:
     folder = pathlib.Path(FLAGS.folder)
     runs = list(itertools.product(tasks, seeds, variants))
     for task, seed, variant in runs:
-        timed_training.refuse_other_flags(task, variant, seed, folder, train_flags)
+        timed_training.refuse_other_settings(task, variant, seed, folder, train_flags)
     raise_on_interrupt()  # the run that is under way has to be ended
     limits = timed_training.Limits(FLAGS.cpu_minutes, FLAGS.frames)
     results: list[Result] = []

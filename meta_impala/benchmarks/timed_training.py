@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import shlex
@@ -9,22 +10,33 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from absl import flags as absl_flags
+
+from meta_impala import config as config_lib
 from meta_impala.benchmarks import time_to_score
 from meta_impala.benchmarks.time_to_score import TASKS, VARIANTS, Result
+from meta_impala.config import Config, presets
+from meta_impala.config.flags import define_config_flags, parse_flags
+from meta_impala.environments import UnknownEnvironmentError, registry
 from meta_impala.errors import RunFailed, UserError, one_line
 from meta_impala.storage.files import open_log, write_atomically, writing
 from meta_impala.storage.json_files import read_json_object
 from meta_impala.storage.metrics_table import read_metrics
 from meta_impala.storage.results_folder import refuse_links
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.trust import Trust, module_of
 from meta_impala.system.processes import end_with_parent
 
 PROGRAM = "meta_impala"
 _POLL_SECONDS = 0.5
 _SECONDS_TO_STOP = 120.0
 _MAX_RECORD_BYTES = 2**20
+
+# The flags of `meta-impala train` that are no settings of a run: with a value, and true or false.
+TEXTS_OF_COMMAND = ("logdir", "stop_signals", "max_runtime", "exit_code_stopped")
+SWITCHES_OF_COMMAND = ("override", "trust_modules")
 
 
 class Limits(NamedTuple):
@@ -39,19 +51,13 @@ def name_of(task: str, variant: str, seed: int) -> str:
     return f"{task}-{variant}-{seed}"
 
 
-def command_of(
-    task: str, variant: str, seed: int, logdir: pathlib.Path, flags: Sequence[str]
-) -> list[str]:
-    """The command that trains a run of a task; `flags` come last.
+def settings_of(task: str, variant: str, seed: int, flags: Sequence[str]) -> list[str]:
+    """The flags of a run of a task; those that are given come last.
 
     Schedules end at the task's frames: a limit ends a run and does not change how it trains.
     """
     what = TASKS[task]
     return [
-        sys.executable,
-        "-m",
-        "meta_impala",
-        "train",
         f"--preset={what.preset}",
         f"--environment={what.environment}",
         f"--log_frames={what.log_frames}",
@@ -59,20 +65,29 @@ def command_of(
         *VARIANTS[variant],
         f"--seed={seed}",
         *flags,
-        f"--logdir={logdir}",
     ]
 
 
-def refuse_other_flags(
+def command_of(
+    task: str, variant: str, seed: int, logdir: pathlib.Path, flags: Sequence[str]
+) -> list[str]:
+    """The command that trains a run of a task, with the flags of `settings_of`."""
+    settings = settings_of(task, variant, seed, flags)
+    return [sys.executable, "-m", "meta_impala", "train", *settings, f"--logdir={logdir}"]
+
+
+def refuse_other_settings(
     task: str, variant: str, seed: int, folder: pathlib.Path, flags: Sequence[str]
 ) -> None:
-    """Refuses the run of a folder that was started with other flags than these.
+    """Refuses the run of a folder that was started with other flags, or other settings, than these.
 
-    They are in a record beside the run's folder. A run without one is of a version that made none,
-    and counts as started without flags. Arguments as `train`.
+    The flags are in a record beside the run's folder. A run without one is of a version that made
+    none, and counts as started without flags. The settings are those of its `config.json`; what may
+    change freely in a run, such as its length, may differ. Arguments as `train`.
 
     Raises:
-      UserError: naming both; or the record is damaged, or a link is in the folder's place.
+      UserError: naming both; or the record or the config is damaged, or a link is in the folder's
+        place.
     """
     logdir = refuse_links(folder / name_of(task, variant, seed), folder)
     run = RunFolder(str(logdir))
@@ -85,6 +100,47 @@ def refuse_other_flags(
             f"{shlex.join(started) or 'no --train_flags on record'}; must be the same, or give "
             "another --folder"
         )
+    if not run.has_run():
+        return
+    saved = run.load_config(Trust(everything=True))  # nothing is imported: names are compared
+    wanted = config_of(settings_of(task, variant, seed, flags))
+    if differences := config_lib.differences(saved, wanted):
+        raise UserError(
+            f"{', '.join(differences)}: {logdir} was trained with other settings than {task} has "
+            "now; must be the same, or give another --folder"
+        )
+
+
+def config_of(arguments: Sequence[str]) -> Config:
+    """The config of a run that is trained with these flags.
+
+    Args:
+      arguments: of `meta-impala train`.
+
+    Raises:
+      UserError: naming the flag, its value and what is allowed.
+    """
+    values = absl_flags.FlagValues()
+    define_config_flags(values)
+    presets.define_preset_flag(values)
+    for name in TEXTS_OF_COMMAND:
+        absl_flags.DEFINE_string(name, None, "", flag_values=values)
+    for name in SWITCHES_OF_COMMAND:
+        absl_flags.DEFINE_bool(name, False, "", flag_values=values)
+    parse_flags(["train", *arguments], values)
+    given: dict[str, Any] = {
+        field.name: values[name].value
+        for name, field in config_lib.FIELDS.items()
+        if values[name].present
+    }
+    config = config_lib.resolve(Config(**given), is_stored=True)
+    if module_of(config.environment):  # which is imported where the run is trained
+        return config
+    try:
+        environment = registry.resolve(config.environment).id
+    except UnknownEnvironmentError as error:
+        raise UserError(f"--environment={config.environment}: {error}") from None
+    return dataclasses.replace(config, environment=environment)
 
 
 def _record_of(logdir: pathlib.Path) -> pathlib.Path:
@@ -123,10 +179,10 @@ def train(
       limits: of the run.
 
     Raises:
-      UserError: its folder has a run with other flags.
+      UserError: its folder has a run with other flags or settings.
       RunFailed: the run failed, its log is beside its folder; or a file cannot be written.
     """
-    refuse_other_flags(task, variant, seed, folder, flags)
+    refuse_other_settings(task, variant, seed, folder, flags)
     logdir = folder / name_of(task, variant, seed)
     run = RunFolder(str(logdir))
     table = run.metrics_path

@@ -57,6 +57,7 @@ from meta_impala.config.network_settings import NetworkSettings
 from meta_impala.config.optimizer_settings import OptimizerSettings
 from meta_impala.config.record_settings import RecordSettings
 from meta_impala.config.resume import (
+    differences,
     differing,
     from_json,
     join_learners,
@@ -118,6 +119,7 @@ __all__ = [
     "allowed_range",
     "check_addresses",
     "checked_value",
+    "differences",
     "differing",
     "field_type",
     "flag_name",

@@ -190,6 +190,17 @@ def differing(saved: Config, wanted: Config) -> list[str]:
     return names
 
 
+def differences(saved: Config, wanted: Config) -> list[str]:
+    """The settings of `differing` with both values, for messages."""
+    return [_difference(name, saved, wanted) for name in differing(saved, wanted)]
+
+
+def _difference(name: str, saved: Config, wanted: Config) -> str:
+    field = FIELDS[name].name
+    before, after = getattr(saved, field), getattr(wanted, field)
+    return f"--{name}={shown(after)} (the run has {shown(before)})"
+
+
 def merge_for_resume(saved: Config, changes: dict[str, Any], *, override: bool | None) -> Config:
     """The config of a continued run: the saved one with the flags given this time.
 
@@ -265,10 +276,8 @@ def _refuse_differences(saved: Config, wanted: Config, *, override: bool | None)
     never: list[str] = []
     guarded: list[str] = []
     for name in differing(saved, wanted):
-        field = FIELDS[name]
-        before, after = getattr(saved, field.name), getattr(wanted, field.name)
-        difference = f"--{name}={shown(after)} (the run has {shown(before)})"
-        (never if field.metadata["on_resume"] == NEVER else guarded).append(difference)
+        is_never = FIELDS[name].metadata["on_resume"] == NEVER
+        (never if is_never else guarded).append(_difference(name, saved, wanted))
     if never:
         raise UserError(
             f"cannot continue this run with {', '.join(never)}: this never changes in a run; use "

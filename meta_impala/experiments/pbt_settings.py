@@ -196,6 +196,24 @@ def recorded_arguments(members: pathlib.Path) -> list[str] | None:
 
 
 def refuse_changes(members: pathlib.Path, population: Population, config: Config) -> bool:
+    """Refuses settings that differ from the record. Arguments as `changes`.
+
+    Returns:
+      Whether there is a record. Populations of older versions have none.
+
+    Raises:
+      UserError: naming every setting that differs, or if the record is damaged.
+    """
+    differences = changes(members, population, config)
+    if differences:
+        raise UserError(
+            f"cannot continue this population with {differences}: this never changes in a "
+            "population; use another --logdir"
+        )
+    return differences is not None
+
+
+def changes(members: pathlib.Path, population: Population, config: Config) -> str | None:
     """Compares what is given with the record; what a run may change freely, a population may.
 
     Args:
@@ -204,14 +222,14 @@ def refuse_changes(members: pathlib.Path, population: Population, config: Config
       config: of all members together, resolved.
 
     Returns:
-      Whether there is a record. Populations of older versions have none.
+      Every setting that differs with both values, as text; None without a record.
 
     Raises:
-      UserError: naming every setting that differs, or if the record is damaged.
+      UserError: if the record is damaged.
     """
     record = _read_record(members)
     if record is None:
-        return False
+        return None
     path = members / _RECORD
     try:
         before = Population(**record["population"])
@@ -226,16 +244,10 @@ def refuse_changes(members: pathlib.Path, population: Population, config: Config
         if name not in {*ADAPTED, *new}:
             field = config_lib.FIELDS[name].name
             changed[name] = (getattr(config, field), getattr(saved, field))
-    if changed:
-        differences = ", ".join(
-            f"--{name}={shown(after)} (it has {shown(before)})"
-            for name, (after, before) in changed.items()
-        )
-        raise UserError(
-            f"cannot continue this population with {differences}: this never changes in a "
-            "population; use another --logdir"
-        )
-    return True
+    return ", ".join(
+        f"--{name}={shown(after)} (it has {shown(before)})"
+        for name, (after, before) in changed.items()
+    )
 
 
 def _read_record(members: pathlib.Path) -> dict[str, Any] | None:

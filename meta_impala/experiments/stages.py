@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from meta_impala import config as config_lib
 from meta_impala.evaluation.record import games_played
+from meta_impala.experiments import pbt_settings
 from meta_impala.experiments.suite import Run
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.json_files import read_json_object
@@ -44,23 +45,24 @@ def _members(run: Run) -> list[RunFolder]:
 def settings_changed(run: Run) -> str:
     """How the saved settings of a run differ from those of the suite; empty if they do not.
 
-    A suite, its preset or --set may have been changed since the run was started. Populations are
-    not checked: their members change settings.
+    A suite, its preset or --set may have been changed since the run was started. Members of a
+    population change settings, so it is compared with its record; those of older versions have none
+    and are not checked.
 
     Raises:
-      UserError: if its config cannot be read.
+      UserError: if its config or its record cannot be read.
     """
-    if run.variant.population or not run.folder.has_run():
-        return ""
-    # Nothing is imported here: the names are only compared.
-    saved = run.folder.load_config(Trust(everything=True))
-    names = config_lib.differing(saved, run.config)
-    values = [
-        f"--{name}={getattr(run.config, config_lib.FIELDS[name].name)} "
-        f"(the run has {getattr(saved, config_lib.FIELDS[name].name)})"
-        for name in names
-    ]
-    return f"{run.name} was trained with other settings: {', '.join(values)}" if names else ""
+    if run.population is not None:
+        if run.folder.has_run() and not run.folder.has_population():
+            return f"{run.name} was trained as a run of its own, not as a population"
+        changes = pbt_settings.changes(run.folder.members, run.population, run.config)
+    elif run.folder.has_run():
+        # Nothing is imported here: the names are only compared.
+        saved = run.folder.load_config(Trust(everything=True))
+        changes = ", ".join(config_lib.differences(saved, run.config))
+    else:
+        changes = ""
+    return f"{run.name} was trained with other settings: {changes}" if changes else ""
 
 
 def is_trained(run: Run) -> bool:

@@ -88,7 +88,9 @@ def run_part(cells: Cells, parallel: int, stop: StopRequest) -> dict[str, str]:
     suite_runner.check_places(cells.out, ())  # of its logs, before there are any
     with suite_runner.locked(cells.out), _pool(cells) as start:
         while not stop.is_set():
-            left = [run for run in open_runs(cells.ready()) if run.name not in failed]
+            left = [
+                run for run in open_runs(cells.ready(given_up=failed)) if run.name not in failed
+            ]
             if not left:
                 break
             suite_runner.check_places(cells.out, left)

@@ -1,8 +1,9 @@
 """The runs of a part of the study, in order, as far as they can be known.
 
 Some arms depend on other runs: F* and β on the selection, the yoked, constant and shuffled arms on
-the A-γλ runs of other seeds. `ready` gives the runs whose inputs are finished; what is missing is
-given later, when the caller asks again. No TensorFlow here.
+the A-γλ runs of other seeds. `ready` gives the runs whose inputs are there: runs that have ended,
+failed ones too, since these are results. What is missing is given later, when the caller asks
+again. No TensorFlow here.
 """
 
 from __future__ import annotations
@@ -13,18 +14,16 @@ import io
 import pathlib
 import re
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-
-import numpy as np
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 from meta_impala.errors import UserError, one_line
+from meta_impala.experiments import study_schedules
 from meta_impala.experiments import suite as suite_file
 from meta_impala.experiments.stages import Stage, is_trained
 from meta_impala.experiments.suite import Run, Suite, Variant
-from meta_impala.storage.files import append_line, read_bounded, write_atomically
-from meta_impala.storage.metrics_table import header_line, line_of, read_metrics
+from meta_impala.storage.files import append_line, read_bounded
 from meta_impala.storage.results_folder import refuse_links
-from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.run_folder import FAILED, RunFolder
 from meta_impala.study import design, records
 from meta_impala.study.design import Part, Selection
 from meta_impala.study.records import Record
@@ -71,7 +70,6 @@ class Cells:
         self.suite: Suite = suite_file.read(self._path)
         self._variants = {variant.name: variant for variant in self.suite.variants}
         self._names = design.variants_of(part)
-        self._writes = True
         if part.selection_seeds:
             design.require_random(part, random)
         self._random = random
@@ -133,15 +131,16 @@ class Cells:
             return Selection(None, None, None)
         return design.select(found, self.part, task, self._random[task])
 
-    def ready(self, *, writes: bool = True) -> list[Run]:
+    def ready(self, *, writes: bool = True, given_up: Container[str] | None = None) -> list[Run]:
         """The wanted runs that can be made now, finished ones included, in the order of the study:
         pilots, selection, all A-γλ runs (others need them), then seed by seed over the arms.
 
         Args:
-          writes: whether the files of schedules that they need are written if they are not there.
+          writes: whether the files of schedules that they need are written.
+          given_up: names of the failed runs that are not trained again, whose results count; None
+            for all that have failed.
         """
-        self._writes = writes
-        found = self.read()
+        found = [record for record in self.read() if not self._is_tried_again(record, given_up)]
         donors: set[str] = set()
         runs = [
             self._run(self._variants[design.PILOT], task, seed)
@@ -161,26 +160,44 @@ class Cells:
         by_name: dict[str, Run] = {run.name: run for run in runs}
         for arm, task, seed in self._order():
             donor = self._donor(arm, task, seed, chosen[task].learned)
-            if donor is not None and stage(donor, {}) is not Stage.DONE:
+            if donor is not None and not self._can_be_replayed(donor, given_up):
                 if self._is_wanted(task, arm, seed):
                     donors.add(donor.name)
                 continue
-            writes = arm in (design.RIGHT, design.SHUFFLED)  # a file, for its schedule
-            if writes and not self._is_wanted(task, arm, seed):
-                continue
             variant = self._variant(arm, task, seed, chosen[task], overall, found)
-            if variant is not None:
-                run = self._run(variant, task, seed)
-                by_name.setdefault(run.name, run)
+            if variant is None:
+                continue
+            run = self._run(variant, task, seed)
+            by_name.setdefault(run.name, run)
+            has_own_file = arm in (design.RIGHT, design.SHUFFLED)
+            if writes and has_own_file and self._is_wanted(task, arm, seed):
+                study_schedules.write(run, donor)
         return [
             run
             for run in by_name.values()
             if run.name in donors or self._is_wanted(run.game, run.variant.name, run.seed)
         ]
 
+    def _is_tried_again(self, record: Record, given_up: Container[str] | None) -> bool:
+        """Whether a run has failed and is going to be trained again: it is no result yet."""
+        if given_up is None or record.is_finished or not record.counts:
+            return False
+        return _name(*_key(record)) not in given_up and self._is_wanted(*_key(record))
+
+    def _can_be_replayed(self, donor: Run, given_up: Container[str] | None) -> bool:
+        """Whether a run has come to its end, if only by a failure: its last γ and λ hold then."""
+        if stage(donor, {}) is Stage.DONE:
+            return True
+        kept = self._kept.get((donor.game, donor.variant.name, donor.seed))
+        has_failed = donor.folder.read_status().get("state") == FAILED
+        is_result = given_up is None or donor.name in given_up
+        if not (has_failed and is_result) or (kept is not None and kept.is_finished):
+            return False
+        return bool(study_schedules.rows_of_eta(donor.folder.metrics_path))
+
     def _is_wanted(self, task: str, variant: str, seed: int) -> bool:
         if self._only:
-            name = f"{variant}.{suite_file.folder_name(task)}.seed_{seed}"
+            name = _name(task, variant, seed)
             # seed_2 is not seed_20, and F_0 is not F_0.9.
             return re.search(re.escape(self._only) + r"(?!\.?\d)", name) is not None
         kept = self._kept.get((task, variant, seed))
@@ -251,7 +268,7 @@ class Cells:
             gamma = name.removeprefix("M_")
             return _with(self._variants["M"], name, evaluation_eta=f"{gamma},1")
         if arm == design.RIGHT:
-            return self._replay(name, self._right_file(task))
+            return self._replay(name, self._schedule_path(arm, task, "schedule"))
         if chosen.learned is None:
             return None
         return self._derived(arm, task, seed, chosen.learned, found)
@@ -266,12 +283,9 @@ class Cells:
                 for record in found
                 if (record.task, record.variant) == (task, learned) and record.counts
             }
-            ends = [
-                donors[other].points[-1]
-                for other in self.part.seeds
-                if other != seed and other in donors and donors[other].points
-            ]
-            if len(ends) < len(self.part.seeds) - 1:
+            others = [donors[n] for n in self.part.seeds if n != seed and n in donors]
+            ends = [other.points[-1] for other in others if other.points]  # one may have failed
+            if len(others) < len(self.part.seeds) - 1 or not ends:
                 return None
             # Rounded as the data are, so that a run can be repeated from these.
             gamma = records.rounded(statistics.median(end.gamma for end in ends))
@@ -281,38 +295,28 @@ class Cells:
         donor = self._donor(arm, task, seed, learned)
         if donor is None:
             return None
-        metrics = donor.folder.metrics_path
         if arm == design.YOKED:
-            return self._replay(arm, metrics)
-        return self._replay(
-            arm,
-            self._schedule_file(arm, task, f"seed_{seed}", lambda: shuffled(metrics, seed)),
-        )
+            return self._replay(arm, donor.folder.metrics_path)
+        return self._replay(arm, self._schedule_path(arm, task, f"seed_{seed}"))
 
     def _replay(self, name: str, path: pathlib.Path) -> Variant:
         return Variant(
             name, name, {"eta_schedule": "replay", "eta_schedule_file": str(path), "gamma": 0.99}
         )
 
-    def _right_file(self, task: str) -> pathlib.Path:
-        half = int(str(self.part.task_settings[task]["total_frames"])) // 2
-        rows = [(0, 0.0, 1.0), (half, 0.99, 1.0)]
-        return self._schedule_file(design.RIGHT, task, "schedule", lambda: schedule(rows))
-
-    def _schedule_file(
-        self, arm: str, task: str, name: str, content: Callable[[], str]
-    ) -> pathlib.Path:
+    def _schedule_path(self, arm: str, task: str, name: str) -> pathlib.Path:
         folder = self.out / "derived" / arm / suite_file.folder_name(task)
         refuse_links(folder, self.out)
-        path = folder / f"{name}.csv"
-        if self._writes and not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, content())
-        return path
+        return folder / f"{name}.csv"
 
 
 def _key(record: Record) -> tuple[str, str, int]:
     return record.task, record.variant, record.seed
+
+
+def _name(task: str, variant: str, seed: int) -> str:
+    """As `Run.name`."""
+    return f"{variant}.{suite_file.folder_name(task)}.seed_{seed}"
 
 
 def _with(base: Variant, name: str, **settings: object) -> Variant:
@@ -322,24 +326,6 @@ def _with(base: Variant, name: str, **settings: object) -> Variant:
 def donor_of(seeds: Sequence[int], seed: int) -> int:
     """The seed whose A-γλ run a yoked run replays: the next one, cyclic."""
     return seeds[(seeds.index(seed) + 1) % len(seeds)]
-
-
-def schedule(rows: Sequence[tuple[int, float, float]]) -> str:
-    """A file for `--eta_schedule_file`: (frames, γ, λ), each from its frames on."""
-    lines = (
-        line_of({"frames": str(frames), "gamma": f"{gamma:.8g}", "lambda": f"{lambda_:.8g}"})
-        for frames, gamma, lambda_ in rows
-    )
-    return header_line() + "".join(lines)
-
-
-def shuffled(metrics: pathlib.Path, seed: int) -> str:
-    """The γ and λ of a run with its rows in random order: the same values, another time course."""
-    rows = [row for row in read_metrics(metrics) if row.get("gamma") and row.get("lambda")]
-    order = np.random.default_rng(seed).permutation(len(rows))
-    frames = [0, *(int(row["frames"]) for row in rows[:-1])]
-    values = [(float(rows[i]["gamma"]), float(rows[i]["lambda"])) for i in order]
-    return schedule([(at, *value) for at, value in zip(frames, values, strict=True)])
 
 
 def stage(run: Run, _: Mapping[str, int]) -> Stage:

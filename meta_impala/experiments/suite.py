@@ -27,6 +27,7 @@ from meta_impala.errors import UserError, one_line, printable
 from meta_impala.evaluation.record import MAX_GAMES
 from meta_impala.experiments.pbt_settings import (
     OF_ALL_MEMBERS,
+    Population,
     define_population_flags,
     population_of,
     refuse_learning,
@@ -81,7 +82,8 @@ class Run:
 
     Attributes:
       arguments: of `meta_impala.train` (or `population`), without `--logdir`.
-      config: the config that they give.
+      config: the config that they give; of a population, that of all members together.
+      population: what it is of; None if it is a run of its own.
     """
 
     variant: Variant
@@ -90,6 +92,7 @@ class Run:
     folder: RunFolder
     arguments: tuple[str, ...]
     config: Config
+    population: Population | None = None
 
     @property
     def module(self) -> str:
@@ -271,7 +274,7 @@ def _config(
     *,
     of_population: bool,
     is_stored: bool,
-) -> Config:
+) -> tuple[Config, Population | None]:
     """The config that the trainer, or a population, would make of these arguments.
 
     Raises:
@@ -298,9 +301,8 @@ def _config(
         raise UserError(f"--environment={config.environment}: {error}") from None
     config_lib.resolve_frames(config, spec.action_repeat)
     config_lib.refuse_background(config.part(AgentSettings), spec.game)
-    if of_population:
-        population_of(values, config, spec.action_repeat)
-    return dataclasses.replace(config, environment=spec.id)
+    population = population_of(values, config, spec.action_repeat) if of_population else None
+    return dataclasses.replace(config, environment=spec.id), population
 
 
 def _refuse_places(settings: Mapping[str, Any], path: pathlib.Path, variant: str) -> None:
@@ -348,14 +350,14 @@ def expand(
                 )
                 folder = RunFolder(out / "runs" / variant.name / folder_name(game) / f"seed_{seed}")
                 try:
-                    config = _config(
+                    made = _config(
                         arguments, suite_path, trust, suite.typed,
                         of_population=bool(variant.population),
                         is_stored=os.path.exists(folder.config_path),
                     )  # fmt: skip
                 except UserError as error:
                     raise UserError(f"{suite_path}: variant {variant.name}: {error}") from None
-                runs.append(Run(variant, game, seed, folder, arguments, config))
+                runs.append(Run(variant, game, seed, folder, arguments, *made))
     _refuse_doubles(runs)
     return runs
 

@@ -20,27 +20,33 @@ from meta_impala.system.processors import processors
 
 
 class Price(NamedTuple):
-    """CPU milliseconds per agent step of training, without and with a meta-gradient."""
+    """CPU milliseconds per agent step of training.
+
+    Attributes:
+      plain, meta: without and with a meta-gradient.
+      measured_at: the B'/B of the measurement with one.
+    """
 
     plain: float
     meta: float
+    measured_at: float
 
 
 # (kind of environment, network) -> price. An LSTM core costs as much as `_CORE` more.
 PRICES: Mapping[tuple[str, str], Price] = {
-    ("catch", "mlp"): Price(0.09, 0.13),
-    ("features", "mlp"): Price(0.05, 0.06),
-    ("minatar", "mlp"): Price(0.07, 0.08),
-    ("minatar", "minatar"): Price(0.09, 0.12),
-    ("atari", "shallow"): Price(0.6, 0.9),
-    ("atari", "nature"): Price(1.0, 1.4),
-    ("atari", "deep"): Price(5.6, 9.9),
+    ("catch", "mlp"): Price(0.09, 0.13, 8 / 8),
+    ("features", "mlp"): Price(0.05, 0.06, 8 / 16),
+    ("minatar", "mlp"): Price(0.07, 0.08, 8 / 32),
+    ("minatar", "minatar"): Price(0.09, 0.12, 8 / 16),
+    ("atari", "shallow"): Price(0.6, 0.9, 8 / 32),
+    ("atari", "nature"): Price(1.0, 1.4, 8 / 32),
+    ("atari", "deep"): Price(5.6, 9.9, 8 / 32),
 }
 _CORE = 1.05
-# A meta-gradient costs a part that does not depend on B'/B and one that grows with it: in sum 1 at
-# B'/B = 1/4, where it was measured, and 2.5 at 1 (shallow network).
+# A meta-gradient costs a part that does not depend on B'/B and one that grows with it: 2.5 times as
+# much at 1 as at 1/4 (shallow network).
 _META_UPDATE, _META_BATCH = 0.5, 2.0
-# Playing a game costs about this share of the plain price per agent step.
+# Playing a game costs about this share of the plain price per agent step, whatever was learned.
 _PLAYING = 0.5
 # Agent steps of a game: what trained agents take, or the length that the environment has.
 _STEPS_PER_GAME = {"atari": 2500, "minatar": 300, "features": 200, "catch": 9}
@@ -99,17 +105,28 @@ def price_of(config: Config) -> float:
     With `sample_reuse` or a bootstrapped target the actors' part is counted several times too, so
     that these are upper estimates.
     """
-    kind, network = kind_of(config.environment), network_of(config)
-    of_network = [price for (_, name), price in PRICES.items() if name == network]
-    price = PRICES.get((kind, network)) or (of_network or [PRICES["atari", "shallow"]])[-1]
+    price = _price(config)
     step = price.plain
     if config.learned:
         of_batch = config.meta_batch_size / config.batch_size
-        step += (price.meta - price.plain) * (_META_UPDATE + _META_BATCH * of_batch)
+        step += (price.meta - price.plain) * _share(of_batch) / _share(price.measured_at)
         if config.meta_objective == "bootstrapped":  # L updates more to make the target
             step += price.plain * config.bootstrap_steps / config.inner_steps
-    step *= config.sample_reuse
-    return step if config.core == "none" else _CORE * step
+    return step * config.sample_reuse
+
+
+def _share(of_batch: float) -> float:
+    """What a meta-gradient costs at a B'/B, up to a factor."""
+    return _META_UPDATE + _META_BATCH * of_batch
+
+
+def _price(config: Config) -> Price:
+    """The price of an environment, a network and its core."""
+    kind, network = kind_of(config.environment), network_of(config)
+    of_network = [price for (_, name), price in PRICES.items() if name == network]
+    price = PRICES.get((kind, network)) or (of_network or [PRICES["atari", "shallow"]])[-1]
+    factor = 1.0 if config.core == "none" else _CORE
+    return price._replace(plain=factor * price.plain, meta=factor * price.meta)
 
 
 def measured_speed(runs: Sequence[Run]) -> float | None:
@@ -138,16 +155,17 @@ def _core_seconds(
     """CPU seconds of training and of evaluation that are left."""
     if stage is Stage.DONE:
         return 0.0, 0.0
-    spec, price = registry.resolve(run.config.environment), price_of(run.config)
+    spec = registry.resolve(run.config.environment)
     frames = max(0, run.config.total_frames - frames_of(run))
     start = START_SECONDS[is_preloaded] / 2
-    training = frames / spec.action_repeat * price / 1e3 + start if frames else 0.0
+    training = frames / spec.action_repeat * price_of(run.config) / 1e3 + start if frames else 0.0
     games = evaluation["episodes"]
     if run.config.evaluation_frames:
         games += frames // run.config.evaluation_frames * run.config.evaluation_episodes
     steps = games * _STEPS_PER_GAME[kind_of(run.config.environment)]
+    playing = steps * _PLAYING * _price(run.config).plain / 1e3
     # Games that are played while it trains need no process of their own.
-    return training, steps * _PLAYING * price / 1e3 + (start if evaluation["episodes"] else 0.0)
+    return training, playing + (start if evaluation["episodes"] else 0.0)
 
 
 def cost(

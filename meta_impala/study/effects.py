@@ -55,8 +55,8 @@ class Contrast(NamedTuple):
         return self.has_interval and is_within
 
 
-def area(record: Record, random: float) -> float:
-    """The mean height of the curve of evaluations, over the frames of the run.
+def curve(record: Record, random: float) -> tuple[list[int], list[float]]:
+    """The curve of evaluations of a run: frames and heights of the points that lines join.
 
     The curve begins at 0 frames with the score of random actions and is linear between points; a
     failed run goes on with the score of random actions.
@@ -70,11 +70,16 @@ def area(record: Record, random: float) -> float:
     if not record.is_finished:
         frames.append(frames[-1] + 1)
         values.append(random)
-    end = max(record.total_frames, frames[-1])
-    if frames[-1] < end:
-        frames.append(end)
+    if frames[-1] < record.total_frames:
+        frames.append(record.total_frames)
         values.append(values[-1])
-    return float(np.trapezoid(values, frames) / end)
+    return frames, values
+
+
+def area(record: Record, random: float) -> float:
+    """The mean height of the `curve` of a run, over its frames. Arguments as there."""
+    frames, values = curve(record, random)
+    return float(np.trapezoid(values, frames) / frames[-1])
 
 
 def interquartile_mean(values: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from meta_impala.study import (
 )
 from meta_impala.study import study_sections as sections
 from meta_impala.study.blocks import Block, Figure, Heading, Table, Text
+from meta_impala.study.records import Record
 
 HTML, MARKDOWN, FIGURES = "study.html", "study.md", "figures"
 
@@ -65,7 +66,7 @@ def document(folder: pathlib.Path) -> Document:
     for name in design.PARTS:
         blocks += sections.of_part(tasks[name])
         for task in tasks[name]:
-            blocks += _of_task(task)
+            blocks += _of_task(task, found)
         if name == design.ATARI.name:
             blocks += atari_comparators.comparators(tasks[name])
     blocks += study_ends.costs(tasks)
@@ -74,7 +75,7 @@ def document(folder: pathlib.Path) -> Document:
     return Document("Does adapting γ and λ help, and why?", blocks)
 
 
-def _of_task(task: summary.Task) -> list[Block]:
+def _of_task(task: summary.Task, found: Sequence[Record]) -> list[Block]:
     picture = task_figures.of_task(task)
     if picture is None:
         return []
@@ -83,7 +84,7 @@ def _of_task(task: summary.Task) -> list[Block]:
     if not task.grid:
         mark = "a bar is their mean"
     caption = f"{task.name}. Points are runs; {mark}. Made by: python tools/study.py report"
-    return [Heading(3, task.name), Figure(name, caption, picture), *sections.of_task(task)]
+    return [Heading(3, task.name), Figure(name, caption, picture), *sections.of_task(task, found)]
 
 
 def make(folder: pathlib.Path, out: pathlib.Path) -> list[pathlib.Path]:

@@ -262,8 +262,8 @@ def ending(found: Sequence[Record]) -> Ending | None:
     )
 
 
-class Acceptance(NamedTuple):
-    """What the best constant loses in Switching to the right γ in each phase.
+class LossToRight(NamedTuple):
+    """What F* loses in Switching to the right γ in each phase.
 
     `loss` is of the mean area, `loss_above_random` of the mean area above that of random actions.
     """
@@ -275,9 +275,11 @@ class Acceptance(NamedTuple):
     is_complete: bool
 
 
-def acceptance(task: Task) -> Acceptance | None:
-    """The acceptance test of Switching: F* against R, on the seeds of R; None without runs, or if R
-    has no area that could be lost."""
+def loss_to_right(task: Task) -> LossToRight | None:
+    """F* against R on the seeds of R; None without runs, or if R has no area that could be lost.
+
+    This is not the acceptance test of the task (`acceptance`), which has seeds of its own.
+    """
     right, best = task.arms.get(design.RIGHT), task.arms[design.BEST]
     seeds = task.part.seeds_of(design.RIGHT)
     constants = [area for seed, area in best.areas.items() if seed in seeds]
@@ -288,7 +290,7 @@ def acceptance(task: Task) -> Acceptance | None:
     a, b = statistics.fmean(right.areas.values()), statistics.fmean(constants)
     if a in (0.0, task.random):
         return None
-    return Acceptance(
+    return LossToRight(
         1.0 - b / a,
         1.0 - (b - task.random) / (a - task.random),
         str(best.variant),

@@ -145,13 +145,10 @@ def _scores(axis: Any, task: Task) -> None:
     axis.grid(axis="x", alpha=0.3)
 
 
-def _mean_curve(found: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
+def _mean_curve(found: Sequence[Record], random: float) -> tuple[np.ndarray, np.ndarray]:
+    """The mean height of the runs at every evaluation, of the curves that areas are below."""
     frames = sorted({point.frames for record in found for point in record.points})
-    rows = [
-        np.interp(frames, [p.frames for p in r.points], [p.mean_return for p in r.points])
-        for r in found
-        if r.points
-    ]
+    rows = [np.interp(frames, *effects.curve(record, random)) for record in found]
     return np.array(frames), np.mean(rows, axis=0)
 
 
@@ -175,7 +172,7 @@ def _curves(axis: Any, task: Task) -> None:
         _empty(axis, "no run yet")
         return
     for index, (name, found) in enumerate(shown):
-        frames, values = _mean_curve(found)
+        frames, values = _mean_curve(found, task.random)
         colour = _COLOURS.get(name, curves.COLOURS[index % len(curves.COLOURS)])
         axis.plot(frames / 1e3, values, color=colour, label=name, linewidth=1.5)
     axis.axhline(task.random, color="#999999", linestyle=":", linewidth=1)

@@ -1,5 +1,6 @@
 """Frames and CPU time to a score: which row counts (ground truth), the file, the runs' commands."""
 
+import dataclasses
 import functools
 import json
 import math
@@ -13,9 +14,10 @@ from support.command_helpers import load_tool
 
 from meta_impala.benchmarks import time_to_score, timed_training
 from meta_impala.benchmarks.time_to_score import TASKS, VARIANTS, Point
-from meta_impala.config import presets
+from meta_impala.config import FIELDS, presets
 from meta_impala.environments import registry
 from meta_impala.errors import RunFailed, UserError
+from meta_impala.storage.run_folder import RunFolder
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -233,11 +235,11 @@ def test_a_limit_stops_a_run_and_does_not_change_how_it_trains(
     assert len(commands) == 1 and math.isnan(result.frames)
 
 
-def _run_of(folder, name="catch-plain-1"):
+def _run_of(folder, name="catch-plain-1", final=0.95):
     """A run that has reached its level."""
     run = folder / name
     run.mkdir(parents=True)
-    rows = "frames,cpu_seconds,seconds,episodes,episode_return\n9000,60,30,200,0.95\n"
+    rows = f"frames,cpu_seconds,seconds,episodes,episode_return\n9000,60,30,200,{final}\n"
     (run / "metrics.csv").write_text(rows, "utf-8")
     return run
 
@@ -252,7 +254,8 @@ def test_a_run_with_other_flags_is_refused_and_not_read(tmp_path, recorded, give
     """A folder of a version that made no record (None) is read without flags."""
     run = _run_of(tmp_path)
     if has_config:
-        (run / "config.json").write_text("{}", "utf-8")
+        settings = timed_training.settings_of("catch", "plain", 1, recorded or [])
+        RunFolder(run).save_config(timed_training.config_of(settings))
     record = tmp_path / "catch-plain-1.flags.json"
     if recorded is not None:
         record.write_text(json.dumps({"train_flags": recorded}), "utf-8")
@@ -269,6 +272,54 @@ def test_a_run_with_other_flags_is_refused_and_not_read(tmp_path, recorded, give
             train()
     after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert after == before
+
+
+def _with_settings(path, task, variant, seed, **changes):
+    """Gives the folder of a run the config of the task as it is now, but for some fields."""
+    config = timed_training.config_of(timed_training.settings_of(task, variant, seed, []))
+    RunFolder(path).save_config(dataclasses.replace(config, **changes))
+
+
+@pytest.mark.parametrize(
+    ("variant", "changes", "said"),
+    [
+        ("plain", {"learning_rate": 0.0006}, "--learning_rate=0.0003 (the run has 0.0006): "),
+        ("meta", {"lambda_": 0.9, "batch_size": 16}, "--lambda=0.95 (the run has 0.9)"),
+        ("meta", {"meta_parameters": "none"}, "--meta_parameters=gamma,lambda (the run has none)"),
+        ("plain", {"environment": "ALE/Breakout-v5"}, "--environment=ALE/Pong-v5 (the run has "),
+    ],
+)  # fmt: skip
+def test_a_run_of_another_preset_is_refused_and_not_read(tmp_path, variant, changes, said):
+    """The preset was changed since: its frames and CPU time are none of the present one."""
+    run = _run_of(tmp_path, f"pong-{variant}-1", final=19)
+    _with_settings(run, "pong", variant, 1, **changes)
+    with pytest.raises(UserError) as refused:
+        timed_training.train("pong", variant, 1, tmp_path, [], timed_training.Limits(9))
+    assert said in str(refused.value) and "give another --folder" in str(refused.value)
+    assert all(f"--{name.rstrip('_')}=" in str(refused.value) for name in changes)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_of_another_length_or_with_other_actors_is_read(tmp_path, task):
+    """Earlier versions had other `total_frames`, and the number of actors is that of a machine."""
+    run = _run_of(tmp_path, f"{task}-meta-1", final=999)
+    _with_settings(run, task, "meta", 1, total_frames=20_000_000, num_actors=5, log_frames=50)
+    results = timed_training.train(task, "meta", 1, tmp_path, [], timed_training.Limits(9))
+    assert [result.frames for result in results] == [9000] * len(TASKS[task].levels)
+
+
+def test_every_flag_of_the_trainer_can_be_a_train_flag():
+    program = (
+        "from absl import flags; import meta_impala.train as train; before = set(flags.FLAGS); "
+        "train.define_flags(); print(*set(flags.FLAGS) - before)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    no_settings = {*timed_training.TEXTS_OF_COMMAND, *timed_training.SWITCHES_OF_COMMAND}
+    assert set(found.stdout.split()) == {*FIELDS, "preset", *no_settings}
+    given = ["--max_runtime", "3h", "--override", "--notrust_modules", "--gamma=0.9"]
+    assert timed_training.config_of(["--preset=catch", *given]).gamma == 0.9
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"train_flags": "--gamma=0.9"}', '{"train_fl'])
@@ -307,14 +358,23 @@ def test_nothing_is_written_through_a_link(tmp_path, commands, name):
     assert outside.is_file() or list(outside.iterdir()) == files
 
 
-def test_the_tool_refuses_other_flags_before_it_trains_anything(tmp_path):
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--gamma=0.9", "--train_flags=--gamma=0.9: "),
+        ("", "--learning_rate=0.01 (the run has 0.5): "),
+    ],
+)
+def test_the_tool_refuses_other_flags_and_settings_before_it_trains_anything(tmp_path, given, said):
     """Of the two runs the second is there; the first is not begun."""
-    _run_of(tmp_path / "runs", "catch-plain-2")
+    run = _run_of(tmp_path / "runs", "catch-plain-2")
+    if not given:
+        _with_settings(run, "catch", "plain", 2, learning_rate=0.5)
     arguments = ["run", f"--folder={tmp_path / 'runs'}", f"--out={tmp_path / 'score.csv'}"]
-    arguments += ["--tasks=catch", "--variants=plain", "--seeds=1,2", "--train_flags=--gamma=0.9"]
+    arguments += ["--tasks=catch", "--variants=plain", "--seeds=1,2", f"--train_flags={given}"]
     result = _tool(*arguments)
     assert result.returncode == 2 and result.stderr.count("\n") == 1
-    assert "--train_flags=--gamma=0.9: " in result.stderr and "another --folder" in result.stderr
+    assert said in result.stderr and "another --folder" in result.stderr
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["catch-plain-2"]
 
 

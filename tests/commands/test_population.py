@@ -200,6 +200,49 @@ def test_a_suite_may_have_a_population(suite_path):
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "difference"),
+    [
+        ("size = 2", "size = 4", "--population_size=4 (it has 2)"),
+        ('"0.9,0.99"', '"0.8,0.99"', "--population_gamma=0.8,0.99 (it has 0.9,0.99)"),
+        ("= 8000", "= 8000, batch_size = 16", "--batch_size=16 (it has 32)"),
+        ("= 8000", "= 6000", "--total_frames=6000 (it has 8000)"),
+    ],
+)
+def test_a_finished_population_of_other_settings_is_not_one_of_the_suite(
+    suite_path, old, new, difference
+):
+    def expanded():
+        suite = suite_file.read(suite_path)
+        return suite_file.expand(suite, suite_path, suite_path.parent / "out")[1]
+
+    many = expanded()
+    assert many.population.size == 2 and stages.settings_changed(many) == ""
+    pbt_settings.write_record(many.folder.members, many.population, many.config, [])
+    # Its own folder is that of the best member, whose settings are other ones.
+    many.folder.save_config(dataclasses.replace(many.config, gamma=0.93, seed=77))
+    many.folder.write_status("finished", 8000, frames_of_best=4000)
+    found = {"frames_trained": 4000, "episodes": 4, "starts": "noop", "eta_is_from": "checkpoint"}
+    many.folder.evaluation_path.write_text(json.dumps(found))
+    assert stages.settings_changed(many) == ""
+    suite_path.write_text(SUITE.replace(old, new))
+    other = expanded()
+    assert stages.stage_of(other, {"episodes": 4}) is Stage.DONE
+    assert stages.settings_changed(other).startswith("many.Catch.seed_5 was trained with other ")
+    assert difference in stages.settings_changed(other)
+    (many.folder.members / "settings.json").unlink()  # as of an older version
+    assert stages.settings_changed(other) == ""
+
+
+def test_a_run_of_its_own_is_no_population_of_a_suite(suite_path):
+    suite = suite_file.read(suite_path)
+    _, many = suite_file.expand(suite, suite_path, suite_path.parent / "out")
+    many.folder.prepare()
+    many.folder.save_config(many.config)
+    many.folder.write_status("finished", 8000)
+    assert stages.settings_changed(many).endswith("as a run of its own, not as a population")
+
+
+@pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("size = 2", "size = 1", "variant many: --population_size=1: must be a whole number"),

@@ -1,5 +1,6 @@
 """The runs of the study: their order, what they wait for, and the arms made from other runs."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -12,9 +13,11 @@ import pytest
 from meta_impala.experiments import study_runner, study_runs
 from meta_impala.experiments import suite as suite_file
 from meta_impala.experiments.stages import Stage
+from meta_impala.storage import eta_replay
 from meta_impala.storage.metrics_table import header_line, line_of
 from meta_impala.study import design
 from meta_impala.study import records as records_lib
+from meta_impala.system.signals import StopRequest
 
 DATA = pathlib.Path(__file__).parents[2] / "testdata" / "study"
 RANDOM = {task: 0.5 for part in (design.MECHANISM, design.MINATAR) for task in part.tasks}
@@ -89,6 +92,100 @@ def _made_elsewhere(cells, gamma=0.97):
         if run.game == "Noise" and run.variant.name == "A_0.03" and run.seed > 10:
             finish(run, gamma=gamma)
     return cells.read()
+
+
+def fail(run, rows=2):
+    """The folder of a finished run as one leaves it that failed after some rows."""
+    for path in (run.folder.metrics_path, run.folder.path / "evaluations.csv"):
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(lines[: 1 + rows]))
+    run.folder.status_path.write_text(json.dumps({"state": "failed", "frames": 10}))
+
+
+def _only_run(cells, name):
+    return next(run for run in cells.ready() if run.name == name)
+
+
+def test_a_failed_donor_is_replayed_as_far_as_it_came(cells):
+    """A failed run is a result: without this its yoked run would be missing for ever."""
+    _finish_selection(cells)
+    donor = _only_run(cells, "A_0.03.Noise.seed_11")
+    finish(donor)
+    fail(donor)
+    yoked = _only_run(cells, "Y.Noise.seed_30").config
+    assert yoked.eta_schedule_file == str(donor.folder.metrics_path)
+    assert eta_replay.pin(yoked).eta_schedule_sha256
+    assert donor.name in names(study_runner.open_runs(cells.ready()))
+    # As long as it is going to be trained again, its end is not known.
+    assert yoked_of(cells, given_up={}) == set()
+    assert yoked_of(cells, given_up={donor.name: "a reason"}) == {"Y.Noise.seed_30"}
+    fail(donor, rows=0)
+    assert yoked_of(cells) == set()
+
+
+def yoked_of(cells, **arguments):
+    return {name for name in names(cells.ready(**arguments)) if name.startswith("Y.")}
+
+
+def test_a_failed_donor_that_the_data_have_finished_is_finished_first(cells, tmp_path):
+    again = _again(tmp_path, _made_elsewhere(cells))
+    donor = _only_run(again, "A_0.03.Noise.seed_12")
+    finish(donor)
+    fail(donor)
+    assert donor.name in names(again.ready()) and yoked_of(again) == set()
+
+
+def test_a_failed_donor_is_trained_again_before_what_replays_it(cells, monkeypatch):
+    _finish_selection(cells)
+    donor = _only_run(cells, "A_0.03.Noise.seed_11")
+    finish(donor)
+    fail(donor)
+    rounds = []
+
+    class Runner:
+        def __init__(self, runs, *_, **__):
+            rounds.append(names(runs))
+            self.failed = {run.name: "a reason" for run in runs}
+
+        def run(self):
+            return False
+
+    monkeypatch.setattr(study_runner, "SuiteRunner", Runner)
+    monkeypatch.setattr(study_runner, "_pool", lambda _: contextlib.nullcontext())
+    failed = study_runner.run_part(cells, 2, StopRequest())
+    first, second = rounds
+    assert donor.name in first and "Y.Noise.seed_30" not in first
+    assert second == {"Y.Noise.seed_30"} and failed.keys() >= first | second
+
+
+def test_what_is_going_to_be_trained_again_selects_nothing(cells):
+    _finish_selection(cells)
+    run = _only_run(cells, "F_0.9.Noise.seed_2")
+    fail(run)
+    assert "M_0.Noise.seed_11" in names(cells.ready())
+    assert "M_0.Noise.seed_11" not in names(cells.ready(given_up=()))
+    assert "M_0.Noise.seed_11" in names(cells.ready(given_up=[run.name]))
+
+
+def test_a_shuffled_run_has_the_values_that_its_donor_has_when_it_begins(cells):
+    _finish_selection(cells, ("Switching",))
+    donor = _only_run(cells, "A_0.03.Switching.seed_12")
+
+    def count():
+        run = _only_run(cells, "S.Switching.seed_11")
+        return len(pathlib.Path(run.config.eta_schedule_file).read_text().splitlines()) - 1
+
+    finish(donor)
+    fail(donor)
+    assert count() == 2
+    shutil.rmtree(donor.folder.path)
+    finish(donor)
+    assert count() == 4
+    run = _only_run(cells, "S.Switching.seed_11")
+    run.folder.prepare()
+    run.folder.save_config(run.config)
+    fail(donor)
+    assert count() == 4
 
 
 def test_folders_that_are_no_runs_of_the_part_are_left_out(cells):
@@ -206,6 +303,22 @@ def test_the_constant_is_the_median_of_the_other_seeds(cells):
     others = [0.9 + seed / 1000 for seed in design.MECHANISM.seeds if seed != 11]
     assert constant.gamma == pytest.approx(np.median(others))
     assert (constant.eta_schedule, constant.lambda_) == ("fixed", 0.98)
+
+
+def test_the_constant_is_the_median_of_the_runs_that_were_evaluated(cells):
+    """One that failed before its first evaluation has no last η."""
+    _finish_selection(cells)
+    by_name = {run.name: run for run in cells.ready()}
+    for seed in design.MECHANISM.seeds:
+        finish(by_name[f"A_0.03.Noise.seed_{seed}"], gamma=0.9 + seed / 1000)
+    fail(by_name["A_0.03.Noise.seed_30"], rows=0)
+    constant = _only_run(cells, "C.Noise.seed_11").config
+    others = [0.9 + seed / 1000 for seed in design.MECHANISM.seeds if seed not in (11, 30)]
+    assert constant.gamma == pytest.approx(np.median(others))
+    assert "C.Noise.seed_11" not in names(cells.ready(given_up=()))
+    for seed in design.MECHANISM.seeds:
+        fail(by_name[f"A_0.03.Noise.seed_{seed}"], rows=0)
+    assert "C.Noise.seed_11" not in names(cells.ready())
 
 
 def test_the_shuffled_arm_has_the_same_values_in_another_order(cells):

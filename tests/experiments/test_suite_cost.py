@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from meta_impala.config import Config
+from meta_impala.config import Config, presets
 from meta_impala.config.validation import resolve_network
 from meta_impala.experiments import suite as suite_file
 from meta_impala.experiments import suite_cost
@@ -15,7 +15,7 @@ SUITE = """
 title = "A title"
 games = ["Catch"]
 seeds = [1, 2]
-settings = { total_frames = 1_000_000, num_actors = 1 }
+settings = { total_frames = 1_000_000, num_actors = 1, batch_size = 8 }
 variants = [
   { name = "plain", settings = { meta_parameters = "none" } },
   { name = "meta" },
@@ -45,8 +45,9 @@ def test_the_remaining_frames_and_games_of_a_suite(runs):
 
 
 def test_by_the_table_plain_and_meta_learned_runs_have_prices_of_their_own(runs):
-    plain, meta = suite_cost.PRICES["catch", "mlp"]
-    assert [suite_cost.price_of(run.config) for run in runs] == [plain, meta, plain, meta]
+    plain, meta, _ = suite_cost.PRICES["catch", "mlp"]
+    prices = [suite_cost.price_of(run.config) for run in runs]
+    assert prices == pytest.approx([plain, meta, plain, meta])
     cost = _cost(runs)
     training = 2 * (plain + meta) * 1e6 / 1e3 / 3600
     starts = 4 * suite_cost.START_SECONDS[True] / 3600
@@ -136,20 +137,46 @@ def test_more_updates_and_larger_meta_batches_cost_more(runs):
     def price(**settings):
         return suite_cost.price_of(dataclasses.replace(runs[1].config, **settings))
 
-    plain, meta = suite_cost.PRICES["catch", "mlp"]
-    assert price() == pytest.approx(meta)  # B' = 8, B = 32
-    assert price(meta_batch_size=32) == pytest.approx(plain + 2.5 * (meta - plain))
+    plain, meta, measured_at = suite_cost.PRICES["catch", "mlp"]
+    assert price() == pytest.approx(meta) and measured_at == 1.0  # B' = 8, B = 8
+    assert price(batch_size=32) == pytest.approx(plain + (meta - plain) / 2.5)
     assert price(sample_reuse=3) == pytest.approx(3 * meta)
     assert price(meta_objective="bootstrapped", bootstrap_steps=4) == pytest.approx(
         meta + 4 * plain
     )
 
 
-def test_games_that_are_played_while_training_cost_too(runs):
-    (one,) = runs[:1]
-    config = dataclasses.replace(
-        one.config, evaluation_frames=100_000, evaluation_episodes=50, total_frames=1_000_000
+@pytest.mark.parametrize(
+    ("preset", "settings", "row"),
+    [
+        ("catch", {}, ("catch", "mlp")),
+        ("cartpole", {}, ("features", "mlp")),
+        ("study", {"environment": "MinAtar/Breakout"}, ("minatar", "minatar")),
+        ("xu2018", {"network": "deep", "core": "none"}, ("atari", "deep")),
+    ],
+)
+def test_what_was_measured_costs_what_was_measured(preset, settings, row):
+    price = suite_cost.price_of(presets.preset(preset, **settings))
+    assert price == pytest.approx(suite_cost.PRICES[row].meta)
+
+
+@pytest.mark.parametrize(
+    ("variant", "settings", "factor"),
+    [
+        (0, {}, 1.0),
+        (1, {}, 1.0),
+        (1, {"batch_size": 32, "sample_reuse": 3}, 1.0),
+        (1, {"meta_objective": "bootstrapped", "bootstrap_steps": 4}, 1.0),
+        (1, {"core": "lstm"}, suite_cost._CORE),
+    ],
+)
+def test_games_that_are_played_while_training_cost_too(runs, variant, settings, factor):
+    """Whatever was learned, and by how many updates: playing needs the network alone."""
+    config = dataclasses.replace(runs[variant].config, total_frames=1_000_000, **settings)
+    evaluated = dataclasses.replace(config, evaluation_frames=100_000, evaluation_episodes=50)
+    without, with_games = (
+        _cost([dataclasses.replace(runs[variant], config=of)]).core_hours
+        for of in (config, evaluated)
     )
-    more = _cost([dataclasses.replace(one, config=config)]).core_hours - _cost([one]).core_hours
-    plain, _ = suite_cost.PRICES["catch", "mlp"]
-    assert more == pytest.approx(10 * 50 * 9 * 0.5 * plain / 1e3 / 3600)
+    plain = factor * suite_cost.PRICES["catch", "mlp"].plain
+    assert with_games - without == pytest.approx(10 * 50 * 9 * 0.5 * plain / 1e3 / 3600)

@@ -1,5 +1,6 @@
 """The study's scores, contrasts, verdicts and choices against values worked out by hand."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from meta_impala.errors import UserError
 from meta_impala.experiments import suite as suite_file
-from meta_impala.study import design, effects, records, summary
+from meta_impala.study import design, effects, records, summary, task_figures
 from meta_impala.study.records import Point, Record
 
 RANDOM = {task: 0.0 for part in (design.MECHANISM, design.MINATAR) for task in part.tasks}
@@ -30,6 +31,19 @@ def test_a_failed_run_continues_at_random():
     failed = record("F_0", 1, state="failed")
     assert failed.counts and not failed.is_finished
     assert effects.area(failed, random=0.2) == pytest.approx(0.5 * 0.6 + 0.5 * 0.2, abs=0.01)
+
+
+def test_the_mean_curve_counts_failed_runs_as_their_areas_do():
+    """From where it ended on a failed run is at random, one without a point from the beginning."""
+    good, failed = record("F_0", 1, 3.0), record("F_0", 2, 2.0, state="failed")
+    frames, values = task_figures._mean_curve([good, failed], 0.2)
+    assert frames.tolist() == [50, 100]
+    assert values == pytest.approx([(3.0 + 2.0) / 2, (3.0 + 0.2) / 2])
+    never = dataclasses.replace(failed, points=())
+    _, values = task_figures._mean_curve([good, never], 0.2)
+    assert values == pytest.approx([(3.0 + 0.2) / 2] * 2)
+    _, values = task_figures._mean_curve([good, record("F_0", 3, 1.0)], 0.2)
+    assert values.tolist() == [2.0, 2.0]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 8, 20])

@@ -80,6 +80,43 @@ def test_the_page_is_complete_at_every_stage(tmp_path, monkeypatch, share):
     assert ("What is missing" in text) == (share < 1.0)
 
 
+def _switching(text):
+    section = text[text.index("### Switching") :]
+    return section[: section.index("\n## ")]
+
+
+def test_only_the_runs_of_the_acceptance_test_accept_a_task(tmp_path, monkeypatch):
+    """F* and R on the confirmation seeds do not: the test has its own seeds and all constants."""
+    monkeypatch.setattr(effects, "REPETITIONS", 20)
+    assert "accepted" not in _switching((DATA / "study.md").read_text("utf-8"))
+    runs = [run for run in dict.fromkeys(_all_runs()) if run.part == "mechanism"]
+    tasks = [task for part in design.PARTS.values() if part.grid for task in part.tasks]
+    random = "".join(f"{task},0.1\n" for task in tasks)
+    (tmp_path / records.RANDOM).write_text(f"task,mean_return\n{random}")
+
+    def section(found):
+        records.write(found, tmp_path, "made by a test")
+        return _switching(page.as_markdown(page.document(tmp_path)))
+
+    assert "accepted" not in section(runs) and "testdata/results" in section(runs)
+    test = design.ACCEPTANCE
+    of_test = [
+        _record(test.name, "Switching", name, seed) for name in test.arms for seed in test.seeds
+    ]
+    said = "(the best of 5 constants, seeds 101 to 110): "
+    assert f"{said}not accepted." in section(runs + of_test)
+    better = [
+        dataclasses.replace(
+            run, points=tuple(p._replace(mean_return=2 * p.mean_return) for p in run.points)
+        )
+        if run.variant == design.RIGHT
+        else run
+        for run in of_test
+    ]
+    assert f"{said}accepted." in section(runs + better)
+    assert f"{said}undecided." in section(runs + better[1:])
+
+
 def test_one_whole_game_of_minatar_is_described_without_a_verdict(tmp_path, monkeypatch):
     monkeypatch.setattr(effects, "REPETITIONS", 200)
     runs = [r for r in _all_runs() if r.part == "mechanism" or r.task == "MinAtar/Breakout"]
