@@ -8,8 +8,6 @@ out and needs no TensorFlow). Nothing in the folder is changed; training may go 
 
 from __future__ import annotations
 
-import json
-
 from absl import flags
 
 from meta_impala import command
@@ -20,6 +18,7 @@ from meta_impala.diagnosis import verdict as verdict_lib
 from meta_impala.diagnosis.evidence import Evidence
 from meta_impala.environments import registry
 from meta_impala.errors import UserError, warn
+from meta_impala.storage.json_files import json_document
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.run_status import read_status
 from meta_impala.storage.trained_run import TrainedRun, open_trained_run
@@ -105,7 +104,8 @@ def main(arguments: list[str]) -> int:
         evidence = _with_games(evidence, run)
     verdict = verdict_lib.diagnose(evidence)
     if FLAGS.json:
-        command.say(json.dumps(verdict_lib.to_json(verdict), indent=2, ensure_ascii=False))
+        text = json_document(verdict_lib.to_json(verdict), ensure_ascii=False)
+        command.say(text.rstrip("\n"))
         return 0
     lines = verdict_lib.sentences(verdict)
     for number, line in enumerate(lines, start=1):

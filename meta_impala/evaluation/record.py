@@ -24,7 +24,7 @@ from meta_impala.errors import UserError, one_line, printable
 from meta_impala.evaluation import scores
 from meta_impala.evaluation import starts as game_starts
 from meta_impala.storage.files import open_regular, write_atomically
-from meta_impala.storage.json_files import read_json_object
+from meta_impala.storage.json_files import json_document, read_json_object
 from meta_impala.storage.run_folder import RunFolder
 
 _PACKAGES = ("tensorflow", "numpy", "gymnasium", "ale-py")
@@ -327,7 +327,7 @@ def save_result(path: pathlib.Path, found: Mapping[str, Any]) -> None:
       UserError: if it cannot be written.
     """
     try:
-        write_atomically(path, json.dumps(found, indent=2) + "\n")
+        write_atomically(path, json_document(found))
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({one_line(error)})") from None
 
