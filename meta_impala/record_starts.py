@@ -121,7 +121,7 @@ def _check_out() -> pathlib.Path:
     out = pathlib.Path(FLAGS.out or user_path("starts.json"))
     if RunFolder(out.parent).has_run():
         raise UserError(f"--out={out}: is in the folder of a run; must be elsewhere")
-    return check_file(out, "out")
+    return out
 
 
 def _recordings() -> tuple[EnvironmentSpec, str, list[start_recorder.Recording], str]:
@@ -135,6 +135,7 @@ def _recordings() -> tuple[EnvironmentSpec, str, list[start_recorder.Recording],
     except (UnknownEnvironmentError, UnsupportedEnvironmentError) as error:
         raise UserError(f"--environment={FLAGS.environment}: {error}") from None
     return spec, FLAGS.protocol, recordings, "a person's games"
+    check_file(out, "out")
 
 
 def main() -> int:

@@ -5,6 +5,7 @@ import json
 import pathlib
 
 import pytest
+from support.command_helpers import refused
 
 from meta_impala.environments import ATARI_57
 from meta_impala.errors import UserError
@@ -343,3 +344,19 @@ def test_the_games_of_a_subset(path):
     assert suite_file.read(path).games == expected
     assert suite_file.games_of(["Pong", "atari5", "Qbert"]) == ("Pong", *expected)
     assert len(suite_file.games_of(["atari57", "Catch"])) == 58
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 5000, "a\\u0000b"])
+def test_a_preset_that_no_file_can_be_is_refused_in_one_line(path, name):
+    path.write_text(TEXT.replace("laptop.flags", name))
+    with pytest.raises(UserError, match="^preset .*is neither a file in .* nor one of") as error:
+        _expand(path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 5000])
+def test_a_preset_on_the_command_line_that_no_file_can_be_is_refused(tmp_path, name):
+    arguments = ("catch", f"--out={tmp_path / 'out'}", f"--preset={name}")
+    refusal = refused("meta_impala.run_suite", *arguments)
+    assert refusal.startswith(f"error: --preset={name[:100]}") and "must be one of" in refusal
+    assert list(tmp_path.iterdir()) == []
+
+
