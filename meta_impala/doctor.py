@@ -95,6 +95,8 @@ def _with_games(evidence: Evidence, run: TrainedRun) -> Evidence:
 
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
+    if not FLAGS.batch:
+        command.refuse_given(["steps", "seed"], "with --nobatch: no games are played")
     folder = RunFolder(_logdir(arguments))
     trust = trust_of_flags()
     config = folder.load_config(trust)

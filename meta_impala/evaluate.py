@@ -209,8 +209,6 @@ def _out(folder: RunFolder | None) -> pathlib.Path | None:
         check_evaluation_file(path)
         return path
     if folder is None:
-        if FLAGS.best:
-            raise UserError("--best=True: needs --logdir, the folder of a run")
         return None
     return evaluation_record.result_path(folder, FLAGS.starts, best=FLAGS.best)
 
@@ -251,6 +249,10 @@ def _inputs(arguments: list[str]) -> Inputs:
         parse_eta(FLAGS.evaluation_eta)
     if bool(logdir) == bool(FLAGS.agent):
         raise UserError("give one of: the folder of a run, or --agent=FILE")
+    if FLAGS.best and not logdir:
+        raise UserError("--best=True: needs --logdir, the folder of a run")
+    if FLAGS.override and not (logdir or FLAGS.out):
+        raise UserError("--override=True: needs --out=FILE beside --agent, or nothing is written")
     folder, agent_path, named = None, None, None
     if logdir:
         folder, config = _open_run(logdir)
@@ -311,14 +313,14 @@ def _starts(config: Config, description: Description) -> tuple[list[Start], path
         protocol=config.protocol,
         num_actions=description.num_actions,
     )
-    return starts, path
-
     longest = max(len(start.actions) for start in starts) * description.action_repeat
     if FLAGS.max_episode_frames is not None and FLAGS.max_episode_frames <= longest:
         raise UserError(
             f"--max_episode_frames={FLAGS.max_episode_frames}: must be above {longest}, the frames "
             f"of the longest start in {path}"
         )
+    return starts, path
+
 
 def _is_kept(out: pathlib.Path | None, evaluation: Evaluation) -> bool:
     """Whether the result that is there has more games of the same kind, and stays; says so."""
