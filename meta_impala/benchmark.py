@@ -37,6 +37,7 @@ from meta_impala.config.presets import define_preset_flag
 from meta_impala.environments import UnknownEnvironmentError, registry
 from meta_impala.errors import RunFailed, UserError
 from meta_impala.storage.files import write_atomically
+from meta_impala.storage.json_files import json_document
 from meta_impala.storage.results_folder import check_file
 from meta_impala.system.interrupt import raise_on_interrupt
 from meta_impala.system.user_path import define_path
@@ -383,7 +384,7 @@ def main() -> int:
             "machine": {"cpus": os.cpu_count(), "processor": _processor(), "load": load},
             "quick": FLAGS.quick,
         }
-        write_atomically(pathlib.Path(FLAGS.json), json.dumps(document, indent=2) + "\n")
+        write_atomically(pathlib.Path(FLAGS.json), json_document(document))
     return 0
 
 

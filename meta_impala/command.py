@@ -14,10 +14,10 @@ import faulthandler
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
-from absl import logging
+from absl import flags, logging
 
 from meta_impala import usage
 from meta_impala.config.fields import MAX_SEED
@@ -114,6 +114,22 @@ def whole_numbers(
                 f"--{flag}={','.join(texts)}: must be whole numbers from {least} to {most}"
             )
     return [int(text) for text in texts]
+
+
+def refuse_given(names: Iterable[str], why: str) -> None:
+    """Refuses flags that the command would ignore.
+
+    Args:
+      names: of the flags.
+      why: the end of the message, after "has no effect".
+
+    Raises:
+      UserError: naming the first of them that is given.
+    """
+    for name in names:
+        flag = flags.FLAGS[name]
+        if flag.present:
+            raise UserError(f"--{name}={flag.value}: has no effect {why}")
 
 
 def arguments_of(flag: str, text: str) -> list[str]:

@@ -9,7 +9,6 @@ out and needs no TensorFlow). Nothing in the folder is changed; training may go 
 from __future__ import annotations
 
 import contextlib
-import json
 
 from absl import flags
 
@@ -21,6 +20,7 @@ from meta_impala.diagnosis import verdict as verdict_lib
 from meta_impala.diagnosis.evidence import Evidence
 from meta_impala.environments import registry
 from meta_impala.errors import UserError, warn
+from meta_impala.storage.json_files import json_document
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.run_status import read_status
 from meta_impala.storage.trained_run import TrainedRun, open_trained_run
@@ -98,6 +98,8 @@ def _with_games(evidence: Evidence, run: TrainedRun) -> Evidence:
 
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
+    if not FLAGS.batch:
+        command.refuse_given(["steps", "seed"], "with --nobatch: no games are played")
     folder = RunFolder(_logdir(arguments))
     trust = trust_of_flags()
     # The environment may print anything, and so may its emulator.
@@ -109,7 +111,8 @@ def main(arguments: list[str]) -> int:
             evidence = _with_games(evidence, run)
     verdict = verdict_lib.diagnose(evidence)
     if FLAGS.json:
-        command.say(json.dumps(verdict_lib.to_json(verdict), indent=2, ensure_ascii=False))
+        text = json_document(verdict_lib.to_json(verdict), ensure_ascii=False)
+        command.say(text.rstrip("\n"))
         return 0
     lines = verdict_lib.sentences(verdict)
     for number, line in enumerate(lines, start=1):

@@ -20,10 +20,12 @@ def printable(text: object) -> str:
     line = " ".join(str(text).splitlines())
     if len(line) > _MAX_CHARACTERS:
         line = f"{line[:_MAX_CHARACTERS]}… ({len(line)} characters)"
-    return _escaped(line)
+    return escaped(line)
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """The text, whatever its length, with an escape for each character that is not printable, line
+    breaks included; so it can be encoded."""
     if text.isprintable():
         return text
     return "".join(
@@ -88,7 +90,7 @@ def _print(message: str, name: str) -> None:
 
     To the stream of the start, if an environment has closed the present one.
     """
-    text = "\n".join(_escaped(line.expandtabs()) for line in str(message).split("\n"))
+    text = "\n".join(escaped(line.expandtabs()) for line in str(message).split("\n"))
     for stream in (getattr(sys, name), getattr(sys, f"__{name}__")):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or never opened
             if stream is not None:

@@ -28,8 +28,8 @@ from meta_impala.environments import (
 )
 from meta_impala.errors import UserError, warn
 from meta_impala.evaluation import record as evaluation_record
+from meta_impala.evaluation import result_text, video
 from meta_impala.evaluation import starts as game_starts
-from meta_impala.evaluation import video
 from meta_impala.evaluation.starts import Start
 from meta_impala.storage import shipped_agents
 from meta_impala.storage.folder_use import check_evaluation_file
@@ -133,9 +133,9 @@ def _define_game_flags() -> None:
     define_frames(
         "max_episode_frames",
         None,
-        "A game that has not ended after this many environment frames is cut; its return "
-        "counts as it is. Default: the time limit of the environment, and "
-        f"{evaluation_record.DEFAULT_MAX_EPISODE_FRAMES:,} for one that has none.",
+        "A game that has not ended after this many environment frames, its start included, is cut; "
+        "its return counts as it is. At most, and by default, the time limit of the environment; "
+        f"by default {evaluation_record.DEFAULT_MAX_EPISODE_FRAMES:,} for one that has none.",
     )
 
 
@@ -163,9 +163,17 @@ def _num_envs() -> int:
 
 def _max_episode_frames(config: Config) -> int | None:
     """After how many frames a game is cut; None if the environment has its own limit."""
-    if FLAGS.max_episode_frames is not None:
-        return FLAGS.max_episode_frames
-    return evaluation_record.frame_limit(config.environment, config.environment_arguments)
+    place = config.environment, config.environment_arguments
+    given: int | None = FLAGS.max_episode_frames
+    if given is None:
+        return evaluation_record.frame_limit(*place)
+    most = evaluation_record.own_limit(*place)
+    if most is not None and given > most:
+        raise UserError(
+            f"--max_episode_frames={given}: must be at most {most}, the time limit of the "
+            "environment"
+        )
+    return given
 
 
 def _eta(config: Config) -> tuple[float, float] | None:
@@ -201,8 +209,6 @@ def _out(folder: RunFolder | None) -> pathlib.Path | None:
         check_evaluation_file(path)
         return path
     if folder is None:
-        if FLAGS.best:
-            raise UserError("--best=True: needs --logdir, the folder of a run")
         return None
     return evaluation_record.result_path(folder, FLAGS.starts, best=FLAGS.best)
 
@@ -243,6 +249,10 @@ def _inputs(arguments: list[str]) -> Inputs:
         parse_eta(FLAGS.evaluation_eta)
     if bool(logdir) == bool(FLAGS.agent):
         raise UserError("give one of: the folder of a run, or --agent=FILE")
+    if FLAGS.best and not logdir:
+        raise UserError("--best=True: needs --logdir, the folder of a run")
+    if FLAGS.override and not (logdir or FLAGS.out):
+        raise UserError("--override=True: needs --out=FILE beside --agent, or nothing is written")
     folder, agent_path, named = None, None, None
     if logdir:
         folder, config = _open_run(logdir)
@@ -303,6 +313,12 @@ def _starts(config: Config, description: Description) -> tuple[list[Start], path
         protocol=config.protocol,
         num_actions=description.num_actions,
     )
+    longest = max(len(start.actions) for start in starts) * description.action_repeat
+    if FLAGS.max_episode_frames is not None and FLAGS.max_episode_frames <= longest:
+        raise UserError(
+            f"--max_episode_frames={FLAGS.max_episode_frames}: must be above {longest}, the frames "
+            f"of the longest start in {path}"
+        )
     return starts, path
 
 
@@ -323,7 +339,6 @@ def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     inputs = _inputs(arguments)
     command.load_tensorflow()
-    from meta_impala.evaluation import evaluator
     from meta_impala.evaluation.evaluator import Evaluation
     from meta_impala.storage.trained_agent import load_agent, load_agent_file, with_eta
     from meta_impala.system.tensorflow_setup import configure_for_inference
@@ -353,8 +368,8 @@ def main(arguments: list[str]) -> int:
     )
     saves = not _is_kept(inputs.out, evaluation)
     result = evaluation.run(FLAGS.episodes, inputs.num_envs, inputs.out, save=saves)
-    command.say(evaluation_record.table(result))
-    if text := evaluator.hint(result):
+    command.say(result_text.table(result))
+    if text := result_text.hint(result):
         command.say(text)
     if inputs.out is not None:
         command.say(f"{'written' if saves else 'not written'} to {inputs.out}")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from meta_impala.config.number_flags import define_integer, define_seed
 from meta_impala.environments import registry
 from meta_impala.errors import UserError
 from meta_impala.storage import results_folder
+from meta_impala.storage.json_files import json_document
 from meta_impala.storage.trained_run import TrainedRun, open_trained_run, refuse_no_meta_gradient
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.interrupt import raise_on_interrupt
@@ -153,7 +153,7 @@ def _draw(path: pathlib.Path, title: str, result: Any) -> None:
 def _write(outdir: pathlib.Path, text: str, numbers: dict[str, Any]) -> None:
     """Writes the files, then prints the text."""
     results_folder.write_text(outdir / "explain.md", text)
-    results_folder.write_text(outdir / "explain.json", json.dumps(numbers, indent=2) + "\n")
+    results_folder.write_text(outdir / "explain.json", json_document(numbers))
     command.say(f"\n{text}\nwritten to {outdir}")
 
 

@@ -79,8 +79,24 @@ def _by_person(environment: str, protocol: str) -> list[start_recorder.Recording
         )
 
 
+def _refuse_other_environment(config: Config) -> None:
+    """`--environment` beside `--logdir` can only name the run's own, whose module it trusts."""
+    if not FLAGS["environment"].present:
+        return
+    try:
+        given = registry.resolve(FLAGS.environment)
+    except UnknownEnvironmentError as error:
+        raise UserError(f"--environment={FLAGS.environment}: {error}") from None
+    if given != registry.resolve(config.environment):
+        raise UserError(
+            f"--environment={FLAGS.environment}: must be that of the run in --logdir, "
+            f"{config.environment}, or not be given"
+        )
+
+
 def _by_agent(logdir: str) -> tuple[Config, list[start_recorder.Recording], str]:
     folder, config, description = open_trained_run(logdir, trust_of_flags())
+    _refuse_other_environment(config)
     command.load_tensorflow()
     from meta_impala.evaluation.games import GamePolicy, evaluated_environment, play_games
     from meta_impala.storage.trained_agent import load_agent
@@ -119,9 +135,10 @@ def _by_agent(logdir: str) -> tuple[Config, list[start_recorder.Recording], str]
 def _check_out() -> pathlib.Path:
     """The file to write."""
     out = pathlib.Path(FLAGS.out or user_path("starts.json"))
+    check_file(out, "out")
     if RunFolder(out.parent).has_run():
         raise UserError(f"--out={out}: is in the folder of a run; must be elsewhere")
-    return check_file(out, "out")
+    return out
 
 
 def _recordings() -> tuple[EnvironmentSpec, str, list[start_recorder.Recording], str]:
@@ -139,6 +156,10 @@ def _recordings() -> tuple[EnvironmentSpec, str, list[start_recorder.Recording],
 
 def main() -> int:
     """Runs the command; returns its exit code."""
+    if FLAGS.logdir:
+        command.refuse_given(["protocol", "frames_per_second"], "with --logdir: its agent plays")
+    else:
+        command.refuse_given(["games"], "without --logdir: a person plays until they end it")
     out = _check_out()
     if not FLAGS.logdir:
         live_window.check("a person needs to see the game; --logdir=RUN lets a checkpoint play")

@@ -119,7 +119,7 @@ def _changed(suite: Suite, path: pathlib.Path) -> Suite:
         suite = dataclasses.replace(suite, seeds=seeds)
     if FLAGS.preset:
         beside = path.parent / FLAGS.preset
-        preset = beside if beside.is_file() else presets.find(FLAGS.preset)
+        preset = beside if os.path.isfile(beside) else presets.find(FLAGS.preset)
         suite = dataclasses.replace(suite, preset=str(preset))
     settings, typed = dict(suite.settings), set()
     for text in FLAGS.set:

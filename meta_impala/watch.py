@@ -71,10 +71,15 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "web",
         None,
-        "Show a web page, or (--noweb) a window. Default: a window if one can be shown.",
+        "Show a web page, or (--noweb) a window. Default: a window if one can be shown "
+        "and no --port is given.",
     )
     define_integer(
-        "port", 0, f"Port of {ADDRESS} for the page; 0 takes any free one.", low=0, high=65535
+        "port",
+        0,
+        f"Port of {ADDRESS} for the page, which is then shown; 0 takes any free one.",
+        low=0,
+        high=65535,
     )
     define_float(
         "fps",
@@ -126,6 +131,7 @@ def _check_flags(arguments: list[str]) -> str | None:
     if bool(logdir) == bool(FLAGS.agent):
         raise UserError("give one of: the folder of a run, or --agent=FILE")
     if FLAGS.web is False:
+        command.refuse_given(["port"], "on a window (--noweb)")
         live_window.check("--web shows a page instead")
     return logdir
 
@@ -211,15 +217,21 @@ def _show_games(
             pace.wait(0.0 if step.policy is not None else at_the_end)
 
 
+def _is_page() -> bool:
+    """Whether a page is shown, not a window: a port is that of a page."""
+    if FLAGS.web is not None:
+        return bool(FLAGS.web)
+    return bool(FLAGS["port"].present) or live_window.why_not() != ""
+
+
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     opened = _open(_check_flags(arguments))
     config = opened.config
     name, kwargs = registry.evaluated_in(config.environment, config.environment_arguments)
     environment = make_watched(name, config.protocol, FLAGS.seed, kwargs)
-    is_page = live_window.why_not() != "" if FLAGS.web is None else FLAGS.web
     title = f"meta-impala watch: {opened.config.environment}"
-    screen = LivePage(FLAGS.port, title) if is_page else LiveWindow(title)
+    screen = LivePage(FLAGS.port, title) if _is_page() else LiveWindow(title)
     command.load_tensorflow()
     from meta_impala.system.tensorflow_setup import configure_for_inference
 

@@ -266,11 +266,13 @@ def _adaptive_and_fixed(results: Results) -> tuple[list[str], list[str]]:
     adaptive, fixed = [], []
     for variant in results.variants:
         config = results.of(variant)[0].config
-        if "gamma" in config["meta_parameters"].split(","):
-            if config.get("eta_schedule", "learned") == "learned":
-                adaptive.append(variant)
-        elif config["meta_parameters"] == "none" and "population" not in config:
-            fixed.append(variant)
+        # That of `fixed` is fed η, which stays as it is; those of the others vary and are neither.
+        schedule = config.get("eta_schedule", "learned")
+        if config["meta_parameters"] == "none" or schedule == "fixed":
+            if "population" not in config:
+                fixed.append(variant)
+        elif schedule == "learned" and "gamma" in config["meta_parameters"].split(","):
+            adaptive.append(variant)
     return adaptive, fixed
 
 

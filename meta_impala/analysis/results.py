@@ -77,7 +77,7 @@ _OF_EVALUATION = {
     "protocol": _is_text, "frames_trained": _is_count, "episodes": _is_count, "mean": _is_number,
     "standard_error": _or_none(_is_number), "starts": _is_text, "eta_is_from": _is_text,
     "starts_recorded_from": _or_none(_is_text), "starts_sha256": _or_none(_is_text),
-    "rom": _or_none(_is_rom),
+    "rom": _or_none(_is_rom), "max_episode_frames": _or_none(_is_count),
 }  # fmt: skip
 _OF_POPULATION = {
     "size": _is_count, "interval": _is_count, "frames": _is_count, "seed": _is_count,
@@ -224,6 +224,10 @@ def _caveats(evaluation: Mapping[str, Any], game: str | None) -> tuple[str, ...]
     caveats = []
     if game and evaluation["episodes"] < 200:
         caveats.append(f"{evaluation['episodes']} games evaluated (published: 200)")
+    whole = evaluation_record.DEFAULT_MAX_EPISODE_FRAMES
+    limit = evaluation.get("max_episode_frames")  # absent in those of early versions
+    if game and limit is not None and limit != whole:
+        caveats.append(f"games cut after {limit:,} frames (published: {whole:,})")
     if evaluation.get("eta_is_from", "checkpoint") != "checkpoint":
         caveats.append("the network was given another η than it had learned")
     if evaluation.get("starts", "noop") == "human":

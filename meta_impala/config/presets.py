@@ -10,6 +10,7 @@ from absl import flags
 from meta_impala.config.fields import nearest
 from meta_impala.config.flags import define_config_flags, parse_flags
 from meta_impala.config.schema import FIELDS, Config
+from meta_impala.config.text import shown
 from meta_impala.errors import UserError
 
 FOLDER = pathlib.Path(__file__).parents[1] / "presets"
@@ -33,7 +34,7 @@ def find(name: str) -> pathlib.Path:
     stem = name.removesuffix(_SUFFIX)
     if stem not in names():
         raise UserError(
-            f"--preset={name}: must be one of {', '.join(names())}{nearest(stem, names())}; "
+            f"--preset={shown(name)}: must be one of {', '.join(names())}{nearest(stem, names())}; "
             "--flagfile=PATH reads a file of your own"
         )
     return FOLDER / f"{stem}{_SUFFIX}"

@@ -38,7 +38,8 @@ class Evaluation(NamedTuple):
       seed: of games and actions.
       starts: where games begin, taken in turn; empty for no-op starts.
       starts_path: the file that they are from.
-      max_episode_frames: after which a game is cut; None for the environment's own limit.
+      max_episode_frames: after which a game is cut, its start included; None for the environment's
+        own limit.
       eta_is_from: `checkpoint`, or what changed η.
       should_stop: asked before each step.
       say: shows a line.
@@ -118,7 +119,7 @@ class Evaluation(NamedTuple):
             raise
         played = [game for game in partial.games if game.number < episodes]
         try:
-            result = record.result(definition, played) | {"num_envs": num_envs}
+            result = record.result(definition, played, self._frames_before) | {"num_envs": num_envs}
         except UserError:  # all of them are worthless
             partial.remove()
             raise
@@ -162,6 +163,12 @@ class Evaluation(NamedTuple):
         if self.starts:
             return self.starts[number % len(self.starts)]
         return Start(game_starts.game_seeds(self.seed, number)[0])
+
+    def _frames_before(self, number: int) -> int:
+        """Environment frames that are played to reach the start of a game."""
+        if not self.starts:
+            return 0
+        return len(self.start(number).actions) * self.description.action_repeat
 
     def _play(
         self,
@@ -224,22 +231,3 @@ class _Silence:
             f"no game has ended for {_SECONDS_OF_SILENCE:.0f} s: the longest has {frames:,} "
             f"frames so far{cut}"
         )
-
-
-def hint(result: dict[str, Any]) -> str:
-    """What is worth knowing of a result beside its table; empty for nothing."""
-    lines = []
-    cut, limit = result["episodes_at_limit"], result["max_episode_frames"]
-    if cut:
-        lines.append(
-            f"{cut} of {result['episodes']} games had not ended after {limit:,} frames and were "
-            "cut there; their returns count up to that point (--max_episode_frames changes it)"
-        )
-    if left_out := result.get("episodes_left_out", 0):
-        lines.append(
-            f"{left_out} of {result['episodes'] + left_out} games are left out: their returns are "
-            "not finite"
-        )
-    if result["episodes"] == 1:
-        lines.append("a standard error needs more games than one (--episodes)")
-    return "\n".join(lines)

@@ -43,7 +43,8 @@ class GamePolicy(Policy):
 class Table:
     """One environment, the game that is played there, and the inputs of the next action.
 
-    The inputs are those of `actors.actor.Actor`.
+    The inputs are those of `actors.actor.Actor`. `frames` are those of the game from its beginning,
+    its start included: a limit counts them, as the environment's own does.
     """
 
     def __init__(self, environment: BatchedEnvironment, core_state_size: int) -> None:
@@ -61,10 +62,10 @@ class Table:
     def begin(self, number: int, start: Start, action_seed: int) -> None:
         """Raises UserError if the start cannot be reached."""
         self._clear()
-        self._rewards, self.frames = 0.0, 0
+        self._rewards = 0.0
         self._number, self._action_seed = number, action_seed
         started = game_starts.begin(self._environment, start)
-        self.observation = started.observation
+        self.observation, self.frames = started.observation, started.frames
         self._return_before, self._frames_before = started.episode_return, started.frames
         self.seed = (action_seed, 0)
         self.is_busy = True
@@ -82,7 +83,7 @@ class Table:
             if max_frames is None or self.frames < max_frames:
                 return None
             self.is_busy = False
-            return Game(self._number, self._rewards, self.frames)
+            return Game(self._number, self._rewards, self.frames - self._frames_before)
         self.is_busy = False
         return Game(
             self._number,
@@ -155,8 +156,8 @@ def play_games(
       games: number and start of each.
       seed: of the evaluation; with a game's number it seeds the actions.
       core_state_size: S of the network's recurrent state.
-      max_frames: a game that has not ended after so many environment frames is cut there; None for
-        the environment's own time limit alone.
+      max_frames: a game that has not ended after so many environment frames, its start included, is
+        cut there; None for the environment's own time limit alone.
       on_game: called after each game.
       on_step: called after each step with the frames of the longest game that goes on.
       should_stop: asked before each step.

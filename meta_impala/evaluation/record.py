@@ -15,16 +15,16 @@ import math
 import pathlib
 import platform
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from meta_impala import __version__
 from meta_impala.environments import PROTOCOLS, EnvironmentSpec, atari, registry
-from meta_impala.errors import UserError, one_line, printable
+from meta_impala.errors import UserError, one_line
 from meta_impala.evaluation import scores
 from meta_impala.evaluation import starts as game_starts
 from meta_impala.storage.files import open_regular, write_atomically
-from meta_impala.storage.json_files import read_json_object
+from meta_impala.storage.json_files import json_document, read_json_object
 from meta_impala.storage.run_folder import RunFolder
 
 _PACKAGES = ("tensorflow", "numpy", "gymnasium", "ale-py")
@@ -98,6 +98,15 @@ def noops(protocol: str) -> tuple[int, int]:
 DEFAULT_MAX_EPISODE_FRAMES = atari.MAX_EPISODE_FRAMES
 
 
+def own_limit(environment: str, environment_kwargs: Mapping[str, Any] | None = None) -> int | None:
+    """The frames after which the environment of an evaluated game ends it by itself, or None.
+
+    Args:
+      environment, environment_kwargs: as for `frame_limit`.
+    """
+    return registry.time_limit(*registry.evaluated_in(environment, environment_kwargs))
+
+
 def frame_limit(
     environment: str, environment_kwargs: Mapping[str, Any] | None = None
 ) -> int | None:
@@ -110,8 +119,8 @@ def frame_limit(
     Returns:
       None if it ends its episodes after a number of steps by itself, as far as it says so.
     """
-    name, arguments = registry.evaluated_in(environment, environment_kwargs)
-    return DEFAULT_MAX_EPISODE_FRAMES if registry.time_limit(name, arguments) is None else None
+    own = own_limit(environment, environment_kwargs)
+    return DEFAULT_MAX_EPISODE_FRAMES if own is None else None
 
 
 def where_games_are_played(
@@ -169,10 +178,19 @@ def with_finite_returns(games: Iterable[Game]) -> list[Game]:
     return found
 
 
-def result(definition: Mapping[str, Any], games: Sequence[Game]) -> dict[str, Any]:
+def result(
+    definition: Mapping[str, Any],
+    games: Sequence[Game],
+    frames_before: Callable[[int], int] = lambda number: 0,
+) -> dict[str, Any]:
     """The content of the file: the scores, and everything that defines them.
 
     Games whose return is not finite are left out, and counted as `episodes_left_out`.
+
+    Args:
+      definition: of the evaluation.
+      games: that were played.
+      frames_before: of the start of the game with this number; a limit counts them.
 
     Raises:
       UserError: if no game has a finite return.
@@ -183,11 +201,14 @@ def result(definition: Mapping[str, Any], games: Sequence[Game]) -> dict[str, An
     summary = scores.summarize(returns)
     constants = "human_start" if definition["starts"] == "human" else "noop"
     game_name = registry.resolve(definition["environment"]).game
-    limit = definition["max_episode_frames"]
+    limit = definition["max_episode_frames"] or registry.time_limit(
+        definition["environment"], definition.get("environment_kwargs")
+    )
+    lengths = [frames_before(game.number) + game.frames for game in games]
     return {
         **definition,
         **summary._asdict(),
-        "episodes_at_limit": sum(game.frames >= limit for game in games) if limit else 0,
+        "episodes_at_limit": sum(length >= limit for length in lengths) if limit else 0,
         "human_normalised": scores.human_normalised(game_name, summary.mean, constants),
         "mean_episode_frames": sum(game.frames for game in games) / len(games),
         "returns": returns,
@@ -207,42 +228,6 @@ def games_played(found: Mapping[str, Any]) -> int:
     episodes: int = found["episodes"]
     left_out = found.get("episodes_left_out", 0)
     return episodes + left_out if type(left_out) is int and left_out > 0 else episodes
-
-
-# The lines of the printed table; the file has more.
-_PRINTED = (
-    "environment",
-    "protocol",
-    "starts",
-    "frames_trained",
-    "gamma",
-    "lambda",
-    "episodes",
-    "mean",
-    "standard_error",
-    "median",
-    "min",
-    "max",
-    "human_normalised",
-    "mean_episode_frames",
-)
-_FOUR_DECIMALS = ("gamma", "lambda", "human_normalised")
-
-
-def table(found: Mapping[str, Any]) -> str:
-    """The printed table of a result."""
-    width = max(map(len, _PRINTED)) + 1
-    lines = []
-    for name in _PRINTED:
-        value = found[name]
-        if value is None:
-            text = "none"
-        elif isinstance(value, float):
-            text = f"{value:,.{4 if name in _FOUR_DECIMALS else 2}f}"
-        else:
-            text = f"{value:,}" if isinstance(value, int) else printable(value)
-        lines.append(f"{name + ':':<{width}} {text}")
-    return "\n".join(lines)
 
 
 class PartialGames:
@@ -327,7 +312,7 @@ def save_result(path: pathlib.Path, found: Mapping[str, Any]) -> None:
       UserError: if it cannot be written.
     """
     try:
-        write_atomically(path, json.dumps(found, indent=2) + "\n")
+        write_atomically(path, json_document(found))
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({one_line(error)})") from None
 

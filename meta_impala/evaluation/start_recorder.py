@@ -12,12 +12,15 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
+from meta_impala.config.image_layout import is_channels_first
 from meta_impala.environments import BatchedEnvironment, registry
 from meta_impala.environments.base import Transition
 from meta_impala.errors import UserError
 from meta_impala.evaluation.starts import Start, digest, game_seeds
+from meta_impala.evaluation.watched_environment import picture_of
 
-_PICTURE_HEIGHT = 420
+# At most, in pixels, of what is shown enlarged.
+_PICTURE_HEIGHT, _PICTURE_WIDTH = 420, 1900
 
 
 class Recording(NamedTuple):
@@ -129,15 +132,26 @@ class PlayableGame(gymnasium.Env[np.ndarray, np.int64]):
         return self._observation, float(step.rewards[0]), bool(step.episode_ends[0]), False, {}
 
     def render(self) -> np.ndarray:
-        """The newest picture that the agent sees, grey, as [H, W, 3] uint8."""
-        picture = np.asarray(self._observation, np.float32)
-        while picture.ndim > 2:  # a stack of frames, the newest last
-            picture = picture[-1]
-        if self._observation.dtype != np.uint8:
-            picture = 255.0 * (picture - picture.min()) / max(float(np.ptp(picture)), 1e-6)
-        factor = max(1, _PICTURE_HEIGHT // picture.shape[0])
-        enlarged = picture.astype(np.uint8).repeat(factor, axis=0).repeat(factor, axis=1)
-        return np.repeat(enlarged[:, :, np.newaxis], 3, axis=2)
+        """What the agent sees, as `[H, W, 3]` uint8; of a stack of grey pictures the newest."""
+        observation = np.asarray(self._observation)
+        if _is_stack(observation):
+            observation = observation[-1]
+        picture = picture_of(observation)
+        height, width, _ = picture.shape
+        factor = max(1, min(_PICTURE_HEIGHT // height, _PICTURE_WIDTH // width))
+        return picture.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _is_stack(observation: np.ndarray) -> bool:
+    """Whether it is `[S, H, W]` of bytes, the newest picture last; with S = 3 that is one picture
+    in colour."""
+    shape = observation.shape
+    return (
+        observation.dtype == np.uint8
+        and len(shape) == 3
+        and is_channels_first(shape)
+        and shape[0] != 3
+    )
 
 
 def keys_to_actions(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from typing import Any
 
 from meta_impala import config as config_lib
-from meta_impala.evaluation.record import games_played
+from meta_impala.evaluation.record import DEFAULT_MAX_EPISODE_FRAMES, games_played, own_limit
 from meta_impala.experiments import pbt_settings
 from meta_impala.experiments.suite import Run
 from meta_impala.storage import run_folder as run_folder_lib
@@ -82,13 +83,25 @@ def stage_of(run: Run, evaluation: Mapping[str, int]) -> Stage:
     status = run.folder.read_status()
     try:
         evaluated = read_json_object(run.folder.evaluation_path, _MAX_EVALUATION_BYTES)
+        seed = evaluation.get("seed")
         is_evaluated = (
             # The frames of a population are those of all members; one of them is evaluated.
             evaluated["frames_trained"] == status.get("frames_of_best", status["frames"])
             and games_played(evaluated) >= evaluation["episodes"]
             and evaluated["starts"] == "noop"
             and evaluated["eta_is_from"] == "checkpoint"
+            and evaluated.get("seed", seed) == seed
+            and _has_whole_games(run, evaluated)
         )
     except (OSError, ValueError, KeyError, TypeError):
         is_evaluated = False
     return Stage.DONE if is_evaluated else Stage.TRAINED
+
+
+def _has_whole_games(run: Run, evaluated: Mapping[str, Any]) -> bool:
+    """Whether the games of an evaluation were not cut before the limit of the environment."""
+    limit = evaluated.get("max_episode_frames")  # null: that of the environment
+    if limit is None:
+        return True
+    own = own_limit(run.config.environment, run.config.environment_arguments)
+    return bool(limit == (own or DEFAULT_MAX_EPISODE_FRAMES))

@@ -147,11 +147,9 @@ def find(text: str) -> pathlib.Path:
     if text in shipped:
         return shipped[text]
     path = pathlib.Path(os.path.expanduser(text))
-    try:
-        if path.is_file():
-            return path
-    except (OSError, ValueError):  # a name that is too long, or has a null character
-        pass
+    # `pathlib` may raise where a name is too long or has a null character; `os.path` finds no file.
+    if os.path.isfile(path):
+        return path
     near = config_lib.nearest(path.stem, shipped)
     names = ", ".join(shipped)
     raise UserError(f"'{shown(text)}': must be a suite file (TOML), or one of {names}{near}")
@@ -256,11 +254,11 @@ def _preset_path(suite: Suite, beside: pathlib.Path) -> pathlib.Path:
     candidates = (
         beside / suite.preset, PRESETS / suite.preset, PRESETS / f"{suite.preset}.flags",
     )  # fmt: skip
-    found = next((path for path in candidates if path.is_file()), None)
+    found = next(filter(os.path.isfile, candidates), None)
     if found is None:
         shipped = sorted(path.name for path in PRESETS.glob("*.flags"))
         raise UserError(
-            f"preset {suite.preset}: is neither a file in {beside} nor one of "
+            f"preset {shown(suite.preset)}: is neither a file in {beside} nor one of "
             f"{', '.join(shipped)}{config_lib.nearest(suite.preset, shipped)}"
         )
     return found

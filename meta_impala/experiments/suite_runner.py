@@ -146,6 +146,8 @@ def command_of(run: Run, stage: Stage, evaluation: Mapping[str, int]) -> list[st
     logdir = f"--logdir={run.folder.path}"
     if stage is Stage.TRAINED:
         flags = [f"--{name}={value}" for name, value in evaluation.items()]
+        # What is there is not the evaluation of the suite, even if it has more games.
+        flags.append("--override")
         if names_modules(run.config):
             flags.append("--trust_modules")  # as `expand` has checked
         return [*python, "meta_impala.evaluate", logdir, *flags]

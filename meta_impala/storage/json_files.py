@@ -1,8 +1,10 @@
-"""JSON objects in files, which may come from somebody else: bounded in size, depth and digits."""
+"""JSON in files: read, it may come from somebody else and is bounded in size, depth and digits;
+written, it is what every reader of JSON accepts."""
 
 from __future__ import annotations
 
 import json
+import math
 import pathlib
 from typing import Any
 
@@ -26,6 +28,27 @@ def read_json_object(path: pathlib.Path, max_bytes: int) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError("it must hold one JSON object")
     return content
+
+
+def json_document(value: Any, *, ensure_ascii: bool = True) -> str:
+    """A JSON document of several lines; a number that is not finite, which JSON has not, is null.
+
+    Args:
+      value: of what JSON has.
+      ensure_ascii: whether other characters are escaped.
+    """
+    plain = _without_infinities(value)
+    return json.dumps(plain, indent=2, ensure_ascii=ensure_ascii, allow_nan=False) + "\n"
+
+
+def _without_infinities(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _without_infinities(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_infinities(entry) for entry in value]
+    return value
 
 
 def _int(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 
 from meta_impala.config.fields import nearest
@@ -27,7 +28,7 @@ def find(text: str) -> pathlib.Path:
       UserError: if no file can have that path, or it is a word that names no agent.
     """
     path = user_path(text, "agent")
-    if path.exists() or "/" in text or text.endswith(_SUFFIX):
+    if os.path.exists(path) or "/" in text or text.endswith(_SUFFIX):
         return path
     if text in names():
         return FOLDER / f"{text}{_SUFFIX}"

@@ -129,6 +129,19 @@ def test_the_text_names_what_is_not_shown():
     assert "In training none of τ' continues games of τ: 64 environments" in text
 
 
+def test_the_figure_shows_the_batches_that_are_finite(tmp_path):
+    pytest.importorskip("matplotlib")
+    from meta_impala.analysis.explanation import attribution_figure
+
+    one, two, three = _samples()
+    broken = one._replace(by_place=one.by_place * float("nan"))
+    result = reporting.report(_config(), [broken, two, three])
+    scales = attribution_figure.scales_of(result)
+    assert scales == {"gamma": pytest.approx(7.5), "lambda": pytest.approx(12.5)}
+    attribution_figure.draw(tmp_path / "explain.png", "a run", result)
+    assert (tmp_path / "explain.png").stat().st_size > 10_000
+
+
 def test_batches_that_are_not_finite_are_left_out_and_none_at_all_is_one_line():
     nan = float("nan")
     one, two, three = _samples()
@@ -136,6 +149,13 @@ def test_batches_that_are_not_finite_are_left_out_and_none_at_all_is_one_line():
     result = reporting.report(_config(), [broken, two, three])
     assert result.headings["gamma"].value == pytest.approx(0.98)
     assert result.headings["gamma"].push.batches == 2
+    assert result.open_places == PLACES[:2], "what is not finite opens no place"
+    numbers = json.loads(json.dumps(reporting.to_json(result), allow_nan=False))
+    assert numbers["push_per_batch"] == {"gamma": [None, 6.0, 9.0], "lambda": [None, -10.0, -15.0]}
+    endless = one._replace(by_place=one.by_place.copy())
+    endless.by_place[0, 0] = -float("inf")
+    heading = reporting.report(_config(), [endless, two, three]).headings["gamma"]
+    assert (heading.up, heading.down, heading.push.batches) == (2, 0, 2)
     with pytest.raises(UserError, match="finite in none of the batches"):
         reporting.report(_config(), [broken, broken])
     # η of no batch, as where it belongs to states that are not finite: not known, and JSON.

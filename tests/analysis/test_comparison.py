@@ -233,6 +233,34 @@ def test_a_population_is_not_counted_as_a_fixed_gamma(runs):
     assert compared.against_fixed == []
 
 
+def test_an_agent_that_is_fed_a_fixed_eta_is_a_fixed_one(tmp_path):
+    schedules = {"learned": 10.0, "fixed": 5.0, "random": 20.0, "mixture": 20.0, "linear": 20.0}
+    folders = [
+        make_run(tmp_path / schedule, "Pong", 1, mean, eta_schedule=schedule)
+        for schedule, mean in schedules.items()
+    ]
+    compared = comparison.compare(results.read(folders), COLUMNS, MEDIANS)
+    (against,) = compared.against_fixed
+    assert against.adaptive == META
+    assert [row.best_fixed for row in against.games] == ["fixed {γ, λ}, nothing learned"]
+    assert against.overall_fixed == "fixed {γ, λ}, nothing learned"
+
+
+@pytest.mark.parametrize(
+    ("game", "limit", "caveats"),
+    [
+        ("Pong", 2000, ("games cut after 2,000 frames (published: 108,000)",)),
+        ("Pong", 108_000, ()),
+        ("Pong", None, ()),
+        ("cartpole-v1", 100, ()),
+    ],
+)
+def test_games_that_were_cut_early_are_a_caveat(tmp_path, game, limit, caveats):
+    folder = make_run(tmp_path / "run", game, 1, 1.0, evaluation={"max_episode_frames": limit})
+    (result,) = results.read([folder]).found
+    assert result.caveats == caveats
+
+
 def test_agents_without_a_common_game_are_named_and_not_compared(tmp_path):
     folders = [
         make_run(tmp_path / "a", "Pong", 1, 1.0),

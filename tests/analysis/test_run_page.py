@@ -3,6 +3,7 @@
 import datetime
 import html.parser
 import json
+import os
 import re
 
 import numpy as np
@@ -179,6 +180,25 @@ def test_values_are_escaped_and_markup_is_not():
     assert element("p", Markup("<b>x</b>")) == "<p><b>x</b></p>"
     assert escaped("x" * 1000).startswith("x" * 200 + "…")
     assert '<td data-label="&lt;i&gt;">1</td>' in table(["a", "<i>"], [["r", 1]])
+
+
+def test_attributes_can_be_encoded_whatever_is_in_them():
+    cell = table(["a", "\udcff\n"], [["r", 1]])
+    assert r'data-label="\udcff\n"' in cell
+    cell.encode()
+    assert element("img", src="x" * 10_000, alt="a\x1bb") == '<img src="' + "x" * 10_000 + (
+        r'" alt="a\x1bb"></img>'
+    )
+
+
+@pytest.mark.usefixtures("no_charts")
+def test_a_folder_whose_name_is_not_utf_8_is_shown(tmp_path, full):
+    runs = tmp_path / "runs"
+    copy_of(full, runs / "plain")
+    copy_of(full, runs / os.fsdecode(b"caf\xe9"), seed=2)
+    text = _html(_records(runs)).encode().decode()
+    assert text.count(r"caf\udce9") > 5
+    assert r'data-label="caf\udce9"' in text and r'alt="The meta-gradient of caf\udce9' in text
 
 
 @pytest.mark.usefixtures("no_charts")

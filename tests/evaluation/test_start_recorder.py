@@ -81,6 +81,27 @@ def test_a_person_sees_what_the_agent_sees():
     environment.close()
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("CartPole-v1", (420, 1680, 3)), ("MinAtar/Breakout", (420, 1806, 3)), ("Catch", None)],
+)
+def test_a_person_sees_what_is_no_stack_of_pictures(name, shape):
+    if name.startswith("MinAtar"):
+        pytest.importorskip("minatar")
+    environment = registry.make(name, 1, "impala")
+    game = start_recorder.PlayableGame(environment, seed=5)
+    observation, _ = game.reset()
+    picture = game.render()
+    assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
+    if shape is not None:
+        assert picture.shape == shape
+    if name.startswith("MinAtar"):
+        # The four planes of the board side by side: 10 cells high, a line between two planes.
+        board = np.moveaxis(observation, int(np.argmin(observation.shape)), 0)
+        np.testing.assert_array_equal(picture[::42, ::42, 0][:, :10], 255 * board[0])
+    environment.close()
+
+
 def test_keys_of_a_game_and_of_any_environment():
     keys = start_recorder.keys_to_actions("Pong", "impala", 6)
     assert keys[("d",)] == 2 and len(keys) == 6

@@ -5,6 +5,7 @@ import json
 import pathlib
 
 import pytest
+from support.command_helpers import refused
 
 from meta_impala.environments import ATARI_57
 from meta_impala.errors import UserError
@@ -242,11 +243,37 @@ def test_the_stage_is_read_from_the_folder_alone(path):
         {"frames_trained": 900_000},
         {"starts": "human"},
         {"eta_is_from": "--evaluation_eta"},
+        {"seed": 2},
+        {"max_episode_frames": 2000},
     ):
         run.folder.evaluation_path.write_text(json.dumps(evaluated | change))
         assert stage() is Stage.TRAINED, change
+    for change in ({"seed": 1}, {"max_episode_frames": 108_000}, {"max_episode_frames": None}):
+        run.folder.evaluation_path.write_text(json.dumps(evaluated | change))
+        assert stage() is Stage.DONE, change
     run.folder.evaluation_path.write_text(json.dumps(evaluated))
     assert stage() is Stage.DONE
+
+
+@pytest.mark.parametrize(
+    ("game", "limit", "stage"),
+    [
+        ("CartPole-v1", 500, Stage.DONE),
+        ("CartPole-v1", 499, Stage.TRAINED),
+        ("Catch", 108_000, Stage.DONE),
+        ("Catch", 500, Stage.TRAINED),
+    ],
+)
+def test_an_evaluation_is_up_to_the_limit_of_the_environment(path, game, limit, stage):
+    path.write_text(TEXT.replace('["Pong", "catch"]', f'["{game}"]'))
+    run = _expand(path)[0]
+    run.folder.prepare()
+    run.folder.save_config(run.config)
+    run.folder.write_status("finished", 1_000_000)
+    evaluated = {"frames_trained": 1_000_000, "episodes": 20, "starts": "noop",
+                 "eta_is_from": "checkpoint", "max_episode_frames": limit}  # fmt: skip
+    run.folder.evaluation_path.write_text(json.dumps(evaluated))
+    assert stages.stage_of(run, {"episodes": 20, "seed": 1}) is stage
 
 
 @pytest.mark.parametrize("infinite", [0, 1, 19])
@@ -335,6 +362,22 @@ def test_a_preset_is_found_without_its_ending_and_a_mistyped_one_suggested(path)
     path.write_text(TEXT.replace('"laptop.flags"', '"labtop.flags"'))
     with pytest.raises(UserError, match="did you mean laptop.flags"):
         _expand(path)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 5000, "a\\u0000b"])
+def test_a_preset_that_no_file_can_be_is_refused_in_one_line(path, name):
+    path.write_text(TEXT.replace("laptop.flags", name))
+    with pytest.raises(UserError, match="^preset .*is neither a file in .* nor one of") as error:
+        _expand(path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 5000])
+def test_a_preset_on_the_command_line_that_no_file_can_be_is_refused(tmp_path, name):
+    arguments = ("catch", f"--out={tmp_path / 'out'}", f"--preset={name}")
+    refusal = refused("meta_impala.run_suite", *arguments)
+    assert refusal.startswith(f"error: --preset={name[:100]}") and "must be one of" in refusal
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_games_of_a_subset(path):

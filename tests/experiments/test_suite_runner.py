@@ -277,5 +277,6 @@ def test_the_runner_starts_the_ordinary_commands(tmp_path):
         "--episodes=5",
         "--seed=1",
         "--num_envs=1",
+        "--override",
     ]
     assert pathlib.Path(train[0]) == pathlib.Path(sys.executable)

@@ -31,8 +31,7 @@ def draw(path: pathlib.Path, title: str, result: Report) -> None:
     Raises:
       UserError: if it cannot be written.
     """
-    typical = np.abs(result.pushes).mean(axis=0)
-    scales = {name: float(size) or 1.0 for name, size in zip(result.learned, typical, strict=True)}
+    scales = scales_of(result)
     figure = Figure(figsize=(12.5, 8.6), layout="constrained")
     axes = figure.subplots(2, 2)
     _draw_batches(axes[0, 0], result, scales)
@@ -51,6 +50,16 @@ def draw(path: pathlib.Path, title: str, result: Report) -> None:
     save_figure(figure, path)
 
 
+def scales_of(result: Report) -> dict[str, float]:
+    """The typical size of the push of each meta-parameter, over the batches in which it is finite;
+    1 if all are 0."""
+    sizes = {
+        name: np.abs(pushes[np.isfinite(pushes)])
+        for name, pushes in zip(result.learned, result.pushes.T, strict=True)
+    }
+    return {name: float(of_name.mean()) or 1.0 for name, of_name in sizes.items()}
+
+
 def _scaled(pushes: list[Estimate], scale: float) -> tuple[np.ndarray, np.ndarray]:
     means = np.array([push.mean or 0.0 for push in pushes])
     errors = np.array([push.standard_error or 0.0 for push in pushes])
@@ -63,14 +72,16 @@ def _draw_batches(axes: Any, result: Report, scales: dict[str, float]) -> None:
     for index, name in enumerate(result.learned):
         colour, heading = _COLOURS[name], result.headings[name]
         pushes = result.pushes[:, index] / scales[name]
+        pushes[~np.isfinite(pushes)] = np.nan  # left out
         t = "" if heading.push.t is None else f", t = {heading.push.t:.1f}"
+        up = f"{heading.up} of {heading.push.batches} up"
         axes.plot(
             batches,
             pushes,
             _MARKERS[name],
             color=colour,
             markersize=5,
-            label=f"{SYMBOLS[name]} ({heading.value:.4f}): {heading.up} of {len(batches)} up{t}",
+            label=f"{SYMBOLS[name]} ({heading.value:.4f}): {up}{t}",
         )
         means, errors = _scaled([heading.push], scales[name])
         axes.axhline(means[0], color=colour, linewidth=1.5)

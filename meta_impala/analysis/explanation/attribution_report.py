@@ -78,8 +78,8 @@ class Heading(NamedTuple):
       value: what it is now; the mean over states if it belongs to the state; NaN if it is finite in
         no batch.
       push: −dJ'/dx.
-      up: in how many batches the push is above 0.
-      down: in how many it is below.
+      up: in how many batches the push is finite and above 0.
+      down: in how many it is finite and below.
     """
 
     value: float
@@ -168,7 +168,7 @@ def report(config: Config, samples: Sequence[Sample]) -> Report:
         open_places=tuple(
             place
             for place in SPLIT_PLACES
-            if (place != UPDATE_RULE or by_place[:, SPLIT_PLACES.index(place)].any())
+            if (place != UPDATE_RULE or _is_open(by_place[:, SPLIT_PLACES.index(place)]))
             and PATHS.index(path_of(place)) <= PATHS.index(config.meta_gradient_paths)
         ),
         headings=headings,
@@ -207,6 +207,11 @@ def report(config: Config, samples: Sequence[Sample]) -> Report:
     )
 
 
+def _is_open(pushes: np.ndarray) -> bool:
+    """Whether any push that is a number is not 0."""
+    return bool(np.nan_to_num(pushes, nan=0.0, posinf=0.0, neginf=0.0).any())
+
+
 def _refuse_nothing_finite(pushes: np.ndarray) -> None:
     if not np.isfinite(pushes).all(axis=1).any():
         raise UserError(
@@ -218,7 +223,8 @@ def _refuse_nothing_finite(pushes: np.ndarray) -> None:
 def _heading(values: Sequence[float], pushes: np.ndarray) -> Heading:
     value = estimate(values).mean
     value = math.nan if value is None else value
-    return Heading(value, estimate(pushes), int((pushes > 0).sum()), int((pushes < 0).sum()))
+    known = pushes[np.isfinite(pushes)]
+    return Heading(value, estimate(known), int((known > 0).sum()), int((known < 0).sum()))
 
 
 def _agreements(samples: Sequence[Sample], pushes: np.ndarray) -> list[Agreement]:
@@ -242,7 +248,7 @@ def _agreements(samples: Sequence[Sample], pushes: np.ndarray) -> list[Agreement
 
 
 def to_json(result: Report) -> dict[str, Any]:
-    """The same as plain numbers."""
+    """The same as plain numbers; None for one that is not finite."""
     return {
         "heading": {
             name: {
@@ -278,6 +284,7 @@ def to_json(result: Report) -> dict[str, Any]:
         "same_games_minus_other_games": result.excess.to_json(),
         "sizes": {name: size.to_json() for name, size in result.sizes.items()},
         "push_per_batch": {
-            name: result.pushes[:, i].tolist() for i, name in enumerate(result.learned)
+            name: [push if math.isfinite(push) else None for push in result.pushes[:, i].tolist()]
+            for i, name in enumerate(result.learned)
         },
     }

@@ -10,6 +10,7 @@ import base64
 import html
 from collections.abc import Iterable, Sequence
 
+from meta_impala import errors
 from meta_impala.config.text import shown
 
 
@@ -32,10 +33,11 @@ def element(name: str, *content: object, **attributes: str) -> Markup:
     Args:
       name: of the element.
       content: texts (escaped) and `Markup`.
-      attributes: `class_` becomes `class`, `data_label` becomes `data-label`.
+      attributes: `class_` becomes `class`, `data_label` becomes `data-label`; a value is
+        escaped where it does not print.
     """
     pairs = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(value)}"'
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(errors.escaped(value))}"'
         for key, value in attributes.items()
     )
     return Markup(f"<{name}{pairs}>{joined(content)}</{name}>")
