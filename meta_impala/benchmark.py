@@ -322,6 +322,16 @@ def _say_details(rows: list[dict[str, Any]]) -> None:
             command.say(f"{row['name']}, ms of an update by operation: {listed}")
 
 
+def _check_processes(config: Config) -> None:
+    if config.actors == "ray":
+        raise UserError("--actors=ray: must be threads (tools/scaling_plan.py measures Ray's)")
+    if config.num_learners > 1:
+        raise UserError(
+            f"--learner_addresses={config.learner_addresses}: must be empty; one learner is "
+            "measured"
+        )
+
+
 def main() -> int:
     """Runs the command; returns its exit code."""
     unknown = [row for row in FLAGS.rows if row not in _ROWS]
@@ -331,13 +341,7 @@ def main() -> int:
         check_file(pathlib.Path(FLAGS.json), "json")
     config = _config("program_meta")
     _check_environment(config)
-    if config.actors == "ray":
-        raise UserError("--actors=ray: must be threads (tools/scaling_plan.py measures Ray's)")
-    if config.num_learners > 1:
-        raise UserError(
-            f"--learner_addresses={config.learner_addresses}: must be empty; one learner is "
-            "measured"
-        )
+    _check_processes(config)
     load = os.getloadavg()[0]
     varied, values = _varied()
     if not varied:
