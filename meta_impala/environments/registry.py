@@ -182,11 +182,12 @@ def evaluated_in(
     Raises:
       UnknownEnvironmentError: nothing has this name.
     """
-    env_id = resolve(name).id
-    env_id = EVALUATED_IN.get(env_id, env_id)
-    fixed = EVALUATION_ARGUMENTS.get(env_id, {})
-    given = environment_kwargs or {}
-    return env_id, {key: value for key, value in given.items() if key not in fixed}
+    env_id, given = resolve(name).id, environment_kwargs or {}
+    variant = EVALUATED_IN.get(env_id)
+    if variant is None:
+        return env_id, dict(given)
+    fixed = EVALUATION_ARGUMENTS.get(variant, {})
+    return variant, {key: value for key, value in given.items() if key not in fixed}
 
 
 def time_limit(name: str, environment_kwargs: Mapping[str, Any] | None = None) -> int | None:
