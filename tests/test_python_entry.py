@@ -343,7 +343,8 @@ def test_terms_that_a_bootstrapped_objective_does_not_read_are_refused(monkeypat
 
 def test_a_run_of_an_older_version_with_such_a_term_is_used_and_continued(monkeypatch, tmp_path):
     """It was recorded as if it had been read."""
-    config = make_config(meta_objective="bootstrapped", meta_batch_size=4, meta_kl_cost=1.0)
+    config = make_config(meta_objective="bootstrapped", meta_batch_size=4)
+    config = dataclasses.replace(config, meta_kl_cost=1.0)
     monkeypatch.setattr(losses, "TERMS", losses.TERMS | {"mine": lambda i: 0 * i.values + 1})
     monkeypatch.setattr(losses, "OWN_META_WEIGHTS", {"mine": 2.0})
     monkeypatch.setattr(saved_progress, "refuse_unread_terms", lambda *_: None)

@@ -154,7 +154,7 @@ def test_the_study_removes_and_writes_nothing_through_a_link(tmp_path):
     )
     cells = types.SimpleNamespace(
         out=out,
-        ready=lambda: [cell],
+        ready=lambda given_up: [cell],
         part=types.SimpleNamespace(tasks=()),
         suite=types.SimpleNamespace(evaluation={}),
     )
