@@ -80,7 +80,13 @@ def _by_person(environment: str, protocol: str) -> list[start_recorder.Recording
 
 
 def _refuse_other_environment(config: Config) -> None:
-    """`--environment` beside `--logdir` can only name the run's own, whose module it trusts."""
+    """`--environment` beside `--logdir` can only name the run's own, whose module it trusts; so can
+    `--protocol`."""
+    if FLAGS["protocol"].present and FLAGS.protocol != config.protocol:
+        raise UserError(
+            f"--protocol={FLAGS.protocol}: must be that of the run in --logdir, {config.protocol}, "
+            "or not be given"
+        )
     if not FLAGS["environment"].present:
         return
     try:
@@ -157,7 +163,7 @@ def _recordings() -> tuple[EnvironmentSpec, str, list[start_recorder.Recording],
 def main() -> int:
     """Runs the command; returns its exit code."""
     if FLAGS.logdir:
-        command.refuse_given(["protocol", "frames_per_second"], "with --logdir: its agent plays")
+        command.refuse_given(["frames_per_second"], "with --logdir: its agent plays")
     else:
         command.refuse_given(["games"], "without --logdir: a person plays until they end it")
     out = _check_out()

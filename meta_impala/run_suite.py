@@ -311,7 +311,7 @@ def main(arguments: list[str]) -> int:
     trust = trusting(typed, everything=FLAGS.trust_modules)
     # It imports the modules of environments, which may print anything.
     with stdout_to_stderr() if FLAGS.print_commands else contextlib.nullcontext():
-        runs = suite_file.expand(suite, path, out, trust)
+        runs = suite_file.expand(suite, path, out, trust, is_only_read=FLAGS.report_only)
     _check_baseline(suite, runs, path)
     shard = Shard.parse(FLAGS.shard)
     if FLAGS.dry_run:

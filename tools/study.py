@@ -111,7 +111,7 @@ def _run() -> int:
     failed: dict[str, str] = {}
     for cells in _named_cells():
         if FLAGS.print_commands:
-            for run in study_runner.open_runs(cells.ready()):
+            for run in study_runner.open_runs(cells.ready(given_up=())):
                 command.say(shlex.join(suite_runner.command_of(run, Stage.NEW, {})))
             continue
         study_runner.pin_commit(cells.out)
@@ -126,7 +126,7 @@ def _run() -> int:
 
 def _status() -> int:
     for cells in _cells():
-        left = study_runner.open_runs(cells.ready(writes=False))
+        left = study_runner.open_runs(cells.ready(writes=False, given_up=()))
         done = sum(record.is_finished for record in cells.read())
         line = (
             f"{cells.part.name}: {done} of the {done + len(left)} runs that are known so far are "

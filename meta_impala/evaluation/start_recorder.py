@@ -132,7 +132,8 @@ class PlayableGame(gymnasium.Env[np.ndarray, np.int64]):
         return self._observation, float(step.rewards[0]), bool(step.episode_ends[0]), False, {}
 
     def render(self) -> np.ndarray:
-        """What the agent sees, as `[H, W, 3]` uint8; of a stack of grey pictures the newest."""
+        """What the agent sees, as `[H, W, 3]` uint8; of a stack of grey pictures in bytes the
+        newest."""
         observation = np.asarray(self._observation)
         if _is_stack(observation):
             observation = observation[-1]

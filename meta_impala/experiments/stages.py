@@ -83,14 +83,14 @@ def stage_of(run: Run, evaluation: Mapping[str, int]) -> Stage:
     status = run.folder.read_status()
     try:
         evaluated = read_json_object(run.folder.evaluation_path, _MAX_EVALUATION_BYTES)
-        seed = evaluation.get("seed")
+        seed, played = evaluation.get("seed"), games_played(evaluated)
         is_evaluated = (
             # The frames of a population are those of all members; one of them is evaluated.
             evaluated["frames_trained"] == status.get("frames_of_best", status["frames"])
-            and games_played(evaluated) >= evaluation["episodes"]
+            and played >= evaluation["episodes"]
             and evaluated["starts"] == "noop"
             and evaluated["eta_is_from"] == "checkpoint"
-            and evaluated.get("seed", seed) == seed
+            and (evaluated.get("seed", seed) == seed or played > evaluation["episodes"])
             and _has_whole_games(run, evaluated)
         )
     except (OSError, ValueError, KeyError, TypeError):

@@ -314,7 +314,12 @@ def _refuse_places(settings: Mapping[str, Any], path: pathlib.Path, variant: str
 
 
 def expand(
-    suite: Suite, suite_path: pathlib.Path, out: pathlib.Path, trust: Trust = trust_lib.NOBODY
+    suite: Suite,
+    suite_path: pathlib.Path,
+    out: pathlib.Path,
+    trust: Trust = trust_lib.NOBODY,
+    *,
+    is_only_read: bool = False,
 ) -> list[Run]:
     """All runs of a suite, ordered by seed, so that an early stop leaves complete comparisons.
 
@@ -323,6 +328,8 @@ def expand(
       suite_path: of its file; a preset may lie beside it.
       out: folder of the suite.
       trust: whose modules its environments and networks may name.
+      is_only_read: whether none of them is started now, so that runs which a new one of this
+        version may not be like are accepted.
 
     Raises:
       UserError: naming file and variant, if the trainer would refuse a run or a run is there twice.
@@ -351,7 +358,7 @@ def expand(
                     made = _config(
                         arguments, suite_path, trust, suite.typed,
                         of_population=bool(variant.population),
-                        is_stored=os.path.exists(folder.config_path),
+                        is_stored=is_only_read or os.path.exists(folder.config_path),
                     )  # fmt: skip
                 except UserError as error:
                     raise UserError(f"{suite_path}: variant {variant.name}: {error}") from None

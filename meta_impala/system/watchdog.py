@@ -28,6 +28,23 @@ class Stalled(RunFailed, TimeoutError):
     leaves_threads = True
 
 
+def stalled(names: str, seconds: float, save: SaveText) -> Stalled:
+    """The error for threads that hang; their stacks are shown and saved.
+
+    Args:
+      names: of what hangs.
+      seconds: without a step.
+      save: gets the stacks of all threads.
+    """
+    message = f"no step for {seconds:g} s (--stall_timeout) from {names}"
+    stacks = all_stacks()
+    warn(f"{message}\n{stacks}")
+    path = save_stacks(save, message, stacks)
+    if path is not None:
+        message += f"; the stacks of all threads are in {path}"
+    return Stalled(message)
+
+
 class Watched(NamedTuple):
     """A thread under watch.
 
@@ -97,15 +114,7 @@ class Watchdog(threading.Thread):
 
     def _end(self, late: Sequence[Watched]) -> None:
         names = ", ".join(one.name for one in late)
-        message = (
-            f"no step for {max(one.timeout for one in late):g} s (--stall_timeout) from {names}"
-        )
-        stacks = all_stacks()
-        warn(f"{message}\n{stacks}")
-        path = save_stacks(self._save_stacks, message, stacks)
-        if path is not None:
-            message += f"; the stacks of all threads are in {path}"
-        error = Stalled(message)
+        error = stalled(names, max(one.timeout for one in late), self._save_stacks)
         self._on_stall(error)
         if not self._stopped.wait(GRACE_SECONDS):
             self._on_exit(error)

@@ -34,6 +34,7 @@ from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trained_agent import with_eta
 from meta_impala.system.ending import ForeignCodeThread
 from meta_impala.system.signals import StopRequest
+from meta_impala.system.watchdog import stalled
 from meta_impala.training.evaluation_table import Evaluation, EvaluationTable
 
 _MOST_ENVIRONMENTS = 16
@@ -180,6 +181,7 @@ class PeriodicEvaluation:
         self.steps = 0
         self._settings = settings
         self._stop = stop
+        self._write_stacks = folder.write_stacks
         self._is_closed = False
         self._is_waited_for = settings.deterministic
         self._thread: _GameThread | None = None
@@ -210,7 +212,8 @@ class PeriodicEvaluation:
           progress: of the trainer, for a checkpoint of the learner as it is now.
 
         Raises:
-          RunFailed: if a checkpoint or the table cannot be written.
+          RunFailed: if a checkpoint or the table cannot be written, or an environment hangs in a
+            deterministic run.
         """
         # In this order: a thread counts its evaluation before it ends.
         if self._is_playing() or not self.is_due(frames) or self._stop.is_set():
@@ -260,6 +263,10 @@ class PeriodicEvaluation:
         """Until the games are over, or the user asks to stop, or an environment hangs.
 
         In short waits: what a handler of a signal raises is raised here.
+
+        Raises:
+          RunFailed: if an environment hangs in a deterministic run, of which a start that continues
+            it plays the games; other runs do without them.
         """
         thread = self._thread
         if thread is None or thread is self._hung:
@@ -271,6 +278,8 @@ class PeriodicEvaluation:
             waited = waited + _POLL_SECONDS if self.steps == steps else 0.0
             steps = self.steps
             if waited >= self._settings.stall_timeout:
+                if self._settings.deterministic:
+                    raise stalled("an evaluation", waited, self._write_stacks)
                 warn(
                     "warning: an evaluation is abandoned: its games made no step for "
                     f"{self._settings.stall_timeout:g} s (--stall_timeout)"

@@ -93,7 +93,7 @@ def test_a_limit_within_a_start_is_refused(parsed, tmp_path):
     [
         (["--environment=Breakout"], "--environment=Breakout: must be that of the run in --logdir"),
         (["--environment=Cach"], "--environment=Cach: unknown environment 'Cach'"),
-        (["--protocol=impala"], "--protocol=impala: has no effect with --logdir"),
+        (["--protocol=machado"], "--protocol=machado: must be that of the run in --logdir, impala"),
         (["--frames_per_second=9"], "--frames_per_second=9.0: has no effect with --logdir"),
     ],
 )
@@ -109,7 +109,7 @@ def test_record_refuses_flags_of_a_person_where_an_agent_plays(
 
 def test_record_takes_the_name_of_the_environment_of_the_run(trained, tmp_path):
     out = tmp_path / "starts.json"
-    given = ["--environment=catch", "--games=2", "--starts=3", f"--out={out}"]
+    given = ["--environment=catch", "--protocol=impala", "--games=2", "--starts=3", f"--out={out}"]
     result = run_module("meta_impala.record_starts", f"--logdir={trained}", *given)
     assert result.returncode == 0, result.stderr
     assert out.exists()

@@ -182,6 +182,14 @@ def test_what_a_suite_has_in_the_reference_is_refused_for_new_runs_only(path):
         run.folder.save_config(old)
     again = _expand(path)
     assert len(again) == len(runs) and not any(map(stages.settings_changed, again))
+    # A suite of an older version that is half finished can be reported.
+    again[0].folder.config_path.unlink()
+    with pytest.raises(UserError, match="J' does not read entropy_cost of η'"):
+        _expand(path)
+    only_read = suite_file.expand(
+        suite_file.read(path), path, path.parent / "out", is_only_read=True
+    )
+    assert len(only_read) == len(runs)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -248,7 +256,12 @@ def test_the_stage_is_read_from_the_folder_alone(path):
     ):
         run.folder.evaluation_path.write_text(json.dumps(evaluated | change))
         assert stage() is Stage.TRAINED, change
-    for change in ({"seed": 1}, {"max_episode_frames": 108_000}, {"max_episode_frames": None}):
+    for change in (
+        {"seed": 1},
+        {"seed": 2, "episodes": 1000},  # made by hand, with more games: it is not replaced
+        {"max_episode_frames": 108_000},
+        {"max_episode_frames": None},
+    ):
         run.folder.evaluation_path.write_text(json.dumps(evaluated | change))
         assert stage() is Stage.DONE, change
     run.folder.evaluation_path.write_text(json.dumps(evaluated))

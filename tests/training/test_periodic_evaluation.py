@@ -363,19 +363,39 @@ def test_a_stop_abandons_games_in_a_slow_environment(tmp_path, monkeypatch):
     assert read_status(tmp_path)["state"] == "stopped"
 
 
-@pytest.mark.parametrize("deterministic", [False, True])
-def test_games_that_hang_do_not_block_the_end_of_a_run(tmp_path, monkeypatch, capfd, deterministic):
+@pytest.fixture
+def hanging_games(monkeypatch):
+    """The games of every evaluation hang until it is set."""
     release = threading.Event()
     begin = starts.begin
     monkeypatch.setattr(starts, "begin", lambda *given: release.wait(120) and begin(*given))
     monkeypatch.setattr(periodic_evaluation, "_SECONDS_TO_END", 0.1)
-    config = make_config(deterministic=deterministic, **PLAIN, stall_timeout=2.0)
+    yield release
+    release.set()
+
+
+def test_games_that_hang_do_not_block_the_end_of_a_run(tmp_path, capfd, hanging_games):
+    config = make_config(**PLAIN, stall_timeout=2.0)
     trainer = make_trainer(tmp_path, config)
     assert trainer.run() == "finished"
-    release.set()
     assert capfd.readouterr().err.count("made no step for 2 s (--stall_timeout)") == 1
     status = read_status(tmp_path)
     assert (status["state"], status["frames"]) == ("finished", config.total_frames)
+
+
+def test_games_that_hang_in_a_deterministic_run_end_it_and_the_next_start_plays_them(
+    tmp_path, hanging_games
+):
+    """It would be finished without them, and its score would be of the first games alone."""
+    config = make_config(deterministic=True, **PLAIN, stall_timeout=2.0)
+    with pytest.raises(RunFailed, match=r"no step for 2 s \(--stall_timeout\) from an evaluation"):
+        make_trainer(tmp_path, config).run()
+    assert read_status(tmp_path)["state"] == "failed"
+    assert "thread evaluation:" in (tmp_path / "stacks.txt").read_text("utf-8")
+    hanging_games.set()
+    assert make_trainer(tmp_path, config).run() == "finished"
+    found = [int(row["frames"]) for row in read_evaluations(tmp_path)]
+    assert found == [n * BATCH_FRAMES for n in (3, 6, 9)]
 
 
 def test_the_table_survives_damage(tmp_path, capsys):
