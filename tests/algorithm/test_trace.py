@@ -76,7 +76,11 @@ def assert_close(ours, theirs, rtol=1e-6):
     ("name", "curvature", "norm"),
     [
         *(("rmsprop", curvature, norm) for curvature in (False, True) for norm in (20.0, 80.0)),
-        *((name, True, 80.0) for name in CELLS if name != "rmsprop"),
+        *(
+            pytest.param(name, True, 80.0, marks=[pytest.mark.slow] if name == "lstm" else [])
+            for name in CELLS
+            if name != "rmsprop"
+        ),
         ("importance weights", True, 20.0),
         ("adam", False, 20.0),
     ],
