@@ -64,7 +64,8 @@ def test_a_run_finishes_and_writes_its_folder(tmp_path, learned, deterministic):
     last = rows[-1]
     assert (last["meta_gradient_norm"] == "") == (learned == "none")
     assert (last["meta_gradient_gamma"] == "") == ("gamma" not in learned)
-    assert (abs(float(last["gamma"]) - 0.99) > 1e-6) == ("gamma" in learned)
+    # Steps up and down may have brought it back to the start by the last row.
+    assert any(abs(float(row["gamma"]) - 0.99) > 1e-6 for row in rows) == ("gamma" in learned)
     assert float(last["policy_lag"]) >= 1.0  # the one-batch lookahead
     names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
     assert names == [f"frames-{10 * BATCH_FRAMES}"]
