@@ -279,7 +279,7 @@ class PeriodicEvaluation:
             steps = self.steps
             if waited >= self._settings.stall_timeout:
                 if self._settings.deterministic:
-                    raise stalled("an evaluation", waited, self._write_stacks)
+                    raise stalled("an evaluation", self._settings.stall_timeout, self._write_stacks)
                 warn(
                     "warning: an evaluation is abandoned: its games made no step for "
                     f"{self._settings.stall_timeout:g} s (--stall_timeout)"
