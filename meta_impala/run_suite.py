@@ -32,8 +32,9 @@ from meta_impala.errors import UserError
 from meta_impala.evaluation.record import MAX_GAMES
 from meta_impala.experiments import forked_process, stages, suite_cost, suite_runner
 from meta_impala.experiments import suite as suite_file
+from meta_impala.experiments.shard import Shard
 from meta_impala.experiments.stages import Stage
-from meta_impala.experiments.suite import Run, Shard, Suite
+from meta_impala.experiments.suite import Run, Suite
 from meta_impala.experiments.suite_runner import StartProcess
 from meta_impala.published import tables as published
 from meta_impala.storage.trust import define_trust_flag, trusting

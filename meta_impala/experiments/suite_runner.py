@@ -22,8 +22,9 @@ import psutil
 import tqdm
 
 from meta_impala.errors import UserError, one_line, tell, warn
+from meta_impala.experiments.shard import WHOLE, Shard
 from meta_impala.experiments.stages import Stage, frames_of, stage_of
-from meta_impala.experiments.suite import WHOLE, Run, Shard
+from meta_impala.experiments.suite import Run
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.files import make_folder, open_log, read_tail, remove_empty
 from meta_impala.storage.folder_lock import is_locked

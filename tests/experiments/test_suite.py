@@ -13,6 +13,7 @@ from meta_impala.evaluation import record as evaluation_record
 from meta_impala.evaluation.record import Game
 from meta_impala.experiments import stages
 from meta_impala.experiments import suite as suite_file
+from meta_impala.experiments.shard import Shard
 from meta_impala.experiments.stages import Stage
 from meta_impala.storage import eta_replay
 
@@ -332,14 +333,14 @@ def test_a_run_that_replays_is_not_one_with_other_settings(path):
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 11])
 def test_shards_are_a_partition_that_later_seeds_leave_alone(path, count):
     runs = _expand(path)
-    shards = [suite_file.Shard(index, count).of(runs) for index in range(1, count + 1)]
+    shards = [Shard(index, count).of(runs) for index in range(1, count + 1)]
     assert sorted((run for shard in shards for run in shard), key=runs.index) == runs
     sizes = [len(shard) for shard in shards]
     assert max(sizes) - min(sizes) <= 1
     path.write_text(TEXT.replace("[3, 1]", "[3, 1, 7, 8]"))
     more = _expand(path)
     for index, shard in enumerate(shards, start=1):
-        names = [run.name for run in suite_file.Shard(index, count).of(more)]
+        names = [run.name for run in Shard(index, count).of(more)]
         assert names[: len(shard)] == [run.name for run in shard]
 
 
@@ -348,8 +349,8 @@ def test_shards_are_a_partition_that_later_seeds_leave_alone(path, count):
 )
 def test_invalid_shards_are_refused(text):
     with pytest.raises(UserError, match="must be K/N"):
-        suite_file.Shard.parse(text)
-    assert suite_file.Shard.parse("2/3") == suite_file.Shard(2, 3)
+        Shard.parse(text)
+    assert Shard.parse("2/3") == Shard(2, 3)
 
 
 def test_a_suite_is_found_by_path_or_name(path):
