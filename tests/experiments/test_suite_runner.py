@@ -13,8 +13,8 @@ import pytest
 from meta_impala.errors import UserError
 from meta_impala.experiments import stages, suite_runner
 from meta_impala.experiments import suite as suite_file
+from meta_impala.experiments.shard import Shard
 from meta_impala.experiments.stages import Stage
-from meta_impala.experiments.suite import Shard
 from meta_impala.storage.folder_lock import FolderLock
 from meta_impala.system.signals import StopRequest
 
