@@ -34,8 +34,7 @@ from meta_impala.experiments.pbt_settings import (
     define_population_flags,
     population_of,
     refuse_changes,
-    refuse_learning,
-    refuse_several_learners,
+    refuse_in_members,
     write_record,
 )
 from meta_impala.storage import made_here
@@ -61,8 +60,7 @@ def define_flags() -> None:
 
 def _arguments(given: dict[str, Any]) -> list[str]:
     """The flags of a member: those given (also by a preset), without those the population sets."""
-    refuse_learning(given)
-    refuse_several_learners(given)
+    refuse_in_members(given)
     decided = {*ADAPTED, "total_frames", "seed", "ray_address"}
     kept = {name: value for name, value in given.items() if name not in decided} | OF_ALL_MEMBERS
     # What is None was given as auto, the default.

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from absl import flags as absl_flags
 
@@ -18,7 +18,7 @@ from meta_impala import config as config_lib
 from meta_impala.benchmarks import time_to_score
 from meta_impala.benchmarks.time_to_score import TASKS, VARIANTS, Result
 from meta_impala.config import Config, presets
-from meta_impala.config.flags import define_config_flags, parse_flags
+from meta_impala.config.flags import define_config_flags, given_config_flags, parse_flags
 from meta_impala.environments import UnknownEnvironmentError, registry
 from meta_impala.errors import RunFailed, UserError, one_line
 from meta_impala.storage.files import open_log, write_atomically, writing
@@ -128,12 +128,9 @@ def config_of(arguments: Sequence[str]) -> Config:
     for name in SWITCHES_OF_COMMAND:
         absl_flags.DEFINE_bool(name, False, "", flag_values=values)
     parse_flags(["train", *arguments], values)
-    given: dict[str, Any] = {
-        field.name: values[name].value
-        for name, field in config_lib.FIELDS.items()
-        if values[name].present
-    }
-    config = config_lib.resolve(Config(**given), is_stored=True)
+    given = given_config_flags(values)
+    named = {config_lib.FIELDS[name].name: value for name, value in given.items()}
+    config = config_lib.resolve(Config(**named), is_stored=True)
     if module_of(config.environment):  # which is imported where the run is trained
         return config
     try:

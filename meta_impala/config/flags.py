@@ -118,6 +118,10 @@ def _in_our_words(error: Exception, flag_values: flags.FlagValues) -> str:
     return f"--{name}={shown(value)}: must be {allowed}{hint}"
 
 
-def given_config_flags() -> dict[str, Any]:
-    """The config flags that the user gave (on the command line or in a flag file)."""
-    return {name: flags.FLAGS[name].value for name in FIELDS if flags.FLAGS[name].present}
+def given_config_flags(values: flags.FlagValues = flags.FLAGS) -> dict[str, Any]:
+    """The config flags that the user gave (on the command line or in a flag file).
+
+    Args:
+      values: where they were parsed; the flags of the command, if not given.
+    """
+    return {name: values[name].value for name in FIELDS if values[name].present}

@@ -111,17 +111,21 @@ def _range(name: str, text: str) -> tuple[float, float]:
     return low, high
 
 
-def refuse_learning(given: Mapping[str, Any]) -> None:
-    """Raises UserError if --meta_parameters is given and names any."""
+def refuse_in_members(given: Mapping[str, Any]) -> None:
+    """Refuses what no member of a population can have: η that it learns, and further learners, for
+    which it would wait in vain.
+
+    Args:
+      given: flag name -> value.
+
+    Raises:
+      UserError: naming the flag.
+    """
     if given.get("meta_parameters", "none") != "none":
         raise UserError(
             f"--meta_parameters={given['meta_parameters']}: must be none; the population adapts "
             "γ and λ"
         )
-
-
-def refuse_several_learners(given: Mapping[str, Any]) -> None:
-    """Raises UserError if addresses are given: every member would wait for learners in vain."""
     for name, value in (("learner_addresses", "empty"), ("learner_index", "0")):
         if given.get(name):
             raise UserError(

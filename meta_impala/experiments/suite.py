@@ -20,7 +20,7 @@ from absl import flags
 from meta_impala import config as config_lib
 from meta_impala.config import AgentSettings, Config
 from meta_impala.config.fields import MAX_SEED
-from meta_impala.config.flags import define_config_flags, parse_flags
+from meta_impala.config.flags import define_config_flags, given_config_flags, parse_flags
 from meta_impala.config.text import shown
 from meta_impala.environments import ATARI_57, UnknownEnvironmentError, registry
 from meta_impala.errors import UserError, one_line, printable
@@ -30,8 +30,7 @@ from meta_impala.experiments.pbt_settings import (
     Population,
     define_population_flags,
     population_of,
-    refuse_learning,
-    refuse_several_learners,
+    refuse_in_members,
 )
 from meta_impala.published import atari_n
 from meta_impala.storage import trust as trust_lib
@@ -282,11 +281,10 @@ def _config(
     define_config_flags(values)
     define_population_flags(values)
     parse_flags(["train", *arguments], values)
-    given = {name: values[name].value for name in config_lib.FIELDS if values[name].present}
+    given = given_config_flags(values)
     config_lib.refuse_addresses(given, typed)
     if of_population:
-        refuse_learning(given)
-        refuse_several_learners(given)
+        refuse_in_members(given)
         given |= OF_ALL_MEMBERS
     config = config_lib.resolve(
         Config(**{config_lib.FIELDS[name].name: value for name, value in given.items()}),

@@ -185,7 +185,6 @@ class PeriodicEvaluation:
         self._is_closed = False
         self._is_waited_for = settings.deterministic
         self._thread: _GameThread | None = None
-        self._hung: _GameThread | None = None  # not waited for again
         frames = int(state.frames.numpy())
         self._table = EvaluationTable(folder.evaluations_path, frames)
         last = self._table.rows[-1].frames if self._table.rows else 0
@@ -269,7 +268,7 @@ class PeriodicEvaluation:
             it plays the games; other runs do without them.
         """
         thread = self._thread
-        if thread is None or thread is self._hung:
+        if thread is None:
             return
         steps, waited = self.steps, 0.0
         while thread.is_alive() and not self._stop.is_set():
@@ -284,7 +283,6 @@ class PeriodicEvaluation:
                     "warning: an evaluation is abandoned: its games made no step for "
                     f"{self._settings.stall_timeout:g} s (--stall_timeout)"
                 )
-                self._hung = thread
                 return
 
     def _should_stop(self) -> bool:

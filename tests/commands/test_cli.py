@@ -17,7 +17,7 @@ from support.command_helpers import ROOT
 
 from meta_impala import __version__, cli, completion
 from meta_impala.config import FIELDS, presets
-from meta_impala.config.flags import define_config_flags, parse_flags
+from meta_impala.config.flags import define_config_flags, given_config_flags, parse_flags
 from meta_impala.config.groups import GROUPS
 
 
@@ -113,7 +113,7 @@ def given(*words):
     define_config_flags(values)
     presets.define_preset_flag(values)
     parse_flags(["train", *words], values)
-    return {name: values[name].value for name in FIELDS if values[name].present}
+    return given_config_flags(values)
 
 
 @pytest.mark.parametrize("name", presets.names())
