@@ -20,6 +20,7 @@ import sonnet as snt
 import tensorflow as tf
 
 from meta_impala.config.image_layout import is_channels_first
+from meta_impala.networks.convolution import convolve
 
 
 class ImageScaling(NamedTuple):
@@ -64,13 +65,13 @@ def prepare_images(
     return tf.reshape(tf.transpose(images, [0, 2, 3, 1, 4]), [-1, height, width, frames * channels])
 
 
-def _convolve(convolution: snt.Conv2D, features: tf.Tensor) -> tf.Tensor:
-    """A convolution whose variables exist, computed in the features' dtype."""
-    if features.dtype == convolution.w.dtype:
-        return convolution(features)
+def _convolve(
+    convolution: snt.Conv2D, features: tf.Tensor, *, rectified: bool = False
+) -> tf.Tensor:
+    """A convolution whose variables exist, computed in the features' dtype, and ReLU if asked."""
     kernel, bias = (tf.cast(v, features.dtype) for v in (convolution.w, convolution.b))
-    result = tf.nn.conv2d(features, kernel, convolution.stride, convolution.conv_padding)
-    return tf.nn.bias_add(result, bias)
+    stride, padding = convolution.stride, convolution.conv_padding
+    return convolve(features, kernel, bias, stride, padding, rectified=rectified)
 
 
 class Torso(snt.Module):
@@ -227,13 +228,14 @@ class ConvolutionalTorso(Torso):
             images = tf.cast(images, self._compute_dtype)
             kernel = fold_kernel(first.w) * tf.constant(1.0 / scaling.deviation, self._dtype)
             kernel, bias = (tf.cast(v, self._compute_dtype) for v in (kernel, first.b))
-            features = tf.nn.bias_add(tf.nn.conv2d(images, kernel, 1, "VALID"), bias)
+            features = convolve(images, kernel, bias, 1, "VALID", rectified=True)
         else:
             images = prepare_images(observations, self._dtype, self._image_scaling)
-            features = _convolve(first, tf.cast(images, self._compute_dtype))
+            features = tf.cast(images, self._compute_dtype)
+            features = _convolve(first, features, rectified=True)
         for convolution in others:
-            features = _convolve(convolution, tf.nn.relu(features))
-        return tf.cast(snt.flatten(tf.nn.relu(features)), self._dtype)
+            features = _convolve(convolution, features, rectified=True)
+        return tf.cast(snt.flatten(features), self._dtype)
 
     def _make_variables(self, observations: tf.Tensor) -> tf.Tensor:
         features = prepare_images(observations, self._dtype, self._image_scaling)
@@ -257,8 +259,12 @@ class ResidualBlock(snt.Module):
     def __call__(self, features: tf.Tensor) -> tf.Tensor:
         if not hasattr(self._first, "w"):
             return features + self._second(tf.nn.relu(self._first(tf.nn.relu(features))))
-        inner = _convolve(self._first, tf.nn.relu(features))
-        return features + _convolve(self._second, tf.nn.relu(inner))
+        inner = _convolve(self._first, tf.nn.relu(features), rectified=True)
+        change = _convolve(self._second, inner)
+        # TensorFlow 2.21 would also merge the addition into the convolution. Where the sum is used
+        # twice this fails ("remapper failed"), and nothing in the graph is merged. The reshape
+        # hides the addition.
+        return features + tf.reshape(change, [-1, *change.shape[1:]])
 
 
 class DeepTorso(Torso):
