@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import tensorflow as tf
 from tensorboard.compat.proto import event_pb2
-from tensorboard.plugins.hparams import api as hparams
+from tensorboard.plugins.hparams import summary_v2 as hparams  # `api` imports Keras, too
 
 from meta_impala import config as config_lib
 from meta_impala.actors.trajectory import Episode
