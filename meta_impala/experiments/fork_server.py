@@ -36,7 +36,7 @@ import numpy as np
 
 from meta_impala.storage.files import open_log
 from meta_impala.system.processes import end_with_parent
-from meta_impala.system.tensorflow_import import quiet_tensorflow
+from meta_impala.system.tensorflow_import import quiet_tensorflow, without_keras
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,8 +138,9 @@ def main() -> None:
     os.dup2(2, 1)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     quiet_tensorflow()
-    for module in sys.argv[1:]:
-        importlib.import_module(module)
+    with without_keras():
+        for module in sys.argv[1:]:
+            importlib.import_module(module)
     gc.freeze()  # the children's garbage collection leaves TensorFlow's objects alone
     command = ForkServer(requests, replies).serve()
     if command is None:

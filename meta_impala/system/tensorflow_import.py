@@ -94,7 +94,7 @@ class _NoKeras(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 @contextlib.contextmanager
-def _without_keras() -> Iterator[None]:
+def without_keras() -> Iterator[None]:
     """Lets TensorFlow be imported without Keras, in a fifth less time and 95 MiB less memory.
 
     TensorFlow imports Keras's optimisers last, if they are there, and Keras imports pandas. Nothing
@@ -125,7 +125,7 @@ def import_tensorflow() -> None:
             "-O, PYTHONOPTIMIZE=1 or neither"
         )
     with without_noise(_START_UP_NOISE):
-        with _without_keras():
+        with without_keras():
             import tensorflow as tf
         import tree
 

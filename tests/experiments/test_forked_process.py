@@ -141,8 +141,10 @@ def test_a_run_gives_the_same_result_alone_and_in_a_pool(tmp_path):
                     )
                 assert process.wait(120) == 0, (tmp_path / "log").read_text()
         tasks = psutil.Process(pool.server_process).num_threads()
+        maps = {one.path for one in psutil.Process(pool.server_process).memory_maps()}
     finally:
         pool.close()
+    assert not [path for path in maps if "/pandas/" in path], "it loads no Keras"
     assert tasks < 20, "the server itself starts no TensorFlow operation"
     names = {path.relative_to(alone) for path in alone.rglob("*") if path.is_file()}
     weights = [name for name in names if name.suffix == ".data-00000-of-00001"]
