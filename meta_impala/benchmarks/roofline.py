@@ -17,7 +17,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from meta_impala.agent.builders import drawn_eta_of, make_network
@@ -26,11 +25,13 @@ from meta_impala.benchmarks import network_kernels, network_operations
 from meta_impala.benchmarks.network_operations import Passes
 from meta_impala.benchmarks.throughput import describe
 from meta_impala.config import AgentSettings, Config
+from meta_impala.system import huge_pages
 from meta_impala.system.processors import processors
 from meta_impala.system.tensorflow_setup import configure_tensorflow
 
 _SIDE = 1536  # of the matrices: 28 MB in all, beyond every cache but the last
 _WINDOWS = 5
+_RESERVED = 2**29
 
 
 class Rate(NamedTuple):
@@ -46,7 +47,7 @@ class Rate(NamedTuple):
 
 
 def _rate(threads: int, seconds: float) -> float:
-    matrix = tf.constant(np.random.default_rng(0).standard_normal([_SIDE, _SIDE]), tf.float32)
+    matrix = tf.random.stateless_normal([_SIDE, _SIDE], seed=[0, 0])
     products = [0] * threads
     end = time.perf_counter() + seconds
 
@@ -94,6 +95,7 @@ def machine(configs: Mapping[str, Config], seconds: float) -> dict[str, Any]:
     # One thread in an operation, whatever the machine: the rate is of a core.
     configure_tensorflow(deterministic=configs["meta"].deterministic)
     tf.config.threading.set_intra_op_parallelism_threads(1)
+    huge_pages.reserve(_RESERVED)  # as for an update
     rate = rate_of_products(seconds)
     operations: dict[str, float] = {}
     kernels: dict[str, float] = {}

@@ -37,7 +37,7 @@ from meta_impala.config import (
 from meta_impala.environments import Description, registry
 from meta_impala.environments.atari import AtariEnvironment
 from meta_impala.learner.learner import Learner
-from meta_impala.learner.make_learner import make_learner
+from meta_impala.learner.make_learner import make_learner, reserve_memory
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.tensorflow_setup import configure_tensorflow
@@ -158,7 +158,7 @@ def environment_of(config: Config, count: int, threads: int, effort: Effort) -> 
     random = np.random.default_rng(config.seed)
     actions = random.integers(0, made.num_actions, (1024, count), np.int32)
     # The bare emulator, without this program's additions.
-    stepped: Any = made._emulators if isinstance(made, AtariEnvironment) else made
+    stepped: Any = made.emulators if isinstance(made, AtariEnvironment) else made
     position = 0
 
     def work() -> int:
@@ -283,6 +283,7 @@ def learner_update(config: Config, effort: Effort, *, profiled: bool = False) ->
     """The learner alone, on unrolls of the game; with the profile of an update, if asked for."""
     configure_tensorflow(deterministic=config.deterministic)
     config, description = describe(config)
+    reserve_memory(config, description)
     learner = make_learner(config, description)
     core_state_size = learner.state.network.settings.core_state_size
     batches = _batches(config, learner.snapshot(), core_state_size)

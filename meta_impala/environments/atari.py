@@ -83,6 +83,9 @@ class AtariEnvironment(BatchedEnvironment):
     The stack after a game's start is padded with zeros. Where the time limit cuts a game, the
     newest frame of `final_observations` is one agent step old, because the emulator stops before it
     draws the last frame.
+
+    Attributes:
+      emulators: ale-py's, without what is added here; None once closed.
     """
 
     def __init__(
@@ -155,24 +158,24 @@ class AtariEnvironment(BatchedEnvironment):
             observation_dtype=np.dtype(np.uint8),
             action_repeat=ACTION_REPEAT,
         )
-        self._emulators: Any = emulators
+        self.emulators: Any = emulators
         self._min_noops = min_noops
         self._lives = np.zeros(num_envs, np.int32)
 
     def close(self) -> None:
         super().close()
         # Threads and memory are freed with the last reference.
-        self._emulators = None
+        self.emulators = None
 
     def _restart(self, seed: int) -> np.ndarray:
-        if self._emulators is None:
+        if self.emulators is None:
             raise RuntimeError("this environment was closed; make a new one")
         seeds = seed + np.arange(self.num_envs)
-        observations, info = self._emulators.reset(seed=seeds)
+        observations, info = self.emulators.reset(seed=seeds)
         # No action was taken yet, so the frames of a game are its no-ops.
         while self._min_noops and (too_few := info["episode_frame_number"] < self._min_noops).any():
             seeds = (seeds + _SEED_STEP) % SEED_LIMIT
-            observations, info = self._emulators.reset(
+            observations, info = self.emulators.reset(
                 seed=seeds[too_few], options={"reset_mask": too_few}
             )
         self._lives = np.array(info["lives"])
@@ -182,7 +185,7 @@ class AtariEnvironment(BatchedEnvironment):
         # The emulator steps all games or none. Those that wait take a step that is discarded, and
         # are restarted: a time limit is reached once in 27,000 steps.
         transition = self._advance(actions)
-        observations, info = self._emulators.reset(options={"reset_mask": waiting})
+        observations, info = self.emulators.reset(options={"reset_mask": waiting})
         self._lives = np.where(waiting, info["lives"], self._lives)
         shown = transition.observations.copy()
         shown[waiting] = observations[waiting]
@@ -195,7 +198,7 @@ class AtariEnvironment(BatchedEnvironment):
         )
 
     def _advance(self, actions: np.ndarray) -> Transition:
-        observations, rewards, game_overs, truncations, info = self._emulators.step(actions)
+        observations, rewards, game_overs, truncations, info = self.emulators.step(actions)
         ends = game_overs | truncations
         terminations = game_overs
         lives = np.array(info["lives"])

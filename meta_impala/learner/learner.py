@@ -105,7 +105,7 @@ class Learner:
         self.function = group.function(self._update, signature)
 
     def build(self) -> None:
-        """Traces the graph. Call it before the first thread starts: see `ActorCritic._with`."""
+        """Traces the graph. Call it before the first actor acts: see `ActorCritic._with`."""
         if tf.config.functions_run_eagerly():  # actors would read weights that are substituted
             warn("warning: tf.config.run_functions_eagerly was on; it is turned off for training")
             tf.config.run_functions_eagerly(False)

@@ -1,6 +1,8 @@
-"""Makes a learner from the settings of a run: its network, the method's objects, the learner."""
+"""Makes a learner from the settings of a run: its network, the method's objects, its memory."""
 
 from __future__ import annotations
+
+import math
 
 import tensorflow as tf
 
@@ -10,6 +12,12 @@ from meta_impala.config import AgentSettings, Config, MethodSettings, UpdateSett
 from meta_impala.environments import Description
 from meta_impala.learner.group import ALONE, LearnerGroup
 from meta_impala.learner.learner import Learner
+from meta_impala.system import huge_pages
+from meta_impala.system.tensorflow_setup import learner_device
+
+# What an update keeps at a time, in units of τ in float32: an upper bound, measured on Atari.
+_KEPT = 6
+_KEPT_BY_DEEP = {"nested_tapes": 40, "reverse_over_forward": 80, "accumulative_trace": 80}
 
 
 def make_learner(
@@ -32,3 +40,17 @@ def make_learner(
     network = make_network(config.part(AgentSettings), description, dtype)
     method = method_of(config.part(MethodSettings), replayed)
     return Learner(config.part(UpdateSettings), method, network, description, group)
+
+
+def reserve_memory(config: Config, description: Description) -> None:
+    """Asks for huge pages for what an update keeps at a time; not for a learner on a GPU.
+
+    Args:
+      config: as above.
+      description: of the environment.
+    """
+    if not learner_device(config.learner_device).startswith("CPU"):
+        return
+    states = config.batch_size * (config.unroll_length + 1) // config.micro_batches
+    kept = _KEPT_BY_DEEP[config.meta_gradient_mode] if config.network == "deep" else _KEPT
+    huge_pages.reserve(4 * kept * states * math.prod(description.observation_shape))

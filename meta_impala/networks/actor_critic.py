@@ -296,7 +296,7 @@ class ActorCritic(snt.Module):
         """Tensors in place of the variables, in `trainable_variables` order.
 
         Sonnet's getter patches every Sonnet module of the process while it is open, so this is
-        entered only while a `tf.function` is traced, before the first thread starts.
+        entered only while a `tf.function` is traced, before the first actor acts.
         """
         tensors = {
             variable.ref(): tensor

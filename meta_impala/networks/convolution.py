@@ -44,6 +44,7 @@ def convolve(
     padding: str = "SAME",
     *,
     rectified: bool = False,
+    of_data: bool = False,
 ) -> tf.Tensor:
     """A convolution plus bias, and its ReLU if asked for.
 
@@ -56,6 +57,7 @@ def convolve(
       stride: in both directions.
       padding: `SAME` or `VALID`.
       rectified: whether ReLU follows.
+      of_data: whether the images are constants; no derivative by them is computed then.
 
     Returns:
       `[N, H', W', O]`.
@@ -72,27 +74,35 @@ def convolve(
             # The derivative of ReLU has no derivative of its own.
             positive = tf.stop_gradient(output)
             upstream = tf.raw_ops.ReluGrad(gradients=upstream, features=positive)
-        by_images = convolution.to_images(images, kernel, upstream)
-        return [by_images, *_by_parameters(convolution, images, kernel, upstream)]
+        by_parameters = _by_parameters(convolution, images, kernel, upstream, of_data)
+        if of_data:
+            return by_parameters
+        return [*by_parameters, convolution.to_images(images, kernel, upstream)]
 
-    _record([output], [images, kernel, bias], gradient)
+    _record([output], [kernel, bias] if of_data else [kernel, bias, images], gradient)
     return output
 
 
 def _by_parameters(
-    convolution: _Convolution, images: tf.Tensor, kernel: tf.Tensor, upstream: tf.Tensor
+    convolution: _Convolution,
+    images: tf.Tensor,
+    kernel: tf.Tensor,
+    upstream: tf.Tensor,
+    of_data: bool,
 ) -> list[tf.Tensor]:
-    """The gradients of kernel and bias, functions of images and upstream."""
+    """The gradients of kernel and bias, functions of upstream and images."""
     with record.stop_recording():
         by_kernel = convolution.to_kernel(images, kernel, upstream)
         # In this shape TensorFlow does not merge it into the operation above.
         by_bias = tf.raw_ops.BiasAddGrad(out_backprop=tf.reshape(upstream, [-1, kernel.shape[-1]]))
 
     def gradient(of_kernel: tf.Tensor, of_bias: tf.Tensor) -> list[tf.Tensor]:
-        by_images = convolution.to_images(images, of_kernel, upstream)
-        return [by_images, tf.nn.bias_add(convolution(images, of_kernel), of_bias)]
+        by_upstream = tf.nn.bias_add(convolution(images, of_kernel), of_bias)
+        if of_data:
+            return [by_upstream]
+        return [by_upstream, convolution.to_images(images, of_kernel, upstream)]
 
-    _record([by_kernel, by_bias], [images, upstream], gradient)
+    _record([by_kernel, by_bias], [upstream] if of_data else [upstream, images], gradient)
     return [by_kernel, by_bias]
 
 

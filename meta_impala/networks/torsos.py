@@ -66,12 +66,16 @@ def prepare_images(
 
 
 def _convolve(
-    convolution: snt.Conv2D, features: tf.Tensor, *, rectified: bool = False
+    convolution: snt.Conv2D,
+    features: tf.Tensor,
+    *,
+    rectified: bool = False,
+    of_data: bool = False,
 ) -> tf.Tensor:
-    """A convolution whose variables exist, computed in the features' dtype, and ReLU if asked."""
+    """A convolution whose variables exist, computed in the features' dtype, as `convolve` does."""
     kernel, bias = (tf.cast(v, features.dtype) for v in (convolution.w, convolution.b))
     stride, padding = convolution.stride, convolution.conv_padding
-    return convolve(features, kernel, bias, stride, padding, rectified=rectified)
+    return convolve(features, kernel, bias, stride, padding, rectified=rectified, of_data=of_data)
 
 
 class Torso(snt.Module):
@@ -228,11 +232,12 @@ class ConvolutionalTorso(Torso):
             images = tf.cast(images, self._compute_dtype)
             kernel = fold_kernel(first.w) * tf.constant(1.0 / scaling.deviation, self._dtype)
             kernel, bias = (tf.cast(v, self._compute_dtype) for v in (kernel, first.b))
-            features = convolve(images, kernel, bias, 1, "VALID", rectified=True)
+            features = convolve(images, kernel, bias, 1, "VALID", rectified=True, of_data=True)
         else:
             images = prepare_images(observations, self._dtype, self._image_scaling)
             features = tf.cast(images, self._compute_dtype)
-            features = _convolve(first, features, rectified=True)
+            of_data = not observations.dtype.is_floating
+            features = _convolve(first, features, rectified=True, of_data=of_data)
         for convolution in others:
             features = _convolve(convolution, features, rectified=True)
         return tf.cast(snt.flatten(features), self._dtype)
@@ -307,8 +312,14 @@ class DeepTorso(Torso):
         is_made = hasattr(self._sections[0][0], "w")
         if is_made:
             features = tf.cast(features, self._compute_dtype)
+        # Numbers made of bytes have no derivative.
+        of_data = not observations.dtype.is_floating
         for convolution, first_block, second_block in self._sections:
-            features = _convolve(convolution, features) if is_made else convolution(features)
+            if is_made:
+                features = _convolve(convolution, features, of_data=of_data)
+            else:
+                features = convolution(features)
+            of_data = False
             features = tf.nn.max_pool2d(features, ksize=3, strides=2, padding="SAME")
             features = second_block(first_block(features))
         return tf.cast(snt.flatten(tf.nn.relu(features)), self._dtype)

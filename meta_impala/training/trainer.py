@@ -27,7 +27,7 @@ from meta_impala.config.metric_columns import of_all_heads
 from meta_impala.environments import Description
 from meta_impala.errors import RunFailed
 from meta_impala.learner.group import ALONE, LearnerGroup, LearnerLost
-from meta_impala.learner.make_learner import make_learner
+from meta_impala.learner.make_learner import make_learner, reserve_memory
 from meta_impala.storage import eta_replay
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.checkpoint import Checkpoints, identity_of
@@ -84,8 +84,7 @@ class Trainer:
         description: of the environment.
         folder: prepared; with `eta_schedule=replay` it has the copy of the file.
         stop: set when the user asks the run to stop.
-        group: the learners of this run. The first keeps the folder; another one's folder is
-            temporary, and its state is the first one's.
+        group: learners of this run; all but the first have temporary folders and its state.
         stopwatches: time what learner and actor threads do, for benchmarks; None for no timing.
         early: environments of the first actor, made before TensorFlow was imported.
         cpu_start: CPU seconds that this process had used before, for something else.
@@ -99,6 +98,7 @@ class Trainer:
         self._stop_waiting = stop if group.size == 1 else StopRequest()
         with no_exit(), memory_errors(), tf.device(learner_device(config.learner_device)):
             replayed = eta_replay.load(folder, config)
+            reserve_memory(config.share, description)
             self.learner = make_learner(config.share, description, group=group, replayed=replayed)
         self._identity = identity_of(config.part(AgentSettings), description, self.learner.state)
         self._checkpoints = Checkpoints(

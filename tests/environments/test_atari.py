@@ -189,7 +189,7 @@ class FakeEmulators:
 )
 def test_the_lives_of_the_next_game_are_never_mistaken_for_a_loss(lives, script, terminations):
     environment = make("Pong")
-    environment._emulators = FakeEmulators(lives, script)
+    environment.emulators = FakeEmulators(lives, script)
     environment.reset(seed=0)
     steps = [environment.step(np.array([NOOP])) for _ in script]
     assert stacked(steps, "terminations")[:, 0].tolist() == [bool(flag) for flag in terminations]
@@ -250,7 +250,7 @@ def drawn_noops(protocol):
     return {
         int(frame)
         for _ in range(40)
-        for frame in environment._emulators.step(actions)[-1]["episode_frame_number"]
+        for frame in environment.emulators.step(actions)[-1]["episode_frame_number"]
     }
 
 
@@ -260,11 +260,11 @@ def test_impala_starts_with_0_to_30_noops():
 
 def test_a_game_without_noops_is_drawn_again_and_the_others_are_left_alone():
     with contextlib.closing(make("Pong", 3)) as plain:
-        drawn = plain._emulators.reset(seed=8)[1]["episode_frame_number"]
+        drawn = plain.emulators.reset(seed=8)[1]["episode_frame_number"]
     assert drawn[1] == 0 and (drawn[[0, 2]] > 0).all(), "else nothing is tested"
     with contextlib.closing(make("Pong", 3, min_noops=1)) as environment:
         observations = environment.reset(8)
-        frames = environment._emulators.step(np.zeros(3, np.int64))[4]["episode_frame_number"]
+        frames = environment.emulators.step(np.zeros(3, np.int64))[4]["episode_frame_number"]
         noops = frames - ACTION_REPEAT
         assert 1 <= noops[1] <= 30
         np.testing.assert_array_equal(noops[[0, 2]], drawn[[0, 2]])

@@ -2,6 +2,7 @@
 to third derivatives and in both modes. Ground truth: float64 differences. The graph that TensorFlow
 executes: what the module promises of it."""
 
+import functools
 import gc
 import itertools
 import weakref
@@ -39,6 +40,10 @@ def smooth(operation, case):
     return number
 
 
+def split(values, number):
+    return values[:number], values[number:]
+
+
 def gradients(number, at):
     with tf.GradientTape() as tape:
         tape.watch(at)
@@ -57,9 +62,10 @@ def tangents(number, at, direction):
     return accumulator.jvp(result)
 
 
-def derivatives(operation, case):
-    """Name -> arrays, of every derivative that the learner can take."""
-    number, at, u, w = smooth(operation, case), inputs(0), inputs(1), inputs(2)
+def derivatives(operation, case, constants=0):
+    """Name -> arrays, of every derivative that the learner can take; the first are constants."""
+    (fixed, at), u, w = split(inputs(0), constants), inputs(1)[constants:], inputs(2)[constants:]
+    number = functools.partial(smooth(operation, case), *fixed)
 
     def directional(*at):
         return products(number, list(at), u)
@@ -95,6 +101,21 @@ def test_every_derivative_is_that_of_the_plain_operations(case, in_graph):
         for array, value in zip(ours[name], arrays, strict=True):
             assert np.abs(value).max() > 0.01, name
             np.testing.assert_allclose(array, value, rtol=1e-10, atol=1e-10, err_msg=name)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("in_graph", [False, True])
+def test_a_convolution_of_data_has_every_derivative_but_those_by_the_data(case, in_graph):
+    of_data = functools.partial(convolve, of_data=True)
+
+    def both():
+        return derivatives(of_data, case, 1), derivatives(plain, case, 1)
+
+    ours, expected = tf.function(both, autograph=False)() if in_graph else both()
+    for name, arrays in expected.items():
+        for array, value in zip(ours[name], arrays, strict=True):
+            np.testing.assert_allclose(array, value, rtol=1e-10, atol=1e-10, err_msg=name)
+    assert gradients(smooth(of_data, case), inputs())[0] is None
 
 
 def test_derivatives_in_a_loop_are_those_of_the_plain_operations():
@@ -215,6 +236,27 @@ def test_every_convolution_of_a_torso_is_merged_with_its_bias(merges, name):
     convolutions = sum(len(variable.shape) == 4 for variable in torso.trainable_variables)
     assert kinds.count("_FusedConv2D") == convolutions
     assert not {"Conv2D", "BiasAdd"} & set(kinds)
+
+
+@pytest.mark.parametrize("name", ["shallow", "nature", "deep"])
+@pytest.mark.parametrize("dtype", [tf.uint8, tf.bool, tf.float32])
+def test_no_tangent_is_computed_of_bytes(name, dtype):
+    """Each convolution is computed once, and once for each tangent: of its kernel, of its input."""
+    torso = make_torso_of_package(name, tf.float32, ())
+    observations = tf.cast(tf.zeros([1, 4, 84, 84], tf.uint8), dtype)
+    torso(observations)
+    weights = list(torso.trainable_variables)
+
+    @tf.function(autograph=False)
+    def output_and_tangent(observations):
+        with tf.autodiff.ForwardAccumulator(weights, [tf.ones_like(w) for w in weights]) as moved:
+            features = torso(observations)
+        return features, moved.jvp(features)
+
+    kinds = executed(output_and_tangent, observations)
+    convolutions = sum(len(variable.shape) == 4 for variable in weights)
+    of_data = dtype != tf.float32
+    assert kinds.count("_FusedConv2D") + kinds.count("Conv2D") == 3 * convolutions - of_data
 
 
 def test_the_second_derivative_makes_no_tensor_of_repeated_biases():
