@@ -1,1 +1,1 @@
-"""The operating-system process: signals, watchdog, processors, memory pages, TensorFlow's set-up."""
+"""The operating-system process: signals, watchdog, processors, memory, TensorFlow's set-up."""
