@@ -20,6 +20,7 @@ _SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _PAGE = 2**21
 _LEAST = 2**26
 _MOST = 2**33
+_reserved = 0
 
 
 def reserve(size: int) -> bool:
@@ -34,11 +35,14 @@ def reserve(size: int) -> bool:
         it as used, and keeps a table of a 32nd of it.
 
     Returns:
-      Whether they were asked for.
+      Whether they were asked for; not again where as much was before.
     """
+    global _reserved
     most = min(_MOST, psutil.virtual_memory().total // 2)
     size = min(1 << (size - 1).bit_length(), 1 << (most.bit_length() - 1))
-    if size < _LEAST or not _are_given_if_asked() or _is_address_space_limited():
+    if size < _LEAST or size <= _reserved:
+        return False
+    if not _are_given_if_asked() or _is_address_space_limited():
         return False
     with contextlib.suppress(OSError, AttributeError, tf.errors.ResourceExhaustedError):
         with tf.device("CPU:0"):
@@ -47,7 +51,9 @@ def reserve(size: int) -> bool:
         first = -(-start // _PAGE) * _PAGE
         madvise = ctypes.CDLL(None).madvise
         madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-        return bool(madvise(first, start + size - first, mmap.MADV_HUGEPAGE) == 0)
+        if madvise(first, start + size - first, mmap.MADV_HUGEPAGE) == 0:
+            _reserved = size
+            return True
     return False
 
 

@@ -275,19 +275,6 @@ def test_hostile_start_and_agent_files_are_refused(tmp_path):
     assert "not an exported agent" in refusal(lambda: read_agent_file(path))
 
 
-def test_one_kill_of_the_torture_tool():
-    result = subprocess.run(
-        [sys.executable, "tools/torture.py", "kills", "--count=1", "--seed=2"],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "HELD: 1 kills" in result.stdout
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("torture", "flags"),

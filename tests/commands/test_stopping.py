@@ -110,11 +110,11 @@ def test_a_stop_while_the_last_games_are_played(tmp_path):
     "deterministic", ["--nodeterministic", pytest.param("--deterministic", marks=pytest.mark.slow)]
 )
 def test_a_stop_during_a_long_unroll_in_a_slow_environment(tmp_path, deterministic):
-    """Each step takes 10 s; what would keep the process alive is given a bounded time."""
+    """Each step takes 5 s; what would keep the process alive is given a bounded time."""
     flags = ("--environment=support.ending_environments:Ending-v0", deterministic)
-    process = start(tmp_path, *flags, STEP_SECONDS="10")
+    process = start(tmp_path, *flags, STEP_SECONDS="5")
     wait_for(lambda: (tmp_path / "status.json").exists(), process)
-    time.sleep(5.0)
+    time.sleep(2.0)
     started = time.monotonic()
     process.send_signal(signal.SIGUSR1)
     out, err = end(process)

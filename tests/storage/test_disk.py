@@ -150,6 +150,7 @@ def test_a_folder_that_became_read_only_ends_the_run_with_one_line(tmp_path, wha
     continues(path)
 
 
+@pytest.mark.slow
 def test_a_slow_disk_is_not_reported_as_a_hang(tmp_path, monkeypatch):
     """Saving takes longer than actors may stand still; they wait for room meanwhile."""
     flush = checkpoint_lib.flush

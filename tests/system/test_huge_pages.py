@@ -23,6 +23,7 @@ import tensorflow as tf
 from meta_impala.system import huge_pages
 if {reserved}:
     assert huge_pages.reserve(200 * 2**20)
+    assert not huge_pages.reserve(256 * 2**20)  # another run of the same process
 tensor = tf.ones([25 * 2**20])  # 100 MiB
 with open("/proc/self/smaps") as file:
     lines = [line.split() for line in file]
@@ -57,6 +58,7 @@ def asked(monkeypatch, tmp_path):
     setting = tmp_path / "enabled"
     setting.write_text("always [madvise] never\n")
     monkeypatch.setattr(huge_pages, "_SETTING", setting)
+    monkeypatch.setattr(huge_pages, "_reserved", 0)
     monkeypatch.setattr(tf.raw_ops, "Empty", empty)
     machine = type("Memory", (), {"total": 16 * 2**30})()
     monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
