@@ -25,6 +25,7 @@ from meta_impala import command
 from meta_impala import config as config_lib
 from meta_impala.analysis import comparison_report, results
 from meta_impala.config import ActorSettings, Config, presets
+from meta_impala.config.list_flags import define_list
 from meta_impala.config.number_flags import MAX_COUNT, define_float, define_integer
 from meta_impala.config.text import counted
 from meta_impala.distributed import cluster as ray_cluster
@@ -87,7 +88,7 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "report_only", False, "Write the report of the runs that are finished; start nothing."
     )
-    flags.DEFINE_list(
+    define_list(
         "games",
         None,
         "In place of the games of the file; atari57, atari5 and the like stand for several.",
@@ -115,10 +116,10 @@ def _changed(suite: Suite, path: pathlib.Path) -> Suite:
     """The suite of a file, with the changes of the command line."""
     if FLAGS.games:
         suite = dataclasses.replace(suite, games=suite_file.games_of(FLAGS.games))
-    if FLAGS.seeds:
+    if FLAGS.seeds is not None:
         seeds = tuple(command.whole_numbers("seeds", FLAGS.seeds))
         suite = dataclasses.replace(suite, seeds=seeds)
-    if FLAGS.preset:
+    if FLAGS.preset is not None:
         beside = path.parent / FLAGS.preset
         preset = beside if os.path.isfile(beside) else presets.find(FLAGS.preset)
         suite = dataclasses.replace(suite, preset=str(preset))

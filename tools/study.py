@@ -25,6 +25,7 @@ import shlex
 from absl import flags, logging
 
 from meta_impala import command
+from meta_impala.config.list_flags import define_list
 from meta_impala.config.number_flags import define_integer
 from meta_impala.errors import UserError, printable, warn
 from meta_impala.experiments import study_runner, study_runs, suite_cost, suite_runner
@@ -49,7 +50,7 @@ POSITIONAL = "run | status | collect | report | random | acceptance"
 def define_flags() -> None:
     """The flags of this command."""
     define_path("out", None, "Folder of the study's runs.")
-    flags.DEFINE_list("part", list(PARTS), f"Parts: {', '.join(RUNNABLE)}.")
+    define_list("part", list(PARTS), f"Parts: {', '.join(RUNNABLE)}.", RUNNABLE)
     define_integer("parallel", 1, "Runs at a time.", high=1000)
     flags.DEFINE_string(
         "only",
@@ -73,9 +74,6 @@ def _data() -> pathlib.Path:
 def _cells() -> list[study_runs.Cells]:
     if not FLAGS.out:
         raise UserError("--out: must be given, the folder of the study's runs")
-    unknown = [name for name in FLAGS.part or [""] if name not in RUNNABLE]
-    if unknown:
-        raise UserError(f"--part={','.join(unknown)}: must be among {', '.join(RUNNABLE)}")
     return [_cells_of(RUNNABLE[name]) for name in dict.fromkeys(FLAGS.part)]
 
 
