@@ -33,6 +33,7 @@ from meta_impala import command
 from meta_impala import config as config_lib
 from meta_impala.config import AgentSettings, Config
 from meta_impala.config.flags import define_config_flags, given_config_flags
+from meta_impala.config.list_flags import define_list
 from meta_impala.config.presets import define_preset_flag
 from meta_impala.environments import UnknownEnvironmentError, registry
 from meta_impala.errors import RunFailed, UserError
@@ -72,7 +73,7 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "profile", False, "For the learner's rows: where an update spends its time, by operation."
     )
-    flags.DEFINE_list("rows", list(_ROWS), f"Which rows: {', '.join(_ROWS)}.")
+    define_list("rows", list(_ROWS), f"Which rows: {', '.join(_ROWS)}.", _ROWS)
     flags.DEFINE_string(
         "vary", None, "Measures the rows for each value of a setting: NAME=VALUE,VALUE,…"
     )
@@ -114,7 +115,7 @@ def _check_environment(config: Config) -> None:
 
 def _varied() -> tuple[str, list[str]]:
     """The setting of --vary and its values, each checked; no name and one value without."""
-    if not FLAGS.vary:
+    if FLAGS.vary is None:
         return "", [""]
     name, _, texts = FLAGS.vary.partition("=")
     if name not in config_lib.FIELDS or not texts:
@@ -140,7 +141,9 @@ def _check_rows() -> None:
     """Refuses settings that a row cannot be measured with, before any row is."""
     for row in _rows():
         try:
-            _check_environment(_config(row))
+            config = _config(row)
+            _check_environment(config)
+            _check_processes(config)
         except UserError as error:
             raise UserError(f"row {row} (--rows chooses): {error}") from None
 
@@ -334,9 +337,6 @@ def _check_processes(config: Config) -> None:
 
 def main() -> int:
     """Runs the command; returns its exit code."""
-    unknown = [row for row in FLAGS.rows if row not in _ROWS]
-    if unknown:
-        raise UserError(f"--rows={unknown[0]}: must be among {', '.join(_ROWS)}")
     if FLAGS.json:
         check_file(pathlib.Path(FLAGS.json), "json")
     config = _config("program_meta")

@@ -14,6 +14,8 @@ from absl import flags
 from meta_impala import command
 from meta_impala.analysis import curves, run_folders
 from meta_impala.analysis.labels import printable
+from meta_impala.config.list_flags import define_list
+from meta_impala.config.text import shown
 from meta_impala.errors import UserError, warn
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.system.user_path import define_path, user_path
@@ -26,17 +28,19 @@ POSITIONAL = "RUN ..."
 def define_flags() -> None:
     """The flags of this command."""
     define_path("out", None, "Picture to write: .png, .pdf or .svg. Default: curves.png.")
-    flags.DEFINE_list("labels", None, "One label per run; default: the folders' names.")
-    flags.DEFINE_list("levels", [], "Returns; prints the frames at which each is reached.")
+    define_list("labels", None, "One label per run; default: the folders' names.")
+    define_list("levels", None, "Returns; prints the frames at which each is reached.")
 
 
 def _levels() -> list[float]:
     levels = []
-    for text in FLAGS.levels:
+    for text in FLAGS.levels or ():
         try:
             levels.append(float(text))
         except ValueError:
-            raise UserError(f"--levels={text}: must be numbers, separated by commas") from None
+            levels.append(math.nan)
+        if not math.isfinite(levels[-1]):
+            raise UserError(f"--levels={shown(text)}: must be finite numbers, separated by commas")
     return levels
 
 
@@ -50,7 +54,7 @@ def _summary(folder: RunFolder, label: str, levels: list[float]) -> list[str]:
         return [f"{label}: no game with a finite return was finished in {frames:,} frames"]
     lines = [f"{label}: {curve.last:.2f} after {frames:,} frames"]
     for level in levels:
-        reached = None if math.isnan(level) else curves.first_passing(curve, level)
+        reached = curves.first_passing(curve, level)
         lines.append(
             f"  reaches {level:g}: {'never' if reached is None else f'{reached:,} frames'}"
         )

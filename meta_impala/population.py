@@ -11,7 +11,6 @@ folder ends as the run of the best member (evaluate it as any other), with `memb
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import os
 import pathlib
 import signal
@@ -31,6 +30,7 @@ from meta_impala.experiments.pbt_settings import (
     ADAPTED,
     OF_ALL_MEMBERS,
     Population,
+    check_packages,
     define_population_flags,
     population_of,
     refuse_changes,
@@ -71,8 +71,7 @@ def main() -> int:
     """Runs the command; returns its exit code."""
     if not FLAGS.logdir:
         raise UserError("--logdir: must be given, the folder of the run")
-    if importlib.util.find_spec("ray") is None or importlib.util.find_spec("pyarrow") is None:
-        raise UserError("population: needs Ray Tune: pip install 'meta_impala[distributed]'")
+    check_packages()
     given = given_config_flags()
     arguments = _arguments(given)
     settings = given | OF_ALL_MEMBERS | {"ray_address": ""}
@@ -126,6 +125,7 @@ def _train(
         config, actors="ray", ray_address=FLAGS["ray_address"].value, num_actors=os.cpu_count() or 1
     )
     with ray_cluster.connected(place):
+        ray_cluster.refuse_more_cpus("population_cpus", population.cpus)
         from meta_impala.experiments import pbt as population_lib
 
         # Tune saves and stops at an interrupt.

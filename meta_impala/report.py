@@ -18,6 +18,7 @@ from meta_impala import command
 from meta_impala.analysis import run_folders
 from meta_impala.analysis.labels import printable
 from meta_impala.analysis.run_page import run_record
+from meta_impala.config.list_flags import define_list
 from meta_impala.errors import UserError, one_line, warn
 from meta_impala.storage.files import write_atomically
 from meta_impala.storage.results_folder import check_file
@@ -31,7 +32,7 @@ POSITIONAL = "RUN ..."
 def define_flags() -> None:
     """The flags of this command."""
     define_path("out", None, "File to write; must end in .html. Default: report.html.")
-    flags.DEFINE_list("labels", None, "One label per run; default: the folders' names.")
+    define_list("labels", None, "One label per run; default: the folders' names.")
     flags.DEFINE_string("title", None, "Heading; default: the environments that were played.")
     flags.DEFINE_bool(
         "video", True, "Whether video.mp4 of a run is put into the file (at most 8 MiB)."

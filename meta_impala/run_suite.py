@@ -25,6 +25,7 @@ from meta_impala import command
 from meta_impala import config as config_lib
 from meta_impala.analysis import comparison_report, results
 from meta_impala.config import ActorSettings, Config, presets
+from meta_impala.config.list_flags import define_list
 from meta_impala.config.number_flags import MAX_COUNT, define_float, define_integer
 from meta_impala.config.text import counted
 from meta_impala.distributed import cluster as ray_cluster
@@ -41,7 +42,7 @@ from meta_impala.storage.trust import define_trust_flag, trusting
 from meta_impala.system.interrupt import EXIT_CODE_INTERRUPTED
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.streams import stdout_to_stderr
-from meta_impala.system.user_path import define_path
+from meta_impala.system.user_path import define_path, real_path
 
 # A dry run lists the runs that are not started only if the suite has no more runs than this.
 _LISTED = 50
@@ -87,7 +88,7 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "report_only", False, "Write the report of the runs that are finished; start nothing."
     )
-    flags.DEFINE_list(
+    define_list(
         "games",
         None,
         "In place of the games of the file; atari57, atari5 and the like stand for several.",
@@ -115,10 +116,10 @@ def _changed(suite: Suite, path: pathlib.Path) -> Suite:
     """The suite of a file, with the changes of the command line."""
     if FLAGS.games:
         suite = dataclasses.replace(suite, games=suite_file.games_of(FLAGS.games))
-    if FLAGS.seeds:
+    if FLAGS.seeds is not None:
         seeds = tuple(command.whole_numbers("seeds", FLAGS.seeds))
         suite = dataclasses.replace(suite, seeds=seeds)
-    if FLAGS.preset:
+    if FLAGS.preset is not None:
         beside = path.parent / FLAGS.preset
         preset = beside if os.path.isfile(beside) else presets.find(FLAGS.preset)
         suite = dataclasses.replace(suite, preset=str(preset))
@@ -180,6 +181,21 @@ def _check_baseline(suite: Suite, runs: list[Run], path: pathlib.Path) -> None:
         )
 
 
+def _check_protocols(runs: list[Run], path: pathlib.Path) -> None:
+    """Refuses before the training what the report would refuse after it."""
+    evaluated = dict.fromkeys(
+        (run.variant.name, run.config.environment, run.config.protocol) for run in runs
+    )
+    try:
+        results.refuse_different_protocols(
+            (f"variant {name}", results.id_and_game(environment)[1],
+             results.starts_of(protocol, "noop"), protocol)
+            for name, environment, protocol in evaluated
+        )  # fmt: skip
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
 def _print_cost(suite: Suite, runs: list[Run]) -> None:
     cost = suite_cost.cost(
         runs,
@@ -236,42 +252,39 @@ def _report(suite: Suite, runs: list[Run], out: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _on_this_machine(runs: list[Run], out: pathlib.Path) -> Iterator[StartProcess]:
-    """Yields the function that starts commands."""
-    if not (FLAGS.preload and forked_process.can_fork()):
-        yield suite_runner.start_here
-        return
-    modules = list(forked_process.TRAINING_MODULES)
-    if any(run.config.environment.lower().startswith("minatar") for run in runs):
-        modules.append("minatar")
-    pool = forked_process.ForkPool(out / suite_runner.LOGS / "fork_server.log", modules)
-    with contextlib.closing(pool):
-        yield pool.start
-
-
-@contextlib.contextmanager
 def _on_a_cluster() -> Iterator[StartProcess]:
-    """The same, on the Ray cluster of --ray_address."""
+    """Yields the function that starts commands on the Ray cluster of --ray_address."""
     config = config_lib.resolve(
         Config(actors="ray", ray_address=FLAGS.ray_address, num_actors=os.cpu_count() or 1)
     )
     ray_cluster.check(config.part(ActorSettings))
     with ray_cluster.connected(config.part(ActorSettings)):
+        ray_cluster.refuse_more_cpus("cpus_per_run", FLAGS.cpus_per_run)
         from meta_impala.experiments.ray_process import RayProcess
 
         yield lambda arguments, log: RayProcess(arguments, log, FLAGS.cpus_per_run)
 
 
+def _open(suite: Suite, runs: list[Run]) -> list[Run]:
+    return [run for run in runs if stages.stage_of(run, suite.evaluation) is not Stage.DONE]
+
+
 def _run(suite: Suite, every: list[Run], shard: Shard, out: pathlib.Path) -> int:
     """Runs a shard of the suite; the report is of the whole."""
     stop, runs = StopRequest(), shard.of(every)
+    open_runs = _open(suite, runs)
+    suite_runner.check_packages(open_runs)
     stop.install()
     with contextlib.ExitStack() as stack:
         # Before anything is made in the folder: the cluster may not be there.
         on_a_cluster = FLAGS.ray_address is not None
         start = stack.enter_context(_on_a_cluster()) if on_a_cluster else None
         stack.enter_context(suite_runner.locked(out, shard))
-        start = start or stack.enter_context(_on_this_machine(runs, out))
+        start = start or stack.enter_context(
+            forked_process.starting_here(
+                [run.config.environment for run in open_runs], out, preload=FLAGS.preload
+            )
+        )
         runner = suite_runner.SuiteRunner(
             runs, suite.evaluation, out, FLAGS.parallel, stop, start=start
         )
@@ -279,19 +292,23 @@ def _run(suite: Suite, every: list[Run], shard: Shard, out: pathlib.Path) -> int
         if stop.is_set():
             command.say(f"stopped by {stop.signal_name}; the same command continues the suite")
             return EXIT_CODE_INTERRUPTED
-        others = [run for run in every if run not in runs]
-        left = [r for r in others if stages.stage_of(r, suite.evaluation) is not Stage.DONE]
-        if left:
-            command.say(f"shard {shard} is finished; {len(left)} runs of other shards are not")
-        else:
-            _report(suite, every, out)
-    if not is_done:
-        command.say(
-            f"{len(runner.failed)} of {len(runs)} runs failed; the same command tries again:\n"
-            + "\n".join(f"  {name}: {reason}" for name, reason in runner.failed.items())
-        )
-        return command.EXIT_CODE_FAILED
-    return 0
+        left = _open(suite, [run for run in every if run not in runs])
+        try:
+            if left:
+                command.say(f"shard {shard} is finished; {len(left)} runs of other shards are not")
+            else:
+                _report(suite, every, out)
+        finally:  # also if there can be no report
+            if not is_done:
+                _say_failed(runner.failed, len(runs))
+    return 0 if is_done else command.EXIT_CODE_FAILED
+
+
+def _say_failed(failed: dict[str, str], count: int) -> None:
+    command.say(
+        f"{len(failed)} of {count} runs failed; the same command tries again:\n"
+        + "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
+    )
 
 
 def main(arguments: list[str]) -> int:
@@ -301,7 +318,7 @@ def main(arguments: list[str]) -> int:
         raise UserError("give one suite, by its path or name, for example catch")
     if not FLAGS.out:
         raise UserError("--out: must be given, the folder of the suite")
-    path, out = suite_file.find(arguments[0]).absolute(), pathlib.Path(FLAGS.out).resolve()
+    path, out = suite_file.find(arguments[0]).absolute(), real_path(FLAGS.out, "out")
     suite = _changed(suite_file.read(path), path)
     if importlib.util.find_spec("matplotlib") is None and not (
         FLAGS.dry_run or FLAGS.print_commands
@@ -314,6 +331,8 @@ def main(arguments: list[str]) -> int:
     with stdout_to_stderr() if FLAGS.print_commands else contextlib.nullcontext():
         runs = suite_file.expand(suite, path, out, trust, is_only_read=FLAGS.report_only)
     _check_baseline(suite, runs, path)
+    if not FLAGS.report_only:
+        _check_protocols(runs, path)
     shard = Shard.parse(FLAGS.shard)
     if FLAGS.dry_run:
         if not shard.of(runs):

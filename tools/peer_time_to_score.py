@@ -33,6 +33,7 @@ from absl import flags
 from meta_impala import command
 from meta_impala.benchmarks import time_to_score
 from meta_impala.benchmarks.time_to_score import GAMES_AVERAGED, TASKS, Point, Result
+from meta_impala.config.list_flags import define_list
 from meta_impala.config.number_flags import MAX_COUNT, define_float
 from meta_impala.errors import RunFailed, UserError
 from meta_impala.storage.files import read_tail, write_atomically
@@ -146,8 +147,9 @@ def define_flags() -> None:
     """The flags of this tool."""
     define_path("folder", "peers", "Folder of the virtual environments and of the runs.")
     define_path("out", None, "CSV file to write.")
-    flags.DEFINE_list("tasks", list(_TASKS), f"Which: {', '.join(_TASKS)}.")
-    flags.DEFINE_list("peers", [variant for _, variant in _PEERS], "Which: a2c, ppo, appo, vtrace.")
+    define_list("tasks", list(_TASKS), f"Which: {', '.join(_TASKS)}.", _TASKS)
+    peers = [variant for _, variant in _PEERS]
+    define_list("peers", peers, f"Which: {', '.join(peers)}.", peers)
     flags.DEFINE_list("seeds", ["1"], "One run each.")
     flags.DEFINE_string(
         "pip_arguments", "", "Of `install`: further ones, such as a PyTorch that is for CPUs alone."
@@ -252,10 +254,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _run() -> int:
     if not FLAGS.out:
         raise UserError("--out: must be given, the file to write")
-    for name, allowed in (("tasks", _TASKS), ("peers", [variant for _, variant in _PEERS])):
-        for value in FLAGS[name].value or [""]:
-            if value not in allowed:
-                raise UserError(f"--{name}={value}: must be among {', '.join(allowed)}")
     seeds = command.whole_numbers("seeds", FLAGS.seeds)
     out = check_file(pathlib.Path(FLAGS.out), "out")
     check_outdir(FLAGS.folder, "folder")

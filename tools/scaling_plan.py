@@ -25,6 +25,7 @@ from absl import flags
 from meta_impala import command
 from meta_impala.benchmarks import scaling
 from meta_impala.config import Config, resolve, resolve_network
+from meta_impala.config.list_flags import define_list
 from meta_impala.config.number_flags import MAX_COUNT, define_float
 from meta_impala.environments import (
     UnknownEnvironmentError,
@@ -50,7 +51,7 @@ def define_flags() -> None:
     define_path("out", None, "File to write: measurements (JSON) or the plot (PNG).")
     define_float("seconds", 12.0, "Length of a window of measurement.", low=1, high=3600)
     flags.DEFINE_string("environment", "Pong", "What is played.")
-    flags.DEFINE_list("shapes", ["1x1", "2x1", "4x1", "8x1", "8x4"], "ACTORSxNODES, …")
+    define_list("shapes", ["1x1", "2x1", "4x1", "8x1", "8x4"], "ACTORSxNODES, …")
     flags.DEFINE_list("publish_every", ["2", "40"], "Unrolls per version of the weights.")
     define_float(
         "learner_rate",

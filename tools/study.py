@@ -25,17 +25,19 @@ import shlex
 from absl import flags, logging
 
 from meta_impala import command
+from meta_impala.config.list_flags import define_list
 from meta_impala.config.number_flags import define_integer
 from meta_impala.errors import UserError, printable, warn
 from meta_impala.experiments import study_runner, study_runs, suite_cost, suite_runner
 from meta_impala.experiments.stages import Stage
+from meta_impala.experiments.suite import Run
 from meta_impala.storage.results_folder import check_outdir
 from meta_impala.study import acceptance, records
 from meta_impala.study.design import ACCEPTANCE, PARTS, Part, require_random
 from meta_impala.study.records import Record
 from meta_impala.system.interrupt import EXIT_CODE_INTERRUPTED
 from meta_impala.system.signals import StopRequest
-from meta_impala.system.user_path import define_path
+from meta_impala.system.user_path import define_path, real_path
 
 DATA = pathlib.Path(__file__).parents[1] / "testdata" / "study"
 
@@ -49,7 +51,7 @@ POSITIONAL = "run | status | collect | report | random | acceptance"
 def define_flags() -> None:
     """The flags of this command."""
     define_path("out", None, "Folder of the study's runs.")
-    flags.DEFINE_list("part", list(PARTS), f"Parts: {', '.join(RUNNABLE)}.")
+    define_list("part", list(PARTS), f"Parts: {', '.join(RUNNABLE)}.", RUNNABLE)
     define_integer("parallel", 1, "Runs at a time.", high=1000)
     flags.DEFINE_string(
         "only",
@@ -73,9 +75,6 @@ def _data() -> pathlib.Path:
 def _cells() -> list[study_runs.Cells]:
     if not FLAGS.out:
         raise UserError("--out: must be given, the folder of the study's runs")
-    unknown = [name for name in FLAGS.part or [""] if name not in RUNNABLE]
-    if unknown:
-        raise UserError(f"--part={','.join(unknown)}: must be among {', '.join(RUNNABLE)}")
     return [_cells_of(RUNNABLE[name]) for name in dict.fromkeys(FLAGS.part)]
 
 
@@ -91,7 +90,7 @@ def _named_cells() -> list[study_runs.Cells]:
 
 
 def _cells_of(part: Part) -> study_runs.Cells:
-    out = pathlib.Path(FLAGS.out).resolve() / part.name
+    out = real_path(FLAGS.out, "out") / part.name
     commit = study_runner.commit_of(out)
     # A whole part is of one commit; what one run depends on may be of another.
     kept = [r for r in _shipped() if r.part == part.name and (FLAGS.only or r.commit == commit)]
@@ -105,28 +104,37 @@ def _shipped() -> list[Record]:
     return records.read(_data()) if (_data() / records.RUNS).exists() else []
 
 
+def _left(cells: study_runs.Cells, *, writes: bool = False) -> list[Run]:
+    """The runs that can be made now and are not finished."""
+    return study_runner.open_runs(cells.ready(writes=writes, given_up=()))
+
+
 def _run() -> int:
     stop = StopRequest()
     stop.install()
     failed: dict[str, str] = {}
-    for cells in _named_cells():
-        if FLAGS.print_commands:
-            for run in study_runner.open_runs(cells.ready(given_up=())):
-                command.say(shlex.join(suite_runner.command_of(run, Stage.NEW, {})))
-            continue
-        study_runner.pin_commit(cells.out)
-        failed |= study_runner.run_part(cells, FLAGS.parallel, stop)
-        if stop.is_set():
-            command.say(f"stopped by {stop.signal_name}; the same command continues")
-            return EXIT_CODE_INTERRUPTED
-    for name, reason in failed.items():
-        command.say(f"failed: {name}: {reason}")
+    parts = _named_cells()
+    if FLAGS.print_commands:
+        for run in (run for cells in parts for run in _left(cells, writes=True)):
+            command.say(shlex.join(suite_runner.command_of(run, Stage.NEW, {})))
+        return 0
+    suite_runner.check_packages(run for cells in parts for run in _left(cells))
+    try:
+        for cells in parts:
+            study_runner.pin_commit(cells.out)
+            failed |= study_runner.run_part(cells, FLAGS.parallel, stop)
+            if stop.is_set():
+                command.say(f"stopped by {stop.signal_name}; the same command continues")
+                return EXIT_CODE_INTERRUPTED
+    finally:  # also if a further part is refused
+        for name, reason in failed.items():
+            command.say(f"failed: {name}: {reason}")
     return command.EXIT_CODE_FAILED if failed else 0
 
 
 def _status() -> int:
     for cells in _cells():
-        left = study_runner.open_runs(cells.ready(writes=False, given_up=()))
+        left = _left(cells)
         done = sum(record.is_finished for record in cells.read())
         line = (
             f"{cells.part.name}: {done} of the {done + len(left)} runs that are known so far are "

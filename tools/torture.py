@@ -33,6 +33,7 @@ from absl import flags
 from meta_impala import command
 from meta_impala import config as config_lib
 from meta_impala.config import Config
+from meta_impala.config.list_flags import define_list
 from meta_impala.config.number_flags import MAX_COUNT, define_float, define_integer, define_seed
 from meta_impala.environments import registry
 from meta_impala.errors import UserError
@@ -55,7 +56,7 @@ def define_flags() -> None:
     """The flags of this command."""
     define_integer("count", 100, "kills, stops: how many.")
     define_seed("Seed of the moments of kills and stops.")
-    flags.DEFINE_list("games", list(registry.ATARI_57), "games: which.")
+    define_list("games", list(registry.ATARI_57), "games: which.")
     define_float("minutes", 60.0, "soak: how long.", low_open=True, high=MAX_COUNT)
     define_float("warm_up_minutes", 10.0, "soak: before memory has to be flat.", high=MAX_COUNT)
     define_path("folder", None, "Where the runs are made; default: a temporary one.")

@@ -212,6 +212,18 @@ def read_config(folder: RunFolder) -> dict[str, Any]:
     return {name: value for name, value in config.items() if value is not None}
 
 
+def id_and_game(environment: str) -> tuple[str, str | None]:
+    """The id of an environment, and its game, or None if it is not an Atari game.
+
+    The module that a foreign run names is not imported: its name is enough here.
+    """
+    if not module_of(environment):
+        with contextlib.suppress(UnknownEnvironmentError):
+            spec = registry.resolve(environment)
+            return spec.id, spec.game
+    return environment, None
+
+
 def starts_of(protocol: str, starts: str) -> str:
     """How the games of an evaluation with `noop` or `human` starts begin, in the words of the
     published tables."""
@@ -272,12 +284,7 @@ def _result(folder: RunFolder, config: Mapping[str, Any], variant: str, starts: 
     evaluation = _read_json(path)
     _check(path, evaluation, _OF_EVALUATION)
     try:
-        environment, game = config["environment"], None
-        # The module that a foreign run names is not imported: its name is enough here.
-        if not module_of(environment):
-            with contextlib.suppress(UnknownEnvironmentError):
-                spec = registry.resolve(environment)
-                environment, game = spec.id, spec.game
+        environment, game = id_and_game(config["environment"])
         return Result(
             folder=folder,
             variant=variant,
@@ -328,7 +335,8 @@ def read(
         except UserError as error:
             missing.append(str(error))
     _refuse_doubles(found)
-    _refuse_different_protocols(found)
+    refuse_different_protocols((f"{r.folder.path}", r.game, r.starts, r.protocol) for r in found)
+    _refuse_different_files(found)
     return Results(found, missing)
 
 
@@ -343,17 +351,32 @@ def _refuse_doubles(found: Sequence[Result]) -> None:
             )
 
 
-def _refuse_different_protocols(found: Sequence[Result]) -> None:
-    protocols = {(result.starts, result.protocol): result for result in found if result.game}
+def refuse_different_protocols(evaluations: Iterable[tuple[str, str | None, str, str]]) -> None:
+    """Refuses evaluations, made or to be made, whose scores cannot be compared.
+
+    Args:
+      evaluations: of each a name for the message, the game (None if it is not an Atari game), how
+        games start (`starts_of`), and the protocol.
+
+    Raises:
+      UserError: if Atari games are evaluated under several protocols, with an example of each.
+    """
+    protocols: dict[tuple[str, str], str] = {}
+    for name, game, starts, protocol in evaluations:
+        if game:
+            protocols.setdefault((starts, protocol), name)
     if len(protocols) > 1:
         examples = "; ".join(
-            f"{r.folder.path}: {starts}, protocol {protocol}"
-            for (starts, protocol), r in protocols.items()
+            f"{name}: {starts}, protocol {protocol}"
+            for (starts, protocol), name in protocols.items()
         )
         raise UserError(
-            f"the runs were evaluated under different protocols ({examples}); compare the "
-            "runs of each protocol separately"
+            f"the runs are evaluated under different protocols ({examples}); compare the runs of "
+            "each protocol separately"
         )
+
+
+def _refuse_different_files(found: Sequence[Result]) -> None:
     for what in ("file of starts", "ROM"):
         seen: dict[str, tuple[str, Result]] = {}
         for result in found:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import decimal
 import math
 import re
+from collections.abc import Collection
 from typing import Any
 
 from absl import flags
@@ -156,6 +157,32 @@ class TextParser(_Parser):
             return normalized(argument)
         except ValueError as error:
             raise UserError(f"--{self.name}={shown(argument)}: {error}") from None
+
+
+class ListParser(_Parser):
+    """Texts, separated by commas. At least one: none is a shell variable that is not set."""
+
+    kind = "comma separated list of strings"
+
+    def __init__(self, name: str, choices: Collection[str] = ()) -> None:
+        """Args:
+        name: of the flag.
+        choices: what each text must be among; none for any.
+        """
+        super().__init__(name)
+        self._choices = choices
+        among = f"among {', '.join(choices)}"
+        self.allowed = among if choices else "one or more, separated by commas"
+
+    def convert(self, argument: Any) -> list[str]:
+        """As absl, which reads a row of a CSV file. UserError names a text that is no choice."""
+        texts: list[str] = flags.ListParser().parse(argument)
+        if not texts:
+            raise ValueError(argument)
+        for text in texts:
+            if self._choices and text not in self._choices:
+                raise UserError(f"--{self.name}={shown(text)}: must be {self.allowed}")
+        return texts
 
 
 class PathOrBoolParser(flags.ArgumentParser):

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from meta_impala.config import ActorSettings
+from meta_impala.config.text import shown
 from meta_impala.distributed.cluster_watch import ClusterLost
 from meta_impala.errors import RunFailed, UserError, one_line
 from meta_impala.system.tensorflow_import import without_noise
@@ -108,6 +109,28 @@ def connected(settings: ActorSettings) -> Iterator[None]:
             import ray
 
             ray.shutdown()
+
+
+def refuse_more_cpus(flag: str, cpus: float) -> None:
+    """Refuses a process that no node of the connected cluster can have: Ray would wait for ever.
+
+    Args:
+      flag: that says how many CPUs Ray reserves for it.
+      cpus: its value.
+
+    Raises:
+      UserError: naming what each node has.
+    """
+    import ray
+
+    nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    most = max(nodes, default=0.0)
+    if cpus > most:
+        each = shown(", ".join(f"{count:g}" for count in sorted(nodes, reverse=True)))
+        raise UserError(
+            f"--{flag}={cpus:g}: must be at most {most:g}, the CPUs of the largest node of the Ray "
+            f"cluster (CPUs of its nodes: {each or 'none'})"
+        )
 
 
 def _initialize(settings: ActorSettings, address: str | None) -> None:

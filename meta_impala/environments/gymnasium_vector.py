@@ -169,8 +169,8 @@ def make_render(env_id: str, seed: int, arguments: Mapping[str, Any] | None = No
 
 def _why_not_made(env_id: str, given: Mapping[str, Any], error: BaseException) -> str:
     """In one line: the reason, and the fix if it is known."""
-    if env_id.startswith(minatar_games.NAMESPACE) and not minatar_games.is_installed():
-        return f"the package minatar is missing: {minatar_games.INSTALL}"
+    if package := minatar_games.why_missing(env_id):
+        return package
     text = " ".join(text_of(error).split())
     if isinstance(error, gymnasium.error.Error | ImportError) and text:
         return text

@@ -21,6 +21,13 @@ def is_installed() -> bool:
         return False
 
 
+def why_missing(environment: str) -> str:
+    """What to install for an environment of this id; empty for nothing."""
+    if environment.startswith(NAMESPACE) and not is_installed():
+        return f"the package minatar is missing: {INSTALL}"
+    return ""
+
+
 def register() -> None:
     """Registers the games with Gymnasium, which does not do so by itself.
 

@@ -5,6 +5,7 @@ A `ForkedProcess` is used like a `subprocess.Popen`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -13,9 +14,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO
 
+from meta_impala.environments import minatar_games
+from meta_impala.experiments.suite_runner import LOGS, StartProcess, last_line, start_here
 from meta_impala.storage.files import open_log
 from meta_impala.system.processes import end_with_parent
 
@@ -40,6 +43,28 @@ def can_fork() -> bool:
         and hasattr(os, "pidfd_open")
         and not any(os.path.exists(device) for device in _GPU_DEVICES)
     )
+
+
+@contextlib.contextmanager
+def starting_here(
+    environments: Iterable[str], out: pathlib.Path, *, preload: bool = True
+) -> Iterator[StartProcess]:
+    """Yields the function that starts commands on this machine.
+
+    Args:
+      environments: ids, of the runs.
+      out: folder of the suite.
+      preload: whether commands are forks of one process, where this is possible.
+    """
+    if not (preload and can_fork()):
+        yield start_here
+        return
+    modules = list(TRAINING_MODULES)
+    of_minatar = any(name.startswith(minatar_games.NAMESPACE) for name in environments)
+    if of_minatar and minatar_games.is_installed():
+        modules.append("minatar")
+    with contextlib.closing(ForkPool(out / LOGS / "fork_server.log", modules)) as pool:
+        yield pool.start
 
 
 class ForkPool:
@@ -140,10 +165,15 @@ class ForkPool:
             timeout = 0.0
 
     def _lose_server(self) -> None:
-        for process in self._running.values():
-            process.returncode = -signal.SIGTERM
-        self._running.clear()
+        server = self._server
+        assert server is not None
         self.close()
+        reason = ""
+        if server.returncode > 0:  # not killed: it could not load its modules
+            reason = f"{self._log.name}: {last_line(self._log)}"
+        for process in self._running.values():
+            process.returncode, process.reason = -signal.SIGTERM, reason
+        self._running.clear()
 
     def close(self) -> None:
         """Ends the server. Commands that still run are sent SIGTERM."""
@@ -162,6 +192,7 @@ class ForkedProcess:
     Attributes:
       returncode: None while it runs.
       cpu_seconds: of all its threads; None while it runs, and if the server died.
+      reason: why the server failed, if it did.
     """
 
     def __init__(self, pool: ForkPool, job: int) -> None:
@@ -169,6 +200,7 @@ class ForkedProcess:
         self._job = job
         self.returncode: int | None = None
         self.cpu_seconds: float | None = None
+        self.reason = ""
 
     def poll(self) -> int | None:
         """The exit code; None while it runs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import math
 import pathlib
@@ -109,6 +110,12 @@ def _range(name: str, text: str) -> tuple[float, float]:
             f"first, for example {ADAPTED[name]}"
         )
     return low, high
+
+
+def check_packages() -> None:
+    """Raises UserError if Ray Tune, which trains a population, is not installed."""
+    if importlib.util.find_spec("ray") is None or importlib.util.find_spec("pyarrow") is None:
+        raise UserError("population: needs Ray Tune: pip install 'meta_impala[distributed]'")
 
 
 def refuse_in_members(given: Mapping[str, Any]) -> None:

@@ -6,18 +6,18 @@ cost in CPU-seconds, and the commit that all runs of a part are trained at.
 
 from __future__ import annotations
 
-import contextlib
 import pathlib
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from meta_impala.errors import UserError, one_line
-from meta_impala.experiments import forked_process, study_runs, suite_runner
+from meta_impala.experiments import study_runs, suite_runner
+from meta_impala.experiments.forked_process import starting_here
 from meta_impala.experiments.stages import Stage
 from meta_impala.experiments.study_runs import Cells
 from meta_impala.experiments.suite import Run
-from meta_impala.experiments.suite_runner import Process, StartProcess, SuiteRunner
+from meta_impala.experiments.suite_runner import Process, SuiteRunner
 from meta_impala.storage.files import make_folder, read_bounded, write_atomically
 from meta_impala.system.signals import StopRequest
 
@@ -86,7 +86,7 @@ def run_part(cells: Cells, parallel: int, stop: StopRequest) -> dict[str, str]:
     """
     failed: dict[str, str] = {}
     suite_runner.check_places(cells.out, ())  # of its logs, before there are any
-    with suite_runner.locked(cells.out), _pool(cells) as start:
+    with suite_runner.locked(cells.out), starting_here(cells.part.tasks, cells.out) as start:
         while not stop.is_set():
             left = [
                 run for run in open_runs(cells.ready(given_up=failed)) if run.name not in failed
@@ -126,17 +126,3 @@ def _note_cost(out: pathlib.Path, run: Run, process: Process) -> None:
     seconds = getattr(process, "cpu_seconds", None)  # of a fork only
     if seconds is not None:
         study_runs.add_cost(out / study_runs.COSTS, run.name, seconds)
-
-
-@contextlib.contextmanager
-def _pool(cells: Cells) -> Iterator[StartProcess]:
-    if not forked_process.can_fork():
-        yield suite_runner.start_here
-        return
-    modules = list(forked_process.TRAINING_MODULES)
-    if any(task.startswith("MinAtar") for task in cells.part.tasks):
-        modules.append("minatar")
-    (cells.out / suite_runner.LOGS).mkdir(parents=True, exist_ok=True)
-    pool = forked_process.ForkPool(cells.out / suite_runner.LOGS / "fork_server.log", modules)
-    with contextlib.closing(pool):
-        yield pool.start

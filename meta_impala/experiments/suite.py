@@ -55,6 +55,7 @@ _KEYS: dict[str, Any] = {
     "variants": list,
 }
 _MAX_BYTES = 2**20
+_MOST_BITS = 63
 _NEEDED = ("title", "games", "seeds", "variants")
 _POPULATION = ("size", "interval", "cpus", "learning_rate", "entropy_cost", "gamma", "lambda")
 _EVALUATION = {"episodes": 200, "seed": 1, "num_envs": 16}
@@ -169,6 +170,8 @@ def read(path: pathlib.Path) -> Suite:
     for key, value in content.items():
         if key not in _KEYS:
             raise UserError(f"{path}: unknown key {key}{config_lib.nearest(key, _KEYS)}")
+        if _has_long_number(value):
+            raise UserError(f"{path}: {key}: has a whole number of more than {_MOST_BITS} bits")
         if not isinstance(value, _KEYS[key]):
             raise UserError(f"{path}: {key} = {value!r}: has the wrong type")
     for key in _NEEDED:
@@ -196,6 +199,15 @@ def read(path: pathlib.Path) -> Suite:
         evaluation=evaluation,
         variants=variants,
     )
+
+
+def _has_long_number(value: Any) -> bool:
+    """Whether there is a whole number in it that TOML does not promise to hold. One of thousands of
+    hexadecimal digits could not even be printed."""
+    if isinstance(value, dict | list):
+        entries = value.values() if isinstance(value, dict) else value
+        return any(map(_has_long_number, entries))
+    return isinstance(value, int) and value.bit_length() > _MOST_BITS
 
 
 def _variant(path: pathlib.Path, entry: Any) -> Variant:
@@ -238,8 +250,11 @@ def _games(path: pathlib.Path, games: Any) -> tuple[str, ...]:
 
 
 def _seeds(path: pathlib.Path, seeds: Sequence[Any]) -> tuple[int, ...]:
-    if not all(type(seed) is int and seed >= 0 for seed in seeds) or len(set(seeds)) < len(seeds):
-        raise UserError(f"{path}: seeds = {list(seeds)}: must be different whole numbers from 0")
+    are_seeds = all(type(seed) is int and 0 <= seed <= MAX_SEED for seed in seeds)
+    if not are_seeds or len(set(seeds)) < len(seeds):
+        raise UserError(
+            f"{path}: seeds = {shown(seeds)}: must be different whole numbers from 0 to {MAX_SEED}"
+        )
     return tuple(seeds)
 
 
@@ -367,8 +382,16 @@ def expand(
 
 def _refuse_doubles(runs: Sequence[Run]) -> None:
     seen: dict[tuple[str, str, int], Run] = {}
+    places: dict[str, Run] = {}  # folders, and the names of logs
     for run in runs:
         other = seen.setdefault((run.variant.name, run.config.environment, run.seed), run)
         if other is not run:
             games = run.game if run.game == other.game else f"{other.game} and {run.game}"
             raise UserError(f"games and seeds: {games}, seed {run.seed}: must be given only once")
+        for place in (str(run.folder.path), f"{run.name}.log"):
+            other = places.setdefault(place, run)
+            if other is not run:
+                raise UserError(
+                    f"games: {other.game} (variant {other.variant.name}) and {run.game} (variant "
+                    f"{run.variant.name}): both would have {place}; must be in suites of their own"
+                )

@@ -15,13 +15,15 @@ import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Protocol
 
 import psutil
 import tqdm
 
+from meta_impala.environments import minatar_games
 from meta_impala.errors import UserError, one_line, tell, warn
+from meta_impala.experiments import pbt_settings
 from meta_impala.experiments.shard import WHOLE, Shard
 from meta_impala.experiments.stages import Stage, frames_of, stage_of
 from meta_impala.experiments.suite import Run
@@ -82,6 +84,19 @@ def check_places(out: pathlib.Path, runs: Sequence[Run]) -> None:
     """
     for path in (out / REPORT, out / LOGS, *(run.folder.path for run in runs)):
         refuse_links(path, out)
+
+
+def check_packages(runs: Iterable[Run]) -> None:
+    """Refuses runs that would fail for a package that is not installed.
+
+    Raises:
+      UserError: naming what to install.
+    """
+    for run in runs:
+        if missing := minatar_games.why_missing(run.config.environment):
+            raise UserError(f"{run.config.environment} cannot be made: {missing}")
+        if run.population is not None:
+            pbt_settings.check_packages()
 
 
 def busy_elsewhere(run: Run) -> bool:
@@ -257,7 +272,8 @@ class SuiteRunner:
                 self._display.done(seconds if job.stage is Stage.TRAINED else None)
             has_moved = after is not job.stage and after in (Stage.TRAINED, Stage.DONE)
             if not has_moved and not self._stop.is_set():
-                reason = _last_line(job.log) or f"exit code {code}"
+                of_server = getattr(job.process, "reason", "")  # of a fork only
+                reason = of_server or last_line(job.log) or f"exit code {code}"
                 self.failed[job.run.name] = reason
                 self._tell(f"failed: {job.run.name}: {reason} (see {job.log})")
 
@@ -277,7 +293,8 @@ class SuiteRunner:
         self._jobs.clear()
 
 
-def _last_line(log: pathlib.Path) -> str:
+def last_line(log: pathlib.Path) -> str:
+    """The last line of a log; empty if it has none."""
     lines = read_tail(log).strip().splitlines()
     return lines[-1] if lines else ""
 

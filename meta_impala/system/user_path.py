@@ -6,6 +6,7 @@ This is done once, at the start: an environment may change the working directory
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -65,6 +66,24 @@ def _path(text: str) -> pathlib.Path:
     except OSError as error:  # too long, or a loop of links
         raise ValueError(str(error.strerror)) from None
     return path
+
+
+def real_path(text: str, flag: str) -> pathlib.Path:
+    """The path of a flag without symbolic links; `pathlib` may raise RuntimeError for a circle.
+
+    Args:
+      text: absolute; nothing needs to be there.
+      flag: name of the flag.
+
+    Raises:
+      UserError: if it is a circle of links.
+    """
+    try:
+        os.stat(text)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UserError(f"--{flag}={text}: {error.strerror}") from None
+    return pathlib.Path(os.path.realpath(text))
 
 
 def one_path(arguments: Sequence[str], flag: str, value: str | None) -> str | None:

@@ -8,10 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import psutil
 import pytest
+from support import forked_command
 from support.command_helpers import run_tool
+
+from meta_impala import run_suite
+from meta_impala.errors import UserError
+from meta_impala.experiments import suite as suite_file
+from meta_impala.experiments.shard import WHOLE
 
 ROOT = pathlib.Path(__file__).parents[2]
 SUITE = """
@@ -193,6 +200,93 @@ def test_an_unknown_baseline_is_refused_before_training(tmp_path):
     done = _run(str(path), f"--out={tmp_path / 'out'}")
     assert done.returncode == 2
     assert "must be a variant's name or a published column with no-op" in done.stderr
+
+
+PROTOCOLS = """
+title = "Two protocols"
+games = ["Catch", "Pong"]
+seeds = [1, 2]
+variants = [{ name = "a" }, { name = "b", settings = { protocol = "machado" } }]
+"""
+
+
+@pytest.mark.parametrize("mode", [None, "--dry_run", "--print_commands"])
+def test_variants_of_different_protocols_are_refused_before_training(tmp_path, mode):
+    """As the report would refuse them; outside Atari the protocol has no effect."""
+    path = tmp_path / "suite.toml"
+    path.write_text(PROTOCOLS)
+    arguments = (str(path), f"--out={tmp_path / 'out'}")
+    done = _run(*arguments, *filter(None, [mode]))
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"error: {path}: the runs are evaluated under different protoc")
+    assert "(variant a: no-op, protocol impala; variant b: sticky actions, " in done.stderr
+    assert not (tmp_path / "out").exists()
+    assert _run(*arguments, "--games=Catch", "--dry_run").returncode == 0
+    assert _run(*arguments, "--set=gamma=0.9", "--report_only").returncode == 0
+
+
+def test_what_failed_is_listed_also_if_there_can_be_no_report(suite, tmp_path, monkeypatch, capsys):
+    class Runner:
+        failed = {"meta.Catch.seed_1": "a reason"}
+        run = staticmethod(lambda: False)
+
+    def refuse(*_):
+        raise UserError("no report")
+
+    given = types.SimpleNamespace(ray_address=None, parallel=1, preload=False)
+    monkeypatch.setattr(run_suite, "FLAGS", given)
+    monkeypatch.setattr(run_suite.suite_runner, "SuiteRunner", lambda *_, **__: Runner)
+    monkeypatch.setattr(run_suite.StopRequest, "install", lambda _: None)
+    monkeypatch.setattr(run_suite, "_report", refuse)
+    path = pathlib.Path(suite[0])
+    read = suite_file.read(path)
+    runs = suite_file.expand(read, path, tmp_path / "out")
+    with pytest.raises(UserError, match="no report"):
+        run_suite._run(read, runs, WHOLE, tmp_path / "out")
+    assert capsys.readouterr().out == (
+        "1 of 1 runs failed; the same command tries again:\n  meta.Catch.seed_1: a reason\n"
+    )
+
+
+_WITHOUT_MINATAR = """
+import runpy, sys
+sys.modules["minatar"] = None
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("atari_suite", ["catch", "--games=Catch,MinAtar/Breakout"]),
+        ("atari_suite", ["catch", "--games=minatar/breakout", "--nopreload"]),
+        ("study", ["run", "--part=minatar"]),
+    ],
+)
+def test_without_the_package_of_a_game_nothing_is_started(tmp_path, tool, arguments):
+    done = forked_command.run(
+        [sys.executable, "-c", _WITHOUT_MINATAR, f"tools/{tool}.py", *arguments,
+         f"--out={tmp_path / 'out'}"],
+        light=True, cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.startswith("error: MinAtar/") and done.stderr.count("\n") == 1
+    assert done.stderr.endswith("minatar is missing: pip install 'meta_impala[minatar]'\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [("atari_suite", ["catch"]), ("atari_suite", ["catch", "--dry_run"]),
+     ("atari_suite", ["catch", "--report_only"]), ("study", ["status"]), ("study", ["run"]),
+     ("study", ["acceptance"])],
+)  # fmt: skip
+def test_a_circle_of_links_is_no_folder_of_runs(tmp_path, tool, arguments):
+    circle = tmp_path / "circle"
+    circle.symlink_to("circle")
+    done = run_tool(tool, *arguments, f"--out={circle}", light=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: --out={circle}: Too many levels of symbolic links\n"
 
 
 def test_a_report_without_evaluated_runs_says_so(suite, tmp_path):

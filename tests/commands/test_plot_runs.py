@@ -4,10 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import pytest
 from support import forked_command
 from support.command_helpers import ROOT
+
+from meta_impala import plot
+from meta_impala.errors import UserError
 
 pytest.importorskip("matplotlib")
 
@@ -107,7 +111,7 @@ def test_runs_with_odd_metrics_are_drawn(tmp_path):
     for index, (metrics, _) in enumerate(ODD):
         _make(os.fsencode(tmp_path / str(index)), metrics)
         out = f"--out={tmp_path}/{index}.png"
-        commands.append([out, f"{tmp_path}/{index}", "--levels=1,nan,-inf,1e400"])
+        commands.append([out, f"{tmp_path}/{index}", "--levels=1,-1e308,1e308"])
     for index, (code, stdout, stderr) in enumerate(_run_many(commands)):
         assert (code, stderr) == (0, ""), ODD[index]
         assert ODD[index][1] in stdout, ODD[index]
@@ -158,6 +162,12 @@ MISTAKES = [
     ["RUN", "--out=" + "p/" * 3000 + ".png"],
     ["RUN", "--levels=high"],
     ["RUN", "--levels=1,,2"],
+    ["RUN", "--levels="],
+    ["RUN", "--levels=nan"],
+    ["RUN", "--levels=1,inf"],
+    ["RUN", "--levels=-inf"],
+    ["RUN", "--levels=1e400"],
+    ["RUN", "--labels="],
     ["RUN", "--labels=a,b"],
     ["~nosuchuser"],
     ["**"],
@@ -169,7 +179,15 @@ def test_a_mistake_is_refused_in_one_line(tmp_path):
     run = os.fsdecode(_make(os.fsencode(tmp_path / "run"), HEADER + ROWS))
     commands = [[run if text == "RUN" else text for text in arguments] for arguments in MISTAKES]
     for arguments, result in zip(MISTAKES, _run_many(commands), strict=True):
-        assert _refused(*result), arguments
+        said = _refused(*result)
+        assert not arguments[1:] or arguments[1].partition("=")[0] in said, arguments
+
+
+@pytest.mark.parametrize("level", ["nan", "inf", "-inf", "1e400", "", "high"])
+def test_a_level_that_is_no_finite_number_is_named(level, monkeypatch):
+    monkeypatch.setattr(plot, "FLAGS", types.SimpleNamespace(levels=["1", level, "-2.5"]))
+    with pytest.raises(UserError, match=f"^--levels={level}: must be finite numbers"):
+        plot._levels()
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-16"])

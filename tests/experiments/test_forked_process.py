@@ -12,6 +12,8 @@ import pytest
 from support.command_helpers import ROOT, TINY
 from support.run_helpers import read_metrics
 
+from meta_impala.environments import minatar_games
+from meta_impala.experiments import forked_process, suite_runner
 from meta_impala.experiments.forked_process import ForkPool, can_fork
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="needs Linux without a GPU")
@@ -99,7 +101,7 @@ def test_children_end_with_the_server_and_the_next_command_gets_a_new_one(pool):
     _wait(lambda: "waiting" in path.read_text())
     (child,) = psutil.Process(pool.server_process).children()
     os.kill(pool.server_process, signal.SIGKILL)
-    assert process.wait(60) == -signal.SIGTERM
+    assert process.wait(60) == -signal.SIGTERM and process.reason == ""
     _wait(lambda: not child.is_running())
     assert pool.run("exit", "4")[0] == 4
     process, path = pool.begin("wait")
@@ -114,6 +116,23 @@ def test_a_server_that_cannot_start_does_not_block(tmp_path):
     pool = SmallPool(tmp_path, modules=("no_such_module",))
     assert pool.run("exit", "0") == (-signal.SIGTERM, "")
     assert "No module named 'no_such_module'" in (tmp_path / "server.log").read_text()
+    process, _ = pool.begin("exit", "0")
+    process.wait(120)
+    assert process.reason == "server.log: ModuleNotFoundError: No module named 'no_such_module'"
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+@pytest.mark.parametrize("environment", ["Catch", "MinAtar/Breakout", "MinAtar/Freeway-v1"])
+def test_what_is_loaded_is_what_the_environments_need_and_is_there(
+    tmp_path, monkeypatch, environment, is_installed
+):
+    monkeypatch.setattr(minatar_games, "is_installed", lambda: is_installed)
+    with forked_process.starting_here(["Pong", environment], tmp_path) as start:
+        loads_minatar = "minatar" in start.__self__._modules
+    assert loads_minatar == (is_installed and environment != "Catch")
+    with forked_process.starting_here([environment], tmp_path, preload=False) as start:
+        assert start is suite_runner.start_here
+    assert not list(tmp_path.iterdir())
 
 
 # Columns of metrics that depend on the clock and on the process.

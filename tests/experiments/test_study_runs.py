@@ -151,7 +151,7 @@ def test_a_failed_donor_is_trained_again_before_what_replays_it(cells, monkeypat
             return False
 
     monkeypatch.setattr(study_runner, "SuiteRunner", Runner)
-    monkeypatch.setattr(study_runner, "_pool", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(study_runner, "starting_here", lambda *_: contextlib.nullcontext())
     failed = study_runner.run_part(cells, 2, StopRequest())
     first, second = rounds
     assert donor.name in first and "Y.Noise.seed_30" not in first

@@ -16,6 +16,7 @@ from meta_impala.experiments import suite as suite_file
 from meta_impala.experiments.shard import Shard
 from meta_impala.experiments.stages import Stage
 from meta_impala.storage import eta_replay
+from meta_impala.storage.trust import Trust
 
 ROOT = pathlib.Path(__file__).parents[2]
 SHIPPED = sorted(suite_file.SUITES.glob("*.toml"))
@@ -161,6 +162,9 @@ def test_one_word_selects_all_57_games(path):
             "--image_scaling=background: must be unit with --environment=catch; only Atari games",
         ),
         ("[settings]", "[settings", "not valid TOML"),
+        ("seeds = [3, 1]", "seeds = [-1]", "must be different whole numbers from 0 to 2147483647"),
+        ("seeds = [3, 1]", "seeds = [2147483648]", "whole numbers from 0 to 2147483647"),
+        ("gamma = 0.98", "gamma = 0x7fffffffffffffff", "--gamma=9.223372036854776e+18: must be"),
     ],
 )
 def test_a_mistake_is_refused_in_one_line_that_names_it(path, old, new, message):
@@ -169,6 +173,67 @@ def test_a_mistake_is_refused_in_one_line_that_names_it(path, old, new, message)
     with pytest.raises(UserError) as error:
         _expand(path)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "key", "new"),
+    [
+        ("seeds = [3, 1]", "seeds", "seeds = [{}]"),
+        ('title = "A title"', "title", "title = {}"),
+        ('games = ["Pong", "catch"]', "games", "games = [{}]"),
+        ("deterministic = true", "settings", "seed = {}"),
+        ("[settings]", "evaluation", "[evaluation]\nepisodes = {}\n[settings]"),
+        ("gamma = 0.98", "variants", "gamma = {}"),
+        ('name = "meta"', "variants", 'name = "meta"\npopulation = {{ size = [{{ x = {} }}] }}'),
+        ('title = "A title"', "unknown key nonsense", 'nonsense = {}\ntitle = "A title"'),
+    ],
+)
+@pytest.mark.parametrize("number", ["0x" + "f" * 5000, "0x8000000000000000"], ids=len)
+def test_a_number_of_too_many_digits_is_refused_in_one_line(path, old, key, new, number):
+    assert old in TEXT
+    path.write_text(TEXT.replace(old, new.format(number), 1))
+    with pytest.raises(UserError) as error:
+        _expand(path)
+    said = str(error.value)
+    assert said.startswith(f"{path}: {key}") and "\n" not in said and len(said) < 500
+    assert "unknown" in key or said.endswith("has a whole number of more than 63 bits")
+
+
+TWINS = (
+    "import gymnasium\nfrom meta_impala.environments.catch import Catch\n"
+    "for name in ('a/B-v0', 'a_B-v0', 'Größe-v0', 'Grüße-v0', 'c.Twin-v0', 'Twin-v0'):\n"
+    "    gymnasium.register(name, entry_point=Catch)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("games", "second", "place"),
+    [
+        (["a/B-v0", "a_B-v0"], "meta", "runs/fixed/twin_games_a_B-v0/seed_3"),
+        (["Größe-v0", "Grüße-v0"], "meta", "runs/fixed/twin_games_Gr_e-v0/seed_3"),
+        # Folders of their own, and one log.
+        (["c.Twin-v0", "Twin-v0"], "fixed.twin_games_c", "fixed.twin_games_c.Twin-v0.seed_3.log"),
+    ],
+)
+def test_games_that_would_share_a_folder_or_a_log_are_refused(
+    path, monkeypatch, games, second, place
+):
+    (path.parent / "twin_games.py").write_text(TWINS)
+    monkeypatch.syspath_prepend(path.parent)
+    names = [f"twin_games:{game}" for game in games]
+    if "Twin-v0" in games:
+        names[1] = "Twin-v0"
+    text = TEXT.replace('["Pong", "catch"]', json.dumps(names)).replace('"meta"', f'"{second}"')
+    path.write_text(text)
+    suite = suite_file.read(path)
+    trust = Trust(everything=True)
+    one = dataclasses.replace(suite, games=suite.games[:1])
+    assert suite_file.expand(one, path, path.parent / "out", trust)
+    with pytest.raises(UserError) as error:
+        suite_file.expand(suite, path, path.parent / "out", trust)
+    said = str(error.value)
+    assert said.startswith(f"games: {names[0]} (variant fixed) and {names[1]} (variant ")
+    assert f"{place}; must be in suites of their own" in said
 
 
 def test_what_a_suite_has_in_the_reference_is_refused_for_new_runs_only(path):

@@ -1,5 +1,6 @@
 """Running a suite with stand-ins for the trainer: order, limits, failures, stopping (fault)."""
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -11,7 +12,7 @@ import time
 import pytest
 
 from meta_impala.errors import UserError
-from meta_impala.experiments import stages, suite_runner
+from meta_impala.experiments import forked_process, stages, suite_runner
 from meta_impala.experiments import suite as suite_file
 from meta_impala.experiments.shard import Shard
 from meta_impala.experiments.stages import Stage
@@ -280,3 +281,38 @@ def test_the_runner_starts_the_ordinary_commands(tmp_path):
         "--override",
     ]
     assert pathlib.Path(train[0]) == pathlib.Path(sys.executable)
+
+
+@pytest.mark.skipif(not forked_process.can_fork(), reason="needs Linux without a GPU")
+def test_what_the_fork_server_cannot_load_is_the_reason_of_the_failure(tmp_path, monkeypatch):
+    monkeypatch.setattr(forked_process, "TRAINING_MODULES", ("no_such_module",))
+    suite = Suite(tmp_path)
+    with forked_process.starting_here([], suite.out) as start:
+        runner = suite_runner.SuiteRunner(
+            suite.runs[:1], EVALUATION, suite.out, 1, suite.stop, suite.told.append, start=start
+        )
+        assert not runner.run()
+    reason = "fork_server.log: ModuleNotFoundError: No module named 'no_such_module'"
+    assert runner.failed == {suite.runs[0].name: reason}
+
+
+@pytest.mark.parametrize("package", ["minatar", "ray", "pyarrow"])
+def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, package):
+    path = tmp_path / "suite.toml"
+    path.write_text(SUITE.replace('"Catch"', '"Catch", "MinAtar/Freeway"'))
+    if package != "minatar":
+        many = 'settings = { meta_parameters = "none" }, population = { size = 2 }'
+        text = SUITE.replace("total_frames = 1000", "total_frames = 100_000")
+        path.write_text(text.replace("settings = { gamma = 0.9 }", many))
+    runs = suite_file.expand(suite_file.read(path), path, tmp_path / "out")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    suite_runner.check_packages(runs)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else 1)
+    needs_nothing = [run for run in runs if run.game == "Catch" and run.population is None]
+    suite_runner.check_packages(needs_nothing)
+    with pytest.raises(UserError) as refusal:
+        suite_runner.check_packages(runs)
+    assert str(refusal.value) == {
+        "minatar": "MinAtar/Freeway-v1 cannot be made: the package minatar is missing: "
+        "pip install 'meta_impala[minatar]'"
+    }.get(package, "population: needs Ray Tune: pip install 'meta_impala[distributed]'")

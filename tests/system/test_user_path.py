@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from meta_impala.errors import UserError
-from meta_impala.system.user_path import one_path, user_path
+from meta_impala.system.user_path import one_path, real_path, user_path
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,19 @@ def test_a_cycle_of_symbolic_links_is_refused(tmp_path):
     assert user_path(str(tmp_path / "circle")).name == "circle"  # the link itself is there
     with pytest.raises(UserError, match="--out=.*symbolic links"):
         user_path(str(tmp_path / "circle" / "x"), "out")
+
+
+def test_a_real_path_has_no_links_and_is_no_cycle_of_them(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    (tmp_path / "dangling").symlink_to("nothing")
+    for name in ("one", "two"):
+        (tmp_path / name).symlink_to({"one": "two", "two": "one"}[name])
+    assert real_path(str(tmp_path / "link" / "x"), "out") == tmp_path / "folder" / "x"
+    assert real_path(str(tmp_path / "dangling"), "out") == tmp_path / "nothing"
+    for name in ("one", "two", "one/x"):
+        with pytest.raises(UserError, match=f"^--out={tmp_path / name}: .*symbolic links$"):
+            real_path(str(tmp_path / name), "out")
 
 
 @pytest.mark.parametrize("text", ["a", "./a", "a/../b", "**", "a b", "γ", "--x", "a/", "no/such/x"])
