@@ -7,8 +7,8 @@ import pytest
 
 from meta_impala.algorithm.attribution import SPLIT_PLACES
 from meta_impala.algorithm.objectives import PLACES
+from meta_impala.analysis.explanation import attribution_figure, attribution_text
 from meta_impala.analysis.explanation import attribution_report as reporting
-from meta_impala.analysis.explanation import attribution_text
 from meta_impala.analysis.explanation import samples as sampling
 from meta_impala.analysis.explanation.samples import ITSELF, LATER, NEXT, OTHERS, Sample
 from meta_impala.config import Config, resolve
@@ -130,9 +130,6 @@ def test_the_text_names_what_is_not_shown():
 
 
 def test_the_figure_shows_the_batches_that_are_finite(tmp_path):
-    pytest.importorskip("matplotlib")
-    from meta_impala.analysis.explanation import attribution_figure
-
     one, two, three = _samples()
     broken = one._replace(by_place=one.by_place * float("nan"))
     result = reporting.report(_config(), [broken, two, three])

@@ -9,8 +9,6 @@ import pytest
 from support import forked_command
 from support.command_helpers import ROOT
 
-pytest.importorskip("matplotlib")
-
 HEADER = "frames,episode_return,gamma,lambda\n"
 ROWS = "".join(f"{1000 * i},{i},0.99,0.95\n" for i in range(1, 6))
 
