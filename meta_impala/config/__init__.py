@@ -44,10 +44,10 @@ from meta_impala.config.run_settings import RunSettings
 from meta_impala.config.schema import FIELDS, Config, field_type
 from meta_impala.config.validation import (
     check_addresses,
+    check_frames,
     checked_value,
     refuse_background,
     resolve,
-    resolve_frames,
     resolve_network,
 )
 
@@ -71,6 +71,7 @@ __all__ = [
     "UpdateSettings",
     "allowed_range",
     "check_addresses",
+    "check_frames",
     "checked_value",
     "differences",
     "differing",
@@ -82,7 +83,6 @@ __all__ = [
     "refuse_addresses",
     "refuse_background",
     "resolve",
-    "resolve_frames",
     "resolve_network",
     "saved_addresses",
     "to_json",
