@@ -99,19 +99,17 @@ def _is_path(name: Any) -> bool:
     return isinstance(name, (str, bytes))
 
 
-def whole_numbers(
-    flag: str, texts: Sequence[str], least: int = 0, most: int = MAX_SEED
-) -> list[int]:
+def whole_numbers(flag: str, texts: Sequence[str], least: int = 0) -> list[int]:
     """The numbers of a flag that is a list.
 
     Raises:
-      UserError: unless all are whole numbers from `least` to `most`.
+      UserError: unless all are whole numbers from `least` to `MAX_SEED`.
     """
     for text in texts or [""]:
         is_number = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
-        if not (is_number and least <= int(text) <= most):
+        if not (is_number and least <= int(text) <= MAX_SEED):
             raise UserError(
-                f"--{flag}={','.join(texts)}: must be whole numbers from {least} to {most}"
+                f"--{flag}={','.join(texts)}: must be whole numbers from {least} to {MAX_SEED}"
             )
     return [int(text) for text in texts]
 

@@ -11,7 +11,6 @@ running. The result is printed, and written to `explain.md`, `explain.json` and
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -57,14 +56,6 @@ def define_flags() -> None:
         "outdir", None, "Folder of the results. Default: the folder explain in that of the run."
     )
     flags.DEFINE_bool("figure", True, "Draw the figure (--nofigure: text and numbers only).")
-
-
-def _check_flags() -> None:
-    if FLAGS.figure and importlib.util.find_spec("matplotlib") is None:
-        raise UserError(
-            "matplotlib is not installed: pip install matplotlib, or give --nofigure "
-            "for the text and the numbers alone"
-        )
 
 
 def _default_outdir(run: TrainedRun) -> pathlib.Path:
@@ -159,7 +150,6 @@ def _write(outdir: pathlib.Path, text: str, numbers: dict[str, Any]) -> None:
 
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    _check_flags()
     run = open_trained_run(one_path(arguments, "logdir", FLAGS.logdir), trust_of_flags())
     refuse_no_meta_gradient(run)
     outdir = results_folder.check_outdir(FLAGS.outdir or str(_default_outdir(run)))

@@ -10,13 +10,11 @@ two cores.
 
 from __future__ import annotations
 
-import importlib.util
 import time
 
 from absl import flags
 
 from meta_impala import command
-from meta_impala.errors import UserError
 from meta_impala.illustrations import settings as settings_lib
 from meta_impala.illustrations.settings import Settings
 from meta_impala.storage import results_folder
@@ -48,11 +46,6 @@ def main() -> int:
     from meta_impala.illustrations import chain_results as results
 
     settings = _settings()
-    if FLAGS.figure and importlib.util.find_spec("matplotlib") is None:
-        raise UserError(
-            "matplotlib is not installed: pip install matplotlib, or give --nofigure "
-            "for the table and the CSV files alone"
-        )
     outdir = results_folder.check_outdir(FLAGS.outdir)
     began = time.monotonic()
 

@@ -16,10 +16,9 @@ from absl import flags
 
 from meta_impala import command
 from meta_impala.analysis import run_folders
-from meta_impala.analysis.labels import printable
 from meta_impala.analysis.run_page import run_record
 from meta_impala.config.list_flags import define_list
-from meta_impala.errors import UserError, one_line, warn
+from meta_impala.errors import UserError, escaped, one_line, warn
 from meta_impala.storage.files import write_atomically
 from meta_impala.storage.results_folder import check_file
 from meta_impala.system.user_path import define_path, user_path
@@ -68,9 +67,9 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         raise UserError(f"--out={out}: cannot be written ({one_line(error)})") from None
     for line in left_out:
-        warn(f"left out: {printable(line)}")
+        warn(f"left out: {line}")
     runs = "1 run" if len(records) == 1 else f"{len(records)} runs"
-    command.say(f"wrote {printable(str(out))} ({runs}, {len(text.encode()) / 2**20:.1f} MiB)")
+    command.say(f"wrote {escaped(str(out))} ({runs}, {len(text.encode()) / 2**20:.1f} MiB)")
     command.say(f"open it in a browser: {out.as_uri()}")
     return 0
 

@@ -188,7 +188,7 @@ def _prepare(folder: RunFolder) -> tuple[Config, Description] | None:
     weights_and_biases.check(config)
     ray_cluster.check(config.part(ActorSettings))
     spec = registry.resolve(config.environment)
-    config_lib.resolve_frames(config, spec.action_repeat)
+    config_lib.check_frames(config, spec.action_repeat)
     config_lib.refuse_background(config.part(AgentSettings), spec.game)
     if folder.has_run() and _is_finished(folder, config):
         command.say(

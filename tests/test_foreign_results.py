@@ -30,7 +30,6 @@ from meta_impala.storage.run_folder import RunFolder
 from meta_impala.study import records, study_page
 from meta_impala.training.evaluation_table import EvaluationTable
 
-pytest.importorskip("matplotlib")
 COLUMNS, MEDIANS = tables.read_columns(), tables.read_medians()
 NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
 SECONDS = 60.0  # of a machine with much else to do

@@ -216,7 +216,7 @@ def _train(peer: _Peer, task: str, seed: int, folder: pathlib.Path) -> list[Poin
             stdout=output,
             stderr=output,
             start_new_session=True,
-            preexec_fn=end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=end_with_parent,
         )
         cpu = _CpuTime(process.pid)
         try:

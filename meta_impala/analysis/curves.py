@@ -113,17 +113,9 @@ def first_passing(curve: Curve, level: float) -> int | None:
 
 
 def pyplot() -> Any:
-    """matplotlib's pyplot, drawing to files only.
+    """matplotlib's pyplot, drawing to files only."""
+    import matplotlib
 
-    Raises:
-      UserError: if matplotlib is not installed.
-    """
-    try:
-        import matplotlib
-    except ImportError:
-        raise UserError(
-            "matplotlib is not installed; install it with: pip install matplotlib"
-        ) from None
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
@@ -160,7 +152,7 @@ def plot(folders: Sequence[RunFolder], labels: Sequence[str], out: pathlib.Path)
       out: a PNG, PDF or SVG.
 
     Raises:
-      UserError: if matplotlib is not installed, or the picture cannot be written.
+      UserError: if the picture cannot be written.
     """
     plots = pyplot()
     figure, axes = plots.subplots(

@@ -250,7 +250,7 @@ def draw_all(comparison: Comparison, folder: pathlib.Path) -> list[str]:
     """Draws every picture for which there is data; returns the names of the files.
 
     Raises:
-      UserError: if matplotlib is not installed.
+      UserError: if one cannot be written.
     """
     pictures = []
     if comparison.improvements:

@@ -6,14 +6,15 @@ names of files may contain bytes that are not UTF-8, control characters, or hund
 
 from __future__ import annotations
 
+from meta_impala.errors import escaped
+
 _LONGEST = 60
 
 
 def printable(text: str) -> str:
     """The text with what cannot be printed replaced: `?` for undecodable bytes, escapes for control
     characters."""
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return escaped(text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def figure_text(text: str, longest: int = _LONGEST) -> str:

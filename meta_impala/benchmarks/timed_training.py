@@ -207,7 +207,7 @@ def _train_until(
             stdout=output,
             stderr=output,
             process_group=0,  # Ctrl-C ends the measurement, which then lets the run save
-            preexec_fn=end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=end_with_parent,
         )
         try:
             while process.poll() is None:

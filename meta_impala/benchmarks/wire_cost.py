@@ -16,7 +16,9 @@ from meta_impala.actors.trajectory import Unroll
 from meta_impala.distributed import wire as transport
 from meta_impala.environments import registry
 
+_NUM_ENVS, _UNROLL_LENGTH = 16, 20
 _WARM_UP = 60
+_REPEATS = 10
 
 
 class Form(NamedTuple):
@@ -34,18 +36,18 @@ class Form(NamedTuple):
     receive_ms: float
 
 
-def forms(game: str, num_envs: int = 16, unroll_length: int = 20) -> list[Form]:
-    """Measures every form on the same unroll."""
-    environment = registry.make(game, num_envs, "impala")
+def forms(game: str) -> list[Form]:
+    """Measures every form on the same unroll, of 20 steps in 16 games."""
+    environment = registry.make(game, _NUM_ENVS, "impala")
     random = np.random.default_rng(1)
     rows = [environment.reset(1)]
-    for _ in range(_WARM_UP + unroll_length):
-        rows.append(environment.step(random.integers(0, environment.num_actions, num_envs))[0])
+    for _ in range(_WARM_UP + _UNROLL_LENGTH):
+        rows.append(environment.step(random.integers(0, environment.num_actions, _NUM_ENVS))[0])
     environment.close()
     stacks = np.stack(rows[_WARM_UP:])
-    steps = unroll_length * num_envs
-    others = [np.zeros([unroll_length + 1, num_envs])] * 5
-    unroll = Unroll._make([stacks, *others, np.zeros([num_envs, 0]), np.zeros([num_envs, 2])])
+    steps = _UNROLL_LENGTH * _NUM_ENVS
+    others = [np.zeros([_UNROLL_LENGTH + 1, _NUM_ENVS])] * 5
+    unroll = Unroll._make([stacks, *others, np.zeros([_NUM_ENVS, 0]), np.zeros([_NUM_ENVS, 2])])
     first = np.moveaxis(stacks[0], 1, 0)  # [4, N, 84, 84]
     frames = np.concatenate([first, stacks[1:, :, -1]])
 
@@ -77,9 +79,9 @@ def forms(game: str, num_envs: int = 16, unroll_length: int = 20) -> list[Form]:
     ]
 
 
-def _cpu_ms(work: Callable[[], Any], repeats: int = 10) -> tuple[float, Any]:
+def _cpu_ms(work: Callable[[], Any]) -> tuple[float, Any]:
     result = work()
     started = time.process_time()
-    for _ in range(repeats):
+    for _ in range(_REPEATS):
         result = work()
-    return 1e3 * (time.process_time() - started) / repeats, result
+    return 1e3 * (time.process_time() - started) / _REPEATS, result

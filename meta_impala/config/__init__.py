@@ -23,39 +23,11 @@ from meta_impala.config.composed_settings import (
     TableSettings,
     UpdateSettings,
 )
-from meta_impala.config.eta_settings import (
-    EtaScheduleSettings,
-    EtaSettings,
-    MetaParameterSettings,
-    ReferenceSettings,
-)
-from meta_impala.config.evaluation_settings import EvaluationSettings
-from meta_impala.config.fields import (
-    FREELY,
-    NEVER,
-    REQUIRED,
-    WITH_OVERRIDE,
-    allowed_range,
-    nearest,
-)
+from meta_impala.config.fields import FREELY, allowed_range, nearest
 from meta_impala.config.learner_settings import LearnerSettings
-from meta_impala.config.loss_settings import (
-    BatchSettings,
-    CostSettings,
-    LossSettings,
-    RewardSettings,
-    VTraceSettings,
-)
-from meta_impala.config.meta_gradient_settings import (
-    EtaEmbeddingSettings,
-    MetaBatchSettings,
-    MetaGradientSettings,
-    MetaOptimizerSettings,
-)
-from meta_impala.config.meta_loss_settings import MetaAdvantageSettings, MetaLossSettings
-from meta_impala.config.network_settings import NetworkSettings
+from meta_impala.config.loss_settings import BatchSettings
+from meta_impala.config.meta_loss_settings import MetaLossSettings
 from meta_impala.config.optimizer_settings import OptimizerSettings
-from meta_impala.config.record_settings import RecordSettings
 from meta_impala.config.resume import (
     differences,
     differing,
@@ -69,60 +41,41 @@ from meta_impala.config.resume import (
     without_addresses,
 )
 from meta_impala.config.run_settings import RunSettings
-from meta_impala.config.schema import FIELDS, Config, field_type, flag_name
+from meta_impala.config.schema import FIELDS, Config, field_type
 from meta_impala.config.validation import (
     check_addresses,
+    check_frames,
     checked_value,
     refuse_background,
     resolve,
-    resolve_frames,
     resolve_network,
 )
 
 __all__ = [
     "FIELDS",
     "FREELY",
-    "NEVER",
-    "REQUIRED",
-    "WITH_OVERRIDE",
     "ActingSettings",
     "ActorSettings",
     "AgentSettings",
     "BatchSettings",
     "BatcherSettings",
     "Config",
-    "CostSettings",
-    "EtaEmbeddingSettings",
-    "EtaScheduleSettings",
-    "EtaSettings",
-    "EvaluationSettings",
     "LearnerSettings",
-    "LossSettings",
-    "MetaAdvantageSettings",
-    "MetaBatchSettings",
-    "MetaGradientSettings",
     "MetaLossSettings",
-    "MetaOptimizerSettings",
-    "MetaParameterSettings",
     "MethodSettings",
-    "NetworkSettings",
     "OptimizerSettings",
     "PeriodicEvaluationSettings",
-    "RecordSettings",
-    "ReferenceSettings",
     "RemoteActorSettings",
-    "RewardSettings",
     "RunSettings",
     "TableSettings",
     "UpdateSettings",
-    "VTraceSettings",
     "allowed_range",
     "check_addresses",
+    "check_frames",
     "checked_value",
     "differences",
     "differing",
     "field_type",
-    "flag_name",
     "from_json",
     "join_learners",
     "merge_for_resume",
@@ -130,7 +83,6 @@ __all__ = [
     "refuse_addresses",
     "refuse_background",
     "resolve",
-    "resolve_frames",
     "resolve_network",
     "saved_addresses",
     "to_json",

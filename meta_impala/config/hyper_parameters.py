@@ -110,6 +110,8 @@ SETTINGS_OF_NAMES = {
 
 # name -> row, in the order of the entries of x.
 TABLE: dict[str, HyperParameter] = {row.name: row for row in _ROWS}
+# Of the others the name says more.
+SYMBOLS_IN_TEXT = {name: TABLE[name].symbol for name in (GAMMA, LAMBDA)}
 
 # γ and λ have flags of their own for these.
 _OWN_FLAGS = {

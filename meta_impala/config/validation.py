@@ -158,7 +158,7 @@ def check_addresses(config: Config) -> None:
     checks.check_addresses(config)
 
 
-def resolve_frames(config: Config, action_repeat: int) -> None:
+def check_frames(config: Config, action_repeat: int) -> None:
     """Checks that the run is at least one batch long.
 
     Args:

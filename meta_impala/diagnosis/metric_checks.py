@@ -11,10 +11,8 @@ import math
 import numpy as np
 
 from meta_impala.config import FIELDS
-from meta_impala.config.hyper_parameters import numbers_of
+from meta_impala.config.hyper_parameters import SYMBOLS_IN_TEXT, numbers_of
 from meta_impala.diagnosis.evidence import Evidence, Finding, lever
-
-_SYMBOLS = {"gamma": "γ", "lambda": "λ"}
 
 # RMSProp moves a weight by about the learning rate per update: a million updates move it by 0.1.
 _LEAST_LEARNING_RATE = 1e-7
@@ -227,7 +225,8 @@ def gradient_clip(evidence: Evidence) -> Finding | None:
 def meta_parameter_bound(evidence: Evidence) -> Finding | None:
     """What is learned is at an end of its range, where its meta-gradient vanishes."""
     for name in evidence.config.learned:
-        symbol, value = _SYMBOLS.get(name, f"The learned {name}"), evidence.mean(name)
+        symbol = SYMBOLS_IN_TEXT.get(name, f"The learned {name}")
+        value = evidence.mean(name)
         _, _, low, high = numbers_of(evidence.config, name)
         place = (value - low) / (high - low)
         if not (place <= _AT_BOUND or place >= 1.0 - _AT_BOUND):
@@ -258,7 +257,9 @@ def meta_gradient_noise(evidence: Evidence) -> Finding | None:
         ts[name] = float(values.mean()) / error if error else 0.0
     if not ts or max(map(abs, ts.values())) >= _CLEAR_T:
         return None
-    shown = " and ".join(f"{_SYMBOLS.get(name, name)} (t = {t:.1f})" for name, t in ts.items())
+    shown = " and ".join(
+        f"{SYMBOLS_IN_TEXT.get(name, name)} (t = {t:.1f})" for name, t in ts.items()
+    )
     return Finding(
         "meta_gradient_noise",
         f"Over the whole run the meta-gradient of {shown} does not differ from noise: it "

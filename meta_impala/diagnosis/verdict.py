@@ -118,21 +118,15 @@ def sentences(verdict: Verdict) -> list[str]:
 
 
 def to_json(verdict: Verdict) -> dict[str, Any]:
-    """The same as plain values; a number that is not finite is None."""
+    """The same as plain values; a number may be not finite (`json_document` writes null)."""
     first, last, has_risen = verdict.progress
     return {
-        "return_first": _finite(first),
-        "return_last": _finite(last),
+        "return_first": first,
+        "return_last": last,
         "has_risen": has_risen,
         "is_early": verdict.is_early,
         "failure": verdict.failure,
         "sentences": sentences(verdict),
-        "findings": [
-            finding._asdict() | {"value": _finite(finding.value)} for finding in verdict.findings
-        ],
+        "findings": [finding._asdict() for finding in verdict.findings],
         "played_games": verdict.has_batch,
     }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -4,10 +4,9 @@ Importing this package is quick (NumPy only): Gymnasium and the emulator are imp
 environment is made, so that a command can check its flags first.
 """
 
-from meta_impala.environments.atari import PROTOCOLS, AtariProtocol
+from meta_impala.environments.atari import PROTOCOLS
 from meta_impala.environments.base import (
     BatchedEnvironment,
-    Step,
     UnknownEnvironmentError,
     UnsupportedEnvironmentError,
 )
@@ -25,11 +24,9 @@ from meta_impala.environments.registry import (
 __all__ = [
     "ATARI_57",
     "PROTOCOLS",
-    "AtariProtocol",
     "BatchedEnvironment",
     "Description",
     "EnvironmentSpec",
-    "Step",
     "UnknownEnvironmentError",
     "UnsupportedEnvironmentError",
     "describe",

@@ -215,6 +215,30 @@ class BatchedEnvironment(abc.ABC):
         ends."""
 
 
+class WrappedEnvironment(BatchedEnvironment):
+    """Plays another environment and is closed with it; a subclass looks at what passes through."""
+
+    def __init__(self, inner: BatchedEnvironment) -> None:
+        super().__init__(
+            inner.num_envs,
+            inner.num_actions,
+            inner.observation_shape,
+            inner.observation_dtype,
+            inner.action_repeat,
+        )
+        self._inner = inner
+
+    def close(self) -> None:
+        super().close()
+        self._inner.close()
+
+    def _restart(self, seed: int) -> np.ndarray:
+        return self._inner._restart(seed)
+
+    def _advance(self, actions: np.ndarray) -> Transition:
+        return self._inner._advance(actions)
+
+
 def check_num_envs(num_envs: int) -> None:
     """Raises ValueError unless `num_envs` is at least 1."""
     if num_envs < 1:

@@ -10,14 +10,14 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from meta_impala.environments import boards
+from meta_impala.environments.boards import BoardTask
 from meta_impala.environments.built_in import CATCH_ID
 
 ROWS = 10
 COLUMNS = 5
 
 
-class Catch(gymnasium.Env[np.ndarray, np.int64]):
+class Catch(BoardTask):
     """Observations: the board, [10, 5] float32, 1 at the ball and at the paddle. Actions: left,
     stay, right.
 
@@ -25,13 +25,10 @@ class Catch(gymnasium.Env[np.ndarray, np.int64]):
     under it and −1 if not, and the episode ends. The best policy earns +1 in every episode.
     """
 
-    # Gymnasium declares this as an instance attribute, so a type checker refuses ClassVar here.
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
+    metadata = BoardTask.metadata | {"render_fps": 10}
 
     def __init__(self, render_mode: str | None = None) -> None:
-        self.render_mode = render_mode
-        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (ROWS, COLUMNS), np.float32)
-        self.action_space = gymnasium.spaces.Discrete(3)
+        super().__init__((ROWS, COLUMNS), 3, render_mode)
         self._ball_row = 0
         self._ball_column = 0
         self._paddle_column = 0
@@ -59,10 +56,6 @@ class Catch(gymnasium.Env[np.ndarray, np.int64]):
     def get_action_meanings(self) -> list[str]:
         """Names of the actions, for people."""
         return ["left", "stay", "right"]
-
-    def render(self) -> np.ndarray | None:
-        """Returns the board as [160, 80, 3] uint8, or None if made without a render mode."""
-        return None if self.render_mode is None else boards.picture(self._board())
 
     def _board(self) -> np.ndarray:
         board = np.zeros((ROWS, COLUMNS), np.float32)

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from meta_impala.environments import boards
+from meta_impala.environments.boards import BoardTask
 from meta_impala.environments.built_in import (
     EVALUATION_ARGUMENTS,
     NOISE_EVALUATION_ID,
@@ -19,7 +19,7 @@ from meta_impala.environments.built_in import (
 CONTEXTS = 4
 
 
-class Noise(gymnasium.Env[np.ndarray, np.int64]):
+class Noise(BoardTask):
     """An episode of `length` steps, 20 by default, an even number. Four actions.
 
     At even steps one of four symbols is shown, drawn uniformly; the action of the same number pays
@@ -38,9 +38,6 @@ class Noise(gymnasium.Env[np.ndarray, np.int64]):
     the last column at odd steps. The noise is not shown.
     """
 
-    # Gymnasium declares this as an instance attribute, so a type checker refuses ClassVar here.
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012
-
     def __init__(
         self,
         length: int = 20,
@@ -52,9 +49,7 @@ class Noise(gymnasium.Env[np.ndarray, np.int64]):
             raise ValueError(
                 f"length={length}, sigma={sigma}: must be an even length >= 2 and sigma >= 0"
             )
-        self.render_mode = render_mode
-        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (2, CONTEXTS + 1), np.float32)
-        self.action_space = gymnasium.spaces.Discrete(CONTEXTS)
+        super().__init__((2, CONTEXTS + 1), CONTEXTS, render_mode)
         self._length = length
         self._answer_reward = answer_reward
         self._sigma = sigma
@@ -84,10 +79,6 @@ class Noise(gymnasium.Env[np.ndarray, np.int64]):
             self._symbol = int(self.np_random.integers(CONTEXTS))
         self._time += 1
         return self._board(), reward, self._time == self._length, False, {}
-
-    def render(self) -> np.ndarray | None:
-        """Returns the board as an RGB image, or None if made without a render mode."""
-        return None if self.render_mode is None else boards.picture(self._board())
 
     def _board(self) -> np.ndarray:
         board = np.zeros((2, CONTEXTS + 1), np.float32)

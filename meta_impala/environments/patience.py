@@ -9,11 +9,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from meta_impala.environments import boards
+from meta_impala.environments.boards import BoardTask
 from meta_impala.environments.built_in import PATIENCE_ID
 
 
-class Patience(gymnasium.Env[np.ndarray, np.int64]):
+class Patience(BoardTask):
     """An episode of `length` steps, 8 by default. Two actions; only the first one matters.
 
     Action 0 at step 0 pays `early` (0.5) at once. Action 1 pays `late` (1.0) at the last step,
@@ -28,9 +28,6 @@ class Patience(gymnasium.Env[np.ndarray, np.int64]):
     column is 0 before the choice, then 1 or 2 for action 0 or 1.
     """
 
-    # Gymnasium declares this as an instance attribute, so a type checker refuses ClassVar here.
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012
-
     def __init__(
         self,
         length: int = 8,
@@ -43,9 +40,7 @@ class Patience(gymnasium.Env[np.ndarray, np.int64]):
                 f"length={length}, early={early}, late={late}: must be length >= 2 and "
                 "0 < early < late"
             )
-        self.render_mode = render_mode
-        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (length + 1, 3), np.float32)
-        self.action_space = gymnasium.spaces.Discrete(2)
+        super().__init__((length + 1, 3), 2, render_mode)
         self._length = length
         self._early = early
         self._late = late
@@ -78,10 +73,6 @@ class Patience(gymnasium.Env[np.ndarray, np.int64]):
         if ends and self._choice == 1:
             reward = self._late
         return self._board(), reward, ends, False, {}
-
-    def render(self) -> np.ndarray | None:
-        """Returns the board as an RGB image, or None if made without a render mode."""
-        return None if self.render_mode is None else boards.picture(self._board())
 
     def _board(self) -> np.ndarray:
         board = np.zeros((self._length + 1, 3), np.float32)

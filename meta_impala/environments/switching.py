@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from meta_impala.environments import boards
+from meta_impala.environments.boards import BoardTask
 from meta_impala.environments.built_in import (
     EVALUATION_ARGUMENTS,
     SWITCHING_EVALUATION_ID,
@@ -27,7 +27,7 @@ _PLAYS = ("switch", "first", "second", "both")
 _ANSWER, _COIN = 2 * CONTEXTS, 2 * CONTEXTS + 3
 
 
-class Switching(gymnasium.Env[np.ndarray, np.int64]):
+class Switching(BoardTask):
     """An episode of `length` steps, 10 by default. Four actions; only the first one matters.
 
     Step 0 shows one of four symbols, drawn uniformly; the action of the symbol's number is right.
@@ -73,9 +73,6 @@ class Switching(gymnasium.Env[np.ndarray, np.int64]):
     8 to 10 the answer of the second phase (right, loan, other), 11 and 12 the coin of the first.
     """
 
-    # Gymnasium declares this as an instance attribute, so a type checker refuses ClassVar here.
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012
-
     def __init__(
         self,
         switch: int = 6_400,
@@ -92,9 +89,7 @@ class Switching(gymnasium.Env[np.ndarray, np.int64]):
                 f"switch={switch}, length={length}, sigma={sigma}, loan={loan}: must be at least "
                 "0, and length at least 2"
             )
-        self.render_mode = render_mode
-        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (length + 1, _COIN + 2), np.float32)
-        self.action_space = gymnasium.spaces.Discrete(CONTEXTS)
+        super().__init__((length + 1, _COIN + 2), CONTEXTS, render_mode)
         self._switch = switch
         self._play = play
         self._length = length
@@ -148,10 +143,6 @@ class Switching(gymnasium.Env[np.ndarray, np.int64]):
             ends = False
             self._begin(1)
         return self._board(), reward, ends, False, {}
-
-    def render(self) -> np.ndarray | None:
-        """Returns the board as an RGB image, or None if made without a render mode."""
-        return None if self.render_mode is None else boards.picture(self._board())
 
     def _first_reward(self) -> float:
         if self._time == 0:

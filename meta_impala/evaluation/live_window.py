@@ -10,14 +10,15 @@ from typing import Any
 from PIL import Image
 
 from meta_impala.errors import UserError
-from meta_impala.system.display import has_display
 
 INSTALL = "pip install 'meta_impala[play]'"
+# pygame uses SDL, which can be set to draw without a screen.
+_DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
 
 
 def why_not() -> str:
     """Why no window can be shown; empty if one can, as far as is known. Nothing is imported."""
-    if not has_display():
+    if not any(os.environ.get(name) for name in _DISPLAYS):
         return "there is no display (DISPLAY is not set)"
     if importlib.util.find_spec("pygame") is None:
         return f"pygame is missing: {INSTALL}"

@@ -23,8 +23,9 @@ from meta_impala.environments import PROTOCOLS, EnvironmentSpec, atari, registry
 from meta_impala.errors import UserError, one_line
 from meta_impala.evaluation import scores
 from meta_impala.evaluation import starts as game_starts
-from meta_impala.storage.files import open_regular, write_atomically
+from meta_impala.storage.files import write_atomically
 from meta_impala.storage.json_files import json_document, read_json_object
+from meta_impala.storage.manifest import file_digest
 from meta_impala.storage.run_folder import RunFolder
 
 _PACKAGES = ("tensorflow", "numpy", "gymnasium", "ale-py")
@@ -48,16 +49,6 @@ def rom(spec: EnvironmentSpec) -> dict[str, str] | None:
         return None
     path = atari.rom_path(spec.game)
     return {"file": path.name, "sha256": file_digest(path)}
-
-
-def file_digest(path: pathlib.Path) -> str:
-    """SHA-256 of a file.
-
-    Raises:
-      OSError: if it cannot be read, or is not a regular file.
-    """
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def result_path(folder: RunFolder, starts: str, *, best: bool = False) -> pathlib.Path:

@@ -14,7 +14,7 @@ import numpy as np
 
 from meta_impala.config.image_layout import is_channels_first
 from meta_impala.environments import BatchedEnvironment, registry
-from meta_impala.environments.base import Transition
+from meta_impala.environments.base import Transition, WrappedEnvironment
 from meta_impala.errors import UserError
 from meta_impala.evaluation.starts import Start, digest, game_seeds
 from meta_impala.evaluation.watched_environment import picture_of
@@ -31,7 +31,7 @@ class Recording(NamedTuple):
     digests: list[str]
 
 
-class RecordedGames(BatchedEnvironment):
+class RecordedGames(WrappedEnvironment):
     """An environment of one game that records every game played in it, in `recordings`.
 
     Nothing is recorded after the end of a game until the next `reset`.
@@ -40,28 +40,17 @@ class RecordedGames(BatchedEnvironment):
     def __init__(self, inner: BatchedEnvironment) -> None:
         if inner.num_envs != 1:
             raise ValueError(f"num_envs is {inner.num_envs}; must be 1")
-        self._inner = inner
+        super().__init__(inner)
         self._over = True
         self.recordings: list[Recording] = []
-        super().__init__(
-            1,
-            inner.num_actions,
-            inner.observation_shape,
-            inner.observation_dtype,
-            inner.action_repeat,
-        )
-
-    def close(self) -> None:
-        super().close()
-        self._inner.close()
 
     def _restart(self, seed: int) -> np.ndarray:
         self.recordings.append(Recording(seed, [], []))
         self._over = False
-        return self._inner._restart(seed)
+        return super()._restart(seed)
 
     def _advance(self, actions: np.ndarray) -> Transition:
-        transition = self._inner._advance(actions)
+        transition = super()._advance(actions)
         # The observation after an end belongs to the next game.
         self._over = self._over or bool(transition.episode_ends[0])
         if not self._over:

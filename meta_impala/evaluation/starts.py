@@ -1,7 +1,7 @@
 """Where the games of an evaluation start: a seed, and the actions that are played from it.
 
 No-op starts have no actions. Human starts (Nair et al. 2015) are points within a person's games;
-the original ones were never published, so they come from a file of our own (`tools/record_starts`).
+the original ones were never published, so they come from a file of our own (`meta-impala record`).
 A start is replayed exactly, and the file holds a digest of the observation it leads to, so that
 another emulator or ROM is noticed.
 """

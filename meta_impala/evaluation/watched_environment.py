@@ -13,7 +13,7 @@ import numpy as np
 
 from meta_impala.config.image_layout import image_shape, is_channels_first
 from meta_impala.environments import UnsupportedEnvironmentError, registry
-from meta_impala.environments.base import BatchedEnvironment, Transition
+from meta_impala.environments.base import Transition, WrappedEnvironment
 from meta_impala.evaluation.video import RecordedEnvironment
 
 _FRAMES_PER_SECOND = 10.0
@@ -67,7 +67,7 @@ def _grey(plane: np.ndarray) -> np.ndarray:
     return np.repeat(plane[:, :, np.newaxis], 3, axis=2)
 
 
-class DrawnEnvironment(BatchedEnvironment):
+class DrawnEnvironment(WrappedEnvironment):
     """One environment whose observations are drawn; the same interface as `RecordedEnvironment`.
 
     Attributes:
@@ -83,32 +83,20 @@ class DrawnEnvironment(BatchedEnvironment):
         """Args:
         name, protocol, environment_kwargs: as for `registry.make`.
         """
-        self._inner = registry.make(name, 1, protocol, environment_kwargs=environment_kwargs)
+        super().__init__(registry.make(name, 1, protocol, environment_kwargs=environment_kwargs))
         self.on_picture: Callable[[np.ndarray], None] = lambda picture: None
-        inner = self._inner
-        super().__init__(
-            1,
-            inner.num_actions,
-            inner.observation_shape,
-            inner.observation_dtype,
-            inner.action_repeat,
-        )
-
-    def close(self) -> None:
-        super().close()
-        self._inner.close()
 
     def action_meanings(self) -> list[str]:
         """Names of the actions; empty, for none are known."""
         return []
 
     def _restart(self, seed: int) -> np.ndarray:
-        observations = self._inner._restart(seed)
+        observations = super()._restart(seed)
         self.on_picture(picture_of(observations[0]))
         return observations
 
     def _advance(self, actions: np.ndarray) -> Transition:
-        transition = self._inner._advance(actions)
+        transition = super()._advance(actions)
         last = transition.observations
         if transition.episode_ends[0] and transition.final_observations is not None:
             last = transition.final_observations

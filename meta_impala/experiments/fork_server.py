@@ -1,6 +1,6 @@
 """A process that has TensorFlow loaded and forks one child per command, in place of `python -m`.
 
-The import of TensorFlow costs some 4 CPU-seconds, as much as a short run. The server pays it once
+The import of TensorFlow costs over 2 CPU-seconds, as much as a short run. The server pays it once
 and starts no TensorFlow operation, so a fork of it is a fresh process in every respect: memory,
 threads, signals, process-wide settings and exit code are its own, and its results are those of the
 command run by itself.

@@ -157,7 +157,7 @@ def population_of(given: flags.FlagValues, config: Config, action_repeat: int) -
     batch = config.batch_size * config.unroll_length * action_repeat
     if interval is None:
         interval = max(-(-each // 20), batch)
-    config_lib.resolve_frames(dataclasses.replace(config, total_frames=each), action_repeat)
+    config_lib.check_frames(dataclasses.replace(config, total_frames=each), action_repeat)
     if not batch <= interval <= each:
         raise UserError(
             f"--population_interval={interval}: must be at least a batch, {batch}, and at most the "

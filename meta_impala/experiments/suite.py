@@ -310,7 +310,7 @@ def _config(
         spec = registry.resolve(config.environment)
     except UnknownEnvironmentError as error:
         raise UserError(f"--environment={config.environment}: {error}") from None
-    config_lib.resolve_frames(config, spec.action_repeat)
+    config_lib.check_frames(config, spec.action_repeat)
     config_lib.refuse_background(config.part(AgentSettings), spec.game)
     population = population_of(values, config, spec.action_repeat) if of_population else None
     return dataclasses.replace(config, environment=spec.id), population

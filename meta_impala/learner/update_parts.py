@@ -96,7 +96,6 @@ class UpdateFactory:
         self,
         batch: Trajectories,
         parameters: Tensors,
-        frames_eta: tf.Tensor | None = None,
         *,
         follow_targets: bool = False,
         given: Eta | None = None,
@@ -106,12 +105,9 @@ class UpdateFactory:
         Args:
           batch: τ.
           parameters: θ that the targets are computed from.
-          frames_eta: η where it is a function of frames.
           follow_targets: see `InnerObjective`.
-          given: what of η is no function of x; found from the schedule if it is None.
+          given: what of η is no function of x, as `scheduled` finds it.
         """
-        if given is None:
-            given = self._scheduled(batch, frames_eta)
         return InnerObjective(
             network=self._on_states(batch),
             transitions=batch.transitions,
@@ -125,7 +121,7 @@ class UpdateFactory:
             follow_targets=follow_targets or self._settings.trace_curvature,
         )
 
-    def _scheduled(self, batch: Trajectories, frames_eta: tf.Tensor | None) -> Eta | None:
+    def scheduled(self, batch: Trajectories, frames_eta: tf.Tensor | None) -> Eta | None:
         """η of the schedule: of each trajectory `[T+1, B]`, or of these frames; None if learned."""
         schedule = self.schedule
         if schedule.is_drawn:
@@ -218,7 +214,7 @@ class UpdateFactory:
         parameters, x, slots = read(
             [list(self._state.network.trainable_variables), self._state.logits, self._state.slots]
         )
-        given = self._scheduled(batch, frames_eta)
+        given = self.scheduled(batch, frames_eta)
         rule = self.update_rule(slots, tf.cast(learning_rate, self._dtype), given)
         objective = self.inner_objective(batch, parameters, given=given)
         return InnerParts(parameters, x, objective, rule)

@@ -16,7 +16,6 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from meta_impala.errors import UserError
 from meta_impala.published import tables
 
 FRAMES = 200_000_000
@@ -85,14 +84,3 @@ def estimates(agent: str, by_game: Mapping[str, float]) -> list[Estimate]:
             percent = median_percent(subset, by_game)
             found.append(Estimate(subset, agent, percent, percent > LOWEST_MEDIAN_PERCENT))
     return found
-
-
-def games_of(name: str) -> tuple[str, ...]:
-    """The games of a subset.
-
-    Raises:
-      UserError: if there is no such subset.
-    """
-    if name not in subsets():
-        raise UserError(f"{name}: must be one of {', '.join(subsets())}")
-    return tuple(subsets()[name])

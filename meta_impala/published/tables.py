@@ -120,30 +120,26 @@ def read_columns(folder: Traversable = FOLDER) -> dict[str, Column]:
       UserError: if a table cannot be read, or has a column that `sources.csv` does not know.
     """
     with _tables_of(folder):
-        return _columns(folder)
-
-
-def _columns(folder: Traversable) -> dict[str, Column]:
-    sources = {(row["file"], row["column"]): row for row in read_table(folder / "sources.csv")}
-    columns = {}
-    for table in SCORE_TABLES:
-        rows = read_table(folder / table)
-        for name in rows[0]:
-            if (table, name) not in sources:
-                raise UserError(f"{folder / 'sources.csv'}: has no row for {name} of {table}")
-            source = sources[table, name]
-            if not source["agent"]:
-                continue
-            columns[name] = Column(
-                name=name,
-                agent=source["agent"],
-                starts=source["starts"],
-                frames=int(source["frames"]) if source["frames"] else None,
-                evaluation=source["evaluation"],
-                source=source["source"],
-                by_game={row["game"]: float(row[name]) for row in rows if row[name]},
-            )
-    return columns
+        sources = {(row["file"], row["column"]): row for row in read_table(folder / "sources.csv")}
+        columns = {}
+        for table in SCORE_TABLES:
+            rows = read_table(folder / table)
+            for name in rows[0]:
+                if (table, name) not in sources:
+                    raise UserError(f"{folder / 'sources.csv'}: has no row for {name} of {table}")
+                source = sources[table, name]
+                if not source["agent"]:
+                    continue
+                columns[name] = Column(
+                    name=name,
+                    agent=source["agent"],
+                    starts=source["starts"],
+                    frames=int(source["frames"]) if source["frames"] else None,
+                    evaluation=source["evaluation"],
+                    source=source["source"],
+                    by_game={row["game"]: float(row[name]) for row in rows if row[name]},
+                )
+        return columns
 
 
 def read_medians(folder: Traversable = FOLDER) -> list[PublishedMedian]:
@@ -153,26 +149,22 @@ def read_medians(folder: Traversable = FOLDER) -> list[PublishedMedian]:
       UserError: if the table cannot be read.
     """
     with _tables_of(folder):
-        return _medians(folder)
-
-
-def _medians(folder: Traversable) -> list[PublishedMedian]:
-    medians = []
-    for row in read_table(folder / "medians.csv"):
-        text = row["median_pct"]
-        # "about 165" was read off a figure.
-        number = text.removeprefix("about ")
-        medians.append(
-            PublishedMedian(
-                agent=row["agent"],
-                starts=row["starts"],
-                discount=row["discount"],
-                median=float(number) if number else None,
-                median_text=text,
-                source=row["source"],
+        medians = []
+        for row in read_table(folder / "medians.csv"):
+            text = row["median_pct"]
+            # "about 165" was read off a figure.
+            number = text.removeprefix("about ")
+            medians.append(
+                PublishedMedian(
+                    agent=row["agent"],
+                    starts=row["starts"],
+                    discount=row["discount"],
+                    median=float(number) if number else None,
+                    median_text=text,
+                    source=row["source"],
+                )
             )
-        )
-    return medians
+        return medians
 
 
 def median_percent(column: Column, games: Sequence[str] | None = None) -> float | None:

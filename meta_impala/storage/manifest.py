@@ -93,7 +93,7 @@ def write_manifest(
 ) -> None:
     """Writes the manifest of every file in a folder."""
     files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)}
+        path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
         for path in sorted(folder.iterdir())
     }
     manifest = {
@@ -175,7 +175,7 @@ def _check_files(path: pathlib.Path, files: Mapping[str, Any], max_bytes: int | 
         if found.startswith("state") and found not in files:
             raise Damaged(f"{found} is not in the manifest")
     for name, entry in files.items():
-        if _digest(path / name) != entry["sha256"]:
+        if file_digest(path / name) != entry["sha256"]:
             raise Damaged(f"{name} does not match its digest")
 
 
@@ -183,6 +183,11 @@ def _digest_line(content: bytes) -> bytes:
     return f"{hashlib.sha256(content).hexdigest()}\n".encode()
 
 
-def _digest(path: pathlib.Path) -> str:
+def file_digest(path: pathlib.Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits.
+
+    Raises:
+      OSError: if it cannot be read, or is not a regular file.
+    """
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -144,14 +144,11 @@ def define_trust_flag() -> flags.FlagHolder[bool]:
     )
 
 
-def trust_of_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Trust:
+def trust_of_flags() -> Trust:
     """What this command line trusts; of the flags, those that the command has."""
-    given = [
-        flag_values[name].value
-        for name in SETTINGS
-        if name in flag_values and flag_values[name].present
-    ]
-    everything = "trust_modules" in flag_values and flag_values["trust_modules"].value
+    known = flags.FLAGS
+    given = [known[name].value for name in SETTINGS if name in known and known[name].present]
+    everything = "trust_modules" in known and known["trust_modules"].value
     return trusting(given, everything=bool(everything))
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from meta_impala.study import design, effects, summary
+from meta_impala.study.blocks import number
 from meta_impala.study.summary import Claim, Result, Task
+
+_signed = functools.partial(number, sign=True)
 
 
 class Answer(NamedTuple):
@@ -21,10 +25,6 @@ class Answer(NamedTuple):
     verdict: str
 
 
-def _number(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
-
-
 def effect(result: Result) -> str:
     """The effect with its interval, and the runs that it rests on."""
     contrast = result.contrast
@@ -36,9 +36,9 @@ def effect(result: Result) -> str:
     if contrast is None:
         return f"no effect can be given yet ({runs})"
     if not contrast.has_interval:
-        return f"{_number(contrast.value)} in s ({runs}: too few for an interval)"
+        return f"{_signed(contrast.value)} in s ({runs}: too few for an interval)"
     return (
-        f"{_number(contrast.value)} [{_number(contrast.low)}, {_number(contrast.high)}] in s "
+        f"{_signed(contrast.value)} [{_signed(contrast.low)}, {_signed(contrast.high)}] in s "
         f"({runs})"
     )
 
@@ -91,7 +91,7 @@ def _from_selection(tasks: Sequence[Task]) -> str:
         areas = [effects.area(record, task.random) for record in task.grid[learned]]
         change = statistics.fmean(areas) - task.selection.fixed_area
         if span := task.selection.fixed_area - task.random:
-            parts.append(f"{task.name} {_number(change / span)}")
+            parts.append(f"{task.name} {_signed(change / span)}")
     if not parts:
         return ""
     return (
@@ -111,10 +111,10 @@ def _of_variants(question: str, variants: Sequence[str], tasks: Sequence[Task]) 
         found = [(name, above_on_same_seeds(task, name, "A")) for name in variants]
         above = {name: value for name, value in found if value is not None}
         if len(above) == len(variants):
-            base = _number(statistics.fmean(task.arms["A"].areas.values())).removeprefix("+")
+            base = number(statistics.fmean(task.arms["A"].areas.values()))
             labels = design.variant_labels(task.part.suite)
             differences = ", ".join(
-                f"{labels[name]} {_number(value)}" for name, value in above.items()
+                f"{labels[name]} {_signed(value)}" for name, value in above.items()
             )
             parts.append(f"{task.name}: {base}; {differences}")
     if not parts:
@@ -153,7 +153,7 @@ def _worse(question: str, tasks: Mapping[str, Sequence[Task]]) -> Answer:
     if value >= 0.0:
         is_behind = "is behind F* in no task that has runs of both; it is least ahead in"
     text = (
-        f"A-γλ {is_behind} {task.name} ({_number(value)} in s): γ ends at {gamma:.4f} (median), "
+        f"A-γλ {is_behind} {task.name} ({_signed(value)} in s): γ ends at {gamma:.4f} (median), "
         f"the best constant of the grid is {best}."
     )
     return Answer(question, text, summary.UNDECIDED)

@@ -182,8 +182,3 @@ def _html_cell(text: str) -> str:
 
 
 _NUMBER = ' class="number"'
-
-
-def texts(blocks: Sequence[Block]) -> list[str]:
-    """The paragraphs among blocks, for tests and for README."""
-    return [block.text for block in blocks if isinstance(block, Text)]

@@ -44,8 +44,8 @@ def ending_the_process() -> Iterator[None]:
     end_process(code)
 
 
-def end_process(code: int, seconds: float = _SECONDS_FOR_OTHERS) -> NoReturn:
-    """Ends the process; foreign threads and exit handlers get this many seconds."""
+def end_process(code: int) -> NoReturn:
+    """Ends the process, once foreign threads and exit handlers had a bounded time to end."""
     _flush()
     hung = [t for t in threading.enumerate() if isinstance(t, ForeignCodeThread) and t.is_alive()]
     if not hung:  # or a library would be shut down under a thread that is inside it
@@ -53,7 +53,7 @@ def end_process(code: int, seconds: float = _SECONDS_FOR_OTHERS) -> NoReturn:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, lambda *_: os._exit(code))
-        timer = threading.Timer(seconds, os._exit, [code])
+        timer = threading.Timer(_SECONDS_FOR_OTHERS, os._exit, [code])
         timer.daemon = True
         timer.start()
         # What the interpreter does at its end, in the same order.

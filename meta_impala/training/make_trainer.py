@@ -125,7 +125,7 @@ def make_trainer(
     )
     # One name for one environment, as in the command: either continues the runs of the other.
     config = dataclasses.replace(config, environment=spec.id)
-    config_lib.resolve_frames(config, spec.action_repeat)
+    config_lib.check_frames(config, spec.action_repeat)
     config_lib.refuse_background(config.part(AgentSettings), spec.game)
     description = registry.describe(
         config.environment, config.protocol, config.environment_arguments,

@@ -1,4 +1,4 @@
-"""Metrics of a run: one table, written to `metrics.csv` and to TensorBoard, and a progress line."""
+"""Metrics of a run: one table, written to `metrics.csv` and to TensorBoard."""
 
 from __future__ import annotations
 
@@ -376,9 +376,3 @@ class MetricsWindow:
         self._lags = self._fills = 0.0
         self._sums = dict.fromkeys(self._sums, 0.0)
         return row
-
-
-def hours(seconds: float) -> str:
-    """Hours, minutes and seconds; hours may exceed 24."""
-    minutes, seconds = divmod(int(seconds), 60)
-    return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"

@@ -14,7 +14,7 @@ import tqdm
 from meta_impala.config.hyper_parameters import GAMMA, LAMBDA, TABLE
 from meta_impala.config.metric_columns import row_and_head
 from meta_impala.errors import tell
-from meta_impala.training.metrics import Row, hours
+from meta_impala.training.metrics import Row
 
 # By the least columns of a terminal that they are for. "elapsed<left", as tqdm's users know it.
 _FORMATS = {
@@ -50,6 +50,12 @@ class _Bar(tqdm.tqdm):
         if self.nrows is not None and self.nrows < 1:
             self.nrows = None
         return bool(super().display(msg, pos))
+
+
+def hours(seconds: float) -> str:
+    """Hours, minutes and seconds; hours may exceed 24."""
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"
 
 
 def _symbol(name: str) -> str:

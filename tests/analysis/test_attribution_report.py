@@ -7,12 +7,13 @@ import pytest
 
 from meta_impala.algorithm.attribution import SPLIT_PLACES
 from meta_impala.algorithm.objectives import PLACES
+from meta_impala.analysis.explanation import attribution_figure, attribution_text
 from meta_impala.analysis.explanation import attribution_report as reporting
-from meta_impala.analysis.explanation import attribution_text
 from meta_impala.analysis.explanation import samples as sampling
 from meta_impala.analysis.explanation.samples import ITSELF, LATER, NEXT, OTHERS, Sample
 from meta_impala.config import Config, resolve
 from meta_impala.errors import UserError
+from meta_impala.storage.json_files import json_document
 
 
 def test_an_estimate_is_mean_standard_error_and_count():
@@ -96,7 +97,7 @@ def test_the_numbers_of_a_report_by_hand():
     assert consecutive.directions == (pytest.approx(0.4), pytest.approx(0.0), 2)
     assert consecutive.meta_gradients.mean == pytest.approx(1.0)
     assert result.excess.mean == pytest.approx(0.4)
-    json.dumps(reporting.to_json(result), allow_nan=False)
+    assert json.loads(json_document(reporting.to_json(result)))["by_place"]
 
 
 def test_the_direction_of_the_eta_of_an_auxiliary_head():
@@ -130,9 +131,6 @@ def test_the_text_names_what_is_not_shown():
 
 
 def test_the_figure_shows_the_batches_that_are_finite(tmp_path):
-    pytest.importorskip("matplotlib")
-    from meta_impala.analysis.explanation import attribution_figure
-
     one, two, three = _samples()
     broken = one._replace(by_place=one.by_place * float("nan"))
     result = reporting.report(_config(), [broken, two, three])
@@ -150,7 +148,7 @@ def test_batches_that_are_not_finite_are_left_out_and_none_at_all_is_one_line():
     assert result.headings["gamma"].value == pytest.approx(0.98)
     assert result.headings["gamma"].push.batches == 2
     assert result.open_places == PLACES[:2], "what is not finite opens no place"
-    numbers = json.loads(json.dumps(reporting.to_json(result), allow_nan=False))
+    numbers = json.loads(json_document(reporting.to_json(result)))
     assert numbers["push_per_batch"] == {"gamma": [None, 6.0, 9.0], "lambda": [None, -10.0, -15.0]}
     endless = one._replace(by_place=one.by_place.copy())
     endless.by_place[0, 0] = -float("inf")
@@ -161,5 +159,5 @@ def test_batches_that_are_not_finite_are_left_out_and_none_at_all_is_one_line():
     # η of no batch, as where it belongs to states that are not finite: not known, and JSON.
     unknown = [sample._replace(eta=sample.eta * nan) for sample in (two, three)]
     result = reporting.report(_config(), unknown)
-    numbers = json.loads(json.dumps(reporting.to_json(result), allow_nan=False))
+    numbers = json.loads(json_document(reporting.to_json(result)))
     assert numbers["heading"]["gamma"]["value"] is None

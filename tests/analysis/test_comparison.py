@@ -549,7 +549,6 @@ def _tool(*arguments):
 
 
 def test_the_command_writes_report_tables_and_pictures(runs, tmp_path):
-    pytest.importorskip("matplotlib")
     out = tmp_path / "report"
     done = _tool(f"--out={out}", f"--baseline={LOW}", *(str(run.path) for run in runs))
     assert done.returncode == 0, done.stderr
@@ -608,7 +607,6 @@ def test_comparators_at_another_number_of_frames_are_marked(tmp_path):
 
 
 def test_figures_show_labels_as_text_whatever_is_in_them(tmp_path):
-    pytest.importorskip("matplotlib")
     names = ["$x$", "a$b", "_hidden", "\x1b[31mred", "n" * 300, "\udcff", "new\nline", "{γ, λ}"]
     folders = [make_run(tmp_path / str(i), "Pong", i, 10.0) for i in range(len(names))]
     (tmp_path / "0/metrics.csv").write_text("frames,episode_return,gamma,lambda\n1,nan,,\n")

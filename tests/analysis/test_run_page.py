@@ -16,8 +16,6 @@ from meta_impala.analysis.run_page.markup import Markup, element, escaped, table
 from meta_impala.errors import UserError
 from meta_impala.storage.run_folder import RunFolder
 
-pytest.importorskip("matplotlib")
-
 NOW = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC)
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -59,7 +59,6 @@ def _wait(condition, what):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a child hears of its parent's death on Linux")
 def test_a_killed_suite_continues_and_ends_with_the_report(suite, tmp_path):
-    pytest.importorskip("matplotlib")
     folder = tmp_path / "out/runs/meta/Catch/seed_1"
 
     def status():

@@ -52,7 +52,6 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def explained(trained):
-    pytest.importorskip("matplotlib")
     before = files_of(trained)
     result = run_module(
         "meta_impala.explain", f"--logdir={trained}", f"--batches={BATCHES}", "--warmup=1"
@@ -224,7 +223,6 @@ def _refused(*arguments):
         ("--warmup=-1", "--warmup=-1: must be a whole number in [0, 1000000]"),
         ("--seed=-1", "--seed=-1: must be a whole number in [0, "),
         ("--outdir=/dev/null/x", "--outdir=/dev/null/x: cannot be made"),
-        ("no matplotlib", "or give --nofigure"),
     ],
 )
 def test_a_bad_flag_is_refused_in_one_line(trained, argument, message):

@@ -13,8 +13,6 @@ from support.command_helpers import ROOT
 from meta_impala import plot
 from meta_impala.errors import UserError
 
-pytest.importorskip("matplotlib")
-
 HEADER = "frames,episode_return,gamma,lambda\n"
 ROWS = "".join(f"{1000 * i},{i},0.99,0.95\n" for i in range(1, 6))
 

@@ -21,7 +21,6 @@ def _report(*arguments):
 
 
 def test_runs_become_one_file_and_are_left_as_they_are(tmp_path):
-    pytest.importorskip("matplotlib")
     runs = [copy_of(META_PONG, tmp_path / "runs" / name) for name in ("a<b>", "broken")]
     (runs[1] / "metrics.csv").unlink()
     before = files_of(tmp_path)
@@ -50,11 +49,3 @@ def test_runs_become_one_file_and_are_left_as_they_are(tmp_path):
 )
 def test_a_mistake_is_refused_in_one_line(arguments, message):
     assert message in refused("meta_impala.report", *arguments)
-
-
-def test_without_matplotlib_the_refusal_says_what_to_install(tmp_path):
-    message = refused(
-        "meta_impala.report", f"--out={tmp_path}/x.html", str(META_PONG), "no matplotlib"
-    )
-    assert "pip install matplotlib" in message
-    assert not list(tmp_path.iterdir())

@@ -13,11 +13,11 @@ from support.demonstration import OLDER_PONG
 from meta_impala import config as config_lib
 from meta_impala.config import (
     Config,
+    check_frames,
     from_json,
     merge_for_resume,
     presets,
     resolve,
-    resolve_frames,
     resolve_network,
     to_json,
 )
@@ -412,8 +412,8 @@ def test_meta_batch_size_is_ignored_when_nothing_is_learned():
 
 def test_a_run_is_at_least_one_batch():
     with pytest.raises(UserError, match="at least one batch, 2560 frames"):
-        resolve_frames(Config(total_frames=2559), action_repeat=4)
-    resolve_frames(Config(total_frames=2560), action_repeat=4)
+        check_frames(Config(total_frames=2559), action_repeat=4)
+    check_frames(Config(total_frames=2560), action_repeat=4)
 
 
 @pytest.mark.parametrize(

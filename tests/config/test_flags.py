@@ -105,7 +105,7 @@ def test_random_flags_give_a_config_or_a_refusal_in_one_line(parse, assignments,
     try:
         config = Config(**{FIELDS[name].name: value for name, value in values.items()})
         config = config_lib.resolve(config)
-        config_lib.resolve_frames(config, 4)
+        config_lib.check_frames(config, 4)
         config = config_lib.resolve_network(config, shape)
     except UserError as error:
         CASES["refused"] += 1

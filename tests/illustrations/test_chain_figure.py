@@ -8,8 +8,6 @@ from meta_impala.illustrations import chain_results as results
 from meta_impala.illustrations.chain_drawing import COLOURS
 from meta_impala.illustrations.settings import Settings, resolve
 
-pytest.importorskip("matplotlib")
-
 
 @pytest.fixture
 def saved(monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from meta_impala.illustrations import chain_experiments as experiments
-from meta_impala.illustrations import explained_tables, explanations
+from meta_impala.illustrations import explained_figure, explained_tables, explanations
 from meta_impala.illustrations.prediction import Eta
 from meta_impala.illustrations.settings import Settings, resolve
 from meta_impala.illustrations.simulation import Simulation, columns_of, simulate
@@ -170,7 +170,6 @@ def test_the_tables_hold_the_numbers(tmp_path, bootstrap):
 
 @pytest.mark.parametrize("example", ["discount", "bootstrap"])
 def test_the_figure_has_six_panels(example, request, monkeypatch):
-    explained_figure = pytest.importorskip("meta_impala.illustrations.explained_figure")
     figures = []
     monkeypatch.setattr(explained_figure, "save_figure", lambda drawn, path: figures.append(drawn))
     settings, evidence = request.getfixturevalue(example)

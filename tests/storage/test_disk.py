@@ -22,7 +22,7 @@ from meta_impala.storage.files import write_atomically
 from meta_impala.storage.metrics_table import COLUMNS
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.system.signals import StopRequest
-from meta_impala.training.metrics import MetricsWriter, hours
+from meta_impala.training.metrics import MetricsWriter
 
 
 class AtUpdate(StopRequest):
@@ -169,15 +169,6 @@ def test_a_metrics_file_that_is_not_a_table_is_kept(tmp_path, capsys):
     assert path.read_text("utf-8").startswith("frames,updates,")
     assert (tmp_path / "metrics.csv.damaged").read_bytes() == b"\x00\xffsomething else\n1,2,3\n"
     assert "kept as metrics.csv.damaged" in capsys.readouterr().err
-
-
-def test_the_time_left_may_be_days():
-    assert [hours(seconds) for seconds in (0, 59.9, 3661, 90_000 * 4)] == [
-        "00:00:00",
-        "00:00:59",
-        "01:01:01",
-        "100:00:00",
-    ]
 
 
 def test_a_row_is_written_whole_or_not_at_all(tmp_path, monkeypatch):

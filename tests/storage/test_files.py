@@ -71,7 +71,7 @@ READERS = {
     "starts": (_starts, UserError),
     "config": (_config, UserError),
     "evaluation": (evaluation_record.read_result, UserError),
-    "digest": (evaluation_record.file_digest, OSError),
+    "digest": (manifest.file_digest, OSError),
     "arrays": (read_arrays, (OSError, ValueError)),
     "json": (lambda path: json_files.read_json_object(path, 2**20), (OSError, ValueError)),
 }

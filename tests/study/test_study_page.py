@@ -13,7 +13,6 @@ from meta_impala.study.blocks import Table
 from meta_impala.study.records import Point, Record
 
 DATA = pathlib.Path(__file__).parents[2] / "testdata" / "study"
-pytest.importorskip("matplotlib")
 
 
 def test_the_shipped_page_is_made_from_the_shipped_data(tmp_path):

@@ -24,8 +24,6 @@ TINY = (
 _WITHOUT_TENSORFLOW = """
 import runpy, sys
 sys.modules["tensorflow"] = None
-if sys.argv[-1] == "no matplotlib":
-    sys.modules[sys.argv.pop().removeprefix("no ")] = None
 runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
 

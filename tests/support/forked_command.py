@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import importlib.util
+import importlib
 import inspect
 import json
 import os
@@ -34,12 +34,7 @@ import numpy as np
 from meta_impala.experiments.forked_process import TRAINING_MODULES, can_fork
 from meta_impala.system.tensorflow_import import quiet_tensorflow
 
-# Where they are installed.
-_FIGURES = tuple(
-    name
-    for name in ("matplotlib.figure", "matplotlib.backends.backend_agg")
-    if importlib.util.find_spec("matplotlib")
-)
+_FIGURES = ("matplotlib.figure", "matplotlib.backends.backend_agg")
 # Not the command modules themselves: they run as `__main__`.
 _SETTINGS = (
     "meta_impala.command",

@@ -36,12 +36,9 @@ COMMANDS: dict[str, tuple[list[str], Callable[[str], list[str]]]] = {
             lambda path: [f"--outdir={path}", "--gamma=2"],
         ),
         ("plot", ["-m", "meta_impala", "plot"], lambda path: [path]),
-        ("watch", ["-m", "meta_impala", "watch"], lambda path: [path]),
         ("report", ["-m", "meta_impala", "report"], lambda path: [path]),
         ("doctor", ["-m", "meta_impala", "doctor"], lambda path: [path]),
         ("compare", ["-m", "meta_impala", "compare"], lambda path: [path]),
-        ("report", ["-m", "meta_impala", "report"], lambda path: [path]),
-        ("doctor", ["-m", "meta_impala", "doctor"], lambda path: [path]),
         ("suite", ["-m", "meta_impala", "suite"], lambda path: [f"--out={path}", path]),
         (
             "record",

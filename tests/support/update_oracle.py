@@ -111,11 +111,13 @@ class Case:
         slots = tf.nest.map_structure(lambda v: v.read_value(), learner.state.slots)
         x = learner.state.x.read_value()
         rate = tf.constant(self.agent.config.learning_rate, tf.float64)
+        batch = factory.trajectories(self.batch)
+        given = factory.scheduled(batch, None)
         return (
             parameters,
             [x],
-            factory.inner_objective(factory.trajectories(self.batch), parameters),
-            factory.update_rule(slots, rate),
+            factory.inner_objective(batch, parameters, given=given),
+            factory.update_rule(slots, rate, given),
             factory.meta_objective(factory.trajectories(self.meta_batch), parameters, [x]),
         )
 

@@ -12,7 +12,7 @@ from meta_impala.system.ending import ended_program
 PRELUDE = """
 import atexit, os, signal, sys, threading, time
 from meta_impala.system import ending
-ending.end_process.__defaults__ = (2.0,)
+ending._SECONDS_FOR_OTHERS = 2.0
 atexit.register(print, "exit handler")
 """
 
@@ -91,7 +91,7 @@ def test_a_signal_ends_the_wait_with_the_same_code():
 def send():
     time.sleep(1.0)
     os.kill(os.getpid(), signal.SIGTERM)
-ending.end_process.__defaults__ = (1e6,)
+ending._SECONDS_FOR_OTHERS = 1e6
 with ending.ending_the_process():
     threading.Thread(target=send, daemon=True).start()
     atexit.register(time.sleep, 1e6)

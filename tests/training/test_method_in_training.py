@@ -80,7 +80,8 @@ def test_an_actor_acts_by_the_learners_network(name):
         parameters = [v.read_value() for v in learner.state.network.trainable_variables]
         seen = learner.factory.trajectories(batch)
         frames_eta = tf.constant(learner.factory.schedule.at(0))
-        objective = learner.factory.inner_objective(seen, parameters, frames_eta)
+        given = learner.factory.scheduled(seen, frames_eta)
+        objective = learner.factory.inner_objective(seen, parameters, given=given)
         places = objective.places([learner.state.x.read_value()])
         features = objective.network.body(parameters)
         output = objective._outputs(parameters, features, places.network)
@@ -137,9 +138,10 @@ def test_a_batch_of_several_etas_is_several_batches(others):
         live = [tf.identity(tensor) for tensor in weights]
         with tf.GradientTape() as tape:
             tape.watch(live)
-            of_some = agent.learner.factory.trajectories(some)
-            frames_eta = tf.constant(agent.learner.factory.schedule.at(0))
-            objective = agent.learner.factory.inner_objective(of_some, weights, frames_eta)
+            factory = agent.learner.factory
+            of_some = factory.trajectories(some)
+            given = factory.scheduled(of_some, tf.constant(factory.schedule.at(0)))
+            objective = factory.inner_objective(of_some, weights, given=given)
             loss, _ = objective(live, [agent.learner.state.x.read_value()])
         return tape.gradient(loss, live)
 

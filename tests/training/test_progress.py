@@ -12,7 +12,7 @@ import time
 import pytest
 
 from meta_impala.training import progress as progress_lib
-from meta_impala.training.progress import Progress
+from meta_impala.training.progress import Progress, hours
 
 ROW = {"frames": 12_812_800, "frames_per_second": 15321.4, "episode_return": -20.96}
 ROW |= {"gamma": 0.995, "lambda": 0.9904, "policy_cost": 1.25}
@@ -120,3 +120,12 @@ def test_a_terminal_without_a_size_or_a_closed_one_does_not_end_the_run(monkeypa
 
 def test_every_format_shows_the_time_left():
     assert all("{remaining}" in form for form in progress_lib._FORMATS.values())
+
+
+def test_the_time_left_may_be_days():
+    assert [hours(seconds) for seconds in (0, 59.9, 3661, 90_000 * 4)] == [
+        "00:00:00",
+        "00:00:59",
+        "01:01:01",
+        "100:00:00",
+    ]

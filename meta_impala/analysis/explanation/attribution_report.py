@@ -248,11 +248,11 @@ def _agreements(samples: Sequence[Sample], pushes: np.ndarray) -> list[Agreement
 
 
 def to_json(result: Report) -> dict[str, Any]:
-    """The same as plain numbers; None for one that is not finite."""
+    """The same as plain numbers; one may be not finite (`json_document` writes null)."""
     return {
         "heading": {
             name: {
-                "value": heading.value if math.isfinite(heading.value) else None,
+                "value": heading.value,
                 "push": heading.push.to_json(),
                 "batches_up": heading.up,
                 "batches_down": heading.down,
@@ -283,8 +283,5 @@ def to_json(result: Report) -> dict[str, Any]:
         ],
         "same_games_minus_other_games": result.excess.to_json(),
         "sizes": {name: size.to_json() for name, size in result.sizes.items()},
-        "push_per_batch": {
-            name: [push if math.isfinite(push) else None for push in result.pushes[:, i].tolist()]
-            for i, name in enumerate(result.learned)
-        },
+        "push_per_batch": dict(zip(result.learned, result.pushes.T.tolist(), strict=True)),
     }

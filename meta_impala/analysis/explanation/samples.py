@@ -219,11 +219,6 @@ class _Group:
         self._actor.close()
 
 
-def unrolls_played(batches: int, warmup: int) -> int:
-    """How many unrolls of each group `samples` plays."""
-    return warmup + batches + LATER_BY
-
-
 def samples(
     learner: Learner,
     config: Config,

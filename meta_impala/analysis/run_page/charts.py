@@ -118,9 +118,6 @@ def draw(
 
     Returns:
       An `svg` element as wide as what holds it.
-
-    Raises:
-      UserError: if matplotlib is not installed.
     """
     pyplot()
     import matplotlib

@@ -28,7 +28,7 @@ def html(records: Sequence[RunRecord], title: str, now: datetime.datetime) -> st
       now: when it is made.
 
     Raises:
-      UserError: if there are more runs than can be told apart, or matplotlib is not installed.
+      UserError: if there are more runs than can be told apart.
     """
     if len(records) > charts.MOST_RUNS:
         raise UserError(

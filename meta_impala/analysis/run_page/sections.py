@@ -18,6 +18,7 @@ from meta_impala.analysis.run_page.markup import (
 )
 from meta_impala.analysis.run_page.run_record import RunRecord
 from meta_impala.config import FIELDS
+from meta_impala.config.hyper_parameters import SYMBOLS_IN_TEXT
 from meta_impala.diagnosis.evidence import Evidence
 from meta_impala.diagnosis.verdict import diagnose, sentences
 from meta_impala.errors import UserError
@@ -27,7 +28,6 @@ NOTHING = "–"
 # Up to this many runs are the columns of the table of differences; more are its rows.
 _MOST_COLUMNS = 4
 _Z = 1.96  # 95 % of a normal distribution
-_SYMBOLS = {"gamma": "γ", "lambda": "λ"}
 
 
 def number(value: object, digits: int = 4) -> str:
@@ -230,7 +230,7 @@ def _heading_rows(found: Mapping[str, Any]) -> list[list[object]]:
             known = f"not clear (leans {known})" if known != "nowhere" else known
         rows.append(
             [
-                _SYMBOLS.get(name, name),
+                SYMBOLS_IN_TEXT.get(name, name),
                 number(entry.get("value")),
                 number(push.get("mean"), 3) + (f" ± {number(error, 2)}" if error else ""),
                 number(push.get("t"), 3),
