@@ -104,7 +104,7 @@ class Member(tune.Trainable):
                 [sys.executable, "-m", "meta_impala.train", *common, *arguments,
                  f"--logdir={self._folder.path}", "--override"],
                 stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, check=False,
-                preexec_fn=end_with_parent if sys.platform == "linux" else None,
+                preexec_fn=end_with_parent,
             ).returncode  # fmt: skip
         if code or self._folder.read_status().get("state") != run_folder_lib.FINISHED:
             lines = read_tail(log).strip().splitlines()

@@ -9,7 +9,6 @@ import contextlib
 import os
 import pathlib
 import subprocess
-import sys
 from collections.abc import Sequence
 from typing import IO
 
@@ -40,7 +39,7 @@ class _Command:
                 stderr=subprocess.STDOUT,
                 cwd=folder if os.path.isdir(folder) else None,
                 process_group=0,
-                preexec_fn=end_with_parent if sys.platform == "linux" else None,
+                preexec_fn=end_with_parent,
             )
         return self._process.wait()
 

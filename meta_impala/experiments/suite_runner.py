@@ -140,7 +140,7 @@ def start_here(arguments: Sequence[str], log: IO[bytes]) -> Process:
         stdout=log,
         stderr=subprocess.STDOUT,
         process_group=0,  # Ctrl-C is for the runner to pass on
-        preexec_fn=end_with_parent if sys.platform == "linux" else None,
+        preexec_fn=end_with_parent,
     )
 
 

@@ -1,5 +1,5 @@
 """Sonnet modules: torsos, the recurrent core, the embedding of η, the actor-critic."""
 
-from meta_impala.networks.actor_critic import ActorCritic, NetworkOutput
+from meta_impala.networks.actor_critic import ActorCritic
 
-__all__ = ["ActorCritic", "NetworkOutput"]
+__all__ = ["ActorCritic"]
