@@ -403,6 +403,8 @@ def test_the_tool_refuses_an_unknown_task(tmp_path):
         "--train_flags=--x='a",
         "--out=/no/x.csv",
         "--out=/dev/null",
+        "--out=/tmp/s.json",  # where the same numbers are written beside the CSV
+        "--out=/tmp/s",
         "--folder=/proc/x",
     ],  # fmt: skip
 )
