@@ -93,7 +93,9 @@ class RunFolder:
     """
 
     def __init__(self, logdir: str | os.PathLike[str]) -> None:
-        """Raises UserError if no folder can have that name."""
+        """Raises UserError if no folder can have that name, or it is empty."""
+        if not str(logdir).strip():  # it would be the working directory
+            raise UserError(f"--logdir={logdir}: must be a path")
         try:
             self.path = pathlib.Path(os.path.abspath(pathlib.Path(logdir).expanduser()))
             with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
