@@ -44,6 +44,7 @@ from meta_impala.storage.trained_run import (
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.signals import StopRequest
 from meta_impala.system.user_path import define_path, one_path, user_path
+from meta_impala.training import memory
 
 if TYPE_CHECKING:
     from meta_impala.evaluation.evaluator import Evaluation
@@ -278,6 +279,7 @@ def _inputs(arguments: list[str]) -> Inputs:
     if named is not None:
         assert agent_path is not None
         refuse_other_environment(agent_path, named, description)
+    memory.check_games(num_envs, description)
     config = config_lib.resolve_network(config, description.observation_shape)
     if folder is not None:
         refuse_larger_network(folder, config, description.observation_shape)

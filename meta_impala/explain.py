@@ -58,8 +58,13 @@ def define_flags() -> None:
     flags.DEFINE_bool("figure", True, "Draw the figure (--nofigure: text and numbers only).")
 
 
-def _default_outdir(run: TrainedRun) -> pathlib.Path:
-    return results_folder.refuse_links(run.folder.path / "explain", run.folder.path)
+def _outdir(run: TrainedRun) -> pathlib.Path:
+    """The folder of the results, which has its place in that of the run."""
+    own = run.folder.path / "explain"
+    if FLAGS.outdir and pathlib.Path(FLAGS.outdir) != own:
+        return results_folder.check_outdir(FLAGS.outdir)
+    results_folder.refuse_links(own, run.folder.path)
+    return results_folder.check_outdir(str(own), in_run=True)
 
 
 def _last_learning_rate(run: TrainedRun, learner: Learner, frames: int) -> float:
@@ -129,7 +134,7 @@ def _explain(run: TrainedRun, outdir: pathlib.Path) -> None:
         **meta_gradient_report.to_json(result),
         "meta_impala_version": __version__,
     }
-    results_folder.make_outdir(str(outdir))
+    results_folder.make_outdir(str(outdir), in_run=True)  # it is checked
     if FLAGS.figure:
         _draw(outdir / "explain.png", f"{environment}, {frames:,} frames", result)
     _write(outdir, text, numbers)
@@ -152,7 +157,7 @@ def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     run = open_trained_run(one_path(arguments, "logdir", FLAGS.logdir), trust_of_flags())
     refuse_no_meta_gradient(run)
-    outdir = results_folder.check_outdir(FLAGS.outdir or str(_default_outdir(run)))
+    outdir = _outdir(run)
     command.load_tensorflow()
     from meta_impala.system.tensorflow_setup import configure_for_inference
 

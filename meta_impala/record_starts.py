@@ -33,7 +33,6 @@ from meta_impala.evaluation import record as evaluation_record
 from meta_impala.evaluation import starts as game_starts
 from meta_impala.evaluation.starts import Start
 from meta_impala.storage.results_folder import check_file
-from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trained_run import open_trained_run
 from meta_impala.storage.trust import define_trust_flag, trust_of_flags
 from meta_impala.system.interrupt import raise_on_interrupt
@@ -140,11 +139,7 @@ def _by_agent(logdir: str) -> tuple[Config, list[start_recorder.Recording], str]
 
 def _check_out() -> pathlib.Path:
     """The file to write."""
-    out = pathlib.Path(FLAGS.out or user_path("starts.json"))
-    check_file(out, "out")
-    if RunFolder(out.parent).has_run():
-        raise UserError(f"--out={out}: is in the folder of a run; must be elsewhere")
-    return out
+    return check_file(pathlib.Path(FLAGS.out or user_path("starts.json")), "out")
 
 
 def _recordings() -> tuple[EnvironmentSpec, str, list[start_recorder.Recording], str]:

@@ -98,6 +98,14 @@ def read_scores(folder):
     assert all(line.isprintable() for line in time_to_score.lines(results))
 
 
+def read_scaling(folder):
+    """As `tools/scaling_plan.py plan` does."""
+    windows, waiting, settings = scaling.read(folder / "scaling.json")
+    model = scaling.fit(windows, waiting, settings["unroll_length"])
+    cluster = scaling.Cluster(actors=1000)
+    assert scaling.table(model, [cluster]) and scaling.useful_actors(model, cluster)
+
+
 SEQUENCE = "\x1b]0;title\x07\x9b31m\u202e\ud800"
 
 
@@ -189,7 +197,7 @@ CASES = [
     (read_flag_file, _small, "laptop.flags", 40),
     (read_scores, _small, "score.csv", 100),
     (records.read_random, _copy("testdata", "study"), "random.csv", 50),
-    (lambda folder: scaling.read(folder / "scaling.json"), _small, "scaling.json", 100),
+    (read_scaling, _small, "scaling.json", 100),
     (lambda folder: study_runs.read_costs(folder / "costs.csv"), _small, "costs.csv", 100),
     (lambda folder: EvaluationTable(folder / "evaluations.csv", 150).return_at(100), _small,
      "evaluations.csv", 100),

@@ -135,6 +135,23 @@ def test_invalid_agents_are_refused(path, message):
         meta_impala.load(path)
 
 
+@pytest.mark.parametrize("path", ["", " ", "\n\t"])
+def test_an_empty_path_is_not_the_working_directory(path, logdir, monkeypatch):
+    agent = meta_impala.load(logdir)
+    monkeypatch.chdir(logdir)
+    before = run_helpers.files_of(logdir)
+    for call in (
+        lambda: meta_impala.make_trainer(make_config(), path),
+        lambda: meta_impala.load(path),
+        lambda: meta_impala.evaluate_agent(path),
+        lambda: agent.evaluate(1, out=path),
+        lambda: RunFolder(path),
+    ):
+        with pytest.raises(UserError, match="must be a path"):
+            call()
+    assert run_helpers.files_of(logdir) == before
+
+
 def test_a_run_is_continued_with_its_own_settings_only(logdir):
     longer = make_config(total_frames=240)
     assert meta_impala.make_trainer(longer, logdir).run() == "finished"

@@ -191,11 +191,11 @@ def main(arguments: list[str]) -> int:
     elif not FLAGS.out:
         raise UserError("--out: must be given, the file to write")
     elif arguments == ["measure"]:
-        check_file(pathlib.Path(FLAGS.out), "out")
+        check_file(pathlib.Path(FLAGS.out), "out", ".json")
         raise_on_interrupt()  # Ray's processes have to be ended
         _measure()
     elif len(arguments) == 2 and arguments[0] == "plan":
-        check_file(pathlib.Path(FLAGS.out), "out")
+        check_file(pathlib.Path(FLAGS.out), "out", ".png")
         _plan(str(user_path(arguments[1])))
     else:
         raise UserError("give measure, plan FILE, or transport GAME …")

@@ -38,7 +38,7 @@ POSITIONAL = "run | table FILE ..."
 def define_flags() -> None:
     """The flags of this tool."""
     define_path("folder", None, "Folder of the runs; those that are there are continued.")
-    define_path("out", None, "CSV file to write; the same as JSON beside it.")
+    define_path("out", None, "CSV file to write (.csv); the same as JSON beside it.")
     flags.DEFINE_list("tasks", list(TASKS), f"Which: {', '.join(TASKS)}.")
     flags.DEFINE_list("variants", list(VARIANTS), f"Which: {', '.join(VARIANTS)}.")
     flags.DEFINE_list("seeds", ["1", "2", "3"], "One run each.")
@@ -71,7 +71,7 @@ def _run() -> int:
     variants = _chosen("variants", list(VARIANTS))
     seeds = command.whole_numbers("seeds", FLAGS.seeds)
     train_flags = command.arguments_of("train_flags", FLAGS.train_flags)
-    out = check_file(pathlib.Path(FLAGS.out), "out")
+    out = check_file(pathlib.Path(FLAGS.out), "out", ".csv")  # .json is beside it
     check_file(out.with_suffix(".json"), "out")
     check_outdir(FLAGS.folder, "folder")
     folder = pathlib.Path(FLAGS.folder)

@@ -23,7 +23,7 @@ class HeadOutputs(Protocol):
 
 
 class Outputs(Protocol):
-    """What a network gives on the T+1 states of a trajectory (`networks.actor_critic.NetworkOutput` does).
+    """What a network gives on the T+1 states of a trajectory (as `actor_critic.NetworkOutput`).
 
     `reference_values` (`[T+1, B]`) are needed for a second value head only.
     """

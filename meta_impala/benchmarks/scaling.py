@@ -21,7 +21,9 @@ from meta_impala.storage.results_folder import save_figure
 
 FORMAT = "meta_impala scaling, version 1"
 _MAX_BYTES = 2**24
-_LARGEST = 1e18
+_SMALLEST, _LARGEST = 1e-9, 1e18
+# What a window may have none of; the costs are quotients of the others.
+_MAY_BE_ZERO = ("versions", "receiver_cpu", "receiver_idle", "ray_cpu")
 
 
 class Window(NamedTuple):
@@ -111,21 +113,23 @@ def read(path: pathlib.Path) -> tuple[list[Window], dict[int, float], dict[str, 
     """Windows, costs of waiting, and the settings of what `tools/scaling_plan.py measure` wrote.
 
     Raises:
-      UserError: if the file cannot be read or is not a file of measurements.
+      UserError: if the file cannot be read or is not a file of measurements that can be fitted.
     """
     try:
         content = read_json_object(path, _MAX_BYTES)
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']}")
-        windows = [
-            Window(**{name: _quantity(name, value) for name, value in window.items()})
-            for window in content["windows"]
-        ]
+        windows = [_window(window) for window in content["windows"]]
+        if len(windows) < 2:
+            raise ValueError(f"it has {len(windows)} windows; must have at least two")
         waits = {
-            int(count): _quantity("waiting", cost) for count, cost in content["waiting"].items()
+            int(_quantity("waiting", int(count), 1)): _quantity("waiting", cost, _SMALLEST)
+            for count, cost in content["waiting"].items()
         }
+        if not waits:
+            raise ValueError("waiting must have a cost")
         settings = {**content["settings"]}
-        settings["unroll_length"] = int(_quantity("unroll_length", settings["unroll_length"]))
+        settings["unroll_length"] = int(_quantity("unroll_length", settings["unroll_length"], 1))
         return windows, waits, settings
     except (
         OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError,
@@ -133,10 +137,22 @@ def read(path: pathlib.Path) -> tuple[list[Window], dict[int, float], dict[str, 
         raise UserError(f"{path}: must be a file of measurements ({one_line(error)})") from None
 
 
-def _quantity(name: str, value: Any) -> Any:
-    """A number of a measurement; raises ValueError or TypeError if it is none."""
-    if type(value) not in (int, float) or not 0 <= value < _LARGEST:
-        raise ValueError(f"{name} must be a number of at least 0")
+def _window(values: Mapping[str, Any]) -> Window:
+    window = Window(
+        **{
+            name: _quantity(name, value, 0 if name in _MAY_BE_ZERO else _SMALLEST)
+            for name, value in values.items()
+        }
+    )
+    if window.agent_steps < window.unrolls:
+        raise ValueError("agent_steps must be at least unrolls")
+    return window
+
+
+def _quantity(name: str, value: Any, least: float) -> Any:
+    """A number of a measurement; raises ValueError if it is none."""
+    if type(value) not in (int, float) or not least <= value < _LARGEST:
+        raise ValueError(f"{name} must be a number of at least {least:g}")
     return value
 
 

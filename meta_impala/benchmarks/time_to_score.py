@@ -180,6 +180,8 @@ def read_csv(path: pathlib.Path) -> list[Result]:
         values = [float(cell or "nan") for cell in numbers]
         if math.isnan(values[0]) or any(map(math.isinf, values)):
             raise ValueError("a number is not finite, or a level is missing")
+        if any(value < 0 for value in values[1:]):  # a level may be
+            raise ValueError("a number of frames or minutes is negative")
         results.append(Result(task, program, variant, int(seed), *values))
     return results
 

@@ -74,10 +74,14 @@ def play(
     with contextlib.closing(actor):
         core_state_size = learner.state.network.settings.core_state_size
         actor.reset(actor_seed(seed, snapshot.version, 0, num_envs), core_state_size)
-        count = -(-steps // config.unroll_length)
-        blocks = [actor.unroll(snapshot) for _ in range(count)]
-    outputs_of = _network(learner, snapshot, config.eta_embedding_input)
-    outputs = [outputs_of(block.unroll) for block in blocks]
+        outputs_of = _network(learner, snapshot, config.eta_embedding_input)
+        blocks, outputs = [], []
+        for _ in range(-(-steps // config.unroll_length)):
+            block = actor.unroll(snapshot)
+            outputs.append(outputs_of(block.unroll))
+            # Its observations are not needed any more, and those of all unrolls could fill memory.
+            small = block.unroll._replace(observations=None, core_state=None)
+            blocks.append(block._replace(unroll=small))
     return _evidence(config.reward_clip, description, checkpoint, blocks, outputs)
 
 

@@ -20,6 +20,7 @@ from meta_impala.config import ActorSettings
 from meta_impala.config.text import shown
 from meta_impala.distributed.cluster_watch import ClusterLost
 from meta_impala.errors import RunFailed, UserError, one_line
+from meta_impala.storage.files import read_bounded
 from meta_impala.system.tensorflow_import import without_noise
 
 # Ray's output while it tries to connect; its final error is enough.
@@ -28,6 +29,7 @@ _START_UP_NOISE = re.compile(rb"(gcs_client|rpc_client|logging)\.(cc|h):[0-9]+:|
 _LOCAL = ("", "local")
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _CONNECT_SECONDS = 5.0
+_MAX_ADDRESS_BYTES = 1000
 
 
 def check(settings: ActorSettings) -> None:
@@ -48,8 +50,9 @@ def _current_cluster() -> str:
         return os.environ["RAY_ADDRESS"]
     folder = pathlib.Path(os.environ.get("RAY_TMPDIR") or "/tmp") / "ray"
     try:
-        return (folder / "ray_current_cluster").read_text(encoding="utf-8").strip()
-    except OSError:
+        content = read_bounded(folder / "ray_current_cluster", _MAX_ADDRESS_BYTES)
+        return content.decode("utf-8").strip()
+    except (OSError, ValueError):  # anybody may have written it
         return ""
 
 
@@ -72,7 +75,7 @@ def _address_of(settings: ActorSettings) -> str:
     try:
         with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS):
             return address
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:  # also of a port that cannot be one
         raise _refuse(settings, f"nothing answers at {address} ({one_line(error)})") from None
 
 

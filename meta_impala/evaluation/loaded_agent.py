@@ -141,7 +141,7 @@ class Agent:
           UserError: if `out` cannot be a file there, found before a game is played; if no game has
             a finite return.
         """
-        path = user_path(os.fspath(out)) if out else None
+        path = None if out is None else user_path(os.fspath(out))
         if path is not None:
             check_evaluation_file(path, of_command=False)
         if not 1 <= episodes <= record.MAX_GAMES:

@@ -345,17 +345,26 @@ def read_commit(out: pathlib.Path) -> str:
 
 
 def read_costs(path: pathlib.Path) -> dict[str, float]:
-    """CPU-seconds by name of the run; those of a run that was continued are added."""
+    """CPU-seconds by name of the run; those of a run that was continued are added.
+
+    A line that a kill tore is left out: it has no end, or another one was begun after it.
+    """
     costs: dict[str, float] = {}
     try:
         text = read_bounded(path, _MAX_COSTS_BYTES).decode("utf-8")
-        for name, seconds in csv.reader(text.splitlines()):
+        lines = text[: text.rfind("\n") + 1].splitlines()
+        for name, seconds in csv.reader(line for line in lines if not _is_torn(line)):
             costs[name] = costs.get(name, 0.0) + float(seconds)
     except FileNotFoundError:
         pass
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: is damaged ({one_line(error)})") from None
     return costs
+
+
+def _is_torn(line: str) -> bool:
+    """Whether a line of costs ends before its number."""
+    return line.find(",", line.rfind('"') + 1) in (-1, len(line) - 1)
 
 
 def add_cost(path: pathlib.Path, name: str, seconds: float) -> None:

@@ -30,7 +30,7 @@ from meta_impala.experiments.suite import Run
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.files import make_folder, open_log, read_tail, remove_empty
 from meta_impala.storage.folder_lock import is_locked
-from meta_impala.storage.results_folder import refuse_links
+from meta_impala.storage.results_folder import refuse_links, refuse_run
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.trust import names_modules
 from meta_impala.system.processes import end_with_parent
@@ -55,6 +55,7 @@ def locked(out: pathlib.Path, shard: Shard = WHOLE) -> Iterator[None]:
     """
     if RunFolder(out).has_run():  # below which no run is found
         raise UserError(f"--out={out}: is the folder of a run; must be a folder of its own")
+    refuse_run(out, f"--out={out}")
     made: list[pathlib.Path] = []
     try:
         made = make_folder(out, parents=True)

@@ -132,19 +132,36 @@ def append_line(path: pathlib.Path, line: str) -> None:
     If an earlier line was torn by a kill, the new one begins after it all the same.
 
     Raises:
-      NotFlushed, OSError: as `write_atomically`; also if it is not a regular file.
+      NotFlushed, OSError: as `write_atomically`; also if it is not a regular file, or there is no
+        room for the whole line.
     """
     is_new = not path.exists()
     descriptor = _open_to_append(str(path), os.O_RDWR)
     try:
         size = os.fstat(descriptor).st_size
         is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-        os.write(descriptor, b"\n" * is_torn + line.encode("utf-8") + b"\n")
+        append_whole(descriptor, b"\n" * is_torn + line.encode("utf-8") + b"\n")
         _fsync(descriptor, path)
     finally:
         os.close(descriptor)
     if is_new:
         flush_folder(path.parent)
+
+
+def append_whole(descriptor: int, data: bytes) -> None:
+    """Appends all of the data to a file that is open for appending, or nothing.
+
+    Raises:
+      OSError: if it cannot be written, or not all of it.
+    """
+    end = os.fstat(descriptor).st_size
+    try:
+        if os.write(descriptor, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        with contextlib.suppress(OSError):  # the rest is a line that is not read
+            os.ftruncate(descriptor, end)
+        raise
 
 
 def open_log(path: pathlib.Path) -> io.FileIO:

@@ -131,7 +131,9 @@ class FolderLock:
             return False
         self._record = self._record._replace(inode=lock_record.inode_of(descriptor))
         # One write of one length: no reader sees a part.
-        os.pwrite(descriptor, self._record.to_bytes().ljust(lock_record.MAX_BYTES - 1) + b"\n", 0)
+        content = self._record.to_bytes().ljust(lock_record.MAX_BYTES - 1) + b"\n"
+        if os.pwrite(descriptor, content, 0) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.ftruncate(descriptor, lock_record.MAX_BYTES)
         if kernel is None:
             warn(f"warning: {self._path}: no locks on this file system; this record alone decides")

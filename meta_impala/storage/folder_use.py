@@ -1,11 +1,13 @@
-"""What a folder must not hold where a run, a population or an evaluation's result is to be."""
+"""What must not be in a folder, or around it, where a run, a population or a result is to be."""
 
 from __future__ import annotations
 
+import os
 import pathlib
 
 from meta_impala.errors import UserError
 from meta_impala.storage import nearby_runs
+from meta_impala.storage.folder_lock import is_locked
 from meta_impala.storage.results_folder import check_file
 from meta_impala.storage.run_folder import RunFolder
 
@@ -19,14 +21,15 @@ def check_for_run(folder: RunFolder, *, override: bool | None = False) -> None:
         flag that would say so.
 
     Raises:
-      UserError: if the folder is a population's, holds checkpoints without their settings, or is
-        above other runs.
+      UserError: if the folder is a population's or that of a member, holds checkpoints without
+        their settings, or is above or in other runs.
     """
     if folder.has_population():
         raise UserError(
             f"--logdir={folder.path}: holds a population, which only `meta-impala population` "
             "continues; must be a folder of its own"
         )
+    _refuse_member(folder)
     if folder.has_run():
         return
     if folder.has_checkpoint() and not override:
@@ -36,7 +39,7 @@ def check_for_run(folder: RunFolder, *, override: bool | None = False) -> None:
         raise UserError(
             f"--logdir={folder.path}: holds checkpoints, but not their config.json; {remedy}"
         )
-    _refuse_runs_below(folder)
+    _refuse_runs_around(folder)
 
 
 def check_for_population(folder: RunFolder) -> None:
@@ -46,7 +49,8 @@ def check_for_population(folder: RunFolder) -> None:
       folder: of the population.
 
     Raises:
-      UserError: if the folder holds a run that no population has made, or is above other runs.
+      UserError: if the folder holds a run that no population has made, or is above or in
+        other runs.
     """
     is_result = folder.population_path.exists()  # written before its config.json
     is_run = folder.has_run() or (folder.has_checkpoint() and not folder.has_population())
@@ -56,7 +60,7 @@ def check_for_population(folder: RunFolder) -> None:
             "a folder of its own"
         )
     if not folder.has_population():
-        _refuse_runs_below(folder)
+        _refuse_runs_around(folder)
 
 
 def check_evaluation_file(path: pathlib.Path, *, of_command: bool = True) -> None:
@@ -69,8 +73,8 @@ def check_evaluation_file(path: pathlib.Path, *, of_command: bool = True) -> Non
     Raises:
       UserError: if it cannot be written, does not end in .json, or is a file of a run's training.
     """
-    check_file(path, "out", of_command=of_command)
-    in_run = RunFolder(path.parent).has_run()
+    check_file(path, "out", of_command=of_command, in_run=True)
+    in_run = RunFolder(path.parent).has_run() or nearby_runs.holding(path.parent) is not None
     if path.suffix != ".json" or (in_run and not path.name.startswith("evaluation")):
         raise UserError(
             f"{'--' * of_command}out={path}: must end in .json, and begin with evaluation in a "
@@ -78,8 +82,34 @@ def check_evaluation_file(path: pathlib.Path, *, of_command: bool = True) -> Non
         )
 
 
-def _refuse_runs_below(folder: RunFolder) -> None:
-    """Nothing finds a run below another one."""
+def _population_of(folder: RunFolder) -> pathlib.Path | None:
+    """The population that a folder is a member of; None if it is of none."""
+    members = RunFolder(os.path.realpath(folder.path.parent)).path
+    is_member = members.name == "members" and nearby_runs.is_population(members.parent)
+    return members.parent if is_member else None
+
+
+def _refuse_member(folder: RunFolder) -> None:
+    """A member that is trained by itself is no longer where its population left it.
+
+    The population holds the lock of its own folder while it trains its members.
+    """
+    population = _population_of(folder)
+    if population is not None and not is_locked(population):
+        raise UserError(
+            f"--logdir={folder.path}: is a member of the population {population}, which only "
+            "`meta-impala population` continues; must be a folder of its own"
+        )
+
+
+def _refuse_runs_around(folder: RunFolder) -> None:
+    """Nothing finds a run below another one, whose checkpoints come and go."""
+    above = nearby_runs.holding(folder.path.parent)
+    if above is not None and above != _population_of(folder):
+        raise UserError(
+            f"--logdir={folder.path}: is in the folder of a run ({above}), where no command would "
+            "find it; must be a folder of its own"
+        )
     if below := nearby_runs.hint(folder.path):
         raise UserError(
             f"--logdir={folder.path}: must be a folder of its own, since no command would find the "

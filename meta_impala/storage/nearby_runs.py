@@ -1,4 +1,4 @@
-"""Which folder is a run, and what is near one that is none: runs of a similar name, or below it."""
+"""Which folder is a run, and what is near a path: runs of a similar name, below it, around it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from meta_impala.errors import printable
 from meta_impala.storage.json_files import read_json_object
 
 _CONFIG, _STATUS, _CHECKPOINTS = "config.json", "status.json", "checkpoints"
+_MEMBERS, _MADE_BY_POPULATION = "members", ("settings.json", "tune")
 # Settings that the config of every version has.
 _SETTINGS = config_lib.FIELDS.keys() - config_lib.values_if_missing().keys()
 # Far above any config; up to so many are read.
@@ -51,6 +52,26 @@ def is_run(folder: str, names: Collection[str], files: Collection[str]) -> bool:
     except (OSError, ValueError):
         return False
     return content.keys() >= _SETTINGS
+
+
+def holding(path: pathlib.Path) -> pathlib.Path | None:
+    """The innermost folder of a run, or of a population, that a path is or lies in; None if none.
+
+    Args:
+      path: absolute; it need not be there. Links on the way are followed.
+    """
+    real = pathlib.Path(os.path.realpath(path))
+    for folder in (real, *real.parents):
+        names = [name for name in (_CHECKPOINTS,) if os.path.isdir(folder / name)]
+        files = [name for name in (_CONFIG, _STATUS) if os.path.isfile(folder / name)]
+        if is_run(str(folder), names, files) or is_population(folder):
+            return folder
+    return None
+
+
+def is_population(folder: pathlib.Path) -> bool:
+    """Whether a population was begun in a folder; other programs may have `members` too."""
+    return any(os.path.lexists(folder / _MEMBERS / name) for name in _MADE_BY_POPULATION)
 
 
 def _is_printable(name: str) -> bool:

@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 from meta_impala.errors import UserError, one_line
+from meta_impala.storage import nearby_runs
 from meta_impala.storage.files import (
     aside_of,
     make_folder,
@@ -15,31 +16,41 @@ from meta_impala.storage.files import (
     write_atomically,
 )
 
+# Files that commands leave in the folder of a run itself: training writes none with such an ending.
+_BESIDE_TRAINING = frozenset({".htm", ".html", ".mp4", ".npz", ".pdf", ".png", ".svg"})
 
-def make_outdir(outdir: str | None, flag: str = "outdir") -> pathlib.Path:
+
+def make_outdir(outdir: str | None, flag: str = "outdir", *, in_run: bool = False) -> pathlib.Path:
     """The folder of the results, absolute; made if it is not there.
 
+    Args:
+      outdir: its path.
+      flag: that names it.
+      in_run: whether it is a place in a run's folder that is meant for these results.
+
     Raises:
-      UserError: if none was given, or it cannot be made or written to.
+      UserError: if none was given, it is in the folder of a run, or it cannot be made or written.
     """
-    path, _ = _made(outdir, flag)
+    path, _ = _made(outdir, flag, in_run)
     return path
 
 
-def check_outdir(outdir: str | None, flag: str = "outdir") -> pathlib.Path:
+def check_outdir(outdir: str | None, flag: str = "outdir", *, in_run: bool = False) -> pathlib.Path:
     """As `make_outdir`, but leaves nothing: before work that may fail."""
-    path, made = _made(outdir, flag)
+    path, made = _made(outdir, flag, in_run)
     remove_empty(made)
     return path
 
 
-def _made(outdir: str | None, flag: str) -> tuple[pathlib.Path, list[pathlib.Path]]:
+def _made(outdir: str | None, flag: str, in_run: bool) -> tuple[pathlib.Path, list[pathlib.Path]]:
     """The folder, and those that were made for it."""
     if not outdir:
         raise UserError(f"--{flag}: must be given, the folder of the results")
     made: list[pathlib.Path] = []
     try:
         path = pathlib.Path(os.path.abspath(pathlib.Path(outdir).expanduser()))
+        if not in_run:
+            refuse_run(path, f"--{flag}={outdir}")
         made = make_folder(path, parents=True)
         _probe(path / f".writable.{os.getpid()}")
     except (OSError, RuntimeError, ValueError) as error:  # no such user, a NUL character
@@ -48,6 +59,21 @@ def _made(outdir: str | None, flag: str) -> tuple[pathlib.Path, list[pathlib.Pat
             f"--{flag}={outdir}: cannot be made or written to ({one_line(error)})"
         ) from None
     return path, made
+
+
+def refuse_run(path: pathlib.Path, given: str) -> None:
+    """Checks that results do not come among the files of a run, which they could replace.
+
+    Args:
+      path: of the folder that is to hold them; absolute.
+      given: the flag and its value, for the message.
+
+    Raises:
+      UserError: if it is the folder of a run or population, or lies in one.
+    """
+    run = nearby_runs.holding(path)
+    if run is not None:
+        raise UserError(f"{given}: is in the folder of a run ({run}); must be elsewhere")
 
 
 def refuse_links(path: pathlib.Path, root: pathlib.Path) -> pathlib.Path:
@@ -73,7 +99,11 @@ def refuse_links(path: pathlib.Path, root: pathlib.Path) -> pathlib.Path:
 
 
 def check_file(
-    path: pathlib.Path, flag: str, *endings: str, of_command: bool = True
+    path: pathlib.Path,
+    flag: str,
+    *endings: str,
+    of_command: bool = True,
+    in_run: bool = False,
 ) -> pathlib.Path:
     """Checks that a file can be written, before the work whose result it is to hold.
 
@@ -82,12 +112,13 @@ def check_file(
       flag: that names it.
       endings: of which its name must have one, such as `.png`; none for any.
       of_command: whether it is a flag; otherwise it is an argument of a function.
+      in_run: whether it may be in the folder of a run itself, whatever its ending.
 
     Returns:
       The path.
 
     Raises:
-      UserError: naming the flag, if it cannot.
+      UserError: naming the flag, if it cannot, or if it would be among the files of a run.
     """
     given = f"{'--' * of_command}{flag}={path}"
     if endings and path.suffix.lower() not in endings:
@@ -97,6 +128,9 @@ def check_file(
         # What is not a regular file, such as a device, would be replaced by one.
         if not path.parent.is_dir() or (path.exists() and not path.is_file()):
             raise UserError(f"{given}: must be a file in a folder that exists")
+        in_run = in_run or path.suffix.lower() in _BESIDE_TRAINING
+        if not (in_run and nearby_runs.holding(path.parent) == path.parent.resolve()):
+            refuse_run(path.parent, given)
         _probe(aside_of(path))
     except (OSError, ValueError) as error:
         raise UserError(f"{given}: cannot be written ({one_line(error)})") from None

@@ -93,7 +93,9 @@ class RunFolder:
     """
 
     def __init__(self, logdir: str | os.PathLike[str]) -> None:
-        """Raises UserError if no folder can have that name."""
+        """Raises UserError if no folder can have that name, or it is empty."""
+        if not str(logdir).strip():  # it would be the working directory
+            raise UserError(f"--logdir={logdir}: must be a path")
         try:
             self.path = pathlib.Path(os.path.abspath(pathlib.Path(logdir).expanduser()))
             with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
@@ -327,12 +329,18 @@ class RunFolder:
 
 
 def _overwrite(path: pathlib.Path, text: str) -> None:
-    """Writes JSON over a file in one call, filled up with spaces so that no old text is left."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    """Writes JSON over a file in one call, filled up with spaces so that no old text is left.
+
+    If it is longer, and there is no room for that, the old text stays.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
         if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-            content = text.encode()
-            os.pwrite(descriptor, content.ljust(status.st_size), 0)
+            before = os.pread(descriptor, status.st_size, 0)
+            content = text.encode().ljust(len(before))
+            if os.pwrite(descriptor, content, 0) != len(content):
+                os.pwrite(descriptor, before, 0)
+                os.ftruncate(descriptor, len(before))
     finally:
         os.close(descriptor)

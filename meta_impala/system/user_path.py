@@ -32,7 +32,7 @@ def user_path(text: str, flag: str = "") -> pathlib.Path:
       UserError: if no file can have that name here.
     """
     shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
-    name = f"--{flag}={shown}" if flag else shown
+    name = f"--{flag}={shown}" if flag else shown if shown.strip() else repr(shown)
     try:
         return _path(text)
     except ValueError as error:
@@ -41,7 +41,7 @@ def user_path(text: str, flag: str = "") -> pathlib.Path:
 
 def _path(text: str) -> pathlib.Path:
     """Raises ValueError with the reason."""
-    if not text:
+    if not text.strip():
         raise ValueError("must be a path")
     if "\0" in text:
         raise ValueError("must be a path without NUL characters")

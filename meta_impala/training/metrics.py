@@ -27,7 +27,13 @@ from meta_impala.config.metric_columns import learned_columns, of_all_heads
 from meta_impala.errors import one_line, printable, warn
 from meta_impala.learner.state import FIXED, Statistics
 from meta_impala.learner.update_statistics import meta_columns
-from meta_impala.storage.files import flush_open, make_folder, write_atomically, writing
+from meta_impala.storage.files import (
+    append_whole,
+    flush_open,
+    make_folder,
+    write_atomically,
+    writing,
+)
 from meta_impala.storage.metrics_table import (
     COLUMNS,
     header_line,
@@ -93,7 +99,7 @@ class MetricsWriter:
             is_whole = isinstance(value, int)
             cells[name] = str(value) if is_whole else "" if math.isnan(value) else f"{value:.8g}"
         with writing(self._path):
-            self._append(line_of(cells, self._others).encode())
+            append_whole(self._descriptor, line_of(cells, self._others).encode())
         with (
             writing(self._path.parent / "tensorboard"),
             _tensorflow_errors(),
@@ -125,17 +131,6 @@ class MetricsWriter:
             tf.summary.text("config", table)
             hparams.hparams(plain, trial_id=_trial(self._path.parent))
             self._tensorboard.flush()
-
-    def _append(self, line: bytes) -> None:
-        """Appends a whole line or nothing, even if the disk is full."""
-        end = os.fstat(self._descriptor).st_size
-        try:
-            if os.write(self._descriptor, line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:
-            with contextlib.suppress(OSError):  # the rest is a line that is not read
-                os.ftruncate(self._descriptor, end)
-            raise
 
     def sync(self) -> None:
         """Syncs the rows to disk, for a power cut."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -111,6 +112,49 @@ def test_files_of_measurements(tmp_path):
         scaling.read(path)
 
 
+ONE = WINDOWS[0]._asdict()
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ({"windows": []}, "it has 0 windows; must have at least two"),
+        ({"windows": [ONE]}, "it has 1 windows; must have at least two"),
+        ({"waiting": {}}, "waiting must have a cost"),
+        ({"waiting": {"100": 0}}, "waiting must be a number of at least 1e-09"),
+        ({"waiting": {"0": 1}}, "waiting must be a number of at least 1"),
+        ({"waiting": {"-5": 1}}, "waiting must be a number of at least 1"),
+        ({"settings": {"unroll_length": 0.5}}, "unroll_length must be a number of at least 1"),
+        ({"windows": [ONE, ONE | {"agent_steps": 59}]}, "agent_steps must be at least unrolls"),
+        *(
+            ({"windows": [ONE, ONE | {name: value}]}, f"{name} must be a number of at least")
+            for name in ONE
+            for value in (0, -1, math.nan, math.inf, True, 1e-300)
+            if value not in (0, 1e-300) or name not in scaling._MAY_BE_ZERO
+        ),
+    ],
+)
+def test_measurements_that_cannot_be_fitted_are_refused(tmp_path, damage, said):
+    path = tmp_path / "scaling.json"
+    content = {
+        "format": scaling.FORMAT,
+        "windows": [window._asdict() for window in WINDOWS],
+        "waiting": WAITING,
+        "settings": {"unroll_length": 20},
+    }
+    path.write_text(json.dumps(content | damage))
+    with pytest.raises(UserError) as caught:
+        scaling.read(path)
+    assert f"{path}: must be a file of measurements ({said}" in str(caught.value)
+
+
+def test_what_may_be_zero_is_fitted(tmp_path):
+    windows = [w._replace(**dict.fromkeys(scaling._MAY_BE_ZERO, 0)) for w in WINDOWS]
+    model = scaling.fit(windows, {1: 1e-9}, 1)
+    assert scaling.useful_actors(model, Cluster(actors=1000)) > 0
+    assert "1,000" in scaling.table(model, [Cluster(actors=1000)])
+
+
 def test_the_plot_is_drawn(tmp_path):
     out = tmp_path / "plan.png"
     scaling.plot(MODEL, WINDOWS, [Cluster(actors=0), Cluster(actors=0, learners=8)], out)
@@ -163,10 +207,13 @@ def test_the_command_refuses_shapes_that_a_cluster_cannot_have(tmp_path, given):
         (["measure", "--out=/no/x.json"], "--out=/no/x.json: must be a file in a folder that exi"),
         (["plan", "--out=/no/x.png", "s.json"], "--out=/no/x.png: must be a file in a folder that"),
         (["measure", "--out={tmp}/s.json", "--environment=nosuch"], "--environment=nosuch: unkno"),
+        (["measure", "--out={tmp}/s.png"], "--out={tmp}/s.png: must end in .json"),
+        (["plan", "--out={tmp}/s.json", "{tmp}/s.json"], "--out={tmp}/s.json: must end in .png"),
         (["transport", "Pong", "nosuch"], "unknown environment 'nosuch'"),
     ],
 )
 def test_what_cannot_be_written_or_played_is_refused_first(tmp_path, arguments, message):
     done = run_tool("scaling_plan", *(a.replace("{tmp}", str(tmp_path)) for a in arguments))
     assert done.returncode == 2 and done.stdout == "", done.stderr
-    assert message in done.stderr and done.stderr.count("\n") == 1
+    assert message.replace("{tmp}", str(tmp_path)) in done.stderr
+    assert done.stderr.count("\n") == 1

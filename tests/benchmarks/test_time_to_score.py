@@ -13,7 +13,7 @@ import pytest
 from support.command_helpers import load_tool
 
 from meta_impala.benchmarks import time_to_score, timed_training
-from meta_impala.benchmarks.time_to_score import TASKS, VARIANTS, Point
+from meta_impala.benchmarks.time_to_score import TASKS, VARIANTS, Point, Result
 from meta_impala.config import FIELDS, presets
 from meta_impala.environments import registry
 from meta_impala.errors import RunFailed, UserError
@@ -70,6 +70,17 @@ def test_a_file_gives_back_what_was_written(tmp_path):
     for before, after in zip(results, time_to_score.read_csv(path), strict=True):
         assert before[:5] == after[:5]
         assert before[5:] == pytest.approx(after[5:], nan_ok=True)
+
+
+@pytest.mark.parametrize("column", Result._fields[5:])
+def test_negative_frames_and_minutes_are_refused(tmp_path, column):
+    (tmp_path / "score.csv").write_text(
+        ",".join(Result._fields) + "\n"
+        "pong,meta_impala,plain,1,-21,"
+        + ",".join("-1" if name == column else "2" for name in Result._fields[5:])
+    )
+    with pytest.raises(ValueError, match="a number of frames or minutes is negative"):
+        time_to_score.read_csv(tmp_path / "score.csv")
 
 
 @pytest.mark.parametrize("column", Point._fields)
@@ -403,6 +414,8 @@ def test_the_tool_refuses_an_unknown_task(tmp_path):
         "--train_flags=--x='a",
         "--out=/no/x.csv",
         "--out=/dev/null",
+        "--out=/tmp/s.json",  # where the same numbers are written beside the CSV
+        "--out=/tmp/s",
         "--folder=/proc/x",
     ],  # fmt: skip
 )

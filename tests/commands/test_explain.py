@@ -3,12 +3,15 @@
 import json
 import re
 import shutil
+import types
 
 import pytest
 from support.command_helpers import refused, run_module
 from support.run_helpers import BATCH_FRAMES, files_of, make_config, make_trainer
 
+from meta_impala import explain
 from meta_impala.command import LOADING
+from meta_impala.storage.run_folder import RunFolder
 
 BATCHES, STEPS, GAMES = 3, 5, 4
 PLACES = {
@@ -227,6 +230,21 @@ def _refused(*arguments):
 )
 def test_a_bad_flag_is_refused_in_one_line(trained, argument, message):
     assert message in _refused(f"--logdir={trained}", argument)
+
+
+@pytest.mark.parametrize("place", ["", "checkpoints", "new", "explain/new"])
+def test_the_only_place_in_a_run_is_its_own(trained, place):
+    before, outdir = files_of(trained), trained / place
+    message = _refused(f"--logdir={trained}", f"--outdir={outdir}")
+    assert f"--outdir={outdir}: is in the folder of a run ({trained})" in message
+    assert files_of(trained) == before
+
+
+def test_the_default_place_may_be_named(trained, monkeypatch):
+    folder = RunFolder(trained)
+    for outdir in ("", str(trained / "explain")):
+        monkeypatch.setattr(explain, "FLAGS", types.SimpleNamespace(outdir=outdir))
+        assert explain._outdir(types.SimpleNamespace(folder=folder)) == trained / "explain"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What games with a checkpoint show (ground truth, fault)."""
 
+import weakref
+
 import numpy as np
 import pytest
 from support.run_helpers import make_config
@@ -79,6 +81,25 @@ def test_every_kind_of_network_can_play(name):
         assert found.explained_variance < 0.5
     again = batch_evidence.play(learner, config, description, "new", steps=38, seed=1)
     assert np.array_equal(again.rewards, found.rewards) and again.entropy == found.entropy
+
+
+def test_long_games_do_not_fill_memory(monkeypatch):
+    """The observations of an unroll are gone when the next ones are played."""
+    kept, network = [], batch_evidence._network
+
+    def watched(*arguments):
+        outputs_of = network(*arguments)
+
+        def look(unroll):
+            assert sum(reference() is not None for reference in kept) <= 2
+            kept.append(weakref.ref(unroll.observations))
+            return outputs_of(unroll)
+
+        return look
+
+    monkeypatch.setattr(batch_evidence, "_network", watched)
+    batch_evidence.play(*_learner(), "new", steps=100, seed=1)
+    assert len(kept) == 20
 
 
 def test_dead_units_are_counted():

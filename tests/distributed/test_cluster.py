@@ -1,14 +1,15 @@
-"""More CPUs for a process than a node of the cluster has are refused at the start (command); the
-cluster is a stand-in."""
+"""The Ray cluster of the command line (faults): its address, from a file that anybody may have
+written, and more CPUs for a process than a node has; there the cluster is a stand-in."""
 
 import contextlib
+import os
 import sys
 import types
 
 import pytest
 
 from meta_impala import population, run_suite
-from meta_impala.config import Config, resolve
+from meta_impala.config import ActorSettings, Config, resolve
 from meta_impala.distributed import cluster
 from meta_impala.errors import UserError
 
@@ -60,3 +61,38 @@ def test_a_suite_and_a_population_are_refused(with_nodes, monkeypatch, tmp_path)
     members = types.SimpleNamespace(cpus=64.0)
     with pytest.raises(UserError, match="^--population_cpus=64: must be at most 1, "):
         population._train(None, resolve(Config(environment="Catch")), members, [], records=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "no cluster runs on this machine"),
+        (b"", "no cluster runs on this machine"),
+        (b"caf\xe9:6379", "no cluster runs on this machine"),
+        (b"h:1" * 1000, "no cluster runs on this machine"),
+        ("a pipe", "no cluster runs on this machine"),
+        ("a folder", "no cluster runs on this machine"),
+        (b"127.0.0.1:1", "nothing answers at 127.0.0.1:1"),
+        (b"127.0.0.1:99999999", "nothing answers at 127.0.0.1:99999999"),
+        (b"127.0.0.1", "nothing answers at 127.0.0.1"),
+        (b"a\0b:1", "nothing answers at a"),
+    ],
+    ids=str,
+)
+def test_the_address_of_a_cluster_that_is_none_is_refused(tmp_path, monkeypatch, content, said):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    path = tmp_path / "ray" / "ray_current_cluster"
+    path.parent.mkdir()
+    if content == "a pipe":
+        os.mkfifo(path)
+    elif content == "a folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    settings = Config(actors="ray", ray_address="auto").part(ActorSettings)
+    with (
+        pytest.raises(UserError, match=f"^--ray_address=auto: {said}"),
+        cluster.connected(settings),
+    ):
+        pass

@@ -10,6 +10,7 @@ import shutil
 import numpy as np
 import pytest
 
+from meta_impala.errors import UserError
 from meta_impala.experiments import study_runner, study_runs
 from meta_impala.experiments import suite as suite_file
 from meta_impala.experiments.stages import Stage
@@ -411,6 +412,24 @@ def test_the_costs_of_the_parts_of_a_continued_run_are_summed(tmp_path):
     for name, seconds in (("a", 1.5), ("b", 2.0), ("a", 0.25)):
         study_runs.add_cost(path, name, seconds)
     assert study_runs.read_costs(path) == {"a": 1.75, "b": 2.0}
+
+
+@pytest.mark.parametrize("torn", ["b", "b,", "b,1", '"b,c"', '"b,c",', '"b'])
+def test_a_cost_that_a_kill_tore_is_left_out(tmp_path, torn):
+    path = tmp_path / "costs.csv"
+    path.write_text(f"a,1.50\n{torn}")
+    assert study_runs.read_costs(path) == {"a": 1.5}
+    if torn != "b,1":  # which looks whole once another line is begun
+        study_runs.add_cost(path, "c", 2.0)
+        assert study_runs.read_costs(path) == {"a": 1.5, "c": 2.0}
+
+
+@pytest.mark.parametrize("line", ["b,much", "b,1,2"])
+def test_other_damage_of_costs_is_said(tmp_path, line):
+    path = tmp_path / "costs.csv"
+    path.write_text(f"a,1.50\n{line}\n")
+    with pytest.raises(UserError, match=r"costs\.csv: is damaged"):
+        study_runs.read_costs(path)
 
 
 def test_a_run_that_is_begun_again_costs_what_the_new_attempt_costs(cells):

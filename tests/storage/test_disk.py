@@ -1,5 +1,6 @@
 """Disks that fill up, folders that vanish or may not be written, in the middle of a run (fault)."""
 
+import errno
 import os
 import pathlib
 import shutil
@@ -15,10 +16,13 @@ from support.run_helpers import (
     read_status,
 )
 
-from meta_impala.errors import RunFailed
+from meta_impala.errors import RunFailed, UserError
+from meta_impala.experiments import study_runs
 from meta_impala.storage import checkpoint as checkpoint_lib
+from meta_impala.storage import run_folder
 from meta_impala.storage.checkpoint import list_checkpoints, verify
 from meta_impala.storage.files import write_atomically
+from meta_impala.storage.folder_lock import FolderLock
 from meta_impala.storage.metrics_table import COLUMNS
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.system.signals import StopRequest
@@ -183,6 +187,44 @@ def test_a_row_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
             writer.write(dict.fromkeys(COLUMNS, 1))
     assert (tmp_path / "metrics.csv").read_bytes() == before
     writer.close()
+
+
+def test_a_line_is_appended_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "costs.csv"
+    study_runs.add_cost(path, "a", 1.5)
+    write = os.write
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", lambda file, line: write(file, line[: len(line) // 2]))
+        with pytest.raises(OSError, match="No space left"):
+            study_runs.add_cost(path, "b", 2.0)
+    study_runs.add_cost(path, "c", 3.0)
+    assert path.read_text() == "a,1.50\nc,3.00\n"
+
+
+def test_a_status_that_does_not_fit_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    folder.write_status("running", 5)
+    before = read_status(tmp_path)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    pwrite = os.pwrite
+    size = folder.status_path.stat().st_size
+    monkeypatch.setattr(run_folder, "write_atomically", full)
+    monkeypatch.setattr(os, "pwrite", lambda file, text, at: pwrite(file, text[:size], at))
+    folder.write_failure(RunFailed("a reason that needs more room than there is" * 20))
+    assert read_status(tmp_path) == before and folder.status_path.stat().st_size == size
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    folder.write_failure(RunFailed("a reason"))
+    assert read_status(tmp_path)["state"] == "failed"
+
+
+def test_a_lock_that_does_not_fit_is_not_taken(tmp_path, monkeypatch):
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, text, at: pwrite(file, text[:9], at))
+    with pytest.raises(UserError, match="lock: cannot be opened .No space left"):
+        FolderLock(tmp_path)
 
 
 def test_incomplete_files_of_a_killed_trainer_are_removed(tmp_path):

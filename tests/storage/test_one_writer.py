@@ -22,10 +22,10 @@ ALLOWED = {
     "replace": {"storage/files.py", "storage/folder_lock.py"},
     # Of whole checkpoints.
     "rename": {"storage/files.py", "storage/checkpoint.py"},
-    # The package's own data, /proc, /sys, and Ray's note of its address.
+    # The package's own data, /proc and /sys.
     "read_text": {
         "config/presets.py", "evaluation/scores.py", "published/tables.py", "benchmark.py",
-        "storage/lock_record.py", "distributed/cluster.py", "system/processors.py",
+        "storage/lock_record.py", "system/processors.py",
         "analysis/run_page/page.py", "tools/torture.py",
     },
     "read_bytes": {"benchmarks/operation_profile.py", "tools/torture.py"},

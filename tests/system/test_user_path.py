@@ -13,6 +13,8 @@ from meta_impala.system.user_path import one_path, real_path, user_path
     ("text", "reason"),
     [
         ("", "must be a path"),
+        (" ", "must be a path"),
+        ("\t\n", "must be a path"),
         ("~nosuchuser/x", "there is no user nosuchuser"),
         ("a\0b", "without NUL"),
         ("x" * 256, "File name too long"),

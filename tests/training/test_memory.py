@@ -61,6 +61,43 @@ def test_a_huge_number_of_actions_is_refused(monkeypatch):
         memory.check(config, dataclasses.replace(CATCH, num_actions=10**9))
 
 
+def test_more_games_than_memory_has_room_for_are_refused(monkeypatch):
+    machine = type("Memory", (), {"total": 4 * 2**30})()
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
+    fit = 4 * 2**30 // (4 * 84 * 84 * 5)
+    memory.check_games(fit, PONG)
+    with pytest.raises(UserError, match=rf"^--num_envs={fit + 1}: .*must be at most the 4.0 GiB"):
+        memory.check_games(fit + 1, PONG)
+    memory.check_games(3 * 2**10, dataclasses.replace(PONG, game="Pong"))
+    with pytest.raises(UserError, match="^--num_envs=4096: "):
+        memory.check_games(4 * 2**10, dataclasses.replace(PONG, game="Pong"))
+
+
+def test_the_emulators_of_a_run_are_counted():
+    config = resolve(Config(network="shallow", num_actors=3, envs_per_actor=8))
+    with_game = memory.needed_bytes(config, dataclasses.replace(PONG, game="Pong"))
+    assert sum(with_game.values()) - sum(memory.needed_bytes(config, PONG).values()) == 24 * 2**20
+
+
+def test_evaluate_refuses_more_games_than_fit(monkeypatch, tmp_path):
+    """Before TensorFlow is imported, and before an emulator is made."""
+    given = ["--agent=pong", "--episodes=200000", "--num_envs=200000"]
+    machine = "import psutil; psutil.virtual_memory = lambda: type('M', (), {'total': 2**32})\n"
+    result = subprocess.run(
+        [sys.executable, "-c", f"{machine}{_EVALUATE}", *given],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.startswith(
+        "error: --num_envs=200000: the settings need at least 221.6 GiB"
+    )
+
+
+_EVALUATE = """
+import runpy, sys
+sys.modules["tensorflow"] = None
+runpy.run_module("meta_impala.evaluate", run_name="__main__", alter_sys=True)
+"""
 _FREED = """
 import os, psutil, numpy as np
 if {fixed}:
