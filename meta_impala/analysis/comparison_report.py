@@ -182,6 +182,8 @@ def make(
     try:
         out.mkdir(parents=True, exist_ok=True)
         drawn = figures.draw_all(compared, out) if pictures else []
+        for name in figures.PICTURES - set(drawn):  # of an earlier comparison
+            (out / name).unlink(missing_ok=True)
         write(compared, out, title, drawn)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror})") from None

@@ -22,8 +22,8 @@ from meta_impala.config.metric_columns import of_head
 from meta_impala.config.schema import FIELDS
 from meta_impala.errors import UserError
 from meta_impala.storage.results_folder import save_figure
-from meta_impala.storage.run_folder import RunFolder
 
+PICTURES = frozenset({"improvement.png", "curves.png", "meta_parameters.png"})
 _WIDTH = 9.5
 _MOST_COLUMNS = 3
 _LABEL_WIDTH = 28  # characters, of a vertical one
@@ -247,7 +247,7 @@ def draw_improvements(comparison: Comparison, out: pathlib.Path) -> None:
 
 
 def draw_all(comparison: Comparison, folder: pathlib.Path) -> list[str]:
-    """Draws every picture for which there is data; returns the names of the files.
+    """Draws every picture of `PICTURES` for which there is data; returns the names of the files.
 
     Raises:
       UserError: if one cannot be written.
@@ -256,13 +256,10 @@ def draw_all(comparison: Comparison, folder: pathlib.Path) -> list[str]:
     if comparison.improvements:
         draw_improvements(comparison, folder / "improvement.png")
         pictures.append("improvement.png")
-    results = comparison.results
-    if any(_has_metrics(result.folder) for result in results.found):
-        draw_learning_curves(results, folder / "curves.png")
-        draw_meta_parameters(results, folder / "meta_parameters.png")
+    found = [r for r in comparison.results.found if r.folder.metrics_path.exists()]
+    if found:
+        with_metrics = comparison.results._replace(found=found)
+        draw_learning_curves(with_metrics, folder / "curves.png")
+        draw_meta_parameters(with_metrics, folder / "meta_parameters.png")
         pictures += ["curves.png", "meta_parameters.png"]
     return pictures
-
-
-def _has_metrics(folder: RunFolder) -> bool:
-    return folder.metrics_path.exists()

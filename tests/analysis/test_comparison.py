@@ -563,6 +563,33 @@ def test_the_command_writes_report_tables_and_pictures(runs, tmp_path):
         assert f"]({picture})" in (out / "report.md").read_text()
 
 
+def test_a_folder_keeps_no_pictures_of_an_earlier_comparison(runs, tmp_path, monkeypatch):
+    out, found = tmp_path / "report", results.read(runs)
+    report.make(found, out, LOW, "Title")
+    assert {path.name for path in out.glob("*.png")} == figures.PICTURES
+    compared = comparison.compare(found, COLUMNS, MEDIANS, LOW)
+    without = dataclasses.replace(compared, improvements=[])
+    with monkeypatch.context() as patched:
+        patched.setattr(report.comparison_lib, "compare", lambda *_: without)
+        report.make(found, out, LOW, "Title")
+    assert {path.name for path in out.glob("*.png")} == figures.PICTURES - {"improvement.png"}
+    report.make(found, out, LOW, "Title", pictures=False)
+    assert not list(out.glob("*.png"))
+
+
+def test_a_game_without_metrics_has_no_panel(runs, tmp_path, monkeypatch):
+    found = results.read(runs)
+    gone = found.names[0]
+    for result in found.found:
+        if result.name == gone:
+            result.folder.metrics_path.unlink()
+    drawn = []
+    for name in ("draw_learning_curves", "draw_meta_parameters"):
+        monkeypatch.setattr(figures, name, lambda results, _: drawn.append(results.names))
+    figures.draw_all(comparison.compare(found, COLUMNS, MEDIANS, LOW), tmp_path)
+    assert drawn == [[name for name in found.names if name != gone]] * 2 != [[], []]
+
+
 def test_mistakes_of_the_command_are_refused_in_one_line(runs, tmp_path):
     for arguments, message in [
         ([], "give at least one run folder"),
