@@ -3,8 +3,8 @@
     meta-impala compare --out=comparison runs/pong runs/breakout
     meta-impala compare testdata/demonstration/runs
 
-Runs are also found below the folders that are given. `meta-impala evaluate --logdir=RUN` evaluates
-a run. Runs that differ in more than game and seed are variants.
+Runs are also found below the folders that are given. `meta-impala evaluate RUN` evaluates a
+run. Runs that differ in more than game and seed are variants.
 """
 
 from __future__ import annotations

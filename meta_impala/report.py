@@ -30,7 +30,7 @@ POSITIONAL = "RUN ..."
 
 def define_flags() -> None:
     """The flags of this command."""
-    define_path("out", None, "File to write; must end in .html. Default: report.html.")
+    define_path("out", None, "File to write; must end in .html or .htm. Default: report.html.")
     define_list("labels", None, "One label per run; default: the folders' names.")
     flags.DEFINE_string("title", None, "Heading; default: the environments that were played.")
     flags.DEFINE_bool(

@@ -99,7 +99,7 @@ def define_flags() -> None:
         f"In place of the preset of the file: {', '.join(presets.names())}, or a flag file beside "
         "that file.",
     )
-    flags.DEFINE_multi_string("set", [], "name=value: a setting of every run; may be repeated.")
+    flags.DEFINE_multi_string("set", [], "name=value: a setting of every run.")
     define_integer("episodes", None, "In place of the file's evaluation episodes.", high=MAX_GAMES)
     define_float(
         "frames_per_second",

@@ -1,6 +1,6 @@
 """Trains a meta-gradient IMPALA agent, or continues the run of a folder.
 
-    meta-impala train --environment=Pong --logdir=runs/pong
+    meta-impala train --preset=laptop --environment=Pong --logdir=runs/pong
 
 The folder holds everything: config, status, metrics, checkpoints. Starting again with the same
 folder continues the run.

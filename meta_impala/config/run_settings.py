@@ -39,7 +39,7 @@ class RunSettings:
     )
     total_frames: int = setting(
         200_000_000,
-        "Length of training; the learning rate reaches 0 here.",
+        "Length of training; a learning rate that falls reaches 0 here.",
         unit="environment frames (agent steps × action repeat)",
         source=IMPALA,
         low=1,
