@@ -48,7 +48,7 @@ def lines(
         f"{meta_batch}{learners}",
         "actors": f"{config.num_actors} {config.actors} × {config.envs_per_actor} environments",
         "learned": _learned(config),
-        "output": f"a row of metrics after every {config.log_frames:,} frames",
+        "output": f"a row of metrics.csv after every {config.log_frames:,} frames, some also here",
     }
     return [first, *(f"  {name + ':':<12} {text}" for name, text in table.items())]
 

@@ -30,10 +30,10 @@ def test_an_estimate_is_mean_standard_error_and_count():
     [
         ([1.0, 2.0, 3.0, 2.0], "γ up: 4 of 4 batches, t = 4.9"),
         ([-1.0, -2.0, -3.0, -2.0], "γ down: 4 of 4 batches, t = -4.9"),
-        ([-9.0, 2.0, 3.0, 2.0], "γ in no clear direction (leans down: 1 of 4 batches, t = -0.2)"),
+        ([-9.0, 2.0, 3.0, 2.0], "γ in no clear direction (mean down: 1 of 4 batches, t = -0.2)"),
         ([-1.0, 1.0], "γ nowhere: its mean meta-gradient is zero"),
         ([0.0, 0.0], "γ nowhere: its mean meta-gradient is zero"),
-        ([1.0, 1.0], "γ in no clear direction (leans up: 2 of 2 batches, t = –)"),
+        ([1.0, 1.0], "γ in no clear direction (mean up: 2 of 2 batches, t = –)"),
     ],
 )
 def test_the_direction_of_a_meta_parameter_in_words(pushes, words):

@@ -31,7 +31,7 @@ def test_the_banner_names_every_part_of_a_run():
         "B = 32 unrolls of T = 20 steps, B' = 8 for the meta-gradient",
         "2 threads × 32 environments",
         "gamma and lambda, by the meta-gradient",
-        "a row of metrics after every 50,000 frames",
+        "a row of metrics.csv after every 50,000 frames, some also here",
     ):
         assert part in text
     assert "continuing /runs/pong from 5,000 frames" in lines(frames=5000)

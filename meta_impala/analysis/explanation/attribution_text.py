@@ -58,7 +58,8 @@ def heading_in_words(name: str, heading: Heading) -> str:
     evidence = f"{agreeing} of {batches} batches, t = {t}"
     if heading.is_clear:
         return f"{symbol} {heading.direction}: {evidence}"
-    return f"{symbol} in no clear direction (leans {heading.direction}: {evidence})"
+    # The mean and most batches may disagree.
+    return f"{symbol} in no clear direction (mean {heading.direction}: {evidence})"
 
 
 def _heading_lines(config: Config, result: Report) -> list[str]:
