@@ -271,7 +271,7 @@ def _inputs(arguments: list[str]) -> Inputs:
         )
         if video_path is not None:
             video.check_path(video_path)
-            video.check_packages(config.environment)
+            video.check_packages()
             name, kwargs = registry.evaluated_in(config.environment, config.environment_arguments)
             recorded = video.RecordedEnvironment(name, config.protocol, FLAGS.seed, kwargs)
     except (UnknownEnvironmentError, UnsupportedEnvironmentError) as error:
