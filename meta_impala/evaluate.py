@@ -367,6 +367,7 @@ def main(arguments: list[str]) -> int:
         eta_is_from="checkpoint" if inputs.eta is None else "--evaluation_eta",
         should_stop=_STOP.is_set,
         say=command.say,
+        name=f"the agent {FLAGS.agent} ({agent.frames:,} frames)" if FLAGS.agent else "",
     )
     saves = not _is_kept(inputs.out, evaluation)
     result = evaluation.run(FLAGS.episodes, inputs.num_envs, inputs.out, save=saves)
