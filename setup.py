@@ -19,7 +19,7 @@ DISTRIBUTED = ["ray[tune]>=2.60,<3"]
 MINATAR = ["minatar==1.0.15", "pandas>=2.2,<3"]  # minatar itself would take pandas 3
 PLAY = ["pygame>=2.5,<3"]
 WANDB = ["wandb>=0.19,<1"]
-VIDEO = ["imageio-ffmpeg>=0.5,<1", "opencv-python-headless>=4.10,<6"]
+VIDEO = ["imageio-ffmpeg>=0.5,<1"]
 
 setup(
     name="meta_impala",

@@ -271,7 +271,7 @@ def _inputs(arguments: list[str]) -> Inputs:
         )
         if video_path is not None:
             video.check_path(video_path)
-            video.check_packages(config.environment)
+            video.check_packages()
             name, kwargs = registry.evaluated_in(config.environment, config.environment_arguments)
             recorded = video.RecordedEnvironment(name, config.protocol, FLAGS.seed, kwargs)
     except (UnknownEnvironmentError, UnsupportedEnvironmentError) as error:
@@ -367,6 +367,7 @@ def main(arguments: list[str]) -> int:
         eta_is_from="checkpoint" if inputs.eta is None else "--evaluation_eta",
         should_stop=_STOP.is_set,
         say=command.say,
+        name=f"the agent {FLAGS.agent} ({agent.frames:,} frames)" if FLAGS.agent else "",
     )
     saves = not _is_kept(inputs.out, evaluation)
     result = evaluation.run(FLAGS.episodes, inputs.num_envs, inputs.out, save=saves)

@@ -1,12 +1,10 @@
-"""Makes README's pictures and terminal excerpts from real runs of this version.
+"""Makes README's pictures and its terminal excerpt from real runs of this version.
 
     python tools/make_readme_pictures.py --out=testdata/readme
 
 Trains Catch (a minute on two cores) and runs the other commands on it, each as a person would:
 
     train.txt       what `meta-impala train --preset=catch` prints
-    evaluate.txt    what `meta-impala evaluate` prints
-    curves.png      `meta-impala plot`
     watch.png       `meta-impala watch --agent=pong`, some seconds after its start
     report.png      `meta-impala report` in headless Chromium, if that is installed
     made_with.json  version, machine, date
@@ -131,8 +129,7 @@ def main() -> int:
         frames = [f"--total_frames={FLAGS.total_frames}"] if FLAGS.total_frames else []
         for file, arguments in (
             ("train.txt", ["train", f"--preset={FLAGS.preset}", *frames, f"--logdir={run}"]),
-            ("evaluate.txt", ["evaluate", f"--logdir={run}"]),
-            ("", ["plot", f"--out={out / 'curves.png'}", run]),
+            ("", ["evaluate", f"--logdir={run}"]),  # the report shows it
             ("", ["report", "--out=report.html", run]),
         ):
             shown = _run(folder, *arguments)

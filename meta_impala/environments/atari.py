@@ -13,7 +13,7 @@ import pathlib
 import sys
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,12 +21,8 @@ from meta_impala.environments.base import (
     SEED_LIMIT,
     BatchedEnvironment,
     Transition,
-    UnsupportedEnvironmentError,
     check_num_envs,
 )
-
-if TYPE_CHECKING:
-    import gymnasium
 
 ACTION_REPEAT = 4
 STACK_SIZE = 4
@@ -115,7 +111,7 @@ class AtariEnvironment(BatchedEnvironment):
         check_num_envs(num_envs)
         if num_threads < 1:
             raise ValueError(f"num_threads is {num_threads}; the emulator needs at least 1")
-        _check_max_episode_frames(max_episode_frames)
+        check_max_episode_frames(max_episode_frames)
         if isinstance(protocol, str):
             protocol = get_protocol(protocol)
         if not 0 <= min_noops <= protocol.max_noops:
@@ -218,61 +214,6 @@ class AtariEnvironment(BatchedEnvironment):
         )
 
 
-def make_render(
-    game: str,
-    protocol: str | AtariProtocol,
-    seed: int,
-    max_episode_frames: int = MAX_EPISODE_FRAMES,
-) -> "gymnasium.Env":
-    """Makes one game that can be rendered; the vectorised emulator cannot. For recording videos.
-
-    Observations equal those of `AtariEnvironment` bit for bit, given the same no-ops and actions
-    and no sticky actions. It differs in what seeds mean (the two draw no-ops and sticky actions
-    differently), in drawing 1 to `max_noops` no-ops, in counting them towards `max_episode_frames`,
-    and in that a lost life shows only in `info["lives"]`.
-
-    Args:
-      game, protocol, max_episode_frames: as for `AtariEnvironment`.
-      seed: the environment comes seeded: call `reset()` without one.
-
-    Returns:
-      A Gymnasium environment; observations [4, 84, 84] uint8, `render()` gives [210, 160, 3] uint8
-      in most games.
-
-    Raises:
-      UnsupportedEnvironmentError: OpenCV, which shrinks the frames, is not installed.
-    """
-    if isinstance(protocol, str):
-        protocol = get_protocol(protocol)
-    _check_max_episode_frames(max_episode_frames)
-
-    import gymnasium
-    from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
-
-    register_games()
-    raw = gymnasium.make(
-        f"ALE/{game}-v5",
-        render_mode="rgb_array",
-        disable_env_checker=True,
-        frameskip=1,  # AtariPreprocessing repeats the action instead.
-        repeat_action_probability=protocol.repeat_action_probability,
-        full_action_space=protocol.full_action_set,
-        max_num_frames_per_episode=max_episode_frames,
-    )
-    try:
-        preprocessed = AtariPreprocessing(
-            raw, noop_max=protocol.max_noops, frame_skip=ACTION_REPEAT, screen_size=SCREEN_SIZE
-        )
-    except gymnasium.error.DependencyNotInstalled as error:
-        raw.close()
-        raise UnsupportedEnvironmentError(
-            "rendering an Atari game needs OpenCV: pip install opencv-python-headless"
-        ) from error
-    env = FrameStackObservation(preprocessed, STACK_SIZE, padding_type="zero")
-    env.reset(seed=seed)
-    return env
-
-
 _registering = threading.Lock()
 
 
@@ -318,7 +259,8 @@ def short_names_hidden() -> Iterator[None]:
             registry.setdefault(name, entry)
 
 
-def _check_max_episode_frames(max_episode_frames: int) -> None:
+def check_max_episode_frames(max_episode_frames: int) -> None:
+    """Raises ValueError unless it is a positive multiple of the action repeat."""
     # A limit within an action's repeat would make the last agent step shorter, and the frame counts
     # inexact.
     if max_episode_frames < ACTION_REPEAT or max_episode_frames % ACTION_REPEAT:

@@ -307,7 +307,7 @@ def make_render(
 ) -> "gymnasium.Env":
     """Makes one environment with `render_mode="rgb_array"` whose observations are those of `make`.
 
-    It comes seeded: call `reset()` without a seed. For Atari, see `atari.make_render`
+    It comes seeded: call `reset()` without a seed. For Atari, see `atari_render.make_render`
     for the differences.
 
     Raises:
@@ -318,7 +318,9 @@ def make_render(
     spec = resolve(name)
     if spec.game:
         _refuse_arguments(spec, environment_kwargs)
-        return atari.make_render(spec.game, protocol, seed, max_episode_frames)
+        from meta_impala.environments import atari_render
+
+        return atari_render.make_render(spec.game, protocol, seed, max_episode_frames)
     from meta_impala.environments import gymnasium_vector
 
     return gymnasium_vector.make_render(spec.id, seed, environment_kwargs)

@@ -43,6 +43,7 @@ class Evaluation(NamedTuple):
       eta_is_from: `checkpoint`, or what changed η.
       should_stop: asked before each step.
       say: shows a line.
+      name: of the agent in what is said; its checkpoint if empty.
     """
 
     agent: TrainedAgent
@@ -55,6 +56,7 @@ class Evaluation(NamedTuple):
     eta_is_from: str = "checkpoint"
     should_stop: Callable[[], bool] = lambda: False
     say: Callable[[str], None] = lambda text: None
+    name: str = ""
 
     def definition(self) -> dict[str, Any]:
         """Everything that determines a game's result."""
@@ -105,7 +107,7 @@ class Evaluation(NamedTuple):
         known = {game.number for game in partial.games if game.number < episodes}
         self.say(
             f"playing {episodes} game{'s' * (episodes > 1)} of {self.settings.environment} with "
-            f"{self.agent.checkpoint}"
+            f"{self.name or self.agent.checkpoint}"
             + (f"; {len(known)} were played before the interruption" if known else "")
         )
         for other in record.other_partials(path):
@@ -114,8 +116,10 @@ class Evaluation(NamedTuple):
         try:
             if numbers:
                 self._play_all(numbers, min(num_envs, len(numbers)), episodes, partial)
-        except BaseException:
+        except BaseException as error:
             partial.save()
+            if isinstance(error, KeyboardInterrupt):
+                self._say_what_is_kept(partial, episodes, path)
             raise
         played = [game for game in partial.games if game.number < episodes]
         try:
@@ -127,6 +131,17 @@ class Evaluation(NamedTuple):
             record.save_result(out, result)
         partial.remove()
         return result
+
+    def _say_what_is_kept(
+        self, partial: PartialGames, episodes: int, path: pathlib.Path | None
+    ) -> None:
+        """Says what an interruption leaves; nothing before the first game."""
+        done = sum(game.number < episodes for game in partial.games)
+        games = f"{done:,} of {episodes:,} games"
+        if done and path is None:
+            self.say(f"{games} were played, and are not kept: that needs --out=FILE")
+        elif done:
+            self.say(f"{games} are kept in {printable(path)}; the same command plays the others")
 
     def _play_all(
         self, numbers: Sequence[int], num_envs: int, episodes: int, partial: PartialGames

@@ -32,18 +32,14 @@ _LEAST_FRAMES_PER_SECOND, _MOST_FRAMES_PER_SECOND = 0.1, 1000.0
 _HEIGHT = 420
 
 
-def check_packages(environment: str) -> None:
+def check_packages() -> None:
     """Checks that what recording needs is installed.
 
     Raises:
       UserError: naming what is missing.
     """
-    needed = {"imageio_ffmpeg": "imageio-ffmpeg"}
-    if registry.resolve(environment).game:
-        needed["cv2"] = "opencv-python-headless"
-    for module, package in needed.items():
-        if importlib.util.find_spec(module) is None:
-            raise UserError(f"--record_video: needs {package}, which is missing: {_INSTALL}")
+    if importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise UserError(f"--record_video: needs imageio-ffmpeg, which is missing: {_INSTALL}")
     import imageio_ffmpeg
 
     try:

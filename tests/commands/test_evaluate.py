@@ -220,13 +220,17 @@ def test_an_interrupted_evaluation_is_continued_and_ends_in_the_same_bytes(
             while not kept <= _games_of(_partials(folder)) and time.monotonic() < deadline:
                 time.sleep(0.1)
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=300)
+            said, errors = process.communicate(timeout=300)
         finally:
             process.kill()
     assert process.returncode == 130
     assert errors == "interrupted\n"
     (partial,) = _partials(folder)
     content = json.loads(partial.read_text())
+    assert said == (
+        f"{len(content['games']):,} of 200,000 games are kept in {partial}; "
+        "the same command plays the others\n"
+    )
     after = _files(folder)
     del after[pathlib.Path(partial.name)]
     assert after == before
@@ -263,6 +267,8 @@ def test_an_exported_agent_plays_the_same_games(trained, evaluated, tmp_path):
         f"--out={out}",
     )
     assert result.returncode == 0, result.stderr
+    frames = json.loads(out.read_text())["frames_trained"]
+    assert f"Catch-v0 with the agent {file} ({frames:,} frames)\n" in result.stdout
     assert out.read_bytes() == evaluated[1]
     assert {path.name for path in tmp_path.iterdir()} == {"agent.npz", "scores.json"}
 

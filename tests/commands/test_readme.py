@@ -12,9 +12,7 @@ def test_pictures_and_excerpts_are_made_from_real_runs(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "$ meta-impala train --preset=catch" in (tmp_path / "train.txt").read_text("utf-8")
-    assert "standard_error" in (tmp_path / "evaluate.txt").read_text("utf-8")
-    for name in ("curves.png", "watch.png"):
-        with Image.open(tmp_path / name) as picture:
-            assert picture.width > 400
+    with Image.open(tmp_path / "watch.png") as picture:
+        assert picture.width > 400
     for path in tmp_path.iterdir():
         assert b"/tmp" not in path.read_bytes() or path.suffix == ".png"

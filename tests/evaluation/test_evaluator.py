@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 from support import forked_command
@@ -113,3 +114,36 @@ def test_progress_is_printed_once_a_minute_while_no_game_ends(monkeypatch):
         silence.on_step(100 * seconds)
     assert len(said) == 2
     assert "the longest has 6,000 frames so far, it is cut after 9,000" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "has_file", "expected"),
+    [
+        ([0, 2], True, "2 of 3 games are kept in {path}; the same command plays the others"),
+        # Games beyond those that are asked for, of a longer evaluation.
+        ([2, 3, 4], True, "1 of 3 games are kept in {path}; the same command plays the others"),
+        ([0], False, "1 of 3 games were played, and are not kept: that needs --out=FILE"),
+        ([], True, None),
+        ([], False, None),
+    ],
+)
+def test_an_interruption_says_what_is_kept(monkeypatch, tmp_path, numbers, has_file, expected):
+    from meta_impala.evaluation import evaluator, record
+
+    def interrupted(self, missing, num_envs, episodes, partial):
+        for number in numbers:
+            partial.add(record.Game(number, 1.0, 9))
+        raise KeyboardInterrupt
+
+    definition, said = {"seed": 1}, []
+    monkeypatch.setattr(evaluator.Evaluation, "definition", lambda self: definition)
+    monkeypatch.setattr(evaluator.Evaluation, "_play_all", interrupted)
+    settings = types.SimpleNamespace(environment="Catch")
+    evaluation = evaluator.Evaluation(None, settings, None, say=said.append, name="the agent a")
+    out = tmp_path / "scores.json" if has_file else None
+    with pytest.raises(KeyboardInterrupt):
+        evaluation.run(3, 1, out)
+    path = record.partial_path(tmp_path / "scores.json", definition)
+    assert said[0] == "playing 3 games of Catch with the agent a"
+    assert said[1:] == ([] if expected is None else [expected.format(path=path)])
+    assert path.exists() == (has_file and bool(numbers))

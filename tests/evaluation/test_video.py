@@ -47,7 +47,6 @@ def test_catch_is_the_game_of_the_batch_and_every_board_is_shown():
 
 
 def test_a_lost_life_is_terminal_and_the_game_continues():
-    pytest.importorskip("cv2")
     ends, terminals = {}, {}
     for protocol in ("impala", "machado"):
         environment = video.RecordedEnvironment("Breakout", protocol, seed=0)
@@ -125,25 +124,11 @@ def test_where_ffmpeg_cannot_write_the_refusal_is_one_line(tmp_path):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("module", "environment", "package"),
-    [
-        ("imageio_ffmpeg", "Catch", "imageio-ffmpeg"),
-        ("cv2", "Pong", "opencv-python-headless"),
-    ],
-)
-def test_a_missing_package_is_named(monkeypatch, module, environment, package):
-    pytest.importorskip("imageio_ffmpeg")
+def test_a_missing_package_is_named(monkeypatch):
     # None in sys.modules makes the import fail, as if the package were not there.
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UserError, match=rf"{package}.*pip install 'meta_impala\[video\]'"):
-        video.check_packages(environment)
-
-
-def test_catch_needs_no_opencv(monkeypatch):
-    pytest.importorskip("imageio_ffmpeg")
-    monkeypatch.setitem(sys.modules, "cv2", None)
-    video.check_packages("Catch")
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(UserError, match=r"imageio-ffmpeg.*pip install 'meta_impala\[video\]'"):
+        video.check_packages()
 
 
 def test_an_environment_that_cannot_be_rendered_is_refused(monkeypatch):

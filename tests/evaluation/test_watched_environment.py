@@ -1,5 +1,7 @@
 """The environment that is watched, and pictures of observations: ground truth, equivalence."""
 
+import sys
+
 import gymnasium
 import numpy as np
 import pytest
@@ -64,6 +66,19 @@ def test_environments_without_rendering_are_drawn():
     drawn = make_watched("zoo/Plain-v0", "impala", 1)
     assert isinstance(drawn, DrawnEnvironment) and drawn.action_meanings() == []
     drawn.close()
+
+
+def test_atari_is_shown_in_colour_with_named_actions_without_opencv(monkeypatch):
+    # None in sys.modules makes the import fail, as if the package were not there.
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    shown = make_watched("Pong", "impala", seed=0)
+    pictures = []
+    shown.on_picture = pictures.append
+    shown.reset(0)
+    shown.step(np.array([1]))
+    assert [picture.shape for picture in pictures] == [(210, 160, 3)] * 2
+    assert shown.action_meanings()[:2] == ["NOOP", "FIRE"]
+    shown.close()
 
 
 @pytest.mark.parametrize("name", ["Catch", "Patience", "zoo/Plain-v0"])
