@@ -74,7 +74,9 @@ def _open(folder: RunFolder, trust: Trust) -> TrainedRun | None:
     if not FLAGS.batch:
         return None
     if not folder.has_checkpoint():
-        warn("no checkpoint yet: only the metrics are checked")
+        saved = folder.read_status().get("checkpoint")
+        why = f"{saved} is gone" if saved else "no checkpoint yet"
+        warn(f"{why}: only the metrics are checked")
         return None
     return open_trained_run(str(folder.path), trust)
 
@@ -117,6 +119,8 @@ def main(arguments: list[str]) -> int:
     lines = verdict_lib.sentences(verdict)
     for number, line in enumerate(lines, start=1):
         command.say(f"{number}. {line}" if len(lines) > 1 else line)
+    if note := verdict_lib.note_on_changes(verdict):
+        command.say(note)
     return 0
 
 

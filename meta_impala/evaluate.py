@@ -36,6 +36,7 @@ from meta_impala.storage.folder_use import check_evaluation_file
 from meta_impala.storage.run_folder import RunFolder
 from meta_impala.storage.run_status import describe_dead_trainer
 from meta_impala.storage.trained_run import (
+    check_best_checkpoint,
     open_folder,
     read_agent_file,
     refuse_larger_network,
@@ -236,6 +237,8 @@ class Inputs(NamedTuple):
 
 def _open_run(logdir: str) -> tuple[RunFolder, Config]:
     folder, config = open_folder(logdir, trust_of_flags())
+    if FLAGS.best:
+        check_best_checkpoint(folder, config)
     if not FLAGS.out or FLAGS.record_video == "true":  # what is only read may be read-only
         folder.prepare()
     if died := describe_dead_trainer(folder):

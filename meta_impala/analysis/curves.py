@@ -6,7 +6,7 @@ import math
 import os
 import pathlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from meta_impala.analysis.labels import figure_text
@@ -80,10 +80,21 @@ def read_rows(folder: RunFolder) -> list[dict[str, str]]:
     """
     rows = read_run_table(folder).rows
     if not rows:
-        failure = run_status.failure_of(run_status.read_status(folder))
-        why = "" if failure is None else f"; the run failed: {failure}"
-        raise UserError(f"{folder.metrics_path}: there are no metrics yet{why}")
+        raise no_metrics(folder, run_status.read_status(folder))
     return rows
+
+
+def no_metrics(folder: RunFolder, status: Mapping[str, Any]) -> UserError:
+    """The error of a run without a row of metrics: it has none yet, or they are lost.
+
+    Args:
+      folder: of the run.
+      status: of `run_status.read_status`.
+    """
+    failure = run_status.sentence_of_failure(status)
+    why = "" if failure is None else f"; {failure}"
+    lost = run_status.lost_metrics(folder, status)
+    return UserError((lost or f"{folder.metrics_path}: there are no metrics yet") + why)
 
 
 def read_curve(folder: RunFolder, column: str) -> Curve:

@@ -40,10 +40,15 @@ def check_environment_kwargs(config: Config) -> None:
             raise UserError(f"{flag}: must not have {name}, which the program sets itself")
 
 
+def largest_meta_batch(config: Config) -> int:
+    """B' is at most B, and one less where it is not learned from."""
+    return config.batch_size - (config.meta_data == "held_out")
+
+
 def check_meta_batch(config: Config) -> None:
     """The meta batch is a part of a batch."""
     is_held_out = config.meta_data == "held_out"
-    largest = config.batch_size - is_held_out
+    largest = largest_meta_batch(config)
     if config.learned and not 1 <= config.meta_batch_size <= largest:
         why = ", one less than --batch_size with --meta_data=held_out" if is_held_out else ""
         raise UserError(

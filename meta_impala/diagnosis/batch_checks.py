@@ -34,12 +34,12 @@ def explained_variance(evidence: Evidence) -> Finding | None:
         else "predicts the returns no better than a constant would"
     )
     cost, gamma = lever(evidence, "baseline_cost"), lever(evidence, "gamma")
+    lower = f", or lower {gamma.words}" if evidence.value("gamma") > 0.0 else ""
     return Finding(
         "explained_variance",
         f"The critic {quality} (explained variance {share:.2g}), so advantages are mostly noise: "
-        f"raise {cost.words} or --learning_rate (now {config.learning_rate:g}), or lower "
-        f"{gamma.words}.",
-        (cost.flag, "learning_rate", gamma.flag),
+        f"raise {cost.words} or --learning_rate (now {config.learning_rate:g}){lower}.",
+        (cost.flag, "learning_rate", *([gamma.flag] if lower else [])),
         batch.explained_variance,
         _EXPLAINED_VARIANCE,
     )

@@ -17,6 +17,9 @@ FEWEST_UPDATES = 300
 FEWEST_ROWS = 4
 # The present state is that of the last quarter of the rows; a single row is too noisy.
 _WINDOW_SHARE = 0.25
+# Of --total_frames. Pong with the preset laptop reaches 0 after 16 to 44 % of its frames: a return
+# that has not risen after a tenth says little.
+YOUNG = 0.1
 # A rise of the return counts from so many standard deviations of its noise on.
 _CLEAR_RISE = 3.0
 _FEWEST_FOR_A_LINE = 6
@@ -118,8 +121,24 @@ class Evidence(NamedTuple):
     @property
     def is_early(self) -> bool:
         """Whether there are too few updates or rows for the checks."""
-        rows = len(self.metrics.get("frames", ()))
-        return rows < FEWEST_ROWS or not self.last("updates") >= FEWEST_UPDATES
+        return bool(self.too_few)
+
+    @property
+    def too_few(self) -> tuple[str, ...]:
+        """What there is too little of for the checks, in words."""
+        updates, rows = self.last("updates"), len(self.metrics.get("frames", ()))
+        few = {
+            # Of a table without rows nothing is known of the updates.
+            f"fewer than {FEWEST_UPDATES} updates": updates < FEWEST_UPDATES
+            or (math.isnan(updates) and rows >= FEWEST_ROWS),
+            f"fewer than {FEWEST_ROWS} rows of metrics": rows < FEWEST_ROWS,
+        }
+        return tuple(words for words, holds in few.items() if holds)
+
+    @property
+    def share_of_run(self) -> float:
+        """Of `--total_frames`, that were trained; NaN if it is not known."""
+        return self.last("frames") / self.config.total_frames
 
     @property
     def progress(self) -> Progress:

@@ -11,8 +11,9 @@ import math
 import numpy as np
 
 from meta_impala.config import FIELDS
+from meta_impala.config.checks import largest_meta_batch
 from meta_impala.config.hyper_parameters import SYMBOLS_IN_TEXT, numbers_of
-from meta_impala.diagnosis.evidence import Evidence, Finding, lever
+from meta_impala.diagnosis.evidence import FEWEST_ROWS, Evidence, Finding, lever
 
 # RMSProp moves a weight by about the learning rate per update: a million updates move it by 0.1.
 _LEAST_LEARNING_RATE = 1e-7
@@ -60,7 +61,10 @@ def learning_rate(evidence: Evidence) -> Finding | None:
             _LEAST_LEARNING_RATE,
         )
     share = float(rates.max()) / config.learning_rate if rates.size else math.nan
-    if share < _SCHEDULE_HAS_ENDED:
+    # A single row may be the last of the run, and so may all that are left of a damaged table.
+    begin = 1.0 - _begin_of_window(evidence) / config.total_frames
+    is_end_of_run = rates.size < FEWEST_ROWS or begin < _SCHEDULE_HAS_ENDED
+    if share < _SCHEDULE_HAS_ENDED and not is_end_of_run:
         return Finding(
             "learning_rate",
             "The learning rate has been 0 for the last quarter of the rows, since the linear "
@@ -71,6 +75,12 @@ def learning_rate(evidence: Evidence) -> Finding | None:
             _SCHEDULE_HAS_ENDED,
         )
     return None
+
+
+def _begin_of_window(evidence: Evidence) -> float:
+    """Frames of the first row of the last quarter; NaN if there is none."""
+    frames = evidence.window("frames")
+    return float(frames[0]) if frames.size else math.nan
 
 
 def bad_updates(evidence: Evidence) -> Finding | None:
@@ -143,12 +153,14 @@ def entropy(evidence: Evidence) -> Finding | None:
             _COLLAPSED,
         )
     if found >= _FLAT * most:
+        # Of a cost of 0 there is nothing to lower.
+        lower = f"lower {cost.words}, or " if evidence.value("entropy_cost") > 0.0 else ""
         return Finding(
             "entropy_flat",
             f"The policy is still uniform after {evidence.last('updates'):,.0f} updates (entropy "
-            f"{found:.3f} of {most:.3f} nats): lower {cost.words}, or raise --learning_rate (now "
+            f"{found:.3f} of {most:.3f} nats): {lower}raise --learning_rate (now "
             f"{evidence.config.learning_rate:g}).",
-            (cost.flag, "learning_rate"),
+            (*([cost.flag] if lower else []), "learning_rate"),
             found / most,
             _FLAT,
         )
@@ -172,17 +184,23 @@ def rho_clip(evidence: Evidence) -> Finding | None:
         )
     if clip <= 1.0 and share <= _RHOS_FAR_OFF:
         expected = "half" if clip == 1.0 else "nearly all"
+        names = _above_one(evidence, ["queue_capacity", "num_actors"])
+        by = " and ".join(f"--{name}" for name in names)
         return Finding(
             "rho_clip",
             f"Only {100 * share:.0f} % of the importance weights ρ reach {clip:.4g}, where "
             f"{expected} would with equal policies: the actors follow another policy than the "
-            "learner; lower --learning_rate, or the policy lag by --queue_capacity and "
-            "--num_actors.",
-            ("learning_rate", "queue_capacity", "num_actors"),
+            f"learner; lower --learning_rate{f', or the policy lag by {by}' if by else ''}.",
+            ("learning_rate", *names),
             share,
             _RHOS_FAR_OFF,
         )
     return None
+
+
+def _above_one(evidence: Evidence, names: list[str]) -> list[str]:
+    """Those of these counts that can be lowered."""
+    return [name for name in names if getattr(evidence.config, name) > 1]
 
 
 def policy_lag(evidence: Evidence) -> Finding | None:
@@ -192,13 +210,14 @@ def policy_lag(evidence: Evidence) -> Finding | None:
         return None
     # Updates while a batch waits: at 1 these two add none.
     waits = {"sample_reuse": True, "bootstrap_steps": bool(config.learned)}
-    names = [name for name, is_used in waits.items() if is_used and getattr(config, name) > 1]
-    names += ["queue_capacity", "num_actors", "envs_per_actor"]
-    *most, last = [f"--{name} (now {getattr(config, name)})" for name in names]
+    names = [name for name, is_used in waits.items() if is_used]
+    names = _above_one(evidence, [*names, "queue_capacity", "num_actors", "envs_per_actor"])
+    shown = [f"--{name} (now {getattr(config, name)})" for name in names]
+    lower = " or ".join([", ".join(shown[:-1])] * (len(shown) > 1) + shown[-1:])
     return Finding(
         "policy_lag",
-        f"The learner trains on actions that are {lag:.0f} updates old: lower {', '.join(most)} or "
-        f"{last}, or raise --batch_size.",
+        f"The learner trains on actions that are {lag:.0f} updates old: "
+        f"{f'lower {lower}, or ' if lower else ''}raise --batch_size (now {config.batch_size}).",
         (*names, "batch_size"),
         lag,
         _POLICY_LAG,
@@ -211,12 +230,13 @@ def gradient_clip(evidence: Evidence) -> Finding | None:
     if not coefficient <= _CLIP_COEFFICIENT:
         return None
     norm, baseline = lever(evidence, "max_gradient_norm"), lever(evidence, "baseline_cost")
+    smaller = ["reward_clip", *([baseline.flag] if evidence.value("baseline_cost") > 0.0 else [])]
     return Finding(
         "gradient_clip",
         f"The gradient is always clipped, on average to {100 * coefficient:.1f} % of its norm of "
         f"{evidence.mean('gradient_norm'):.3g}, so the size of the gradient has no effect: raise "
-        f"{norm.words}, or make the losses smaller by --reward_clip or --{baseline.flag}.",
-        (norm.flag, "reward_clip", baseline.flag),
+        f"{norm.words}, or make the losses smaller by --{' or --'.join(smaller)}.",
+        (norm.flag, *smaller),
         coefficient,
         _CLIP_COEFFICIENT,
     )
@@ -234,12 +254,14 @@ def meta_parameter_bound(evidence: Evidence) -> Finding | None:
         end, bound = ("lower", f"{name}_min") if place < 0.5 else ("upper", f"{name}_max")
         if bound not in FIELDS:
             bound = "meta_parameter_ranges"
+        # γ and λ end at 0 and 1.
+        can_move = bound == "meta_parameter_ranges" or 0.0 < getattr(evidence.config, bound) < 1.0
         return Finding(
             f"{name}_bound",
             f"{symbol} = {value:.4g} is at the {end} end of its range, where the sigmoid is "
             f"flat and the meta-gradient hardly moves it back: lower --meta_learning_rate (now "
-            f"{evidence.config.meta_learning_rate:g}), or move --{bound}.",
-            ("meta_learning_rate", bound),
+            f"{evidence.config.meta_learning_rate:g}){f', or move --{bound}' if can_move else ''}.",
+            ("meta_learning_rate", *([bound] if can_move else [])),
             place,
             _AT_BOUND if place < 0.5 else 1.0 - _AT_BOUND,
         )
@@ -260,13 +282,18 @@ def meta_gradient_noise(evidence: Evidence) -> Finding | None:
     shown = " and ".join(
         f"{SYMBOLS_IN_TEXT.get(name, name)} (t = {t:.1f})" for name, t in ts.items()
     )
+    config = evidence.config
+    # B' is at most B.
+    names = ["meta_batch_size"]
+    if config.meta_batch_size >= largest_meta_batch(config):
+        names.append("batch_size")
+    more = " together with ".join(f"--{name} (now {getattr(config, name)})" for name in names)
     return Finding(
         "meta_gradient_noise",
-        f"Over the whole run the meta-gradient of {shown} does not differ from noise: it "
-        f"moves at random; raise --meta_batch_size (now {evidence.config.meta_batch_size}), lower "
-        f"--meta_learning_rate (now {evidence.config.meta_learning_rate:g}), or compare with "
-        "--meta_parameters=none.",
-        ("meta_batch_size", "meta_learning_rate", "meta_parameters"),
+        f"Over the whole run so far the meta-gradient of {shown} does not differ from noise: it "
+        f"moves at random; raise {more}, lower --meta_learning_rate (now "
+        f"{config.meta_learning_rate:g}), or compare with --meta_parameters=none.",
+        (*names, "meta_learning_rate", "meta_parameters"),
         max(map(abs, ts.values())),
         _CLEAR_T,
     )

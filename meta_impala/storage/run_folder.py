@@ -165,6 +165,27 @@ class RunFolder:
             names = os.listdir(self.checkpoints)
         return any(name.removeprefix(REPLACED).startswith("frames-") for name in names)
 
+    def refuse_vanished_checkpoints(self) -> None:
+        """For a folder without checkpoints: none is to be waited for, and a new start would cut the
+        metrics of a run that was saved.
+
+        Raises:
+          UserError: if its status names a checkpoint.
+        """
+        name = self.read_status().get("checkpoint")
+        if name:
+            raise UserError(
+                f"{self.checkpoints}: holds no checkpoint, but {name} was saved there; restore it, "
+                "or use another folder"
+            )
+
+    def has_metrics(self) -> bool:
+        """Whether there is a `metrics.csv` that is not empty; training begins with its header."""
+        try:
+            return self.metrics_path.stat().st_size > 0
+        except OSError:
+            return False
+
     @property
     def bad_updates(self) -> pathlib.Path:
         return self.path / "bad_updates"
@@ -254,10 +275,11 @@ class RunFolder:
         try:
             return read_bounded(self.config_path, _MAX_JSON_BYTES).decode("utf-8")
         except (FileNotFoundError, NotADirectoryError):
-            missing = "config.json" if self.path.is_dir() else "such folder"
+            why = "there is no config.json"
+            if not self.path.is_dir():
+                why = "it is a file" if self.path.exists() else "there is no such folder"
             raise UserError(
-                f"--logdir={self.path}: must be the folder of a run (there is no {missing})"
-                f"{nearby_runs.hint(self.path)}"
+                f"{self.path}: must be the folder of a run ({why}){nearby_runs.hint(self.path)}"
             ) from None
         except (OSError, ValueError) as error:  # also UnicodeDecodeError
             raise UserError(f"{self.config_path}: cannot be read ({one_line(error)})") from None

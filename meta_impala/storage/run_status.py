@@ -34,6 +34,33 @@ def failure_of(status: Mapping[str, Any]) -> str | None:
     return printable(status.get("reason", "it does not say why"))
 
 
+def sentence_of_failure(status: Mapping[str, Any]) -> str | None:
+    """ "the run failed: REASON" or "the run was interrupted: REASON"; None if neither happened.
+
+    Args:
+      status: of `read_status`.
+    """
+    failure = failure_of(status)
+    how = "was interrupted" if status.get("state") == INTERRUPTED else "failed"
+    return None if failure is None else f"the run {how}: {failure}"
+
+
+def lost_metrics(folder: RunFolder, status: Mapping[str, Any]) -> str | None:
+    """One line about a `metrics.csv` that was deleted or emptied, or None.
+
+    Training writes it with its header before the first frame.
+
+    Args:
+      folder: of the run.
+      status: of `read_status`.
+    """
+    frames, path = status.get("frames", 0), folder.metrics_path
+    if not frames or folder.has_metrics():
+        return None
+    what = "is empty" if path.exists() else "is missing"
+    return f"{path}: {what}; the run is at {frames:,} frames (its rows are lost)"
+
+
 def describe_dead_trainer(folder: RunFolder, *, is_held_here: bool = False) -> str | None:
     """One line about a trainer that died without writing a status, or None.
 

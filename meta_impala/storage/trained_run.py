@@ -73,11 +73,26 @@ def open_folder(logdir: str | None, trust: Trust = trust_lib.NOBODY) -> tuple[Ru
     folder = RunFolder(logdir)
     config = folder.load_config(trust)
     if not folder.has_checkpoint():
+        folder.refuse_vanished_checkpoints()
         raise UserError(
             f"{folder.checkpoints}: no checkpoint yet; train first, or wait until the first one is "
             "saved"
         )
     return folder, config
+
+
+def check_best_checkpoint(folder: RunFolder, config: Config) -> None:
+    """Raises UserError if a run has no best checkpoint, and says whether one may still come."""
+    if any(list_checkpoints(folder.best_checkpoint) for _ in attempts_left()):
+        return
+    if config.evaluation_frames and config.keep_best_checkpoint:
+        why = "there is no best checkpoint yet; one is kept when the first evaluation is over"
+    else:
+        why = (
+            "this run keeps no best checkpoint (--evaluation_frames and --keep_best_checkpoint of "
+            "its training)"
+        )
+    raise UserError(f"{folder.best_checkpoint}: {why}")
 
 
 def open_trained_run(logdir: str | None, trust: Trust = trust_lib.NOBODY) -> TrainedRun:

@@ -151,6 +151,12 @@ def open_metrics(folder: RunFolder, frames: int, config: Config) -> MetricsWrite
     Raises:
       RunFailed: if a file cannot be written.
     """
+    for path, is_gone in (
+        (folder.metrics_path, not folder.has_metrics()),
+        (folder.tensorboard, not folder.tensorboard.exists()),
+    ):
+        if frames and is_gone:
+            warn(f"warning: {path} is gone; the rows before frame {frames:,} are lost")
     reported = of_all_heads(config.varied, config.auxiliary_heads)
     writer = MetricsWriter(folder.metrics_path, folder.tensorboard, frames, reported)
     writer.describe(config)

@@ -83,20 +83,6 @@ def _wrong(values: Mapping[str, Any], checks: Mapping[str, Callable[[Any], bool]
     )
 
 
-def refuse_vanished_checkpoints(folder: RunFolder) -> None:
-    """For a folder without checkpoints: a new start would cut the metrics of a run that was saved.
-
-    Raises:
-      UserError: if its status names a checkpoint.
-    """
-    name = folder.read_status().get("checkpoint")
-    if name:
-        raise UserError(
-            f"{folder.checkpoints}: holds no checkpoint, but {name} was saved there; restore it, "
-            "or use another folder"
-        )
-
-
 def check_progress(progress: Mapping[str, Any], checkpoint: pathlib.Path) -> Mapping[str, Any]:
     """The progress of a checkpoint, if all of it is of the types that were saved.
 
@@ -173,7 +159,7 @@ def progress_of(
     if not has_terms:
         refuse_unread_terms(own_meta_weights, meta_objective)
     if saved is None:
-        refuse_vanished_checkpoints(folder)
+        folder.refuse_vanished_checkpoints()
         return {}
     progress = check_progress(saved.progress, saved.path)
     if has_terms:  # otherwise an older version may have saved some that it did not read

@@ -15,6 +15,7 @@ from meta_impala.analysis.run_page import charts, page, panels, run_record, sect
 from meta_impala.analysis.run_page.markup import Markup, element, escaped, table
 from meta_impala.errors import UserError
 from meta_impala.storage.run_folder import RunFolder
+from meta_impala.storage.run_status import read_status
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC)
 HOSTILE = [
@@ -254,7 +255,24 @@ def test_how_a_run_ended_is_shown_also_before_its_first_row(tmp_path, rows):
     assert "killed interrupted: the last trainer here (process 4194305) ended" in text
     assert "its last checkpoint is frames-7" in text
     assert '<td data-label="State">interrupted</td>' in text
-    assert text.count("The run failed: ") == 2 and ">nan<" not in text
+    # Once, with the state that it has.
+    assert text.count("no memory") == text.count("the last trainer here") == 1
+    assert "The run failed: " not in text and ">nan<" not in text
+
+
+def test_deleted_metrics_are_said_to_be_lost(tmp_path):
+    lost = "metrics.csv: is missing; the run is at 378,880 frames (its rows are lost)"
+    run = RunFolder(_with_status(tmp_path / "run", 3, state="stopped", frames=378_880))
+    run.metrics_path.unlink()
+    for read in (run_record.read_run_metrics, lambda folder, _: curves.read_rows(folder)):
+        with pytest.raises(UserError, match=re.escape(lost)):
+            read(run, read_status(run))
+    # Of a run that ended badly the rest is shown.
+    run.write_status("failed", 378_880, reason="no memory")
+    metrics, notes = run_record.read_run_metrics(run, read_status(run))
+    assert metrics == {} and [note.endswith(lost) for note in notes] == [True]
+    with pytest.raises(UserError, match=re.escape(f"{lost}; the run failed: no memory")):
+        curves.read_rows(run)
 
 
 @pytest.mark.usefixtures("no_charts")

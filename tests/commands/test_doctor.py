@@ -149,7 +149,9 @@ def test_the_command_without_a_batch_needs_no_tensorflow(tmp_path):
     [
         ([], "give the folder of one run"),
         (["a", "b"], "b: unexpected argument; one folder is taken"),
-        (["no/such/run"], "there is no such folder"),
+        (["no/such/run"], "no/such/run: must be the folder of a run (there is no such folder)"),
+        (["README.md"], "README.md: must be the folder of a run (it is a file)"),
+        (["README.md/run"], "README.md/run: must be the folder of a run (there is no such folder)"),
         (["--steps=0", "x"], "--steps=0: must be a whole number in [1, 1000000]"),
         (["--seed=-1", "x"], "--seed=-1: must be a whole number in [0, "),
     ],
@@ -160,7 +162,8 @@ def test_a_mistake_is_refused_in_one_line(arguments, message):
 
 def test_without_a_checkpoint_the_metrics_are_diagnosed(capsys):
     assert _doctor(META_PONG).startswith("It learns")
-    assert "no checkpoint yet" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said == "frames-3000320 is gone: only the metrics are checked\n"
 
 
 def test_a_run_that_failed_before_its_first_row_says_why(tmp_path, capsys):
@@ -177,6 +180,8 @@ def test_a_run_that_failed_before_its_first_row_says_why(tmp_path, capsys):
     folder.status_path.write_text(json.dumps(status))
     found = json.loads(_doctor(folder.path, "--json", "--nobatch"))
     assert "ended without saving its state at 0 frames" in found["failure"]
+    ended = [line for line in found["sentences"] if found["failure"] in line]
+    assert ended == [f"The run was interrupted: {found['failure']}"]
 
 
 def test_the_environments_of_all_learners_are_counted(tmp_path):

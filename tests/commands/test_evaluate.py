@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -407,3 +408,23 @@ def test_evaluation_eta_is_refused_for_a_network_without_eta(trained, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"eta_embedding_size": 0}))
     assert "would have no effect" in _refused(f"--logdir={folder}", "--evaluation_eta=0.9,1")
+
+
+def test_what_no_waiting_brings_is_said_before_tensorflow_is_loaded(trained, tmp_path):
+    """A best checkpoint of a run that keeps none, and checkpoints that were deleted."""
+    error = _refused(f"--logdir={trained}", "--best")
+    assert error.endswith(
+        "/checkpoints_best: this run keeps no best checkpoint (--evaluation_frames and "
+        "--keep_best_checkpoint of its training)\n"
+    )
+    kept = tmp_path / "kept"
+    shutil.copytree(trained, kept)
+    settings = {"evaluation_frames": 1000, "keep_best_checkpoint": True}
+    config = json.loads((kept / "config.json").read_text()) | settings
+    (kept / "config.json").write_text(json.dumps(config))
+    assert "there is no best checkpoint yet; one is kept when" in _refused(str(kept), "--best")
+    shutil.rmtree(kept / "checkpoints")
+    assert re.search(
+        r"/checkpoints: holds no checkpoint, but frames-\d+ was saved there; restore it",
+        _refused(str(kept)),
+    )

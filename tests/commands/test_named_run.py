@@ -19,3 +19,6 @@ def test_a_run_is_an_argument_or_a_flag(name, form, tmp_path):
     assert "(there is no config.json); runs below it: pong" in error
     error = refused(f"meta_impala.{name}", form.format(tmp_path / "runs/pogn"), *others)
     assert "(there is no such folder) (did you mean pong?)" in error
+    error = refused(f"meta_impala.{name}", form.format(tmp_path / "runs/pong/config.json"), *others)
+    file = tmp_path / "runs/pong/config.json"
+    assert error == f"error: {file}: must be the folder of a run (it is a file)\n"

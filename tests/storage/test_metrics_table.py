@@ -5,6 +5,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.run_helpers import make_config
 
 from meta_impala.config.metric_columns import learned_columns
 from meta_impala.storage.metrics_table import (
@@ -14,7 +15,8 @@ from meta_impala.storage.metrics_table import (
     read_metrics,
     read_table,
 )
-from meta_impala.training.metrics import MetricsWriter
+from meta_impala.storage.run_folder import RunFolder
+from meta_impala.training.metrics import MetricsWriter, open_metrics
 
 
 def _line(frames: int) -> str:
@@ -193,3 +195,17 @@ def test_lines_left_out_are_named_and_the_damaged_file_is_kept(tmp_path, capsys)
     capsys.readouterr()
     MetricsWriter(path, tmp_path / "tensorboard", 6000).close()
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("gone", [[], ["metrics.csv"], ["metrics.csv", "tensorboard"]])
+def test_a_continued_run_says_which_of_its_records_are_gone(tmp_path, capsys, gone):
+    folder = RunFolder(tmp_path)
+    open_metrics(folder, 0, make_config()).close()
+    assert capsys.readouterr().err == ""  # a new run has none
+    for name in gone:
+        (tmp_path / name).rename(tmp_path / f"{name}.aside")
+    open_metrics(folder, 378_880, make_config()).close()
+    assert capsys.readouterr().err.splitlines() == [
+        f"warning: {tmp_path / name} is gone; the rows before frame 378,880 are lost"
+        for name in gone
+    ]

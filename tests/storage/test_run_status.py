@@ -9,7 +9,13 @@ import pytest
 from meta_impala.storage import lock_record
 from meta_impala.storage.folder_lock import FolderLock
 from meta_impala.storage.run_folder import RunFolder
-from meta_impala.storage.run_status import describe_dead_trainer, failure_of, read_status
+from meta_impala.storage.run_status import (
+    describe_dead_trainer,
+    failure_of,
+    lost_metrics,
+    read_status,
+    sentence_of_failure,
+)
 
 
 def test_a_trainer_that_died_is_interrupted_and_one_that_lives_is_running(tmp_path):
@@ -26,7 +32,9 @@ def test_a_trainer_that_died_is_interrupted_and_one_that_lives_is_running(tmp_pa
         "the last trainer here (process 4194305) ended without saving its state at 1,200 frames: "
         "it was killed, or its environment ended the process; its last checkpoint is frames-800"
     )
+    assert sentence_of_failure(found) == f"the run was interrupted: {found['reason']}"
     folder.write_status("failed", 1200, reason="no memory")
+    assert sentence_of_failure(read_status(folder)) == "the run failed: no memory"
     assert failure_of(read_status(folder)) == "no memory"
     folder.write_status("finished", 1200)
     assert failure_of(read_status(folder)) is None
@@ -73,3 +81,16 @@ def test_without_a_record_the_number_decides(tmp_path, content):
     assert os.getpid() != status["pid"]
     folder.status_path.write_text(json.dumps(status))
     assert read_status(folder)["state"] == "interrupted"
+
+
+def test_metrics_that_were_deleted_are_told_from_those_that_are_not_there_yet(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write_status("running", 0)
+    assert lost_metrics(folder, read_status(folder)) is None
+    folder.write_status("stopped", 378_880)
+    said = f"{folder.metrics_path}: is missing; the run is at 378,880 frames (its rows are lost)"
+    assert lost_metrics(folder, read_status(folder)) == said
+    folder.metrics_path.touch()
+    assert lost_metrics(folder, read_status(folder)) == said.replace("missing", "empty")
+    folder.metrics_path.write_text("frames\n")  # stopped before the first row
+    assert lost_metrics(folder, read_status(folder)) is None

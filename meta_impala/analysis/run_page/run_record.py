@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from meta_impala.analysis.curves import read_run_table
+from meta_impala.analysis.curves import no_metrics, read_run_table
 from meta_impala.errors import UserError, one_line
 from meta_impala.storage import run_status
 from meta_impala.storage.files import read_bounded
@@ -139,12 +139,13 @@ def read_run_metrics(
       Column -> values, as `metrics_of` has them; and a line that says what is damaged, if anything.
 
     Raises:
-      UserError: if there are none yet, or they cannot be read.
+      UserError: if there are none, or they cannot be read.
     """
     table = read_run_table(folder)
     if not table.rows and run_status.failure_of(status) is None:
-        raise UserError(f"{folder.metrics_path}: there are no metrics yet")
-    notes = []
+        raise no_metrics(folder, status)
+    lost = run_status.lost_metrics(folder, status)
+    notes = [] if lost is None else [lost]
     if table.damaged:
         notes.append(left_out(folder.metrics_path, table.damaged))
     return metrics_of(table.rows), notes

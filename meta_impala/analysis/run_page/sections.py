@@ -20,7 +20,7 @@ from meta_impala.analysis.run_page.run_record import RunRecord
 from meta_impala.config import FIELDS
 from meta_impala.config.hyper_parameters import SYMBOLS_IN_TEXT
 from meta_impala.diagnosis.evidence import Evidence
-from meta_impala.diagnosis.verdict import diagnose, sentences
+from meta_impala.diagnosis.verdict import diagnose, note_on_changes, sentences
 from meta_impala.errors import UserError
 from meta_impala.storage.run_status import failure_of
 
@@ -114,7 +114,9 @@ def check_ups(records: Sequence[RunRecord]) -> Markup:
         except UserError:  # of an unknown version, or it names a module
             continue
         verdict = diagnose(Evidence(config, record.status, record.metrics))
-        lines = " ".join(sentences(verdict))
+        # How it ended is said with the runs.
+        said = sentences(verdict._replace(failure_sentence=None))
+        lines = " ".join([*said, note_on_changes(verdict) or ""]).rstrip()
         entries.append(element("li", _named(style, record), element("p", lines)))
     if not entries:
         return Markup("")
