@@ -150,4 +150,5 @@ def test_the_deep_network_fits_into_two_gigabytes():
         )
         return float(result.stdout)
 
-    assert peak(8) < 2.0 < 3.0 < peak(1)
+    # In one part it needed more than 3 before convolutions had derivatives of their own.
+    assert peak(8) < 2.0 < 2.5 < peak(1)
