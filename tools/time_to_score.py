@@ -24,6 +24,7 @@ from absl import flags
 from meta_impala import command
 from meta_impala.benchmarks import time_to_score, timed_training
 from meta_impala.benchmarks.time_to_score import TASKS, VARIANTS, Result
+from meta_impala.config.list_flags import define_list
 from meta_impala.config.number_flags import MAX_COUNT, define_float, define_frames
 from meta_impala.errors import UserError, one_line
 from meta_impala.storage.files import write_atomically
@@ -39,8 +40,8 @@ def define_flags() -> None:
     """The flags of this tool."""
     define_path("folder", None, "Folder of the runs; those that are there are continued.")
     define_path("out", None, "CSV file to write (.csv); the same as JSON beside it.")
-    flags.DEFINE_list("tasks", list(TASKS), f"Which: {', '.join(TASKS)}.")
-    flags.DEFINE_list("variants", list(VARIANTS), f"Which: {', '.join(VARIANTS)}.")
+    define_list("tasks", list(TASKS), f"Which: {', '.join(TASKS)}.", TASKS)
+    define_list("variants", list(VARIANTS), f"Which: {', '.join(VARIANTS)}.", VARIANTS)
     flags.DEFINE_list("seeds", ["1", "2", "3"], "One run each.")
     flags.DEFINE_string(
         "train_flags",
@@ -57,25 +58,16 @@ def define_flags() -> None:
     )
 
 
-def _chosen(name: str, allowed: list[str]) -> list[str]:
-    for value in FLAGS[name].value or [""]:
-        if value not in allowed:
-            raise UserError(f"--{name}={value}: must be among {', '.join(allowed)}")
-    return list(FLAGS[name].value)
-
-
 def _run() -> int:
     if not FLAGS.folder or not FLAGS.out:
         raise UserError("--folder, --out: must be given, the runs' folder and the file to write")
-    tasks = _chosen("tasks", list(TASKS))
-    variants = _chosen("variants", list(VARIANTS))
     seeds = command.whole_numbers("seeds", FLAGS.seeds)
     train_flags = command.arguments_of("train_flags", FLAGS.train_flags)
     out = check_file(pathlib.Path(FLAGS.out), "out", ".csv")  # .json is beside it
     check_file(out.with_suffix(".json"), "out")
     check_outdir(FLAGS.folder, "folder")
     folder = pathlib.Path(FLAGS.folder)
-    runs = list(itertools.product(tasks, seeds, variants))
+    runs = list(itertools.product(FLAGS.tasks, seeds, FLAGS.variants))
     for task, seed, variant in runs:
         timed_training.refuse_other_settings(task, variant, seed, folder, train_flags)
     raise_on_interrupt()  # the run that is under way has to be ended

@@ -28,6 +28,7 @@ from ray.tune.schedulers import PopulationBasedTraining
 
 from meta_impala.errors import RunFailed
 from meta_impala.experiments.pbt_settings import ADAPTED, Population, recorded_arguments
+from meta_impala.experiments.suite_runner import last_line
 from meta_impala.storage import made_here
 from meta_impala.storage import run_folder as run_folder_lib
 from meta_impala.storage.files import (
@@ -38,7 +39,6 @@ from meta_impala.storage.files import (
     move_folder,
     open_log,
     read_bounded,
-    read_tail,
     write_atomically,
 )
 from meta_impala.storage.metrics_table import read_metrics
@@ -107,8 +107,7 @@ class Member(tune.Trainable):
                 preexec_fn=end_with_parent,
             ).returncode  # fmt: skip
         if code or self._folder.read_status().get("state") != run_folder_lib.FINISHED:
-            lines = read_tail(log).strip().splitlines()
-            raise RuntimeError(f"{self._folder.path}: {lines[-1] if lines else code}")
+            raise RuntimeError(f"{self._folder.path}: {last_line(log) or code}")
         trained = self._folder.read_status()["frames"]
         row = {"frames": trained, _METRIC: _last_return(self._folder), **settings_of(config)}
         append_line(self._folder.path / _HISTORY, json.dumps(row))

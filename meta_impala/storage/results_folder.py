@@ -61,18 +61,19 @@ def _made(outdir: str | None, flag: str, in_run: bool) -> tuple[pathlib.Path, li
     return path, made
 
 
-def refuse_run(path: pathlib.Path, given: str) -> None:
+def refuse_run(path: pathlib.Path, given: str, *, below_only: bool = False) -> None:
     """Checks that results do not come among the files of a run, which they could replace.
 
     Args:
       path: of the folder that is to hold them; absolute.
       given: the flag and its value, for the message.
+      below_only: whether it may be the folder of a run itself.
 
     Raises:
       UserError: if it is the folder of a run or population, or lies in one.
     """
     run = nearby_runs.holding(path)
-    if run is not None:
+    if run is not None and not (below_only and run == path.resolve()):
         raise UserError(f"{given}: is in the folder of a run ({run}); must be elsewhere")
 
 
@@ -128,9 +129,8 @@ def check_file(
         # What is not a regular file, such as a device, would be replaced by one.
         if not path.parent.is_dir() or (path.exists() and not path.is_file()):
             raise UserError(f"{given}: must be a file in a folder that exists")
-        in_run = in_run or path.suffix.lower() in _BESIDE_TRAINING
-        if not (in_run and nearby_runs.holding(path.parent) == path.parent.resolve()):
-            refuse_run(path.parent, given)
+        is_beside = in_run or path.suffix.lower() in _BESIDE_TRAINING
+        refuse_run(path.parent, given, below_only=is_beside)
         _probe(aside_of(path))
     except (OSError, ValueError) as error:
         raise UserError(f"{given}: cannot be written ({one_line(error)})") from None

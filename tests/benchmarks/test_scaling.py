@@ -93,18 +93,20 @@ def test_a_node_fetches_a_version_once_and_only_when_asked():
     assert many[0] == many[1]  # one for every unroll
 
 
+CONTENT = {
+    "format": scaling.FORMAT,
+    "windows": [window._asdict() for window in WINDOWS],
+    "waiting": WAITING,
+    "settings": {"unroll_length": 20},
+}
+
+
 def test_files_of_measurements(tmp_path):
     path = tmp_path / "scaling.json"
-    content = {
-        "format": scaling.FORMAT,
-        "windows": [window._asdict() for window in WINDOWS],
-        "waiting": WAITING,
-        "settings": {"unroll_length": 20},
-    }
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(CONTENT))
     assert scaling.read(path) == (WINDOWS, WAITING, {"unroll_length": 20})
     for damage in ({"format": "another"}, {"windows": [{}]}, {"waiting": 3}, {"settings": None}):
-        path.write_text(json.dumps(content | damage))
+        path.write_text(json.dumps(CONTENT | damage))
         with pytest.raises(UserError, match="must be a file of measurements"):
             scaling.read(path)
     path.write_text("{")
@@ -136,13 +138,7 @@ ONE = WINDOWS[0]._asdict()
 )
 def test_measurements_that_cannot_be_fitted_are_refused(tmp_path, damage, said):
     path = tmp_path / "scaling.json"
-    content = {
-        "format": scaling.FORMAT,
-        "windows": [window._asdict() for window in WINDOWS],
-        "waiting": WAITING,
-        "settings": {"unroll_length": 20},
-    }
-    path.write_text(json.dumps(content | damage))
+    path.write_text(json.dumps(CONTENT | damage))
     with pytest.raises(UserError) as caught:
         scaling.read(path)
     assert f"{path}: must be a file of measurements ({said}" in str(caught.value)
